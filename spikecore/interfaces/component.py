@@ -1,0 +1,170 @@
+"""What every component has in common: a frozen `Config`, `api_version`, `capabilities`.
+
+A component's options are the fields of its `Config`. `nn.LIF(tau=3.0)`, `create("neuron", "lif", tau=3.0)` and the
+TOML table `[neuron] name = "lif"  tau = 3.0` all end in `LIF.Config(tau=3.0)`.
+
+    class LIF(Neuron):
+        @dataclass(frozen=True)
+        class Config(Neuron.Config):
+            tau: Annotated[float, Range(gt=1.0)] = 2.0
+            surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
+
+from spikecore.errors import OptionError
+
+
+@runtime_checkable
+class Component(Protocol):
+    """What the registry relies on, for every kind."""
+
+    api_version: ClassVar[int]
+    Config: ClassVar[type]
+    capabilities: ClassVar[Any]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a numeric option, for `Annotated[float, Range(gt=1.0)]`. NaN is never inside."""
+
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return not math.isnan(value) and (
+            (self.gt is None or value > self.gt)
+            and (self.ge is None or value >= self.ge)
+            and (self.lt is None or value < self.lt)
+            and (self.le is None or value <= self.le)
+        )
+
+    def __str__(self) -> str:
+        bounds = ((">", self.gt), (">=", self.ge), ("<", self.lt), ("<=", self.le))
+        return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Marks an option that is itself a component, for `Annotated[Surrogate, Inner("surrogate")]`.
+
+    It accepts an instance, a name (`"atan"`) or a table (`{"name": "atan", "alpha": 2.0}`).
+    """
+
+    kind: str
+
+
+class Configurable:
+    """Base of our components: turns keywords into `self.config` and shows the fields as the signature.
+
+    Keywords of `__init__` that are not fields (a neuron's `step_mode`) are named in `extra_keywords`.
+    """
+
+    api_version: ClassVar[int] = 1
+    extra_keywords: ClassVar[tuple[str, ...]] = ()
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        config = cls.Config
+        if not (dataclasses.is_dataclass(config) and config.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+            raise TypeError(
+                f"{cls.__qualname__}.Config must be a frozen dataclass: put `@dataclass(frozen=True)` above it"
+            )
+        if "__init__" not in cls.__dict__:
+            keyword = inspect.Parameter.KEYWORD_ONLY
+            fields = [
+                inspect.Parameter(field.name, keyword, default=_default(field), annotation=field.type)
+                for field in dataclasses.fields(config)
+            ]
+            cls.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return inspect.Parameter.empty
+
+
+def make_config(component: type, options: Mapping[str, Any]) -> Any:
+    """Build `component.Config` from keywords; every fault is reported at once.
+
+    Args:
+        component: a class with a frozen dataclass `Config`.
+        options: field name → value; inner components as instances, names or tables.
+
+    Returns:
+        The `Config` instance, its inner components built.
+
+    Raises:
+        OptionError: an unknown option (with the nearest name), a missing one, a value out of range or not among the
+            allowed ones.
+    """
+    config_type: type = component.Config  # type: ignore[attr-defined]
+    fields = {field.name: field for field in dataclasses.fields(config_type)}
+    hints = get_type_hints(config_type, include_extras=True)
+    problems, values = [], {}
+    for name, value in options.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            problems.append(f"unknown option {name!r}{hint} (options: {', '.join(fields) or 'none'})")
+            continue
+        try:
+            values[name] = _checked(name, hints[name], value)
+        except OptionError as error:
+            problems.append(str(error))
+    for name, field in fields.items():
+        if name not in options and _default(field) is inspect.Parameter.empty:
+            problems.append(f"option {name!r} is required")
+    if not problems:
+        try:
+            return config_type(**values)
+        except OptionError as error:  # a Config's own __post_init__: relations between fields
+            problems.append(str(error))
+    raise OptionError(f"{component.__name__}: " + "; ".join(problems))
+
+
+def _checked(name: str, hint: Any, value: Any) -> Any:
+    metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+    plain = get_args(hint)[0] if metadata else hint
+    for mark in metadata:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if isinstance(mark, Range) and is_number and value not in mark:
+            raise OptionError(f"option {name!r} must be {mark}, got {value!r}")
+        if isinstance(mark, Inner):
+            value = _inner(mark.kind, value)
+    if get_origin(plain) is Literal and value not in get_args(plain):
+        allowed = ", ".join(repr(choice) for choice in get_args(plain))
+        raise OptionError(f"option {name!r} must be one of {allowed}; got {value!r}")
+    return value
+
+
+def _inner(kind: str, value: Any) -> Any:
+    from spikecore.registry import create
+
+    if isinstance(value, str):
+        return create(kind, value)
+    if isinstance(value, Mapping):
+        options = dict(value)
+        if "name" not in options:
+            raise OptionError(
+                f"a {kind} given as a table needs a 'name'; got the keys {', '.join(options) or '(none)'}"
+            )
+        return create(kind, options.pop("name"), **options)
+    return value

@@ -1,0 +1,89 @@
+"""Dataset: named splits of samples `(x, label)`.
+
+x       static `[C, H, W]`, or a sequence `[T, C, H, W]` when `is_sequence`; a tensor, float32 or uint8
+label   int in 0 .. num_classes - 1
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DatasetCapabilities:
+    """What a dataset promises.
+
+    Args:
+        embedded: needs no download.
+        variable_length: sequences differ in T; `collate` pads them and gives a mask.
+    """
+
+    embedded: bool = False
+    variable_length: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What a user should know before using the data; shown by `spike info dataset NAME`.
+
+    Args:
+        title: full name.
+        classes: class names, in label order.
+        sample_shape: shape of one x; None for an axis that varies.
+        licence: licence of the data.
+        citation: how to cite it.
+        homepage: where it comes from.
+        notes: limits, known defects, what to do where a download is manual.
+    """
+
+    title: str
+    classes: tuple[str, ...]
+    sample_shape: tuple[int | None, ...]
+    licence: str
+    citation: str
+    homepage: str = ""
+    notes: str = ""
+
+
+@runtime_checkable
+class Split(Protocol):
+    """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """What callers rely on. Constructing one touches no file beyond what `info` needs."""
+
+    api_version: ClassVar[int]
+    Config: ClassVar[type]
+    capabilities: ClassVar[DatasetCapabilities]
+    config: Any
+
+    @property
+    def info(self) -> DatasetInfo: ...
+
+    @property
+    def num_classes(self) -> int: ...
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one step of one sample, without T: `[C, H, W]`."""
+
+    @property
+    def is_sequence(self) -> bool:
+        """True when x has a leading time axis."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """`("train", "test")` at least; disjoint, and the same for the same Config."""
+
+    def split(self, name: str) -> Split:
+        """The named split; prepares (downloads, verifies, converts) on first use."""
