@@ -1,0 +1,71 @@
+"""The table of kinds, the exception tree and the option machinery, without torch."""
+
+import importlib
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spikecore import errors
+from spikecore.errors import OptionError, SpikeError
+from spikecore.interfaces.component import Component, Configurable, Range, make_config
+from spikecore.kinds import KINDS
+
+
+class Leaky(Configurable):
+    capabilities = None
+
+    @dataclass(frozen=True)
+    class Config:
+        tau: Annotated[float, Range(gt=1.0)] = 2.0
+        reset: Literal["hard", "soft"] = "hard"
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_has_its_contract(name):
+    module, _, attribute = KINDS[name].contract.partition(":")
+    contract = getattr(importlib.import_module(module), attribute)
+    assert {"api_version", "Config", "capabilities"} <= set(contract.__annotations__)
+    assert KINDS[name].group == f"spikecore.{name}s"
+
+
+def test_there_are_nine_kinds():
+    assert len(KINDS) == 9
+
+
+def test_every_error_is_a_spike_error():
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(classes) >= 20
+    assert all(issubclass(value, SpikeError) for value in classes)
+
+
+def test_options_become_a_frozen_config():
+    config = make_config(Leaky, {"tau": 3.0})
+    assert config == Leaky.Config(tau=3.0, reset="hard")
+    assert issubclass(Leaky, Component) or isinstance(Leaky(), Component)
+
+
+def test_every_wrong_option_is_named_at_once():
+    with pytest.raises(OptionError) as caught:
+        make_config(Leaky, {"tua": 3.0, "tau": 1.0, "reset": "none"})
+    message = str(caught.value)
+    assert "did you mean 'tau'" in message
+    assert "'tau' must be > 1" in message
+    assert "'hard', 'soft'" in message
+
+
+@given(st.floats(allow_nan=True))
+def test_a_range_is_its_inequality(value):
+    assert (value in Range(gt=1.0, le=5.0)) == (not math.isnan(value) and 1.0 < value <= 5.0)
+
+
+def test_a_config_that_can_change_is_refused():
+    with pytest.raises(TypeError, match="frozen"):
+
+        class Loose(Configurable):
+            @dataclass
+            class Config:
+                tau: float = 2.0
