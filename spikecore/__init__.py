@@ -1,1 +1,20 @@
-"""spikecore: a PyTorch framework for spiking neural networks, built as a plugin microkernel."""
+"""spikecore: spiking neural networks on PyTorch, built from plugins. Importing it loads no torch and no plugin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "create", "name_of", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("create", "register", "name_of"):
+        from spikecore import registry
+
+        return getattr(registry, name)
+    raise AttributeError(f"module 'spikecore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,87 @@
+"""Components by `(kind, name)`, found in installed metadata and imported on use.
+
+The functions here speak to one default `Registry`; `use` puts another in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from spikecore.registry.blocking import Blocking
+from spikecore.registry.registry import Registry
+from spikecore.registry.scan import Entry, Plugin
+
+_default: Registry | None = None
+
+
+def registry() -> Registry:
+    """The registry in use."""
+    global _default
+    if _default is None:
+        _default = Registry()
+    return _default
+
+
+@contextmanager
+def use(other: Registry) -> Iterator[Registry]:
+    """Inside the block, `other` is the registry in use."""
+    global _default
+    before, _default = _default, other
+    try:
+        yield other
+    finally:
+        _default = before
+
+
+def plugins() -> list[Plugin]:
+    """The installed distributions that offer something."""
+    return registry().plugins()
+
+
+def components(kind: str | None = None) -> list[Entry]:
+    """The components of a kind, or of all."""
+    return registry().components(kind)
+
+
+def find(kind: str, name: str) -> Entry:
+    """The entry that a name means; see `Registry.find`."""
+    return registry().find(kind, name)
+
+
+def load(kind: str, name: str) -> Any:
+    """The component's class; see `Registry.load`."""
+    return registry().load(kind, name)
+
+
+def create(kind: str, name: str, *args: Any, **options: Any) -> Any:
+    """An instance of a component; see `Registry.create`."""
+    return registry().create(kind, name, *args, **options)
+
+
+def register(kind: str, name: str, obj: Any = None, *, replace: bool = False) -> Any:
+    """Add a component to this process; see `Registry.register`."""
+    return registry().register(kind, name, obj, replace=replace)
+
+
+def name_of(obj: Any) -> str:
+    """The name under which a component is known; see `Registry.name_of`."""
+    return registry().name_of(obj)
+
+
+__all__ = [
+    "Blocking",
+    "Entry",
+    "Plugin",
+    "Registry",
+    "components",
+    "create",
+    "find",
+    "load",
+    "name_of",
+    "plugins",
+    "register",
+    "registry",
+    "use",
+]

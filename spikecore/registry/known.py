@@ -1,0 +1,25 @@
+"""Plugins that are known but perhaps not installed: what to type to get them.
+
+Nobody owns these names on a public index yet, so the line installs from a checkout; installing an unknown name from an
+index would be an invitation to whoever registers it first.
+"""
+
+from __future__ import annotations
+
+KNOWN: dict[tuple[str, str], str] = {
+    ("neuron", "izhikevich"): "neuron-zoo",
+    ("neuron", "eif"): "neuron-zoo",
+    ("backend", "cpu"): "cpu-backend",
+    ("backend", "cupy"): "cupy-backend",
+    ("backend", "triton"): "triton-backend",
+}
+PUBLISHED: frozenset[str] = frozenset()
+
+
+def install_hint(kind: str, name: str) -> str:
+    """`It is in the plugin …: pip install …`, or "" for an unknown one."""
+    folder = KNOWN.get((kind, name.rpartition(":")[2]))
+    if folder is None:
+        return ""
+    line = f"spikecore-{folder}" if folder in PUBLISHED else f"./plugins/{folder}"
+    return f"It is in the plugin {folder}: pip install {line}"
