@@ -1,0 +1,102 @@
+"""The `spike` command. Each subcommand lives in a file of its own and is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from spikecore import __version__
+from spikecore.errors import PluginError, SpikeError
+
+COMMANDS = {
+    "info": "Fields, defaults and documentation of a component.",
+    "list-plugins": "What is installed, read from metadata alone.",
+    "which": "Where a component comes from.",
+}
+
+
+class BrokenCommand(click.Command):
+    """A plugin's command that cannot be loaded: visible, harmless, and it says why when called."""
+
+    def __init__(self, name: str, error: PluginError) -> None:
+        super().__init__(name, short_help=f"(broken) {error}")
+        self.error = error
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        raise self.error
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *self._offered()})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(f"spikecore.cli.{cmd_name.replace('-', '_')}")
+            command: click.Command = module.command
+            return command
+        entry = self._offered().get(cmd_name)
+        if entry is None:
+            return None
+        from spikecore.registry.registry import load_target
+
+        try:
+            loaded: click.Command = load_target(entry)
+            return loaded
+        except PluginError as error:
+            return BrokenCommand(cmd_name, error)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._offered().items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted({**offered, **COMMANDS}.items()))
+
+    @staticmethod
+    def _offered() -> dict[str, Any]:
+        from spikecore.registry import registry
+
+        return {entry.name: entry for entry in registry().entries() if entry.kind == "command" and entry.status == "ok"}
+
+
+def _block(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> None:
+    """Set up the registry before anything looks at it, so that a blocked plugin is never imported."""
+    if names:
+        from spikecore.registry import Blocking, Registry, use
+
+        ctx.with_resource(use(Registry(blocking=Blocking.from_environment(flags=names))))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--no-plugin",
+    metavar="ID",
+    multiple=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_block,
+    help="Switch a plugin off, by id or distribution; `all` for every one but core. Repeatable.",
+)
+@click.version_option(__version__, prog_name="spike")
+def spike() -> None:
+    """Spiking neural networks from the command line."""
+
+
+def main() -> None:
+    """Exit 0; 2 bad input, config or plugin; 1 the command failed; 130 Ctrl-C."""
+    try:
+        spike(standalone_mode=False, prog_name="spike")
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except SpikeError as error:
+        click.echo(f"spike: {error}", err=True)
+        sys.exit(2 if isinstance(error, PluginError | ValueError) else 1)

@@ -26,9 +26,9 @@ class Blocking:
     @classmethod
     def from_environment(cls, flags: Iterable[str] = (), config: Iterable[str] = ()) -> Blocking:
         """Collect `--no-plugin` flags, the environment variables and `[plugins] disable` of a config."""
-        denied = {name: "[plugins] disable" for name in config}
-        denied |= {name: DENY_VARIABLE for name in _names(os.environ.get(DENY_VARIABLE, ""))}
-        denied |= {name: "--no-plugin" for name in flags}
+        denied = dict.fromkeys(config, "[plugins] disable")
+        denied |= dict.fromkeys(_names(os.environ.get(DENY_VARIABLE, "")), DENY_VARIABLE)
+        denied |= dict.fromkeys(flags, "--no-plugin")
         allow = os.environ.get(ALLOW_VARIABLE)
         return cls(denied, None if allow is None else frozenset(_names(allow)))
 

@@ -1,0 +1,1 @@
+"""Core's own hooks. Light on purpose: it is imported whenever hooks are called."""

@@ -1,0 +1,143 @@
+"""Plugins that go wrong, each really installed: listing goes on; asked for by name, the error says all."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from spikecore.kinds import KINDS
+from spikecore.testing.distributions import fake_distribution
+
+SOUND = '''
+from dataclasses import dataclass
+class Good:
+    """A sound backend."""
+    api_version = 1
+    @dataclass(frozen=True)
+    class Config:
+        depth: int = 3
+    @dataclass(frozen=True)
+    class Capabilities:
+        priority: int = 0
+    capabilities = Capabilities()
+    def supports(self, program, device, dtype): ...
+    def run(self, key, x, states, params): ...
+    def run_bwd(self, *args): ...
+'''
+
+
+@dataclass(frozen=True)
+class Fault:
+    source: str
+    says: str
+    requires: tuple = ()
+    target: str = "rotten:Good"
+
+
+FAULTS = {
+    "raises": Fault("raise RuntimeError('no licence')", "no licence"),
+    "exits": Fault("import sys; sys.exit(7)", "SystemExit"),
+    "syntax": Fault("def :", "SyntaxError"),
+    "newer-core": Fault(SOUND, "needs spikecore>=99", ("spikecore>=99",)),
+    "api-version": Fault(SOUND.replace("api_version = 1", "api_version = 9"), "api_version 9"),
+    "dependency": Fault("import certainly_missing\n" + SOUND, "pip install certainly_missing", ("certainly-missing",)),
+    "undeclared": Fault("import certainly_missing\n" + SOUND, "No module named 'certainly_missing'"),
+    "attribute": Fault(SOUND, "Nowhere", target="rotten:Nowhere"),
+    "other-kind": Fault("Good = 3", "not a backend"),
+}
+
+
+def install(path, name, source, requires=(), target="rotten:Good", component="mine"):
+    module = target.partition(":")[0]
+    group = {KINDS["backend"].group: {component: target}, "spikecore.plugins": {name: f"{module}_hooks"}}
+    fake_distribution(path / "site", f"spikecore-{name}", group, requires=requires, modules={f"{module}.py": source})
+
+
+def rows(result):
+    assert result.returncode == 0, result.stderr
+    listing = json.loads(result.stdout)
+    assert listing["schema"] == 1
+    return {(row["distribution"], row["kind"], row["name"]): row for row in listing["components"]}
+
+
+@pytest.mark.parametrize("name", sorted(FAULTS))
+def test_a_bad_plugin_harms_only_those_who_ask_for_it(name, spike, tmp_path):
+    fault = FAULTS[name]
+    install(tmp_path, "rotten", fault.source, fault.requires, fault.target)
+    install(tmp_path, "sound", SOUND, target="sound:Good", component="good")
+    listing = rows(spike("list-plugins", "--format", "json"))
+    assert ("spikecore-rotten", "backend", "mine") in listing
+    assert spike("info", "backend", "good").returncode == 0
+    asked = spike("info", "backend", "mine")
+    assert asked.returncode == 2
+    assert fault.says in asked.stderr
+    assert "spikecore-rotten 1.0" in asked.stderr
+    assert fault.target in asked.stderr
+    assert "Traceback" not in asked.stderr
+
+
+def test_check_tells_broken_from_unavailable(spike, tmp_path):
+    install(tmp_path, "a", FAULTS["raises"].source, target="a_mod:Good", component="one")
+    install(tmp_path, "b", FAULTS["dependency"].source, ("certainly-missing",), "b_mod:Good", "two")
+    install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
+    states = {name: row["status"] for (owner, _, name), row in listing.items() if owner != "spikecore"}
+    assert states == {"one": "broken", "two": "unavailable", "three": "ok"}
+
+
+def test_the_same_name_twice_is_ambiguous_until_qualified(spike, tmp_path):
+    install(tmp_path, "a", SOUND, target="a_mod:Good")
+    install(tmp_path, "b", SOUND, target="b_mod:Good")
+    listing = rows(spike("list-plugins", "--format", "json"))
+    assert {listing[f"spikecore-{x}", "backend", "mine"]["status"] for x in "ab"} == {"ambiguous"}
+    asked = spike("info", "backend", "mine")
+    assert asked.returncode == 2
+    assert "spikecore-a:mine" in asked.stderr
+    assert "spikecore-b:mine" in asked.stderr
+    assert spike("info", "backend", "spikecore-b:mine").returncode == 0
+    assert spike("info", "backend", "a:mine").returncode == 0
+
+
+def test_a_built_in_name_is_reserved(spike, tmp_path):
+    install(tmp_path, "a", SOUND, component="torch")
+    listing = rows(spike("list-plugins", "--format", "json"))
+    assert listing["spikecore-a", "backend", "torch"]["status"] == "shadowed"
+    assert listing["spikecore", "backend", "torch"]["status"] == "ok"
+    assert "spikecore-a" in spike("info", "backend", "spikecore-a:torch").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        (("--no-plugin", "a"), {}),
+        (("--no-plugin", "spikecore-a"), {}),
+        (("--no-plugin", "all"), {}),
+        ((), {"SPIKE_DISABLE_PLUGINS": "b,a"}),
+        ((), {"SPIKE_PLUGINS": ""}),
+    ],
+)
+def test_a_blocked_plugin_is_never_imported(flags, environment, spike, tmp_path):
+    install(tmp_path, "a", "open('imported', 'w')\n" + SOUND)
+    listing = rows(spike(*flags, "list-plugins", "--format", "json", **environment))
+    assert listing["spikecore-a", "backend", "mine"]["status"] == "blocked"
+    asked = spike(*flags, "info", "backend", "mine", **environment)
+    assert asked.returncode == 2
+    assert "blocked" in asked.stderr
+    assert not (tmp_path / "imported").exists()
+    assert spike("info", "backend", "mine").returncode == 0
+    assert (tmp_path / "imported").exists()
+
+
+def test_unknown_names_answer_with_the_nearest(spike):
+    asked = spike("info", "neuron", "izhikevich")
+    assert asked.returncode == 2
+    assert "pip install ./plugins/neuron-zoo" in asked.stderr
+    assert "did you mean 'neuron'" in spike("info", "neurons", "lif").stderr
+
+
+def test_a_broken_command_stays_visible(spike, tmp_path):
+    fake_distribution(tmp_path / "site", "x", {"spikecore.commands": {"fly": "no_such:fly"}})
+    assert "fly" in spike("--help").stdout
+    asked = spike("fly")
+    assert asked.returncode == 2
+    assert "no_such" in asked.stderr
