@@ -144,14 +144,20 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     plain = get_args(hint)[0] if metadata else hint
     for mark in metadata:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if isinstance(mark, Range) and is_number and value not in mark:
-            raise OptionError(f"option {name!r} must be {mark}, got {value!r}")
+        if isinstance(mark, Range):
+            for number in value if isinstance(value, tuple) else (value,):  # a tuple holds per-channel values
+                is_number = isinstance(number, int | float) and not isinstance(number, bool)
+                if is_number and number not in mark:
+                    raise OptionError(f"option {name!r} must be {mark}, got {number!r}")
         if isinstance(mark, Inner):
             value = _inner(mark.kind, value)
     if get_origin(plain) is Literal and value not in get_args(plain):
         allowed = ", ".join(repr(choice) for choice in get_args(plain))
         raise OptionError(f"option {name!r} must be one of {allowed}; got {value!r}")
+    if plain in (float, int) and not isinstance(value, int | float | tuple):
+        raise OptionError(f"option {name!r} must be a number, got {value!r}")
+    if plain is bool and not isinstance(value, bool):
+        raise OptionError(f"option {name!r} must be True or False, got {value!r}")
     return value
 
 
