@@ -14,7 +14,7 @@ class _Spike(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(u: Tensor, surrogate: Any) -> Tensor:  # type: ignore[override]
+    def forward(u: Tensor, surrogate: Any) -> Tensor:
         spikes: Tensor = surrogate.forward(u, surrogate.config)
         return spikes
 
@@ -24,7 +24,7 @@ class _Spike(torch.autograd.Function):
         ctx.save_for_backward(u)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (u,) = ctx.saved_tensors
         return grad * ctx.surrogate.derivative(u, ctx.surrogate.config), None
 

@@ -42,7 +42,7 @@ class Surrogate(Configurable):
         raise AttributeError(f"{type(self).__name__} is immutable: make a new one with another {name}")
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.config == other.config  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.config == other.config
 
     def __hash__(self) -> int:
         return hash((type(self), self.config))

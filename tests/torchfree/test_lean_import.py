@@ -27,9 +27,6 @@ def test_nothing_heavy_is_loaded(code, tmp_path):
             "spikecore.neurons": {f"n{index}": f"plug{index}:N"},
             "spikecore.plugins": {f"plug{index}": f"plug{index}"},
         }
-            "spikecore.neurons": {f"n{index}": f"plug{index}:N"},
-            "spikecore.plugins": {f"plug{index}": f"plug{index}"},
-        }
         source = {f"plug{index}.py": "raise SystemExit('imported')"}
         fake_distribution(tmp_path, f"plug{index}", group, modules=source, requires=("spikecore>=0.1",))
     path = os.pathsep.join([str(tmp_path), os.path.dirname(os.path.dirname(spikecore.__file__))])

@@ -1,0 +1,54 @@
+"""A small spiking convolutional net: (conv 3×3 → batch norm → neuron → average pool 2×2)* → linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from spikecore.errors import ShapeError
+from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.model import ModelCapabilities
+from spikecore.nn import fold_time
+
+
+class ConvNet(Configurable, nn.Module):
+    """For images `[C, H, W]`; each block halves H and W.
+
+    Raises:
+        ShapeError: the input shape is not `[C, H, W]`, or too small for the number of blocks.
+    """
+
+    capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=4, input_rank=3)
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            channels: channels of each block.
+        """
+
+        channels: tuple[int, ...] = (16, 32)
+
+    def __init__(
+        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
+    ) -> None:
+        nn.Module.__init__(self)
+        self.config = make_config(type(self), options)
+        smallest = 2 ** len(self.config.channels)
+        if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+            raise ShapeError(f"ConvNet takes [C, H, W] with H, W >= {smallest}, got {tuple(input_shape)}")
+        layers: list[nn.Module] = []
+        channels, height, width = input_shape
+        for out in self.config.channels:
+            convolution = nn.Sequential(nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out))
+            layers += [fold_time(convolution), make_neuron(), fold_time(nn.AvgPool2d(2))]
+            channels, height, width = out, height // 2, width // 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(-3), nn.Linear(channels * height * width, num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, B, C, H, W]` → `[T, B, num_classes]`; without T in single-step mode."""
+        out: Tensor = self.layers(x)
+        return out

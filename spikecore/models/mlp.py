@@ -1,0 +1,46 @@
+"""A spiking multilayer perceptron: flatten → (linear → neuron)* → linear."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.model import ModelCapabilities
+
+
+class MLP(Configurable, nn.Module):
+    """Fully connected; the output is a current per class and step, `[T, B, num_classes]`."""
+
+    capabilities: ClassVar[ModelCapabilities] = ModelCapabilities()
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            hidden: width of each hidden layer.
+        """
+
+        hidden: tuple[int, ...] = (256,)
+
+    def __init__(
+        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
+    ) -> None:
+        nn.Module.__init__(self)
+        self.config = make_config(type(self), options)
+        self.input_rank = len(input_shape)
+        layers: list[nn.Module] = []
+        width = math.prod(input_shape)
+        for hidden in self.config.hidden:
+            layers += [nn.Linear(width, hidden), make_neuron()]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, B, *input_shape]` → `[T, B, num_classes]`; without T in single-step mode."""
+        out: Tensor = self.layers(x.flatten(x.dim() - self.input_rank))
+        return out
