@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create", "name_of", "register"]
+__all__ = ["__version__", "create", "load", "name_of", "register", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,6 +13,14 @@ def __getattr__(name: str) -> Any:
         from spikecore import registry
 
         return getattr(registry, name)
+    if name == "run":
+        import importlib
+
+        return importlib.import_module("spikecore.run")
+    if name == "load":
+        from spikecore.run.experiment import load
+
+        return load
     raise AttributeError(f"module 'spikecore' has no attribute {name!r}")
 
 

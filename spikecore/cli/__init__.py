@@ -9,9 +9,11 @@ from typing import Any
 import click
 
 from spikecore import __version__
-from spikecore.errors import PluginError, SpikeError
+from spikecore.errors import ConfigError, PluginError, SpikeError
 
 COMMANDS = {
+    "eval": "The metrics of a run, from its saved weights.",
+    "run": "Train as a configuration says.",
     "info": "Fields, defaults and documentation of a component.",
     "list-plugins": "What is installed, read from metadata alone.",
     "which": "Where a component comes from.",
@@ -99,4 +101,4 @@ def main() -> None:
         sys.exit(130)
     except SpikeError as error:
         click.echo(f"spike: {error}", err=True)
-        sys.exit(2 if isinstance(error, PluginError | ValueError) else 1)
+        sys.exit(2 if isinstance(error, PluginError | ConfigError | ValueError) else 1)

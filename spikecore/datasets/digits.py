@@ -16,7 +16,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.component import Configurable, Range, make_config
@@ -37,7 +36,7 @@ class Digits(Configurable):
         licence="CC BY 4.0",
         citation="E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49",
         homepage="https://archive.ics.uci.edu/dataset/80",
-        notes="The file does not say who wrote which digit, so one writer's digits stand in both splits: accuracies are "
+        notes="The file does not say who wrote which digit, so one writer's digits stand in both splits: accuracy is "
         "higher than on unseen writers, and no figure here compares with one on the original split.",
     )
     num_classes: ClassVar[int] = 10
@@ -74,10 +73,16 @@ class Digits(Configurable):
         return _Split(images[index], labels[index])
 
 
-class _Split(TensorDataset):
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:  # type: ignore[override]
-        x, label = super().__getitem__(index)
-        return x, int(label)
+@dataclass(frozen=True)
+class _Split:
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
 
 
 @cache

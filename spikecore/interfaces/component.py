@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
-from spikecore.errors import OptionError
+from spikecore.errors import OptionError, SpikeError
 
 
 @runtime_checkable
@@ -112,52 +112,69 @@ def make_config(component: type, options: Mapping[str, Any]) -> Any:
         The `Config` instance, its inner components built.
 
     Raises:
-        OptionError: an unknown option (with the nearest name), a missing one, a value out of range or not among the
-            allowed ones.
+        OptionError: an unknown option (with the nearest name), a missing one, a wrong type, a value out of range or
+            not among the allowed ones.
     """
-    config_type: type = component.Config  # type: ignore[attr-defined]
+    config, problems = check_options(component, options)
+    if problems:
+        raise OptionError(f"{component.__name__}: " + "; ".join(f"option {name!r} {text}" for name, text in problems))
+    return config
+
+
+def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, list[tuple[str, str]]]:
+    """`(Config, [])`, or `(None, [(option, what is wrong), ...])`; see `make_config`."""
+    config_type: type = component.Config
+    per_channel: bool = getattr(component, "per_channel", False)
     fields = {field.name: field for field in dataclasses.fields(config_type)}
     hints = get_type_hints(config_type, include_extras=True)
-    problems, values = [], {}
+    problems: list[tuple[str, str]] = []
+    values = {}
     for name, value in options.items():
         if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            problems.append(f"unknown option {name!r}{hint} (options: {', '.join(fields) or 'none'})")
+            problems.append((name, f"is unknown{hint} (options: {', '.join(fields) or 'none'})"))
             continue
         try:
-            values[name] = _checked(name, hints[name], value)
-        except OptionError as error:
-            problems.append(str(error))
+            values[name] = _checked(hints[name], value, per_channel)
+        except SpikeError as error:
+            problems.append((name, str(error)))
     for name, field in fields.items():
         if name not in options and _default(field) is inspect.Parameter.empty:
-            problems.append(f"option {name!r} is required")
-    if not problems:
-        try:
-            return config_type(**values)
-        except OptionError as error:  # a Config's own __post_init__: relations between fields
-            problems.append(str(error))
-    raise OptionError(f"{component.__name__}: " + "; ".join(problems))
+            problems.append((name, "is required"))
+    return (None, problems) if problems else (config_type(**values), [])
 
 
-def _checked(name: str, hint: Any, value: Any) -> Any:
+def _checked(hint: Any, value: Any, per_channel: bool) -> Any:
     metadata = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     plain = get_args(hint)[0] if metadata else hint
     for mark in metadata:
-        if isinstance(mark, Range):
-            for number in value if isinstance(value, tuple) else (value,):  # a tuple holds per-channel values
-                is_number = isinstance(number, int | float) and not isinstance(number, bool)
-                if is_number and number not in mark:
-                    raise OptionError(f"option {name!r} must be {mark}, got {number!r}")
         if isinstance(mark, Inner):
-            value = _inner(mark.kind, value)
-    if get_origin(plain) is Literal and value not in get_args(plain):
-        allowed = ", ".join(repr(choice) for choice in get_args(plain))
-        raise OptionError(f"option {name!r} must be one of {allowed}; got {value!r}")
-    if plain in (float, int) and not isinstance(value, int | float | tuple):
-        raise OptionError(f"option {name!r} must be a number, got {value!r}")
-    if plain is bool and not isinstance(value, bool):
-        raise OptionError(f"option {name!r} must be True or False, got {value!r}")
+            return _inner(mark.kind, value)
+    value = _typed(plain, value, per_channel)
+    for mark in metadata:
+        if isinstance(mark, Range):
+            for number in value if isinstance(value, tuple) else (value,):
+                if number not in mark:
+                    raise OptionError(f"must be {mark}, got {number!r}")
+    return value
+
+
+def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
+    if get_origin(plain) is Literal:
+        if value not in get_args(plain):
+            raise OptionError(f"must be one of {', '.join(map(repr, get_args(plain)))}; got {value!r}")
+        return value
+    if get_origin(plain) is tuple:
+        if not isinstance(value, list | tuple):
+            raise OptionError(f"must be a list, got {value!r}")
+        return tuple(_typed(get_args(plain)[0], item, False) for item in value)
+    if plain is float and per_channel and isinstance(value, list | tuple):
+        return tuple(_typed(float, item, False) for item in value)
+    wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}.get(plain)
+    if wanted and (not isinstance(value, wanted) or (plain is not bool and isinstance(value, bool))):
+        names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
+        raise OptionError(f"must be {names[plain]}, got {value!r}")
     return value
 
 

@@ -90,8 +90,10 @@ class Latency(Encoder):
         last = self.config.num_steps - 1
         when = torch.round(last * (1 - x))
         steps = torch.arange(last + 1, device=x.device).view(-1, *([1] * x.dim()))
-        return (steps == when).to(x.dtype)
+        spikes: Tensor = steps == when
+        return spikes.to(x.dtype)
 
     def decode(self, spikes: Tensor) -> Tensor:
         """1 - t / (num_steps - 1), within half a step."""
-        return 1 - spikes.argmax(0).to(spikes.dtype) / max(self.config.num_steps - 1, 1)
+        last: int = max(self.config.num_steps - 1, 1)
+        return 1 - spikes.argmax(0).to(spikes.dtype) / last

@@ -46,6 +46,7 @@ class Neuron(Configurable, Stateful):
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities()
+    per_channel = True
     extra_keywords = ("step_mode", "backend", "record")
     state: ClassVar[Mapping[str, float | str]] = {}
 

@@ -116,6 +116,6 @@ def _logits(task: Task, context: RunContext, x: Tensor) -> Tensor:
 
 def _batches(split: Split, size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.arange(len(split)) if generator is None else torch.randperm(len(split), generator=generator)
-    for index in order.split(size):
+    for index in torch.split(order, size):
         samples = [split[int(i)] for i in index]
         yield torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples])

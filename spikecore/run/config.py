@@ -1,0 +1,187 @@
+"""From TOML to checked component configs: every fault at once, each with its dotted path."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from spikecore.errors import ConfigError, SpikeError
+from spikecore.interfaces.component import Range, check_options
+from spikecore.registry import load, name_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROLES = ("dataset", "encoder", "model", "neuron", "trainer")
+TABLES = ("run", *ROLES, "backend")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+class RunOptions:
+    """The `[run]` table."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            name: first part of the run directory's name.
+            seed: of initial weights, data order and encoders.
+            device: `auto` takes a GPU where there is one; `cpu`, `cuda` or `cuda:N` insist.
+            precision: `bfloat16` computes under autocast.
+        """
+
+        name: str = "run"
+        seed: Annotated[int, Range(ge=0)] = 0
+        device: str = "auto"
+        precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class BackendOptions:
+    """The `[backend]` table."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            name: `auto`, or the backend that must run every neuron.
+        """
+
+        name: str = "auto"
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration with every default filled in.
+
+    Args:
+        tables: table → its frozen Config; for a role, the component's.
+        names: role → registered name of the component.
+    """
+
+    tables: Mapping[str, Any]
+    names: Mapping[str, str]
+
+    def options(self, table: str) -> dict[str, Any]:
+        """Keywords of the component."""
+        config = self.tables[table]
+        return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+    def to_toml(self) -> str:
+        """Valid TOML that resolves to this configuration."""
+        lines: list[str] = []
+        for table in TABLES:
+            lines += ["", f"[{table}]"]
+            if table in self.names:
+                lines.append(f"name = {_toml(self.names[table])}")
+            lines += [f"{name} = {_toml(value)}" for name, value in self.options(table).items()]
+        return "\n".join(lines[1:]) + "\n"
+
+
+def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Sequence[str] = ()) -> Resolved:
+    """Merge the embedded default, `source` and the `--set` overrides, and check the result.
+
+    Args:
+        source: tables, or a TOML file; None takes the default alone.
+        overrides: `table.key=value` with a TOML value; a bare word is a string.
+
+    Raises:
+        ConfigError: everything that is wrong, one line per fault.
+    """
+    tables: dict[str, Any] = tomllib.loads(files("spikecore.run").joinpath("default.toml").read_text())
+    problems: list[str] = []
+    changes = [copy.deepcopy(dict(source)) if isinstance(source, Mapping) else _read(source)]
+    for text in overrides:
+        try:
+            changes.append(_override(text))
+        except ConfigError as error:
+            problems += error.problems
+    for change in changes:
+        problems += _merge(tables, change)
+    configs: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for table in TABLES:
+        options = dict(tables[table])
+        component: Any = {"run": RunOptions, "backend": BackendOptions}.get(table)
+        if component is None:
+            names[table] = str(options.pop("name", ""))
+            try:
+                component = load(table, names[table])
+            except SpikeError as error:
+                problems.append(f"{table}.name: {error}")
+                continue
+        configs[table], wrong = check_options(component, options)
+        problems += [f"{table}.{option}: {text}" for option, text in wrong]
+    device = str(tables["run"].get("device", "auto"))
+    if device not in DEVICES and not (device.startswith("cuda:") and device[5:].isdigit()):
+        problems.append(f"run.device: must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
+    if problems:
+        raise ConfigError(problems)
+    return Resolved(configs, names)
+
+
+def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
+    problems = []
+    for table, values in change.items():
+        if table not in TABLES:
+            near = difflib.get_close_matches(table, TABLES, n=1)
+            meant = f"; did you mean [{near[0]}]?" if near else ""
+            problems.append(f"{table}: no such table{meant} (tables: {', '.join(TABLES)})")
+        elif not isinstance(values, Mapping):
+            problems.append(f"{table}: must be a table, got {values!r}")
+        else:
+            before = tables[table].get("name")
+            if table in ROLES and values.get("name", before) != before:
+                tables[table] = {}  # another component: the old one's options do not apply to it
+            tables[table] |= values
+    return problems
+
+
+def _read(path: str | Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not tables:
+        raise ConfigError(f"{path}: is empty; `spike run --print-config` prints a whole one to start from")
+    return tables
+
+
+def _override(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    parts = path.strip().split(".")
+    if not equals or len(parts) != 2 or not all(parts):
+        raise ConfigError(f"--set {text}: write table.key=value, as in --set trainer.epochs=5")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    return {parts[0]: {parts[1]: parsed}}
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but TOML also wants DEL escaped.
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    if hasattr(value, "config"):
+        fields = {field.name: getattr(value.config, field.name) for field in dataclasses.fields(value.config)}
+        inner = [f"name = {_toml(name_of(value))}", *(f"{name} = {_toml(item)}" for name, item in fields.items())]
+        return f"{{ {', '.join(inner)} }}"
+    return repr(value)
