@@ -11,7 +11,12 @@ test: $(STAMP)
 	$(PY) -m pytest tests
 
 check: $(STAMP)
-	$(PY) -m build --wheel --outdir .build/wheels . >/dev/null
+	rm -rf .build && mkdir -p .build/empty
+	$(PY) -m build --wheel --outdir .build/wheels .
+	$(PY) -m venv .build/env
+	.build/env/bin/python -m pip install -q -c constraints.txt torch
+	.build/env/bin/python -m pip install -q -c constraints.txt .build/wheels/*.whl
+	cd .build/empty && ../env/bin/spike list-plugins --check && ../env/bin/spike run
 
 lint: $(STAMP)
 	.venv/bin/ruff check .

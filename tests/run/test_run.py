@@ -1,0 +1,216 @@
+"""From a configuration to a run directory, through the command line and from Python."""
+
+import json
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spikecore
+from spikecore import create
+from spikecore.cli import spike
+from spikecore.errors import ConfigError, ShapeError, StateError
+from spikecore.interfaces.trainer import Task
+from spikecore.nn import LIF, fold_time, set_step_mode
+from spikecore.run.config import resolve, tomllib
+from spikecore.run.experiment import Context, evaluate
+
+SMALL = ["model.name=mlp", "model.hidden=[8]", "trainer.epochs=2"]
+
+
+def invoke(*args):
+    return CliRunner().invoke(spike, ["run", *args])
+
+
+def test_the_default_reaches_96_percent_and_repeats_itself(tmp_path):
+    first = spikecore.run(out=tmp_path / "a")
+    assert first.metrics["test_accuracy"] >= 0.96
+    again = spikecore.run(out=tmp_path / "b")
+    assert again.metrics == first.metrics
+    assert evaluate(first.directory) == pytest.approx(first.metrics, abs=1e-6)
+    record = json.loads((first.directory / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["components"]["neuron"]["plugin"]["distribution"] == "spikecore"
+    assert len(record["backends"]) == 2
+    lines = [json.loads(line) for line in (first.directory / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 21))
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"] / 10
+    net = spikecore.load(first.directory)
+    assert net(torch.zeros(4, 3, 1, 8, 8)).shape == (4, 3, 10)
+
+
+def test_print_config_is_complete_and_resolves_to_itself(tmp_path):
+    printed = invoke("--print-config", "--set", "neuron.surrogate={name='sigmoid', alpha=1.5}").output
+    path = tmp_path / "c.toml"
+    path.write_text(printed)
+    assert resolve(path).to_toml() == printed
+    assert 'surrogate = { name = "sigmoid", alpha = 1.5, spiking = true }' in printed
+    assert "v_threshold = 1.0" in printed
+
+
+@given(st.floats(1.01, 100), st.integers(0, 2**40), st.lists(st.integers(1, 64), max_size=3), st.text(max_size=20))
+@settings(deadline=None, max_examples=50)
+def test_any_configuration_survives_printing(tau, seed, hidden, name):
+    tables = {"run": {"name": name, "seed": seed}, "neuron": {"tau": tau}, "model": {"name": "mlp", "hidden": hidden}}
+    resolved = resolve(tables)
+    assert resolve(tomllib.loads(resolved.to_toml())) == resolved
+
+
+def test_every_fault_is_reported_at_once_with_its_path(tmp_path):
+    path = tmp_path / "bad.toml"
+    path.write_text(
+        "[trainr]\nx = 1\n[neuron]\ntua = 2\ntau = 0.5\nsurrogate = {name='atn'}\n[trainer]\nepochs = 'many'\n"
+        "[encoder]\nnum_steps = 1.5\n[run]\ndevice = 'gpu'\nprecision = 'float8'\n[dataset]\nname = 'digit'\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        resolve(path, ["nonsense"])
+    text = str(caught.value)
+    for part in (
+        "trainr: no such table; did you mean [trainer]?",
+        "neuron.tua: is unknown; did you mean 'tau'?",
+        "neuron.tau: must be > 1, got 0.5",
+        "neuron.surrogate: no surrogate 'atn'. Did you mean 'atan'?",
+        "trainer.epochs: must be a whole number, got 'many'",
+        "encoder.num_steps: must be a whole number, got 1.5",
+        "run.device: must be 'auto'",
+        "run.precision: must be one of 'float32', 'bfloat16'",
+        "dataset.name: no dataset 'digit'. Did you mean 'digits'?",
+        "--set nonsense: write table.key=value",
+    ):
+        assert part in text
+    assert len(caught.value.problems) == 10
+
+
+@pytest.mark.parametrize(("content", "says"), [(None, "cannot be read"), ("a = = 1", "is not TOML"), ("", "is empty")])
+def test_unusable_files(content, says, tmp_path):
+    path = tmp_path / "c.toml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=says):
+        resolve(path)
+
+
+def test_a_directory_in_use_is_refused(tmp_path):
+    (tmp_path / "x").touch()
+    with pytest.raises(ConfigError, match="not empty"):
+        spikecore.run(resolve(None, SMALL), out=tmp_path)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        spikecore.run(resolve(None, SMALL), out=tmp_path / "x" / "y")
+    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
+        evaluate(tmp_path)
+
+
+def test_an_interrupted_run_says_so_in_its_record(tmp_path, monkeypatch):
+    def stop(self, task, context):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spikecore.trainers.classify.Classify.fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        spikecore.run(resolve(None, SMALL), out=tmp_path / "r")
+    record = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert (record["status"], record["exit_status"]) == ("interrupted", 130)
+
+
+def test_dry_run_builds_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = invoke("--dry-run")
+    assert result.exit_code == 0
+    assert result.output.startswith("sound: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_component_registered_in_this_process_runs(tmp_path):
+    class Mine(LIF):
+        """A neuron of the user's own."""
+
+    spikecore.register("neuron", "mine", Mine)
+    result = spikecore.run(resolve(None, [*SMALL, "neuron.name=mine", "neuron.tau=3.0"]), out=tmp_path / "r")
+    record = json.loads((result.directory / "run.json").read_text())
+    assert record["components"]["neuron"]["plugin"]["id"] == "runtime"
+
+
+def test_digits_splits_are_disjoint_stratified_and_whole():
+    digits = create("dataset", "digits", split_seed=3)
+    train, test = digits.split("train"), digits.split("test")
+    assert len(train) + len(test) == 1797
+    counts = torch.bincount(test.labels)
+    assert counts.min() >= 34
+    assert counts.max() <= 37
+    assert torch.equal(create("dataset", "digits", split_seed=3).split("test").images, test.images)
+    assert not torch.equal(create("dataset", "digits", split_seed=4).split("test").images, test.images)
+    x, label = train[0]
+    assert x.shape == (1, 8, 8)
+    assert 0 <= x.min() <= x.max() <= 1
+    assert isinstance(label, int)
+
+
+@pytest.mark.parametrize("name", ["mlp", "convnet"])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 9, 12)])
+def test_models_stream_and_reach_every_parameter(name, shape):
+    torch.manual_seed(0)
+    net = create("model", name, lambda: create("neuron", "lif"), shape, 5).eval()
+    x = torch.rand(3, 2, *shape) * 3
+    out = net(x)
+    assert out.shape == (3, 2, 5)
+    torch.testing.assert_close(net(x[:, :1]), out[:, :1])
+    out.square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+    set_step_mode(net, "single")
+    torch.testing.assert_close(torch.stack([net(step) for step in x]), out)
+
+
+def test_convnet_refuses_small_images():
+    with pytest.raises(ShapeError, match="H, W >= 4"):
+        create("model", "convnet", torch.nn.Identity, (1, 3, 8), 2)
+
+
+def test_classify_goes_on_where_it_stopped():
+    digits = create("dataset", "digits", test_share=0.9)
+
+    def make():
+        torch.manual_seed(0)
+        net = create("model", "mlp", lambda: create("neuron", "lif"), (1, 8, 8), 10, hidden=(8,))
+        task = Task(net, create("encoder", "poisson"), digits.split("train"), digits.split("test"), 10)
+        return task, Context(torch.device("cpu"), torch.float32, torch.Generator().manual_seed(5), net)
+
+    def trainer(epochs):
+        return create("trainer", "classify", epochs=epochs, schedule="constant")
+
+    whole, context = make()
+    trainer(3).fit(whole, context)
+    half, context = make()
+    first, second = trainer(2), trainer(3)
+    first.fit(half, context)
+    second.load_state_dict(first.state_dict())
+    second.fit(half, context)
+    for ours, theirs in zip(half.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_encoders():
+    x = torch.tensor([[0.0, 0.25, 0.5, 1.0]])
+    poisson = create("encoder", "poisson", num_steps=4000)
+    spikes = poisson(x, torch.Generator().manual_seed(1))
+    assert spikes.shape == (4000, 1, 4)
+    assert set(spikes.unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(poisson.decode(spikes), x, atol=0.04, rtol=0)  # five standard deviations
+    assert torch.equal(poisson(x, torch.Generator().manual_seed(1)), spikes)
+    latency = create("encoder", "latency", num_steps=5)
+    assert latency(x).argmax(0).tolist() == [[4, 3, 2, 0]]
+    assert (latency(x).sum(0) == 1).all()
+    torch.testing.assert_close(latency.decode(latency(x)), x)
+    direct = create("encoder", "direct", num_steps=3)
+    assert torch.equal(direct(torch.tensor([[255]], dtype=torch.uint8)), torch.ones(3, 1, 1))
+    with pytest.raises(ShapeError, match=r"\[0, 1\]"):
+        poisson(x + 1)
+
+
+def test_fold_time_is_the_loop_over_steps():
+    pool, x = torch.nn.MaxPool2d(2), torch.rand(3, 2, 4, 6, 6)
+    assert torch.equal(fold_time(pool)(x), torch.stack([pool(step) for step in x]))
+    with pytest.raises(StateError, match="LIF"):
+        fold_time(torch.nn.Sequential(pool, LIF()))
+    with pytest.raises(ShapeError):
+        fold_time(pool)(torch.rand(3))
