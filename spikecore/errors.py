@@ -12,6 +12,7 @@ SpikeError
 ├── OptionError                    a component was given a wrong option; also a ValueError
 ├── ConfigError                    a run configuration is wrong; carries every problem at once
 ├── ShapeError                     an input has the wrong rank or size; also a ValueError
+├── InputError                     an input holds values outside the accepted range; also a ValueError
 ├── StateError                     the state of a net was used wrongly; also a RuntimeError
 │   ├── StateShapeError            kept state and input differ in batch shape, device or dtype
 │   ├── StateGraphError            backward through state whose graph is gone
@@ -86,6 +87,10 @@ class ConfigError(SpikeError):
 
 class ShapeError(SpikeError, ValueError):
     """An input has the wrong rank or size for the step mode or the layer."""
+
+
+class InputError(SpikeError, ValueError):
+    """An input holds values outside the range that is accepted."""
 
 
 class StateError(SpikeError, RuntimeError):

@@ -23,7 +23,7 @@ class EncoderCapabilities:
         rate: the mean over time equals the input (within sampling error).
         decodable: `decode` is implemented.
         input_range: values outside are refused; None when any value is welcome. uint8 input is read as value / 255.
-        takes_sequences: accepts `[T, B, ...]` (a dataset of sequences) as well as `[B, ...]`.
+        takes_sequences: has an option `sequences`; when it is true the input is `[T, B, ...]` (a dataset of sequences).
     """
 
     spiking: bool = True

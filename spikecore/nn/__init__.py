@@ -1,7 +1,8 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
-from spikecore.nn.encoders import Direct, Encoder, Latency, Poisson
-from spikecore.nn.fold import FoldTime, fold_time
+from spikecore.nn import layers
+from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
+from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.neuron import Neuron, set_backend
 from spikecore.nn.neurons import IF, LIF
 from spikecore.nn.state import (
@@ -19,9 +20,9 @@ __all__ = [
     "IF",
     "LIF",
     "ATan",
+    "Delta",
     "Direct",
     "Encoder",
-    "FoldTime",
     "Latency",
     "Neuron",
     "Poisson",
@@ -29,11 +30,12 @@ __all__ = [
     "Stateful",
     "Surrogate",
     "detach_state",
-    "fold_time",
     "get_state",
+    "layers",
     "reset_state",
     "set_backend",
     "set_state",
     "set_step_mode",
     "streaming",
+    *layers.__all__,
 ]

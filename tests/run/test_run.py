@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 import spikecore
 from spikecore import create
 from spikecore.cli import spike
-from spikecore.errors import ConfigError, ShapeError, StateError
+from spikecore.errors import ConfigError, ShapeError
 from spikecore.interfaces.trainer import Task
-from spikecore.nn import LIF, fold_time, set_step_mode
+from spikecore.nn import LIF, set_step_mode
 from spikecore.run.config import resolve, tomllib
 from spikecore.run.experiment import Context, evaluate
 
@@ -187,30 +187,3 @@ def test_classify_goes_on_where_it_stopped():
     second.fit(half, context)
     for ours, theirs in zip(half.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-
-
-def test_encoders():
-    x = torch.tensor([[0.0, 0.25, 0.5, 1.0]])
-    poisson = create("encoder", "poisson", num_steps=4000)
-    spikes = poisson(x, torch.Generator().manual_seed(1))
-    assert spikes.shape == (4000, 1, 4)
-    assert set(spikes.unique().tolist()) == {0.0, 1.0}
-    torch.testing.assert_close(poisson.decode(spikes), x, atol=0.04, rtol=0)  # five standard deviations
-    assert torch.equal(poisson(x, torch.Generator().manual_seed(1)), spikes)
-    latency = create("encoder", "latency", num_steps=5)
-    assert latency(x).argmax(0).tolist() == [[4, 3, 2, 0]]
-    assert (latency(x).sum(0) == 1).all()
-    torch.testing.assert_close(latency.decode(latency(x)), x)
-    direct = create("encoder", "direct", num_steps=3)
-    assert torch.equal(direct(torch.tensor([[255]], dtype=torch.uint8)), torch.ones(3, 1, 1))
-    with pytest.raises(ShapeError, match=r"\[0, 1\]"):
-        poisson(x + 1)
-
-
-def test_fold_time_is_the_loop_over_steps():
-    pool, x = torch.nn.MaxPool2d(2), torch.rand(3, 2, 4, 6, 6)
-    assert torch.equal(fold_time(pool)(x), torch.stack([pool(step) for step in x]))
-    with pytest.raises(StateError, match="LIF"):
-        fold_time(torch.nn.Sequential(pool, LIF()))
-    with pytest.raises(ShapeError):
-        fold_time(pool)(torch.rand(3))

@@ -1,0 +1,181 @@
+"""Folding time: a stateless module sees `[T * B, ...]` instead of `[T, B, ...]`.
+
+    multi step:    x [T, B, ...] → flatten → module → unflatten → [T, B, ...]
+    single step:   x [B, ...]    → module  → [B, ...]
+
+A module without state treats every step alike, so one call over `T * B` samples equals T calls over B samples (but for
+statistics over the batch: batch norm in training mode sees all T * B samples at once). `fold` is the mechanism,
+`FoldsTime` gives it to a torch layer by inheritance, `fold_time` to any module by wrapping.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.state import Stateful
+
+
+def fold(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+    """Call `function` with axes 0 and 1 of every tensor argument folded; unfold every tensor it returns.
+
+    Views wherever strides allow it; channels-last steps stay channels-last.
+
+    Raises:
+        ShapeError: tensor arguments differ in T or B, or a result does not keep the batch as its first axis.
+    """
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    shapes = {tuple(tensor.shape[:2]) for tensor in tensors}
+    if len(shapes) != 1 or any(tensor.dim() < 2 for tensor in tensors):
+        got = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
+        raise ShapeError(f"{name} in step_mode 'multi' takes tensors [T, B, ...] of equal T and B, got {got}")
+    num_steps, batch = shapes.pop()
+    result = function(
+        *(_folded(value) if isinstance(value, Tensor) else value for value in args),
+        **{key: _folded(value) if isinstance(value, Tensor) else value for key, value in kwargs.items()},
+    )
+    return _unfolded(result, num_steps, batch, name)
+
+
+def _folded(x: Tensor) -> Tensor:
+    if x.dim() > 3 and x.stride(2) == 1 and x.stride(-1) != 1:  # channels-last: a copy, if one is needed, stays so
+        return x.movedim(2, -1).flatten(0, 1).movedim(-1, 1)
+    return x.flatten(0, 1)
+
+
+def _unfolded(result: Any, num_steps: int, batch: int, name: str) -> Any:
+    if isinstance(result, tuple | list):
+        return type(result)(_unfolded(value, num_steps, batch, name) for value in result)
+    if not isinstance(result, Tensor):
+        return result
+    if not result.dim() or result.shape[0] != num_steps * batch:
+        raise ShapeError(
+            f"{name} was given {num_steps} * {batch} samples and returned {tuple(result.shape)}: "
+            "a module that folds time must keep the batch as its first axis"
+        )
+    return result.reshape(num_steps, batch, *result.shape[1:])
+
+
+class FoldsTime:
+    """Mixin that folds time, to stand before a torch layer: `class Conv2d(FoldsTime, nn.Conv2d)`.
+
+    The layer's own arguments, `state_dict` keys and `isinstance` relations stay. `ranks` are the ranks of a
+    single-step input `[B, ...]` that the layer accepts; None when any.
+    """
+
+    ranks: ClassVar[tuple[int, ...] | range | None] = None
+    step_mode: str
+
+    def __init__(self, *args: Any, step_mode: str = "multi", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if step_mode not in ("single", "multi"):
+            raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        self.step_mode = step_mode
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in cls.__dict__ and issubclass(cls, nn.Module):
+            cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"step_mode": "multi", **state})  # type: ignore[misc]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """`[T, B, ...]` or `[B, ...]` by `step_mode`; otherwise as the torch layer.
+
+        Raises:
+            ShapeError: the input's rank does not suit the step mode.
+        """
+        if args and isinstance(args[0], Tensor):
+            self._check_rank(args[0])
+        if self.step_mode == "single":
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        return fold(super().forward, args, kwargs, type(self).__name__)  # type: ignore[misc]
+
+    def _check_rank(self, x: Tensor) -> None:
+        rank = x.dim() - (self.step_mode == "multi")
+        if self.ranks is None or rank in self.ranks:
+            return
+        lead = "[T, B, ...]" if self.step_mode == "multi" else "[B, ...]"
+        more = 1 if self.step_mode == "multi" else 0
+        ranks = sorted(allowed + more for allowed in self.ranks)
+        wanted = " or ".join(map(str, ranks)) if isinstance(self.ranks, tuple) else f"at least {ranks[0]}"
+        raise ShapeError(
+            f"{type(self).__name__} in step_mode {self.step_mode!r} takes {lead} with {wanted} axes, "
+            f"got {tuple(x.shape)}: {_cure(rank, self.ranks, self.step_mode)}"
+        )
+
+    def extra_repr(self) -> str:
+        own = super().extra_repr()  # type: ignore[misc]
+        mode = "" if self.step_mode == "multi" else f"step_mode={self.step_mode!r}"
+        return ", ".join(part for part in (own, mode) if part)
+
+
+def _cure(rank: int, ranks: tuple[int, ...] | range, step_mode: str) -> str:
+    if step_mode == "multi" and rank + 1 in ranks:
+        return "set_step_mode(net, 'single') for one step, or x.unsqueeze(0) for a sequence of one"
+    if step_mode == "single" and rank - 1 in ranks:
+        return "set_step_mode(net, 'multi') for a sequence"
+    return "check the layer's number of dimensions"
+
+
+def _signature(cls: type) -> inspect.Signature:
+    """The torch layer's arguments, then the keywords that the mixins before it add; for help() and editors."""
+    keywords: list[inspect.Parameter] = []
+    for base in cls.__mro__:
+        if "__init__" not in base.__dict__:
+            continue
+        parameters = list(inspect.signature(base).parameters.values())
+        if not any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+            return inspect.Signature([*parameters, *keywords])
+        keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY] + keywords
+    raise TypeError(f"{cls.__name__}: FoldsTime stands before a torch layer")
+
+
+class FoldTime(FoldsTime, nn.Module):
+    """What `fold_time` returns; `module` is the wrapped module, so `state_dict` keys begin with `module.`."""
+
+    def __init__(self, module: nn.Module, step_mode: str = "multi") -> None:
+        super().__init__(step_mode=step_mode)
+        _refuse_state(module)
+        self.module = module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the module, with `[T, B, ...]` in multi-step mode."""
+        if self.step_mode == "single":
+            return self.module(*args, **kwargs)
+        return fold(self.module, args, kwargs, f"fold_time({type(self.module).__name__})")
+
+
+def fold_time(module: nn.Module, step_mode: str = "multi") -> FoldTime:
+    """Make any stateless module take `[T, B, ...]` in multi-step mode and `[B, ...]` in single-step mode.
+
+    Args:
+        module: takes one or more tensors `[B, ...]` and keeps B as the first axis of what it returns.
+        step_mode: `multi` or `single`; `set_step_mode` changes it.
+
+    Raises:
+        StateError: the module, or a part of it, keeps state from step to step.
+        OptionError: a part of it folds time already.
+
+    Example:
+        >>> fold_time(nn.Conv2d(1, 2, 3))(torch.zeros(4, 5, 1, 8, 8)).shape
+        torch.Size([4, 5, 2, 6, 6])
+    """
+    return FoldTime(module, step_mode)
+
+
+def _refuse_state(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        where = f"{type(part).__name__}" + (f" at {name!r}" if name else "")
+        if isinstance(part, Stateful):
+            raise StateError(
+                f"fold_time takes modules without state; {where} keeps state from step to step and would mix the "
+                "steps of different samples: wrap the stateless parts around it, one by one"
+            )
+        if hasattr(part, "step_mode"):
+            raise OptionError(f"fold_time: {where} has a step_mode and folds time already: leave it unwrapped")

@@ -1,0 +1,109 @@
+"""Pooling, unpooling, resampling and flattening over time; arguments are those of the torch layers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from spikecore.nn.layers.fold import FoldsTime
+
+
+class MaxPool1d(FoldsTime, nn.MaxPool1d):
+    """`torch.nn.MaxPool1d` over `[T, B, C, L]`; `return_indices=True` adds the indices for `MaxUnpool1d`."""
+
+    ranks = (3,)
+
+
+class MaxPool2d(FoldsTime, nn.MaxPool2d):
+    """`torch.nn.MaxPool2d` over `[T, B, C, H, W]`; `return_indices=True` adds the indices for `MaxUnpool2d`."""
+
+    ranks = (4,)
+
+
+class MaxPool3d(FoldsTime, nn.MaxPool3d):
+    """`torch.nn.MaxPool3d` over `[T, B, C, D, H, W]`; `return_indices=True` adds the indices for `MaxUnpool3d`."""
+
+    ranks = (5,)
+
+
+class MaxUnpool1d(FoldsTime, nn.MaxUnpool1d):
+    """`torch.nn.MaxUnpool1d` over `[T, B, C, L]` and its indices; `output_size` is the spatial size."""
+
+    ranks = (3,)
+
+
+class MaxUnpool2d(FoldsTime, nn.MaxUnpool2d):
+    """`torch.nn.MaxUnpool2d` over `[T, B, C, H, W]` and its indices; `output_size` is the spatial size."""
+
+    ranks = (4,)
+
+
+class MaxUnpool3d(FoldsTime, nn.MaxUnpool3d):
+    """`torch.nn.MaxUnpool3d` over `[T, B, C, D, H, W]` and its indices; `output_size` is the spatial size."""
+
+    ranks = (5,)
+
+
+class AvgPool1d(FoldsTime, nn.AvgPool1d):
+    """`torch.nn.AvgPool1d` over `[T, B, C, L]`."""
+
+    ranks = (3,)
+
+
+class AvgPool2d(FoldsTime, nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` over `[T, B, C, H, W]`."""
+
+    ranks = (4,)
+
+
+class AvgPool3d(FoldsTime, nn.AvgPool3d):
+    """`torch.nn.AvgPool3d` over `[T, B, C, D, H, W]`."""
+
+    ranks = (5,)
+
+
+class AdaptiveMaxPool1d(FoldsTime, nn.AdaptiveMaxPool1d):
+    """`torch.nn.AdaptiveMaxPool1d` over `[T, B, C, L]`."""
+
+    ranks = (3,)
+
+
+class AdaptiveMaxPool2d(FoldsTime, nn.AdaptiveMaxPool2d):
+    """`torch.nn.AdaptiveMaxPool2d` over `[T, B, C, H, W]`."""
+
+    ranks = (4,)
+
+
+class AdaptiveMaxPool3d(FoldsTime, nn.AdaptiveMaxPool3d):
+    """`torch.nn.AdaptiveMaxPool3d` over `[T, B, C, D, H, W]`."""
+
+    ranks = (5,)
+
+
+class AdaptiveAvgPool1d(FoldsTime, nn.AdaptiveAvgPool1d):
+    """`torch.nn.AdaptiveAvgPool1d` over `[T, B, C, L]`."""
+
+    ranks = (3,)
+
+
+class AdaptiveAvgPool2d(FoldsTime, nn.AdaptiveAvgPool2d):
+    """`torch.nn.AdaptiveAvgPool2d` over `[T, B, C, H, W]`."""
+
+    ranks = (4,)
+
+
+class AdaptiveAvgPool3d(FoldsTime, nn.AdaptiveAvgPool3d):
+    """`torch.nn.AdaptiveAvgPool3d` over `[T, B, C, D, H, W]`."""
+
+    ranks = (5,)
+
+
+class Upsample(FoldsTime, nn.Upsample):
+    """`torch.nn.Upsample` over `[T, B, C, ...]` with one, two or three spatial axes."""
+
+    ranks = (3, 4, 5)
+
+
+class Flatten(FoldsTime, nn.Flatten):
+    """`torch.nn.Flatten` of one step: `[T, B, ...]` → `[T, B, N]`. Axis numbers count from the batch as 0."""
+
+    ranks = range(1, 64)
