@@ -176,8 +176,8 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        # JSON's escapes are TOML's, but TOML also wants DEL escaped.
-        return json.dumps(value).replace("\x7f", "\\u007f")
+        # JSON's short escapes are TOML's; its surrogate pairs are not, and TOML also wants DEL escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if hasattr(value, "config"):

@@ -27,5 +27,5 @@ def test_an_example_runs(index, capsys):
 def test_every_core_component_is_in_the_table():
     text = README.read_text(encoding="utf-8")
     names = [entry.name for entry in components() if entry.plugin.id == "core"]
-    assert len(names) == 12
+    assert {"lif", "atan", "torch", "digits", "classify"} <= set(names)
     assert all(f"`{name}`" in text for name in names)
