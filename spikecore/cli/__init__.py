@@ -9,15 +9,8 @@ from typing import Any
 import click
 
 from spikecore import __version__
-from spikecore.errors import ConfigError, PluginError, SpikeError
-
-COMMANDS = {
-    "eval": "The metrics of a run, from its saved weights.",
-    "run": "Train as a configuration says.",
-    "info": "Fields, defaults and documentation of a component.",
-    "list-plugins": "What is installed, read from metadata alone.",
-    "which": "Where a component comes from.",
-}
+from spikecore.errors import ConfigError, ContractError, PluginError, SpikeError
+from spikecore.registry.builtin import COMMANDS
 
 
 class BrokenCommand(click.Command):
@@ -45,10 +38,12 @@ class LazyGroup(click.Group):
         entry = self._offered().get(cmd_name)
         if entry is None:
             return None
-        from spikecore.registry.registry import load_target
+        from spikecore.registry.loading import load_target, who
 
         try:
-            loaded: click.Command = load_target(entry)
+            loaded = load_target(entry)
+            if not isinstance(loaded, click.Command):
+                raise ContractError(f"{who(entry)} is not a click command, but {type(loaded).__name__}")
             return loaded
         except PluginError as error:
             return BrokenCommand(cmd_name, error)

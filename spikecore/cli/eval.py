@@ -7,9 +7,13 @@ import click
 
 @click.command()
 @click.argument("run_dir", type=click.Path())
-def command(run_dir: str) -> None:
+@click.option("--load", "files", metavar="FILE.py", multiple=True, help="As the run did. Repeatable.")
+def command(run_dir: str, files: tuple[str, ...]) -> None:
     """Evaluate the net in RUN_DIR on its test split."""
+    from spikecore.registry import registry
     from spikecore.run.experiment import evaluate
 
+    for file in files:
+        registry().load_file(file)
     for name, value in evaluate(run_dir).items():
         click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")

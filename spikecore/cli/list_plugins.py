@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import click
@@ -13,18 +11,6 @@ from spikecore.kinds import KINDS
 from spikecore.registry import Entry, registry
 
 COLUMNS = ("plugin", "version", "distribution", "status", "kind", "name", "target", "summary")
-CHECK_TIMEOUT_S = 120
-CHECK = """
-import sys
-from spikecore.errors import PluginUnavailable
-from spikecore.registry import load
-try:
-    load(sys.argv[1], sys.argv[2])
-except PluginUnavailable as error:
-    print(error); sys.exit(3)
-except BaseException as error:
-    print(error); sys.exit(4)
-"""
 
 
 @click.command()
@@ -32,19 +18,27 @@ except BaseException as error:
 @click.option("--plugin", metavar="ID", help="Only this plugin, by id or distribution.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--check", is_flag=True, help="Load each component in a subprocess as well.")
-def command(kind: str | None, plugin: str | None, form: str, check: bool) -> None:
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds, for --check.")
+def command(kind: str | None, plugin: str | None, form: str, check: bool, timeout: float) -> None:
     """List every component on offer, with its status."""
-    rows = [
-        _row(entry)
+    entries = [
+        entry
         for entry in registry().components(kind)
         if plugin is None or plugin in (entry.plugin.id, entry.plugin.distribution)
     ]
+    if plugin is not None and not entries and plugin not in _known():
+        raise click.UsageError(f"no plugin {plugin!r} is installed (plugins: {', '.join(_known())})")
+    rows = [_row(entry) for entry in entries]
     if check:
-        rows = [_checked(row) for row in rows]
+        rows = _checked(rows, entries, timeout)
     if form == "json":
         click.echo(json.dumps({"schema": 1, "components": rows}, indent=2))
     else:
         click.echo(_table(rows))
+
+
+def _known() -> list[str]:
+    return sorted({name for plugin in registry().plugins() for name in (plugin.id, plugin.distribution)})
 
 
 def _row(entry: Entry) -> dict[str, Any]:
@@ -62,18 +56,14 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _checked(row: dict[str, Any]) -> dict[str, Any]:
-    if row["status"] not in ("ok", "ambiguous", "shadowed"):
-        return row
-    call = [sys.executable, "-c", CHECK, row["kind"], f"{row['distribution']}:{row['name']}"]
-    try:
-        done = subprocess.run(call, capture_output=True, text=True, timeout=CHECK_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return {**row, "status": "broken", "reason": f"did not load within {CHECK_TIMEOUT_S} s"}
-    if done.returncode == 0:
-        return row
-    status = "unavailable" if done.returncode == 3 else "broken"
-    return {**row, "status": status, "reason": done.stdout.strip() or done.stderr.strip()}
+def _checked(rows: list[dict[str, Any]], entries: list[Entry], timeout: float) -> list[dict[str, Any]]:
+    from spikecore.registry.probe import probe
+
+    probes = probe(entries, registry().blocking, timeout_s=timeout).probes
+    return [
+        row if found.status == "ok" else {**row, "status": found.status, "reason": found.reason}
+        for row, found in zip(rows, probes, strict=True)
+    ]
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

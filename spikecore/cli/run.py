@@ -11,10 +11,23 @@ import click
 @click.option("--out", type=click.Path(), help="Run directory; must be new or empty.")
 @click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop.")
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")
-def command(config: str | None, overrides: tuple[str, ...], out: str | None, dry_run: bool, print_config: bool) -> None:
+@click.option(
+    "--load", "files", metavar="FILE.py", multiple=True, help="Run a file of @register components. Repeatable."
+)
+def command(
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    dry_run: bool,
+    print_config: bool,
+    files: tuple[str, ...],
+) -> None:
     """Train as CONFIG (TOML) says; without one, a small spiking net on handwritten digits."""
+    from spikecore.registry import registry
     from spikecore.run.config import resolve
 
+    for file in files:
+        registry().load_file(file)
     resolved = resolve(config, overrides)
     if print_config:
         click.echo(resolved.to_toml(), nl=False)

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import click
 
+from spikecore.cli.naming import kind_and_name
 from spikecore.registry import registry
 
 
 @click.command()
-@click.argument("kind")
-@click.argument("name")
-def command(kind: str, name: str) -> None:
-    """Show target, file and line, distribution and rivals of KIND NAME."""
+@click.argument("words", nargs=-1, required=True, metavar="KIND NAME")
+def command(words: tuple[str, ...]) -> None:
+    """Show target, file and line, distribution and rivals of KIND NAME (also KIND:NAME)."""
+    kind, name = kind_and_name(words)
     entry = registry().find(kind, name)
     component = registry().load(kind, name)
-    source = inspect.unwrap(component)
+    plugin = entry.plugin
     click.echo(f"{kind} {entry.name}")
     click.echo(f"  target        {entry.target}")
-    click.echo(f"  file          {inspect.getsourcefile(source)}:{inspect.getsourcelines(source)[1]}")
-    click.echo(f"  distribution  {entry.plugin.distribution} {entry.plugin.version}")
-    rivals = [other for other in registry().components(kind) if other.name == entry.name and other != entry]
-    for rival in rivals:
-        click.echo(f"  rival         {rival.qualified} ({rival.status})")
+    click.echo(f"  file          {_place(component)}")
+    click.echo(f"  distribution  {plugin.distribution} {plugin.version} ({plugin.path or plugin.source})")
+    for rival in registry().components(kind):
+        if rival.name == entry.name and rival != entry:
+            click.echo(f"  rival         {rival.qualified} ({rival.status})")
     click.echo(f"  {inspect.getdoc(component) or ''}".split("\n", 1)[0])
+
+
+def _place(component: Any) -> str:
+    source = inspect.unwrap(component)
+    try:
+        return f"{inspect.getsourcefile(source)}:{inspect.getsourcelines(source)[1]}"
+    except (OSError, TypeError):
+        return "no Python source"

@@ -5,34 +5,12 @@ The functions here speak to one default `Registry`; `use` puts another in its pl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from spikecore.registry.blocking import Blocking
-from spikecore.registry.registry import Registry
+from spikecore.registry.registry import Registry, registry
+from spikecore.registry.registry import used as use
 from spikecore.registry.scan import Entry, Plugin
-
-_default: Registry | None = None
-
-
-def registry() -> Registry:
-    """The registry in use."""
-    global _default
-    if _default is None:
-        _default = Registry()
-    return _default
-
-
-@contextmanager
-def use(other: Registry) -> Iterator[Registry]:
-    """Inside the block, `other` is the registry in use."""
-    global _default
-    before, _default = _default, other
-    try:
-        yield other
-    finally:
-        _default = before
 
 
 def plugins() -> list[Plugin]:

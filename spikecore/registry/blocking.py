@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from spikecore.errors import PluginError
+from spikecore.registry.metadata import normalise
 
 DENY_VARIABLE = "SPIKE_DISABLE_PLUGINS"
 ALLOW_VARIABLE = "SPIKE_PLUGINS"
+FLAG = "--no-plugin"
+CONFIG = "[plugins] disable"
 ALL = "all"
+ESSENTIAL = ("core", "spikecore")
 
 
 @dataclass(frozen=True)
@@ -26,20 +32,41 @@ class Blocking:
     @classmethod
     def from_environment(cls, flags: Iterable[str] = (), config: Iterable[str] = ()) -> Blocking:
         """Collect `--no-plugin` flags, the environment variables and `[plugins] disable` of a config."""
-        denied = dict.fromkeys(config, "[plugins] disable")
-        denied |= dict.fromkeys(_names(os.environ.get(DENY_VARIABLE, "")), DENY_VARIABLE)
-        denied |= dict.fromkeys(flags, "--no-plugin")
         allow = os.environ.get(ALLOW_VARIABLE)
-        return cls(denied, None if allow is None else frozenset(_names(allow)))
+        blocking = cls({}, None if allow is None else frozenset(map(normalise, _names(allow))))
+        blocking = blocking.adding(config, CONFIG)
+        blocking = blocking.adding(_names(os.environ.get(DENY_VARIABLE, "")), DENY_VARIABLE)
+        return blocking.adding(flags, FLAG)
+
+    def adding(self, names: Iterable[str], by: str) -> Blocking:
+        """The same, with `names` switched off as well.
+
+        Args:
+            names: plugin ids or distribution names.
+            by: who switches them off, for messages.
+
+        Raises:
+            PluginError: core is among them.
+        """
+        added = {normalise(name): by for name in names}
+        if essential := [name for name in added if name in ESSENTIAL]:
+            raise PluginError(f"{by}: {essential[0]!r} holds the reference components and cannot be blocked")
+        return replace(self, denied={**self.denied, **added})
 
     def reason(self, plugin_id: str, distribution: str) -> str:
         """Why this plugin is blocked, or "" when it is not."""
-        for name in (plugin_id, distribution, ALL):
+        names = {normalise(plugin_id), normalise(distribution)}
+        for name in (*sorted(names), ALL):
             if name in self.denied:
                 return f"switched off by {self.denied[name]}"
-        if self.allowed is not None and not self.allowed & {plugin_id, distribution}:
+        if self.allowed is not None and not self.allowed & {*names, ALL}:
             return f"not in the allow-list {ALLOW_VARIABLE}"
         return ""
+
+    def environment(self) -> dict[str, str]:
+        """The variables that make a subprocess block the same plugins."""
+        variables = {DENY_VARIABLE: ",".join(self.denied)}
+        return variables if self.allowed is None else {**variables, ALLOW_VARIABLE: ",".join(sorted(self.allowed))}
 
 
 def _names(text: str) -> list[str]:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.metadata
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from spikecore.errors import (
     AmbiguousComponentError,
     BlockedPluginError,
     BrokenPluginError,
-    ContractError,
     IncompatiblePluginError,
     PluginError,
-    PluginUnavailable,
-    SpikeError,
     UnknownComponentError,
 )
 from spikecore.kinds import KINDS
-from spikecore.registry.blocking import Blocking
+from spikecore.registry.blocking import CONFIG, Blocking
 from spikecore.registry.known import install_hint
-from spikecore.registry.scan import Entry, Plugin, normalise, scan
+from spikecore.registry.loading import check_contract, construct, load_target, who
+from spikecore.registry.metadata import normalise
+from spikecore.registry.scan import Entry, Plugin, core_entries, scan
 
-T = TypeVar("T")
-RUNTIME = Plugin("runtime", "(this process)", "", "registered by spikecore.register")
+if TYPE_CHECKING:
+    from spikecore.registry.manager import Hooks
+
+RUNTIME = Plugin("runtime", "runtime", "", "registered by spikecore.register", source="runtime")
 
 
 class Registry:
@@ -35,39 +37,76 @@ class Registry:
         path: directories to search instead of `sys.path`; `()` refuses discovery (for tests).
         blocking: the blocked plugins; by default those of the environment.
         core_version: the version that plugins are compared with.
+        builtins: core's own components are there even where its metadata are not; by default when `path` is None.
     """
 
     def __init__(
-        self, path: Sequence[str] | None = None, blocking: Blocking | None = None, core_version: str | None = None
+        self,
+        path: Sequence[str] | None = None,
+        blocking: Blocking | None = None,
+        core_version: str | None = None,
+        builtins: bool | None = None,
     ) -> None:
         self._path = path
         self._blocking = Blocking.from_environment() if blocking is None else blocking
         self._core_version = core_version or _version()
+        self._builtins = path is None if builtins is None else builtins
+        self._core: dict[tuple[str, str], Entry] | None = None
         self._entries: list[Entry] | None = None
-        self._registered: dict[tuple[str, str], Any] = {}
-        self._loaded: dict[tuple[str, str], Any] = {}
-        self._names: dict[int, tuple[str, str]] = {}
+        self._registered: dict[tuple[str, str], tuple[Any, Entry]] = {}
+        self._loaded: dict[tuple[str, str], tuple[str, Any]] = {}
+        self._names: dict[int, tuple[Any, str]] = {}  # the object is kept, so that its id stays its own
+        self._files: list[Plugin] = []
+        self._source = RUNTIME
+        self._hooks: Hooks | None = None
+
+    @property
+    def blocking(self) -> Blocking:
+        """The blocked plugins."""
+        return self._blocking
+
+    @property
+    def hooks(self) -> Hooks:
+        """Tells the plugins what happens in a run."""
+        if self._hooks is None:
+            from spikecore.registry.manager import Hooks
+
+            self._hooks = Hooks(self)
+        return self._hooks
+
+    def without(self, plugins: Iterable[str], by: str = CONFIG) -> Registry:
+        """The same registry with some plugins switched off as well; what is registered in this process stays.
+
+        Args:
+            plugins: plugin ids or distribution names.
+            by: who switches them off, for messages.
+        """
+        other = Registry(self._path, self._blocking.adding(plugins, by), self._core_version, self._builtins)
+        other._registered = dict(self._registered)
+        other._names = dict(self._names)
+        other._files = list(self._files)
+        return other
 
     def rescan(self) -> None:
         """Forget what was found, so that the next lookup reads the metadata again."""
-        self._entries = None
+        self._entries = self._core = None
+        importlib.invalidate_caches()
 
     def entries(self) -> list[Entry]:
         """Everything on offer: installed, then registered in this process."""
         if self._entries is None:
-            self._entries = scan(self._core_version, self._blocking, self._path)
-        own = [Entry(kind, name, _target(obj), RUNTIME) for (kind, name), obj in self._registered.items()]
-        return [*self._entries, *own]
+            self._entries = scan(self._core_version, self._blocking, self._path, self._builtins)
+        return [*self._entries, *(entry for _, entry in self._registered.values())]
 
     def components(self, kind: str | None = None) -> list[Entry]:
         """The components of one kind, or of all kinds (without commands and hook modules)."""
         if kind is not None:
-            self._check_kind(kind)
+            check_kind(kind)
         return [entry for entry in self.entries() if entry.kind in KINDS and kind in (None, entry.kind)]
 
     def plugins(self) -> list[Plugin]:
         """The installed distributions, each once."""
-        return list(dict.fromkeys(entry.plugin for entry in self.entries() if entry.plugin is not RUNTIME))
+        return list(dict.fromkeys(entry.plugin for entry in self.entries() if not entry.plugin.is_runtime))
 
     def find(self, kind: str, name: str) -> Entry:
         """The one entry that `name` means.
@@ -80,30 +119,18 @@ class Registry:
             UnknownComponentError: nothing has this name; the message holds the nearest and the install line.
             AmbiguousComponentError: several distributions offer it.
             BlockedPluginError, IncompatiblePluginError: the plugin may not be used.
+            BrokenPluginError: its metadata are damaged.
         """
-        self._check_kind(kind)
-        owner, _, plain = name.rpartition(":")
-        matches = self._matches(kind, owner, plain)
-        if not matches:
-            self.rescan()  # something may have been installed since, as in a notebook
-            matches = self._matches(kind, owner, plain)
-        if not matches:
-            raise UnknownComponentError(self._unknown(kind, name))
-        if not owner:
-            own = [entry for entry in matches if entry.plugin is RUNTIME]
-            matches = own or [e for e in matches if e.status not in ("shadowed", "blocked", "incompatible")] or matches
-        if len(matches) > 1:
-            choices = " or ".join(repr(entry.qualified) for entry in matches)
-            raise AmbiguousComponentError(f"{kind} {name!r} is offered by several distributions: write {choices}")
-        entry = matches[0]
-        if entry.status == "blocked":
-            raise BlockedPluginError(f"{_who(entry)} is blocked: {entry.reason}. Remove that to use it.")
-        if entry.status == "incompatible":
-            raise IncompatiblePluginError(
-                f"{_who(entry)} does not fit: {entry.reason}. "
-                f"Upgrade one of them: pip install --upgrade {entry.plugin.distribution} spikecore"
-            )
-        return entry
+        check_kind(kind)
+        if (own := self._registered.get((kind, name))) is not None:
+            return own[1]
+        if (core := self._core_entry(kind, name)) is not None:
+            return core
+        try:
+            return self._resolve(kind, name)
+        except PluginError:
+            self.rescan()  # something may have been installed or upgraded since, as in a notebook
+            return self._resolve(kind, name)
 
     def load(self, kind: str, name: str) -> Any:
         """The class or factory itself, imported and checked against its contract.
@@ -112,152 +139,199 @@ class Registry:
             BrokenPluginError: its import failed; the cause is chained.
             PluginUnavailable: it cannot work here.
             ContractError: it loaded, but is not of this kind.
+            IncompatiblePluginError: it speaks another `api_version`.
         """
-        entry = self.find(kind, name)
-        if entry.plugin is RUNTIME:
-            return self._registered[entry.kind, entry.name]
-        key = (kind, entry.qualified)
-        if key not in self._loaded:
-            component = load_target(entry)
-            check_contract(component, entry)
-            self._loaded[key] = component
-            self._names.setdefault(id(component), (kind, entry.name))
-        return self._loaded[key]
+        return self._load(self.find(kind, name))
 
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
-        """An instance: `create("neuron", "lif", tau=2.0)`."""
-        return self.load(kind, name)(*args, **options)
+        """An instance: `create("neuron", "lif", tau=2.0)`. Raises what `load` and the component itself raise."""
+        entry = self.find(kind, name)
+        return construct(self._load(entry), entry, args, options)
 
-    def register(self, kind: str, name: str, obj: T | None = None, *, replace: bool = False) -> Any:
+    def register(self, kind: str, name: str, obj: Any = None, *, replace: bool = False) -> Any:
         """Add a component to this process; also a decorator: `@register("neuron", "mine")`.
 
+        Returns:
+            `obj`.
+
         Raises:
-            PluginError: the name is taken; pass `replace=True`, or choose another.
+            PluginError: the name is taken (pass `replace=True`, or choose another) or cannot be typed.
             ContractError: `obj` is not of this kind.
         """
-        self._check_kind(kind)
+        check_kind(kind)
         if obj is None:
             return lambda target: self.register(kind, name, target, replace=replace)
+        if not name or ":" in name or name != name.strip():
+            raise PluginError(f"a {kind} cannot be named {name!r}: the name is empty, or has a colon or outer spaces")
         taken = [entry for entry in self._matches(kind, "", name) if entry.status in ("ok", "ambiguous")]
         if taken and not replace:
             raise PluginError(
-                f"{kind} {name!r} is already offered by {_who(taken[0])}: choose another name or replace=True"
+                f"{kind} {name!r} is already offered by {who(taken[0])}: choose another name or replace=True"
             )
-        check_contract(obj, Entry(kind, name, _target(obj), RUNTIME))
-        self._registered[kind, name] = obj
-        self._names[id(obj)] = (kind, name)
+        entry = Entry(kind, name, target_of(obj), self._source)
+        check_contract(obj, entry)
+        self._registered[kind, name] = (obj, entry)
+        self._names[id(obj)] = (obj, name)
         return obj
+
+    def load_file(self, path: str | Path) -> Plugin:
+        """Run a Python file whose `spikecore.register(...)` calls add components to this registry.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The file as a source of components: its path and the SHA-256 of its bytes.
+
+        Raises:
+            PluginError: it cannot be read, or registers nothing.
+            BrokenPluginError: running it failed.
+        """
+        from spikecore.registry.files import file_source, run_file
+
+        plugin = file_source(path)
+        before, self._source = self._source, plugin
+        count = len(self._registered)
+        try:
+            with used(self):
+                run_file(plugin)
+        finally:
+            self._source = before
+        if len(self._registered) == count:
+            raise PluginError(
+                f"{path}: registers nothing; decorate a component with @spikecore.register(KIND, NAME) in it"
+            )
+        self._files.append(plugin)
+        return plugin
+
+    @property
+    def files(self) -> list[Plugin]:
+        """The files loaded so far."""
+        return list(self._files)
 
     def name_of(self, obj: Any) -> str:
         """The name under which a component (or an instance of it) is known, else its class's qualified name."""
         cls = obj if isinstance(obj, type) else type(obj)
-        if id(cls) in self._names:
-            return self._names[id(cls)][1]
-        target = _target(cls)
-        for entry in self.components():
-            if entry.target == target:
-                return entry.name
+        for known in (obj, cls):
+            if id(known) in self._names:
+                return self._names[id(known)][1]
+        target = target_of(cls)
         module, _, attribute = target.partition(":")
-        for entry in self.components():  # a target may be a re-export of the defining module's class
-            if entry.target.endswith(f":{attribute}") and module.startswith(entry.target.partition(":")[0]):
-                return entry.name
+        for entry in self.components():
+            where, _, what = entry.target.partition(":")
+            # A target may be a re-export: `package:Class` of a class defined in `package.part`.
+            if what == attribute and (module == where or module.startswith(f"{where}.")):
+                return _shortest(entry)
         return target
 
+    def _load(self, entry: Entry) -> Any:
+        if entry.plugin.is_runtime:
+            return self._registered[entry.kind, entry.name][0]
+        key = (entry.kind, entry.qualified)
+        target, component = self._loaded.get(key, ("", None))
+        if target != entry.target:  # first use, or another version was installed meanwhile
+            component = load_target(entry)
+            check_contract(component, entry)
+            self._loaded[key] = (entry.target, component)
+            self._names.setdefault(id(component), (component, _shortest(entry)))
+        return component
+
+    def _core_entry(self, kind: str, name: str) -> Entry | None:
+        """A built-in by its bare name. The name is reserved, so no other distribution needs to be looked at."""
+        if self._core is None:
+            found = core_entries(self._core_version) if self._path is None and self._builtins else []
+            self._core = {(entry.kind, entry.name): entry for entry in found}
+        return self._core.get((kind, name))
+
+    def _resolve(self, kind: str, name: str) -> Entry:
+        owner, _, plain = name.rpartition(":")
+        matches = self._matches(kind, owner, plain)
+        if not matches:
+            raise UnknownComponentError(self._unknown(kind, name))
+        if not owner:
+            usable = [entry for entry in matches if entry.status in ("ok", "ambiguous")]
+            matches = usable or matches
+        if len(matches) > 1:
+            choices = " or ".join(repr(entry.qualified) for entry in matches)
+            owners = ", ".join(f"{entry.plugin.distribution} {entry.plugin.version}" for entry in matches)
+            raise AmbiguousComponentError(f"{kind} {name!r} is offered by {owners}: write {choices}")
+        return usable_entry(matches[0])
+
     def _matches(self, kind: str, owner: str, name: str) -> list[Entry]:
-        owners = {owner, normalise(owner)}
-        return [
-            entry
-            for entry in self.entries()
-            if entry.kind == kind
-            and entry.name == name
-            and (not owner or owners & {entry.plugin.distribution, entry.plugin.id})
-        ]
+        named = [entry for entry in self.entries() if (entry.kind, entry.name) == (kind, name)]
+        if not owner:
+            return named
+        exact = [entry for entry in named if entry.plugin.distribution in (owner, normalise(owner))]
+        return exact or [entry for entry in named if entry.plugin.id == owner]
 
     def _unknown(self, kind: str, name: str) -> str:
-        names = sorted({entry.name for entry in self.components(kind)})
-        near = difflib.get_close_matches(name.rpartition(":")[2], names, n=3)
-        meant = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
-        offered = f"Known {kind}s: {', '.join(names) or 'none'}."
-        return " ".join(
-            part for part in (f"no {kind} {name!r}.", meant.strip(), install_hint(kind, name), offered) if part
-        )
+        owner, _, plain = name.rpartition(":")
+        entries = self.components(kind)
+        names = sorted({entry.name for entry in entries})
+        near = difflib.get_close_matches(plain, names, n=3)
+        parts = [f"no {kind} {name!r}."]
+        if owner and plain in names:
+            offered = " or ".join(repr(entry.qualified) for entry in entries if entry.name == plain)
+            parts.append(f"{plain!r} is offered as {offered}.")
+        elif near:
+            parts.append(f"Did you mean {' or '.join(map(repr, near))}?")
+        parts += [install_hint(kind, name), f"Known {kind}s: {', '.join(names) or 'none'}."]
+        return " ".join(filter(None, parts))
 
-    def _check_kind(self, kind: str) -> None:
-        if kind not in KINDS:
-            near = difflib.get_close_matches(kind, KINDS, n=1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise UnknownComponentError(f"no kind {kind!r}{meant} (kinds: {', '.join(KINDS)})")
+
+_default: Registry | None = None
 
 
-def load_target(entry: Entry) -> Any:
-    """Import what an entry names; any failure becomes an error of ours with its cause chained."""
-    module, _, attribute = entry.target.partition(":")
+def registry() -> Registry:
+    """The registry in use."""
+    global _default
+    if _default is None:
+        _default = Registry()
+    return _default
+
+
+@contextmanager
+def used(other: Registry) -> Iterator[Registry]:
+    """Inside the block, `other` is the registry in use."""
+    global _default
+    before, _default = _default, other
     try:
-        found = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-        return found
-    except SpikeError:
-        raise
-    except ModuleNotFoundError as error:
-        if not error.name or error.name.split(".")[0] == module.split(".")[0]:
-            raise BrokenPluginError(_broken(entry, error)) from error
-        if _declares(entry.plugin.distribution, error.name):
-            cure = f"pip install {error.name}"
-            raise PluginUnavailable(f"{_who(entry)} needs the missing package {error.name!r}", cure) from error
-        raise BrokenPluginError(_broken(entry, error)) from error
-    except (Exception, SystemExit) as error:
-        raise BrokenPluginError(_broken(entry, error)) from error
+        yield other
+    finally:
+        _default = before
 
 
-def check_contract(component: Any, entry: Entry) -> None:
-    """Raises `IncompatiblePluginError` or `ContractError` unless `component` has what its kind promises."""
-    kind = KINDS[entry.kind]
-    missing = [name for name in ("api_version", "Config", "capabilities") if not hasattr(component, name)]
-    if not callable(component):
-        missing.insert(0, "a call that makes an instance")
-    module, _, attribute = kind.contract.partition(":")
-    contract = getattr(importlib.import_module(module), attribute)
-    methods = [name for name, value in vars(contract).items() if not name.startswith("_") and callable(value)]
-    if isinstance(component, type):
-        missing += [name for name in methods if not hasattr(component, name)]
-    if missing:
-        raise ContractError(
-            f"{_who(entry)} is not a {entry.kind}: it lacks {', '.join(missing)}. "
-            f"The contract is {kind.contract}; is the entry point in the right group?"
-        )
-    if component.api_version not in kind.api_versions:
-        known = ", ".join(map(str, sorted(kind.api_versions)))
-        raise IncompatiblePluginError(
-            f"{_who(entry)} speaks api_version {component.api_version!r} of {entry.kind}; "
-            f"this core understands {known}. Upgrade spikecore or the plugin."
-        )
-
-
-def _who(entry: Entry) -> str:
+def usable_entry(entry: Entry) -> Entry:
+    """The entry itself; raises when its plugin is blocked, incompatible or damaged."""
     plugin = entry.plugin
-    return f"{entry.kind} {entry.name!r} ({plugin.distribution} {plugin.version}, entry point {entry.target!r})"
+    if entry.status == "blocked":
+        raise BlockedPluginError(f"{who(entry)} is blocked: {entry.reason}. Remove that to use it.")
+    if entry.status == "incompatible":
+        raise IncompatiblePluginError(
+            f"{who(entry)} does not fit: {entry.reason}. "
+            f"Upgrade one of them: pip install --upgrade {plugin.distribution} spikecore"
+        )
+    if entry.status == "broken":
+        cure = f"Install it again: pip install --force-reinstall {plugin.distribution}"
+        raise BrokenPluginError(f"{who(entry)} cannot be used: {entry.reason}. {cure}")
+    return entry
 
 
-def _broken(entry: Entry, error: BaseException) -> str:
-    cause = f"{type(error).__name__}: {error}".replace("\n", " ")
-    return (
-        f"{_who(entry)} failed to load: {cause}. "
-        f"Repair or remove it (pip uninstall {entry.plugin.distribution}); `spike doctor {entry.plugin.id}` tells more."
-    )
+def check_kind(kind: str) -> None:
+    """Raises `UnknownComponentError` unless `kind` is in the table of kinds."""
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownComponentError(f"no kind {kind!r}{meant} (kinds: {', '.join(KINDS)})")
 
 
-def _declares(distribution: str, module: str) -> bool:
-    wanted = normalise(module.split(".")[0])
-    try:
-        requires = importlib.metadata.requires(distribution) or []
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return any(normalise(text).startswith(wanted) for text in requires)
-
-
-def _target(obj: Any) -> str:
+def target_of(obj: Any) -> str:
+    """`module:qualified name`, as an entry point would name it."""
     return f"{getattr(obj, '__module__', '')}:{getattr(obj, '__qualname__', type(obj).__qualname__)}"
+
+
+def _shortest(entry: Entry) -> str:
+    return entry.name if entry.status == "ok" else entry.qualified
 
 
 def _version() -> str:

@@ -1,33 +1,39 @@
-"""What is installed, read from metadata alone: no plugin module is imported.
+"""What is on offer, with its status, from metadata alone: no plugin module is imported.
 
-Each distribution's METADATA is read once, and only when it has `spikecore.*` entry points. The first distribution of a
-name on `sys.path` wins, as in Python itself.
+The first distribution of a name on `sys.path` wins, as in Python itself.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import Distribution, EntryPoint, distributions
+from functools import lru_cache
 
-from spikecore.kinds import COMMAND_GROUP, KINDS, PLUGIN_GROUP
-from spikecore.registry.blocking import Blocking
+from spikecore.registry.blocking import ALL, Blocking
+from spikecore.registry.builtin import BUILTIN, COMMANDS
+from spikecore.registry.metadata import Metadata, installed
 
 CORE = "spikecore"
-GROUPS = {kind.group: kind.name for kind in KINDS.values()} | {COMMAND_GROUP: "command", PLUGIN_GROUP: "plugin"}
+CORE_ID = "core"
+RESERVED_IDS = (CORE_ID, ALL, "runtime")
+SUMMARY = "the kernel and its reference components"
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One installed distribution that offers something.
+    """One source of components: a distribution, this process, or a file.
 
     Args:
         id: name of its entry in `spikecore.plugins`; the distribution's name where it has none.
-        distribution, version, summary: from its METADATA.
-        status: `ok`, `blocked` or `incompatible`.
+        distribution, version, summary: from its METADATA. For a file: its path and the start of its SHA-256.
+        status: `ok`, `blocked`, `incompatible`, or `broken` where the metadata are damaged.
         reason: why it is not `ok`.
         target: its module of hooks, or "".
+        source: `core`, `installed`, `runtime` (registered in this process) or `file` (`spike run --load`).
+        path: its dist-info directory, or the file.
+        requires: its `Requires-Dist` lines.
     """
 
     id: str
@@ -37,11 +43,19 @@ class Plugin:
     status: str = "ok"
     reason: str = ""
     target: str = ""
+    source: str = "installed"
+    path: str = ""
+    requires: tuple[str, ...] = ()
+
+    @property
+    def is_runtime(self) -> bool:
+        """Registered in this process rather than installed."""
+        return self.source in ("runtime", "file")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One component on offer.
+    """One component on offer; also a command (kind `command`) or a module of hooks (kind `plugin`).
 
     Args:
         kind, name: what users type.
@@ -64,75 +78,114 @@ class Entry:
         return f"{self.plugin.distribution}:{self.name}"
 
 
-def normalise(name: str) -> str:
-    """A distribution's name in its canonical spelling."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+def core_entries(core_version: str, path: Sequence[str] | None = None) -> list[Entry]:
+    """Core's own components, read without opening any other distribution's files."""
+    found = next((data for data in installed(path, CORE) if data.name == CORE), None)
+    return _core(found, core_version)
 
 
-def scan(core_version: str, blocking: Blocking, path: Sequence[str] | None = None) -> list[Entry]:
-    """All components on offer, those of core first, then by distribution and name."""
-    entries: list[Entry] = []
-    seen: set[str] = set()
-    for distribution in distributions(path=list(path)) if path is not None else distributions():
-        points = spikecore_points(distribution)
-        if not points:
-            continue
-        metadata = distribution.metadata
-        name = normalise(metadata["Name"])
-        if name in seen:
-            continue
-        seen.add(name)
-        plugin = _plugin(distribution, name, points, core_version, blocking)
-        entries += [Entry(GROUPS[p.group], p.name, p.value, plugin, plugin.status, plugin.reason) for p in points]
-    entries.sort(
-        key=lambda entry: (entry.plugin.distribution != CORE, entry.plugin.distribution, entry.kind, entry.name)
-    )
+def scan(
+    core_version: str, blocking: Blocking, path: Sequence[str] | None = None, builtins: bool = True
+) -> list[Entry]:
+    """All that is on offer: core's, then by distribution, kind and name.
+
+    Args:
+        core_version: what plugins' requirements are compared with.
+        blocking: the blocked plugins.
+        path: directories to search instead of `sys.path`.
+        builtins: core's own components are there even where its metadata are not.
+    """
+    chosen: dict[str, Metadata] = {}
+    for data in installed(path):
+        rival = chosen.setdefault(data.name, data)
+        if rival is not data and _same_directory(rival, data) and _newer(data.version, rival.version):
+            chosen[data.name] = data  # left-overs of an upgrade: the order of a directory listing must not decide
+    core = chosen.pop(CORE, None)
+    entries = _core(core, core_version) if core or builtins else []
+    for name in sorted(chosen):
+        plugin = _plugin(chosen[name], core_version, blocking)
+        entries += [
+            Entry(kind, point, target, plugin, plugin.status, plugin.reason)
+            for kind, point, target in sorted(chosen[name].points)
+        ]
     return _with_collisions(entries)
 
 
-def spikecore_points(distribution: Distribution) -> list[EntryPoint]:
-    """The entry points of our groups; the text is parsed only when it names one."""
-    text = distribution.read_text("entry_points.txt")
-    if not text or "spikecore." not in text:
-        return []
-    return [point for point in distribution.entry_points if point.group in GROUPS]
-
-
-def _plugin(
-    distribution: Distribution, name: str, points: Iterable[EntryPoint], core_version: str, blocking: Blocking
-) -> Plugin:
-    hooks = next((point for point in points if point.group == PLUGIN_GROUP), None)
+def _core(data: Metadata | None, core_version: str) -> list[Entry]:
+    # Metadata of another version belong to another copy of core than the one that runs.
+    fits = data is not None and data.version == core_version and not data.problem
+    points = data.points if data and fits else tuple((kind, name, BUILTIN[kind, name]) for kind, name in BUILTIN)
     plugin = Plugin(
-        id=hooks.name if hooks else name,
-        distribution=name,
-        version=distribution.metadata["Version"],
-        summary=distribution.metadata["Summary"] or "",
-        target=hooks.value if hooks else "",
+        id=CORE_ID,
+        distribution=CORE,
+        version=core_version,
+        summary=data.summary if data and fits else SUMMARY,
+        target=BUILTIN["plugin", CORE_ID],
+        source="core",
+        path=data.path if data and fits else "",
+        requires=data.requires if data and fits else (),
     )
-    if name == CORE:
-        return plugin
-    if reason := blocking.reason(plugin.id, name):
+    return [Entry(kind, name, target, plugin) for kind, name, target in sorted(points)]
+
+
+def _plugin(data: Metadata, core_version: str, blocking: Blocking) -> Plugin:
+    hooks = [(name, target) for kind, name, target in data.points if kind == "plugin"]
+    own_id = hooks[0][0] if hooks and hooks[0][0] not in RESERVED_IDS else data.name
+    plugin = Plugin(
+        id=own_id,
+        distribution=data.name,
+        version=data.version,
+        summary=data.summary,
+        target=hooks[0][1] if hooks else "",
+        path=data.path,
+        requires=data.requires,
+    )
+    if reason := blocking.reason(plugin.id, data.name):
         return replace(plugin, status="blocked", reason=reason)
-    if reason := _incompatibility(distribution.requires or [], core_version):
+    if data.problem:
+        return replace(plugin, status="broken", reason=data.problem)
+    if reason := incompatibility(data.requires, core_version):
         return replace(plugin, status="incompatible", reason=reason)
     return plugin
 
 
-def _incompatibility(requirements: Iterable[str], core_version: str) -> str:
-    ours = [text for text in requirements if re.match(r"spikecore\s*(\[|[<>=!~;(]|$)", text, re.IGNORECASE)]
+def incompatibility(requirements: Iterable[str], core_version: str) -> str:
+    """Why these `Requires-Dist` lines refuse this core, or ""."""
+    ours = [text for text in requirements if re.match(r"spikecore\s*(\[|[<>=!~;(@]|$)", text, re.IGNORECASE)]
     if not ours:
         return ""
-    from packaging.requirements import Requirement
+    return next(filter(None, (_refusal(text, core_version) for text in ours)), "")
+
+
+@lru_cache(maxsize=256)  # plugins of one generation ask for the same versions
+def _refusal(text: str, core_version: str) -> str:
+    from packaging.requirements import InvalidRequirement, Requirement
     from packaging.version import Version
 
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        return f"its requirement {text!r} cannot be read: {str(error).splitlines()[0]}"
+    if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+        return ""
     # The base version: 0.4.0.dev3 is older than 0.4 for the specifier, but is that version for its developers.
     base = Version(core_version).base_version
-    for text in ours:
-        requirement = Requirement(text)
-        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-        if applies and not requirement.specifier.contains(base, prereleases=True):
-            return f"needs spikecore{requirement.specifier}, this is {core_version}"
-    return ""
+    if requirement.specifier.contains(base, prereleases=True):
+        return ""
+    return f"needs spikecore{requirement.specifier}, this is {core_version}"
+
+
+def _same_directory(one: Metadata, other: Metadata) -> bool:
+    return os.path.dirname(one.path) == os.path.dirname(other.path)
+
+
+def _newer(version: str, than: str) -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version) > Version(than)
+    except InvalidVersion:
+        return version > than
 
 
 def _with_collisions(entries: list[Entry]) -> list[Entry]:
@@ -143,12 +196,12 @@ def _with_collisions(entries: list[Entry]) -> list[Entry]:
     result = []
     for entry in entries:
         rivals = usable.get((entry.kind, entry.name), [])
-        if entry.status == "ok" and len(rivals) > 1:
+        if entry.status == "ok" and entry.plugin.source != "core":
             others = ", ".join(rival.plugin.distribution for rival in rivals if rival is not entry)
-            built_in = any(rival.plugin.distribution == CORE for rival in rivals)
-            if built_in and entry.plugin.distribution != CORE:
+            reserved = entry.kind == "command" and entry.name in COMMANDS
+            if reserved or any(rival.plugin.source == "core" for rival in rivals):
                 entry = replace(entry, status="shadowed", reason="the name is reserved for the built-in")
-            elif not built_in:
+            elif len(rivals) > 1:
                 entry = replace(entry, status="ambiguous", reason=f"also offered by {others}")
         result.append(entry)
     return result

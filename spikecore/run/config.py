@@ -8,14 +8,14 @@ import difflib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from spikecore.errors import ConfigError, SpikeError
+from spikecore.errors import ConfigError, PluginError, SpikeError
 from spikecore.interfaces.component import Range, check_options
-from spikecore.registry import load, name_of
+from spikecore.registry import Registry, name_of, registry, use
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,7 +23,7 @@ else:
     import tomli as tomllib
 
 ROLES = ("dataset", "encoder", "model", "neuron", "trainer")
-TABLES = ("run", *ROLES, "backend")
+TABLES = ("run", *ROLES, "backend", "plugins")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -59,6 +59,22 @@ class BackendOptions:
         name: str = "auto"
 
 
+class PluginOptions:
+    """The `[plugins]` table."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            disable: plugins to switch off for this run, by id or distribution.
+        """
+
+        disable: tuple[str, ...] = ()
+
+
+OWN_TABLES: Mapping[str, Any] = {"run": RunOptions, "backend": BackendOptions, "plugins": PluginOptions}
+
+
 @dataclass(frozen=True)
 class Resolved:
     """A configuration with every default filled in.
@@ -66,15 +82,17 @@ class Resolved:
     Args:
         tables: table → its frozen Config; for a role, the component's.
         names: role → registered name of the component.
+        registry: where these components come from: the one in use, without the plugins that the config disables.
     """
 
     tables: Mapping[str, Any]
     names: Mapping[str, str]
+    registry: Registry = field(compare=False)
 
     def options(self, table: str) -> dict[str, Any]:
         """Keywords of the component."""
         config = self.tables[table]
-        return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        return {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
 
     def to_toml(self) -> str:
         """Valid TOML that resolves to this configuration."""
@@ -107,26 +125,32 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
             problems += error.problems
     for change in changes:
         problems += _merge(tables, change)
+    active = registry()
+    try:
+        active = active.without(check_options(PluginOptions, tables["plugins"])[0].disable)
+    except (PluginError, AttributeError) as error:
+        problems += [f"plugins.disable: {error}"] if isinstance(error, PluginError) else []
     configs: dict[str, Any] = {}
     names: dict[str, str] = {}
-    for table in TABLES:
-        options = dict(tables[table])
-        component: Any = {"run": RunOptions, "backend": BackendOptions}.get(table)
-        if component is None:
-            names[table] = str(options.pop("name", ""))
-            try:
-                component = load(table, names[table])
-            except SpikeError as error:
-                problems.append(f"{table}.name: {error}")
-                continue
-        configs[table], wrong = check_options(component, options)
-        problems += [f"{table}.{option}: {text}" for option, text in wrong]
+    with use(active):
+        for table in TABLES:
+            options = dict(tables[table])
+            component: Any = OWN_TABLES.get(table)
+            if component is None:
+                names[table] = str(options.pop("name", ""))
+                try:
+                    component = active.load(table, names[table])
+                except SpikeError as error:
+                    problems.append(f"{table}.name: {error}")
+                    continue
+            configs[table], wrong = check_options(component, options)
+            problems += [f"{table}.{option}: {text}" for option, text in wrong]
     device = str(tables["run"].get("device", "auto"))
     if device not in DEVICES and not (device.startswith("cuda:") and device[5:].isdigit()):
         problems.append(f"run.device: must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
     if problems:
         raise ConfigError(problems)
-    return Resolved(configs, names)
+    return Resolved(configs, names, active)
 
 
 def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
@@ -181,7 +205,7 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if hasattr(value, "config"):
-        fields = {field.name: getattr(value.config, field.name) for field in dataclasses.fields(value.config)}
+        fields = {item.name: getattr(value.config, item.name) for item in dataclasses.fields(value.config)}
         inner = [f"name = {_toml(name_of(value))}", *(f"{name} = {_toml(item)}" for name, item in fields.items())]
         return f"{{ {', '.join(inner)} }}"
     return repr(value)

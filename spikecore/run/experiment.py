@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,8 +30,9 @@ from torch import nn
 import spikecore
 from spikecore.errors import ConfigError, RunError
 from spikecore.interfaces.trainer import Task
-from spikecore.registry import create, find
+from spikecore.registry import create, use
 from spikecore.registry import load as load_component
+from spikecore.registry.manager import Hooks
 from spikecore.run.config import ROLES, Resolved, resolve
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class Context:
     generator: torch.Generator
     model: nn.Module
     directory: Path | None = None
+    hooks: Hooks | None = None
     timings: dict[str, float] = field(default_factory=dict)
 
     def log(self, **metrics: float | int | str) -> None:
@@ -60,7 +62,9 @@ class Context:
             _atomically(self.directory / "model.safetensors", lambda path: save_file(self.model.state_dict(), path))
 
     def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
-        """An epoch is over."""
+        """Tell the plugins that an epoch is over."""
+        if self.hooks is not None and self.directory is not None:
+            self.hooks.epoch_end(self.directory, epoch, metrics)
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
@@ -98,14 +102,22 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
         ConfigError: the configuration, or the directory, cannot be used.
     """
     resolved = config if isinstance(config, Resolved) else resolve(config)
+    hooks = resolved.registry.hooks
     task, trainer, context = prepare(resolved)
     directory = context.directory = _new_directory(out, resolved)
+    context.hooks = hooks
+    header = hooks.report_header(str(context.device))
+    record = {**_record(resolved, task.model), "header": header}
+    for line in (*header, *(f"warning: hooks are left out: {error}" for error in hooks.failures.values())):
+        print(line, file=sys.stderr)
     _write(directory / "config.toml", resolved.to_toml())
-    record = _record(resolved, task.model)
+    _write(directory / "run.json", json.dumps(record, indent=2))
     start = time.perf_counter()
+    metrics: dict[str, float] = {}
     try:
-        _write(directory / "run.json", json.dumps(record, indent=2))
-        metrics: dict[str, float] = trainer.fit(task, context)
+        hooks.run_start(directory, record, task.model)
+        with use(resolved.registry):
+            metrics = trainer.fit(task, context)
         context.checkpoint()
         record |= {"status": "finished", "exit_status": 0, "metrics": metrics}
     except KeyboardInterrupt:
@@ -116,12 +128,20 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
         raise
     finally:
         record["timings_s"] = {**context.timings, "total": time.perf_counter() - start}
-        _write(directory / "run.json", json.dumps(record, indent=2))
+        try:
+            hooks.run_end(directory, str(record["status"]), metrics)
+        finally:
+            _write(directory / "run.json", json.dumps(record, indent=2))
     return Result(metrics, record["timings_s"], directory)
 
 
 def prepare(resolved: Resolved) -> tuple[Task, Any, Context]:
     """Build data, net and trainer, all from the seed; writes nothing."""
+    with use(resolved.registry):
+        return _prepare(resolved)
+
+
+def _prepare(resolved: Resolved) -> tuple[Task, Any, Context]:
     options = resolved.tables["run"]
     device = _device(options.device)
     torch.manual_seed(options.seed)
@@ -193,9 +213,15 @@ def _new_directory(out: str | Path | None, resolved: Resolved) -> Path:
 
 
 def _record(resolved: Resolved, model: nn.Module) -> dict[str, Any]:
-    entries = {role: find(role, resolved.names[role]) for role in ROLES}
+    entries = {role: resolved.registry.find(role, resolved.names[role]) for role in ROLES}
     components = {
-        role: {"name": entry.name, "target": entry.target, "plugin": asdict(entry.plugin)}
+        role: {
+            "name": entry.name,
+            "target": entry.target,
+            "plugin": entry.plugin.id,
+            "distribution": entry.plugin.distribution,
+            "version": entry.plugin.version,
+        }
         for role, entry in entries.items()
     }
     backends = {
@@ -210,6 +236,7 @@ def _record(resolved: Resolved, model: nn.Module) -> dict[str, Any]:
         "seed": resolved.tables["run"].seed,
         "config_sha256": hashlib.sha256(resolved.to_toml().encode()).hexdigest(),
         "components": components,
+        "plugins": _plugins(resolved),
         "backends": backends,
         "environment": {
             "python": platform.python_version(),
@@ -220,6 +247,24 @@ def _record(resolved: Resolved, model: nn.Module) -> dict[str, Any]:
         },
         "git_commit": _git_commit(),
     }
+
+
+def _plugins(resolved: Resolved) -> list[dict[str, Any]]:
+    """Every plugin that this run could use: those whose hooks are called, and files given with `--load`."""
+    registry = resolved.registry
+    hooked = {plugin.id for plugin in registry.hooks.active}
+    return [
+        {
+            "id": plugin.id,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "source": plugin.source,
+            "status": plugin.status,
+            "reason": plugin.reason or str(registry.hooks.failures.get(plugin.id, "")),
+            "hooks": plugin.id in hooked,
+        }
+        for plugin in (*registry.plugins(), *registry.files)
+    ]
 
 
 def _git_commit() -> str | None:

@@ -1,0 +1,56 @@
+"""`spike doctor`: what works here, what does not, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from spikecore.registry import registry
+
+if TYPE_CHECKING:
+    from spikecore.cli.examine import Finding
+
+SIGNS = {"ok": "ok     ", "missing": "missing", "warning": "warning", "broken": "BROKEN"}
+
+
+@click.command()
+@click.argument("plugins", nargs=-1, metavar="[PLUGIN]...")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds per plugin.")
+def command(plugins: tuple[str, ...], as_json: bool, timeout: float) -> None:
+    """Look at the environment and load every plugin (or those named), each in a process of its own.
+
+    Exit status 1 when something is broken; what is missing or blocked is no fault.
+    """
+    from spikecore.cli import examine
+
+    known = {name for plugin in registry().plugins() for name in (plugin.id, plugin.distribution)}
+    if unknown := [name for name in plugins if name not in known]:
+        raise click.UsageError(f"no plugin {unknown[0]!r} is installed (plugins: {', '.join(sorted(known))})")
+    environment = examine.environment()
+    findings = [] if plugins else list(examine.of_core())
+    for plugin in registry().plugins():
+        if not plugins or plugin.id in plugins or plugin.distribution in plugins:
+            findings += examine.of_plugin(plugin, timeout)
+    broken = sum(finding.status == "broken" for finding in findings)
+    if as_json:
+        shown: dict[str, Any] = {"schema": 1, "environment": environment, "broken": broken}
+        click.echo(json.dumps({**shown, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        for name, value in environment.items():
+            click.echo(f"{name:12s} {value}")
+        for finding in findings:
+            click.echo(_line(finding))
+        click.echo(f"\n{broken} broken" if broken else "\nnothing is broken")
+    sys.exit(1 if broken else 0)
+
+
+def _line(finding: Finding) -> str:
+    time = f" ({finding.seconds:.2f} s)" if finding.seconds is not None else ""
+    detail = f": {finding.detail}" if finding.detail else ""
+    hint = f"\n         → {finding.hint}" if finding.hint else ""
+    return f"{SIGNS[finding.status]} {finding.plugin or 'here'}: {finding.what}{time}{detail}{hint}"

@@ -1,0 +1,86 @@
+"""Hooks: what plugins can take part in. Each distribution's `spikecore.plugins` module implements those it likes.
+
+    from spikecore.interfaces.hooks import hookimpl
+
+    @hookimpl
+    def spike_epoch_end(epoch, metrics):
+        print(epoch, metrics["test_accuracy"])
+
+An implementation names only the arguments it wants. It is a guest: it changes nothing that it is given. One that raises
+stops the run with an error that names its plugin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pluggy
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PROJECT = "spikecore"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True)
+class DoctorCheck:
+    """One finding of `spike doctor`.
+
+    Args:
+        name: what was looked at, in a few words.
+        status: `ok`; `missing` when an optional part is absent; `broken` when something installed does not work.
+        detail: what was found.
+        hint: what to do about it.
+    """
+
+    name: str
+    status: Literal["ok", "missing", "broken"]
+    detail: str = ""
+    hint: str = ""
+
+
+class HookSpecs:
+    """The hooks, in the order of a run."""
+
+    @hookspec
+    def spike_report_header(self, device: str) -> str | list[str]:  # type: ignore[empty-body]
+        """Lines for the head of a run's output and record, such as the versions a plugin depends on."""
+
+    @hookspec
+    def spike_run_start(self, directory: Path, record: Mapping[str, Any], model: nn.Module) -> None:
+        """Everything is built and the run directory exists; nothing is trained yet.
+
+        Args:
+            directory: the run directory.
+            record: run.json so far, plain JSON data.
+            model: the net, on its device.
+        """
+
+    @hookspec
+    def spike_epoch_end(self, directory: Path, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch is over and its metrics are logged.
+
+        Args:
+            directory: the run directory.
+            epoch: number of completed epochs.
+            metrics: name → value.
+        """
+
+    @hookspec
+    def spike_run_end(self, directory: Path, status: str, metrics: Mapping[str, float]) -> None:
+        """The run is over, also when it failed; the record is written after this.
+
+        Args:
+            directory: the run directory.
+            status: `finished`, `interrupted` or `failed`.
+            metrics: the final metrics; empty unless finished.
+        """
+
+    @hookspec
+    def spike_doctor_checks(self) -> list[DoctorCheck]:  # type: ignore[empty-body]
+        """Does what this plugin needs work here? Called in a process of its own, with a timeout."""

@@ -1,0 +1,33 @@
+"""What core itself offers, as a table: for a core that runs from a source tree without installed metadata.
+
+A test holds `BUILTIN` equal to the entry points in pyproject.toml.
+"""
+
+from __future__ import annotations
+
+BUILTIN: dict[tuple[str, str], str] = {
+    ("plugin", "core"): "spikecore.plugin",
+    ("neuron", "if"): "spikecore.nn.neurons:IF",
+    ("neuron", "lif"): "spikecore.nn.neurons:LIF",
+    ("surrogate", "atan"): "spikecore.nn.surrogates:ATan",
+    ("surrogate", "sigmoid"): "spikecore.nn.surrogates:Sigmoid",
+    ("encoder", "direct"): "spikecore.nn.encoders:Direct",
+    ("encoder", "poisson"): "spikecore.nn.encoders:Poisson",
+    ("encoder", "latency"): "spikecore.nn.encoders:Latency",
+    ("encoder", "delta"): "spikecore.nn.encoders:Delta",
+    ("backend", "torch"): "spikecore.backends.reference:TorchBackend",
+    ("model", "mlp"): "spikecore.models.mlp:MLP",
+    ("model", "convnet"): "spikecore.models.convnet:ConvNet",
+    ("dataset", "digits"): "spikecore.datasets.digits:Digits",
+    ("trainer", "classify"): "spikecore.trainers.classify:Classify",
+}
+
+COMMANDS: dict[str, str] = {
+    "doctor": "What works here, what does not, and what to do about it.",
+    "eval": "The metrics of a run, from its saved weights.",
+    "info": "Fields, defaults and documentation of a component.",
+    "list-plugins": "What is installed, read from metadata alone.",
+    "run": "Train as a configuration says.",
+    "which": "Where a component comes from.",
+}
+"""Core's own commands with their one-line help; their names are reserved. Each is `spikecore.cli.<name>:command`."""

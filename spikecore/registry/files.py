@@ -1,0 +1,53 @@
+"""Files given on the command line (`spike run --load my_neuron.py`): run once, their registrations kept apart."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from spikecore.errors import BrokenPluginError, PluginError, SpikeError
+from spikecore.registry.loading import is_strict
+from spikecore.registry.scan import Plugin
+
+
+def file_source(path: str | Path) -> Plugin:
+    """The file as a source of components.
+
+    Raises:
+        PluginError: it cannot be read, or is no Python file.
+    """
+    file = Path(path).expanduser().resolve()
+    if file.suffix != ".py":
+        raise PluginError(f"--load {path}: must be a Python file that ends in .py")
+    try:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise PluginError(f"--load {path}: cannot be read: {error}") from error
+    return Plugin(file.stem, str(file), digest, "loaded from the command line", source="file", path=str(file))
+
+
+def run_file(plugin: Plugin) -> None:
+    """Import the file as a module of its own, so that its classes have source, name and pickle as others do.
+
+    Raises:
+        BrokenPluginError: it raised; the cause is chained.
+    """
+    name = f"spikecore_loaded_{plugin.id}_{plugin.version[:8]}"
+    spec = importlib.util.spec_from_file_location(name, plugin.path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"--load {plugin.path}: Python cannot import it")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if is_strict():
+            raise
+        if isinstance(error, SpikeError):
+            raise PluginError(f"--load {plugin.path}: {error}") from error
+        raise BrokenPluginError(
+            f"--load {plugin.path} (sha256 {plugin.version[:12]}) failed: {type(error).__name__}: {error}. Repair it."
+        ) from error

@@ -1,0 +1,221 @@
+"""From an entry to the object it names. Every failure says who, why and what to do; its cause stays chained.
+
+    missing declared requirement, or the plugin raises PluginUnavailable   → PluginUnavailable
+    loads, but is not what its kind promises                               → ContractError
+    loads, but speaks another api_version                                  → IncompatiblePluginError
+    anything else, SystemExit included                                     → BrokenPluginError
+
+`SPIKE_PLUGIN_STRICT=1` lets the original exception through, for the tests of plugins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from spikecore.errors import (
+    BrokenPluginError,
+    ContractError,
+    IncompatiblePluginError,
+    PluginError,
+    PluginUnavailable,
+)
+from spikecore.kinds import KINDS, Kind
+from spikecore.registry.metadata import normalise
+from spikecore.registry.scan import Entry
+
+STRICT_VARIABLE = "SPIKE_PLUGIN_STRICT"
+
+
+def is_strict() -> bool:
+    """Whether failures of plugins pass through unchanged."""
+    return os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
+
+
+def load_target(entry: Entry) -> Any:
+    """Import what an entry names.
+
+    Raises:
+        BrokenPluginError: importing it failed, or its module has no such attribute.
+        PluginUnavailable: a declared requirement is missing, or the plugin says that it cannot work here.
+    """
+    module, _, attribute = entry.target.partition(":")
+    try:
+        found = importlib.import_module(module)
+        for part in filter(None, attribute.split(".")):
+            found = getattr(found, part)
+        return found
+    except (Exception, SystemExit) as error:
+        if is_strict():
+            raise
+        raise explained(entry, error, "failed to load") from error
+
+
+def construct(component: Any, entry: Entry, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """`component(*args, **options)`; what fails in a plugin's own constructor is told as the plugin's failure."""
+    try:
+        return component(*args, **options)
+    except PluginUnavailable as error:
+        if is_strict():
+            raise
+        raise explained(entry, error, "") from error
+    except ImportError as error:
+        if is_strict() or entry.plugin.is_runtime:
+            raise
+        raise explained(entry, error, "failed to start") from error
+
+
+def explained(entry: Entry, error: BaseException, what: str) -> PluginError:
+    """The error to raise in place of `error`; unchanged when it already names its plugin."""
+    if isinstance(error, PluginUnavailable):
+        if getattr(error, "is_located", False):
+            return error
+        return _located(PluginUnavailable(f"{who(entry)} is unavailable: {error.reason}", error.hint))
+    if isinstance(error, ImportError) and (missing := _missing_requirement(entry, error)):
+        name, line = missing
+        reason = f"{who(entry)} needs {name!r}, which it declares and which is not installed"
+        return _located(PluginUnavailable(reason, line))
+    text = " ".join(str(error).split())
+    cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return BrokenPluginError(f"{who(entry)} {what}: {cause}. {cure(entry)}")
+
+
+def check_contract(component: Any, entry: Entry) -> None:
+    """Does `component` have what its kind promises?
+
+    Raises:
+        ContractError: it lacks members; all are listed.
+        IncompatiblePluginError: its `api_version` is not one that this core understands.
+    """
+    kind = KINDS[entry.kind]
+    problems = list(_problems(component, kind))
+    if problems:
+        raise ContractError(
+            f"{who(entry)} is not a {entry.kind}: it lacks {', '.join(problems)}. "
+            f"The contract is {kind.contract}; is the entry point in the right group?"
+        )
+    version = component.api_version
+    if not isinstance(version, int) or version not in kind.api_versions:
+        known = ", ".join(map(str, sorted(kind.api_versions)))
+        older = isinstance(version, int) and version < min(kind.api_versions)
+        cure = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."
+        raise IncompatiblePluginError(
+            f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {cure}"
+        )
+
+
+def _problems(component: Any, kind: Kind) -> Iterable[str]:
+    if not callable(component):
+        yield "a call that makes an instance"
+    for name in ("api_version", "Config", "capabilities"):
+        if not hasattr(component, name):
+            yield name
+    config = getattr(component, "Config", None)
+    if config is not None and not is_frozen_dataclass(config):
+        yield "a frozen dataclass as Config"
+    capabilities = getattr(component, "capabilities", None)
+    if capabilities is not None and (isinstance(capabilities, type) or not dataclasses.is_dataclass(capabilities)):
+        yield "a dataclass instance as capabilities"
+    if isinstance(component, type):  # what a factory makes is known only once it is made
+        yield from (name for name in contract_members(kind) if not hasattr(component, name))
+
+
+def contract_members(kind: Kind) -> list[str]:
+    """The methods and properties that the kind's contract asks of a class."""
+    module, _, attribute = kind.contract.partition(":")
+    contract = getattr(importlib.import_module(module), attribute)
+    members = vars(contract).items()
+    return [name for name, value in members if name[0] != "_" and (callable(value) or isinstance(value, property))]
+
+
+def is_frozen_dataclass(config: Any) -> bool:
+    """Is this a class made by `@dataclass(frozen=True)`?"""
+    is_dataclass = isinstance(config, type) and dataclasses.is_dataclass(config)
+    return is_dataclass and bool(config.__dataclass_params__.frozen)
+
+
+def who(entry: Entry) -> str:
+    """The component with its distribution, version and entry point, for messages."""
+    plugin = entry.plugin
+    noun = {"plugin": "hook module", "command": "command"}.get(entry.kind, entry.kind)
+    if plugin.source == "runtime":
+        return f"{noun} {entry.name!r} (registered in this process, {entry.target!r})"
+    version = f"sha256 {plugin.version}" if plugin.source == "file" else plugin.version
+    return f"{noun} {entry.name!r} ({plugin.distribution} {version}, entry point {entry.target!r})"
+
+
+def unmet(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]:
+    """`(name, requirement)` of each that applies here, with this extra, and is not installed in a fitting version."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    found = []
+    for text in requirements:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = ""
+        if not version or not requirement.specifier.contains(version, prereleases=True):
+            found.append((requirement.name, f"{requirement.name}{requirement.specifier}"))
+    return found
+
+
+def extras_of(requirements: Iterable[str]) -> list[str]:
+    """The extras that these `Requires-Dist` lines mention."""
+    return sorted({name for text in requirements for name in re.findall(r"extra\s*==\s*['\"]([^'\"]+)['\"]", text)})
+
+
+def _missing_requirement(entry: Entry, error: ImportError) -> tuple[str, str] | None:
+    """The declared requirement whose absence explains this import failure, and the line that installs it."""
+    module = (error.name or "").split(".")[0]
+    own = entry.target.partition(":")[0].split(".")[0]
+    if not module or module == own or module == "spikecore":
+        return None
+    plugin = entry.plugin
+    if plugin.source == "core" and isinstance(error, ModuleNotFoundError):
+        return module, f"pip install {module}"  # core imports nothing that it does not declare
+    required = unmet(plugin.requires)
+    extras = {extra: unmet(plugin.requires, extra) for extra in extras_of(plugin.requires)}
+    for name, line in required:
+        if _provides(name, module):
+            return name, f"pip install '{line}'"
+    for extra, missing in extras.items():
+        if match := next((name for name, _ in missing if _provides(name, module)), None):
+            return match, f"pip install '{plugin.distribution}[{extra}]'"
+    if required and isinstance(error, ModuleNotFoundError):
+        # A module may be named quite unlike its distribution (yaml, PyYAML); what is missing says enough.
+        return required[0][0], "pip install " + " ".join(f"'{line}'" for _, line in required)
+    return None
+
+
+def _provides(distribution: str, module: str) -> bool:
+    name, module = normalise(distribution), normalise(module)
+    return module in (name, name.removeprefix("python-"), name.removeprefix("py"), name.removesuffix("-python"))
+
+
+def _located(error: PluginUnavailable) -> PluginUnavailable:
+    error.is_located = True  # type: ignore[attr-defined]
+    return error
+
+
+def cure(entry: Entry) -> str:
+    """What to do about a broken entry, for messages."""
+    plugin = entry.plugin
+    if plugin.source == "file":
+        return f"Repair {plugin.path}."
+    if plugin.source == "core":
+        return "Install spikecore again: pip install --force-reinstall --no-deps spikecore."
+    return (
+        f"Repair or remove it (pip uninstall {plugin.distribution}); `spike doctor {plugin.id}` tells more, "
+        f"{STRICT_VARIABLE}=1 shows the traceback."
+    )

@@ -1,0 +1,107 @@
+"""Events for plugins: a typed face of pluggy's hooks.
+
+Modules of hooks are loaded one by one, each guarded: a broken one is left out and reported, it never stops the command
+line. Pluggy's own loading of entry points would stop at the first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from spikecore.errors import BrokenPluginError, PluginError, SpikeError
+from spikecore.interfaces.hooks import PROJECT, DoctorCheck, HookSpecs
+from spikecore.registry.loading import cure, is_strict, load_target, who
+from spikecore.registry.scan import Entry, Plugin
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from spikecore.registry.registry import Registry
+
+
+class Hooks:
+    """Calls the hooks of the active plugins.
+
+    Args:
+        registry: where the plugins come from.
+        only: the id of the one plugin to activate; all by default.
+
+    Attributes:
+        active: the plugins whose hooks are called.
+        failures: plugin id → why its module of hooks is left out.
+    """
+
+    def __init__(self, registry: Registry, only: str | None = None) -> None:
+        self.active: list[Plugin] = []
+        self.failures: dict[str, PluginError] = {}
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(HookSpecs)
+        for entry in registry.entries():
+            if entry.kind == "plugin" and entry.status == "ok" and only in (None, entry.plugin.id):
+                try:
+                    self._activate(entry)
+                except PluginError as error:
+                    self.failures[entry.plugin.id] = error
+
+    def report_header(self, device: str) -> list[str]:
+        """See `HookSpecs.spike_report_header`; core's line comes first."""
+        answers = self._manager.hook.spike_report_header(device=device)
+        lines: list[str] = []
+        for answer in reversed(answers):  # pluggy calls the latest registered first
+            lines += [answer] if isinstance(answer, str) else answer
+        return lines
+
+    def run_start(self, directory: Path, record: Mapping[str, Any], model: nn.Module) -> None:
+        """See `HookSpecs.spike_run_start`."""
+        self._manager.hook.spike_run_start(directory=directory, record=record, model=model)
+
+    def epoch_end(self, directory: Path, epoch: int, metrics: Mapping[str, float]) -> None:
+        """See `HookSpecs.spike_epoch_end`."""
+        self._manager.hook.spike_epoch_end(directory=directory, epoch=epoch, metrics=metrics)
+
+    def run_end(self, directory: Path, status: str, metrics: Mapping[str, float]) -> None:
+        """See `HookSpecs.spike_run_end`."""
+        self._manager.hook.spike_run_end(directory=directory, status=status, metrics=metrics)
+
+    def doctor_checks(self) -> list[DoctorCheck]:
+        """See `HookSpecs.spike_doctor_checks`."""
+        return [check for checks in self._manager.hook.spike_doctor_checks() for check in checks]
+
+    def _activate(self, entry: Entry) -> None:
+        module = load_target(entry)
+        hooks = SimpleNamespace()
+        for name in dir(module):
+            if self._manager.parse_hookimpl_opts(module, name) is not None:
+                if not hasattr(HookSpecs, name):
+                    known = ", ".join(name for name in vars(HookSpecs) if name.startswith("spike_"))
+                    raise BrokenPluginError(f"{who(entry)}: there is no hook {name!r} (hooks: {known}). {cure(entry)}")
+                setattr(hooks, name, _guarded(getattr(module, name), name, entry))
+        try:
+            self._manager.register(hooks, name=entry.plugin.id)
+        except (pluggy.PluginValidationError, ValueError) as error:  # wrong arguments; two plugins of one id
+            if self._manager.is_registered(hooks):
+                self._manager.unregister(hooks)
+            raise BrokenPluginError(f"{who(entry)} does not fit the hooks: {error}. {cure(entry)}") from error
+        self.active.append(entry.plugin)
+
+
+def _guarded(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any) -> Any:
+        try:
+            return function(*args)
+        except SpikeError:
+            raise
+        except (Exception, SystemExit) as error:
+            if is_strict():
+                raise
+            cause = f"{type(error).__name__}: {error}"
+            raise BrokenPluginError(f"{who(entry)}: its {hook} failed: {cause}. {cure(entry)}") from error
+
+    return call

@@ -1,0 +1,110 @@
+"""One distribution's metadata, read once and with patience: a damaged one is a finding, never a crash.
+
+importlib.metadata parses METADATA again for every property asked; two hundred plugins would pay for that.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+from typing import Any
+
+from spikecore.kinds import COMMAND_GROUP, KINDS, PLUGIN_GROUP
+
+GROUPS = {kind.group: kind.name for kind in KINDS.values()} | {COMMAND_GROUP: "command", PLUGIN_GROUP: "plugin"}
+"""Entry-point group → the kind of what it holds; commands and hook modules count as kinds here."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the registry needs to know of one distribution.
+
+    Args:
+        name: in canonical spelling.
+        version, summary: as declared; "" when absent.
+        requires: the `Requires-Dist` lines.
+        points: `(kind, name, target)` of each of our entry points.
+        path: its dist-info directory, "" when it has none on disk.
+        problem: why it cannot be trusted, or "".
+    """
+
+    name: str
+    version: str
+    summary: str
+    requires: tuple[str, ...]
+    points: tuple[tuple[str, str, str], ...]
+    path: str
+    problem: str = ""
+
+
+def normalise(name: str) -> str:
+    """A distribution's name in its canonical spelling."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def installed(path: Sequence[str] | None = None, name: str | None = None) -> Iterator[Metadata]:
+    """The distributions with `spikecore.*` entry points, in the order of `sys.path`.
+
+    Args:
+        path: directories to search instead of `sys.path`.
+        name: only this distribution; the files of no other are opened.
+    """
+    context: dict[str, Any] = {} if path is None else {"path": list(path)}
+    for distribution in distributions(name=name, **context):
+        metadata = _read(distribution)
+        if metadata is not None:
+            yield metadata
+
+
+def _read(distribution: Distribution) -> Metadata | None:
+    try:
+        text = distribution.read_text("entry_points.txt")
+    except (OSError, UnicodeDecodeError):
+        return None  # unreadable: nothing says that it is one of ours
+    if not text or "spikecore." not in text:
+        return None
+    points = tuple(_points(text))
+    if not points:
+        return None
+    where = str(getattr(distribution, "_path", ""))  # the public interface does not say where it was found
+    problem = ""
+    try:
+        headers = _headers(distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "")
+    except (OSError, UnicodeDecodeError) as error:
+        headers, problem = {}, f"its METADATA cannot be read: {error}"
+    if not problem and not ("name" in headers and "version" in headers):
+        problem = "its METADATA lacks Name or Version"
+    stem = Path(where).name.partition("-")[0]
+    return Metadata(
+        name=normalise(headers.get("name", [stem])[0]),
+        version=headers.get("version", [""])[0],
+        summary=headers.get("summary", [""])[0],
+        requires=tuple(headers.get("requires-dist", ())),
+        points=points,
+        path=where,
+        problem=problem,
+    )
+
+
+def _points(text: str) -> Iterator[tuple[str, str, str]]:
+    group = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            group = line.strip("[] ")
+        elif group in GROUPS and "=" in line and line[0] not in "#;":
+            name, _, target = line.partition("=")
+            yield GROUPS[group], name.strip(), target.partition("[")[0].strip()
+
+
+def _headers(text: str) -> dict[str, list[str]]:
+    headers: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if not line.strip():
+            break  # the description follows
+        key, colon, value = line.partition(":")
+        if colon and not line[0].isspace():
+            headers.setdefault(key.lower(), []).append(value.strip())
+    return headers

@@ -1,0 +1,159 @@
+"""Loading plugins in a process of their own, with a timeout: what crashes, hangs or exits there harms nobody here.
+
+One process loads many components; when it dies, the component that was loading is to blame and a new process goes on
+with the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from spikecore.errors import PluginError, PluginUnavailable
+from spikecore.interfaces.hooks import DoctorCheck
+from spikecore.registry.blocking import Blocking
+from spikecore.registry.scan import Entry
+
+TIMEOUT_S = 120.0
+CHECKS = -1
+"""The number under which a probe reports its plugin's own checks."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What became of one component.
+
+    Args:
+        status: `ok`, `unavailable` or `broken`.
+        reason: why it is not `ok`.
+        seconds: how long loading it took; for the first of a plugin this holds everything that it imports.
+    """
+
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a probe found: one `Probe` per entry, and the plugin's own checks."""
+
+    probes: list[Probe]
+    checks: list[DoctorCheck]
+
+
+def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", timeout_s: float = TIMEOUT_S) -> Findings:
+    """Load the entries of one or more plugins in subprocesses.
+
+    Args:
+        entries: what to load.
+        blocking: the plugins that stay blocked there too.
+        plugin: id of the plugin whose `spike_doctor_checks` are run as well.
+        timeout_s: seconds that one subprocess may take.
+    """
+    found: dict[int, Probe] = {}
+    checks: list[DoctorCheck] = []
+    waiting = [index for index, entry in enumerate(entries) if entry.status in ("ok", "ambiguous", "shadowed")]
+    asks_checks = bool(plugin)
+    while waiting or asks_checks:
+        wanted = [[index, entries[index].kind, entries[index].qualified] for index in waiting]
+        answers, end = _call({"wanted": wanted, "plugin": plugin if asks_checks else ""}, blocking, timeout_s)
+        started = None
+        for answer in answers:
+            started = answer.get("start")
+            if "probe" in answer:
+                found[answer["index"]] = Probe(**answer["probe"])
+            if "checks" in answer:
+                checks = [DoctorCheck(**check) for check in answer["checks"]]
+                asks_checks = False
+        if started == CHECKS:
+            checks, asks_checks = [DoctorCheck("doctor checks", "broken", end)], False
+        elif started is not None:
+            found[started] = Probe("broken", end)
+        elif (waiting or asks_checks) and not answers:
+            # It died before the first component: nothing in particular is to blame, so all are.
+            found |= {index: Probe("broken", end) for index in waiting}
+            asks_checks = False
+        waiting = [index for index in waiting if index not in found]
+    kept = [Probe(entry.status, entry.reason) for entry in entries]
+    return Findings([found.get(index, kept[index]) for index in range(len(entries))], checks)
+
+
+def _call(question: dict[str, Any], blocking: Blocking, timeout_s: float) -> tuple[list[dict[str, Any]], str]:
+    command = [sys.executable, "-m", "spikecore.registry.probe"]
+    environment = {**os.environ, **blocking.environment()}
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(question).encode(), env=environment, capture_output=True, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired as error:
+        return _lines(error.stdout), f"did not load within {timeout_s:g} s"
+    end = f"the process ended with status {done.returncode}"
+    if done.returncode < 0:
+        end = f"the process was killed by signal {-done.returncode}"
+    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    return _lines(done.stdout), ": ".join([end, *last])
+
+
+def _lines(output: bytes | None) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output or b"").splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _answer() -> None:
+    """The subprocess: answers on what was its standard output; what plugins print goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(**answer: Any) -> None:
+        print(json.dumps(answer), file=answers, flush=True)
+
+    question = json.load(sys.stdin)
+    from spikecore.registry import registry
+
+    for index, kind, name in question["wanted"]:
+        tell(start=index)
+        tell(index=index, probe=asdict(_load(kind, name)))
+    if question["plugin"]:
+        from spikecore.registry.manager import Hooks
+
+        tell(start=CHECKS)
+        tell(checks=_checks(lambda: Hooks(registry(), only=question["plugin"])))
+
+
+def _load(kind: str, name: str) -> Probe:
+    from spikecore.kinds import KINDS
+    from spikecore.registry import registry
+    from spikecore.registry.loading import load_target
+
+    start = time.perf_counter()
+    status, reason = "ok", ""
+    try:
+        if kind in KINDS:
+            registry().load(kind, name)
+        else:
+            entry = next(entry for entry in registry().entries() if (entry.kind, entry.qualified) == (kind, name))
+            load_target(entry)
+    except PluginUnavailable as error:
+        status, reason = "unavailable", str(error)
+    except PluginError as error:
+        status, reason = "broken", str(error)
+    return Probe(status, reason, time.perf_counter() - start)
+
+
+def _checks(make: Any) -> list[dict[str, Any]]:
+    try:
+        hooks = make()
+        failures = [DoctorCheck("hooks", "broken", str(error)) for error in hooks.failures.values()]
+        return [asdict(check) for check in (*failures, *hooks.doctor_checks())]
+    except PluginError as error:
+        return [asdict(DoctorCheck("doctor checks", "broken", str(error)))]
+
+
+if __name__ == "__main__":
+    _answer()

@@ -1,0 +1,140 @@
+"""Plugins in `spike run`: hooks, `--load`, and plugins that a config switches off."""
+
+import hashlib
+import json
+import sys
+
+import pytest
+
+import spikecore
+from spikecore.errors import BrokenPluginError, ConfigError, PluginError
+from spikecore.registry import Blocking, Registry, use
+from spikecore.run.config import resolve
+from spikecore.testing.distributions import fake_distribution
+
+HOOKS = """
+from spikecore.interfaces.hooks import hookimpl
+seen = []
+@hookimpl
+def spike_report_header(device): return f"watched on {device}"
+@hookimpl
+def spike_run_start(directory, record, model):
+    seen.append(("start", record["seed"], directory.is_dir(), type(model).__name__))
+@hookimpl
+def spike_epoch_end(epoch, metrics): seen.append(("epoch", epoch, sorted(metrics)))
+@hookimpl
+def spike_run_end(status, metrics): seen.append(("end", status, sorted(metrics)))
+"""
+SMALL = {"trainer": {"epochs": 2}, "encoder": {"num_steps": 1}, "model": {"name": "mlp"}}
+NEURON = '''
+import spikecore
+from spikecore.nn import LIF
+@spikecore.register("neuron", "my-lif")
+class Mine(LIF):
+    """A neuron of one's own."""
+'''
+
+
+@pytest.fixture
+def watcher(tmp_path, monkeypatch):
+    site = tmp_path / "site"
+    fake_distribution(site, "spikecore-w", {"spikecore.plugins": {"w": "w_hooks"}}, modules={"w_hooks.py": HOOKS})
+    monkeypatch.syspath_prepend(site)
+    yield
+    sys.modules.pop("w_hooks", None)
+
+
+@pytest.mark.usefixtures("watcher")
+def test_a_run_tells_the_plugins(tmp_path, capsys):
+    with use(Registry(blocking=Blocking())):
+        result = spikecore.run(SMALL, out=tmp_path / "out")
+    seen = sys.modules["w_hooks"].seen
+    assert seen[0] == ("start", 0, True, "MLP")
+    assert [event[:2] for event in seen[1:]] == [("epoch", 1), ("epoch", 2), ("end", "finished")]
+    assert "test_accuracy" in seen[1][2]
+    assert seen[-1][2] == sorted(result.metrics)
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["header"][-1] == "watched on cpu"
+    assert "watched on cpu" in capsys.readouterr().err
+    plugins = {plugin["id"]: plugin for plugin in record["plugins"]}
+    assert plugins["w"] | {"hooks": True, "version": "1.0", "distribution": "spikecore-w"} == plugins["w"]
+
+
+@pytest.mark.usefixtures("watcher")
+def test_a_disabled_plugin_hears_nothing(tmp_path):
+    with use(Registry(blocking=Blocking())):
+        spikecore.run({**SMALL, "plugins": {"disable": ["w"]}}, out=tmp_path / "out")
+    assert "w_hooks" not in sys.modules
+    plugins = json.loads((tmp_path / "out" / "run.json").read_text())["plugins"]
+    (mine,) = [plugin for plugin in plugins if plugin["id"] == "w"]
+    assert (mine["status"], mine["reason"]) == ("blocked", "switched off by [plugins] disable")
+
+
+def test_a_failing_hook_ends_the_run_with_its_name(tmp_path, monkeypatch):
+    source = HOOKS.replace('seen.append(("epoch", epoch, sorted(metrics)))', "1 / 0")
+    fake_distribution(tmp_path / "site", "z", {"spikecore.plugins": {"z": "z_hooks"}}, modules={"z_hooks.py": source})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with use(Registry(blocking=Blocking())), pytest.raises(BrokenPluginError, match="spike_epoch_end failed"):
+        spikecore.run(SMALL, out=tmp_path / "out")
+    assert sys.modules["z_hooks"].seen[-1][:2] == ("end", "failed")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["status"] == "failed"
+
+
+def test_core_cannot_be_disabled():
+    with pytest.raises(ConfigError, match=r"plugins\.disable: .*core.*cannot be blocked"):
+        resolve({"plugins": {"disable": ["core"]}})
+
+
+def test_a_blocked_component_asked_for_by_a_config_is_one_of_its_problems(tmp_path, monkeypatch):
+    fake_distribution(tmp_path, "spikecore-q", {"spikecore.neurons": {"q": "q:Q"}})
+    monkeypatch.syspath_prepend(tmp_path)
+    wrong = {"neuron": {"name": "q"}, "plugins": {"disable": ["spikecore-q"]}, "run": {"seed": -1}}
+    with use(Registry(blocking=Blocking())), pytest.raises(ConfigError) as caught:
+        resolve(wrong)
+    assert any("neuron.name" in line and "blocked" in line for line in caught.value.problems)
+    assert any("run.seed" in line for line in caught.value.problems)
+
+
+def test_a_file_on_the_command_line_adds_a_neuron_and_the_record_holds_its_hash(tmp_path, spike):
+    file = tmp_path / "mine.py"
+    file.write_text(NEURON)
+    options = ["--set", "neuron.name=my-lif", "--set", "trainer.epochs=1", "--set", "model.name=mlp"]
+    done = spike("run", "--load", str(file), *options, "--out", "out")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    (loaded,) = [plugin for plugin in record["plugins"] if plugin["source"] == "file"]
+    assert loaded["distribution"] == str(file)
+    assert loaded["version"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record["components"]["neuron"]["plugin"] == "mine"
+    assert spike("eval", "out", "--load", str(file)).returncode == 0
+    without = spike("eval", "out")
+    assert without.returncode == 2
+    assert "my-lif" in without.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("x = 1", "registers nothing"),
+        ("import sys; sys.exit(0)", "SystemExit"),
+        (NEURON.replace("my-lif", "lif"), "already offered"),
+        (NEURON.replace('"neuron"', '"neurone"'), "did you mean 'neuron'"),
+        (NEURON.replace("LIF", "no_such"), "cannot import name 'no_such'"),
+        ("def :", "SyntaxError"),
+    ],
+)
+def test_a_bad_file_says_what_is_wrong(source, says, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(source)
+    with pytest.raises(PluginError, match=says) as caught:
+        Registry(blocking=Blocking()).load_file(file)
+    assert str(file) in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(PluginError, match="cannot be read"):
+        Registry(blocking=Blocking()).load_file(tmp_path / "mine.py")
+    with pytest.raises(PluginError, match=r"ends in \.py"):
+        Registry(blocking=Blocking()).load_file(tmp_path / "mine.txt")

@@ -1,0 +1,150 @@
+"""`spike doctor` and `--check`: plugins are loaded elsewhere, so that nothing they do harms the doctor."""
+
+import json
+
+import pytest
+
+from spikecore.registry import Blocking, Registry
+from spikecore.registry.manager import Hooks
+from spikecore.registry.probe import probe
+from spikecore.testing.distributions import fake_distribution
+from tests.faulty_plugins import FAULTS, SOUND, install, rows
+
+HOOKS = """
+from spikecore.interfaces.hooks import DoctorCheck, hookimpl
+@hookimpl
+def spike_doctor_checks():
+    return [DoctorCheck("licence", "missing", "no key", "buy one")]
+@hookimpl
+def spike_report_header():
+    return ["one", "two"]
+"""
+
+
+def findings(done):
+    answer = json.loads(done.stdout)
+    assert answer["schema"] == 1
+    assert answer["environment"]["python"]
+    return answer["findings"]
+
+
+def of(found, plugin):
+    return {item["what"]: item for item in found if item["plugin"] == plugin}
+
+
+def test_only_what_is_broken_makes_the_doctor_fail(spike, tmp_path):
+    install(tmp_path, "b", FAULTS["dependency"].source, ("certainly-missing",), "b_mod:Good", "two")
+    install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
+    for name in ("b", "c"):
+        (tmp_path / "site" / f"{name}_mod_hooks.py").write_text(HOOKS)
+    done = spike("doctor", "b", "c", "--json")
+    assert done.returncode == 0, done.stderr
+    found = findings(done)
+    assert of(found, "b")["backend two"]["status"] == "missing"
+    assert of(found, "b")["requirement certainly-missing"]["hint"] == "pip install 'certainly-missing'"
+    assert of(found, "c")["backend three"]["status"] == "ok"
+    assert of(found, "c")["backend three"]["seconds"] >= 0
+    assert of(found, "c")["licence"]["hint"] == "buy one"
+    install(tmp_path, "a", FAULTS["raises"].source, target="a_mod:Good", component="one")
+    done = spike("doctor", "a")
+    assert done.returncode == 1
+    assert "no licence" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by signal 11"),
+        ("import os; os._exit(3)", "status 3"),
+        ("import time; time.sleep(60)", "did not load within 5 s"),
+        ("import sys; sys.exit()", "SystemExit"),
+    ],
+    ids=["crash", "exit", "hang", "sys.exit"],
+)
+def test_a_deadly_plugin_is_found_and_the_rest_is_still_loaded(source, says, spike, tmp_path):
+    install(tmp_path, "a", source, target="a_mod:Good", component="one")
+    install(tmp_path, "c", "print('noise on stdout')\n" + SOUND, target="c_mod:Good", component="three")
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--timeout", "5", "--format", "json"))
+    assert listing["spikecore-a", "backend", "one"]["status"] == "broken"
+    assert says in listing["spikecore-a", "backend", "one"]["reason"]
+    assert listing["spikecore-c", "backend", "three"]["status"] == "ok"
+
+
+def test_collisions_and_left_overs_are_told(spike, tmp_path):
+    install(tmp_path, "a", SOUND, target="a_mod:Good")
+    install(tmp_path, "b", SOUND, target="b_mod:Good", component="torch")
+    install(tmp_path, "c", SOUND, target="c_mod:Good")
+    site = tmp_path / "site"
+    fake_distribution(site, "spikecore-a", {"spikecore.backends": {"old": "a_mod:Good"}}, version="0.9")
+    found = findings(spike("doctor", "--json", SPIKE_DISABLE_PLUGINS=""))
+    assert any("spikecore-a is installed 2 times" in item["what"] for item in found)
+    assert of(found, "b")["backend torch is shadowed"]["status"] == "warning"
+    assert of(found, "a")["backend mine is ambiguous"]["hint"] == "write 'spikecore-a:mine'"
+    assert "backend old" not in of(found, "a")  # the newer of two in one directory counts
+
+
+def test_stale_editable_metadata_are_told(spike, tmp_path):
+    source = tmp_path / "source of it"
+    source.mkdir()
+    project = '[project]\nname = "spikecore-e"\nversion = "1.1"\n'
+    project += '[project.entry-points."spikecore.backends"]\nfresh = "e_mod:Good"\n'
+    (source / "pyproject.toml").write_text(project)
+    install(tmp_path, "e", SOUND, target="e_mod:Good")
+    info = tmp_path / "site" / "spikecore_e-1.0.dist-info"
+    info.joinpath("direct_url.json").write_text(json.dumps({"url": source.as_uri(), "dir_info": {"editable": True}}))
+    detail = of(findings(spike("doctor", "e", "--json")), "e")["editable install"]
+    assert "version 1.0, now 1.1" in detail["detail"]
+    assert "backend fresh is new" in detail["detail"]
+    assert "backend mine is gone" in detail["detail"]
+    assert detail["hint"] == f"pip install -e {source}"
+
+
+def test_an_extra_that_is_not_there_has_its_install_line(spike, tmp_path):
+    install(tmp_path, "x", SOUND, ("certainly-missing; extra == 'fast'",), "x_mod:Good")
+    missing = of(findings(spike("doctor", "x", "--json")), "x")["extra fast"]
+    assert (missing["status"], missing["hint"]) == ("missing", "pip install 'spikecore-x[fast]'")
+
+
+def test_an_unknown_plugin_is_a_usage_error(spike):
+    done = spike("doctor", "nobody")
+    assert done.returncode == 2
+    assert "core" in done.stderr
+
+
+def hooks_of(tmp_path, **sources):
+    for name, source in sources.items():
+        group = {"spikecore.plugins": {name: f"{name}_hooks"}}
+        fake_distribution(tmp_path, f"spikecore-{name}", group, modules={f"{name}_hooks.py": source})
+    return Hooks(Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=False))
+
+
+def test_hooks_of_every_sound_plugin_are_called(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = hooks_of(
+        tmp_path,
+        h1=HOOKS,
+        h2=HOOKS.replace("spike_report_header():", "spike_report_header(device):").replace('"one"', "device"),
+        h3="raise RuntimeError('bad day')",
+        h4=HOOKS.replace("spike_report_header", "spike_reprot_header"),
+        h5=HOOKS.replace("spike_report_header()", "spike_report_header(devise)"),
+    )
+    assert [plugin.id for plugin in hooks.active] == ["h1", "h2"]
+    assert hooks.report_header("cpu") == ["one", "two", "cpu", "two"]
+    assert len(hooks.doctor_checks()) == 2  # h4 and h5 are out with all that they have
+    assert "bad day" in str(hooks.failures["h3"])
+    assert "spike_reprot_header" in str(hooks.failures["h4"])
+    assert "devise" in str(hooks.failures["h5"])
+
+
+def test_a_hook_that_raises_names_its_plugin(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = hooks_of(tmp_path, g1=HOOKS.replace('return ["one", "two"]', "raise KeyError('gone')"))
+    with pytest.raises(Exception, match=r"g1.*1\.0.*spike_report_header failed: KeyError"):
+        hooks.report_header("cpu")
+
+
+def test_a_probe_keeps_the_state_of_what_may_not_be_loaded(tmp_path):
+    fake_distribution(tmp_path, "z", {"spikecore.neurons": {"n": "z:N"}}, requires=("spikecore>=99",))
+    registry = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=False)
+    (found,) = probe(registry.components(), registry.blocking).probes
+    assert found.status == "incompatible"
