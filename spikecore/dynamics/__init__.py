@@ -1,6 +1,67 @@
-"""The neuron language: equations written once."""
+"""The neuron language: equations written once, traced to a graph, differentiated, printed by backends.
+
+    from spikecore.dynamics import detach, exp, spike, where
+
+Operators work alike on tensors, on symbols (while a step is traced) and on numbers.
+"""
 
 from spikecore.dynamics.graph import Graph, Node, Param, Program
-from spikecore.dynamics.ops import atan, detach, exp, sigmoid, spike, where
+from spikecore.dynamics.namespace import Namespace
+from spikecore.dynamics.ops import (
+    OPS,
+    Op,
+    abs,
+    atan,
+    clamp,
+    cos,
+    detach,
+    erf,
+    exp,
+    floor,
+    log,
+    logical_and,
+    logical_not,
+    logical_or,
+    max,
+    min,
+    round,
+    sigmoid,
+    sign,
+    sin,
+    spike,
+    sqrt,
+    tanh,
+    where,
+)
 
-__all__ = ["Graph", "Node", "Param", "Program", "atan", "detach", "exp", "sigmoid", "spike", "where"]
+__all__ = [
+    "OPS",
+    "Graph",
+    "Namespace",
+    "Node",
+    "Op",
+    "Param",
+    "Program",
+    "abs",
+    "atan",
+    "clamp",
+    "cos",
+    "detach",
+    "erf",
+    "exp",
+    "floor",
+    "log",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "max",
+    "min",
+    "round",
+    "sigmoid",
+    "sign",
+    "sin",
+    "spike",
+    "sqrt",
+    "tanh",
+    "where",
+]

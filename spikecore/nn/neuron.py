@@ -14,13 +14,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from spikecore.backends.reference import loop
+from spikecore.dynamics.namespace import Namespace
 from spikecore.errors import BackendError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, Inner, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
@@ -103,14 +103,14 @@ class Neuron(Configurable, Stateful):
         """One step, pure: `(out, next state)`."""
         raise NotImplementedError("a neuron declares `step(x, state, params)`")
 
-    def params_for(self, x: Tensor) -> SimpleNamespace:
+    def params_for(self, x: Tensor) -> Namespace:
         """What `step` sees as `params`, for single-step inputs like `x` `[B, C, ...]`.
 
         Raises:
             ShapeError: a per-channel parameter does not fit axis 1 of `x`.
         """
         if not self._tensors:
-            return SimpleNamespace(**self._constants)
+            return Namespace(**self._constants)
         dtype = torch.float32 if x.dtype in HALF else x.dtype
         values = dict(self._constants)
         for name in self._tensors:
@@ -123,12 +123,12 @@ class Neuron(Configurable, Stateful):
                     )
                 value = value.reshape(-1, *([1] * (x.dim() - 2)))
             values[name] = value
-        return SimpleNamespace(**values)
+        return Namespace(**values)
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The state before the first step, for one single-step input `x` `[B, ...]`."""
         dtype = torch.float32 if x.dtype in HALF else x.dtype
-        params = self.params_for(x) if self._tensors else SimpleNamespace(**self._constants)
+        params = self.params_for(x) if self._tensors else Namespace(**self._constants)
         state = {}
         for name, value in self.state.items():
             start = getattr(params, value) if isinstance(value, str) else value
@@ -165,7 +165,7 @@ class Neuron(Configurable, Stateful):
         self, x: Tensor, state: dict[str, Tensor], params: dict[str, Any]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         wide = x.float() if x.dtype in HALF else x
-        out, state = self.step(wide, SimpleNamespace(**state), SimpleNamespace(**params))
+        out, state = self.step(wide, Namespace(**state), Namespace(**params))
         return out.to(x.dtype), state
 
     def extra_repr(self) -> str:

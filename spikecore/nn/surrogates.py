@@ -1,24 +1,39 @@
 """Surrogates: what stands in for the derivative of the spike.
 
-forward:   s = Θ(u)              (u = h - v_threshold; Θ(0) = 1; NaN gives 0)
-backward:  ds/du := g'(u)        declared as `derivative`; `primitive` is g
+    forward:   s = Θ(u)              (u = h - v_threshold; Θ(0) = 1; NaN gives 0)
+    backward:  ds/du := g'(u)        declared as `derivative`; `primitive` is g
+
+Both are written in the neuron language, so they run and print everywhere. All of them are even in u and, where
+g exists, it goes from 0 to 1. A new surrogate is one class:
+
+    class Triangle(Surrogate):
+        @staticmethod
+        def derivative(u, params):
+            return max(0.0, 1.0 - params.alpha * abs(u))
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from torch import Tensor
-
-from spikecore.dynamics import atan, sigmoid, spike
+from spikecore.dynamics import abs, atan, clamp, erf, exp, sigmoid, sign, spike, where
+from spikecore.errors import DynamicsError, OptionError
 from spikecore.interfaces.component import Configurable, Range, make_config
 from spikecore.interfaces.surrogate import SurrogateCapabilities
 
+Steepness = Annotated[float, Range(gt=0.0, lt=math.inf)]
+
 
 class Surrogate(Configurable):
-    """Base: declares `derivative` and `primitive`. Immutable; equal when type and config are."""
+    """Base: a subclass declares `derivative` and, where it exists, `primitive`. Immutable; equal by type and config.
+
+    Raises:
+        DynamicsError: a subclass declares no derivative.
+        OptionError: `spiking=False` without a primitive.
+    """
 
     capabilities: ClassVar[SurrogateCapabilities] = SurrogateCapabilities()
 
@@ -30,44 +45,62 @@ class Surrogate(Configurable):
             spiking: False uses the primitive in the forward pass too, which makes the neuron smooth.
         """
 
-        alpha: Annotated[float, Range(gt=0.0)] = 2.0
+        alpha: Steepness = 1.0
         spiking: bool = True
 
     config: Any
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.derivative is Surrogate.derivative:
+            raise DynamicsError(
+                f"surrogate {cls.__qualname__} declares no derivative: add a static method "
+                f"derivative(u, params) that returns g'(u)"
+            )
+        if "capabilities" not in cls.__dict__:
+            has_primitive = cls.primitive is not Surrogate.primitive
+            cls.capabilities = dataclasses.replace(cls.capabilities, primitive=has_primitive)
+
     def __init__(self, **options: Any) -> None:
-        object.__setattr__(self, "config", make_config(type(self), options))
+        config = make_config(type(self), options)
+        if not config.spiking and type(self).primitive is Surrogate.primitive:
+            raise OptionError(
+                f"{type(self).__name__} declares no primitive, so it cannot run with spiking=False: "
+                f"leave spiking=True or choose a surrogate whose capabilities say primitive"
+            )
+        object.__setattr__(self, "config", config)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: make a new one with another {name}")
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.config == other.config
+        return type(self) is type(other) and bool(self.config == other.config)
 
     def __hash__(self) -> int:
         return hash((type(self), self.config))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(alpha={self.config.alpha:g}, spiking={self.config.spiking})"
+        fields = (f"{field.name}={getattr(self.config, field.name)!r}" for field in dataclasses.fields(self.config))
+        return f"{type(self).__name__}({', '.join(fields)})"
 
-    def __call__(self, u: Tensor) -> Tensor:
+    def __call__(self, u: Any) -> Any:
         """Spikes of `u`, any shape."""
         return spike(u, self)
 
     @staticmethod
     def derivative(u: Any, params: Any) -> Any:
-        """g'(u)."""
-        raise NotImplementedError("a surrogate declares `derivative(u, params)`")
+        """g'(u); `params` is the config."""
+        raise NotImplementedError
 
     @staticmethod
     def primitive(u: Any, params: Any) -> Any:
         """g(u)."""
-        raise NotImplementedError("this surrogate declares no `primitive`, so it cannot run with spiking=False")
+        raise NotImplementedError
 
     @staticmethod
     def forward(u: Any, params: Any) -> Any:
         """Θ(u)."""
-        return (u >= 0).to(u.dtype)
+        return where(u >= 0, 1.0, 0.0, like=u)
 
 
 class ATan(Surrogate):
@@ -75,6 +108,10 @@ class ATan(Surrogate):
 
     Source: Fang et al., Incorporating Learnable Membrane Time Constant (ICCV 2021).
     """
+
+    @dataclass(frozen=True)
+    class Config(Surrogate.Config):
+        alpha: Steepness = 2.0
 
     @staticmethod
     def derivative(u: Any, params: Any) -> Any:
@@ -91,7 +128,7 @@ class Sigmoid(Surrogate):
 
     @dataclass(frozen=True)
     class Config(Surrogate.Config):
-        alpha: Annotated[float, Range(gt=0.0)] = 4.0
+        alpha: Steepness = 4.0
 
     @staticmethod
     def derivative(u: Any, params: Any) -> Any:
@@ -101,3 +138,95 @@ class Sigmoid(Surrogate):
     @staticmethod
     def primitive(u: Any, params: Any) -> Any:
         return sigmoid(params.alpha * u)
+
+
+class PiecewiseQuadratic(Surrogate):
+    """g'(u) = α - α² · |u| for |u| <= 1/α, else 0;  g(u) = 1/2 + α · u - α²/2 · u² · sgn(u) there, else 0 or 1.
+
+    Source: Esser et al., Convolutional networks for fast, energy-efficient neuromorphic computing (PNAS 2016).
+    """
+
+    @staticmethod
+    def derivative(u: Any, params: Any) -> Any:
+        a = params.alpha
+        return where(abs(u) <= 1 / a, a - a * a * abs(u), 0.0)
+
+    @staticmethod
+    def primitive(u: Any, params: Any) -> Any:
+        scaled = clamp(params.alpha * u, -1.0, 1.0)
+        return 0.5 + scaled - 0.5 * scaled * scaled * sign(scaled)
+
+
+class PiecewiseExp(Surrogate):
+    """g'(u) = α/2 · exp(-α · |u|);  g(u) = exp(α · u) / 2 for u < 0, else 1 - exp(-α · u) / 2.
+
+    Source: Neftci, Mostafa and Zenke, Surrogate gradient learning in spiking neural networks (2019).
+    """
+
+    @staticmethod
+    def derivative(u: Any, params: Any) -> Any:
+        return params.alpha / 2 * exp(-params.alpha * abs(u))
+
+    @staticmethod
+    def primitive(u: Any, params: Any) -> Any:
+        tail = 0.5 * exp(-params.alpha * abs(u))
+        return where(u < 0, tail, 1 - tail)
+
+
+class SoftSign(Surrogate):
+    """g(u) = (α · u / (1 + |α · u|) + 1) / 2;  g'(u) = 1 / (2 · α · (1/α + |u|)²)."""
+
+    @dataclass(frozen=True)
+    class Config(Surrogate.Config):
+        alpha: Steepness = 2.0
+
+    @staticmethod
+    def derivative(u: Any, params: Any) -> Any:
+        d = 1 / params.alpha + abs(u)
+        return 1 / (2 * params.alpha * (d * d))
+
+    @staticmethod
+    def primitive(u: Any, params: Any) -> Any:
+        scaled = params.alpha * u
+        return 0.5 * (scaled / (1 + abs(scaled)) + 1)
+
+
+class SuperSpike(Surrogate):
+    """g'(u) = α / (1 + |u|)²; no primitive from 0 to 1 (its integral is 2α).
+
+    Source: Zenke and Ganguli, SuperSpike (Neural Computation 2018).
+    """
+
+    @staticmethod
+    def derivative(u: Any, params: Any) -> Any:
+        d = 1 + abs(u)
+        return params.alpha / (d * d)
+
+
+class Erf(Surrogate):
+    """g(u) = (1 + erf(α · u)) / 2;  g'(u) = α / √π · exp(-α² · u²)."""
+
+    @dataclass(frozen=True)
+    class Config(Surrogate.Config):
+        alpha: Steepness = 2.0
+
+    @staticmethod
+    def derivative(u: Any, params: Any) -> Any:
+        scaled = params.alpha * u
+        return params.alpha / math.sqrt(math.pi) * exp(-(scaled * scaled))
+
+    @staticmethod
+    def primitive(u: Any, params: Any) -> Any:
+        return 0.5 * (1 + erf(params.alpha * u))
+
+
+class Rect(Surrogate):
+    """g'(u) = α for |u| < 1/(2α), else 0;  g(u) = α · u + 1/2, limited to [0, 1]."""
+
+    @staticmethod
+    def derivative(u: Any, params: Any) -> Any:
+        return where(abs(u) < 0.5 / params.alpha, params.alpha, 0.0, like=u)
+
+    @staticmethod
+    def primitive(u: Any, params: Any) -> Any:
+        return clamp(params.alpha * u + 0.5, 0.0, 1.0)

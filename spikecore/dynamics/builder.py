@@ -1,0 +1,177 @@
+"""Builds a `Graph`: equal nodes become one, constants fold, dead nodes vanish.
+
+Folding keeps every bit that a device would compute, in float32 and in float64: a constant is folded only where both
+precisions agree, and `x * 1`, `x - 0`, `-(-x)` only because they hold for every x, -0.0 and NaN among them.
+(`x + 0` does not: -0.0 + 0 is 0.) Nothing is reassociated, no division becomes a product, nothing is contracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node
+from spikecore.dynamics.numbers import same, single
+from spikecore.dynamics.ops import OPS
+from spikecore.dynamics.source import refuse
+
+COMMUTATIVE = frozenset({"add", "mul", "eq", "ne", "and", "or"})
+NOT_FOLDED = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos", "atan", "erf", SPIKE, DETACH})
+"""Devices round these differently, or they carry meaning for the gradient."""
+
+
+class Builder:
+    """A graph under construction; node indices are only meaningful within one builder."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self._known: dict[tuple[object, ...], int] = {}
+
+    def _node(self, node: Node, key: tuple[object, ...]) -> int:
+        if key not in self._known:
+            self._known[key] = len(self.nodes)
+            self.nodes.append(node)
+        return self._known[key]
+
+    def input(self, name: str) -> int:
+        """The input of this name."""
+        return self._node(Node(INPUT, value=name), (INPUT, name))
+
+    def const(self, value: float) -> int:
+        """A constant; a Python bool is a constant truth value."""
+        is_bool = isinstance(value, bool)
+        number = float(value)
+        return self._node(Node(CONST, value=number, is_bool=is_bool), (CONST, number.hex(), is_bool))
+
+    def op(self, name: str, *args: int) -> int:
+        """An operation on earlier nodes, or what it folds to.
+
+        Raises:
+            DynamicsError: a truth value where a number is needed, or the reverse.
+        """
+        args = self._checked(name, args)
+        folded = self._fold(name, args)
+        if folded is not None:
+            return folded
+        canonical = tuple(sorted(args)) if name in COMMUTATIVE else args
+        return self._node(Node(name, args, is_bool=OPS[name].is_bool), (name, *canonical))
+
+    def _checked(self, name: str, args: tuple[int, ...]) -> tuple[int, ...]:
+        wants_bool = OPS[name].bool_args
+        are_bool = [self.nodes[a].is_bool for a in args]
+        if are_bool == [i < wants_bool for i in range(len(args))]:
+            return args
+        if name == "mul" and are_bool.count(True) == 1:  # mask * value, as in torch
+            one, zero = self.const(1.0), self.const(0.0)
+            return tuple(self.op("where", a, one, zero) if b else a for a, b in zip(args, are_bool, strict=True))
+        if any(are_bool[wants_bool:]):
+            raise refuse(
+                f"{name!r} on a truth value: it needs numbers", "write where(condition, 1.0, 0.0) for the number"
+            )
+        raise refuse(f"{name!r} on a number: it needs a truth value", "write a comparison, such as v > 0.0")
+
+    def _value(self, index: int) -> float | None:
+        node = self.nodes[index]
+        return node.value if node.op == CONST and isinstance(node.value, float) else None
+
+    def _fold(self, name: str, args: tuple[int, ...]) -> int | None:
+        values = [self._value(a) for a in args]
+        numbers = [value for value in values if value is not None]
+        if len(numbers) == len(args) and name not in NOT_FOLDED:
+            wide = float(OPS[name].numbers(*numbers))
+            narrow = single(float(OPS[name].numbers(*map(single, numbers))))
+            if same(single(wide), narrow):
+                return self.const(bool(wide) if OPS[name].is_bool else wide)
+        if name in ("and", "or", "not", "where"):
+            return self._fold_logic(name, args, values)
+        return self._fold_arithmetic(name, args, values)
+
+    def _fold_logic(self, name: str, args: tuple[int, ...], values: list[float | None]) -> int | None:
+        if name == "not":
+            inner = self.nodes[args[0]]
+            return inner.args[0] if inner.op == "not" else None
+        if name == "where":
+            if args[1] == args[2]:
+                return args[1]
+            return None if values[0] is None else args[1 if values[0] else 2]
+        if args[0] == args[1]:
+            return args[0]
+        for value, this, other in ((values[0], args[0], args[1]), (values[1], args[1], args[0])):
+            if value is not None:
+                return other if bool(value) == (name == "and") else this
+        return None
+
+    def _fold_arithmetic(self, name: str, args: tuple[int, ...], values: list[float | None]) -> int | None:
+        first = self.nodes[args[0]]
+        if name in ("mul", "div") and values[1] == 1:
+            return args[0]
+        if name == "mul" and values[0] == 1:
+            return args[1]
+        if name == "sub" and values[1] is not None and same(values[1], 0.0):
+            return args[0]
+        if name == "add":
+            for value, other in ((values[0], args[1]), (values[1], args[0])):
+                if value is not None and same(value, -0.0):
+                    return other
+        if name == "neg" and first.op == "neg":
+            return first.args[0]
+        if name == "abs" and first.op == "neg":
+            return self.op("abs", first.args[0])
+        if name == "abs" and first.op == "abs":
+            return args[0]
+        if name == DETACH and first.op in (DETACH, CONST):
+            return args[0]
+        return None
+
+    def graph(self, outputs: Mapping[str, int]) -> Graph:
+        """The graph of these outputs: live nodes only, numbered in the order in which the outputs need them.
+
+        The numbering depends on the equations alone, so equal equations give equal graphs.
+        """
+        new: dict[int, int] = {}
+        nodes: list[Node] = []
+        for output in outputs.values():
+            stack = [output]
+            while stack:
+                index = stack[-1]
+                waiting = [a for a in self.nodes[index].args if a not in new]
+                if waiting:
+                    stack.append(waiting[0])
+                    continue
+                stack.pop()
+                if index not in new:
+                    node = self.nodes[index]
+                    new[index] = len(nodes)
+                    nodes.append(Node(node.op, tuple(new[a] for a in node.args), node.value, node.is_bool))
+        return Graph(tuple(nodes), {name: new[index] for name, index in outputs.items()})
+
+
+def copy_into(builder: Builder, graph: Graph, lower: bool = False) -> list[int]:
+    """Write a graph's nodes into a builder.
+
+    Args:
+        builder: gets the nodes.
+        graph: read only.
+        lower: `spike` and `detach`, which say something about the gradient only, become the value they stand for.
+
+    Returns:
+        For each node of `graph`, its index in `builder`.
+    """
+    new: list[int] = []
+    for node in graph.nodes:
+        if node.op == INPUT:
+            new.append(builder.input(str(node.value)))
+        elif node.op == CONST:
+            assert isinstance(node.value, float)
+            new.append(builder.const(bool(node.value) if node.is_bool else node.value))
+        elif lower and node.op in (SPIKE, DETACH):
+            new.append(new[node.args[0]])
+        else:
+            new.append(builder.op(node.op, *(new[a] for a in node.args)))
+    return new
+
+
+def lowered(graph: Graph) -> Graph:
+    """The same function without `spike` and `detach`."""
+    builder = Builder()
+    new = copy_into(builder, graph, lower=True)
+    return builder.graph({name: new[index] for name, index in graph.outputs.items()})

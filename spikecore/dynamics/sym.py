@@ -1,0 +1,213 @@
+"""`Sym`: stands for a value while a step is traced. Arithmetic on it writes nodes; all else is refused.
+
+What is refused is what cannot be one fixed sequence of operations (`if v > 0`, `float(v)`, loops over values), what the
+language does not have (`torch.relu(v)`), and what would change a value in place (`v += x` does, on a tensor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from spikecore.dynamics.source import refuse
+
+if TYPE_CHECKING:
+    from spikecore.dynamics.builder import Builder
+
+_WHERE = "choose between values with where(condition, a, b) of spikecore.dynamics"
+_OPERATORS = "use the operators of spikecore.dynamics (docs/reference/neuron-language.md)"
+
+
+class Sym:
+    """A node of the graph under construction."""
+
+    __slots__ = ("builder", "index")
+    builder: Builder
+    index: int
+
+    def __init__(self, builder: Builder, index: int) -> None:
+        object.__setattr__(self, "builder", builder)
+        object.__setattr__(self, "index", index)
+
+    def __repr__(self) -> str:
+        return f"<symbol {self.index}>"
+
+    # Arithmetic and comparisons.
+
+    def __add__(self, other: Any) -> Any:
+        return emit("add", self, other)
+
+    def __radd__(self, other: Any) -> Any:
+        return emit("add", other, self)
+
+    def __sub__(self, other: Any) -> Any:
+        return emit("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Any:
+        return emit("sub", other, self)
+
+    def __mul__(self, other: Any) -> Any:
+        return emit("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Any:
+        return emit("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Any:
+        return emit("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Any:
+        return emit("div", other, self)
+
+    def __neg__(self) -> Any:
+        return emit("neg", self)
+
+    def __pos__(self) -> Any:
+        return self
+
+    def __abs__(self) -> Any:
+        return emit("abs", self)
+
+    def __pow__(self, exponent: Any) -> Any:
+        if isinstance(exponent, int | float) and exponent in (2, 3):
+            return self * self if exponent == 2 else self * self * self
+        raise refuse(f"a power with exponent {exponent!r}: the language has ** 2 and ** 3", "write exp(log(a) * b)")
+
+    def __lt__(self, other: Any) -> Any:
+        return emit("lt", self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return emit("le", self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return emit("gt", self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return emit("ge", self, other)
+
+    def __eq__(self, other: object) -> Any:
+        return emit("eq", self, other)
+
+    def __ne__(self, other: object) -> Any:
+        return emit("ne", self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __and__(self, other: Any) -> Any:
+        return emit("and", self, other)
+
+    def __rand__(self, other: Any) -> Any:
+        return emit("and", other, self)
+
+    def __or__(self, other: Any) -> Any:
+        return emit("or", self, other)
+
+    def __ror__(self, other: Any) -> Any:
+        return emit("or", other, self)
+
+    def __invert__(self) -> Any:
+        return emit("not", self)
+
+    # Refusals.
+
+    def __bool__(self) -> NoReturn:
+        raise refuse("Python control flow (if, and, or, not, min(), max(), a < b < c) on a value of the step", _WHERE)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise refuse(f"writing to .{name} of a value of the step", "a step is pure: return new values")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__") and name.endswith("__"):  # probed for by Python itself, numpy and torch
+            raise AttributeError(name)
+        if name.endswith("_"):
+            raise refuse(f".{name}(...) changes a value in place", "a step is pure: compute a new value")
+        from spikecore.dynamics.ops import OPS
+
+        cure = f"write {name}(v) with {name} of spikecore.dynamics" if name in OPS else _OPERATORS
+        raise refuse(f".{name} of a value of the step: values have no attributes or methods", cure)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+        name = getattr(function, "__name__", str(function))
+        if name.startswith("__") and name.endswith("__"):
+            raise refuse(
+                f"arithmetic ({name}) between a torch.Tensor and a value of the step",
+                "make the tensor a parameter of the neuron, or a plain number",
+            )
+        raise refuse(f"unknown operator torch's {name!r} on a value of the step", _cure(name))
+
+    def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> NoReturn:
+        name = function.__name__
+        raise refuse(f"unknown operator numpy's {name!r} on a value of the step", _cure(name))
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
+        name = function.__name__
+        raise refuse(f"unknown operator numpy's {name!r} on a value of the step", _cure(name))
+
+
+def _cure(name: str) -> str:
+    from spikecore.dynamics.ops import OPS
+
+    return f"use {name} of spikecore.dynamics" if name in OPS else _OPERATORS
+
+
+def _refusal(name: str, problem: str, cure: str) -> None:
+    def refused(self: Sym, *args: Any) -> NoReturn:
+        raise refuse(problem, cure)
+
+    refused.__name__ = name
+    setattr(Sym, name, refused)
+
+
+for _name in ("float", "int", "complex", "index", "array"):
+    _refusal(
+        f"__{_name}__",
+        "a value of the step has no number yet: float(), int(), math.* and numpy cannot take it",
+        _OPERATORS,
+    )
+for _name in ("len", "iter", "contains", "getitem"):
+    _refusal(
+        f"__{_name}__", "len(), loops and indexing on a value of the step: it is one number per neuron", _OPERATORS
+    )
+for _name in ("setitem", "delitem"):
+    _refusal(f"__{_name}__", "an in-place write to a value of the step", "a step is pure: compute a new value")
+for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or", "floordiv", "mod"):
+    _refusal(
+        f"__i{_name}__",
+        "an in-place operation (such as +=) on a value of the step: on a tensor it would change the caller's value",
+        "a step is pure: write v = v + x",
+    )
+for _name in ("floordiv", "mod", "matmul", "xor", "lshift", "rshift", "round", "divmod"):
+    for _prefix in ("__", "__r"):
+        _refusal(f"{_prefix}{_name}__", f"the language has no operator {_name!r}", _OPERATORS)
+_refusal("__rpow__", "a power with a value of the step in the exponent", "write exp(log(a) * b)")
+
+
+def has_sym(values: Sequence[Any]) -> bool:
+    """Is one of them a symbol?"""
+    return any(isinstance(value, Sym) for value in values)
+
+
+def emit(name: str, *args: Any) -> Any:
+    """Write one node; numbers become constants.
+
+    Raises:
+        DynamicsError: an argument is not of the language, or a truth value stands where a number is needed.
+    """
+    builder = next(a.builder for a in args if isinstance(a, Sym))
+    return Sym(builder, builder.op(name, *(as_node(builder, a, name) for a in args)))
+
+
+def as_node(builder: Builder, value: Any, name: str) -> int:
+    """The index of a symbol's node, or of a new constant.
+
+    Raises:
+        DynamicsError: the value is neither, or belongs to another step.
+    """
+    if isinstance(value, Sym):
+        if value.builder is not builder:
+            raise refuse(f"{name!r} mixes values of two steps", "keep nothing between calls: a step is pure")
+        return value.index
+    if isinstance(value, int | float):  # bool too: True is a constant truth value
+        return builder.const(value)
+    cure = "numbers, strings and truth values are constants; make a tensor a parameter of the neuron"
+    raise refuse(f"{name!r} with a {type(value).__module__}.{type(value).__qualname__}: not in the language", cure)
