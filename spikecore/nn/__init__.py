@@ -3,6 +3,7 @@
 from spikecore.nn import layers
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
+from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron, set_backend
 from spikecore.nn.neurons import IF, LIF
 from spikecore.nn.state import (
@@ -14,7 +15,17 @@ from spikecore.nn.state import (
     set_step_mode,
     streaming,
 )
-from spikecore.nn.surrogates import ATan, Sigmoid, Surrogate
+from spikecore.nn.surrogates import (
+    ATan,
+    Erf,
+    PiecewiseExp,
+    PiecewiseQuadratic,
+    Rect,
+    Sigmoid,
+    SoftSign,
+    SuperSpike,
+    Surrogate,
+)
 
 __all__ = [
     "IF",
@@ -23,11 +34,19 @@ __all__ = [
     "Delta",
     "Direct",
     "Encoder",
+    "Erf",
     "Latency",
+    "Model",
     "Neuron",
+    "PiecewiseExp",
+    "PiecewiseQuadratic",
     "Poisson",
+    "Sequential",
+    "Rect",
     "Sigmoid",
+    "SoftSign",
     "Stateful",
+    "SuperSpike",
     "Surrogate",
     "detach_state",
     "get_state",

@@ -1,5 +1,6 @@
 """Layers over time: torch's layers for `[T, B, ...]`, dropout with a mask constant over time, recurrent containers."""
 
+from spikecore.nn.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from spikecore.nn.layers.fold import FoldsTime, FoldTime, fold_time
 from spikecore.nn.layers.norms import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, SyncBatchNorm
 from spikecore.nn.layers.pooling import (
@@ -21,6 +22,7 @@ from spikecore.nn.layers.pooling import (
     MaxUnpool3d,
     Upsample,
 )
+from spikecore.nn.layers.recurrent import ElementwiseRecurrent, LinearRecurrent, Recurrent
 from spikecore.nn.layers.synapses import (
     Conv1d,
     Conv2d,
@@ -54,18 +56,25 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "ElementwiseRecurrent",
     "Flatten",
     "FoldTime",
     "FoldsTime",
     "GroupNorm",
     "LayerNorm",
     "Linear",
+    "LinearRecurrent",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
     "MaxUnpool1d",
     "MaxUnpool2d",
     "MaxUnpool3d",
+    "Recurrent",
     "SyncBatchNorm",
     "Upsample",
     "WSConv1d",

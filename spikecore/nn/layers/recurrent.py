@@ -1,0 +1,130 @@
+"""Recurrent containers: a module whose output of one step joins its input of the next.
+
+element-wise:   y[t] = module(combine(x[t], y[t-1]))
+linear:         y[t] = module(W [x[t], y[t-1]] + b)            y before the first step is 0
+
+The feedback is a true recurrence, so steps run one after the other whatever the step mode. In multi-step mode the inner
+module sees sequences of one step, `[1, B, ...]`, its state running through; in single-step mode it sees `[B, ...]`. Its
+`recorded` holds the last step only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from spikecore.errors import OptionError, ShapeError
+from spikecore.nn.state import Stateful, streaming
+
+
+class Recurrent(Stateful):
+    """Base of the containers: runs the loop; a subclass joins input and feedback in `join`.
+
+    Args:
+        module: what stands inside the loop; it may hold neurons.
+        step_mode: `multi` or `single`, of the container and of all modules inside.
+    """
+
+    def __init__(self, module: nn.Module, step_mode: str = "multi") -> None:
+        super().__init__()
+        if step_mode not in ("single", "multi"):
+            raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        self.module = module
+        for part in self.modules():
+            if hasattr(part, "step_mode"):
+                setattr(part, "step_mode", step_mode)  # noqa: B010  (nn.Module's __setattr__ is typed for tensors)
+
+    def join(self, x: Tensor, y: Tensor) -> Tensor:
+        """The inner module's input, from the step's input and the output of the step before."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, B, ...]` or `[B, ...]` by `step_mode` → the sequence (or step) of `y`.
+
+        Raises:
+            ShapeError: the input's rank or features do not suit, or y has another shape than the feedback before it.
+            StateShapeError: kept state belongs to another batch shape, device or dtype.
+        """
+        multi = self.step_mode == "multi"
+        if x.dim() < 1 + multi:
+            form = "[T, B, ...]" if multi else "[B, ...]"
+            raise ShapeError(
+                f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}"
+            )
+        sequence = x if multi else x.unsqueeze(0)
+        y = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))["y"]
+        outs: list[Tensor] = []
+        # The inner states must run from step to step and vanish after the call, unless the whole net streams.
+        with nullcontext() if self.keeps_state else streaming(self.module):
+            for current in sequence.unbind(0):
+                joined = self.join(current, y)
+                out: Tensor = self.module(joined.unsqueeze(0)).squeeze(0) if multi else self.module(joined)
+                if out.shape != y.shape:
+                    raise ShapeError(
+                        f"{type(self).__name__} feeds its output back: expected {tuple(y.shape)} from "
+                        f"{type(self.module).__name__}, got {tuple(out.shape)}"
+                    )
+                y = out.to(x.dtype)
+                outs.append(out)
+        self.keep({"y": y})
+        if not outs:
+            return x.new_empty((0, *y.shape))
+        return torch.stack(outs) if multi else outs[0]
+
+
+class ElementwiseRecurrent(Recurrent):
+    """y[t] = module(combine(x[t], y[t-1])); x and y have the same shape.
+
+    Args:
+        module: keeps the shape of its input.
+        combine: of two tensors of one shape, `torch.add` if not said otherwise.
+        step_mode: `multi` or `single`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        combine: Callable[[Tensor, Tensor], Tensor] = torch.add,
+        step_mode: str = "multi",
+    ) -> None:
+        super().__init__(module, step_mode)
+        self.combine = combine
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        """`y` = 0, like one step's input."""
+        return {"y": torch.zeros(x.shape, dtype=x.dtype, device=x.device)}
+
+    def join(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.combine(x, y)
+
+
+class LinearRecurrent(Recurrent):
+    """y[t] = module(W [x[t], y[t-1]] + b).
+
+    Args:
+        module: maps `[B, ..., in_features]` to `[B, ..., out_features]`.
+        in_features: of x, and of what the module is given.
+        out_features: of y.
+        bias: whether b is there.
+        step_mode: `multi` or `single`.
+    """
+
+    def __init__(
+        self, module: nn.Module, in_features: int, out_features: int, bias: bool = True, step_mode: str = "multi"
+    ) -> None:
+        super().__init__(module, step_mode)
+        self.linear = nn.Linear(in_features + out_features, in_features, bias)
+        self.in_features, self.out_features = in_features, out_features
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        """`y` = 0, `[B, ..., out_features]`."""
+        if x.shape[-1] != self.in_features:
+            raise ShapeError(f"LinearRecurrent takes [..., {self.in_features}], got {tuple(x.shape)}")
+        return {"y": torch.zeros((*x.shape[:-1], self.out_features), dtype=x.dtype, device=x.device)}
+
+    def join(self, x: Tensor, y: Tensor) -> Tensor:
+        joined: Tensor = self.linear(torch.cat([x, y], -1))
+        return joined

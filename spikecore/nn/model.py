@@ -1,0 +1,67 @@
+"""Bases of nets, which tell when a plain layer meets a sequence: `Model` for registered models, `Sequential`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from spikecore.errors import ShapeError
+from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.model import ModelCapabilities
+from spikecore.nn.guard import guarded
+
+
+class Sequential(nn.Sequential):
+    """`torch.nn.Sequential` with the same `state_dict` keys.
+
+    Raises:
+        ShapeError: a plain layer was fed a sequence; names the layer and `fold_time(module)`.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return guarded(self, super().__call__, *args, **kwargs)
+
+
+class Model(Configurable, nn.Module):
+    """Base of models: checks the options and the input shape; a subclass adds its layers and `forward`.
+
+    Args:
+        make_neuron: called once per neuron layer.
+        input_shape: of one sample, without T and B.
+        num_classes: size of the output's last axis.
+        options: the fields of `Config`.
+
+    Raises:
+        OptionError: a wrong option.
+        ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence.
+    """
+
+    capabilities: ClassVar[ModelCapabilities] = ModelCapabilities()
+    extra_keywords = ("make_neuron", "input_shape", "num_classes")
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    config: Any
+
+    def __init__(
+        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
+    ) -> None:
+        nn.Module.__init__(self)
+        self.config = make_config(type(self), options)
+        name, rank, smallest = type(self).__name__, self.capabilities.input_rank, self.capabilities.min_input_size
+        shape = tuple(input_shape)
+        if any(size < 1 for size in shape) or (rank is not None and len(shape) != rank):
+            wanted = "sizes of at least 1" if rank is None else f"{rank} sizes of at least 1"
+            raise ShapeError(f"{name} takes an input shape (without T and B) of {wanted}, got {shape}")
+        if smallest and min(shape[1:], default=0) < smallest:
+            raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
+        if num_classes < 1:
+            raise ShapeError(f"{name} needs num_classes >= 1, got {num_classes}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return guarded(self, super().__call__, *args, **kwargs)
