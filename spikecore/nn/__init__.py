@@ -5,7 +5,7 @@ from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron, set_backend
-from spikecore.nn.neurons import IF, LIF
+from spikecore.nn.neurons import IF, LIF, fire_and_reset
 from spikecore.nn.state import (
     Stateful,
     detach_state,
@@ -49,6 +49,7 @@ __all__ = [
     "SuperSpike",
     "Surrogate",
     "detach_state",
+    "fire_and_reset",
     "get_state",
     "layers",
     "reset_state",
