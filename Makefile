@@ -1,30 +1,32 @@
-# make run · test · check · lint.  Everything is set up on first use and not again until its inputs change.
+# Everything is set up on first use, and not again until its inputs change.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test check lint
-run: $(STAMP)
+.PHONY: run test test-full check lint bench
+run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
-test: $(STAMP)
-	$(PY) -m pytest tests
+test: $(STAMP)            # core, each plugin alone, torch-free on other Pythons; one closing summary
+	$(PY) tests/suites.py test
 
-check: $(STAMP)
-	rm -rf .build && mkdir -p .build/empty
-	$(PY) -m build --wheel --outdir .build/wheels .
-	$(PY) -m venv .build/env
-	.build/env/bin/python -m pip install -q -c constraints.txt torch
-	.build/env/bin/python -m pip install -q -c constraints.txt .build/wheels/*.whl
-	cd .build/empty && ../env/bin/spike list-plugins --check && ../env/bin/spike run
+test-full: $(STAMP)       # with the slow products
+	SPIKE_FULL=1 $(PY) tests/suites.py test
 
-lint: $(STAMP)
+check: $(STAMP)           # wheels on a bare machine
+	$(PY) tests/suites.py check
+
+lint: $(STAMP)            # style, types, import contracts
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
 
-$(STAMP): pyproject.toml constraints.txt
+bench: $(STAMP)           # measures, and writes docs/benchmarks/*.csv
+	$(PY) tests/benchmarks/startup.py
+
+$(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install -q -c constraints.txt torch
-	$(PY) -m pip install -q -c constraints.txt -e .[testing] pytest-xdist ruff mypy import-linter build
+	$(PY) -m pip install -q -c constraints.txt -e .[testing] ruff mypy import-linter build setuptools
 	touch $@

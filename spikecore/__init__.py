@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "create", "load", "name_of", "register", "run"]
+from spikecore.version import __version__
+
+__all__ = ["__version__", "create", "hookimpl", "load", "name_of", "register", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -13,6 +14,10 @@ def __getattr__(name: str) -> Any:
         from spikecore import registry
 
         return getattr(registry, name)
+    if name == "hookimpl":
+        from spikecore.registry.hookspecs import hookimpl
+
+        return hookimpl
     if name == "run":
         import importlib
 

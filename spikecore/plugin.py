@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from spikecore.interfaces.hooks import DoctorCheck, hookimpl
+from spikecore.registry.hookspecs import DoctorCheck, hookimpl
 
 
 @hookimpl

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from spikecore.errors import BrokenPluginError, PluginError, SpikeError
-from spikecore.interfaces.hooks import PROJECT, DoctorCheck, HookSpecs
+from spikecore.registry.hookspecs import PROJECT, DoctorCheck, HookSpecs
 from spikecore.registry.loading import cure, is_strict, load_target, who
 from spikecore.registry.scan import Entry, Plugin
 

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from spikecore.errors import PluginError, PluginUnavailable
-from spikecore.interfaces.hooks import DoctorCheck
 from spikecore.registry.blocking import Blocking
+from spikecore.registry.hookspecs import DoctorCheck
 from spikecore.registry.scan import Entry
 
 TIMEOUT_S = 120.0

@@ -23,6 +23,7 @@ from spikecore.registry.known import install_hint
 from spikecore.registry.loading import check_contract, construct, load_target, who
 from spikecore.registry.metadata import normalise
 from spikecore.registry.scan import Entry, Plugin, core_entries, scan
+from spikecore.version import __version__
 
 if TYPE_CHECKING:
     from spikecore.registry.manager import Hooks
@@ -49,7 +50,7 @@ class Registry:
     ) -> None:
         self._path = path
         self._blocking = Blocking.from_environment() if blocking is None else blocking
-        self._core_version = core_version or _version()
+        self._core_version = core_version or __version__
         self._builtins = path is None if builtins is None else builtins
         self._core: dict[tuple[str, str], Entry] | None = None
         self._entries: list[Entry] | None = None
@@ -332,9 +333,3 @@ def target_of(obj: Any) -> str:
 
 def _shortest(entry: Entry) -> str:
     return entry.name if entry.status == "ok" else entry.qualified
-
-
-def _version() -> str:
-    from spikecore import __version__
-
-    return __version__

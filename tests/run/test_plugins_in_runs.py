@@ -13,7 +13,7 @@ from spikecore.run.config import resolve
 from spikecore.testing.distributions import fake_distribution
 
 HOOKS = """
-from spikecore.interfaces.hooks import hookimpl
+from spikecore.registry.hookspecs import hookimpl
 seen = []
 @hookimpl
 def spike_report_header(device): return f"watched on {device}"

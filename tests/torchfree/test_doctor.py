@@ -11,7 +11,7 @@ from spikecore.testing.distributions import fake_distribution
 from tests.faulty_plugins import FAULTS, SOUND, install, rows
 
 HOOKS = """
-from spikecore.interfaces.hooks import DoctorCheck, hookimpl
+from spikecore.registry.hookspecs import DoctorCheck, hookimpl
 @hookimpl
 def spike_doctor_checks():
     return [DoctorCheck("licence", "missing", "no key", "buy one")]

@@ -1,6 +1,6 @@
 """Hooks: what plugins can take part in. Each distribution's `spikecore.plugins` module implements those it likes.
 
-    from spikecore.interfaces.hooks import hookimpl
+    from spikecore import hookimpl
 
     @hookimpl
     def spike_epoch_end(epoch, metrics):

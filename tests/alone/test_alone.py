@@ -1,0 +1,39 @@
+"""Run with every plugin's tests: its environment holds core, this plugin and what they require, and no other plugin."""
+
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+from spikecore.registry import components, load, plugins
+
+
+@pytest.fixture
+def folder(request):
+    return Path(request.config.rootpath)
+
+
+def test_only_this_plugin_is_here(folder):
+    ours = {plugin.distribution for plugin in plugins()}
+    assert ours == {"spikecore", f"spikecore-{folder.name}"}
+
+
+def test_the_shared_directory_holds_nothing_of_ours():
+    shared = [d for d in distributions() if "/.build/shared/" in f"{d.locate_file('')}/"]
+    names = {d.metadata["Name"].lower() for d in shared}
+    assert {"torch", "numpy"} <= names
+    assert not {name for name in names if "spike" in name or name in ("pytest", "click", "pluggy")}
+
+
+def test_names_follow_from_the_folder(folder):
+    (plugin,) = [plugin for plugin in plugins() if plugin.distribution != "spikecore"]
+    assert plugin.id == folder.name
+    assert plugin.target.split(".")[0] == f"spikecore_{folder.name.replace('-', '_')}"
+    assert (folder / "CHANGELOG.md").read_text().split("## ")[1].split()[0] == plugin.version
+
+
+def test_every_component_loads(folder):
+    mine = [entry for entry in components() if entry.plugin.id == folder.name]
+    for entry in mine:
+        assert entry.status == "ok"
+        load(entry.kind, entry.name)
