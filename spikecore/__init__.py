@@ -6,7 +6,7 @@ from typing import Any
 
 from spikecore.version import __version__
 
-__all__ = ["__version__", "create", "hookimpl", "load", "name_of", "register", "run"]
+__all__ = ["__version__", "create", "explain", "hookimpl", "load", "name_of", "register", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -14,6 +14,10 @@ def __getattr__(name: str) -> Any:
         from spikecore import registry
 
         return getattr(registry, name)
+    if name == "explain":
+        from spikecore.nn.explain import explain
+
+        return explain
     if name == "hookimpl":
         from spikecore.registry.hookspecs import hookimpl
 

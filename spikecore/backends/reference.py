@@ -1,26 +1,30 @@
-"""The reference backend `torch`: a plain loop over `x.unbind(0)`.
+"""The reference `torch`: a plain loop over `x.unbind(0)` under torch's own autograd.
 
-Called through `loop`, it runs under torch's own autograd, so that something independent checks every other backend.
-(`unbind`, because indexing `x[t]` makes the backward pass quadratic in T.)
+Neurons on this backend call `loop` with their step itself, no operator and no graph between, so that something
+independent checks every other backend. (`unbind`, because indexing `x[t]` makes the backward pass quadratic in T.)
+`TorchBackend` is the same with the programs that backends are given: it interprets both graphs with torch's operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from spikecore.dynamics.graph import CONST, INPUT
+from spikecore.dynamics.ops import OPS
 from spikecore.errors import BackendError
 from spikecore.interfaces.backend import BackendCapabilities, Support
 from spikecore.interfaces.component import Configurable
 
 if TYPE_CHECKING:
-    from spikecore.dynamics import Program
+    from spikecore.dynamics import Graph, Program
 
 State = dict[str, Tensor]
 Step = Callable[[Tensor, State, dict[str, Any]], tuple[Tensor, State]]
+HALF = (torch.float16, torch.bfloat16)
 
 
 def loop(
@@ -45,34 +49,42 @@ def loop(
 
 
 class TorchBackend(Configurable):
-    """Runs every neuron, on every device and dtype of torch; the measure of the others."""
+    """Interprets every program, on every device and dtype of torch; slow, and the measure of the others."""
 
     capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(priority=0, devices=("cpu", "cuda"))
 
-    def __init__(self) -> None:
-        self.config = self.Config()
-        self._steps: dict[str, tuple[Step, tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {}
-
-    def learn(
-        self, key: str, step: Step, states: Sequence[str], params: Sequence[str] = (), record: Sequence[str] = ()
-    ) -> None:
-        """Make a step callable by `key`; `states`, `params`: the order of the tensors in `run`."""
-        self._steps[key] = step, tuple(states), tuple(params), tuple(record)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._programs: dict[str, Program] = {}
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Everything."""
         return Support(True)
 
+    def learn(self, program: Program) -> None:
+        """See `interfaces.backend.Backend.learn`."""
+        self._programs[program.key] = program
+
+    def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+        """Nothing is saved; the backward pass runs the steps again."""
+        return []
+
     def run(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-        """See `interfaces.backend.Backend.run`; nothing is saved, the backward pass runs the loop again."""
-        step, state_names, param_names, record = self._step(key)
-        given = dict(zip(state_names, states, strict=True))
-        out, final, recorded = loop(step, x, given, dict(zip(param_names, params, strict=True)), record)
+        """See `interfaces.backend.Backend.run`."""
+        program = self._program(key)
+        given = _param_inputs(program, params, x.dim() - 1)
+
+        def step(current: Tensor, state: State, _: dict[str, Any]) -> tuple[Tensor, State]:
+            return _step(program, current, state, given)
+
+        with torch.no_grad():
+            state = dict(zip(program.states, states, strict=True))
+            out, final, recorded = loop(step, x, state, {}, program.record)
         # T = 0 hands the initial state through; outputs never alias inputs.
-        finals = [final[name].clone() if final[name] is given[name] else final[name] for name in state_names]
-        return out, finals, [recorded[name] for name in record], []
+        finals = [final[name].clone() if final[name] is state[name] else final[name] for name in program.states]
+        return out, finals, [recorded[name] for name in program.record], []
 
     def run_bwd(
         self,
@@ -86,18 +98,90 @@ class TorchBackend(Configurable):
         grad_recorded: Sequence[Tensor],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run_bwd`."""
-        inputs = [tensor.detach().requires_grad_() for tensor in (x, *states, *params)]
-        count = len(states) + 1
-        with torch.enable_grad():
-            out, final, recorded, _ = self.run(key, inputs[0], inputs[1:count], inputs[count:])
-        outputs = [out, *final, *recorded]
-        grads = [grad_out, *grad_states, *grad_recorded]
-        pairs = [(a, g) for a, g in zip(outputs, grads, strict=True) if a.requires_grad]
-        found = torch.autograd.grad([a for a, _ in pairs], inputs, [g for _, g in pairs], allow_unused=True)
-        full = [torch.zeros_like(t) if g is None else g for t, g in zip(inputs, found, strict=True)]
-        return full[0], full[1:count], full[count:]
+        program = self._program(key)
+        given = _param_inputs(program, params, x.dim() - 1)
+        learned = [param for param in program.params if param.learnable]
+        sums = [torch.zeros_like(tensor) for tensor in params]
+        position = {param.name: index for index, param in enumerate(program.params)}
+        with torch.no_grad():
+            before = [dict(zip(program.states, states, strict=True))]
+            for current in x.unbind(0):
+                before.append(_step(program, current, before[-1], given)[1])
+            grads = dict(zip(program.states, grad_states, strict=True))
+            grad_x = torch.empty_like(x)
+            for t in range(x.shape[0] - 1, -1, -1):
+                for name, sequence in zip(program.record, grad_recorded, strict=True):
+                    grads[name] = grads[name] + sequence[t]
+                found = evaluate(
+                    program.backward,
+                    {
+                        "x": _wide(x[t]),
+                        **{f"state.{name}": value for name, value in before[t].items()},
+                        **given,
+                        "grad.out": _wide(grad_out[t]),
+                        **{f"grad.state.{name}": value for name, value in grads.items()},
+                    },
+                )
+                grad_x[t] = found["grad.x"]
+                grads = {name: _like(found[f"grad.state.{name}"], before[t][name]) for name in program.states}
+                for param in learned:
+                    share = _like(
+                        found[f"grad.param.{param.name}"], before[t][program.states[0]] if program.states else x[t]
+                    )
+                    axes = [axis for axis in range(share.dim()) if not (param.per_channel and axis == 1)]
+                    sums[position[param.name]] += share.sum(axes)
+        finals = [grads[name].clone() for name in program.states]  # never an input itself, as with T = 0
+        return grad_x, finals, sums
 
-    def _step(self, key: str) -> tuple[Step, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-        if key not in self._steps:
+    def _program(self, key: str) -> Program:
+        if key not in self._programs:
             raise BackendError(f"backend 'torch' knows no neuron under the key {key!r}; call `learn` first")
-        return self._steps[key]
+        return self._programs[key]
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The outputs of a graph on tensors; what depends on constants alone stays a number."""
+    values: list[Any] = []
+    for node in graph.nodes:
+        if node.op == INPUT:
+            values.append(inputs[str(node.value)])
+        elif node.op == CONST:
+            values.append(bool(node.value) if node.is_bool else node.value)
+        else:
+            values.append(_apply(node.op, [values[a] for a in node.args], inputs))
+    return {name: values[index] for name, index in graph.outputs.items()}
+
+
+def _apply(name: str, args: list[Any], inputs: Mapping[str, Tensor]) -> Any:
+    operation = OPS[name]
+    if not any(isinstance(a, Tensor) for a in args):
+        return operation.numbers(*args)
+    if name == "where" and not any(isinstance(a, Tensor) for a in args[1:]):
+        like = next(iter(inputs.values()))  # two numbers: the dtype of the step
+        args[1] = torch.full((), args[1], dtype=like.dtype, device=like.device)
+    return operation.tensors(*args)
+
+
+def _step(program: Program, x: Tensor, state: State, params: Mapping[str, Tensor]) -> tuple[Tensor, State]:
+    wide = _wide(x)
+    given = {"x": wide, **{f"state.{name}": value for name, value in state.items()}, **params}
+    found = evaluate(program.forward, given)
+    following = {name: _like(found[f"state.{name}"], state[name]) for name in program.states}
+    return _like(found["out"], wide).to(x.dtype), following
+
+
+def _like(value: Any, like: Tensor) -> Tensor:
+    tensor = value if isinstance(value, Tensor) else torch.full((), value, dtype=like.dtype, device=like.device)
+    return tensor.expand(like.shape)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in HALF else x
+
+
+def _param_inputs(program: Program, params: Sequence[Tensor], rank: int) -> dict[str, Tensor]:
+    """Per-channel values shaped to follow axis 1 of a step of this rank."""
+    return {
+        f"param.{param.name}": value.reshape(-1, *([1] * (rank - 2))) if param.per_channel else value
+        for param, value in zip(program.params, params, strict=True)
+    }

@@ -5,6 +5,7 @@
 Operators work alike on tensors, on symbols (while a step is traced) and on numbers.
 """
 
+from spikecore.dynamics.explain import equations, explain
 from spikecore.dynamics.graph import Graph, Node, Param, Program
 from spikecore.dynamics.namespace import Namespace
 from spikecore.dynamics.ops import (
@@ -33,6 +34,7 @@ from spikecore.dynamics.ops import (
     tanh,
     where,
 )
+from spikecore.dynamics.trace import trace
 
 __all__ = [
     "OPS",
@@ -47,8 +49,10 @@ __all__ = [
     "clamp",
     "cos",
     "detach",
+    "equations",
     "erf",
     "exp",
+    "explain",
     "floor",
     "log",
     "logical_and",
@@ -63,5 +67,6 @@ __all__ = [
     "spike",
     "sqrt",
     "tanh",
+    "trace",
     "where",
 ]

@@ -63,6 +63,12 @@ class Backend(Protocol):
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Can this program run on this device with inputs of this dtype?"""
 
+    def learn(self, program: Program) -> None:
+        """Make a program callable by its key. Called before `run`; cheap, and again for a known key without effect."""
+
+    def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+        """Empty tensors with the shapes and dtypes of what `run` saves; asked with fake tensors too."""
+
     def run(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:

@@ -12,23 +12,27 @@ A subclass declares its options, its states and one pure step; all else is here:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
+from spikecore.backends.operators import run_program
 from spikecore.backends.reference import loop
-from spikecore.dynamics.namespace import Namespace
-from spikecore.errors import BackendError, OptionError, ShapeError
+from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose
+from spikecore.dynamics import Namespace, Param, Program, trace
+from spikecore.errors import DynamicsError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, Inner, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.state import Stateful
 from spikecore.nn.surrogates import ATan, Surrogate
+from spikecore.registry import registry
 
 HALF = (torch.float16, torch.bfloat16)
-BACKENDS = ("auto", "torch")
 
 
 class Neuron(Configurable, Stateful):
@@ -36,7 +40,7 @@ class Neuron(Configurable, Stateful):
 
     Args:
         step_mode: `multi` takes `[T, B, ...]`, `single` takes `[B, ...]` and keeps state between calls.
-        backend: `auto` or `torch`.
+        backend: `auto`, or the name of the backend that must run it.
         record: states whose post-reset sequence `[T, B, ...]` is kept in `recorded`, with gradient.
         options: the fields of `Config`. A sequence or tensor of size C is a per-channel value along axis 1 of a
             single step; names in `learnable` become `nn.Parameter`s.
@@ -81,9 +85,13 @@ class Neuron(Configurable, Stateful):
         self.backend = backend
         self.record = tuple(record)
         self.recorded: dict[str, Tensor] = {}
+        self.chosen: Choice | None = None
+        self._choices: dict[tuple[Any, ...], Choice] = {}
+        self._programs: dict[tuple[str, ...], Program] = {}
         _known("record", self.record, self.state)
         self._make_tensors(options)
         set_backend(self, backend)
+        self._token = _enlist(self)
 
     def _make_tensors(self, options: Mapping[str, Any]) -> None:
         values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
@@ -111,19 +119,20 @@ class Neuron(Configurable, Stateful):
         """
         if not self._tensors:
             return Namespace(**self._constants)
+        values = self._tensors_for(x)
+        shaped = {n: v.reshape(-1, *([1] * (x.dim() - 2))) if v.dim() else v for n, v in values.items()}
+        return Namespace(**{**self._constants, **shaped})
+
+    def _tensors_for(self, x: Tensor) -> dict[str, Tensor]:
         dtype = torch.float32 if x.dtype in HALF else x.dtype
-        values = dict(self._constants)
-        for name in self._tensors:
-            value: Tensor = getattr(self, f"param_{name}").to(dtype)
-            if value.dim() == 1:
-                if x.dim() < 2 or x.shape[1] != value.shape[0]:
-                    raise ShapeError(
-                        f"{type(self).__name__}.{name} has one value for each of {value.shape[0]} channels, "
-                        f"the step's input is {tuple(x.shape)}: axis 1 must have that size"
-                    )
-                value = value.reshape(-1, *([1] * (x.dim() - 2)))
-            values[name] = value
-        return Namespace(**values)
+        values = {name: getattr(self, f"param_{name}").to(dtype) for name in self._tensors}
+        for name, value in values.items():
+            if value.dim() == 1 and (x.dim() < 2 or x.shape[1] != value.shape[0]):
+                raise ShapeError(
+                    f"{type(self).__name__}.{name} has one value for each of {value.shape[0]} channels, "
+                    f"the step's input is {tuple(x.shape)}: axis 1 must have that size"
+                )
+        return values
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The state before the first step, for one single-step input `x` `[B, ...]`."""
@@ -156,10 +165,72 @@ class Neuron(Configurable, Stateful):
             )
         sequence = x if multi else x.unsqueeze(0)
         like = sequence.new_empty(()).expand(sequence.shape[1:])
-        params = self.params_for(like)
-        out, final, self.recorded = loop(self._cast_step, sequence, self.state_for(like), vars(params), self.record)
+        state = self.state_for(like)
+        backend, key = self._choice(x.device, x.dtype)
+        if backend == REFERENCE:
+            params = vars(self.params_for(like))
+            out, final, self.recorded = loop(self._cast_step, sequence, state, params, self.record)
+        else:
+            out, final, self.recorded = self._run(backend, key, sequence, like, state)
         self.keep(final)
         return out if multi else out.squeeze(0)
+
+    def _run(
+        self, backend: str, key: str, x: Tensor, like: Tensor, state: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        params = list(self._tensors_for(like).values())
+        out, finals, recorded = run_program(backend, key, x, [state[name] for name in self.state], params)
+        return out, dict(zip(self.state, finals, strict=True)), dict(zip(self.record, recorded, strict=True))
+
+    def program(self) -> Program:
+        """The traced equations, as backends get them."""
+        found = self._programs.get(self.record)
+        if found is None:
+            params = [
+                Param(name, getattr(self, f"param_{name}").dim() == 1, name in self.config.learnable)
+                for name in self._tensors
+            ]
+            name = type(self).__name__
+            found = trace(name, self.step, tuple(self.state), self._constants, params, self.record)
+            self._programs[self.record] = found
+        return found
+
+    def choose_backend(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        """Which backend runs inputs like this, and why.
+
+        Raises:
+            PluginError: the backend that was named cannot be used here.
+            BackendError: it cannot run this neuron.
+            DynamicsError: the step is outside the neuron language, and a backend was named.
+        """
+        if self.backend == REFERENCE:
+            return Choice(REFERENCE, "asked for")
+        source = (registry(), self.backend, device, dtype, self.record)
+        if source not in self._choices:
+            try:
+                program = self.program()
+            except DynamicsError as error:
+                if self.backend != AUTO:
+                    raise
+                self._choices[source] = Choice(REFERENCE, f"cannot be traced: {error}")
+            else:
+                self._choices[source] = choose(self.backend, program, device, dtype)
+        return self._choices[source]
+
+    def _choice(self, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+        if torch.compiler.is_compiling():
+            constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype)
+            return constant
+        choice = self.chosen = self.choose_backend(device, dtype)
+        return choice.backend, "" if choice.backend == REFERENCE else self.program().key
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._choices = {}
+        self._token = _enlist(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_choices": {}, "_programs": {}}
 
     def _cast_step(
         self, x: Tensor, state: dict[str, Tensor], params: dict[str, Any]
@@ -174,14 +245,33 @@ class Neuron(Configurable, Stateful):
         return ", ".join([*shown, f"step_mode={self.step_mode!r}", f"backend={self.backend!r}"])
 
 
+_LIVE: WeakValueDictionary[int, Neuron] = WeakValueDictionary()
+_TOKENS = itertools.count()
+
+
+def _enlist(neuron: Neuron) -> int:
+    token = next(_TOKENS)
+    _LIVE[token] = neuron
+    return token
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
+    """The choice as plain strings: torch.compile asks once, outside of what it traces."""
+    neuron = _LIVE[token]
+    choice = neuron.choose_backend(torch.device(device), dtype)
+    return choice.backend, "" if choice.backend == REFERENCE else neuron.program().key
+
+
 def set_backend(net: nn.Module, backend: str) -> None:
     """Choose the backend of every neuron of `net`.
 
     Raises:
-        BackendError: this core cannot run neurons on it.
+        UnknownComponentError: there is no such backend; the message holds the line that installs it.
+        PluginError: it is blocked or does not fit.
     """
-    if backend not in BACKENDS:
-        raise BackendError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}: install or name another")
+    if backend not in (AUTO, REFERENCE):
+        registry().find("backend", backend)
     for module in net.modules():
         if isinstance(module, Neuron):
             module.backend = backend

@@ -9,9 +9,6 @@ from __future__ import annotations
 KNOWN: dict[tuple[str, str], str] = {
     ("neuron", "izhikevich"): "neuron-zoo",
     ("neuron", "eif"): "neuron-zoo",
-    ("backend", "cpu"): "cpu-backend",
-    ("backend", "cupy"): "cupy-backend",
-    ("backend", "triton"): "triton-backend",
 }
 PUBLISHED: frozenset[str] = frozenset()
 

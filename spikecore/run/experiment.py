@@ -127,6 +127,7 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
         record |= {"status": "failed", "exit_status": 1, "error": f"{type(error).__name__}: {error}"}
         raise
     finally:
+        record["backends"] = _backends(task.model)
         record["timings_s"] = {**context.timings, "total": time.perf_counter() - start}
         try:
             hooks.run_end(directory, str(record["status"]), metrics)
@@ -224,11 +225,6 @@ def _record(resolved: Resolved, model: nn.Module) -> dict[str, Any]:
         }
         for role, entry in entries.items()
     }
-    backends = {
-        name: {"asked": part.backend, "ran": "torch", "reason": "the only backend of this core"}
-        for name, part in model.named_modules()
-        if hasattr(part, "backend")
-    }
     return {
         "schema": 1,
         "status": "running",
@@ -237,7 +233,6 @@ def _record(resolved: Resolved, model: nn.Module) -> dict[str, Any]:
         "config_sha256": hashlib.sha256(resolved.to_toml().encode()).hexdigest(),
         "components": components,
         "plugins": _plugins(resolved),
-        "backends": backends,
         "environment": {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -246,6 +241,15 @@ def _record(resolved: Resolved, model: nn.Module) -> dict[str, Any]:
             "num_threads": torch.get_num_threads(),
         },
         "git_commit": _git_commit(),
+    }
+
+
+def _backends(model: nn.Module) -> dict[str, dict[str, str]]:
+    """What ran each neuron, and why; a neuron that never ran is not there."""
+    return {
+        name: {"asked": part.backend, "ran": part.chosen.backend, "reason": part.chosen.reason}
+        for name, part in model.named_modules()
+        if getattr(part, "chosen", None) is not None
     }
 
 

@@ -1,9 +1,22 @@
 """Plugins that go wrong, each really installed: listing goes on; asked for by name, the error says all."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
+import spikecore
+from spikecore.kinds import KINDS
+from spikecore.registry.known import KNOWN, install_hint
 from spikecore.testing.distributions import fake_distribution
 from tests.faulty_plugins import FAULTS, SOUND, install, rows
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(spikecore.__file__).parents[1]
 
 
 @pytest.mark.parametrize("name", sorted(FAULTS))
@@ -75,10 +88,17 @@ def test_a_blocked_plugin_is_never_imported(flags, environment, spike, tmp_path)
 
 
 def test_unknown_names_answer_with_the_nearest(spike):
-    asked = spike("info", "neuron", "izhikevich")
+    asked = spike("info", "neuron", "lit")
     assert asked.returncode == 2
-    assert "pip install ./plugins/neuron-zoo" in asked.stderr
+    assert "Did you mean 'lif'" in asked.stderr
     assert "did you mean 'neuron'" in spike("info", "neurons", "lif").stderr
+
+
+def test_known_plugins_that_are_not_installed_come_with_their_line():
+    assert install_hint("neuron", "izhikevich").endswith("pip install ./plugins/neuron-zoo")
+    for (kind, name), folder in KNOWN.items():
+        project = tomllib.loads((ROOT / "plugins" / folder / "pyproject.toml").read_text())["project"]
+        assert name in project["entry-points"][KINDS[kind].group]
 
 
 def test_a_broken_command_stays_visible(spike, tmp_path):

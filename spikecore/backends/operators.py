@@ -1,0 +1,288 @@
+"""The one front through which torch sees every backend: a pair of operators for each.
+
+    spikecore::run_NAME       (key, x, states, params) -> (out, states, recorded, saved)
+    spikecore::run_bwd_NAME   (key, saved, x, states, params, grad_out, grad_states, grad_recorded) -> (grads)
+
+The key is a string (the content hash of the equations), so the operators are the same for every neuron and a module
+holds nothing that cannot be pickled. Both have fake implementations, for `torch.compile` and `torch.export`, and vmap
+rules: a mapped axis of `x` or of a state joins the batch axis; a mapped parameter runs once for each of its values. The
+gradient is one `autograd.Function` around the pair, because `register_autograd` breaks `torch.func.grad`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from spikecore.errors import BackendError
+
+if TYPE_CHECKING:
+    from spikecore.dynamics import Program
+    from spikecore.interfaces.backend import Backend
+
+_LIBRARY = torch.library.Library("spikecore", "FRAGMENT")  # type: ignore[no-untyped-call]
+_BACKENDS: dict[str, Backend] = {}
+_PROGRAMS: dict[str, Program] = {}
+_IDENTIFIERS: dict[str, str] = {}
+
+
+def install(name: str, backend: Backend) -> None:
+    """Give a backend its operators; a second one under a known name takes the place of the first."""
+    _BACKENDS[name] = backend
+    _define(name)
+
+
+def learn(name: str, program: Program) -> None:
+    """Make a program callable by its key on the backend of this name."""
+    _PROGRAMS[program.key] = program
+    _BACKENDS[name].learn(program)
+
+
+def run_program(
+    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Run a learned program over `x` `[T, B, ...]` on a backend.
+
+    Returns:
+        `(out [T, B, ...], final states, recorded sequences)`, differentiable.
+
+    Raises:
+        BackendError: no such backend, or a key that it has not learned.
+    """
+    tensors = (x, *states, *params)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        found = _Run.apply(name, key, len(states), *tensors)  # type: ignore[no-untyped-call]
+        count = 1 + len(states)
+        return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
+    out, finals, recorded, _ = _operator("run", name)(key, x, list(states), list(params))
+    return out, finals, recorded
+
+
+class _Run(torch.autograd.Function):
+    """Forward and backward of one program; tensors in flat tuples, as autograd wants them."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, key: str, num_states: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        states, params = list(rest[:num_states]), list(rest[num_states:])
+        out, finals, recorded, saved = _operator("run", name)(key, x, states, params)
+        return (out, *finals, *recorded, *saved)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.name, ctx.key, ctx.num_states, *tensors = inputs
+        ctx.num_given = len(tensors)
+        ctx.num_recorded = _recorded(ctx.key)
+        saved = output[1 + ctx.num_states + ctx.num_recorded :]
+        ctx.mark_non_differentiable(*saved)
+        ctx.save_for_backward(*tensors, *saved)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        tensors = ctx.saved_tensors
+        given, saved = tensors[: ctx.num_given], tensors[ctx.num_given :]
+        plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
+        flowing = grads[: 1 + ctx.num_states + ctx.num_recorded]
+        # torch.compile differentiates once, and does not see through an autograd.Function within a backward pass.
+        call: Any = _backward if torch.compiler.is_compiling() else _RunBackward.apply
+        found = call(*plan, *given, *saved, *flowing)
+        return (None, None, None, *found)
+
+
+class _RunBackward(torch.autograd.Function):
+    """The backward pass; differentiating it again is refused."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        return _backward(name, key, num_states, num_recorded, num_given, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.name = inputs[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        raise BackendError(
+            f"second derivatives of a neuron on backend {ctx.name!r}: only the reference has them; "
+            "call set_backend(net, 'torch')"
+        )
+
+
+def _backward(
+    name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Tensor
+) -> tuple[Tensor, ...]:
+    """`tensors`: x, states, params; what was saved; gradients of out, final states, recorded sequences."""
+    given, rest = tensors[:num_given], tensors[num_given:]
+    num_grads = 1 + num_states + num_recorded
+    saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
+    grad_x, grad_states, grad_params = _operator("run_bwd", name)(
+        key,
+        list(saved),
+        given[0],
+        list(given[1 : 1 + num_states]),
+        list(given[1 + num_states :]),
+        grads[0],
+        list(grads[1 : 1 + num_states]),
+        list(grads[1 + num_states :]),
+    )
+    return (grad_x, *grad_states, *grad_params)
+
+
+def _recorded(key: str) -> int:
+    return len(_PROGRAMS[key].record)
+
+
+def _detached(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """An exported program calls the operators with the tensors of the user's own graph."""
+    return [tensor.detach() for tensor in tensors]
+
+
+def _operator(which: str, name: str) -> Any:
+    if name not in _IDENTIFIERS:
+        raise BackendError(f"backend {name!r} is not installed in this process: run the net once, or name it again")
+    return getattr(torch.ops.spikecore, f"{which}_{_IDENTIFIERS[name]}")
+
+
+@cache
+def _define(name: str) -> None:
+    """The operators of one backend; torch keeps them for the life of the process."""
+    _IDENTIFIERS[name] = re.sub(r"\W", "_", name)
+    run, run_bwd = f"run_{_IDENTIFIERS[name]}", f"run_bwd_{_IDENTIFIERS[name]}"
+    define: Any = _LIBRARY.define
+    implement: Any = _LIBRARY.impl
+    define(f"{run}(str key, Tensor x, Tensor[] states, Tensor[] params) -> (Tensor, Tensor[], Tensor[], Tensor[])")
+    define(
+        f"{run_bwd}(str key, Tensor[] saved, Tensor x, Tensor[] states, Tensor[] params, Tensor grad_out, "
+        "Tensor[] grad_states, Tensor[] grad_recorded) -> (Tensor, Tensor[], Tensor[])"
+    )
+
+    def forward(key: str, x: Tensor, states: list[Tensor], params: list[Tensor]) -> Any:
+        return _BACKENDS[name].run(key, x.detach(), _detached(states), _detached(params))
+
+    def backward(
+        key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any
+    ) -> Any:
+        return _BACKENDS[name].run_bwd(key, saved, x.detach(), _detached(states), _detached(params), *grads)
+
+    def fake(key: str, x: Tensor, states: list[Tensor], params: list[Tensor]) -> Any:
+        finals = [torch.empty_like(state) for state in states]
+        program = _PROGRAMS[key]
+        names = [program.states.index(state) for state in program.record]
+        recorded = [states[index].new_empty((x.shape[0], *states[index].shape)) for index in names]
+        return torch.empty_like(x), finals, recorded, _BACKENDS[name].saved_like(key, x, states)
+
+    def fake_bwd(
+        key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any
+    ) -> Any:
+        return torch.empty_like(x), [torch.empty_like(s) for s in states], [torch.empty_like(p) for p in params]
+
+    implement(run, forward, "CompositeExplicitAutograd")
+    implement(run_bwd, backward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"spikecore::{run}", fake, lib=_LIBRARY)
+    torch.library.register_fake(f"spikecore::{run_bwd}", fake_bwd, lib=_LIBRARY)
+    torch.library.register_vmap(f"spikecore::{run}", _vmap_run(name), lib=_LIBRARY)
+    torch.library.register_vmap(f"spikecore::{run_bwd}", _vmap_run_bwd(name), lib=_LIBRARY)
+
+
+# vmap. `x` and what follows it have T in front of B; states do not.
+
+
+def _merged(tensor: Tensor, dim: int | None, size: int, axis: int) -> Tensor:
+    """The mapped axis joined with axis `axis` (the batch); an unmapped tensor is repeated."""
+    if dim is None:
+        tensor = tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
+    else:
+        tensor = tensor.movedim(dim, axis)
+    return tensor.flatten(axis, axis + 1)
+
+
+def _split(tensor: Tensor, size: int, axis: int) -> Tensor:
+    return tensor.reshape(*tensor.shape[:axis], size, -1, *tensor.shape[axis + 1 :])
+
+
+def _each(
+    tensors: Sequence[Any], dims: Sequence[Any], size: int, call: Callable[..., tuple[Any, ...]]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """`call` once for every index of the mapped axis; results stacked along a new first axis."""
+
+    def pick(tensor: Any, dim: Any, index: int) -> Any:
+        if isinstance(tensor, list | tuple):
+            return [pick(t, d, index) for t, d in zip(tensor, dim, strict=True)]
+        return tensor if dim is None else tensor.select(dim, index)
+
+    found = [call(*(pick(t, d, index) for t, d in zip(tensors, dims, strict=True))) for index in range(size)]
+    stacked: list[Any] = []
+    places: list[Any] = []
+    for parts in zip(*found, strict=True):
+        if isinstance(parts[0], Tensor):
+            stacked.append(torch.stack(parts))
+            places.append(0)
+        else:
+            stacked.append([torch.stack(each) for each in zip(*parts, strict=True)])
+            places.append([0] * len(parts[0]))
+    return tuple(stacked), tuple(places)
+
+
+def _vmap_run(name: str) -> Callable[..., Any]:
+    def rule(info: Any, in_dims: Any, key: str, x: Tensor, states: list[Tensor], params: list[Tensor]) -> Any:
+        _, x_dim, state_dims, param_dims = in_dims
+        size = info.batch_size
+        if any(dim is not None for dim in param_dims):
+            return _each((x, states, params), in_dims[1:], size, lambda *given: _operator("run", name)(key, *given))
+        merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
+        out, finals, recorded, saved = _operator("run", name)(key, _merged(x, x_dim, size, 1), merged, params)
+        outputs = (
+            _split(out, size, 1),
+            [_split(final, size, 0) for final in finals],
+            [_split(each, size, 1) for each in recorded],
+            saved,  # as it is: only the backward rule, which merges in the same way, reads it
+        )
+        return outputs, (1, [0] * len(finals), [1] * len(recorded), [None] * len(saved))
+
+    return rule
+
+
+def _vmap_run_bwd(name: str) -> Callable[..., Any]:
+    def rule(info: Any, in_dims: Any, key: str, *tensors: Any) -> Any:
+        saved, x, states, params, grad_out, grad_states, grad_recorded = tensors
+        _, saved_dims, x_dim, state_dims, param_dims, out_dim, grad_state_dims, recorded_dims = in_dims
+        size = info.batch_size
+        was_merged = x_dim is not None or any(dim is not None for dim in state_dims)
+        if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
+            return _each(tensors, in_dims[1:], size, lambda *given: _operator("run_bwd", name)(key, *given))
+        if params:  # the sum over the batch must stay apart for each mapped index
+            if saved:
+                saved = [_split_saved(each, size) for each in saved]
+                saved_dims = [0] * len(saved)
+            dims = (saved_dims, *in_dims[2:])
+            return _each((saved, *tensors[1:]), dims, size, lambda *given: _operator("run_bwd", name)(key, *given))
+        grad_x, found, _ = _operator("run_bwd", name)(
+            key,
+            saved,
+            _merged(x, x_dim, size, 1),
+            [_merged(t, d, size, 0) for t, d in zip(states, state_dims, strict=True)],
+            params,
+            _merged(grad_out, out_dim, size, 1),
+            [_merged(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
+            [_merged(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
+        )
+        return (_split(grad_x, size, 1), [_split(each, size, 0) for each in found], []), (1, [0] * len(found), [])
+
+    return rule
+
+
+def _split_saved(saved: Tensor, size: int) -> Tensor:
+    raise BackendError(
+        "vmap over the gradient of a neuron with tensor parameters on a backend that saves its own values: "
+        "call set_backend(net, 'torch')"
+    )

@@ -1,0 +1,100 @@
+"""Which backend runs a neuron: the one that was named, or for `auto` the first that can, by priority, then by name.
+
+A backend that was named runs or raises. For `auto` one that is broken or unavailable here is passed over, and the
+reason is kept; the reference comes last and takes everything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from spikecore.backends import operators
+from spikecore.errors import BackendError, PluginError
+from spikecore.registry import Registry, registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from spikecore.dynamics import Program
+    from spikecore.interfaces.backend import Backend
+
+AUTO = "auto"
+REFERENCE = "torch"
+_known: WeakKeyDictionary[Registry, dict[str, Backend | PluginError]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs a neuron.
+
+    Args:
+        backend: its registered name.
+        reason: why this one, with those that were passed over.
+    """
+
+    backend: str
+    reason: str
+
+
+def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtype) -> Choice:
+    """The backend for one program on this device and dtype; it has learned the program.
+
+    Raises:
+        PluginError: the backend that was named cannot be loaded or used here.
+        BackendError: it cannot run this program.
+    """
+    if asked == REFERENCE:
+        return Choice(REFERENCE, "asked for")
+    if asked != AUTO:
+        backend = named(asked)
+        support = backend.supports(program, device, dtype)
+        if not support:
+            raise BackendError(f"backend {asked!r} cannot run {program.name}: {support.reason}; use 'auto' or another")
+        operators.learn(asked, program)
+        return Choice(asked, "asked for")
+    passed_over: list[str] = []
+    for name, candidate in _candidates():
+        if isinstance(candidate, PluginError):
+            passed_over.append(f"{name}: {candidate}")
+        elif support := candidate.supports(program, device, dtype):
+            operators.learn(name, program)
+            return Choice(name, "; ".join(["first by priority", *passed_over]))
+        else:
+            passed_over.append(f"{name}: {support.reason}")
+    return Choice(REFERENCE, "; ".join(passed_over) or "no other backend is installed")
+
+
+def named(name: str) -> Backend:
+    """The backend of this name, ready to run.
+
+    Raises:
+        PluginError: there is none, or it cannot be used here.
+    """
+    known = _known.setdefault(registry(), {})
+    if name not in known:
+        try:
+            known[name] = registry().create("backend", name)
+        except PluginError as error:
+            known[name] = error
+    found = known[name]
+    if isinstance(found, PluginError):
+        raise found
+    operators.install(name, found)
+    return found
+
+
+def _candidates() -> list[tuple[str, Backend | PluginError]]:
+    found: list[tuple[str, Backend | PluginError]] = []
+    for entry in registry().components("backend"):
+        if entry.status == "ok" and entry.name != REFERENCE:
+            try:
+                found.append((entry.name, named(entry.name)))
+            except PluginError as error:
+                found.append((entry.name, error))
+    return sorted(found, key=lambda item: (-_priority(item[1]), item[0]))
+
+
+def _priority(candidate: Backend | PluginError) -> int:
+    return 1 << 30 if isinstance(candidate, PluginError) else candidate.capabilities.priority

@@ -1,0 +1,135 @@
+"""The vector-Jacobian product of one step, as a graph.
+
+For every node, from the last to the first, the gradient of the outputs with respect to it is known before its own rule
+is asked for its arguments' share. Rules write the same operations in the same order as torch's own derivatives, so that
+a printed backward pass and autograd differ by rounding of fused sums only. `spike(value, u, d)` passes `g * d` to `u`
+and nothing to the others; `detach` passes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from spikecore.dynamics.builder import Builder, copy_into
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node
+
+Rule = Callable[[Builder, int, Sequence[int], int], list[int | None]]
+"""(builder, gradient, arguments, value of the node) → the gradient of each argument; None where nothing passes."""
+
+
+def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str]) -> Graph:
+    """The backward pass of `forward`.
+
+    Args:
+        forward: one step.
+        seeds: outputs whose gradient flows in, as the input `grad.NAME`.
+        wanted: inputs whose gradient is asked for, as the output `grad.NAME`; 0 where nothing depends on it.
+    """
+    builder = Builder()
+    values = copy_into(builder, forward, lower=True)
+    gradients: dict[int, int] = {}
+
+    def add(node: int, gradient: int) -> None:
+        gradients[node] = builder.op("add", gradients[node], gradient) if node in gradients else gradient
+
+    for name in seeds:
+        add(forward.outputs[name], builder.input(f"grad.{name}"))
+    for index in range(len(forward.nodes) - 1, -1, -1):
+        node = forward.nodes[index]
+        if index not in gradients or node.op in (INPUT, CONST):
+            continue
+        shares = _shares(builder, node, gradients[index], [values[a] for a in node.args], values[index])
+        for argument, share in zip(node.args, shares, strict=True):
+            if share is not None:
+                add(argument, share)
+    inputs = forward.inputs
+    found = {name: gradients.get(inputs[name]) if name in inputs else None for name in wanted}
+    zero = builder.const(0.0)
+    return builder.graph({f"grad.{name}": zero if index is None else index for name, index in found.items()})
+
+
+def _shares(b: Builder, node: Node, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    rule = RULES.get(node.op)
+    return [None] * len(args) if rule is None else rule(b, g, args, out)
+
+
+def _div(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    return [b.op("div", g, args[1]), b.op("mul", b.op("neg", g), b.op("div", out, args[1]))]
+
+
+def _sqrt(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    return [b.op("div", g, b.op("mul", b.const(2.0), out))]
+
+
+def _tanh(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    return [b.op("mul", g, b.op("sub", b.const(1.0), b.op("mul", out, out)))]
+
+
+def _sigmoid(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    return [b.op("mul", b.op("mul", g, b.op("sub", b.const(1.0), out)), out)]
+
+
+def _atan(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    return [b.op("div", g, b.op("add", b.op("mul", args[0], args[0]), b.const(1.0)))]
+
+
+def _erf(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    bell = b.op("exp", b.op("neg", b.op("mul", args[0], args[0])))
+    return [b.op("mul", b.op("mul", b.const(2 / math.sqrt(math.pi)), bell), g)]
+
+
+def _extreme(loses: str) -> Rule:
+    """Of two arguments the one that `loses` gets nothing, equal ones half each, NaN ones all, as in torch."""
+
+    def rule(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+        first, second = args
+        half = b.op("where", b.op("eq", first, second), b.op("div", g, b.const(2.0)), g)
+        zero = b.const(0.0)
+        return [
+            b.op("where", b.op(loses, first, second), zero, half),
+            b.op("where", b.op(loses, second, first), zero, half),
+        ]
+
+    return rule
+
+
+def _clamp(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    a, low, high = args
+    zero = b.const(0.0)
+    inside = b.op("and", b.op("ge", a, low), b.op("le", a, high))
+    below = b.op("and", b.op("lt", low, high), b.op("lt", a, low))
+    above = b.op("or", b.op("gt", a, high), b.op("lt", high, low))
+    return [b.op("where", test, g, zero) for test in (inside, below, above)]
+
+
+def _where(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
+    zero = b.const(0.0)
+    return [None, b.op("where", args[0], g, zero), b.op("where", args[0], zero, g)]
+
+
+RULES: dict[str, Rule] = {
+    "add": lambda b, g, args, out: [g, g],
+    "sub": lambda b, g, args, out: [g, b.op("neg", g)],
+    "mul": lambda b, g, args, out: [b.op("mul", g, args[1]), b.op("mul", g, args[0])],
+    "div": _div,
+    "neg": lambda b, g, args, out: [b.op("neg", g)],
+    "exp": lambda b, g, args, out: [b.op("mul", g, out)],
+    "log": lambda b, g, args, out: [b.op("div", g, args[0])],
+    "sqrt": _sqrt,
+    "tanh": _tanh,
+    "sigmoid": _sigmoid,
+    "abs": lambda b, g, args, out: [b.op("mul", g, b.op("sign", args[0]))],
+    "sin": lambda b, g, args, out: [b.op("mul", g, b.op("cos", args[0]))],
+    "cos": lambda b, g, args, out: [b.op("mul", g, b.op("neg", b.op("sin", args[0])))],
+    "atan": _atan,
+    "erf": _erf,
+    "min": _extreme("gt"),
+    "max": _extreme("lt"),
+    "clamp": _clamp,
+    "where": _where,
+    SPIKE: lambda b, g, args, out: [None, b.op("mul", g, args[2]), None],
+}
+"""What has no rule passes no gradient: comparisons, logic, `sign`, `floor`, `round`, `detach`."""
+
+PASSES_NOTHING = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "sign", "floor", "round", DETACH})

@@ -1,0 +1,332 @@
+"""The operator front, with the numpy interpreter and the graph interpreter of torch as backends.
+
+Both run every neuron from its traced program; the plain loop under torch's own autograd says what is right.
+"""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from spikecore.backends import operators
+from spikecore.backends.reference import TorchBackend
+from spikecore.backends.selection import named
+from spikecore.errors import BackendError, DynamicsError, PluginUnavailable
+from spikecore.interfaces.backend import BackendCapabilities, Support
+from spikecore.interfaces.component import Configurable
+from spikecore.nn import IF, LIF, Neuron, get_state, reset_state, set_backend, set_state, streaming
+from spikecore.registry import Blocking, Registry, components, create, register, use
+from tests.interpreter import run_graph
+
+NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
+
+
+class NumpyBackend(Configurable):
+    """Runs programs with numpy, one step after the other; saves the states before each step."""
+
+    capabilities = BackendCapabilities(priority=7)
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.programs, self.runs = {}, 0
+
+    def learn(self, program):
+        self.programs[program.key] = program
+
+    def supports(self, program, device, dtype):
+        wrong = dtype not in (torch.float32, torch.float64)
+        return Support(not wrong, f"numpy has no {dtype}" if wrong else "")
+
+    def saved_like(self, key, x, states):
+        return [state.new_empty((x.shape[0], *state.shape)) for state in states]
+
+    def run(self, key, x, states, params):
+        self.runs += 1
+        program, given = self.programs[key], self._params(key, x, params)
+        state = {name: value.numpy() for name, value in zip(program.states, states, strict=True)}
+        outs, history = [], []
+        for current in x.numpy():
+            history.append(state)
+            found = run_graph(program.forward, {"x": current, **self._named(state), **given}, x.numpy().dtype.type)
+            outs.append(np.broadcast_to(found["out"], current.shape))
+            state = {name: np.broadcast_to(found[f"state.{name}"], current.shape) for name in state}
+        after = [*history[1:], state]
+
+        def sequence(steps, name):
+            return torch.tensor(np.stack([step[name] for step in steps]), dtype=states[0].dtype)
+
+        out = torch.tensor(np.stack(outs), dtype=x.dtype)
+        finals = [torch.tensor(np.array(state[name]), dtype=states[0].dtype) for name in program.states]
+        recorded = [sequence(after, name) for name in program.record]
+        return out, finals, recorded, [sequence(history, name) for name in program.states]
+
+    def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
+        program, given = self.programs[key], self._params(key, x, params)
+        grads = {name: grad.numpy() for name, grad in zip(program.states, grad_states, strict=True)}
+        grad_x, sums = torch.empty_like(x), [torch.zeros_like(param) for param in params]
+        for t in reversed(range(x.shape[0])):
+            for name, grad in zip(program.record, grad_recorded, strict=True):
+                grads[name] = grads[name] + grad[t].numpy()
+            before = {name: each[t].numpy() for name, each in zip(program.states, saved, strict=True)}
+            inputs = {"x": x[t].numpy(), **self._named(before), **given, "grad.out": grad_out[t].numpy()}
+            inputs |= {f"grad.state.{name}": value for name, value in grads.items()}
+            found = run_graph(program.backward, inputs, x.numpy().dtype.type)
+            shape = x.shape[1:]
+            grad_x[t] = torch.tensor(np.broadcast_to(found["grad.x"], shape).copy())
+            grads = {name: np.broadcast_to(found[f"grad.state.{name}"], shape) for name in program.states}
+            for index, param in enumerate(program.params):
+                if param.learnable:
+                    share = np.broadcast_to(found[f"grad.param.{param.name}"], shape)
+                    axes = tuple(axis for axis in range(share.ndim) if not (param.per_channel and axis == 1))
+                    sums[index] += torch.tensor(share.sum(axes))
+        return grad_x, [torch.tensor(np.array(grads[name])) for name in program.states], sums
+
+    def _named(self, state):
+        return {f"state.{name}": value for name, value in state.items()}
+
+    def _params(self, key, x, params):
+        shape = [-1, *[1] * (x.dim() - 3)]
+        return {
+            f"param.{param.name}": value.reshape(shape).numpy() if param.per_channel else value.numpy()
+            for param, value in zip(self.programs[key].params, params, strict=True)
+        }
+
+
+class GraphBackend(TorchBackend):
+    """The interpreter of core under a name of its own, since `torch` means the plain loop."""
+
+    capabilities = BackendCapabilities(priority=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backends():
+    registry = Registry(blocking=Blocking())
+    registry.register("backend", "numpy", NumpyBackend)
+    registry.register("backend", "graph", GraphBackend)
+    with use(registry):
+        yield
+
+
+ALL = ["numpy", "graph"]
+
+
+def outcome(neuron, x, **grads):
+    """Output, final state, recorded sequence and all gradients of one weighted sum."""
+    given = x.clone().requires_grad_()
+    with streaming(neuron):
+        start = {
+            name: torch.full_like(value, 0.1).requires_grad_() for name, value in neuron.initial_state(x[0]).items()
+        }
+        set_state(neuron, {"": start})
+        out = neuron(given)
+        finals = get_state(neuron)[""]
+    weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).reshape(out.shape)
+    total = (out * weights).sum() + sum((final * weights[0]).sum() for final in finals.values())
+    total = total + sum((each * weights**2).sum() for each in neuron.recorded.values())
+    wanted = [given, *start.values(), *neuron.parameters()]
+    found = torch.autograd.grad(total, wanted, allow_unused=True)
+    grads = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found, strict=True)]
+    return [out, *finals.values(), *neuron.recorded.values(), *grads]
+
+
+CASES = [
+    {},
+    {"reset": "soft"},
+    {"detach_reset": True, "v_reset": 0.2},
+    {"learnable": ("v_threshold",)},
+    {"v_threshold": [0.5, 0.9, 1.4], "learnable": ("v_threshold",)},
+    {"v_threshold": [0.5, 0.9, 1.4]},
+]
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_backend_agrees_with_the_loop(name, case, backend):
+    def made(on):
+        neuron = create("neuron", name, backend=on, **case).double()
+        neuron.record = tuple(neuron.state)
+        return neuron
+
+    x = torch.randn(6, 4, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * 1.5
+    for ours, right in zip(outcome(made(backend), x), outcome(made("torch"), x), strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-9, atol=1e-10)
+
+
+def test_half_precision_computes_in_single():
+    x = torch.randn(5, 2, 3, dtype=torch.bfloat16)
+    out, finals = LIF(backend="graph")(x), LIF(backend="torch")(x)
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(out, finals)
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_single_steps_equal_the_sequence(backend):
+    x = torch.randn(7, 2, 3)
+    single = LIF(backend=backend, step_mode="single")
+    torch.testing.assert_close(torch.stack([single(each) for each in x]), LIF(backend=backend)(x))
+    reset_state(single)
+
+
+def test_auto_takes_the_first_that_can_and_says_why():
+    neuron = LIF()
+    neuron(torch.zeros(2, 3))
+    assert (neuron.chosen.backend, neuron.chosen.reason) == ("numpy", "first by priority")
+    neuron(torch.zeros(2, 3, dtype=torch.float16))
+    assert neuron.chosen.backend == "graph"
+    assert "numpy has no torch.float16" in neuron.chosen.reason
+    with pytest.raises(BackendError, match=r"'numpy' cannot run LIF: numpy has no torch\.float16"):
+        LIF(backend="numpy")(torch.zeros(2, 3, dtype=torch.float16))
+
+
+def test_a_backend_that_cannot_work_is_passed_over_only_by_auto():
+    class Absent(NumpyBackend):
+        capabilities = BackendCapabilities(priority=50)
+
+        def __init__(self):
+            raise PluginUnavailable("needs an abacus", "buy one")
+
+    registry = Registry(blocking=Blocking())
+    with use(registry):
+        register("backend", "abacus", Absent)
+        neuron = LIF()
+        neuron(torch.zeros(2, 3))
+        assert neuron.chosen.backend == "torch"
+        assert "needs an abacus" in neuron.chosen.reason
+        with pytest.raises(PluginUnavailable, match="buy one"):
+            LIF(backend="abacus")(torch.zeros(2, 3))
+
+
+def test_what_cannot_be_traced_runs_on_the_loop_and_says_so():
+    class Branching(Neuron):
+        """A step with Python control flow."""
+
+        state = {"v": 0.0}  # noqa: RUF012
+
+        @staticmethod
+        def step(x, state, params):
+            return (x if params.v_threshold > x.sum() else -x), {"v": state.v}
+
+    neuron = Branching()
+    neuron(torch.ones(2, 3))
+    assert neuron.chosen.backend == "torch"
+    assert "cannot be traced" in neuron.chosen.reason
+    assert "test_operators.py" in neuron.chosen.reason
+    with pytest.raises(DynamicsError, match=r"\.sum of a value"):
+        Branching(backend="numpy")(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("backend", ["torch", "numpy"])
+@pytest.mark.parametrize("name", NEURONS)
+def test_compiles_whole(name, backend):
+    torch._dynamo.reset()
+    neuron = create("neuron", name, backend=backend)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), neuron)
+    x = torch.randn(3, 2, 4)
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), net(x))
+    ours = torch.autograd.grad(compiled(x).sum(), net[0].weight)
+    torch.testing.assert_close(ours, torch.autograd.grad(net(x).sum(), net[0].weight))
+
+
+@pytest.mark.parametrize("backend", ["torch", *ALL])
+def test_functional_transforms(backend):
+    neuron = LIF(backend=backend)
+    x = torch.randn(4, 5, 3)
+
+    def total(given):
+        return (neuron(given) * torch.arange(3.0)).sum()
+
+    whole = x.clone().requires_grad_()
+    total(whole).backward()
+    torch.testing.assert_close(torch.func.grad(total)(x), whole.grad)
+    each = torch.func.vmap(torch.func.grad(lambda s: total(s.unsqueeze(1))), in_dims=1, out_dims=1)(x)
+    torch.testing.assert_close(each, whole.grad)
+    stacked = torch.randn(2, 4, 5, 3)
+    torch.testing.assert_close(torch.func.vmap(neuron)(stacked), torch.stack([neuron(s) for s in stacked]))
+    twice = stacked.unsqueeze(0).expand(3, -1, -1, -1, -1)
+    torch.testing.assert_close(torch.func.vmap(torch.func.vmap(neuron))(twice)[1], torch.func.vmap(neuron)(stacked))
+
+
+@pytest.mark.parametrize("backend", ["torch", *ALL])
+def test_vmap_over_parameters_and_their_gradient(backend):
+    neuron = LIF(tau=[2.0, 3.0, 4.0], learnable=("tau",), backend=backend)
+    x = torch.randn(4, 5, 3)
+
+    def loss(tau, given):
+        return torch.func.functional_call(neuron, {"param_tau": tau}, (given,)).square().sum() + (tau * 0).sum()
+
+    taus = torch.stack([torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.5, 2.5, 5.0])])
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(taus, x)
+    right = torch.stack([torch.func.grad(loss)(tau, x) for tau in taus])
+    torch.testing.assert_close(found, right)
+    reference = LIF(tau=[2.0, 3.0, 4.0], learnable=("tau",), backend="torch")
+    reference(x).square().sum().backward()
+    torch.testing.assert_close(found[0], reference.param_tau.grad)
+
+
+@pytest.mark.parametrize("backend", ["torch", *ALL])
+def test_checkpointing_autocast_export_copies(backend):
+    neuron = LIF(backend=backend)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), neuron)
+    x = torch.randn(3, 2, 4, requires_grad=True)
+    plain = torch.autograd.grad(net(x).sum(), x)
+    again = torch.autograd.grad(checkpoint(net, x, use_reentrant=False).sum(), x)
+    torch.testing.assert_close(again, plain)
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        torch.testing.assert_close(twin(x), net(x))
+    exported = torch.export.export(net, (x.detach(),)).module()
+    torch.testing.assert_close(exported(x.detach()), net(x.detach()))
+    if backend != "numpy":
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert net(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_operators_are_sound(backend):
+    neuron = LIF(tau=[2.0, 3.0], learnable=("tau",), record=("v",), backend=backend)
+    x = torch.randn(3, 4, 2)
+    neuron(x)
+    key = neuron.program().key
+    v, tau = torch.zeros(4, 2), torch.tensor([2.0, 3.0])
+    torch.library.opcheck(getattr(torch.ops.spikecore, f"run_{backend}").default, (key, x, [v], [tau]))
+    saved = named(backend).run(key, x, [v], [tau])[3]
+    arguments = (key, saved, x, [v], [tau], x, [v], [x])
+    torch.library.opcheck(getattr(torch.ops.spikecore, f"run_bwd_{backend}").default, arguments)
+
+
+def test_no_gradient_needs_no_autograd_function(monkeypatch):
+    monkeypatch.setattr(operators._Run, "apply", lambda *args: pytest.fail("autograd was not needed"))
+    neuron = LIF(backend="numpy")
+    with torch.no_grad():
+        neuron(torch.zeros(2, 3, requires_grad=True))
+    neuron(torch.zeros(2, 3))
+
+
+def test_second_derivatives_are_refused_with_the_way_out():
+    neuron = IF(backend="numpy")
+    x = torch.randn(2, 3, requires_grad=True)
+    (first,) = torch.autograd.grad(neuron(x).sum(), x, create_graph=True)
+    with pytest.raises(BackendError, match=r"set_backend\(net, 'torch'\)"):
+        first.sum().backward()
+    set_backend(neuron, "torch")
+    (first,) = torch.autograd.grad(neuron(x).sum(), x, create_graph=True)
+    first.sum().backward()
+
+
+def test_outputs_never_alias_inputs_even_without_steps():
+    neuron = LIF(backend="graph", record=("v",))
+    with streaming(neuron):
+        state = {"v": torch.zeros(2, 3)}
+        set_state(neuron, {"": state})
+        assert neuron(torch.zeros(0, 2, 3)).shape == (0, 2, 3)
+        assert get_state(neuron)[""]["v"].data_ptr() != state["v"].data_ptr()
+    assert neuron.recorded["v"].shape == (0, 2, 3)
+
+
+def test_an_unknown_key_is_named():
+    with pytest.raises(BackendError, match="knows no neuron under the key 'nothing'"):
+        named("graph").run("nothing", torch.zeros(1, 1), [], [])
