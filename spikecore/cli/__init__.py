@@ -64,8 +64,15 @@ def _block(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...
     """Set up the registry before anything looks at it, so that a blocked plugin is never imported."""
     if names:
         from spikecore.registry import Blocking, Registry, use
+        from spikecore.registry.blocking import ALL
+        from spikecore.registry.metadata import normalise
 
-        ctx.with_resource(use(Registry(blocking=Blocking.from_environment(flags=names))))
+        registry = Registry(blocking=Blocking.from_environment(flags=names))
+        known = {name for plugin in registry.plugins() for name in (plugin.id, plugin.distribution)}
+        if unknown := [name for name in names if normalise(name) not in {ALL, *map(normalise, known)}]:
+            # A slip of the pen would leave the plugin on, without a word.
+            raise click.UsageError(f"--no-plugin {unknown[0]}: not installed (plugins: {', '.join(sorted(known))})")
+        ctx.with_resource(use(registry))
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
 from spikecore.errors import ShapeError
-from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.component import Range
 from spikecore.interfaces.model import ModelCapabilities
-from spikecore.nn import fold_time
+from spikecore.nn import Model, fold_time
 
 
-class ConvNet(Configurable, nn.Module):
+class ConvNet(Model):
     """For images `[C, H, W]`; each block halves H and W.
 
     Raises:
@@ -30,15 +30,14 @@ class ConvNet(Configurable, nn.Module):
             channels: channels of each block.
         """
 
-        channels: tuple[int, ...] = (16, 32)
+        channels: Annotated[tuple[int, ...], Range(ge=1)] = (16, 32)
 
     def __init__(
         self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
     ) -> None:
-        nn.Module.__init__(self)
-        self.config = make_config(type(self), options)
+        super().__init__(make_neuron, input_shape, num_classes, **options)
         smallest = 2 ** len(self.config.channels)
-        if len(input_shape) != 3 or min(input_shape[1:]) < smallest:
+        if min(input_shape[1:]) < smallest:
             raise ShapeError(f"ConvNet takes [C, H, W] with H, W >= {smallest}, got {tuple(input_shape)}")
         layers: list[nn.Module] = []
         channels, height, width = input_shape

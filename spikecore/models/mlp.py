@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from torch import Tensor, nn
 
-from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.component import Range
 from spikecore.interfaces.model import ModelCapabilities
+from spikecore.nn import Model
 
 
-class MLP(Configurable, nn.Module):
+class MLP(Model):
     """Fully connected; the output is a current per class and step, `[T, B, num_classes]`."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities()
@@ -25,13 +26,12 @@ class MLP(Configurable, nn.Module):
             hidden: width of each hidden layer.
         """
 
-        hidden: tuple[int, ...] = (256,)
+        hidden: Annotated[tuple[int, ...], Range(ge=1)] = (256,)
 
     def __init__(
         self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
     ) -> None:
-        nn.Module.__init__(self)
-        self.config = make_config(type(self), options)
+        super().__init__(make_neuron, input_shape, num_classes, **options)
         self.input_rank = len(input_shape)
         layers: list[nn.Module] = []
         width = math.prod(input_shape)

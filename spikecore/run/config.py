@@ -41,7 +41,7 @@ class RunOptions:
         """
 
         name: str = "run"
-        seed: Annotated[int, Range(ge=0)] = 0
+        seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
         device: str = "auto"
         precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -145,12 +145,31 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
                     continue
             configs[table], wrong = check_options(component, options)
             problems += [f"{table}.{option}: {text}" for option, text in wrong]
-    device = str(tables["run"].get("device", "auto"))
-    if device not in DEVICES and not (device.startswith("cuda:") and device[5:].isdigit()):
-        problems.append(f"run.device: must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
+    problems += _run_problems(tables["run"]) + _backend_problems(active, tables["backend"])
     if problems:
         raise ConfigError(problems)
     return Resolved(configs, names, active)
+
+
+def _run_problems(table: Mapping[str, Any]) -> list[str]:
+    problems = []
+    device, name = str(table.get("device", "auto")), str(table.get("name", "run"))
+    if device not in DEVICES and not (device.startswith("cuda:") and device[5:].isdigit()):
+        problems.append(f"run.device: must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
+    if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
+        problems.append(f"run.name: must be a plain file name, since the run directory begins with it; got {name!r}")
+    return problems
+
+
+def _backend_problems(active: Registry, table: Mapping[str, Any]) -> list[str]:
+    name = table.get("name", "auto")
+    if not isinstance(name, str) or name == "auto":
+        return []
+    try:
+        active.find("backend", name)
+    except PluginError as error:
+        return [f"backend.name: {error}"]
+    return []
 
 
 def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from spikecore.cli import spike
 from spikecore.errors import ConfigError, ShapeError
 from spikecore.interfaces.trainer import Task
 from spikecore.nn import LIF, set_step_mode
-from spikecore.run.config import resolve, tomllib
+from spikecore.run.config import _toml, resolve, tomllib
 from spikecore.run.experiment import Context, evaluate
 
 SMALL = ["model.name=mlp", "model.hidden=[8]", "trainer.epochs=2"]
@@ -50,12 +50,42 @@ def test_print_config_is_complete_and_resolves_to_itself(tmp_path):
     assert "v_threshold = 1.0" in printed
 
 
-@given(st.floats(1.01, 100), st.integers(0, 2**40), st.lists(st.integers(1, 64), max_size=3), st.text(max_size=20))
+@given(st.floats(1.01, 100), st.integers(0, 2**32 - 1), st.lists(st.integers(1, 64), max_size=3))
 @settings(deadline=None, max_examples=50)
-def test_any_configuration_survives_printing(tau, seed, hidden, name):
-    tables = {"run": {"name": name, "seed": seed}, "neuron": {"tau": tau}, "model": {"name": "mlp", "hidden": hidden}}
+def test_any_configuration_survives_printing(tau, seed, hidden):
+    tables = {
+        "run": {"name": "Ziffern 数字", "seed": seed},
+        "neuron": {"tau": tau},
+        "model": {"name": "mlp", "hidden": hidden},
+    }
     resolved = resolve(tables)
     assert resolve(tomllib.loads(resolved.to_toml())) == resolved
+
+
+@given(st.text())
+def test_any_text_survives_printing(text):
+    assert tomllib.loads(f"a = {_toml(text)}")["a"] == text
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", ".", "..", ".hidden", "a\nb", "nul\0"])
+def test_a_run_name_stays_inside_its_folder(name):
+    with pytest.raises(ConfigError, match=r"run\.name: must be a plain file name"):
+        resolve({"run": {"name": name}})
+
+
+@pytest.mark.parametrize(
+    ("tables", "says"),
+    [
+        ({"run": {"seed": 2**64}}, "run.seed: must be >= 0 and <"),
+        ({"backend": {"name": "abacus"}}, "backend.name: no backend 'abacus'"),
+        ({"model": {"channels": [8, 0]}}, "model.channels"),
+        ({"model": {"name": "mlp", "hidden": [-1]}}, "model.hidden"),
+    ],
+)
+def test_values_out_of_range_are_told_before_anything_is_built(tables, says):
+    with pytest.raises(ConfigError) as caught:
+        resolve(tables)
+    assert says in str(caught.value)
 
 
 def test_every_fault_is_reported_at_once_with_its_path(tmp_path):

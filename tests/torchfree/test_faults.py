@@ -87,6 +87,13 @@ def test_a_blocked_plugin_is_never_imported(flags, environment, spike, tmp_path)
     assert (tmp_path / "imported").exists()
 
 
+def test_blocking_what_is_not_there_is_an_error(spike, tmp_path):
+    install(tmp_path, "a", SOUND)
+    done = spike("--no-plugin", "aa", "list-plugins")
+    assert done.returncode == 2
+    assert "--no-plugin aa: not installed (plugins: a, " in done.stderr
+
+
 def test_unknown_names_answer_with_the_nearest(spike):
     asked = spike("info", "neuron", "lit")
     assert asked.returncode == 2
