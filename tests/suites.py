@@ -1,7 +1,7 @@
 """Runs every suite of tests, each in an environment that holds only what it is about; then one closing report.
 
     python tests/suites.py test      core; each plugin alone; the torch-free part on other Pythons
-    python tests/suites.py check     what takes longer: wheels on a bare machine
+    python tests/suites.py check     what takes longer: wheels on a bare machine, examples
     python tests/suites.py close     the closing pytest run over the results of the above
 
 Environments live in `.build`; they are made on first use and again only when what defines them changes. Plugins share
@@ -27,7 +27,8 @@ RESULTS = BUILD / "results"
 SHARED = BUILD / "shared"
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 COUNTS = ("passed", "failed", "skipped")
-NOTHING_COLLECTED = 5
+NOT_CORE = ("closing", "alone", "examples")
+"""Folders of tests that are not part of the suite `core`."""
 
 
 def plugins() -> list[Path]:
@@ -161,7 +162,7 @@ def clear(prefixes: tuple[str, ...]) -> None:
 def test(arguments: Sequence[str]) -> bool:
     """Core, each plugin alone, the torch-free part elsewhere."""
     clear(("core", "plugin-", "python"))
-    here, options = Path(sys.executable), ["tests", "--ignore=tests/closing", "--ignore=tests/alone"]
+    here, options = Path(sys.executable), ["tests", *(f"--ignore=tests/{name}" for name in NOT_CORE)]
     fine = guarded("core", lambda: run_pytest("core", here, *options, *arguments))
     for plugin in plugins():
         name = f"plugin-{plugin.name}"
@@ -189,7 +190,10 @@ def test(arguments: Sequence[str]) -> bool:
 def check() -> bool:
     """The parts of `make check`."""
     clear(("check-",))
-    return guarded("check-wheels", check_wheels)
+    fine = True
+    for name, part in PARTS.items():
+        fine &= guarded(f"check-{name}", part)
+    return fine
 
 
 def check_wheels() -> None:
@@ -211,6 +215,15 @@ def check_wheels() -> None:
     call(spike, "doctor", cwd=empty)
     call(spike, "run", "--set", "neuron.name=izhikevich", "--set", "trainer.epochs=2", cwd=empty)
     record("check-wheels", True, time.monotonic() - start, {"passed": 1, "failed": 0, "skipped": 0})
+
+
+def check_examples() -> bool:
+    """Every example, by the command that its first line gives."""
+    return run_pytest("check-examples", Path(sys.executable), "tests/examples")
+
+
+PARTS: dict[str, Callable[[], bool | None]] = {"wheels": check_wheels, "examples": check_examples}
+"""The parts of `make check`; each records its result as `check-NAME`."""
 
 
 def close() -> bool:

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import suites
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = Path(os.environ.get("SPIKE_RESULTS", ROOT / ".build/results"))
 EXPECTED = ["core", *(f"plugin-{path.parent.name}" for path in sorted(ROOT.glob("plugins/*/pyproject.toml")))]
+
+PARTS = [f"check-{name}" for name in suites.PARTS]
 
 
 def results():
@@ -33,5 +37,5 @@ def test_suite(result):
 
 
 def test_no_suite_is_missing():
-    wanted = EXPECTED + (["check-wheels"] if os.environ.get("SPIKE_WITH_CHECK") else [])
+    wanted = EXPECTED + (PARTS if os.environ.get("SPIKE_WITH_CHECK") else [])
     assert set(wanted) <= {result["name"] for result in results()}

@@ -1,0 +1,31 @@
+"""Every example runs, by the command in its first line."""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".toml"))
+
+
+def command(path):
+    return shlex.split(path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 4
+    assert all(str(path.relative_to(ROOT)) in command(path) for path in EXAMPLES)
+
+
+@pytest.mark.parametrize("line", sorted({tuple(command(path)) for path in EXAMPLES}), ids=" ".join)
+def test_an_example_runs(line, tmp_path):
+    program, *arguments = line
+    start = {"python": [sys.executable], "spike": [sys.executable, "-m", "spikecore"]}[program]
+    # In an empty directory, so that nothing is left in the tree.
+    whole = [str(ROOT / part) if part.startswith("examples/") else part for part in arguments]
+    done = subprocess.run([*start, *whole], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
