@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -75,7 +74,7 @@ class Hooks:
 
     def _activate(self, entry: Entry) -> None:
         module = load_target(entry)
-        hooks = SimpleNamespace()
+        hooks = _Guarded()
         for name in dir(module):
             if self._manager.parse_hookimpl_opts(module, name) is not None:
                 if not hasattr(HookSpecs, name):
@@ -89,6 +88,10 @@ class Hooks:
                 self._manager.unregister(hooks)
             raise BrokenPluginError(f"{who(entry)} does not fit the hooks: {error}. {cure(entry)}") from error
         self.active.append(entry.plugin)
+
+
+class _Guarded:
+    """One plugin's hooks, each guarded; equal to nothing else, since pluggy tells plugins apart by equality."""
 
 
 def _guarded(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..., Any]:

@@ -60,6 +60,27 @@ def test_a_run_tells_the_plugins(tmp_path, capsys):
     assert plugins["w"] | {"hooks": True, "version": "1.0", "distribution": "spikecore-w"} == plugins["w"]
 
 
+def test_plugins_without_a_hook_do_not_get_in_each_others_way(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        source = {f"{name}_hooks.py": "quiet = True"}
+        fake_distribution(tmp_path, f"spikecore-{name}", {"spikecore.plugins": {name: f"{name}_hooks"}}, modules=source)
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = Registry(blocking=Blocking()).hooks
+    assert not hooks.failures
+    assert {"core", "one", "two"} <= {plugin.id for plugin in hooks.active}
+
+
+def test_two_plugins_of_one_id_are_told_and_the_first_stays(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        source = {f"{name}_hooks.py": HOOKS}
+        points = {"spikecore.plugins": {"same": f"{name}_hooks"}}
+        fake_distribution(tmp_path, f"spikecore-{name}", points, modules=source)
+    monkeypatch.syspath_prepend(tmp_path)
+    hooks = Registry(blocking=Blocking()).hooks
+    assert [plugin.distribution for plugin in hooks.active if plugin.id == "same"] == ["spikecore-one"]
+    assert "spikecore-two" in str(hooks.failures["same"])
+
+
 @pytest.mark.usefixtures("watcher")
 def test_a_disabled_plugin_hears_nothing(tmp_path):
     with use(Registry(blocking=Blocking())):
