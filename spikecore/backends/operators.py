@@ -1,12 +1,15 @@
 """The one front through which torch sees every backend: a pair of operators for each.
 
-    spikecore::run_NAME       (key, x, states, params) -> (out, states, recorded, saved)
+    spikecore::run_NAME       (key, x, states, params, save) -> (out, states, recorded, saved)
     spikecore::run_bwd_NAME   (key, saved, x, states, params, grad_out, grad_states, grad_recorded) -> (grads)
 
 The key is a string (the content hash of the equations), so the operators are the same for every neuron and a module
 holds nothing that cannot be pickled. Both have fake implementations, for `torch.compile` and `torch.export`, and vmap
 rules: a mapped axis of `x` or of a state joins the batch axis; a mapped parameter runs once for each of its values. The
 gradient is one `autograd.Function` around the pair, because `register_autograd` breaks `torch.func.grad`.
+
+Torch's dispatcher costs several microseconds a call. It is there for transforms, compilers and modes; where none of
+them is at work and all tensors are plain ones, the backend is called directly.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import _C, Tensor
+from torch.nn import Parameter
 
 from spikecore.errors import BackendError
 
@@ -59,8 +63,28 @@ def run_program(
         found = _Run.apply(name, key, len(states), *tensors)  # type: ignore[no-untyped-call]
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
-    out, finals, recorded, _ = _operator("run", name)(key, x, list(states), list(params))
+    out, finals, recorded, _ = _run(name, key, x, states, params, False)
     return out, finals, recorded
+
+
+def _run(
+    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
+) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+    if _is_plain(x, *states, *params) and name in _BACKENDS:
+        return _BACKENDS[name].run(key, x, states, params, save)
+    found: tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] = _operator("run", name)(
+        key, x, list(states), list(params), save
+    )
+    return found
+
+
+def _is_plain(*tensors: Tensor) -> bool:
+    """Nothing that needs to see the operator is at work: no compiler, no transform, no mode, no tensor subclass."""
+    if torch.compiler.is_compiling():
+        return False
+    if _C._functorch.peek_interpreter_stack() is not None or _C._len_torch_dispatch_stack():
+        return False
+    return all(type(tensor) is Tensor or type(tensor) is Parameter for tensor in tensors)
 
 
 class _Run(torch.autograd.Function):
@@ -71,7 +95,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(name: str, key: str, num_states: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         states, params = list(rest[:num_states]), list(rest[num_states:])
-        out, finals, recorded, saved = _operator("run", name)(key, x, states, params)
+        out, finals, recorded, saved = _run(name, key, x, states, params, True)
         return (out, *finals, *recorded, *saved)
 
     @staticmethod
@@ -81,6 +105,7 @@ class _Run(torch.autograd.Function):
         ctx.num_recorded = _recorded(ctx.key)
         saved = output[1 + ctx.num_states + ctx.num_recorded :]
         ctx.mark_non_differentiable(*saved)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *saved)
 
     @staticmethod
@@ -88,9 +113,12 @@ class _Run(torch.autograd.Function):
         tensors = ctx.saved_tensors
         given, saved = tensors[: ctx.num_given], tensors[ctx.num_given :]
         plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
-        flowing = grads[: 1 + ctx.num_states + ctx.num_recorded]
-        # torch.compile differentiates once, and does not see through an autograd.Function within a backward pass.
-        call: Any = _backward if torch.compiler.is_compiling() else _RunBackward.apply
+        arrived = grads[: 1 + ctx.num_states + ctx.num_recorded]
+        flowing = _without_gaps(ctx.key, given[0], given[1 : 1 + ctx.num_states], arrived)
+        # Only `create_graph=True` can differentiate again. torch.compile does so once, and does not see through an
+        # autograd.Function within a backward pass.
+        once = torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        call: Any = _backward if once else _RunBackward.apply
         found = call(*plan, *given, *saved, *flowing)
         return (None, None, None, *found)
 
@@ -118,6 +146,19 @@ class _RunBackward(torch.autograd.Function):
         )
 
 
+def _without_gaps(key: str, x: Tensor, states: Sequence[Tensor], grads: Sequence[Any]) -> list[Tensor]:
+    """Where no gradient arrives, a zero that takes no memory."""
+    if all(grad is not None for grad in grads):
+        return list(grads)
+    program = _PROGRAMS[key]
+    recorded = [states[program.states.index(name)] for name in program.record]
+    like = [(x, x.shape), *((s, s.shape) for s in states), *((s, (x.shape[0], *s.shape)) for s in recorded)]
+    return [
+        tensor.new_zeros(()).expand(shape) if grad is None else grad
+        for grad, (tensor, shape) in zip(grads, like, strict=True)
+    ]
+
+
 def _backward(
     name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Tensor
 ) -> tuple[Tensor, ...]:
@@ -125,7 +166,9 @@ def _backward(
     given, rest = tensors[:num_given], tensors[num_given:]
     num_grads = 1 + num_states + num_recorded
     saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
-    grad_x, grad_states, grad_params = _operator("run_bwd", name)(
+    direct = _is_plain(*tensors) and name in _BACKENDS
+    call = _BACKENDS[name].run_bwd if direct else _operator("run_bwd", name)
+    grad_x, grad_states, grad_params = call(
         key,
         list(saved),
         given[0],
@@ -136,6 +179,11 @@ def _backward(
         list(grads[1 + num_states :]),
     )
     return (grad_x, *grad_states, *grad_params)
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """What a backend returns is contiguous, whatever the strides of its inputs."""
+    return tensor.new_empty(tensor.shape)
 
 
 def _recorded(key: str) -> int:
@@ -160,31 +208,34 @@ def _define(name: str) -> None:
     run, run_bwd = f"run_{_IDENTIFIERS[name]}", f"run_bwd_{_IDENTIFIERS[name]}"
     define: Any = _LIBRARY.define
     implement: Any = _LIBRARY.impl
-    define(f"{run}(str key, Tensor x, Tensor[] states, Tensor[] params) -> (Tensor, Tensor[], Tensor[], Tensor[])")
+    define(
+        f"{run}(str key, Tensor x, Tensor[] states, Tensor[] params, bool save) "
+        "-> (Tensor, Tensor[], Tensor[], Tensor[])"
+    )
     define(
         f"{run_bwd}(str key, Tensor[] saved, Tensor x, Tensor[] states, Tensor[] params, Tensor grad_out, "
         "Tensor[] grad_states, Tensor[] grad_recorded) -> (Tensor, Tensor[], Tensor[])"
     )
 
-    def forward(key: str, x: Tensor, states: list[Tensor], params: list[Tensor]) -> Any:
-        return _BACKENDS[name].run(key, x.detach(), _detached(states), _detached(params))
+    def forward(key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool) -> Any:
+        return _BACKENDS[name].run(key, x.detach(), _detached(states), _detached(params), save)
 
     def backward(
         key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any
     ) -> Any:
         return _BACKENDS[name].run_bwd(key, saved, x.detach(), _detached(states), _detached(params), *grads)
 
-    def fake(key: str, x: Tensor, states: list[Tensor], params: list[Tensor]) -> Any:
-        finals = [torch.empty_like(state) for state in states]
+    def fake(key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool) -> Any:
         program = _PROGRAMS[key]
         names = [program.states.index(state) for state in program.record]
         recorded = [states[index].new_empty((x.shape[0], *states[index].shape)) for index in names]
-        return torch.empty_like(x), finals, recorded, _BACKENDS[name].saved_like(key, x, states)
+        saved = _BACKENDS[name].saved_like(key, x, states) if save else []
+        return _like(x), [_like(state) for state in states], recorded, saved
 
     def fake_bwd(
         key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any
     ) -> Any:
-        return torch.empty_like(x), [torch.empty_like(s) for s in states], [torch.empty_like(p) for p in params]
+        return _like(x), [_like(state) for state in states], [_like(param) for param in params]
 
     implement(run, forward, "CompositeExplicitAutograd")
     implement(run_bwd, backward, "CompositeExplicitAutograd")
@@ -234,13 +285,16 @@ def _each(
 
 
 def _vmap_run(name: str) -> Callable[..., Any]:
-    def rule(info: Any, in_dims: Any, key: str, x: Tensor, states: list[Tensor], params: list[Tensor]) -> Any:
-        _, x_dim, state_dims, param_dims = in_dims
+    def rule(
+        info: Any, in_dims: Any, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool
+    ) -> Any:
+        _, x_dim, state_dims, param_dims, _ = in_dims
         size = info.batch_size
         if any(dim is not None for dim in param_dims):
-            return _each((x, states, params), in_dims[1:], size, lambda *given: _operator("run", name)(key, *given))
+            operator = _operator("run", name)
+            return _each((x, states, params), in_dims[1:4], size, lambda *given: operator(key, *given, save))
         merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
-        out, finals, recorded, saved = _operator("run", name)(key, _merged(x, x_dim, size, 1), merged, params)
+        out, finals, recorded, saved = _operator("run", name)(key, _merged(x, x_dim, size, 1), merged, params, save)
         outputs = (
             _split(out, size, 1),
             [_split(final, size, 0) for final in finals],

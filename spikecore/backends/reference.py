@@ -70,7 +70,7 @@ class TorchBackend(Configurable):
         return []
 
     def run(
-        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run`."""
         program = self._program(key)

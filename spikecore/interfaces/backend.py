@@ -5,7 +5,9 @@ the two methods below as one pair of torch operators, with autograd, vmap, fake 
 
     T, N    steps and elements per step (`x` is `[T, B, ...]`; per-channel parameters have size C and follow axis 2)
     state   float32 for half-precision x, else x's dtype; each `[B, ...]`
-    out     x's dtype; never aliases an input
+    out     x's dtype; never aliases an input; all that a backend returns is contiguous
+
+Inputs have any strides. A gradient that is one number for all elements may come expanded (strides 0).
 """
 
 from __future__ import annotations
@@ -70,13 +72,20 @@ class Backend(Protocol):
         """Empty tensors with the shapes and dtypes of what `run` saves; asked with fake tensors too."""
 
     def run(
-        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """Run the program over `x` `[T, B, ...]`.
 
+        Args:
+            key: of a learned program.
+            x: the input sequence.
+            states: the initial states, in the program's order.
+            params: the tensor parameters, in the program's order.
+            save: `run_bwd` will follow; without it nothing is saved.
+
         Returns:
             `(out, final states, recorded sequences [T, B, ...], saved)`; `saved` is the backend's own choice of what
-            `run_bwd` will need.
+            `run_bwd` will need besides the inputs, and empty without `save`.
         """
 
     def run_bwd(

@@ -43,7 +43,7 @@ class NumpyBackend(Configurable):
     def saved_like(self, key, x, states):
         return [state.new_empty((x.shape[0], *state.shape)) for state in states]
 
-    def run(self, key, x, states, params):
+    def run(self, key, x, states, params, save):
         self.runs += 1
         program, given = self.programs[key], self._params(key, x, params)
         state = {name: value.numpy() for name, value in zip(program.states, states, strict=True)}
@@ -61,7 +61,7 @@ class NumpyBackend(Configurable):
         out = torch.tensor(np.stack(outs), dtype=x.dtype)
         finals = [torch.tensor(np.array(state[name]), dtype=states[0].dtype) for name in program.states]
         recorded = [sequence(after, name) for name in program.record]
-        return out, finals, recorded, [sequence(history, name) for name in program.states]
+        return out, finals, recorded, [sequence(history, name) for name in program.states] if save else []
 
     def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
         program, given = self.programs[key], self._params(key, x, params)
@@ -292,8 +292,8 @@ def test_operators_are_sound(backend):
     neuron(x)
     key = neuron.program().key
     v, tau = torch.zeros(4, 2), torch.tensor([2.0, 3.0])
-    torch.library.opcheck(getattr(torch.ops.spikecore, f"run_{backend}").default, (key, x, [v], [tau]))
-    saved = named(backend).run(key, x, [v], [tau])[3]
+    torch.library.opcheck(getattr(torch.ops.spikecore, f"run_{backend}").default, (key, x, [v], [tau], True))
+    saved = named(backend).run(key, x, [v], [tau], True)[3]
     arguments = (key, saved, x, [v], [tau], x, [v], [x])
     torch.library.opcheck(getattr(torch.ops.spikecore, f"run_bwd_{backend}").default, arguments)
 
@@ -329,4 +329,4 @@ def test_outputs_never_alias_inputs_even_without_steps():
 
 def test_an_unknown_key_is_named():
     with pytest.raises(BackendError, match="knows no neuron under the key 'nothing'"):
-        named("graph").run("nothing", torch.zeros(1, 1), [], [])
+        named("graph").run("nothing", torch.zeros(1, 1), [], [], False)
