@@ -17,7 +17,7 @@ from spikecore.dynamics.graph import CONST, INPUT
 from spikecore.dynamics.ops import OPS
 from spikecore.errors import BackendError
 from spikecore.interfaces.backend import BackendCapabilities, Support
-from spikecore.interfaces.component import Configurable
+from spikecore.interfaces.component import Configurable, make_config
 
 if TYPE_CHECKING:
     from spikecore.dynamics import Graph, Program
@@ -54,7 +54,7 @@ class TorchBackend(Configurable):
     capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(priority=0, devices=("cpu", "cuda"))
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+        self.config = make_config(type(self), options)
         self._programs: dict[str, Program] = {}
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:

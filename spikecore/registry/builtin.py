@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "info": "Fields, defaults and documentation of a component.",
     "list-plugins": "What is installed, read from metadata alone.",
     "run": "Train as a configuration says.",
+    "test": "Prove that a component keeps the contract of its kind.",
     "which": "Where a component comes from.",
 }
 """Core's own commands with their one-line help; their names are reserved. Each is `spikecore.cli.<name>:command`."""

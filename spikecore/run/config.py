@@ -208,11 +208,15 @@ def _override(text: str) -> dict[str, Any]:
     parts = path.strip().split(".")
     if not equals or len(parts) != 2 or not all(parts):
         raise ConfigError(f"--set {text}: write table.key=value, as in --set trainer.epochs=5")
+    return {parts[0]: {parts[1]: parse_value(value)}}
+
+
+def parse_value(text: str) -> Any:
+    """A value given on the command line: TOML, or else plain text."""
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()
-    return {parts[0]: {parts[1]: parsed}}
+        return text.strip()
 
 
 def _toml(value: Any) -> str:

@@ -1,0 +1,76 @@
+"""`prove`: run a component's suite from Python, as `spike test` does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from spikecore.errors import PluginUnavailable, SpikeError
+from spikecore.registry import registry
+from spikecore.registry.loading import unmet
+
+REQUIRED = ("pytest>=8", "hypothesis>=6.100")
+INSTALL = "pip install 'spikecore[testing]'"
+COLLECTED = "spikecore.testing.test_components"
+INTERRUPTED = 2
+
+
+def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, quiet: bool = True) -> dict[str, Any]:
+    """Run every check of the kind's suite on one component, in a pytest session of its own within this process.
+
+    Args:
+        kind: of the component.
+        name: under which it is registered.
+        options: fields of its `Config`.
+        quiet: pytest prints nothing.
+
+    Returns:
+        The report; see `spikecore.testing.report`.
+
+    Raises:
+        PluginError: there is no such component, or it cannot be used here.
+        PluginUnavailable: pytest or hypothesis is missing; the message holds the line that installs them.
+    """
+    registry().find(kind, name)
+    if missing := [requirement for requirement, _ in unmet(REQUIRED)]:
+        raise PluginUnavailable(f"testing {kind} {name!r} needs {' and '.join(missing)}, not installed here", INSTALL)
+    registry().load(kind, name)
+    import pytest
+
+    from spikecore.testing import pytest_plugin
+
+    folder = Path(__file__).parent
+    show = ["-p", "no:terminal"] if quiet else ["-q", "-rsfEx", "--tb=short", "--no-header"]
+    off = [word for plugin in ("cacheprovider", "faulthandler") for word in ("-p", f"no:{plugin}")]
+    place = ["-c", os.devnull, "--rootdir", str(folder), str(folder / "test_components.py")]
+    with _alone(), pytest_plugin.with_options(kind, name, options or {}):
+        code = pytest.main([*show, *off, *place, "--spike-component", f"{kind}:{name}"], plugins=[pytest_plugin])
+        suite = pytest_plugin.made(kind, name)
+    if code == INTERRUPTED and suite is not None:
+        raise KeyboardInterrupt
+    if suite is None:
+        raise SpikeError(f"pytest could not collect the suite of {kind} {name!r} (its exit status is {int(code)})")
+    from spikecore.testing.report import report
+
+    return report(suite)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other pytest plugin and no settings of the surroundings: everywhere the same checks in the same way."""
+    changed = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    sys.modules.pop(COLLECTED, None)  # it was made for other components
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,370 @@
+"""Checks of a backend: everything that comes out, gradients too, against the plain loop under torch's autograd.
+
+The backend is registered under a name of its own and reached through neurons, as in any net.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from spikecore.dynamics import OPS
+from spikecore.errors import BackendError
+from spikecore.interfaces.backend import Support
+from spikecore.nn import IF, LIF, Neuron
+from spikecore.registry import create
+from spikecore.testing.backend_runs import PARAMETERS, RESETS, SURROGATES, noise, outcome, poisoned
+from spikecore.testing.compare import assert_close, assert_same
+from spikecore.testing.probes import (
+    BACKEND,
+    OPERATORS,
+    Adaptive,
+    Counter,
+    Stateless,
+    Watched,
+    expression,
+    registered_backend,
+    uncovered,
+)
+from spikecore.testing.suite import Suite, needs, skip
+
+Options = dict[str, Any]
+LEARNED: Options = {"tau": [2.0, 3.0, 4.0], "learnable": ("tau",)}
+CASES: tuple[Options, ...] = ({}, LEARNED)
+SHAPES = ((5, 3), (4, 1, 1), (3, 2, 3, 5, 7), (2, 1, 1031), (17, 3, 13), (1, 4, 3, 2))
+
+
+class BackendSuite(Suite):
+    """Outputs, states and gradients equal the reference's, at every shape; what was asked for is what ran."""
+
+    kind: ClassVar[str] = "backend"
+    minimum = 16
+
+    @property
+    def device(self) -> torch.device:
+        """The first declared device that is here."""
+        for name in self.capabilities.devices:
+            if name == "cpu" or (getattr(torch, name, None) is not None and getattr(torch, name).is_available()):
+                return torch.device(name)
+        return skip(f"none of the devices {self.capabilities.devices} is here")  # type: ignore[no-any-return]
+
+    @property
+    def dtypes(self) -> list[torch.dtype]:
+        """The declared ones among float32 and float64."""
+        return [d for d in (torch.float32, torch.float64) if str(d).removeprefix("torch.") in self.capabilities.dtypes]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The most precise of them."""
+        return self.dtypes[-1] if self.dtypes else getattr(torch, self.capabilities.dtypes[0])
+
+    @contextmanager
+    def backend(self) -> Iterator[Watched]:
+        """The backend, registered and watched."""
+        watched = Watched(self.make())
+
+        def factory() -> Watched:
+            return watched
+
+        for name in ("api_version", "Config", "capabilities"):
+            setattr(factory, name, getattr(self.target, name))
+        with registered_backend(factory):
+            yield watched
+
+    def x(self, *shape: int, dtype: torch.dtype | None = None, seed: int = 0) -> Tensor:
+        """Input on the device."""
+        return noise(*shape, dtype=dtype or self.dtype, seed=seed).to(self.device)
+
+    def on(self, backend: str, cls: type[Neuron], dtype: torch.dtype | None = None, **options: Any) -> Neuron:
+        """A neuron on a backend, with its parameters in the input's dtype."""
+        if isinstance(surrogate := options.get("surrogate"), dict):
+            name = surrogate["name"]
+            plain = {key: value for key, value in surrogate.items() if key != "name"}
+            options = {**options, "surrogate": create("surrogate", name, **plain)}
+        wide = torch.promote_types(dtype or self.dtype, torch.float32)
+        return cls(backend=backend, **options).to(device=self.device, dtype=wide)
+
+    def compare(self, watched: Watched, x: Tensor, cls: type[Neuron], strided: bool = False, **options: Any) -> bool:
+        """Everything that comes out, against the plain loop; False where the backend refuses the program."""
+        ours, theirs = (self.on(name, cls, x.dtype, **options) for name in (BACKEND, "torch"))
+        ours.record = tuple(ours.state)
+        support = watched.supports(ours.program(), x.device, x.dtype)
+        if not support:
+            assert support.reason, f"supports() refuses {cls.__name__} without a reason"
+            return False
+        what = f"{cls.__name__}({', '.join(f'{k}={v}' for k, v in options.items())}) of {x.dtype} {tuple(x.shape)}"
+        assert_close(outcome(ours, x, strided), outcome(theirs, x, strided), what)
+        return True
+
+    def compare_all(self, cases: Iterator[tuple[Tensor, type[Neuron], Options]]) -> None:
+        """Every case that the backend supports; IF and LIF it must."""
+        with self.backend() as watched:
+            refused = []
+            count = 0
+            for x, cls, options in cases:
+                if self.compare(watched, x, cls, **options):
+                    count += 1
+                else:
+                    refused.append(cls.__name__)
+            assert not {"IF", "LIF"} & set(refused), "it refuses IF or LIF"
+            if not count:
+                skip(f"supports() refuses {', '.join(dict.fromkeys(refused))}")
+
+    def test_supports(self) -> None:
+        """IF and LIF are supported with every declared dtype, on a declared device; refusals have a reason."""
+        backend = self.make()
+        for cls in (IF, LIF):
+            program = cls(backend="torch").program()
+            for name in self.capabilities.dtypes:
+                support = backend.supports(program, self.device, getattr(torch, name))
+                assert isinstance(support, Support), f"supports() gave {support!r}"
+                assert support, f"it declares {name} on {self.device}, and refuses {cls.__name__}: {support.reason}"
+            for name in {"float16", "bfloat16", "float32", "float64"} - set(self.capabilities.dtypes):
+                support = backend.supports(program, self.device, getattr(torch, name))
+                assert not support, f"it supports {name}, which capabilities.dtypes lacks"
+                assert support.reason, f"it refuses {name} without a reason"
+
+    def test_resets_equal_the_reference(self) -> None:
+        """IF and LIF, hard and soft, detached and not: output, states, recorded states and all gradients."""
+        leaks: tuple[Options, ...] = ({}, {"tau": 3.7}, {"tau": 3.0, "decay_input": False})
+        cases = [(IF, {}), *((LIF, leak) for leak in leaks)]
+        self.compare_all(
+            (self.x(7, 4, 3, 5, dtype=dtype), cls, {**leak, **reset})
+            for dtype in self.dtypes
+            for cls, leak in cases
+            for reset in RESETS
+        )
+
+    def test_surrogates_equal_the_reference(self) -> None:
+        """Every surrogate of the core, two of them smooth."""
+        self.compare_all((self.x(6, 3, 5), cls, {"surrogate": each}) for cls in (IF, LIF) for each in SURROGATES)
+
+    def test_parameters_equal_the_reference(self) -> None:
+        """Tensor parameters, one for all or one per channel, learned or not."""
+        taus: tuple[Options, ...] = ({"tau": [1.5, 2.0, 4.0], "learnable": ("tau",)}, {"tau": [1.5, 2.0, 4.0]})
+        shapes = ((6, 4, 3), (5, 2, 3, 4, 3))
+        self.compare_all((self.x(*shape), LIF, case) for shape in shapes for case in (*PARAMETERS, *taus))
+
+    def test_several_states_equal_the_reference(self) -> None:
+        """Neurons with two coupled states, four learned parameters, no state, or outputs that are constants."""
+        names = ("tau", "tau_w", "a", "b")
+        channels = {"tau": [2.0, 3.0, 4.0], "b": [0.1, 0.2, 0.3], "learnable": names}
+        cases: list[tuple[type[Neuron], Options]] = [
+            (Adaptive, {}),
+            (Adaptive, {"learnable": names}),
+            (Adaptive, channels),
+            (Stateless, {}),
+            (Stateless, {"gain": [0.5, 1.0, 2.0], "learnable": ("gain",)}),
+            (Counter, {}),
+        ]
+        self.compare_all((self.x(6, 4, 3, 2), cls, options) for cls, options in cases)
+
+    def test_every_operator_equals_the_reference(self) -> None:
+        """Every operator of the neuron language, with its gradient."""
+        assert not uncovered(), f"no check uses the operators {uncovered()} of {len(OPS)}"
+        self.compare_all((self.x(4, 3, 5), expression(name), {}) for name in OPERATORS)
+
+    def test_half_precision(self) -> None:
+        """Declared half-precision input computes in float32 and keeps its own dtype for the output."""
+        halves = [name for name in ("float16", "bfloat16") if name in self.capabilities.dtypes]
+        if not halves:
+            skip("capabilities.dtypes has neither float16 nor bfloat16")
+        self.compare_all((self.x(5, 4, 3, dtype=getattr(torch, name)), cls, {}) for name in halves for cls in (IF, LIF))
+
+    def test_odd_sizes(self) -> None:
+        """Shapes that divide by nothing, one element, many axes, one step."""
+        self.compare_all((self.x(*shape), cls, {}) for shape in SHAPES for cls in (IF, LIF))
+
+    def test_no_steps(self) -> None:
+        """T = 0: an empty output, the states as they were, gradients that pass through."""
+        self.compare_all((self.x(0, 2, 3), LIF, options) for options in CASES)
+
+    def test_empty_batch(self) -> None:
+        """No samples: empty outputs, zero for the gradients of parameters."""
+        self.compare_all((self.x(3, 0, 3, 2), LIF, options) for options in CASES)
+
+    def test_non_contiguous(self) -> None:
+        """Transposed and broadcast inputs, states and gradients of stride 0."""
+        turned = self.x(4, 5, 3, 6).permute(3, 1, 2, 0)
+        skipping = self.x(6, 4, 3, 10)[..., ::2]
+        broadcast = self.x(5, 1, 1).expand(5, 4, 3)
+        with self.backend() as watched:
+            for x in (turned, skipping, broadcast):
+                assert not x.is_contiguous()
+                for options in CASES:
+                    assert self.compare(watched, x, LIF, strided=True, **options)
+
+    def test_nan_and_infinity(self) -> None:
+        """They go where the equations take them, and change no other neuron."""
+        clean = self.x(5, 4, 3)
+        x = clean.clone()
+        x[1, 0, 0], x[2, 1, 1], x[2, 2, 2] = math.nan, math.inf, -math.inf
+        with self.backend():
+            ours, theirs = (outcome(self.on(name, LIF, reset="soft"), x) for name in (BACKEND, "torch"))
+            untouched = outcome(self.on(BACKEND, LIF, reset="soft"), clean)
+        for part in ("output", "final state", "recorded"):
+            assert_close(ours[part], theirs[part], part)
+        others = torch.ones(4, 3, dtype=torch.bool, device=self.device)
+        others[[0, 1, 2], [0, 1, 2]] = False
+        found, right = (each["gradient of"]["x"][:, others] for each in (ours, untouched))
+        assert_same(found, right, "the gradient of the other neurons")
+
+    def test_poisoned_memory(self) -> None:
+        """Outputs are written in full: memory that held NaN before shows through nowhere."""
+        x = self.x(5, 4, 3, 7)
+        with self.backend() as watched, poisoned(x.shape, x.shape[1:], (3,)):
+            assert torch.empty(64, device=self.device).isnan().all(), "the memory is not poisoned: this proves nothing"
+            for options in CASES:
+                assert self.compare(watched, x, LIF, **options)
+            assert self.compare(watched, x[:0], LIF, **LEARNED)
+
+    @needs("deterministic")
+    def test_determinism(self) -> None:
+        """Equal inputs give equal bits, whatever the number of threads."""
+        x = self.x(8, 16, 3, 257)
+        options: Options = {"tau": [2.0, 3.0, 4.0], "v_threshold": 0.9, "learnable": ("tau", "v_threshold")}
+        threads = torch.get_num_threads()
+        found = []
+        with self.backend():
+            try:
+                for number in (1, 2, 3, 2):
+                    torch.set_num_threads(number)
+                    found.append(outcome(self.on(BACKEND, LIF, **options), x))
+            finally:
+                torch.set_num_threads(threads)
+        for other in found[1:]:
+            assert_same(other, found[0], "the second run")
+
+    def test_requested_is_executed(self) -> None:
+        """A neuron that names the backend runs on it, forward and backward; one it refuses raises, nothing steps in."""
+        with self.backend() as watched:
+            neuron = self.on(BACKEND, LIF)
+            x = self.x(3, 4, 3).requires_grad_()
+            out = neuron(x)
+            assert neuron.chosen is not None
+            assert neuron.chosen.backend == BACKEND, f"{neuron.chosen.backend} ran: {neuron.chosen.reason}"
+            assert watched.calls["run"] == 1, "its `run` was not called"
+            torch.autograd.grad(out.sum(), x)
+            assert watched.calls["run_bwd"] == 1, "its `run_bwd` was not called"
+            watched.supports = lambda *_: Support(False, "not today")  # type: ignore[attr-defined]
+            with pytest.raises(BackendError, match="not today"):
+                self.on(BACKEND, LIF)(x)
+
+    def test_compiles(self) -> None:
+        """Under `torch.compile(fullgraph=True)` outputs and gradients stay the same."""
+        x = self.x(3, 4, 3)
+        with self.backend():
+            for options in CASES:
+                torch._dynamo.reset()
+                neuron = self.on(BACKEND, LIF, **options)
+                compiled = torch.compile(neuron, backend="aot_eager", fullgraph=True)
+                found = []
+                for call in (compiled, neuron):
+                    given = x.clone().requires_grad_()
+                    out = call(given)
+                    found.append([out, *torch.autograd.grad((out * x).sum(), (given, *neuron.parameters()))])
+                assert_close(found[0], found[1], "[output, gradients] when compiled")
+            torch._dynamo.reset()
+
+    def test_operators_are_sound(self) -> None:
+        """torch's own examination of the two operators: schema, fake tensors, autograd, ahead-of-time dispatch."""
+        with self.backend() as watched:
+            x, neuron = self.x(3, 4, 3), self.on(BACKEND, LIF, record=("v",), **LEARNED)
+            neuron(x)
+            key, v, (tau,) = neuron.program().key, x[0].clone(), [p.detach() for p in neuron.parameters()]
+            operators = torch.ops.spikecore
+            torch.library.opcheck(getattr(operators, f"run_{BACKEND}").default, (key, x, [v], [tau]))
+            saved = watched.run(key, x, [v], [tau])[3]
+            arguments = (key, saved, x, [v], [tau], x.clone(), [v.clone()], [x.clone()])
+            torch.library.opcheck(getattr(operators, f"run_bwd_{BACKEND}").default, arguments)
+
+    def test_outputs_never_alias_inputs(self) -> None:
+        """No output, gradient or saved tensor shares memory with an input, also with T = 0; inputs stay unwritten."""
+        for steps in (4, 0):
+            backend, key, x, states, params = self._program(steps)
+            given = [x, *states, *params]
+            kept = [tensor.clone() for tensor in given]
+            out, finals, recorded, saved = backend.run(key, x, states, params)
+            outputs = [out, *finals, *recorded]
+            grads: list[Any] = [
+                torch.ones_like(out),
+                [torch.ones_like(f) for f in finals],
+                [torch.ones_like(r) for r in recorded],
+            ]
+            grad_x, grad_states, grad_params = backend.run_bwd(key, saved, x, states, params, *grads)
+            found = [*outputs, *saved, grad_x, *grad_states, *grad_params]
+            inputs = {tensor.untyped_storage().data_ptr() for tensor in (*given, grads[0], *grads[1], *grads[2])} - {0}
+            for index, tensor in enumerate(found):
+                shared = tensor.untyped_storage().data_ptr() in inputs
+                assert not shared, f"T = {steps}: output {index} of {len(found)} is memory of an input"
+            assert_same(given, kept, "the inputs after run and run_bwd")
+
+    def test_saved_like(self) -> None:
+        """`saved_like` gives the shapes and dtypes of what `run` saves, with fake tensors too."""
+        for steps in (4, 0):
+            backend, key, x, states, params = self._program(steps)
+            saved = backend.run(key, x, states, params)[3]
+            promised = backend.saved_like(key, x, states)
+            assert [(s.shape, s.dtype) for s in promised] == [(s.shape, s.dtype) for s in saved], f"T = {steps}"
+            with FakeTensorMode() as mode:
+                fake = backend.saved_like(key, mode.from_tensor(x), [mode.from_tensor(s) for s in states])
+                assert [(s.shape, s.dtype) for s in fake] == [(s.shape, s.dtype) for s in saved], "fake tensors"
+
+    def _program(self, steps: int) -> tuple[Any, str, Tensor, list[Tensor], list[Tensor]]:
+        neuron = self.on("torch", LIF, record=("v",), **LEARNED)
+        program, backend = neuron.program(), self.make()
+        support = backend.supports(program, self.device, self.dtype)
+        assert support, support.reason
+        backend.learn(program)
+        tau = torch.tensor([2.0, 3.0, 4.0], device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
+        x = self.x(steps, 4, 3)
+        return backend, program.key, x, [torch.full_like(self.x(4, 3), 0.1, dtype=tau.dtype)], [tau]
+
+    def test_unknown_key_is_refused(self) -> None:
+        """A key that was never learned raises BackendError."""
+        backend = self.make()
+        x = self.x(2, 3)
+        with pytest.raises(BackendError, match="no such key"):
+            backend.run("no such key", x, [x[0]], [])
+        with pytest.raises(BackendError, match="no such key"):
+            backend.run_bwd("no such key", [], x, [x[0]], [], x, [x[0]], [])
+
+    def test_programs_do_not_mix(self) -> None:
+        """Several neurons, called in turn and learned again, each give their own."""
+        x = self.x(5, 4, 3)
+        with self.backend() as watched:
+            ours = [self.on(BACKEND, LIF, tau=tau) for tau in (2.0, 3.0, 4.0)]
+            first = [neuron(x) for neuron in ours]
+            for neuron in ours:
+                watched.learn(neuron.program())
+            for index in (2, 0, 1):
+                assert_same(ours[index](x), first[index], f"neuron {index} called again")
+                tau = (2.0, 3.0, 4.0)[index]
+                assert_close(first[index], self.on("torch", LIF, tau=tau)(x), f"LIF(tau={tau}) among others")
+
+    def test_copied_neurons_run(self) -> None:
+        """A neuron on this backend can be copied and pickled."""
+        x = self.x(5, 4, 3)
+        with self.backend():
+            neuron = self.on(BACKEND, LIF)
+            right = neuron(x)
+            twins: list[Any] = [copy.deepcopy(neuron), pickle.loads(pickle.dumps(neuron))]
+            for twin in twins:
+                assert_same(twin(x), right, "the output of a copy")
+                assert twin.chosen.backend == BACKEND
+
+    def test_single_steps(self) -> None:
+        """Single steps give the sequence, state by state."""
+        x = self.x(5, 4, 3)
+        with self.backend():
+            single, multi = self.on(BACKEND, LIF, step_mode="single"), self.on(BACKEND, LIF)
+            assert_close(torch.stack([single(step) for step in x]), multi(x), "single steps")
