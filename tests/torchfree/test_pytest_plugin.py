@@ -1,4 +1,4 @@
-"""The pytest plugin is imported in every pytest session of a user, so it imports nothing heavy; nor does `spike test`."""
+"""The pytest plugin is imported in every pytest session of a user, and imports nothing heavy; nor does `spike test`."""
 
 import subprocess
 import sys

@@ -282,8 +282,8 @@ class BackendSuite(Suite):
             neuron(x)
             key, v, (tau,) = neuron.program().key, x[0].clone(), [p.detach() for p in neuron.parameters()]
             operators = torch.ops.spikecore
-            torch.library.opcheck(getattr(operators, f"run_{BACKEND}").default, (key, x, [v], [tau]))
-            saved = watched.run(key, x, [v], [tau])[3]
+            torch.library.opcheck(getattr(operators, f"run_{BACKEND}").default, (key, x, [v], [tau], True))
+            saved = watched.run(key, x, [v], [tau], True)[3]
             arguments = (key, saved, x, [v], [tau], x.clone(), [v.clone()], [x.clone()])
             torch.library.opcheck(getattr(operators, f"run_bwd_{BACKEND}").default, arguments)
 
@@ -293,7 +293,7 @@ class BackendSuite(Suite):
             backend, key, x, states, params = self._program(steps)
             given = [x, *states, *params]
             kept = [tensor.clone() for tensor in given]
-            out, finals, recorded, saved = backend.run(key, x, states, params)
+            out, finals, recorded, saved = backend.run(key, x, states, params, True)
             outputs = [out, *finals, *recorded]
             grads: list[Any] = [
                 torch.ones_like(out),
@@ -312,7 +312,7 @@ class BackendSuite(Suite):
         """`saved_like` gives the shapes and dtypes of what `run` saves, with fake tensors too."""
         for steps in (4, 0):
             backend, key, x, states, params = self._program(steps)
-            saved = backend.run(key, x, states, params)[3]
+            saved = backend.run(key, x, states, params, True)[3]
             promised = backend.saved_like(key, x, states)
             assert [(s.shape, s.dtype) for s in promised] == [(s.shape, s.dtype) for s in saved], f"T = {steps}"
             with FakeTensorMode() as mode:
@@ -334,7 +334,7 @@ class BackendSuite(Suite):
         backend = self.make()
         x = self.x(2, 3)
         with pytest.raises(BackendError, match="no such key"):
-            backend.run("no such key", x, [x[0]], [])
+            backend.run("no such key", x, [x[0]], [], False)
         with pytest.raises(BackendError, match="no such key"):
             backend.run_bwd("no such key", [], x, [x[0]], [], x, [x[0]], [])
 
