@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "doctor": "What works here, what does not, and what to do about it.",
     "eval": "The metrics of a run, from its saved weights.",
     "info": "Fields, defaults and documentation of a component.",
+    "new-plugin": "A complete plugin package to start from.",
     "list-plugins": "What is installed, read from metadata alone.",
     "run": "Train as a configuration says.",
     "test": "Prove that a component keeps the contract of its kind.",

@@ -1,0 +1,35 @@
+"""`spike new-plugin`: a complete plugin package to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spikecore.kinds import KINDS
+
+
+@click.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(list(KINDS)), required=True, help="What the plugin's component is.")
+@click.option(
+    "--dest",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default="this directory",
+    help="Where the directory NAME is made.",
+)
+def command(name: str, kind: str, dest: Path) -> None:
+    """Make the plugin package NAME with one working component, its tests and its metadata.
+
+    NAME is lower-case words joined by '-', such as fast-leaky-neuron.
+    """
+    from spikecore.scaffold import names_for, render
+
+    names = names_for(name, kind)
+    directory = render(name, kind, dest)
+    click.echo(f"made {directory}: {names.distribution} with the {kind} {names.component!r}, class {names.class_name}")
+    click.echo(f"  pip install -e '{directory}[testing]'")
+    click.echo(f"  spike info {kind} {names.component}")
+    click.echo(f"  spike test {kind}:{names.component}")
+    click.echo(f"  pytest {directory / 'tests'}")
