@@ -1,11 +1,11 @@
 """All names of a new plugin follow from one.
 
-    NAME "fast-leaky-neuron", kind "neuron"
-    folder, plugin id   fast-leaky-neuron
-    distribution        spikecore-fast-leaky-neuron
-    package             spikecore_fast_leaky_neuron
-    component           fast_leaky               what users type; the kind at the end says nothing new
-    class               FastLeakyNeuron
+NAME "fast-leaky-neuron", kind "neuron"
+folder, plugin id   fast-leaky-neuron
+distribution        spikecore-fast-leaky-neuron
+package             spikecore_fast_leaky_neuron
+component           fast_leaky               what users type; the kind at the end says nothing new
+class               FastLeakyNeuron
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ def _malformed(name: str) -> str:
     offered = offered[:LONGEST].strip("-")
     hint = f"; {offered!r} would do" if FORM.fullmatch(offered) else ""
     return (
-        f"new plugin {name!r}: a name is made of lower-case ASCII letters and digits in words joined by '-', begins with a "
-        f"letter and has at most {LONGEST} characters, since package and class are named after it{hint}"
+        f"new plugin {name!r}: a name is made of lower-case ASCII letters and digits in words joined by '-', "
+        f"begins with a letter and has at most {LONGEST} characters, since package and class are named after it{hint}"
     )
 
 
@@ -91,7 +91,9 @@ def _taken(names: Names, kind: str, found: Registry) -> str:
         if normalise(names.folder) in (normalise(plugin.id), normalise(plugin.distribution)) or (
             plugin.distribution == names.distribution
         ):
-            return f"{plugin.distribution} {plugin.version} is installed under this name; choose another, or uninstall it"
+            return (
+                f"{plugin.distribution} {plugin.version} is installed under this name; choose another, or uninstall it"
+            )
     if names.folder in KNOWN.values():
         return "a plugin of the spikecore project has this name; choose another"
     if (kind, names.component) in BUILTIN:

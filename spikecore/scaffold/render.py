@@ -1,6 +1,6 @@
 """From templates to a package on disk, whole or not at all.
 
-`templates/common/` is every plugin's; `templates/<kind>/` holds its component (`component.py.tmpl`), test and README part.
+`templates/common/` is every plugin's; `templates/<kind>/` holds its component and the test of that.
 A template's path is the path of what it becomes, without `.tmpl`; `$name` in paths and texts is replaced, `$$` is `$`.
 """
 
