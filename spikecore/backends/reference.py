@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from spikecore.dynamics.graph import CONST, INPUT
-from spikecore.dynamics.ops import OPS
+from spikecore.dynamics.evaluate import evaluate
 from spikecore.errors import BackendError
 from spikecore.interfaces.backend import BackendCapabilities, Support
 from spikecore.interfaces.component import Configurable, make_config
 
 if TYPE_CHECKING:
-    from spikecore.dynamics import Graph, Program
+    from spikecore.dynamics import Program
 
 State = dict[str, Tensor]
 Step = Callable[[Tensor, State, dict[str, Any]], tuple[Tensor, State]]
@@ -137,29 +136,6 @@ class TorchBackend(Configurable):
         if key not in self._programs:
             raise BackendError(f"backend 'torch' knows no neuron under the key {key!r}; call `learn` first")
         return self._programs[key]
-
-
-def evaluate(graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The outputs of a graph on tensors; what depends on constants alone stays a number."""
-    values: list[Any] = []
-    for node in graph.nodes:
-        if node.op == INPUT:
-            values.append(inputs[str(node.value)])
-        elif node.op == CONST:
-            values.append(bool(node.value) if node.is_bool else node.value)
-        else:
-            values.append(_apply(node.op, [values[a] for a in node.args], inputs))
-    return {name: values[index] for name, index in graph.outputs.items()}
-
-
-def _apply(name: str, args: list[Any], inputs: Mapping[str, Tensor]) -> Any:
-    operation = OPS[name]
-    if not any(isinstance(a, Tensor) for a in args):
-        return operation.numbers(*args)
-    if name == "where" and not any(isinstance(a, Tensor) for a in args[1:]):
-        like = next(iter(inputs.values()))  # two numbers: the dtype of the step
-        args[1] = torch.full((), args[1], dtype=like.dtype, device=like.device)
-    return operation.tensors(*args)
 
 
 def _step(program: Program, x: Tensor, state: State, params: Mapping[str, Tensor]) -> tuple[Tensor, State]:

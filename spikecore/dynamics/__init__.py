@@ -5,6 +5,7 @@
 Operators work alike on tensors, on symbols (while a step is traced) and on numbers.
 """
 
+from spikecore.dynamics.evaluate import evaluate
 from spikecore.dynamics.explain import equations, explain
 from spikecore.dynamics.graph import Graph, Node, Param, Program
 from spikecore.dynamics.namespace import Namespace
@@ -51,6 +52,7 @@ __all__ = [
     "detach",
     "equations",
     "erf",
+    "evaluate",
     "exp",
     "explain",
     "floor",
