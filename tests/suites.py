@@ -1,7 +1,7 @@
 """Runs every suite of tests, each in an environment that holds only what it is about; then one closing report.
 
     python tests/suites.py test      core; each plugin alone; the torch-free part on other Pythons
-    python tests/suites.py check     what takes longer: wheels on a bare machine, examples
+    python tests/suites.py check     what takes longer: wheels on a bare machine, examples, new plugins
     python tests/suites.py close     the closing pytest run over the results of the above
 
 Environments live in `.build`; they are made on first use and again only when what defines them changes. Plugins share
@@ -27,7 +27,7 @@ RESULTS = BUILD / "results"
 SHARED = BUILD / "shared"
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 COUNTS = ("passed", "failed", "skipped")
-NOT_CORE = ("closing", "alone", "examples")
+NOT_CORE = ("closing", "alone", "examples", "scaffold")
 """Folders of tests that are not part of the suite `core`."""
 
 
@@ -222,7 +222,23 @@ def check_examples() -> bool:
     return run_pytest("check-examples", Path(sys.executable), "tests/examples")
 
 
-PARTS: dict[str, Callable[[], bool | None]] = {"wheels": check_wheels, "examples": check_examples}
+def check_scaffold() -> bool:
+    """The plugin of every kind, as `spike new-plugin` makes it, in an environment of its own."""
+    shared_torch()
+    env = BUILD / "envs" / "scaffold"
+    call(sys.executable, "-m", "venv", "--clear", env)
+    site = next((env / "lib").glob("python*/site-packages"))
+    site.joinpath("shared-torch.pth").write_text(f"{SHARED}\n")
+    pip(env, f"{ROOT}[testing]", "ruff")
+    os.environ["SPIKE_SCAFFOLD_PYTHON"] = str(env / "bin/python")
+    return run_pytest("check-scaffold", Path(sys.executable), "tests/scaffold")
+
+
+PARTS: dict[str, Callable[[], bool | None]] = {
+    "wheels": check_wheels,
+    "examples": check_examples,
+    "scaffold": check_scaffold,
+}
 """The parts of `make check`; each records its result as `check-NAME`."""
 
 

@@ -1,0 +1,55 @@
+"""The plugins of this repository have the shape that `spike new-plugin` gives."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from spikecore.kinds import KINDS
+from spikecore.registry.known import KNOWN
+from spikecore.registry.metadata import GROUPS
+from spikecore.scaffold import render
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDERS = sorted(path.parent for path in Path(__file__).parents[2].glob("plugins/*/pyproject.toml"))
+OWN = {"description", "version", "optional-dependencies", "entry-points", "dependencies", "authors", "classifiers"}
+"""Keys whose values are a plugin's own; all others are the template's."""
+
+
+def project(folder):
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_there_are_plugins():
+    assert len(FOLDERS) >= 1
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_files_and_metadata_are_those_of_the_template(folder, tmp_path):
+    template = render("fresh-thing", "neuron", tmp_path)
+    package = f"spikecore_{folder.name.replace('-', '_')}"
+    wanted = ["CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml", "tests"]
+    wanted += [f"src/{package}/{name}" for name in ("__init__.py", "plugin.py", "py.typed")]
+    assert [name for name in wanted if not (folder / name).exists()] == []
+    assert (folder / "LICENSE").read_text() == (template / "LICENSE").read_text()
+
+    ours, theirs = project(folder), project(template)
+    assert ours["name"] == f"spikecore-{folder.name}"
+    assert {key: ours.get(key) for key in theirs if key not in OWN | {"name"}} == {
+        key: value for key, value in theirs.items() if key not in OWN | {"name"}
+    }
+    assert set(theirs["dependencies"]) <= {*ours["dependencies"], "torch>=2.11"}
+    assert ours["optional-dependencies"]["testing"][:1] == ["spikecore[testing]"]
+    assert ours["entry-points"]["spikecore.plugins"] == {folder.name: f"{package}.plugin"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_core_knows_what_is_in_it(folder):
+    for group, points in project(folder)["entry-points"].items():
+        if GROUPS.get(group) in KINDS:
+            for name in points:
+                assert KNOWN.get((GROUPS[group], name)) == folder.name, f"registry/known.py lacks {name}"
