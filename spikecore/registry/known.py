@@ -9,6 +9,11 @@ from __future__ import annotations
 KNOWN: dict[tuple[str, str], str] = {
     ("neuron", "izhikevich"): "neuron-zoo",
     ("neuron", "eif"): "neuron-zoo",
+    **{
+        ("encoder", name): "layer-zoo"
+        for name in ("periodic", "weighted_phase", "population", "gaussian_tuning", "rank_order")
+    },
+    ("neuron", "synapse_filter"): "layer-zoo",
 }
 PUBLISHED: frozenset[str] = frozenset()
 
