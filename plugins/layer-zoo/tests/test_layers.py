@@ -45,7 +45,7 @@ def test_multi_dimensional_attention_is_time_then_channel_then_place():
         weights = torch.sigmoid(w2 @ torch.relu(w1 @ mean) + w2 @ torch.relu(w1 @ most))
         z = y[:, b] * weights.view(1, 6, 1, 1)
         k_mean, k_most = layer.place.weight.flatten()
-        place = torch.sigmoid(k_mean * z.mean(1, keepdim=True) + k_most * z.amax(1, keepdim=True))
+        place = torch.sigmoid(k_mean * z.mean((0, 1)) + k_most * z.amax((0, 1)))
         torch.testing.assert_close(layer(x)[:, b], torch.relu(z * place))
     off = MultiDimensionalAttention(4, 6, 2, 3, use_temporal=False, use_channel=False, use_spatial=False)
     assert torch.equal(off(x), x.relu())

@@ -2,7 +2,7 @@
 
 temporal            x[t] σ(f(mean x[t]) + f(max x[t])),      f = W2 ReLU(W1 ·) over T, mean and max over all else
 channel             the same over C, mean and max over T, H, W
-place               x σ(conv([mean_c x, max_c x]))            at each step
+place               x σ(conv([mean x, max x])), mean and max over T and C
 
 They need the whole sequence at once, so they run in multi-step mode only and take one T.
 """
@@ -117,6 +117,6 @@ class MultiDimensionalAttention(torch.nn.Module):
             weights = self.channel(x.mean((0, 3, 4)), x.amax((0, 3, 4)))
             x = x * weights[:, :, None, None]
         if self.place is not None:
-            both = torch.stack([x.mean(2), x.amax(2)], 2).flatten(0, 1)
-            x = x * torch.sigmoid(self.place(both)).unflatten(0, x.shape[:2])
+            both = torch.stack([x.mean((0, 2)), x.amax((0, 2))], 1)
+            x = x * torch.sigmoid(self.place(both)).unsqueeze(0)
         return torch.relu(x)
