@@ -24,6 +24,9 @@ class EncoderCapabilities:
         decodable: `decode` is implemented.
         input_range: values outside are refused; None when any value is welcome. uint8 input is read as value / 255.
         takes_sequences: has an option `sequences`; when it is true the input is `[T, B, ...]` (a dataset of sequences).
+        keeps_length: such a sequence keeps its T; otherwise it, too, becomes `num_steps` long.
+        keeps_shape: a step has the shape of the input. False where the last axis grows: `[B, ..., N]` →
+            `[T, B, ..., N * P]` (population codes).
     """
 
     spiking: bool = True
@@ -33,6 +36,8 @@ class EncoderCapabilities:
     decodable: bool = False
     input_range: tuple[float, float] | None = (0.0, 1.0)
     takes_sequences: bool = False
+    keeps_length: bool = True
+    keeps_shape: bool = True
 
 
 @runtime_checkable
@@ -41,7 +46,8 @@ class Encoder(Protocol):
 
     api_version: ClassVar[int]
     Config: ClassVar[type]
-    capabilities: ClassVar[EncoderCapabilities]
+    capabilities: EncoderCapabilities
+    """A class attribute; an instance may have its own where options decide (the range of a population)."""
     config: Any
 
     def forward(self, x: Tensor, generator: Generator | None = None) -> Tensor:

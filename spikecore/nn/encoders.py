@@ -14,7 +14,7 @@ the `generator`, on its own device, so a seed gives the same spikes wherever the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -31,7 +31,7 @@ class Encoder(Configurable, nn.Module):
         options: the fields of `Config`.
     """
 
-    capabilities: ClassVar[EncoderCapabilities] = EncoderCapabilities()
+    capabilities: EncoderCapabilities = EncoderCapabilities()
 
     @dataclass(frozen=True)
     class Config:

@@ -15,11 +15,11 @@ from spikecore_layer_zoo import GaussianTuning, Periodic, Population, RankOrder,
 @given(period=st.integers(1, 5), num_steps=st.integers(1, 12))
 def test_periodic_repeats(period, num_steps):
     pattern = torch.rand(period, 2, 3)
-    out = create("encoder", "periodic", num_steps=num_steps)(pattern)
+    out = create("encoder", "periodic", num_steps=num_steps, sequences=True)(pattern)
     assert all(torch.equal(out[t], pattern[t % period]) for t in range(num_steps))
     assert len(out) == num_steps
     with pytest.raises(ShapeError, match="P >= 1"):
-        Periodic()(pattern[:0])
+        Periodic(sequences=True)(pattern[:0])
 
 
 @given(bits=st.integers(1, 10), data=st.data())

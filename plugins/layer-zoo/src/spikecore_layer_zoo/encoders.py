@@ -5,6 +5,7 @@ All are deterministic but `population` with `mode="random"`, which draws from th
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,22 +25,22 @@ class Periodic(nn.Encoder):
     Gradients: pass through, summed over the repetitions.
 
     Example:
-        >>> Periodic(num_steps=5)(torch.tensor([[1.0], [0.0]])).flatten().tolist()
+        >>> Periodic(num_steps=5, sequences=True)(torch.tensor([[1.0], [0.0]])).flatten().tolist()
         [1.0, 0.0, 1.0, 0.0, 1.0]
     """
 
-    capabilities: ClassVar[EncoderCapabilities] = EncoderCapabilities(
-        spiking=False, input_range=None, takes_sequences=True
+    capabilities: EncoderCapabilities = EncoderCapabilities(
+        spiking=False, input_range=None, takes_sequences=True, keeps_length=False
     )
 
     @dataclass(frozen=True)
     class Config(nn.Encoder.Config):
         """
         Args:
-            sequences: the input is a pattern `[P, B, ...]`; False: a batch, a pattern of one step.
+            sequences: the input is a pattern `[P, B, ...]`; otherwise a batch, a pattern of one step.
         """
 
-        sequences: bool = True
+        sequences: bool = False
 
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         pattern = x if self.config.sequences else x.unsqueeze(0)
@@ -60,7 +61,7 @@ class WeightedPhase(nn.Encoder):
         [1.0, 0.0, 1.0]
     """
 
-    capabilities: ClassVar[EncoderCapabilities] = EncoderCapabilities(decodable=True, input_range=None)
+    capabilities: EncoderCapabilities = EncoderCapabilities(decodable=True, input_range=None)
 
     @dataclass(frozen=True)
     class Config(nn.Encoder.Config):
@@ -75,17 +76,21 @@ class WeightedPhase(nn.Encoder):
         num_phases: Annotated[int, Range(ge=1, le=24)] = 8
         saturate: bool = False
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.capabilities = dataclasses.replace(
+            self.capabilities, input_range=(0.0, 1.0 if self.config.saturate else self.largest)
+        )
+
+    @property
+    def largest(self) -> float:
+        """1 - 2^-K."""
+        return float(1 - 2.0**-self.config.num_phases)
+
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         bits = self.config.num_phases
         wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-        largest = 1 - 2.0**-bits
-        accepted = 1.0 if self.config.saturate else largest
-        if wide.numel() and not bool(((wide >= 0) & (wide <= accepted)).all()):
-            raise InputError(
-                f"WeightedPhase with num_phases={bits} takes values from 0 to {accepted:g}, "
-                f"got {float(wide.min()):g} to {float(wide.max()):g}: saturate=True takes 1 as well"
-            )
-        whole = torch.floor(wide.clamp(max=largest) * 2**bits).to(torch.int64)
+        whole = torch.floor(wide.clamp(max=self.largest) * 2**bits).to(torch.int64)
         phases = torch.arange(self.config.num_steps, device=x.device) % bits
         shifts = (bits - 1 - phases).reshape(-1, *[1] * x.dim())
         return ((whole >> shifts) & 1).to(x.dtype)
@@ -130,7 +135,7 @@ class Population(nn.Encoder):
     Source: Tang et al., Deep Reinforcement Learning with Population-Coded Spiking Neural Network (CoRL 2020), 3.1.
     """
 
-    capabilities: ClassVar[EncoderCapabilities] = EncoderCapabilities(spiking=False, stochastic=True, input_range=None)
+    capabilities: EncoderCapabilities = EncoderCapabilities(spiking=False, input_range=None, keeps_shape=False)
 
     @dataclass(frozen=True)
     class Config(nn.Encoder.Config):
@@ -158,18 +163,23 @@ class Population(nn.Encoder):
         config = self.config
         if not config.low < config.high:
             raise OptionError(f"Population: low must be below high, got {config.low} and {config.high}")
+        self.capabilities = dataclasses.replace(
+            self.capabilities,
+            spiking=config.mode != "raw",
+            stochastic=config.mode == "random",
+            input_range=(config.low, config.high),
+        )
         centres = torch.linspace(config.low, config.high, config.size).repeat(config.num_inputs, 1)
         self.mu = torch.nn.Parameter(centres)
         self.sigma = torch.nn.Parameter(torch.full_like(centres, config.std))
 
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         config = self.config
-        if config.num_inputs not in (1, x.shape[-1]):
+        if x.dim() < 2 or config.num_inputs not in (1, x.shape[-1]):
+            wanted = "N" if config.num_inputs == 1 else config.num_inputs
             raise ShapeError(
-                f"Population with num_inputs={config.num_inputs} takes [B, ..., {config.num_inputs}], "
-                f"got {tuple(x.shape)}"
+                f"Population with num_inputs={config.num_inputs} takes [B, ..., {wanted}], got {tuple(x.shape)}"
             )
-        _refuse_outside("Population", x, config.low, config.high)
         fields = torch.exp(-0.5 * ((x.unsqueeze(-1) - self.mu.to(x.dtype)) / self.sigma.to(x.dtype)) ** 2)
         activations = fields.flatten(-2).expand(config.num_steps, *x.shape[:-1], -1)
         if config.mode == "raw":
@@ -204,7 +214,7 @@ class GaussianTuning(nn.Encoder):
     Source: Bohte, Kok and La Poutré, Error-backpropagation in temporally encoded networks (Neurocomputing 2002), 4.
     """
 
-    capabilities: ClassVar[EncoderCapabilities] = EncoderCapabilities(input_range=None)
+    capabilities: EncoderCapabilities = EncoderCapabilities(input_range=None, keeps_shape=False)
 
     @dataclass(frozen=True)
     class Config(nn.Encoder.Config):
@@ -225,10 +235,12 @@ class GaussianTuning(nn.Encoder):
         super().__init__(**options)
         if not self.config.low < self.config.high:
             raise OptionError(f"GaussianTuning: low must be below high, got {self.config.low} and {self.config.high}")
+        self.capabilities = dataclasses.replace(self.capabilities, input_range=(self.config.low, self.config.high))
 
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         config = self.config
-        _refuse_outside("GaussianTuning", x, config.low, config.high)
+        if x.dim() < 2:
+            raise ShapeError(f"GaussianTuning takes [B, ..., N], got {tuple(x.shape)}: add an axis with unsqueeze(-1)")
         wide = x.detach().to(torch.promote_types(x.dtype, torch.float32)).unsqueeze(-1)
         spread = config.high - config.low
         i = torch.arange(1, config.size + 1, device=x.device, dtype=wide.dtype)
@@ -254,7 +266,7 @@ class RankOrder(nn.Encoder):
         [2, 0, 1]
     """
 
-    capabilities: ClassVar[EncoderCapabilities] = EncoderCapabilities(input_range=None)
+    capabilities: EncoderCapabilities = EncoderCapabilities(input_range=None)
 
     @dataclass(frozen=True)
     class Config(nn.Encoder.Config):
@@ -268,20 +280,10 @@ class RankOrder(nn.Encoder):
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         if not bool(x.detach().isfinite().all()):
             raise InputError("RankOrder takes finite values, got NaN or an infinity: it could not order them")
-        flat = x.detach().reshape(len(x), -1)
+        flat = x.detach().flatten(1) if x.dim() > 1 else x.detach().unsqueeze(1)
         order = flat.argsort(dim=1, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=x.device).expand_as(order))
         time = (rank * self.config.num_steps // max(flat.shape[1], 1)).reshape(x.shape)
         steps = torch.arange(self.config.num_steps, device=x.device).reshape(-1, *[1] * x.dim())
         spikes: Tensor = steps == time
         return spikes.to(x.dtype)
-
-
-def _refuse_outside(name: str, x: Tensor, low: float, high: float) -> None:
-    if x.numel():
-        least, most = (float(value) for value in torch.aminmax(x.detach()))
-        if not (low <= least and most <= high):
-            raise InputError(
-                f"{name} takes values from {low:g} to {high:g}, got {least:g} to {most:g}: "
-                "rescale the input, or give other bounds (low, high)"
-            )
