@@ -27,7 +27,7 @@ RESULTS = BUILD / "results"
 SHARED = BUILD / "shared"
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 COUNTS = ("passed", "failed", "skipped")
-NOT_CORE = ("closing", "alone", "examples", "scaffold")
+NOT_CORE = ("closing", "alone", "examples", "scaffold", "peers")
 """Folders of tests that are not part of the suite `core`."""
 
 
