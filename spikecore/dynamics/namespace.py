@@ -20,8 +20,7 @@ class Namespace:
     """
 
     def __init__(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        vars(self).update(values)
 
     def __getattr__(self, name: str) -> Any:
         near = difflib.get_close_matches(name, vars(self), n=1)

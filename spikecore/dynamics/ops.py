@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from spikecore.dynamics import numbers
+from spikecore.dynamics.function import apply
 from spikecore.dynamics.source import refuse
 from spikecore.dynamics.sym import Sym, emit, has_sym
 
@@ -245,6 +246,8 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
     if isinstance(condition, Sym):
         return emit("where", condition, a, b)
     dtype = like.dtype if isinstance(like, Tensor) else torch.float32
+    if a == 1 and b == 0:
+        return condition.to(dtype)
     first, second = (torch.full((), number, dtype=dtype, device=condition.device) for number in (a, b))
     return torch.where(condition, first, second)
 
@@ -261,8 +264,7 @@ class _Spike(torch.autograd.Function):
 
     @staticmethod
     def forward(u: Tensor, surrogate: Any) -> Tensor:
-        spikes: Tensor = _output(u, surrogate).to(u.dtype)
-        return spikes
+        return _spikes(u, surrogate)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -295,12 +297,17 @@ def spike(u: Any, surrogate: Any) -> Any:
             "declare a static method derivative(u, params): the backward pass needs it",
         )
     if isinstance(u, Tensor):
-        return _Spike.apply(u, surrogate)  # type: ignore[no-untyped-call]
+        return apply(_Spike, u, surrogate) if torch.is_grad_enabled() else _spikes(u, surrogate)
     value = _output(u, surrogate)
     if isinstance(u, Sym):
         # Smooth too: differentiating g itself would lose g'(0) to the corner of |u|.
         return emit("spike", value, u, surrogate.derivative(u, config))
     return value
+
+
+def _spikes(u: Tensor, surrogate: Any) -> Tensor:
+    spikes: Tensor = _output(u, surrogate)
+    return spikes if spikes.dtype == u.dtype else spikes.to(u.dtype)
 
 
 def _output(u: Any, surrogate: Any) -> Any:

@@ -2,10 +2,12 @@
 
 from spikecore.nn import layers
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
+from spikecore.nn.functional import functional
+from spikecore.nn.integrators import LI, NonSpikingIF
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron, set_backend
-from spikecore.nn.neurons import IF, LIF, fire_and_reset
+from spikecore.nn.neurons import IF, LIF, CubaLIF, ParametricLIF, fire_and_reset
 from spikecore.nn.state import (
     Stateful,
     detach_state,
@@ -29,8 +31,10 @@ from spikecore.nn.surrogates import (
 
 __all__ = [
     "IF",
+    "LI",
     "LIF",
     "ATan",
+    "CubaLIF",
     "Delta",
     "Direct",
     "Encoder",
@@ -38,6 +42,8 @@ __all__ = [
     "Latency",
     "Model",
     "Neuron",
+    "NonSpikingIF",
+    "ParametricLIF",
     "PiecewiseExp",
     "PiecewiseQuadratic",
     "Poisson",
@@ -50,6 +56,7 @@ __all__ = [
     "Surrogate",
     "detach_state",
     "fire_and_reset",
+    "functional",
     "get_state",
     "layers",
     "reset_state",

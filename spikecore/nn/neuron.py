@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 from weakref import WeakValueDictionary
@@ -21,18 +21,21 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
+from spikecore.backends import operators
 from spikecore.backends.operators import run_program
-from spikecore.backends.reference import loop
-from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose
+from spikecore.backends.reference import Step, loop
+from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
 from spikecore.dynamics import Namespace, Param, Program, trace
-from spikecore.errors import DynamicsError, OptionError, ShapeError
+from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
 from spikecore.interfaces.component import Configurable, Inner, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn.state import Stateful
+from spikecore.nn.state import Form, Stateful
 from spikecore.nn.surrogates import ATan, Surrogate
 from spikecore.registry import registry
 
 HALF = (torch.float16, torch.bfloat16)
+RESERVED = "spikecore_"
+SCALE, SHIFT = f"{RESERVED}scale", f"{RESERVED}shift"
 
 
 class Neuron(Configurable, Stateful):
@@ -43,7 +46,7 @@ class Neuron(Configurable, Stateful):
         backend: `auto`, or the name of the backend that must run it.
         record: states whose post-reset sequence `[T, B, ...]` is kept in `recorded`, with gradient.
         options: the fields of `Config`. A sequence or tensor of size C is a per-channel value along axis 1 of a
-            single step; names in `learnable` become `nn.Parameter`s.
+            single step; names in `learnable` become `nn.Parameter`s, called `param_NAME`.
 
     Raises:
         OptionError: a wrong option; a state in `record` or a name in `learnable` that does not exist.
@@ -73,6 +76,15 @@ class Neuron(Configurable, Stateful):
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
         learnable: tuple[str, ...] = ()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        taken = [f.name for f in dataclasses.fields(cls.Config) if f.name.startswith(RESERVED)]
+        if taken:
+            raise DynamicsError(
+                f"{cls.__qualname__}.Config names {', '.join(taken)}: expected names that do not begin with "
+                f"{RESERVED!r}, which spikecore keeps for itself"
+            )
+
     def __init__(
         self, *, step_mode: str = "multi", backend: str = "auto", record: Sequence[str] = (), **options: Any
     ) -> None:
@@ -86,30 +98,57 @@ class Neuron(Configurable, Stateful):
         self.record = tuple(record)
         self.recorded: dict[str, Tensor] = {}
         self.chosen: Choice | None = None
-        self._choices: dict[tuple[Any, ...], Choice] = {}
-        self._programs: dict[tuple[str, ...], Program] = {}
+        self._choices: dict[tuple[Any, ...], tuple[Choice, str]] = {}
+        self._programs: dict[tuple[Any, ...], Program] = {}
         _known("record", self.record, self.state)
-        self._make_tensors(options)
+        self._make_tensors()
         set_backend(self, backend)
         self._token = _enlist(self)
 
-    def _make_tensors(self, options: Mapping[str, Any]) -> None:
+    def _make_tensors(self) -> None:
         values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
+        trained = self.trained(self.config)
+        learnable = values.get("learnable", ())
         numeric = [n for n, v in values.items() if n != "learnable" and _is_numeric(v)]
-        _known("learnable", self.config.learnable, numeric)
-        self._tensors = [n for n in numeric if isinstance(values[n], tuple) or n in self.config.learnable]
-        for name in self._tensors:
-            value = torch.as_tensor(values[name], dtype=torch.get_default_dtype())
-            if name in self.config.learnable:
+        _known("learnable", learnable, numeric)
+        twice = [name for name in trained if name in values]
+        if twice:
+            raise DynamicsError(f"{type(self).__name__}.trained names {', '.join(twice)}, which Config has already")
+        tensors = {n: values[n] for n in numeric if isinstance(values[n], tuple) or n in learnable} | dict(trained)
+        self._learnable = {*learnable, *trained}
+        for name, number in tensors.items():
+            value = torch.as_tensor(number, dtype=torch.get_default_dtype())
+            if name in self._learnable:
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        self._constants = {n: v for n, v in values.items() if n not in self._tensors}
+        self._tensors = list(tensors)
+        self._constants = {n: v for n, v in values.items() if n not in tensors}
+        self._fixed = Namespace(**self._constants)
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
         """One step, pure: `(out, next state)`."""
         raise NotImplementedError("a neuron declares `step(x, state, params)`")
+
+    @staticmethod
+    def trained(config: Any) -> Mapping[str, float | Sequence[float]]:
+        """Parameters that are always trained and are no options: name → initial value, one for all or per channel."""
+        return {}
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The names in `state`."""
+        return tuple(self.state)
+
+    def check_state(self, where: str, state: Mapping[str, Tensor]) -> None:
+        """Refuse half precision, and states that do not belong together."""
+        forms = {name: (tuple(value.shape), str(value.dtype), str(value.device)) for name, value in state.items()}
+        if len(set(forms.values())) > 1 or any(value.dtype in HALF for value in state.values()):
+            raise StateShapeError(
+                f"the states of {where} must be float32 (for half-precision input too) or float64, and alike in shape, "
+                f"dtype and device; got {', '.join(f'{name} {form}' for name, form in forms.items())}"
+            )
 
     def params_for(self, x: Tensor) -> Namespace:
         """What `step` sees as `params`, for single-step inputs like `x` `[B, C, ...]`.
@@ -118,10 +157,10 @@ class Neuron(Configurable, Stateful):
             ShapeError: a per-channel parameter does not fit axis 1 of `x`.
         """
         if not self._tensors:
-            return Namespace(**self._constants)
+            return self._fixed
         values = self._tensors_for(x)
         shaped = {n: v.reshape(-1, *([1] * (x.dim() - 2))) if v.dim() else v for n, v in values.items()}
-        return Namespace(**{**self._constants, **shaped})
+        return Namespace(**self._constants, **shaped)
 
     def _tensors_for(self, x: Tensor) -> dict[str, Tensor]:
         dtype = torch.float32 if x.dtype in HALF else x.dtype
@@ -137,7 +176,7 @@ class Neuron(Configurable, Stateful):
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The state before the first step, for one single-step input `x` `[B, ...]`."""
         dtype = torch.float32 if x.dtype in HALF else x.dtype
-        params = self.params_for(x) if self._tensors else Namespace(**self._constants)
+        params = self.params_for(x)
         state = {}
         for name, value in self.state.items():
             start = getattr(params, value) if isinstance(value, str) else value
@@ -147,82 +186,152 @@ class Neuron(Configurable, Stateful):
                 state[name] = torch.full(x.shape, start, dtype=dtype, device=x.device)
         return state
 
+    def state_forms(self, x: Tensor) -> dict[str, Form]:
+        """Every state looks like one step, in single precision at least."""
+        form = (tuple(x.shape), x.device, torch.float32 if x.dtype in HALF else x.dtype)
+        return dict.fromkeys(self.state, form)
+
     def forward(self, x: Tensor) -> Tensor:
-        """`[T, B, ...]` or `[B, ...]` by `step_mode` → spikes of the same shape and dtype.
+        """`[T, B, ...]` or `[B, ...]` by `step_mode` → output of the same shape and dtype.
 
         Raises:
             TypeError: `x` is not floating point.
-            ShapeError: `x` has too few axes.
+            ShapeError: `x` has too few axes, or channels that do not suit a parameter.
             StateShapeError: kept state belongs to another batch shape, device or dtype.
         """
-        if not x.is_floating_point():
-            raise TypeError(f"{type(self).__name__} takes floating-point input, got {x.dtype}: call .float() on it")
-        multi = self.step_mode == "multi"
-        if x.dim() < 1 + multi:
-            form = "[T, B, ...]" if multi else "[B, ...]"
-            raise ShapeError(
-                f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}"
-            )
-        sequence = x if multi else x.unsqueeze(0)
-        like = sequence.new_empty(()).expand(sequence.shape[1:])
-        state = self.state_for(like)
-        backend, key = self._choice(x.device, x.dtype)
-        if backend == REFERENCE:
-            params = vars(self.params_for(like))
-            out, final, self.recorded = loop(self._cast_step, sequence, state, params, self.record)
+        return self._run(x, None)
+
+    def affine(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """`forward(x * scale + shift)` as one program, on the backend that `choose_backend(..., affine=True)` found.
+
+        Args:
+            x: as for `forward`.
+            scale: per channel, float32 or the dtype of `x`.
+            shift: as `scale`.
+        """
+        return self._run(x, (scale, shift))
+
+    def _run(self, x: Tensor, affine: tuple[Tensor, Tensor] | None) -> Tensor:
+        single = self.step_mode == "single"
+        if not x.is_floating_point() or x.dim() < 2 - single:
+            raise self._refusal(x)
+        one_step = x if single else _one_step(x)
+        state = self.state_for(one_step)
+        backend, key = self._choice(x.device, x.dtype, affine is not None)
+        if backend != REFERENCE:
+            params = [*self._tensors_for(one_step).values(), *(affine or ())] if affine or self._tensors else []
+            sequence = x.unsqueeze(0) if single else x
+            out, finals, recorded = run_program(backend, key, sequence, list(state.values()), params)
+            state = dict(zip(self.state, finals, strict=True))
+            out = out.squeeze(0) if single else out
+        elif single:
+            out, state = self._stepper(x)(x, state, {})
+            if any(out is value for value in state.values()):  # the caller may change what he is given
+                out = out.clone()
+            recorded = [state[name].unsqueeze(0) for name in self.record]
         else:
-            out, final, self.recorded = self._run(backend, key, sequence, like, state)
-        self.keep(final)
-        return out if multi else out.squeeze(0)
+            out, state, sequences = loop(self._stepper(one_step), x, state, {}, self.record)
+            recorded = list(sequences.values())
+        out, *recorded = self.keep(state, out, *recorded)
+        if (self.record or self.recorded) and not self._memory.is_explicit:
+            self.recorded = dict(zip(self.record, recorded, strict=True))
+        return out
 
-    def _run(
-        self, backend: str, key: str, x: Tensor, like: Tensor, state: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        params = list(self._tensors_for(like).values())
-        out, finals, recorded = run_program(backend, key, x, [state[name] for name in self.state], params)
-        return out, dict(zip(self.state, finals, strict=True)), dict(zip(self.record, recorded, strict=True))
+    def _stepper(self, x: Tensor) -> Step:
+        """`step` as a loop calls it: plain dictionaries in and out; half precision in, computed in single."""
+        step, params, dtype, is_half = self.step, self.params_for(x), x.dtype, x.dtype in HALF
 
-    def program(self) -> Program:
-        """The traced equations, as backends get them."""
-        found = self._programs.get(self.record)
+        def advance(x: Tensor, state: dict[str, Tensor], _: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            out, state = step(x.float() if is_half else x, Namespace(**state), params)
+            return out if out.dtype == dtype else out.to(dtype), state
+
+        return advance
+
+    def _refusal(self, x: Tensor) -> Exception:
+        name = type(self).__name__
+        if not x.is_floating_point():
+            return TypeError(f"{name} takes floating-point input, got {x.dtype}: call .float() on it")
+        form, other = ("[B, ...]", "multi") if self.step_mode == "single" else ("[T, B, ...]", "single")
+        return ShapeError(
+            f"{name} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}: add the missing axis, or "
+            f"set_step_mode(net, {other!r})"
+        )
+
+    def program(self, affine: bool = False) -> Program:
+        """The traced equations, as backends get them.
+
+        Args:
+            affine: of `step(x * scale + shift, ...)`, with scale and shift as two more learnable per-channel
+                parameters, the last ones.
+        """
+        found = self._programs.get((self.record, affine))
         if found is None:
-            params = [
-                Param(name, getattr(self, f"param_{name}").dim() == 1, name in self.config.learnable)
-                for name in self._tensors
-            ]
-            name = type(self).__name__
-            found = trace(name, self.step, tuple(self.state), self._constants, params, self.record)
-            self._programs[self.record] = found
+            params = [Param(n, getattr(self, f"param_{n}").dim() == 1, n in self._learnable) for n in self._tensors]
+            step = self.step
+            if affine:
+                params += [Param(SCALE, per_channel=True), Param(SHIFT, per_channel=True)]
+                step = _scaled(step)
+            found = trace(type(self).__name__, step, tuple(self.state), self._constants, params, self.record)
+            self._programs[self.record, affine] = found
         return found
 
-    def choose_backend(self, device: torch.device, dtype: torch.dtype) -> Choice:
+    def choose_backend(self, device: torch.device, dtype: torch.dtype, affine: bool = False) -> Choice:
         """Which backend runs inputs like this, and why.
+
+        Args:
+            device: of the input.
+            dtype: of the input.
+            affine: which one runs scale, shift and step as one; the reference where none does.
 
         Raises:
             PluginError: the backend that was named cannot be used here.
             BackendError: it cannot run this neuron.
             DynamicsError: the step is outside the neuron language, and a backend was named.
         """
+        return self._chosen(device, dtype, affine)[0]
+
+    def _chosen(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[Choice, str]:
+        """The choice and the key of the program for it; "" on the reference."""
+        asked = (registry(), self.backend, device, dtype, self.record, affine)
+        found = self._choices.get(asked)
+        if found is None:
+            choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
+            found = choice, "" if choice.backend == REFERENCE else self.program(affine).key
+            self._choices[asked] = found
+        return found
+
+    def _choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
         if self.backend == REFERENCE:
             return Choice(REFERENCE, "asked for")
-        source = (registry(), self.backend, device, dtype, self.record)
-        if source not in self._choices:
-            try:
-                program = self.program()
-            except DynamicsError as error:
-                if self.backend != AUTO:
-                    raise
-                self._choices[source] = Choice(REFERENCE, f"cannot be traced: {error}")
-            else:
-                self._choices[source] = choose(self.backend, program, device, dtype)
-        return self._choices[source]
+        try:
+            program = self.program()
+        except DynamicsError as error:
+            if self.backend != AUTO:
+                raise
+            return Choice(REFERENCE, f"cannot be traced: {error}")
+        return choose(self.backend, program, device, dtype)
 
-    def _choice(self, device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
+    def _choose_affine(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        plain = self.choose_backend(device, dtype)
+        if plain.backend == REFERENCE:
+            return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
+        backend, program = named(plain.backend), self.program(affine=True)
+        if not backend.capabilities.affine_neuron:
+            return Choice(REFERENCE, f"backend {plain.backend!r} does not offer affine_neuron")
+        support = backend.supports(program, device, dtype)
+        if not support:
+            return Choice(REFERENCE, f"backend {plain.backend!r}: {support.reason}")
+        operators.learn(plain.backend, program)
+        return Choice(plain.backend, f"backend {plain.backend!r} offers affine_neuron")
+
+    def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
         if torch.compiler.is_compiling():
-            constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype)
+            constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype, affine)
             return constant
-        choice = self.chosen = self.choose_backend(device, dtype)
-        return choice.backend, "" if choice.backend == REFERENCE else self.program().key
+        choice, key = self._chosen(device, dtype, affine)
+        if choice is not self.chosen and not affine:
+            self.chosen = choice
+        return choice.backend, key
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -230,19 +339,24 @@ class Neuron(Configurable, Stateful):
         self._token = _enlist(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_choices": {}, "_programs": {}}
-
-    def _cast_step(
-        self, x: Tensor, state: dict[str, Tensor], params: dict[str, Any]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        wide = x.float() if x.dtype in HALF else x
-        out, state = self.step(wide, Namespace(**state), Namespace(**params))
-        return out.to(x.dtype), state
+        return {**super().__getstate__(), "_choices": {}, "_programs": {}, "recorded": {}}
 
     def extra_repr(self) -> str:
         fields = dataclasses.fields(self.config)
         shown = [f"{f.name}={getattr(self.config, f.name)!r}" for f in fields if f.name != "learnable"]
         return ", ".join([*shown, f"step_mode={self.step_mode!r}", f"backend={self.backend!r}"])
+
+
+def _one_step(x: Tensor) -> Tensor:
+    """What one step of the sequence looks like, for its shape, dtype and device."""
+    return x[0] if x.shape[0] else x.new_empty(x.shape[1:])
+
+
+def _scaled(step: Callable[..., Any]) -> Callable[..., Any]:
+    def scaled(x: Any, state: Any, params: Any) -> Any:
+        return step(x * getattr(params, SCALE) + getattr(params, SHIFT), state, params)
+
+    return scaled
 
 
 _LIVE: WeakValueDictionary[int, Neuron] = WeakValueDictionary()
@@ -256,11 +370,10 @@ def _enlist(neuron: Neuron) -> int:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype) -> tuple[str, str]:
+def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
     """The choice as plain strings: torch.compile asks once, outside of what it traces."""
-    neuron = _LIVE[token]
-    choice = neuron.choose_backend(torch.device(device), dtype)
-    return choice.backend, "" if choice.backend == REFERENCE else neuron.program().key
+    choice, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
+    return choice.backend, key
 
 
 def set_backend(net: nn.Module, backend: str) -> None:

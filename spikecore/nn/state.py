@@ -3,66 +3,192 @@
 A multi-step call starts from the initial state and leaves nothing behind. Inside `with streaming(net)` state is kept
 between calls. Single-step mode always streams: `reset_state(net)` starts a new sequence, `detach_state(net)` cuts the
 graph. State is never part of `state_dict()`.
+
+A module of your own with state subclasses `Stateful`:
+
+    def forward(self, x):                       # x [B, ...], one step
+        state = self.state_for(x)
+        out, state = ...
+        (out,) = self.keep(state, out)
+        return out
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikecore.errors import OptionError, StateError, StateShapeError, StreamingError
+from spikecore.dynamics.function import apply, transforms_active
+from spikecore.errors import OptionError, StateError, StateGraphError, StateShapeError, StreamingError
+
+State = dict[str, Tensor]
+Form = tuple[tuple[int, ...], torch.device, torch.dtype]
+_NOTHING = torch.empty(0)
+
+
+class Memory:
+    """What a module remembers between calls. A plain object: writing to an `nn.Module` costs a microsecond.
+
+    Args:
+        streams: state is kept in multi-step mode too.
+        is_explicit: `functional` puts the state in and takes it out; `initial` is then what a sequence started from.
+    """
+
+    def __init__(self, streams: bool = False, is_explicit: bool = False) -> None:
+        self.state: State | None = None
+        self.initial: State | None = None
+        self.form: Form | None = None  # of the last input that the kept state was found to fit
+        self.streams = streams
+        self.is_explicit = is_explicit
 
 
 class Stateful(nn.Module):
-    """Base of modules with state: `initial_state(x)` for one step's input; `_kept` is the state between calls."""
+    """Base of modules with state. A subclass gives `initial_state` and calls `state_for` and `keep` in `forward`."""
 
     step_mode: str = "multi"
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: dict[str, Tensor] | None = None
-        self._streams = False
+        self._memory = Memory()
 
-    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+    def initial_state(self, x: Tensor) -> State:
         """The state before the first step, for one single-step input `x` `[B, ...]`."""
         raise NotImplementedError
+
+    def state_forms(self, x: Tensor) -> dict[str, Form]:
+        """Shape, device and dtype of the state that the single-step input `x` asks for."""
+        return {name: _form(value) for name, value in self.initial_state(x).items()}
+
+    @property
+    def state_names(self) -> tuple[str, ...] | None:
+        """Names of the state, for checking what `set_state` is given; None where they are not known beforehand."""
+        return None
+
+    def check_state(self, where: str, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state, right in its names, that this module can never have; `where` is how messages name it."""
 
     @property
     def keeps_state(self) -> bool:
         """Whether state outlives a call."""
-        return self._streams or self.step_mode == "single"
+        return self.step_mode == "single" or self._memory.streams
 
-    def state_for(self, x: Tensor) -> dict[str, Tensor]:
+    def state_for(self, x: Tensor) -> State:
         """The state to start from with the single-step input `x`.
 
         Raises:
             StateShapeError: the kept state belongs to another batch shape, device or dtype.
         """
-        initial = self.initial_state(x)
-        if self._kept is None or not self.keeps_state:
+        memory = self._memory
+        state = memory.state
+        if state is None or not self.keeps_state:
+            initial = self.initial_state(x)
+            if memory.is_explicit and memory.initial is None:
+                memory.initial = initial
             return initial
-        for name, value in self._kept.items():
-            ours, theirs = _form(value), _form(initial[name])
-            if ours != theirs:
+        if torch.compiler.is_compiling():
+            self._check_kept(state, x)
+        else:
+            form = (x.shape, x.device, x.dtype)
+            if form != memory.form:
+                self._check_kept(state, x)
+                memory.form = form
+        return state
+
+    def _check_kept(self, state: State, x: Tensor) -> None:
+        forms = self.state_forms(x)
+        for name, value in state.items():
+            if _form(value) != forms[name]:
                 raise StateShapeError(
-                    f"the kept state {name!r} of {type(self).__name__} is {ours}, the input asks for {theirs}: "
-                    "call reset_state(net) before a sequence of another batch"
+                    f"the kept state {name!r} of {type(self).__name__} is {_shown(_form(value))}, the input asks for "
+                    f"{_shown(forms[name])}: call reset_state(net) before a sequence of another batch"
                 )
-        return self._kept
 
-    def keep(self, state: dict[str, Tensor]) -> None:
-        """Remember the final state, if state outlives the call."""
-        self._kept = state if self.keeps_state else None
+    def keep(self, state: State, *outputs: Tensor) -> tuple[Tensor, ...]:
+        """Remember the final state, if state outlives the call.
+
+        Args:
+            state: after the last step of this call.
+            outputs: all else that the call hands out with a gradient.
+
+        Returns:
+            The outputs, to be handed out in their place: a backward pass through any of them, and later through the
+            state, is told apart from the first one.
+        """
+        memory = self._memory
+        if not self.keeps_state:
+            memory.state = None
+            return outputs
+        if not memory.is_explicit and not torch.compiler.is_compiling():
+            if transforms_active():
+                raise StateError(
+                    f"{type(self).__name__} would keep the state of a torch.func transform, which ends before it is "
+                    "used: call the step of functional(net), which takes and returns the state"
+                )
+            if torch.is_grad_enabled() and any(value.requires_grad for value in state.values()):
+                tied = apply(_Tie, type(self).__name__, len(outputs), *outputs, *state.values())
+                outputs, state = tied[: len(outputs)], dict(zip(state, tied[len(outputs) :], strict=True))
+        memory.state = state
+        return outputs
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: the values of the state in single-step mode, without graph; nothing else is kept."""
+        memory = Memory()
+        if self.step_mode == "single" and self._memory.state is not None:
+            memory.state = {name: value.detach() for name, value in self._memory.state.items()}
+        return {**self.__dict__, "_memory": memory}
 
 
-def _form(value: Tensor) -> tuple[tuple[int, ...], torch.device, torch.dtype]:
+class _Tie(torch.autograd.Function):
+    """The identity, as one node behind everything that a call hands out.
+
+    The first backward pass through any output frees what this node saved. One that comes later through the state finds
+    it gone, before it meets torch's own freed nodes. `detach` within gives outputs that may be changed in place.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(name: str, num_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tensor.detach() for tensor in tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.name, ctx.num_outputs = inputs[:2]
+        pairs = zip(inputs[2:], output, strict=True)
+        ctx.mark_non_differentiable(*(after for before, after in pairs if not before.requires_grad))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(_NOTHING)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        try:
+            _ = ctx.saved_tensors
+        except RuntimeError:
+            if all(grad is None for grad in grads[ctx.num_outputs :]):
+                raise  # not through the state: the same loss twice, which torch explains well
+            raise StateGraphError(
+                f"this backward pass reaches back through the kept state of {ctx.name} into an earlier call, whose "
+                "graph an earlier backward pass has freed: call detach_state(net) after each backward pass to keep the "
+                "values and cut the graph, or reset_state(net) to start a new sequence"
+            ) from None
+        return None, None, *grads
+
+
+def _form(value: Tensor) -> Form:
     return tuple(value.shape), value.device, value.dtype
 
 
-def _stateful(net: nn.Module) -> dict[str, Stateful]:
+def _shown(form: Form) -> str:
+    shape, device, dtype = form
+    return f"{shape} {str(dtype).removeprefix('torch.')} on {device}"
+
+
+def stateful(net: nn.Module) -> dict[str, Stateful]:
+    """Qualified name → module, of every module of `net` with state."""
     return {name: module for name, module in net.named_modules() if isinstance(module, Stateful)}
 
 
@@ -70,57 +196,119 @@ def _stateful(net: nn.Module) -> dict[str, Stateful]:
 def streaming(net: nn.Module) -> Iterator[nn.Module]:
     """Inside, every call of `net` goes on where the last one ended; entry and exit drop the state.
 
+    Args:
+        net: any module; all modules with state inside it are meant.
+
     Raises:
         StreamingError: `net`, or a part of it, is already streaming.
+
+    Example:
+        >>> lif, x = nn.LIF(tau=2.0), torch.full((4, 1), 0.75)
+        >>> with streaming(lif):
+        ...     first = lif(x[:2])
+        ...     print(get_state(lif)[""]["v"])
+        tensor([0.5625])
+        >>> get_state(lif)
+        {'': None}
     """
-    modules = _stateful(net).values()
-    if any(module._streams for module in modules):
+    modules = stateful(net).values()
+    if any(module._memory.streams for module in modules):
         raise StreamingError("this net is already streaming: leave the outer `with streaming(...)` first")
     for module in modules:
-        module._streams, module._kept = True, None
+        module._memory.streams, module._memory.state = True, None
     try:
         yield net
     finally:
         for module in modules:
-            module._streams, module._kept = False, None
+            module._memory.streams, module._memory.state = False, None
+
+
+@contextmanager
+def carried(net: nn.Module) -> Iterator[dict[str, Memory]]:
+    """Inside, every module keeps its state in a memory of its own, empty at first, and what it had is put back after.
+
+    Whoever enters puts states in, takes them out, and answers for their graph.
+    """
+    modules = stateful(net)
+    before = {name: module._memory for name, module in modules.items()}
+    memories = {name: Memory(streams=True, is_explicit=True) for name in modules}
+    for name, module in modules.items():
+        module._memory = memories[name]
+    try:
+        yield memories
+    finally:
+        for name, module in modules.items():
+            module._memory = before[name]
 
 
 def reset_state(net: nn.Module) -> None:
     """Start a new sequence: every state is initial again."""
-    for module in _stateful(net).values():
-        module._kept = None
+    for module in stateful(net).values():
+        module._memory.state = None
 
 
 def detach_state(net: nn.Module) -> None:
     """Keep the values of the state and cut its graph (truncated backpropagation through time)."""
-    for module in _stateful(net).values():
-        if module._kept is not None:
-            module._kept = {name: value.detach() for name, value in module._kept.items()}
+    for module in stateful(net).values():
+        memory = module._memory
+        if memory.state is not None:
+            memory.state = {name: value.detach() for name, value in memory.state.items()}
 
 
-def get_state(net: nn.Module) -> dict[str, dict[str, Tensor] | None]:
-    """Qualified module name → its kept state; None where it is the initial one."""
-    return {name: None if m._kept is None else dict(m._kept) for name, m in _stateful(net).items()}
+def get_state(net: nn.Module) -> dict[str, State | None]:
+    """Qualified module name → its kept state; None where it is the initial one. The tensors are not copied."""
+    return {name: None if m._memory.state is None else dict(m._memory.state) for name, m in stateful(net).items()}
 
 
 def set_state(net: nn.Module, state: Mapping[str, Mapping[str, Tensor] | None]) -> None:
-    """Put back what `get_state` gave.
+    """Put back what `get_state` gave. Whether it suits the batch is seen in the next call.
 
     Raises:
-        StateError: the modules differ from those of `net`, or `net` keeps no state (multi-step, not streaming).
+        StateError: the modules or the names within differ from those of `net`, a value is no floating-point tensor, or
+            `net` keeps no state (multi-step, not streaming). Nothing is set then.
+        StateShapeError: the states of one module differ in device or dtype, or are in half precision.
     """
-    modules = _stateful(net)
-    if set(modules) != set(state):
-        raise StateError(f"expected the state of {sorted(modules)}, got that of {sorted(state)}")
-    for name, value in state.items():
+    modules = stateful(net)
+    checked = checked_state(modules, state)
+    for name, value in checked.items():
         if value is not None and not modules[name].keeps_state:
             raise StateError(f"{name or type(net).__name__} keeps no state now: set it inside `with streaming(net)`")
-    for name, value in state.items():
-        modules[name]._kept = None if value is None else dict(value)
+    for name, value in checked.items():
+        modules[name]._memory.state, modules[name]._memory.form = value, None
+
+
+def checked_state(
+    modules: Mapping[str, Stateful], state: Mapping[str, Mapping[str, Tensor] | None]
+) -> dict[str, State | None]:
+    """`state` as dictionaries in the modules' own order.
+
+    Raises:
+        StateError: see `set_state`.
+    """
+    if set(modules) != set(state):
+        raise StateError(f"expected the state of the modules {sorted(modules)}, got that of {sorted(state)}")
+    return {name: None if value is None else _checked(name, modules[name], value) for name, value in state.items()}
+
+
+def _checked(name: str, module: Stateful, state: Mapping[str, Tensor]) -> State:
+    where = type(module).__name__ + (f" at {name!r}" if name else "")
+    wanted = module.state_names
+    if wanted is not None and set(wanted) != set(state):
+        raise StateError(f"the state of {where} is {', '.join(wanted)}; got {', '.join(state) or 'nothing'}")
+    for key, value in state.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            got = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+            raise StateError(f"state {key!r} of {where} must be a floating-point tensor, got {got}")
+    module.check_state(where, state)
+    return {key: state[key] for key in (wanted or state)}
 
 
 def set_step_mode(net: nn.Module, step_mode: str) -> None:
-    """Switch every module of `net` that has a step mode; kept state is dropped."""
+    """Switch every module of `net` that has a step mode; kept state is dropped.
+
+    Raises:
+        OptionError: it is neither `single` nor `multi`.
+    """
     if step_mode not in ("single", "multi"):
         raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
     reset_state(net)

@@ -107,9 +107,10 @@ def test_lif_with_every_surrogate_and_reset(surrogate, reset, detach_reset, spik
 def test_every_core_neuron_with_learned_and_constant_parameters(name):
     neuron = create("neuron", name)
     constants = dict(neuron._constants)
-    check(neuron.step, tuple(neuron.state), constants)
+    trained = [Param(key) for key in neuron.trained(neuron.config)]
+    check(neuron.step, tuple(neuron.state), constants, trained)
     numeric = [key for key, value in constants.items() if type(value) is float]
-    params = [Param(key, learnable=index % 2 == 0) for index, key in enumerate(numeric)]
+    params = [*trained, *(Param(key, learnable=index % 2 == 0) for index, key in enumerate(numeric))]
     program = check(neuron.step, tuple(neuron.state), {k: v for k, v in constants.items() if k not in numeric}, params)
     assert {key for key in program.backward.outputs if key.startswith("grad.param.")} == {
         f"grad.param.{p.name}" for p in params if p.learnable

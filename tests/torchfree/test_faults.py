@@ -97,7 +97,7 @@ def test_blocking_what_is_not_there_is_an_error(spike, tmp_path):
 def test_unknown_names_answer_with_the_nearest(spike):
     asked = spike("info", "neuron", "lit")
     assert asked.returncode == 2
-    assert "Did you mean 'lif'" in asked.stderr
+    assert "Did you mean 'li' or 'lif'?" in asked.stderr
     assert "did you mean 'neuron'" in spike("info", "neurons", "lif").stderr
 
 

@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikecore.errors import OptionError, ShapeError, StateShapeError
-from spikecore.nn.state import Stateful
+from spikecore.errors import OptionError, ShapeError
+from spikecore.nn.state import Form, Stateful
 
 
 class Dropout(Stateful):
@@ -58,21 +58,14 @@ class Dropout(Stateful):
         share = 1.0 - self.p
         return {"mask": mask.bernoulli_(share) / share if share else mask * 0.0}
 
-    def state_for(self, x: Tensor) -> dict[str, Tensor]:
-        """The kept mask, or a new one; no random number is drawn while a mask is kept."""
-        if self._kept is None or not self.keeps_state:
-            return self.initial_state(x)
-        mask = self._kept["mask"]
-        ours, theirs = (
-            (tuple(mask.shape), mask.device, mask.dtype),
-            (self._mask_shape(x), x.device, x.dtype),
-        )
-        if ours != theirs:
-            raise StateShapeError(
-                f"the kept mask of {type(self).__name__} is {ours}, the input asks for {theirs}: "
-                "call reset_state(net) before a sequence of another batch"
-            )
-        return self._kept
+    def state_forms(self, x: Tensor) -> dict[str, Form]:
+        """The mask's shape, device and dtype; asking draws no random number."""
+        return {"mask": (self._mask_shape(x), x.device, x.dtype)}
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """`mask`."""
+        return ("mask",)
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, ...]` or `[B, ...]` by `step_mode`; shape and dtype stay."""

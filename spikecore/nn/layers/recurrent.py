@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError
-from spikecore.nn.state import Stateful, streaming
+from spikecore.nn.state import Stateful, carried
 
 
 class Recurrent(Stateful):
@@ -36,6 +36,11 @@ class Recurrent(Stateful):
         for part in self.modules():
             if hasattr(part, "step_mode"):
                 setattr(part, "step_mode", step_mode)  # noqa: B010  (nn.Module's __setattr__ is typed for tensors)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """`y`, the output fed back."""
+        return ("y",)
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         """The inner module's input, from the step's input and the output of the step before."""
@@ -58,7 +63,7 @@ class Recurrent(Stateful):
         y = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))["y"]
         outs: list[Tensor] = []
         # The inner states must run from step to step and vanish after the call, unless the whole net streams.
-        with nullcontext() if self.keeps_state else streaming(self.module):
+        with nullcontext() if self.keeps_state else carried(self.module):
             for current in sequence.unbind(0):
                 joined = self.join(current, y)
                 out: Tensor = self.module(joined.unsqueeze(0)).squeeze(0) if multi else self.module(joined)
@@ -69,10 +74,9 @@ class Recurrent(Stateful):
                     )
                 y = out.to(x.dtype)
                 outs.append(out)
-        self.keep({"y": y})
-        if not outs:
-            return x.new_empty((0, *y.shape))
-        return torch.stack(outs) if multi else outs[0]
+        whole = torch.stack(outs) if multi and outs else outs[0] if outs else x.new_empty((0, *y.shape))
+        (whole,) = self.keep({"y": y}, whole)
+        return whole
 
 
 class ElementwiseRecurrent(Recurrent):

@@ -1,0 +1,78 @@
+"""Neurons that never spike: their output is the membrane potential, for readouts.
+
+No threshold, no reset. What to make of the potentials (the last, the mean, the largest) is the business of a readout.
+Gradients reach the input, the initial state and what is named in `learnable`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from spikecore.interfaces.component import Range
+from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.nn.neuron import Neuron
+
+
+class NonSpikingIF(Neuron):
+    """Integrator: the running sum of its input.
+
+        v = v + x
+
+    `v` starts at 0; the output is v after the step, `[T, B, ...]`.
+
+    Parity: `NonSpikingIFNode` of spikingjelly (tests/peers).
+
+    Example:
+        >>> nn.NonSpikingIF()(torch.tensor([1.0, 0.5, -2.0]).reshape(3, 1)).flatten()
+        tensor([ 1.0000,  1.5000, -0.5000])
+    """
+
+    capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    @staticmethod
+    def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
+        v = state.v + x
+        return v, {"v": v}
+
+
+class LI(Neuron):
+    """Leaky integrator, Euler: LIF without threshold.
+
+        v = v + (x - v) / tau        decay_input=False:  v = v - v / tau + x
+
+    `v` starts at 0 and leaks to 0; the output is v after the step, `[T, B, ...]`.
+
+    Parity: `NonSpikingLIFNode` of spikingjelly (tests/peers).
+
+    Example:
+        >>> nn.LI(tau=2.0)(torch.tensor([1.0, 1.0, 0.0]).reshape(3, 1)).flatten()
+        tensor([0.5000, 0.7500, 0.3750])
+    """
+
+    capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            tau: membrane time constant, in steps.
+            decay_input: the input is leaked as well.
+            learnable: names of numeric options to train.
+        """
+
+        tau: Annotated[float, Range(gt=1.0, lt=math.inf)] = 2.0
+        decay_input: bool = True
+        learnable: tuple[str, ...] = ()
+
+    @staticmethod
+    def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
+        v = state.v + (x - state.v) / params.tau if params.decay_input else state.v - state.v / params.tau + x
+        return v, {"v": v}
