@@ -1,6 +1,7 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
 from spikecore.nn import layers
+from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
 from spikecore.nn.integrators import LI, NonSpikingIF
@@ -34,12 +35,14 @@ __all__ = [
     "LI",
     "LIF",
     "ATan",
+    "ConvBNNeuron",
     "CubaLIF",
     "Delta",
     "Direct",
     "Encoder",
     "Erf",
     "Latency",
+    "LinearBNNeuron",
     "Model",
     "Neuron",
     "NonSpikingIF",

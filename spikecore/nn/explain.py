@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import explain as explain_program
 from spikecore.errors import DynamicsError
+from spikecore.nn.block import NormedNeuron
 from spikecore.nn.neuron import Neuron
 
 
@@ -20,7 +22,11 @@ def explain(net: nn.Module, dtype: torch.dtype = torch.float32) -> str:
     device = next((tensor.device for tensor in net.parameters()), torch.device("cpu"))
     parts = []
     for name, part in net.named_modules():
-        if isinstance(part, Neuron):
+        if isinstance(part, NormedNeuron):
+            choice = part.choose(device, dtype)
+            what = "runs by itself" if choice.backend == REFERENCE else f"is part of the neuron on {choice.backend}"
+            parts.append(f"{name + ': ' if name else ''}{type(part).__name__}: the norm {what}: {choice.reason}")
+        elif isinstance(part, Neuron):
             choice = part.chosen or part.choose_backend(device, dtype)
             try:
                 equations = explain_program(part.program())

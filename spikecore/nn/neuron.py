@@ -191,27 +191,19 @@ class Neuron(Configurable, Stateful):
         form = (tuple(x.shape), x.device, torch.float32 if x.dtype in HALF else x.dtype)
         return dict.fromkeys(self.state, form)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """`[T, B, ...]` or `[B, ...]` by `step_mode` → output of the same shape and dtype.
+
+        Args:
+            x: the input current, floating point.
+            affine: scale and shift, one value per channel: the steps see x * scale + shift. Only for a backend that
+                `choose_backend(..., affine=True)` found; for `ConvBNNeuron`.
 
         Raises:
             TypeError: `x` is not floating point.
             ShapeError: `x` has too few axes, or channels that do not suit a parameter.
             StateShapeError: kept state belongs to another batch shape, device or dtype.
         """
-        return self._run(x, None)
-
-    def affine(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """`forward(x * scale + shift)` as one program, on the backend that `choose_backend(..., affine=True)` found.
-
-        Args:
-            x: as for `forward`.
-            scale: per channel, float32 or the dtype of `x`.
-            shift: as `scale`.
-        """
-        return self._run(x, (scale, shift))
-
-    def _run(self, x: Tensor, affine: tuple[Tensor, Tensor] | None) -> Tensor:
         single = self.step_mode == "single"
         if not x.is_floating_point() or x.dim() < 2 - single:
             raise self._refusal(x)

@@ -1,0 +1,270 @@
+"""Convolution or linear layer → batch norm → neuron, as one block: the place where a backend may fuse the norm.
+
+    y   = layer(x)                                   time folded into the batch
+    out = neuron(y * scale + shift)                  scale = γ / sqrt(var + eps),  shift = β - mean * scale
+
+In training mode mean and var are those of y over time, batch and space; in eval mode the running ones. On a backend
+with `capabilities.affine_neuron` the neuron gets y, and scale and shift as two more learnable parameters per channel of
+its own program, so that the normed sequence never goes through memory. Elsewhere layer, norm and neuron run one by one.
+`spikecore.explain` says which, and why.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from spikecore.backends.selection import REFERENCE, Choice
+from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.layers.fold import FoldsTime, fold
+from spikecore.nn.neuron import HALF, Neuron
+
+Block = TypeVar("Block", bound="NormedNeuron")
+Convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class NormedNeuron(nn.Module):
+    """What `ConvBNNeuron` and `LinearBNNeuron` share; `layer` is their first part."""
+
+    layer_types: ClassVar[tuple[type[nn.Module], ...]]
+    norm: nn.Module
+    neuron: nn.Module
+
+    def __init__(self, layer: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
+        super().__init__()
+        name, allowed = type(self).__name__, [kind.__name__ for kind in self.layer_types]
+        for part in (layer, norm):
+            if isinstance(part, FoldsTime):
+                raise OptionError(
+                    f"{name} folds time itself: give it torch.nn.{type(part).__name__}, not spikecore.nn's"
+                )
+        if not isinstance(layer, self.layer_types):
+            raise OptionError(f"{name} takes one of {', '.join(allowed)} of torch.nn, got {type(layer).__name__}")
+        if not isinstance(norm, _BatchNorm | nn.Identity):
+            raise OptionError(f"{name} takes a batch norm of torch.nn, got {type(norm).__name__}")
+        if isinstance(norm, _BatchNorm) and norm.num_features != self.num_channels(layer):
+            raise OptionError(
+                f"{name}: the layer gives {self.num_channels(layer)} channels, the norm takes {norm.num_features}"
+            )
+        if not hasattr(neuron, "step_mode"):
+            raise OptionError(f"{name} takes a neuron, got {type(neuron).__name__}")
+        self.add_module(self.layer_name, layer)
+        self.norm, self.neuron = norm, neuron
+
+    layer_name: ClassVar[str]
+
+    @staticmethod
+    def num_channels(layer: Any) -> int:
+        """Of the layer's output."""
+        raise NotImplementedError
+
+    @staticmethod
+    def rank(layer: Any) -> int:
+        """Number of axes of a single-step input `[B, C, ...]`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def scaled_weight(layer: Any, scale: Tensor) -> Tensor:
+        """The weight that gives `scale` times the layer's output, per channel."""
+        raise NotImplementedError
+
+    @property
+    def layer(self) -> nn.Module:
+        """The convolution or linear layer."""
+        return self.get_submodule(self.layer_name)
+
+    @property
+    def step_mode(self) -> str:
+        """The neuron's."""
+        return str(self.neuron.step_mode)
+
+    @step_mode.setter
+    def step_mode(self, step_mode: str) -> None:
+        setattr(self.neuron, "step_mode", step_mode)  # noqa: B010  (nn.Module's __setattr__ is typed for tensors)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, B, C, ...]` or `[B, C, ...]` by `step_mode` → the neuron's output.
+
+        Raises:
+            ShapeError: the input's rank does not suit the step mode.
+        """
+        multi = self.step_mode == "multi"
+        rank = self.rank(self.layer) + multi
+        if x.dim() != rank:
+            form = "[T, B, C, ...]" if multi else "[B, C, ...]"
+            raise ShapeError(
+                f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form} with {rank} axes, got "
+                f"{tuple(x.shape)}: check set_step_mode(net, ...) and the layer's number of dimensions"
+            )
+        y: Tensor = fold(self.layer, (x,), {}, type(self).__name__) if multi else self.layer(x)
+        if self._is_fused(y):
+            return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
+        normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__) if multi else self.norm(y)
+        return self.neuron(normed)  # type: ignore[no-any-return]
+
+    def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        """The backend that runs norm and neuron as one, for y of this device and dtype; `torch` if none, and why."""
+        obstacle = self._obstacle()
+        if obstacle or not isinstance(self.neuron, Neuron):
+            return Choice(REFERENCE, obstacle or f"{type(self.neuron).__name__} is not in the neuron language")
+        return self.neuron.choose_backend(device, dtype, affine=True)
+
+    def _obstacle(self) -> str:
+        if not isinstance(self.norm, _BatchNorm):
+            return "there is no norm"
+        if isinstance(self.norm, nn.SyncBatchNorm) and self.training and torch.distributed.is_initialized():
+            return "the norm takes its statistics from all processes"
+        is_watched = any(part._forward_hooks or part._forward_pre_hooks for part in (self.norm, self.neuron))
+        return "a hook watches what passes between norm and neuron" if is_watched else ""
+
+    def _is_fused(self, y: Tensor) -> bool:
+        if self._obstacle() or not isinstance(self.neuron, Neuron):
+            return False
+        if y.numel() < 2 * self.num_channels(self.layer):  # torch's norm has its own words for too few values
+            return False
+        return self.neuron._choice(y.device, y.dtype, affine=True)[0] != REFERENCE
+
+    def _scale_and_shift(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """What the norm does, as scale and shift per channel; running statistics are updated as torch updates them."""
+        norm: Any = self.norm
+        wide = y.float() if y.dtype in HALF else y
+        if not norm.training and norm.running_mean is not None:
+            return _affine(norm, norm.running_mean, norm.running_var, wide.dtype)
+        axis = 2 if self.step_mode == "multi" else 1
+        var, mean = torch.var_mean(wide, [each for each in range(y.dim()) if each != axis], correction=0)
+        if norm.training and norm.track_running_stats:
+            _update(norm, mean, var, y.numel() // mean.numel())
+        return _affine(norm, mean, var, wide.dtype)
+
+    def fold(self: Block) -> Block:
+        """The same block for inference, with the norm in the weights of the layer: `norm` is then the identity.
+
+        Nothing is shared with this block; its kept state is not taken along.
+
+        Raises:
+            StateError: the block is in training mode, or its norm has no running statistics.
+        """
+        name = type(self).__name__
+        if isinstance(self.norm, nn.Identity):
+            return copy.deepcopy(self)
+        if self.training:
+            raise StateError(f"{name}.fold() needs the statistics of eval mode, the block is training: call .eval()")
+        if self.norm.running_mean is None:
+            raise StateError(f"{name}.fold() needs a norm with running statistics: track_running_stats=True")
+        layer: Any = copy.deepcopy(self.layer)
+        norm: Any = self.norm
+        with torch.no_grad():
+            scale, shift = _affine(norm, norm.running_mean, norm.running_var, layer.weight.dtype)
+            bias = shift if layer.bias is None else layer.bias * scale + shift
+            layer.weight, layer.bias = nn.Parameter(self.scaled_weight(layer, scale)), nn.Parameter(bias)
+        return type(self)(layer, nn.Identity(), copy.deepcopy(self.neuron)).eval()
+
+
+def _affine(norm: Any, mean: Tensor, var: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`(scale, shift)`, so that the norm is y * scale + shift."""
+    scale = torch.rsqrt(var.to(dtype) + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.to(dtype)
+    shift = -mean.to(dtype) * scale
+    return scale, shift if norm.bias is None else shift + norm.bias.to(dtype)
+
+
+@torch.no_grad()
+def _update(norm: Any, mean: Tensor, var: Tensor, count: int) -> None:
+    norm.num_batches_tracked.add_(1)
+    for running, found in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
+        momentum = 1 / norm.num_batches_tracked.to(running.dtype) if norm.momentum is None else norm.momentum
+        running.lerp_(found.to(running.dtype), momentum)
+
+
+class ConvBNNeuron(NormedNeuron):
+    """Convolution → batch norm → neuron, over `[T, B, C, ...]`.
+
+    The parts are torch's own; `state_dict` keys begin with `conv.`, `norm.` and `neuron.`. In training mode the
+    statistics are taken over time and batch together (over the batch alone in single-step mode).
+
+    Args:
+        conv: `torch.nn.Conv1d` to `Conv3d` or `ConvTranspose1d` to `ConvTranspose3d`.
+        norm: the batch norm of as many dimensions; after `fold` the identity.
+        neuron: a neuron of any backend; the block's `step_mode` is the neuron's.
+
+    Raises:
+        OptionError: a part of another type, or channels that do not match.
+
+    Example:
+        >>> block = nn.ConvBNNeuron(torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8), nn.LIF())
+        >>> block(torch.zeros(4, 2, 3, 16, 16)).shape
+        torch.Size([4, 2, 8, 14, 14])
+        >>> list(block.eval().fold().state_dict())
+        ['conv.weight', 'conv.bias']
+    """
+
+    layer_types = Convolutions
+    layer_name = "conv"
+
+    def __init__(self, conv: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
+        super().__init__(conv, norm, neuron)
+
+    @staticmethod
+    def num_channels(layer: Any) -> int:
+        """Of the layer's output."""
+        return int(layer.out_channels)
+
+    @staticmethod
+    def rank(layer: Any) -> int:
+        """Number of axes of a single-step input `[B, C, ...]`."""
+        return 2 + len(layer.kernel_size)
+
+    @staticmethod
+    def scaled_weight(layer: Any, scale: Tensor) -> Tensor:
+        """The weight that gives `scale` times the layer's output, per channel."""
+        weight: Tensor = layer.weight
+        ones = [1] * len(layer.kernel_size)
+        if not layer.transposed:
+            return weight * scale.reshape(-1, 1, *ones)
+        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:]) * scale.reshape(layer.groups, 1, -1, *ones)
+        return grouped.flatten(0, 1)
+
+
+class LinearBNNeuron(NormedNeuron):
+    """Linear layer → batch norm → neuron, over `[T, B, C]`; otherwise as `ConvBNNeuron`.
+
+    Args:
+        linear: `torch.nn.Linear`.
+        norm: `torch.nn.BatchNorm1d`; after `fold` the identity.
+        neuron: a neuron of any backend; the block's `step_mode` is the neuron's.
+
+    Raises:
+        OptionError: a part of another type, or sizes that do not match.
+
+    Example:
+        >>> block = nn.LinearBNNeuron(torch.nn.Linear(5, 3), torch.nn.BatchNorm1d(3), nn.LIF())
+        >>> block(torch.zeros(4, 2, 5)).shape
+        torch.Size([4, 2, 3])
+    """
+
+    layer_types = (nn.Linear,)
+    layer_name = "linear"
+
+    def __init__(self, linear: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
+        super().__init__(linear, norm, neuron)
+
+    @staticmethod
+    def num_channels(layer: Any) -> int:
+        """Of the layer's output."""
+        return int(layer.out_features)
+
+    @staticmethod
+    def rank(layer: Any) -> int:
+        """Number of axes of a single-step input `[B, C]`."""
+        return 2
+
+    @staticmethod
+    def scaled_weight(layer: Any, scale: Tensor) -> Tensor:
+        """The weight that gives `scale` times the layer's output, per channel."""
+        weight: Tensor = layer.weight
+        return weight * scale.unsqueeze(1)
