@@ -8,7 +8,7 @@ from spikecore.nn.integrators import LI, NonSpikingIF
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron, set_backend
-from spikecore.nn.neurons import IF, LIF, CubaLIF, ParametricLIF, fire_and_reset
+from spikecore.nn.neurons import IF, LIF, CubaLIF, ParametricLIF, fire_and_reset, leaky_charge, reset_after
 from spikecore.nn.state import (
     Stateful,
     detach_state,
@@ -62,6 +62,8 @@ __all__ = [
     "functional",
     "get_state",
     "layers",
+    "leaky_charge",
+    "reset_after",
     "reset_state",
     "set_backend",
     "set_state",

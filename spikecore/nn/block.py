@@ -110,12 +110,14 @@ class NormedNeuron(nn.Module):
         """The backend that runs norm and neuron as one, for y of this device and dtype; `torch` if none, and why."""
         obstacle = self._obstacle()
         if obstacle or not isinstance(self.neuron, Neuron):
-            return Choice(REFERENCE, obstacle or f"{type(self.neuron).__name__} is not in the neuron language")
+            return Choice(REFERENCE, obstacle)
         return self.neuron.choose_backend(device, dtype, affine=True)
 
     def _obstacle(self) -> str:
         if not isinstance(self.norm, _BatchNorm):
             return "there is no norm"
+        if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
+            return f"{type(self.neuron).__name__} does more than its step in the neuron language"
         if isinstance(self.norm, nn.SyncBatchNorm) and self.training and torch.distributed.is_initialized():
             return "the norm takes its statistics from all processes"
         is_watched = any(part._forward_hooks or part._forward_pre_hooks for part in (self.norm, self.neuron))
@@ -196,7 +198,8 @@ class ConvBNNeuron(NormedNeuron):
         OptionError: a part of another type, or channels that do not match.
 
     Example:
-        >>> block = nn.ConvBNNeuron(torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8), nn.LIF())
+        >>> from spikecore.nn import LIF
+        >>> block = ConvBNNeuron(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), LIF())
         >>> block(torch.zeros(4, 2, 3, 16, 16)).shape
         torch.Size([4, 2, 8, 14, 14])
         >>> list(block.eval().fold().state_dict())
@@ -242,7 +245,8 @@ class LinearBNNeuron(NormedNeuron):
         OptionError: a part of another type, or sizes that do not match.
 
     Example:
-        >>> block = nn.LinearBNNeuron(torch.nn.Linear(5, 3), torch.nn.BatchNorm1d(3), nn.LIF())
+        >>> from spikecore.nn import LIF
+        >>> block = LinearBNNeuron(nn.Linear(5, 3), nn.BatchNorm1d(3), LIF())
         >>> block(torch.zeros(4, 2, 5)).shape
         torch.Size([4, 2, 3])
     """

@@ -41,7 +41,8 @@ def functional(net: nn.Module) -> tuple[Step, InitState]:
         StateShapeError: in `step`: the state belongs to another batch shape, device or dtype.
 
     Example:
-        >>> lif = nn.LIF(tau=2.0, step_mode="single", learnable=("tau",))
+        >>> from spikecore.nn import LIF
+        >>> lif = LIF(tau=2.0, step_mode="single", learnable=("tau",))
         >>> step, init_state = functional(lif)
         >>> x, params = torch.full((1, 1), 1.5), dict(lif.named_parameters())
         >>> state = init_state(x)

@@ -1,7 +1,6 @@
 """Neurons that never spike: their output is the membrane potential, for readouts.
 
 No threshold, no reset. What to make of the potentials (the last, the mean, the largest) is the business of a readout.
-Gradients reach the input, the initial state and what is named in `learnable`.
 """
 
 from __future__ import annotations
@@ -18,15 +17,21 @@ from spikecore.nn.neuron import Neuron
 class NonSpikingIF(Neuron):
     """Integrator: the running sum of its input.
 
-        v = v + x
+    v = v + x
 
-    `v` starts at 0; the output is v after the step, `[T, B, ...]`.
+    `v` starts at 0.
 
-    Parity: `NonSpikingIFNode` of spikingjelly (tests/peers).
+    Returns:
+        v after each step, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
+
+    Gradients: to x and the initial state; nothing here is discontinuous.
+
+    Parity: spikingjelly's NonSpikingIFNode without decode.
 
     Example:
-        >>> nn.NonSpikingIF()(torch.tensor([1.0, 0.5, -2.0]).reshape(3, 1)).flatten()
-        tensor([ 1.0000,  1.5000, -0.5000])
+        >>> import torch
+        >>> NonSpikingIF()(torch.tensor([1.0, 0.5, -2.0]).reshape(3, 1)).flatten().tolist()
+        [1.0, 1.5, -0.5]
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)
@@ -45,15 +50,23 @@ class NonSpikingIF(Neuron):
 class LI(Neuron):
     """Leaky integrator, Euler: LIF without threshold.
 
-        v = v + (x - v) / tau        decay_input=False:  v = v - v / tau + x
+    v = v + (x - v) / tau        decay_input=False:  v = v - v / tau + x
 
-    `v` starts at 0 and leaks to 0; the output is v after the step, `[T, B, ...]`.
+    `tau` in steps. `v` starts at 0 and leaks to 0.
 
-    Parity: `NonSpikingLIFNode` of spikingjelly (tests/peers).
+    Returns:
+        v after each step, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
+
+    Gradients: to x, the initial state and every learnable parameter; nothing here is discontinuous.
+
+    Source: Gerstner et al., Neuronal Dynamics (2014), 1.3.
+
+    Parity: spikingjelly's NonSpikingLIFNode without decode.
 
     Example:
-        >>> nn.LI(tau=2.0)(torch.tensor([1.0, 1.0, 0.0]).reshape(3, 1)).flatten()
-        tensor([0.5000, 0.7500, 0.3750])
+        >>> import torch
+        >>> LI(tau=2.0)(torch.tensor([1.0, 1.0, 0.0]).reshape(3, 1)).flatten().tolist()
+        [0.5, 0.75, 0.375]
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)

@@ -56,6 +56,9 @@ class Neuron(Configurable, Stateful):
     per_channel = True
     extra_keywords = ("step_mode", "backend", "record")
     state: ClassVar[Mapping[str, float | str]] = {}
+    """Name → initial value: a number, or the name of an option."""
+    trained: ClassVar[Mapping[str, tuple[str, Callable[[float], float]]]] = {}
+    """Options from which a parameter starts that is always trained: option → (the parameter's name, first value)."""
 
     @dataclass(frozen=True)
     class Config:
@@ -107,22 +110,22 @@ class Neuron(Configurable, Stateful):
 
     def _make_tensors(self) -> None:
         values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
-        trained = self.trained(self.config)
         learnable = values.get("learnable", ())
+        starts = {name: values.pop(name) for name in self.trained}
         numeric = [n for n, v in values.items() if n != "learnable" and _is_numeric(v)]
+        for name in set(learnable) & set(starts):
+            raise OptionError(f"learnable names {name!r}, which is always trained (as {self.trained[name][0]!r})")
         _known("learnable", learnable, numeric)
-        twice = [name for name in trained if name in values]
-        if twice:
-            raise DynamicsError(f"{type(self).__name__}.trained names {', '.join(twice)}, which Config has already")
-        tensors = {n: values[n] for n in numeric if isinstance(values[n], tuple) or n in learnable} | dict(trained)
-        self._learnable = {*learnable, *trained}
-        for name, number in tensors.items():
+        tensors = {n: values[n] for n in numeric if isinstance(values[n], tuple) or n in learnable}
+        first = {self.trained[name][0]: _each(self.trained[name][1], value) for name, value in starts.items()}
+        self._learnable = {*learnable, *first}
+        for name, number in (tensors | first).items():
             value = torch.as_tensor(number, dtype=torch.get_default_dtype())
             if name in self._learnable:
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        self._tensors = list(tensors)
+        self._tensors = [*tensors, *first]
         self._constants = {n: v for n, v in values.items() if n not in tensors}
         self._fixed = Namespace(**self._constants)
 
@@ -130,11 +133,6 @@ class Neuron(Configurable, Stateful):
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
         """One step, pure: `(out, next state)`."""
         raise NotImplementedError("a neuron declares `step(x, state, params)`")
-
-    @staticmethod
-    def trained(config: Any) -> Mapping[str, float | Sequence[float]]:
-        """Parameters that are always trained and are no options: name → initial value, one for all or per channel."""
-        return {}
 
     @property
     def state_names(self) -> tuple[str, ...]:
@@ -388,6 +386,10 @@ def _known(option: str, names: Sequence[str], allowed: Any) -> None:
         raise OptionError(
             f"{option} names {', '.join(map(repr, wrong))}; it may name {', '.join(allowed) or 'nothing'}"
         )
+
+
+def _each(function: Callable[[float], float], value: float | tuple[float, ...]) -> float | list[float]:
+    return [function(each) for each in value] if isinstance(value, tuple) else function(value)
 
 
 def _is_numeric(value: Any) -> bool:

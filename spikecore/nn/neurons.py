@@ -3,53 +3,63 @@
 charge   h = f(v, x)
 fire     s = Θ(h - v_threshold)
 reset    hard: v = (1 - s) h + s v_reset        soft: v = h - s v_threshold
-
-In all of them `v` starts at `v_reset` in both reset modes, gradients reach the input, the initial state and what is
-named in `learnable` (through `s` by the surrogate; with `detach_reset` not through `s` in the reset), and a value given
-per channel has size C and follows axis 1 of a single step `[B, C, ...]`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from torch import Tensor
 
 from spikecore.dynamics import detach, sigmoid, spike
-from spikecore.errors import OptionError
 from spikecore.interfaces.component import Range
 from spikecore.nn.neuron import Neuron
 
 
 def fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
-    """`(s, v)` from the charged potential `h`.
-
-    Args:
-        h: the potential after the charge.
-        params: needs `v_threshold`, `v_reset`, `reset`, `detach_reset` and `surrogate`.
-    """
+    """`(s, v)` from the charged potential `h`."""
     s = spike(h - params.v_threshold, params.surrogate)
+    return s, reset_after(s, h, params)
+
+
+def reset_after(s: Any, h: Any, params: Any) -> Any:
+    """`v` after the output `s`: for neurons that fire in their own way."""
     reset_by = detach(s) if params.detach_reset else s
     if params.reset == "hard":
-        return s, (1 - reset_by) * h + reset_by * params.v_reset
-    return s, h - reset_by * params.v_threshold
+        return (1 - reset_by) * h + reset_by * params.v_reset
+    return h - reset_by * params.v_threshold
+
+
+def leaky_charge(v: Any, x: Any, params: Any) -> Any:
+    """`h` of LIF."""
+    leak = v - params.v_reset
+    return v + (x - leak) / params.tau if params.decay_input else v - leak / params.tau + x
 
 
 class IF(Neuron):
     """Integrate and fire.
 
-        h = v + x
+    h = v + x
 
-    No leak; the input is not scaled; fires when h >= v_threshold; reset in the same step.
+    No leak; the input is not scaled. `v` starts at `v_reset` in both reset modes; fires when h >= v_threshold; reset in
+    the same step.
 
-    Parity: `IFNode` of spikingjelly (tests/peers).
+    Returns:
+        Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
+
+    Gradients: to x, the initial state and every learnable parameter; through the spike by the surrogate, in the reset
+    too unless `detach_reset`.
+
+    Source: Gerstner et al., Neuronal Dynamics (2014), 1.3, without the leak.
+
+    Parity: spikingjelly's IFNode; tests/peers/test_neurons.py.
 
     Example:
-        >>> nn.IF(reset="soft")(torch.full((4, 1), 0.5)).flatten()
-        tensor([0., 1., 0., 1.])
+        >>> import torch
+        >>> IF(reset="soft")(torch.full((4, 1), 0.5)).flatten().tolist()
+        [0.0, 1.0, 0.0, 1.0]
     """
 
     state = {"v": "v_reset"}  # noqa: RUF012
@@ -63,20 +73,29 @@ class IF(Neuron):
 class LIF(Neuron):
     """Leaky integrate and fire, Euler.
 
-        h = v + (x - (v - v_reset)) / tau        decay_input=False:  h = v - (v - v_reset) / tau + x
+    h = v + (x - (v - v_reset)) / tau        decay_input=False:  h = v - (v - v_reset) / tau + x
 
-    The leak pulls to `v_reset` in both reset modes; the input is divided by tau unless `decay_input=False`; fires when
-    h >= v_threshold; reset in the same step.
+    `tau` in steps. `v` starts at `v_reset`, and the leak pulls to it, in both reset modes; fires when h >= v_threshold;
+    reset in the same step.
+
+    Returns:
+        Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
+
+    Gradients: to x, the initial state and every learnable parameter; through the spike by the surrogate, in the reset
+    too unless `detach_reset`.
 
     Source: Gerstner et al., Neuronal Dynamics (2014), 1.3.
-    Parity: `LIFNode` of spikingjelly with `v_reset` 0 or a hard reset (tests/peers).
+
+    Parity: spikingjelly's LIFNode, with a soft reset at v_reset=0 only (theirs leaks to 0 then);
+    tests/peers/test_neurons.py.
 
     Example:
-        >>> lif = nn.LIF(tau=2.0, record=("v",))
-        >>> lif(torch.full((4, 1), 1.5)).flatten()
-        tensor([0., 1., 0., 1.])
-        >>> lif.recorded["v"].flatten()
-        tensor([0.7500, 0.0000, 0.7500, 0.0000])
+        >>> import torch
+        >>> lif = LIF(tau=2.0, record=("v",))
+        >>> lif(torch.full((4, 1), 1.5)).flatten().tolist()
+        [0.0, 1.0, 0.0, 1.0]
+        >>> lif.recorded["v"].flatten().tolist()
+        [0.75, 0.0, 0.75, 0.0]
     """
 
     state = {"v": "v_reset"}  # noqa: RUF012
@@ -94,35 +113,40 @@ class LIF(Neuron):
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        leak = state.v - params.v_reset
-        h = state.v + (x - leak) / params.tau if params.decay_input else state.v - leak / params.tau + x
-        s, v = fire_and_reset(h, params)
+        s, v = fire_and_reset(leaky_charge(state.v, x, params), params)
         return s, {"v": v}
 
 
 class ParametricLIF(Neuron):
     """LIF whose time constant is trained, as 1 / tau = σ(w).
 
-        h = v + (x - (v - v_reset)) σ(w)        decay_input=False:  h = v - (v - v_reset) σ(w) + x
+    h = v + (x - (v - v_reset)) σ(w)        decay_input=False:  h = v - (v - v_reset) σ(w) + x
 
-    w starts at -ln(init_tau - 1), so tau stays above 1 whatever w becomes; it is the parameter `param_w`, one for all
+    w starts at -ln(init_tau - 1), so tau stays above 1 whatever w becomes. It is the parameter `param_w`: one for all
     neurons, or one per channel when `init_tau` is. Otherwise as `LIF`.
 
-    Source: Fang et al., Incorporating Learnable Membrane Time Constant (ICCV 2021), eq. 8-11.
-    Parity: `ParametricLIFNode` of spikingjelly (tests/peers).
+    Returns:
+        Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
+
+    Gradients: to x, the initial state, w and every learnable parameter; through the spike by the surrogate, in the
+    reset too unless `detach_reset`.
+
+    Source: Fang et al., Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks
+    (ICCV 2021).
+
+    Parity: spikingjelly's ParametricLIFNode, with the same limit as `LIF`.
 
     Example:
-        >>> plif = nn.ParametricLIF(init_tau=4.0)
-        >>> plif.param_w
-        Parameter containing:
-        tensor(-1.0986, requires_grad=True)
+        >>> import torch
+        >>> plif = ParametricLIF(init_tau=4.0)
         >>> plif(torch.full((4, 1), 2.5)).flatten().tolist()
         [0.0, 1.0, 0.0, 1.0]
-        >>> plif.tau.item()
-        4.0
+        >>> [round(value.item(), 4) for value in (plif.param_w, plif.tau)]
+        [-1.0986, 4.0]
     """
 
     state = {"v": "v_reset"}  # noqa: RUF012
+    trained = {"init_tau": ("w", lambda tau: -math.log(tau - 1))}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):
@@ -134,18 +158,6 @@ class ParametricLIF(Neuron):
 
         init_tau: Annotated[float, Range(gt=1.0, lt=math.inf)] = 2.0
         decay_input: bool = True
-
-        def __post_init__(self) -> None:
-            if "init_tau" in self.learnable:
-                raise OptionError("init_tau is where tau starts, which is always trained, as w: leave it out")
-
-    @staticmethod
-    def trained(config: Any) -> Mapping[str, float | Sequence[float]]:
-        """w, of which 1 / tau = σ(w)."""
-        taus = config.init_tau
-        if isinstance(taus, tuple):
-            return {"w": [-math.log(tau - 1) for tau in taus]}
-        return {"w": -math.log(taus - 1)}
 
     @property
     def tau(self) -> Tensor:
@@ -164,23 +176,31 @@ class ParametricLIF(Neuron):
 class CubaLIF(Neuron):
     """Current-based LIF: the input feeds a synaptic current, the current feeds the membrane.
 
-        current = c_decay * current + x
-        h       = v_decay * v + current
+    current = c_decay · current + x
+    h       = v_decay · v + current
 
-    `current` starts at 0 and is not reset; `v` decays to 0 (not to `v_reset`); the input is not scaled; fires when
-    h >= v_threshold, 0.5 by default; reset in the same step.
+    The input is not scaled. `current` starts at 0 and is not reset; `v` starts at `v_reset` and decays to 0 (not to
+    `v_reset`); fires when h >= v_threshold, which is 0.5 if not said otherwise; reset in the same step.
 
-    Source: Davies et al., Loihi (IEEE Micro 2018), the model of a compartment.
-    Parity: `CUBALIFNode` of spikingjelly, but for its default surrogate (tests/peers).
+    Returns:
+        Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
+
+    Gradients: to x, the initial state and every learnable parameter; through the spike by the surrogate, in the reset
+    too unless `detach_reset`.
+
+    Source: Davies et al., Loihi: A neuromorphic manycore processor with on-chip learning (IEEE Micro 2018).
+
+    Parity: spikingjelly's CUBALIFNode, whose default surrogate is rectangular.
 
     Example:
-        >>> cuba = nn.CubaLIF(record=("v", "current"))
-        >>> cuba(torch.tensor([0.25, 0.25, 0.0, 0.0]).reshape(4, 1)).flatten()
-        tensor([0., 1., 0., 0.])
-        >>> cuba.recorded["current"].flatten()
-        tensor([0.2500, 0.3750, 0.1875, 0.0938])
-        >>> cuba.recorded["v"].flatten()
-        tensor([0.2500, 0.0000, 0.1875, 0.2344])
+        >>> import torch
+        >>> cuba = CubaLIF(record=("v", "current"))
+        >>> cuba(torch.tensor([0.25, 0.25, 0.0]).reshape(3, 1)).flatten().tolist()
+        [0.0, 1.0, 0.0]
+        >>> cuba.recorded["current"].flatten().tolist()
+        [0.25, 0.375, 0.1875]
+        >>> cuba.recorded["v"].flatten().tolist()
+        [0.25, 0.0, 0.1875]
     """
 
     state = {"current": 0.0, "v": "v_reset"}  # noqa: RUF012

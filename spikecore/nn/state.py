@@ -135,9 +135,9 @@ class Stateful(nn.Module):
         return outputs
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: the values of the state in single-step mode, without graph; nothing else is kept."""
-        memory = Memory()
-        if self.step_mode == "single" and self._memory.state is not None:
+        """For copies and pickles, which go on where this module is: with the values of the state, without its graph."""
+        memory = Memory(streams=self._memory.streams)
+        if self._memory.state is not None:
             memory.state = {name: value.detach() for name, value in self._memory.state.items()}
         return {**self.__dict__, "_memory": memory}
 
@@ -203,7 +203,8 @@ def streaming(net: nn.Module) -> Iterator[nn.Module]:
         StreamingError: `net`, or a part of it, is already streaming.
 
     Example:
-        >>> lif, x = nn.LIF(tau=2.0), torch.full((4, 1), 0.75)
+        >>> from spikecore.nn import LIF
+        >>> lif, x = LIF(tau=2.0), torch.full((4, 1), 0.75)
         >>> with streaming(lif):
         ...     first = lif(x[:2])
         ...     print(get_state(lif)[""]["v"])

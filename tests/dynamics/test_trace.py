@@ -107,7 +107,7 @@ def test_lif_with_every_surrogate_and_reset(surrogate, reset, detach_reset, spik
 def test_every_core_neuron_with_learned_and_constant_parameters(name):
     neuron = create("neuron", name)
     constants = dict(neuron._constants)
-    trained = [Param(key) for key in neuron.trained(neuron.config)]
+    trained = [Param(key) for key, _ in neuron.trained.values()]
     check(neuron.step, tuple(neuron.state), constants, trained)
     numeric = [key for key, value in constants.items() if type(value) is float]
     params = [*trained, *(Param(key, learnable=index % 2 == 0) for index, key in enumerate(numeric))]

@@ -163,6 +163,7 @@ def fold_time(module: nn.Module, step_mode: str = "multi") -> FoldTime:
         OptionError: a part of it folds time already.
 
     Example:
+        >>> import torch
         >>> fold_time(nn.Conv2d(1, 2, 3))(torch.zeros(4, 5, 1, 8, 8)).shape
         torch.Size([4, 5, 2, 6, 6])
     """

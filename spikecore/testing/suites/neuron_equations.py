@@ -114,7 +114,9 @@ class EquationChecks(Suite):
             return []
         hints = get_type_hints(self.target.Config, include_extras=True)
         plain = {name: get_args(hint)[0] if get_origin(hint) is Annotated else hint for name, hint in hints.items()}
-        return [name for name in self._fields() if plain[name] is float]
+        return [
+            name for name in self._fields() if plain[name] is float and name not in getattr(self.target, "trained", ())
+        ]
 
     @needs("elementwise")
     @needs("differentiable")

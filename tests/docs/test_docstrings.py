@@ -1,0 +1,28 @@
+"""The examples in the docstrings give what they say."""
+
+import doctest
+import importlib
+
+import pytest
+
+MODULES = ["neurons", "integrators", "block", "state", "functional", "layers.fold"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    module = importlib.import_module(f"spikecore.nn.{name}")
+    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert found.attempted >= 2
+    assert found.failed == 0
+
+
+@pytest.mark.parametrize("name", ["neurons", "integrators"])
+def test_every_neuron_has_one(name):
+    module = importlib.import_module(f"spikecore.nn.{name}")
+    classes = [
+        value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__
+    ]
+    assert len(classes) >= 2
+    for cls in classes:
+        for heading in ("Returns:", "Gradients:", "Parity:", "Example:"):
+            assert heading in cls.__doc__, f"{cls.__name__} has no {heading}"
