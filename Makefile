@@ -24,6 +24,7 @@ lint: $(STAMP)            # style, types, import contracts
 
 bench: $(STAMP)           # measures, and writes docs/benchmarks/*.csv
 	$(PY) tests/benchmarks/startup.py
+	$(PY) tests/benchmarks/eager.py
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv

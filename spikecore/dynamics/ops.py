@@ -22,6 +22,7 @@ from spikecore.dynamics.source import refuse
 from spikecore.dynamics.sym import Sym, emit, has_sym
 
 HALF = (torch.float16, torch.bfloat16)
+_VALUES = (Tensor, Sym)
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
     """
     if isinstance(condition, bool):
         return a if condition else b
-    if isinstance(a, Tensor | Sym) or isinstance(b, Tensor | Sym):
+    if isinstance(a, _VALUES) or isinstance(b, _VALUES):
         return _run("where", condition, a, b)
     if like is None and not (numbers.same(numbers.single(a), a) and numbers.same(numbers.single(b), b)):
         raise refuse(

@@ -101,7 +101,7 @@ class Neuron(Configurable, Stateful):
         self.record = tuple(record)
         self.recorded: dict[str, Tensor] = {}
         self.chosen: Choice | None = None
-        self._choices: dict[tuple[Any, ...], tuple[Choice, str]] = {}
+        self._choices: dict[tuple[Any, ...], tuple[Choice, str, str]] = {}
         self._programs: dict[tuple[Any, ...], Program] = {}
         _known("record", self.record, self.state)
         self._make_tensors()
@@ -210,20 +210,25 @@ class Neuron(Configurable, Stateful):
         backend, key = self._choice(x.device, x.dtype, affine is not None)
         if backend != REFERENCE:
             params = [*self._tensors_for(one_step).values(), *(affine or ())] if affine or self._tensors else []
-            sequence = x.unsqueeze(0) if single else x
-            out, finals, recorded = run_program(backend, key, sequence, list(state.values()), params)
-            state = dict(zip(self.state, finals, strict=True))
-            out = out.squeeze(0) if single else out
+            out, finals, recorded = run_program(backend, key, x[None] if single else x, [*state.values()], params)
+            state = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
+            out = out[0] if single else out
         elif single:
             out, state = self._stepper(x)(x, state, {})
-            if any(out is value for value in state.values()):  # the caller may change what he is given
-                out = out.clone()
+            for value in state.values():
+                if out is value:  # a caller may change what it is given
+                    out = out.clone()
             recorded = [state[name].unsqueeze(0) for name in self.record]
         else:
             out, state, sequences = loop(self._stepper(one_step), x, state, {}, self.record)
             recorded = list(sequences.values())
+        if not self.record:
+            (out,) = self.keep(state, out)
+            if self.recorded:
+                self.recorded = {}
+            return out
         out, *recorded = self.keep(state, out, *recorded)
-        if (self.record or self.recorded) and not self._memory.is_explicit:
+        if not self._memory.is_explicit:
             self.recorded = dict(zip(self.record, recorded, strict=True))
         return out
 
@@ -280,13 +285,13 @@ class Neuron(Configurable, Stateful):
         """
         return self._chosen(device, dtype, affine)[0]
 
-    def _chosen(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[Choice, str]:
-        """The choice and the key of the program for it; "" on the reference."""
+    def _chosen(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[Choice, str, str]:
+        """The choice, its backend, and the key of the program for it; "" on the reference. Asked in every call."""
         asked = (registry(), self.backend, device, dtype, self.record, affine)
         found = self._choices.get(asked)
         if found is None:
             choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
-            found = choice, "" if choice.backend == REFERENCE else self.program(affine).key
+            found = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
             self._choices[asked] = found
         return found
 
@@ -318,10 +323,10 @@ class Neuron(Configurable, Stateful):
         if torch.compiler.is_compiling():
             constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype, affine)
             return constant
-        choice, key = self._chosen(device, dtype, affine)
+        choice, backend, key = self._chosen(device, dtype, affine)
         if choice is not self.chosen and not affine:
             self.chosen = choice
-        return choice.backend, key
+        return backend, key
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -362,8 +367,8 @@ def _enlist(neuron: Neuron) -> int:
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
     """The choice as plain strings: torch.compile asks once, outside of what it traces."""
-    choice, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
-    return choice.backend, key
+    _, chosen, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
+    return chosen, key
 
 
 def set_backend(net: nn.Module, backend: str) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikecore.dynamics.function import apply, transforms_active
+from spikecore.dynamics.function import transforms_active
 from spikecore.errors import OptionError, StateError, StateGraphError, StateShapeError, StreamingError
 
 State = dict[str, Tensor]
@@ -84,7 +84,7 @@ class Stateful(nn.Module):
         """
         memory = self._memory
         state = memory.state
-        if state is None or not self.keeps_state:
+        if state is None or not (self.step_mode == "single" or memory.streams):
             initial = self.initial_state(x)
             if memory.is_explicit and memory.initial is None:
                 memory.initial = initial
@@ -119,7 +119,7 @@ class Stateful(nn.Module):
             state, is told apart from the first one.
         """
         memory = self._memory
-        if not self.keeps_state:
+        if not (self.step_mode == "single" or memory.streams):
             memory.state = None
             return outputs
         if not memory.is_explicit and not torch.compiler.is_compiling():
@@ -128,8 +128,8 @@ class Stateful(nn.Module):
                     f"{type(self).__name__} would keep the state of a torch.func transform, which ends before it is "
                     "used: call the step of functional(net), which takes and returns the state"
                 )
-            if torch.is_grad_enabled() and any(value.requires_grad for value in state.values()):
-                tied = apply(_Tie, type(self).__name__, len(outputs), *outputs, *state.values())
+            if torch.is_grad_enabled() and True in [value.requires_grad for value in state.values()]:
+                tied = _tie(type(self).__name__, len(outputs), *outputs, *state.values())
                 outputs, state = tied[: len(outputs)], dict(zip(state, tied[len(outputs) :], strict=True))
         memory.state = state
         return outputs
@@ -149,19 +149,15 @@ class _Tie(torch.autograd.Function):
     it gone, before it meets torch's own freed nodes. `detach` within gives outputs that may be changed in place.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(name: str, num_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tensor.detach() for tensor in tensors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.name, ctx.num_outputs = inputs[:2]
-        pairs = zip(inputs[2:], output, strict=True)
-        ctx.mark_non_differentiable(*(after for before, after in pairs if not before.requires_grad))
+    def forward(ctx: Any, name: str, num_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.name, ctx.num_outputs = name, num_outputs
+        tied, wanted = tuple([tensor.detach() for tensor in tensors]), ctx.needs_input_grad[2:]
+        if not all(wanted):
+            ctx.mark_non_differentiable(*(t for t, is_wanted in zip(tied, wanted, strict=True) if not is_wanted))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(_NOTHING)
+        return tied
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
@@ -176,6 +172,10 @@ class _Tie(torch.autograd.Function):
                 "values and cut the graph, or reset_state(net) to start a new sequence"
             ) from None
         return None, None, *grads
+
+
+_tie: Any = super(torch.autograd.Function, _Tie).apply
+"""Never within a transform, so without what `apply` does for those."""
 
 
 def _form(value: Tensor) -> Form:
