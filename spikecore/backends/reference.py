@@ -43,7 +43,7 @@ def loop(
             values.append(state[name])
     if not outs:
         empty = {name: x.new_empty((0, *state[name].shape), dtype=state[name].dtype) for name in record}
-        return torch.empty_like(x), state, empty
+        return x.clone(), state, empty  # as empty as x, and in its graph
     return torch.stack(outs), state, {name: torch.stack(values) for name, values in recorded.items()}
 
 
