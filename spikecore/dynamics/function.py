@@ -11,12 +11,16 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
-transforms_active = getattr(torch._C, "_are_functorch_transforms_active", lambda: True)
-"""Is a transform of `torch.func` running? Where torch does not say, the answer is the careful one."""
+_active = getattr(torch._C, "_are_functorch_transforms_active", None)
+
+
+def transforms_active() -> bool:
+    """Is a transform of `torch.func` running? Where torch does not say, no."""
+    return _active is not None and _active()
 
 
 def apply(function: type[Function], *args: Any) -> Any:
     """`function.apply(*args)`, for a function with `setup_context`."""
-    if torch.compiler.is_compiling() or transforms_active():
+    if torch.compiler.is_compiling() or _active is None or _active():
         return function.apply(*args)  # type: ignore[no-untyped-call]
     return super(Function, function).apply(*args)  # type: ignore[misc]
