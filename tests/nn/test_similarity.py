@@ -31,7 +31,7 @@ def kernel_of_pair(x, y, kernel):
     return {
         "linear": dot,
         "polynomial": dot**3,
-        "sigmoid": math.tanh(0.1 * dot),
+        "sigmoid": 1 / (1 + math.exp(-0.1 * dot)),
         "gaussian": math.exp(-float(((x - y) ** 2).sum()) / (2 * 1.7**2)),
     }[kernel]
 

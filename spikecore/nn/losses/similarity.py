@@ -2,7 +2,7 @@
 
 trace         f[t] = e^(-1/tau) f[t - 1] + s[t]                    s [T, ...]
 van Rossum    D²(a, b) = 1/tau Σ_t (f_a[t] - f_b[t])²              summed over the neurons
-kernels       x·y, (x·y)^degree, tanh(scale x·y), x·y / |x| |y|, exp(-|x - y|² / (2 width²))
+kernels       x·y, (x·y)^degree, σ(scale x·y), x·y / |x| |y|, exp(-|x - y|² / (2 width²))
               of whole trains x = s[0..T-1], all neurons in one vector
 """
 
@@ -102,7 +102,7 @@ def spike_kernel(
 
     linear      x·y                                the number of coincident spikes
     polynomial  (x·y)^degree
-    sigmoid     tanh(scale x·y)                    0 to 1 for spikes
+    sigmoid     1 / (1 + exp(-scale x·y))          1/2 to 1 for spikes
     cosine      x·y / (|x| |y|)                    0 to 1 for spikes; 0 where a train is empty
     gaussian    exp(-|x - y|² / (2 width²))        0 to 1
 
@@ -144,7 +144,7 @@ def spike_kernel(
         return functional.normalize(x, dim=1) @ functional.normalize(y, dim=1).T
     if kernel == "polynomial":
         return dot**degree
-    return torch.tanh(scale * dot) if kernel == "sigmoid" else dot
+    return torch.sigmoid(scale * dot) if kernel == "sigmoid" else dot
 
 
 class VanRossumLoss(Configurable, nn.Module):
