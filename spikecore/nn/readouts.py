@@ -6,6 +6,7 @@ rate          r = 1/T Σ_t out[t]
 count         n = Σ_t out[t]
 last          out[T - 1]
 max           max_t out[t]                               the largest membrane potential
+max_abs       out[argmax_t |out[t]|]                     the one farthest from 0, with its sign
 first_spike   -t1,  t1 = Σ_t Π_{k<=t} (1 - out[k])       t1: steps before the first spike; T without one
 
 Half precision is summed in float32, and the result is float32.
@@ -73,6 +74,19 @@ def max_over_time(out: Tensor) -> Tensor:
     return wide_sequence(out, "max").amax(0)
 
 
+def max_abs_over_time(out: Tensor) -> Tensor:
+    """The value farthest from 0 over time, with its sign; the first of equals. Shapes and errors as `rate`.
+
+    Gradients: to its step.
+
+    Example:
+        >>> max_abs_over_time(torch.tensor([[[0.5, -1.0]], [[0.25, -3.0]]])).tolist()
+        [[0.5, -3.0]]
+    """
+    sequence = wide_sequence(out, "max_abs")
+    return sequence.gather(0, sequence.abs().argmax(0, keepdim=True)).squeeze(0)
+
+
 def first_spike_time(spikes: Tensor) -> Tensor:
     """Steps before the first spike: 0 for a spike in the first step, T without a spike.
 
@@ -124,6 +138,7 @@ READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "count": count,
     "last": last,
     "max": max_over_time,
+    "max_abs": max_abs_over_time,
     "first_spike": first_spike,
 }
 """Name in a configuration → readout."""

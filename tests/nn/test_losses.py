@@ -187,9 +187,11 @@ def test_first_spike_time_of_probabilities_is_the_expected_time():
 
 
 def test_readouts():
-    out, _ = make(spikes=False)
+    out = make(spikes=False)[0] - 0.6
     values = out.numpy()
     wanted = {"rate": values.mean(0), "count": values.sum(0), "last": values[-1], "max": values.max(0)}
+    wanted["max_abs"] = np.take_along_axis(values, np.abs(values).argmax(0)[None], 0)[0]
+    assert (wanted["max_abs"] < 0).any()
     for name, expected in wanted.items():
         np.testing.assert_allclose(READOUTS[name](out).numpy(), expected)
     spikes, _ = make()

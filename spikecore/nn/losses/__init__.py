@@ -70,7 +70,7 @@ LossName = Literal[
     "first_spike_cross_entropy",
     "first_spike_mse",
 ]
-ReadoutName = Literal["auto", "rate", "count", "last", "max", "first_spike"]
+ReadoutName = Literal["auto", "rate", "count", "last", "max", "max_abs", "first_spike"]
 """`auto`: the readout that the loss names."""
 
 LOSSES: dict[str, type[Loss]] = {
