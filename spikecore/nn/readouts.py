@@ -160,8 +160,9 @@ def value_bounds(values: Tensor) -> tuple[float, float] | None:
     """Smallest and largest value (NaN if one is), or None where values cannot be read: empty, compiled, vmapped."""
     if not values.numel() or torch.compiler.is_compiling():
         return None
-    low, high = torch.aminmax(values.detach())
+    bounds = torch.stack(torch.aminmax(values.detach()))
     try:
-        return float(low), float(high)
+        low, high = bounds.tolist()  # both at once: the device is waited for once
+        return low, high
     except RuntimeError:  # inside torch.func.vmap a tensor has no single value
         return None
