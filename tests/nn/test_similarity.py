@@ -76,6 +76,7 @@ def test_the_distance_is_symmetric_and_adds_up_over_neurons():
     torch.testing.assert_close(van_rossum_distance(a, b), each)
     torch.testing.assert_close(VanRossumLoss(tau=4.0)(a, b), van_rossum_distance(a, b, 4.0).mean())
     assert van_rossum_distance(a, b).shape == (4,)
+    torch.testing.assert_close(van_rossum_distance(a[..., 0], b[..., 0]), van_rossum_distance(a[..., [0]], b[..., [0]]))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
