@@ -86,6 +86,7 @@ def test_a_kernel_is_its_definition(kernel):
     expected = [[kernel_of_pair(a[:, i], b[:, j], kernel) for j in range(3)] for i in range(4)]
     np.testing.assert_allclose(matrix.numpy(), expected)
     torch.testing.assert_close(spike_kernel(b, a, kernel, degree=3, scale=0.1, width=1.7), matrix.T)
+    assert torch.equal(spike_kernel(a[..., 0], b[..., 0], kernel), spike_kernel(a[..., [0]], b[..., [0]], kernel))
 
 
 def test_an_empty_train_is_like_nothing():
