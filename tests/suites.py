@@ -91,22 +91,23 @@ def plugin_environment(plugin: Path) -> Path:
 
 
 def peers_environment() -> Path:
-    """Core, neuron-zoo and other libraries for spiking nets; torch from the shared directory.
+    """Core, the zoos and other libraries for spiking nets; torch from the shared directory.
 
     Some of them require packages that they import for parts not used here (torchvision, torchaudio, samna), or versions
     of each other that cannot be had together: they come without their requirements, and with what they do import.
     """
     shared_torch()
-    env, zoo = BUILD / "envs" / "peers", ROOT / "plugins/neuron-zoo"
+    env, zoos = BUILD / "envs" / "peers", [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo")]
 
     def make() -> None:
         call(sys.executable, "-m", "venv", "--without-pip", env)
         site = next((env / "lib").glob("python*/site-packages"))
         site.joinpath("shared-torch.pth").write_text(f"{SHARED}\n")
-        pip(env, "-e", f"{ROOT}[testing]", "-e", zoo)
+        pip(env, "-e", f"{ROOT}[testing]", *(part for zoo in zoos for part in ("-e", zoo)))
         pip(env, "--no-deps", *PEERS)
 
-    inputs = [ROOT / "pyproject.toml", zoo / "pyproject.toml", ROOT / "constraints.txt", sys.version, *PEERS]
+    projects = [path / "pyproject.toml" for path in (ROOT, *zoos)]
+    inputs = [*projects, ROOT / "constraints.txt", sys.version, *PEERS]
     stamped(env, inputs, make)
     return env
 
