@@ -172,6 +172,11 @@ def test_memory_is_bounded():
         for _ in range(20):
             net(inputs[0])
     assert len(default["1"]) == 16
+    with Monitor(net, where=LIF, keep=1) as one:
+        net(inputs[0])
+        net(inputs[1])
+    assert torch.equal(one["1"][0], expected[1])
+    assert len(one["1"]) == 1
 
 
 @pytest.mark.parametrize("reduce", ["mean", "sum", "max", "min"])
@@ -368,14 +373,14 @@ def test_rates_are_counted_over_steps_samples_and_calls():
 
 def test_silent_and_saturated_neurons():
     net = IF(reset="soft")
-    current = torch.tensor([0.0, 1.0, 0.5, 0.0, 1.0, 0.0, 0.25, 0.0]).expand(4, 3, 8)
+    current = torch.tensor([0.0, 1.0, 0.5, 0.5, 1.0, 0.0, 0.25, 0.0]).expand(4, 3, 8)
     with RateMeter(net) as meter:
         net(current)
     rates = meter.rates[""]
-    assert rates.silent == 4 / 8
+    assert rates.silent == 3 / 8
     assert rates.saturated == 2 / 8
-    assert rates.rate == pytest.approx((2 * 1.0 + 0.5 + 0.25) / 8)
-    assert str(rates) == "rate 0.3438, silent 50.0%, saturated 25.0% (8 neurons, 12 steps)"
+    assert rates.rate == pytest.approx((2 * 1.0 + 2 * 0.5 + 0.25) / 8)
+    assert str(rates) == "rate 0.4062, silent 37.5%, saturated 25.0% (8 neurons, 12 steps)"
     meter.clear()
     assert meter.rates[""].num_steps == 0
     assert meter.rates[""].rate != meter.rates[""].rate
@@ -392,6 +397,14 @@ def test_rates_in_single_step_mode():
     for name in ("1", "2.1"):
         assert torch.equal(single.rates[name].per_neuron, multi.rates[name].per_neuron)
         assert single.rates[name].num_steps == 30
+
+
+def test_rates_of_one_neuron():
+    net = nn.Identity()
+    with RateMeter(net, where="") as meter:
+        net(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    assert (meter.rates[""].rate, meter.rates[""].num_neurons, meter.rates[""].num_steps) == (0.75, 1, 4)
+    assert firing_rate(torch.tensor([[1.0, 0.0], [1.0, 1.0]])).item() == 0.75
 
 
 def test_rates_refuse_what_they_cannot_count():

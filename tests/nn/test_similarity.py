@@ -112,6 +112,7 @@ def test_the_similarity_loss_is_its_definition(compare, tau):
     assert loss(s, torch.from_numpy(labels)).item() == pytest.approx(total)
     hot = torch.nn.functional.one_hot(torch.from_numpy(labels), 3)
     assert loss(s, hot).item() == pytest.approx(total)
+    assert torch.equal(loss(s[..., 0], hot), loss(s[..., [0]], hot))  # trains of one neuron
 
 
 def test_gradients_are_finite_differences():
