@@ -1,6 +1,6 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
-from spikecore.nn import layers
+from spikecore.nn import layers, losses, readouts
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
@@ -52,6 +52,8 @@ __all__ = [
     "fire_and_reset",
     "get_state",
     "layers",
+    "losses",
+    "readouts",
     "reset_state",
     "set_backend",
     "set_state",
