@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check lint bench
+.PHONY: run test test-full check lint docs bench
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -13,7 +13,7 @@ test: $(STAMP)            # core, each plugin alone, torch-free on other Pythons
 test-full: $(STAMP)       # with the slow products
 	SPIKE_FULL=1 $(PY) tests/suites.py test
 
-check: $(STAMP)           # wheels on a bare machine, examples
+check: $(STAMP)           # wheels on a bare machine, examples, parity with other libraries
 	$(PY) tests/suites.py check
 
 lint: $(STAMP)            # style, types, import contracts
@@ -21,6 +21,9 @@ lint: $(STAMP)            # style, types, import contracts
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+
+docs: $(STAMP)            # draws the figures of the docs
+	set -e; for figure in docs/figures/*.py; do $(PY) $$figure; done
 
 bench: $(STAMP)           # measures, and writes docs/benchmarks/*.csv
 	$(PY) tests/benchmarks/startup.py

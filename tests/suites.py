@@ -1,7 +1,7 @@
 """Runs every suite of tests, each in an environment that holds only what it is about; then one closing report.
 
     python tests/suites.py test      core; each plugin alone; the torch-free part on other Pythons
-    python tests/suites.py check     what takes longer: wheels on a bare machine, examples, new plugins
+    python tests/suites.py check     what takes longer: wheels, examples, new plugins, parity with other libraries
     python tests/suites.py close     the closing pytest run over the results of the above
 
 Environments live in `.build`; they are made on first use and again only when what defines them changes. Plugins share
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,6 +26,8 @@ BUILD = ROOT / ".build"
 RESULTS = BUILD / "results"
 SHARED = BUILD / "shared"
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
+PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
+"""Other libraries for spiking nets, and what they import."""
 COUNTS = ("passed", "failed", "skipped")
 NOT_CORE = ("closing", "alone", "examples", "scaffold", "peers")
 """Folders of tests that are not part of the suite `core`."""
@@ -88,6 +90,28 @@ def plugin_environment(plugin: Path) -> Path:
     return env
 
 
+def peers_environment() -> Path:
+    """Core, the zoos and other libraries for spiking nets; torch from the shared directory.
+
+    Some of them require packages that they import for parts not used here (torchvision, torchaudio, samna), or versions
+    of each other that cannot be had together: they come without their requirements, and with what they do import.
+    """
+    shared_torch()
+    env, zoos = BUILD / "envs" / "peers", [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo")]
+
+    def make() -> None:
+        call(sys.executable, "-m", "venv", "--without-pip", env)
+        site = next((env / "lib").glob("python*/site-packages"))
+        site.joinpath("shared-torch.pth").write_text(f"{SHARED}\n")
+        pip(env, "-e", f"{ROOT}[testing]", *(part for zoo in zoos for part in ("-e", zoo)))
+        pip(env, "--no-deps", *PEERS)
+
+    projects = [path / "pyproject.toml" for path in (ROOT, *zoos)]
+    inputs = [*projects, ROOT / "constraints.txt", sys.version, *PEERS]
+    stamped(env, inputs, make)
+    return env
+
+
 def find_python(version: str) -> Path | None:
     """An interpreter of this version that runs, on PATH or among pyenv's."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
@@ -116,13 +140,16 @@ def torchfree_environment(python: str) -> Path | None:
     return env
 
 
-def run_pytest(name: str, python: Path, *arguments: str, cwd: Path = ROOT) -> bool:
+def run_pytest(
+    name: str, python: Path, *arguments: str, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> bool:
     """One suite; its counts go to the results."""
     print(f"\n=== {name}", flush=True)
     report = RESULTS / f"{name}.xml"
     start = time.monotonic()
     command = [python, "-m", "pytest", *arguments, f"--junitxml={report}", "-o", "junit_family=xunit2"]
-    code = subprocess.run([str(part) for part in command], cwd=cwd).returncode
+    env = {**os.environ, **(environment or {})}
+    code = subprocess.run([str(part) for part in command], cwd=cwd, env=env).returncode
     counts = dict.fromkeys(COUNTS, 0)
     if report.is_file():
         for case in ET.parse(report).iter("testcase"):
@@ -234,10 +261,20 @@ def check_scaffold() -> bool:
     return run_pytest("check-scaffold", Path(sys.executable), "tests/scaffold")
 
 
+def check_peers() -> bool:
+    """Parity with other libraries; a missing one is a failure."""
+    if sys.version_info < (3, 11):
+        record("check-peers", True, 0.0, dict.fromkeys(COUNTS, 0), "spikingjelly needs Python 3.11")
+        return True
+    python = peers_environment() / "bin/python"
+    return run_pytest("check-peers", python, "tests/peers", environment={"SPIKE_PEERS": "1"})
+
+
 PARTS: dict[str, Callable[[], bool | None]] = {
     "wheels": check_wheels,
     "examples": check_examples,
     "scaffold": check_scaffold,
+    "peers": check_peers,
 }
 """The parts of `make check`; each records its result as `check-NAME`."""
 

@@ -1,6 +1,6 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
-from spikecore.nn import layers
+from spikecore.nn import layers, losses, readouts
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
@@ -63,6 +63,8 @@ __all__ = [
     "get_state",
     "layers",
     "leaky_charge",
+    "losses",
+    "readouts",
     "reset_after",
     "reset_state",
     "set_backend",

@@ -124,7 +124,11 @@ class ATan(Surrogate):
 
 
 class Sigmoid(Surrogate):
-    """g(u) = σ(α · u);  g'(u) = α · σ(α · u) · (1 - σ(α · u))."""
+    """g(u) = σ(α · u);  g'(u) = α · σ(α · u) · (1 - σ(α · u)).
+
+    Source: Wu et al., Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural Networks (Frontiers
+    in Neuroscience 2018), one of its four curves.
+    """
 
     @dataclass(frozen=True)
     class Config(Surrogate.Config):
@@ -174,7 +178,10 @@ class PiecewiseExp(Surrogate):
 
 
 class SoftSign(Surrogate):
-    """g(u) = (α · u / (1 + |α · u|) + 1) / 2;  g'(u) = 1 / (2 · α · (1/α + |u|)²)."""
+    """g(u) = (α · u / (1 + |α · u|) + 1) / 2;  g'(u) = 1 / (2 · α · (1/α + |u|)²).
+
+    Source: the fast sigmoid of Zenke and Ganguli, SuperSpike (Neural Computation 2018), scaled to an area of 1.
+    """
 
     @dataclass(frozen=True)
     class Config(Surrogate.Config):
@@ -204,7 +211,11 @@ class SuperSpike(Surrogate):
 
 
 class Erf(Surrogate):
-    """g(u) = (1 + erf(α · u)) / 2;  g'(u) = α / √π · exp(-α² · u²)."""
+    """g(u) = (1 + erf(α · u)) / 2;  g'(u) = α / √π · exp(-α² · u²).
+
+    Source: Wu et al., Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural Networks (Frontiers
+    in Neuroscience 2018), one of its four curves: the normal distribution with standard deviation 1 / (√2 · α).
+    """
 
     @dataclass(frozen=True)
     class Config(Surrogate.Config):
@@ -221,7 +232,11 @@ class Erf(Surrogate):
 
 
 class Rect(Surrogate):
-    """g'(u) = α for |u| < 1/(2α), else 0;  g(u) = α · u + 1/2, limited to [0, 1]."""
+    """g'(u) = α for |u| < 1/(2α), else 0;  g(u) = α · u + 1/2, limited to [0, 1].
+
+    Source: Wu et al., Spatio-Temporal Backpropagation for Training High-Performance Spiking Neural Networks (Frontiers
+    in Neuroscience 2018), one of its four curves.
+    """
 
     @staticmethod
     def derivative(u: Any, params: Any) -> Any:

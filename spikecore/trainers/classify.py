@@ -1,6 +1,6 @@
 """Supervised classification by backpropagation through time.
 
-logits = mean over T of the model's output [T, B, num_classes];  loss = cross entropy
+out = the model's output [T, B, num_classes];  loss, readout: by name, of `spikecore.nn.losses` and `readouts`
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spikecore.interfaces.component import Configurable, Range, make_config
 from spikecore.interfaces.dataset import Split
 from spikecore.interfaces.trainer import RunContext, Task, TrainerCapabilities
+from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
 
 
 class Classify(Configurable):
@@ -32,6 +33,8 @@ class Classify(Configurable):
             lr: peak learning rate.
             weight_decay: of the optimizer.
             schedule: `cosine` falls to zero over all epochs.
+            loss: of the output over time and the labels, with its default options.
+            readout: the scores whose largest is the answer; `auto` takes the one that suits the loss.
         """
 
         epochs: Annotated[int, Range(ge=0)] = 20
@@ -40,9 +43,13 @@ class Classify(Configurable):
         lr: Annotated[float, Range(gt=0.0)] = 0.005
         weight_decay: Annotated[float, Range(ge=0.0)] = 0.0001
         schedule: Literal["cosine", "constant"] = "cosine"
+        loss: LossName = "rate_cross_entropy"
+        readout: ReadoutName = "auto"
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
+        self._loss, self._sum = (LOSSES[self.config.loss](reduction=reduction) for reduction in ("mean", "sum"))
+        self._readout = readout_of(self._loss, self.config.readout)
         self._epoch = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._pending: dict[str, Any] | None = None
@@ -75,10 +82,10 @@ class Classify(Configurable):
         right, total, loss = 0, 0, 0.0
         with torch.no_grad(), context.timed("evaluate"):
             for x, label in _batches(task.test, self.config.batch_size, None):
-                logits = _logits(task, context, x)
-                target = label.to(logits.device)
-                loss += float(nn.functional.cross_entropy(logits, target, reduction="sum"))
-                right += int((logits.argmax(-1) == target).sum())
+                out = _output(task, context, x)
+                target = label.to(out.device)
+                loss += float(self._sum(out, target))
+                right += int((self._readout(out).argmax(-1) == target).sum())
                 total += len(label)
         return {"test_accuracy": right / max(total, 1), "test_loss": loss / max(total, 1)}
 
@@ -96,8 +103,8 @@ class Classify(Configurable):
         total, count = 0.0, 0
         for x, label in _batches(task.train, self.config.batch_size, context.generator):
             with context.timed("forward"):
-                logits = _logits(task, context, x)
-                loss = nn.functional.cross_entropy(logits, label.to(logits.device))
+                out = _output(task, context, x)
+                loss: Tensor = self._loss(out, label.to(out.device))
             with context.timed("backward"):
                 self._optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -107,11 +114,11 @@ class Classify(Configurable):
         return total / max(count, 1)
 
 
-def _logits(task: Task, context: RunContext, x: Tensor) -> Tensor:
+def _output(task: Task, context: RunContext, x: Tensor) -> Tensor:
     with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
         sequence = x.transpose(0, 1) if task.is_sequence else task.encoder(x, context.generator)
         out: Tensor = task.model(sequence.to(context.device))
-    return out.float().mean(0)
+    return out
 
 
 def _batches(split: Split, size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -2,8 +2,10 @@
 
 import pytest
 
-zoo = pytest.importorskip("spikecore_layer_zoo", reason="layer-zoo is not installed")
-pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
+from tests.peers.compare import require
+
+zoo = require("spikecore_layer_zoo")
+require("spikingjelly")
 
 import torch  # noqa: E402
 from spikingjelly.activation_based import layer, rnn, surrogate  # noqa: E402

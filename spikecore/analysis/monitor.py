@@ -1,0 +1,326 @@
+"""`Monitor`: records what chosen layers take in, give out or hold, forwards or backwards, in bounded memory.
+
+    what           of each call of a layer, is recorded
+    output         what it returned
+    input          what it was given
+    attribute      a value that it holds, before or after the call
+    grad_output    dL/d output, in the backward pass
+    grad_input     dL/d input
+
+Two bounds on memory: `keep` holds the last N records of each layer, `reduce` holds one running value. `every` looks at
+each k-th call only.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook as multi_grad_hook
+from torch.utils.hooks import RemovableHandle
+
+from spikecore.analysis.selection import Where, select_layers
+from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.neuron import Neuron
+
+What = Literal["output", "input", "attribute", "grad_output", "grad_input"]
+Reduce = Literal["mean", "sum", "max", "min"]
+
+_FOLD: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mean": torch.add,
+    "sum": torch.add,
+    "max": torch.maximum,
+    "min": torch.minimum,
+}
+
+
+class Monitor:
+    """Records values of the layers of a net inside its `with` block; the hooks are gone when the block ends.
+
+    Args:
+        net: the net that will be called, or a part of it.
+        what: `output`, `input`, `attribute`, `grad_output` or `grad_input`.
+        where: the layers: a name, a type, a predicate `(name, module) -> bool`, or a sequence of these.
+        attribute: with `what="attribute"`: a dotted path from the layer; a step may be a key of a mapping
+            (`"recorded.v"`: the membrane potential of a neuron made with `record=("v",)`).
+        when: with `what="attribute"`: read it `after` or `before` the call.
+        transform: what is recorded of a value, e.g. `lambda spikes: spikes.mean(0)`; the value itself by default.
+        keep: records held per layer, the newest; None: all of them.
+        reduce: instead of records, hold their `mean`, `sum`, `max` or `min`, elementwise over all recorded calls.
+        every: record calls 0, k, 2k, ... of each layer.
+
+    Records are detached copies on the layer's device. Several tensors (a layer that returns a tuple) are recorded as a
+    tuple; a call with one input records that input.
+
+    Raises:
+        OptionError: a wrong option, or no such layer (with the nearest names). In a call: the layer has no such
+            attribute.
+        StateError: in a call of `net`: a monitored layer was replaced or removed, or one that `where` picks was added,
+            since the block began; or the monitor was entered twice.
+        ShapeError: with `reduce`: a value has another shape than the ones before.
+
+    Warns:
+        UserWarning: with `grad_input` or `grad_output`: no gradient flows there (under no_grad nothing is said).
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> with Monitor(net, "output", where=nn.ReLU) as monitor:
+        ...     _ = net(torch.zeros(4, 2))
+        >>> monitor.names, monitor["1"][0].shape
+        (('1',), torch.Size([4, 3]))
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        what: What = "output",
+        where: Where = Neuron,
+        *,
+        attribute: str | None = None,
+        when: Literal["before", "after"] = "after",
+        transform: Callable[[Any], Any] | None = None,
+        keep: int | None = 16,
+        reduce: Reduce | None = None,
+        every: int = 1,
+    ) -> None:
+        _check(what, attribute, when, keep, reduce, every)
+        self.net, self.what, self.where = net, what, where
+        self.attribute, self.when, self.transform = attribute, when, transform
+        self.keep, self.reduce, self.every = keep, reduce, every
+        self.enabled = True
+        self._layers = select_layers(net, where)
+        self._handles: list[RemovableHandle] = []
+        self._open = False
+        self.clear()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The monitored layers, in the net's order."""
+        return tuple(self._layers)
+
+    def __getitem__(self, layer: str | int) -> list[Any]:
+        """The records of a layer, by name or by its place in `names`; oldest first. With `reduce`, at most one.
+
+        Raises:
+            KeyError: the layer is not monitored.
+        """
+        name = self.names[layer] if isinstance(layer, int) else layer
+        if name not in self._records:
+            raise KeyError(f"{name!r} is not monitored; monitored are {', '.join(map(repr, self.names))}")
+        records = list(self._records[name])
+        return [_map(lambda total: total / self._counts[name], r) for r in records] if self._is_mean else records
+
+    def items(self) -> list[tuple[str, list[Any]]]:
+        """`(name, records)` of every monitored layer."""
+        return [(name, self[name]) for name in self.names]
+
+    def num_recorded(self, layer: str) -> int:
+        """How many calls of the layer were recorded, also those no longer kept."""
+        return self._counts[layer]
+
+    def clear(self) -> None:
+        """Forget the records; the calls are counted from 0 again."""
+        self._records: dict[str, deque[Any]] = {
+            name: deque(maxlen=None if self.reduce else self.keep) for name in self._layers
+        }
+        self._counts = dict.fromkeys(self._layers, 0)
+        self._calls = dict.fromkeys(self._layers, 0)
+        self._warned: set[str] = set()
+
+    def disable(self) -> None:
+        """Let calls pass unseen, until `enable`."""
+        self.enabled = False
+
+    def enable(self) -> None:
+        """Record again."""
+        self.enabled = True
+
+    def __enter__(self) -> Monitor:
+        if self._open:
+            raise StateError("this monitor is already recording: leave its `with` block first, or make another Monitor")
+        self._layers_are_still_there()
+        self._open = True
+        try:
+            self._handles.append(self.net.register_forward_pre_hook(self._guard()))
+            for name, module in self._layers.items():
+                self._handles.append(self._attach(name, module))
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove every hook; the records stay."""
+        self._open = False
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    # Hooks are closures, not methods: a deepcopy of the net then does not copy the monitor, and calls of the copy are
+    # told from those of the net.
+
+    def _guard(self) -> Callable[..., None]:
+        def check(module: nn.Module, args: Any) -> None:
+            if module is self.net:
+                self._layers_are_still_there()
+
+        return check
+
+    def _attach(self, name: str, layer: nn.Module) -> RemovableHandle:
+        def record(module: nn.Module, values: Callable[[], Any]) -> None:
+            if module is layer and self._open and self.enabled:
+                self._see(name, values)
+
+        if self.what == "grad_input":
+            return layer.register_full_backward_hook(lambda module, grads, _: record(module, lambda: grads))
+        if self.what == "grad_output":
+
+            def forward(module: nn.Module, args: Any, out: Any) -> None:
+                tensors = [value for value in _tensors(out) if value.requires_grad]
+                if tensors:
+                    multi_grad_hook(tensors, lambda grads: record(module, lambda: tuple(grads)))
+                elif module is layer and torch.is_grad_enabled():
+                    self._warn(name)
+
+            return layer.register_forward_hook(forward)
+        if self.what == "output":
+            return layer.register_forward_hook(lambda module, args, out: record(module, lambda: out))
+        if self.what == "input":
+            return layer.register_forward_pre_hook(lambda module, args: record(module, lambda: args))
+        read = lambda: self._read(name, layer)  # noqa: E731
+        if self.when == "before":
+            return layer.register_forward_pre_hook(lambda module, args: record(module, read))
+        return layer.register_forward_hook(lambda module, args, out: record(module, read))
+
+    def _see(self, name: str, values: Callable[[], Any]) -> None:
+        call = self._calls[name]
+        self._calls[name] = call + 1
+        if call % self.every:
+            return
+        value = values()
+        if isinstance(value, tuple) and len(value) == 1:
+            value = value[0]
+        if self.what == "grad_input" and not _tensors(value):
+            self._warn(name)
+            return
+        with torch.no_grad():
+            value = self._transformed(name, _map(torch.Tensor.detach, value))
+            self._store(name, _map(torch.Tensor.clone, value))
+        self._counts[name] += 1
+
+    def _transformed(self, name: str, value: Any) -> Any:
+        return value if self.transform is None else self.transform(value)
+
+    def _store(self, name: str, value: Any) -> None:
+        records = self._records[name]
+        if self.reduce in ("mean", "sum"):
+            value = _map(_widened, value)
+        if self.reduce is not None and records:
+            value = _fold(_FOLD[self.reduce], records.pop(), value, name)
+        records.append(value)
+
+    def _read(self, name: str, layer: nn.Module) -> Any:
+        assert self.attribute is not None
+        value: Any = layer
+        for step in self.attribute.split("."):
+            try:
+                value = value[step] if isinstance(value, Mapping) else getattr(value, step)
+            except (AttributeError, KeyError):
+                hint = ""
+                if isinstance(layer, Neuron) and self.attribute.startswith("recorded."):
+                    hint = f": make the neuron with record=({step!r},)"
+                raise OptionError(
+                    f"layer {name!r} ({type(layer).__name__}) has no {self.attribute!r}: nothing at {step!r}{hint}"
+                ) from None
+        return dict(value) if isinstance(value, Mapping) else value
+
+    def _warn(self, name: str) -> None:
+        if name not in self._warned:
+            self._warned.add(name)
+            warnings.warn(
+                f"no gradient flows to the {self.what[5:]} of layer {name!r}, so nothing is recorded of it: its input "
+                "needs requires_grad_(), or a layer before it parameters that are trained",
+                stacklevel=2,
+            )
+
+    def _layers_are_still_there(self) -> None:
+        now = dict(self.net.named_modules())
+        changed = []
+        for name, module in self._layers.items():
+            if name not in now:
+                changed.append(f"{name!r} ({type(module).__name__}) was removed")
+            elif now[name] is not module:
+                changed.append(f"{name!r} ({type(module).__name__}) was replaced by a {type(now[name]).__name__}")
+        if not changed:
+            extra = select_layers(self.net, self.where).keys() - self._layers.keys()
+            changed = [f"{name!r} ({type(now[name]).__name__}) was added" for name in now if name in extra]
+        if changed:
+            raise StateError(
+                f"the net changed under its monitor: {'; '.join(changed)}. Leave the `with Monitor(...)` block before "
+                "you change layers, and make a new Monitor of the changed net"
+            )
+
+    @property
+    def _is_mean(self) -> bool:
+        return self.reduce == "mean"
+
+
+def _check(what: str, attribute: str | None, when: str, keep: int | None, reduce: str | None, every: int) -> None:
+    for option, value, allowed in (
+        ("what", what, get_args(What)),
+        ("when", when, ("before", "after")),
+        ("reduce", reduce, (None, *get_args(Reduce))),
+    ):
+        if value not in allowed:
+            raise OptionError(f"Monitor: {option} must be one of {', '.join(map(repr, allowed))}; got {value!r}")
+    if (what == "attribute") != (attribute is not None):
+        raise OptionError(
+            f"Monitor: attribute=... goes with what='attribute'; got what={what!r}, attribute={attribute!r}"
+        )
+    if every < 1 or (keep is not None and keep < 1):
+        raise OptionError(f"Monitor: every and keep must be at least 1 (keep=None: all), got every={every}, {keep=}")
+
+
+def _widened(value: Tensor) -> Tensor:
+    """Wide enough to add many up."""
+    if value.is_floating_point() or value.is_complex():
+        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    return value.long()
+
+
+def _fold(function: Callable[[Tensor, Tensor], Tensor], total: Any, value: Any, name: str) -> Any:
+    if isinstance(total, tuple | list) and isinstance(value, tuple | list) and len(total) == len(value):
+        return tuple(_fold(function, *pair, name) for pair in zip(total, value, strict=True))
+    if not (isinstance(total, Tensor) and isinstance(value, Tensor)):
+        raise OptionError(f"layer {name!r}: reduce takes tensors, got {type(value).__name__}: give a transform")
+    if total.shape != value.shape:
+        raise ShapeError(
+            f"layer {name!r} gave {tuple(value.shape)} after {tuple(total.shape)}, and reduce works elementwise: give "
+            "a transform whose result has one shape (`lambda x: x.mean()`), or use keep"
+        )
+    return function(total, value)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _map(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """`function` of every tensor in a tensor, tuple, list or dict."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, tuple | list):
+        return tuple(_map(function, part) for part in value)
+    if isinstance(value, dict):
+        return {key: _map(function, part) for key, part in value.items()}
+    return value

@@ -1,0 +1,67 @@
+"""Which layers of a net: by name, type, predicate, or several of these."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Sequence
+
+from torch import nn
+
+from spikecore.errors import OptionError
+
+Where = str | type[nn.Module] | Callable[[str, nn.Module], bool] | Sequence["Where"]
+"""A qualified name, a type of layer, `predicate(name, module) -> bool`, or a sequence of these."""
+
+
+def select_layers(net: nn.Module, where: Where) -> dict[str, nn.Module]:
+    """Qualified name → layer, in the order of `net.named_modules()`; `net` itself is `""`.
+
+    Args:
+        net: any module.
+        where: a name, a type, a predicate, or a sequence of these (what any of them picks is picked).
+
+    Raises:
+        OptionError: a name that `net` has not, with the nearest ones; a type or predicate that picks nothing; a value
+            of another kind.
+
+    Example:
+        >>> list(select_layers(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Linear))
+        ['0']
+    """
+    modules = dict(net.named_modules())
+    picked = set()
+    for choice in where if isinstance(where, list | tuple) else [where]:
+        picked |= _pick(modules, choice)
+    return {name: module for name, module in modules.items() if name in picked}
+
+
+def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
+    if isinstance(where, str):
+        if where not in modules:
+            near = difflib.get_close_matches(where, modules, n=3)
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise OptionError(f"the net has no layer {where!r}{hint} (layers: {_listed(modules)})")
+        return {where}
+    if inspect.isclass(where):
+        found = {name for name, module in modules.items() if isinstance(module, where)}
+        if not found:
+            kinds = sorted({type(module).__name__ for name, module in modules.items() if name})
+            raise OptionError(
+                f"the net has no layer of type {where.__name__}; its layers are {', '.join(kinds) or '(none)'}"
+            )
+        return found
+    if callable(where):
+        found = {name for name, module in modules.items() if where(name, module)}
+        if not found:
+            raise OptionError(f"the predicate picks none of the layers {_listed(modules)}")
+        return found
+    raise OptionError(
+        f"layers are chosen by name, type, predicate(name, module) or a list of these; got {where!r}: "
+        "a module itself is chosen by its name in the net"
+    )
+
+
+def _listed(modules: dict[str, nn.Module]) -> str:
+    names = [repr(name) for name in modules if name]
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "(none)"

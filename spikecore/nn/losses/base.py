@@ -1,0 +1,142 @@
+"""What the losses share: checks of output and target, reduction, cross entropy and wanted levels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spikecore.errors import InputError, ShapeError
+from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.nn.readouts import value_bounds, wide_sequence
+
+Finite = Annotated[float, Range(gt=-math.inf, lt=math.inf)]
+Share = Annotated[float, Range(ge=0.0, le=1.0)]
+
+
+class Loss(Configurable, nn.Module):
+    """Base: checks output and labels, calls `per_sample`, reduces.
+
+    Args:
+        options: the fields of `Config`.
+
+    Raises:
+        OptionError: a wrong option.
+    """
+
+    readout: ClassVar[str] = "rate"
+    """The readout whose largest score is the class that this loss trains for."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            reduction: `mean` or `sum` over the samples, or `none`.
+        """
+
+        reduction: Literal["mean", "sum", "none"] = "mean"
+
+    config: Any
+
+    def __init__(self, **options: Any) -> None:
+        nn.Module.__init__(self)
+        self.config = make_config(type(self), options)
+
+    def per_sample(self, out: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample, `[B, ...]`, from checked arguments."""
+        raise NotImplementedError("a loss declares `per_sample(out, target)`")
+
+    def forward(self, out: Tensor, target: Tensor) -> Tensor:
+        """The loss of `out` `[T, B, C, ...]`.
+
+        Args:
+            out: floating point.
+            target: labels `[B, ...]`, whole numbers from 0 to C - 1; or probabilities `[B, C, ...]`, floating point.
+
+        Returns:
+            a number, or `[B, ...]` with `reduction="none"`; float32 for half precision.
+
+        Raises:
+            ShapeError: `out` or `target` has the wrong shape.
+            TypeError: `out` is not floating point, `target` neither integer nor floating point.
+            InputError: a label outside 0 .. C - 1, a probability outside 0 .. 1.
+        """
+        name = type(self).__name__
+        out = wide_sequence(out, name)
+        loss = self.per_sample(out, _checked_target(out, target, name))
+        reduction = self.config.reduction
+        return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in vars(self.config).items())
+
+
+def _checked_target(out: Tensor, target: Tensor, name: str) -> Tensor:
+    batch = (out.shape[1], *out.shape[3:])
+    if target.is_floating_point():
+        if target.shape != out.shape[1:]:
+            raise ShapeError(
+                f"{name}: probabilities are {tuple(out.shape[1:])} for an output of {tuple(out.shape)}, got "
+                f"{tuple(target.shape)}; labels are whole numbers: call .long() on them"
+            )
+        bounds, high, cure = value_bounds(target), 1.0, "probabilities are not logits"
+        target = target.to(out.dtype)
+    else:
+        if target.is_complex() or target.dtype == torch.bool:
+            raise TypeError(f"{name} takes labels as whole numbers or probabilities, got {target.dtype}")
+        if tuple(target.shape) != batch:
+            raise ShapeError(
+                f"{name}: labels are {batch} for an output of {tuple(out.shape)}, got {tuple(target.shape)}: "
+                "one label per sample, without T"
+            )
+        bounds, high, cure = value_bounds(target), out.shape[2] - 1.0, "the net needs one output per class"
+        target = target.long()
+    if bounds is not None and not (bounds[0] >= 0 and bounds[1] <= high):
+        raise InputError(
+            f"{name}: the target lies in 0 .. {high:g} for {out.shape[2]} classes, got {bounds[0]:g} to "
+            f"{bounds[1]:g}: {cure}"
+        )
+    return target
+
+
+def levels(scores: Tensor, target: Tensor, on: float, off: float) -> Tensor:
+    """y' in the shape of `scores` `[B, C, ...]`: `on` for the class, `off` for the others; probabilities between."""
+    is_share = target.is_floating_point()
+    share = target if is_share else torch.zeros_like(scores).scatter(1, target.unsqueeze(1), 1.0)
+    return off + (on - off) * share
+
+
+def cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    return functional.cross_entropy(scores, target, reduction="none", label_smoothing=label_smoothing)
+
+
+def cross_entropy_each_step(out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+    """1/T Σ_t CE(out[t], y), `[B, ...]`."""
+    each = target.unsqueeze(-1).expand(*target.shape, out.shape[0])
+    return cross_entropy(out.movedim(0, -1), each, label_smoothing).mean(-1)
+
+
+@dataclass(frozen=True)
+class CrossEntropyConfig(Loss.Config):
+    """
+    Args:
+        label_smoothing: share of the probability that is spread evenly over all classes.
+    """
+
+    label_smoothing: Share = 0.0
+
+
+@dataclass(frozen=True)
+class MSEConfig(Loss.Config):
+    """
+    Args:
+        on: wanted for the class of the sample.
+        off: wanted for the other classes.
+    """
+
+    on: Finite = 1.0
+    off: Finite = 0.0

@@ -1,0 +1,168 @@
+"""Readouts: the output of a net over time → one score per class.
+
+out [T, B, C, ...] → [B, C, ...]
+
+rate          r = 1/T Σ_t out[t]
+count         n = Σ_t out[t]
+last          out[T - 1]
+max           max_t out[t]                               the largest membrane potential
+max_abs       out[argmax_t |out[t]|]                     the one farthest from 0, with its sign
+first_spike   -t1,  t1 = Σ_t Π_{k<=t} (1 - out[k])       t1: steps before the first spike; T without one
+
+Half precision is summed in float32, and the result is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from spikecore.errors import InputError, ShapeError
+
+
+def rate(out: Tensor) -> Tensor:
+    """Mean over time: of spikes, the firing rate per step.
+
+    Args:
+        out: `[T, B, C, ...]`, T >= 1.
+
+    Returns:
+        `[B, C, ...]`.
+
+    Raises:
+        ShapeError: fewer than three axes, or T = 0.
+        TypeError: not floating point.
+
+    Example:
+        >>> rate(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])).tolist()
+        [[1.0, 0.5]]
+    """
+    return wide_sequence(out, "rate").mean(0)
+
+
+def count(out: Tensor) -> Tensor:
+    """Sum over time: of spikes, their number. Shapes and errors as `rate`.
+
+    Example:
+        >>> count(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])).tolist()
+        [[2.0, 1.0]]
+    """
+    return wide_sequence(out, "count").sum(0)
+
+
+def last(out: Tensor) -> Tensor:
+    """The last step. Shapes and errors as `rate`.
+
+    Example:
+        >>> last(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])).tolist()
+        [[1.0, 1.0]]
+    """
+    return wide_sequence(out, "last")[-1]
+
+
+def max_over_time(out: Tensor) -> Tensor:
+    """The largest value over time. Shapes and errors as `rate`.
+
+    Gradients: to the step of the maximum; divided equally among equal maxima.
+
+    Example:
+        >>> max_over_time(torch.tensor([[[0.2, -1.0]], [[0.1, -3.0]]])).tolist()
+        [[0.20000000298023224, -1.0]]
+    """
+    return wide_sequence(out, "max").amax(0)
+
+
+def max_abs_over_time(out: Tensor) -> Tensor:
+    """The value farthest from 0 over time, with its sign; the first of equals. Shapes and errors as `rate`.
+
+    Gradients: to its step.
+
+    Example:
+        >>> max_abs_over_time(torch.tensor([[[0.5, -1.0]], [[0.25, -3.0]]])).tolist()
+        [[0.5, -3.0]]
+    """
+    sequence = wide_sequence(out, "max_abs")
+    return sequence.gather(0, sequence.abs().argmax(0, keepdim=True)).squeeze(0)
+
+
+def first_spike_time(spikes: Tensor) -> Tensor:
+    """Steps before the first spike: 0 for a spike in the first step, T without a spike.
+
+        t1 = Σ_{t<T} Π_{k<=t} (1 - s[k])
+
+    Values between 0 and 1 (a smooth surrogate) are taken for probabilities; t1 is then the expected time.
+
+    Args:
+        spikes: `[T, B, C, ...]`, values from 0 to 1.
+
+    Returns:
+        `[B, C, ...]`, in steps.
+
+    Raises:
+        ShapeError: fewer than three axes, or T = 0.
+        TypeError: not floating point.
+        InputError: a value outside 0 .. 1, or NaN (not looked at under torch.compile and vmap).
+
+    Gradients: those of the formula, which is linear in each s[k]: dt1/ds[k] is how much t1 changes when a spike is put
+        at k. An earlier spike than the first one brings t1 down to k, so its gradient is k - t1; later steps than the
+        second spike have gradient 0.
+
+    Example:
+        >>> first_spike_time(torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]], [[1.0, 1.0]]])).tolist()
+        [[2.0, 0.0]]
+    """
+    sequence = wide_sequence(spikes, "first_spike_time")
+    bounds = value_bounds(sequence)
+    if bounds is not None and not (bounds[0] >= 0 and bounds[1] <= 1):
+        raise InputError(
+            f"first_spike_time takes spikes, values from 0 to 1, got {bounds[0]:g} to {bounds[1]:g}: end the net with "
+            "a spiking neuron, or choose a readout for real values (rate, max, last)"
+        )
+    return torch.cumprod(1 - sequence, 0).sum(0)
+
+
+def first_spike(spikes: Tensor) -> Tensor:
+    """`-first_spike_time(spikes)`: the class that fires first has the highest score.
+
+    Example:
+        >>> first_spike(torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]]])).tolist()
+        [[-1.0, -0.0]]
+    """
+    return -first_spike_time(spikes)
+
+
+READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rate": rate,
+    "count": count,
+    "last": last,
+    "max": max_over_time,
+    "max_abs": max_abs_over_time,
+    "first_spike": first_spike,
+}
+"""Name in a configuration → readout."""
+
+
+def wide_sequence(out: Tensor, name: str) -> Tensor:
+    """`out`, checked to be `[T, B, C, ...]`, half precision as float32."""
+    if not out.is_floating_point():
+        raise TypeError(f"{name} takes floating-point values, got {out.dtype}: call .float() on them")
+    if out.dim() < 3 or not out.shape[0]:
+        raise ShapeError(
+            f"{name} takes the output over time [T, B, C, ...] with T >= 1, got {tuple(out.shape)}: "
+            "run the net in step_mode 'multi', or stack the outputs of its steps"
+        )
+    return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
+
+
+def value_bounds(values: Tensor) -> tuple[float, float] | None:
+    """Smallest and largest value (NaN if one is), or None where values cannot be read: empty, compiled, vmapped."""
+    if not values.numel() or torch.compiler.is_compiling():
+        return None
+    bounds = torch.stack(torch.aminmax(values.detach()))
+    try:
+        low, high = bounds.tolist()  # both at once: the device is waited for once
+        return low, high
+    except RuntimeError:  # inside torch.func.vmap a tensor has no single value
+        return None

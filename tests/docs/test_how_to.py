@@ -1,0 +1,30 @@
+"""The examples of the how-to pages run, and print what they say."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+PAGES = sorted((Path(__file__).parents[2] / "docs/how-to").glob("look-inside-a-net.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_runs_from_top_to_bottom(page):
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert blocks
+    names, out = {"__name__": page.stem}, io.StringIO()
+    with contextlib.redirect_stdout(out):
+        for number, block in enumerate(blocks):
+            exec(compile(block, f"{page.name}, block {number}", "exec"), names)
+    said = [
+        line.split("  # ")[1].strip() for block in blocks for line in block.splitlines() if re.match(r"print.*# ", line)
+    ]
+    printed = out.getvalue().splitlines()
+    assert said
+    assert [line for line in said if line not in printed] == []
+
+
+def test_there_is_a_page():
+    assert PAGES
