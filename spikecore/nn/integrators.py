@@ -26,7 +26,7 @@ class NonSpikingIF(Neuron):
 
     Gradients: to x and the initial state; nothing here is discontinuous.
 
-    Parity: spikingjelly's NonSpikingIFNode without decode.
+    Parity: spikingjelly's NonSpikingIFNode without decode; tests/peers/test_other_neurons.py.
 
     Example:
         >>> import torch
@@ -61,7 +61,7 @@ class LI(Neuron):
 
     Source: Gerstner et al., Neuronal Dynamics (2014), 1.3.
 
-    Parity: spikingjelly's NonSpikingLIFNode without decode.
+    Parity: spikingjelly's NonSpikingLIFNode without decode, norse's LIBox; tests/peers/test_other_neurons.py.
 
     Example:
         >>> import torch

@@ -134,7 +134,7 @@ class ParametricLIF(Neuron):
     Source: Fang et al., Incorporating Learnable Membrane Time Constant to Enhance Learning of Spiking Neural Networks
     (ICCV 2021).
 
-    Parity: spikingjelly's ParametricLIFNode, with the same limit as `LIF`.
+    Parity: spikingjelly's ParametricLIFNode, with the same limit as `LIF`; tests/peers/test_other_neurons.py.
 
     Example:
         >>> import torch
@@ -190,7 +190,8 @@ class CubaLIF(Neuron):
 
     Source: Davies et al., Loihi: A neuromorphic manycore processor with on-chip learning (IEEE Micro 2018).
 
-    Parity: spikingjelly's CUBALIFNode, whose default surrogate is rectangular.
+    Parity: spikingjelly's CUBALIFNode (default surrogate: rectangular) and snntorch's Synaptic at v_reset=0;
+    tests/peers/test_other_neurons.py.
 
     Example:
         >>> import torch
