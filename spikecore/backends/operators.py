@@ -23,6 +23,7 @@ import torch
 from torch import _C, Tensor
 from torch.nn import Parameter
 
+from spikecore.dynamics.function import transforms_active
 from spikecore.errors import BackendError
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def run_program(
         BackendError: no such backend, or a key that it has not learned.
     """
     tensors = (x, *states, *params)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    # Within a transform a wrapper may hide that a gradient is wanted.
+    if torch.is_grad_enabled() and (transforms_active() or any(tensor.requires_grad for tensor in tensors)):
         found = _Run.apply(name, key, len(states), *tensors)  # type: ignore[no-untyped-call]
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
@@ -290,7 +292,8 @@ def _vmap_run(name: str) -> Callable[..., Any]:
     ) -> Any:
         _, x_dim, state_dims, param_dims, _ = in_dims
         size = info.batch_size
-        if any(dim is not None for dim in param_dims):
+        # With parameters, what is saved must stay apart for each index: so do their gradients.
+        if any(dim is not None for dim in param_dims) or (params and save):
             operator = _operator("run", name)
             return _each((x, states, params), in_dims[1:4], size, lambda *given: operator(key, *given, save))
         merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
@@ -309,17 +312,12 @@ def _vmap_run(name: str) -> Callable[..., Any]:
 def _vmap_run_bwd(name: str) -> Callable[..., Any]:
     def rule(info: Any, in_dims: Any, key: str, *tensors: Any) -> Any:
         saved, x, states, params, grad_out, grad_states, grad_recorded = tensors
-        _, saved_dims, x_dim, state_dims, param_dims, out_dim, grad_state_dims, recorded_dims = in_dims
+        _, saved_dims, x_dim, state_dims, _, out_dim, grad_state_dims, recorded_dims = in_dims
         size = info.batch_size
         was_merged = x_dim is not None or any(dim is not None for dim in state_dims)
-        if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
+        # With parameters the sum over the batch must stay apart for each mapped index.
+        if params or not was_merged or any(dim is not None for dim in saved_dims):
             return _each(tensors, in_dims[1:], size, lambda *given: _operator("run_bwd", name)(key, *given))
-        if params:  # the sum over the batch must stay apart for each mapped index
-            if saved:
-                saved = [_split_saved(each, size) for each in saved]
-                saved_dims = [0] * len(saved)
-            dims = (saved_dims, *in_dims[2:])
-            return _each((saved, *tensors[1:]), dims, size, lambda *given: _operator("run_bwd", name)(key, *given))
         grad_x, found, _ = _operator("run_bwd", name)(
             key,
             saved,
@@ -333,10 +331,3 @@ def _vmap_run_bwd(name: str) -> Callable[..., Any]:
         return (_split(grad_x, size, 1), [_split(each, size, 0) for each in found], []), (1, [0] * len(found), [])
 
     return rule
-
-
-def _split_saved(saved: Tensor, size: int) -> Tensor:
-    raise BackendError(
-        "vmap over the gradient of a neuron with tensor parameters on a backend that saves its own values: "
-        "call set_backend(net, 'torch')"
-    )
