@@ -5,7 +5,7 @@ from collections import Counter
 from spikecore.registry import components
 from spikecore.testing.suite import suite_for
 
-READY = ("neuron", "surrogate", "encoder", "backend")
+READY = ("neuron", "surrogate", "encoder", "backend", "model", "dataset", "trainer")
 ENTRIES = [entry for entry in components() if entry.kind in READY and entry.status == "ok"]
 FEWEST = {"neuron": 2, "surrogate": 8, "encoder": 4, "backend": 1}
 
