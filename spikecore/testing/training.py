@@ -20,7 +20,7 @@ NUM_CLASSES, NUM_STEPS = 3, 4
 
 @dataclass(frozen=True)
 class Patterns:
-    """Images `[1, 4, 4]` of three classes that differ in which rows are bright; as sequences `[T, 1, 4, 4]` if asked."""
+    """Images `[1, 4, 4]` of three classes, told apart by their bright rows; as sequences `[T, 1, 4, 4]` if asked."""
 
     size: int
     seed: int

@@ -110,7 +110,7 @@ class DatasetSuite(Suite):
             assert [y for _, y in again] == [y for _, y in first]
 
     def test_splits_are_stable(self) -> None:
-        """Another instance with the same options has the same splits, whatever the seed; no random numbers are drawn."""
+        """Another instance with the same options has the same splits, whatever the seed; it draws no random numbers."""
         before = torch.get_rng_state()
         first = {name: self._digests(self.make(), name) for name in self.make().splits}
         assert torch.equal(before, torch.get_rng_state()), "it drew from torch's global generator"
@@ -198,7 +198,7 @@ def _no_network() -> Iterator[None]:
         raise AssertionError("it opened a network connection")
 
     before = socket.socket.connect
-    socket.socket.connect = refuse  # type: ignore[method-assign,assignment]
+    socket.socket.connect = refuse  # type: ignore[method-assign]
     try:
         yield
     finally:

@@ -9,6 +9,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -56,7 +57,7 @@ class DeployerSuite(Suite):
             lambda: IF(backend="torch", reset="soft"),
             lambda: IF(backend="torch"),
         ]
-        return [lambda n=neuron, b=bias: _net(n, b) for neuron in neurons for bias in (True, False)]
+        return [partial(_net, neuron, bias) for neuron in neurons for bias in (True, False)]
 
     def model(self) -> nn.Module:
         """The first one that the deployer takes; made anew, always the same."""

@@ -143,7 +143,7 @@ class ModelSuite(Suite):
                 for parameter in net.parameters():
                     parameter.add_(torch.randn_like(parameter) * 0.1)
             out = self.run(net, self.input(shape, batch=4))
-            (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()
+            (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()  # type: ignore[no-untyped-call]
             for name, parameter in net.named_parameters():
                 assert parameter.grad is not None, f"no gradient reaches {name}"
                 assert parameter.grad.isfinite().all(), f"the gradient of {name} holds NaN or infinity"

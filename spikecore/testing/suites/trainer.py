@@ -26,7 +26,7 @@ class TrainerSuite(Suite):
 
     kind: ClassVar[str] = "trainer"
     minimum = 10
-    short: ClassVar[dict[str, Any]] = {"epochs": 8, "batch_size": 10}
+    short: ClassVar[dict[str, Any]] = {"epochs": 16, "batch_size": 10}
     """Options that keep the checks quick, where the trainer has them; `options` come before them."""
 
     def make(self, **options: Any) -> Any:
