@@ -202,6 +202,9 @@ class BackendSuite(Suite):
                 assert not x.is_contiguous()
                 for options in CASES:
                     assert self.compare(watched, x, LIF, strided=True, **options)
+            neuron = self.on(BACKEND, LIF, record=("v",))
+            for result in (neuron(turned), neuron.recorded["v"]):
+                assert result.is_contiguous(), "what comes out has the strides of what came in"
 
     def test_nan_and_infinity(self) -> None:
         """They go where the equations take them, and change no other neuron."""
@@ -309,7 +312,7 @@ class BackendSuite(Suite):
             assert_same(given, kept, "the inputs after run and run_bwd")
 
     def test_saved_like(self) -> None:
-        """`saved_like` gives the shapes and dtypes of what `run` saves, with fake tensors too."""
+        """`saved_like` gives shapes and dtypes of what `run` saves, also with fake tensors; no `save`, no saved."""
         for steps in (4, 0):
             backend, key, x, states, params = self._program(steps)
             saved = backend.run(key, x, states, params, True)[3]
@@ -318,6 +321,9 @@ class BackendSuite(Suite):
             with FakeTensorMode() as mode:
                 fake = backend.saved_like(key, mode.from_tensor(x), [mode.from_tensor(s) for s in states])
                 assert [(s.shape, s.dtype) for s in fake] == [(s.shape, s.dtype) for s in saved], "fake tensors"
+            *values, saved = backend.run(key, x, states, params, False)
+            assert not saved, f"T = {steps}: without `save` it saved {len(saved)} tensors"
+            assert_same(values, list(backend.run(key, x, states, params, True)[:3]), "what comes out without `save`")
 
     def _program(self, steps: int) -> tuple[Any, str, Tensor, list[Tensor], list[Tensor]]:
         neuron = self.on("torch", LIF, record=("v",), **LEARNED)

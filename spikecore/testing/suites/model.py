@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import ShapeError
-from spikecore.nn import LIF, set_step_mode, streaming
+from spikecore.nn import LIF, reset_state, set_step_mode, streaming
 from spikecore.registry import registry
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.suite import Suite, needs, skip
 from spikecore.testing.values import states_of
 
 NUM_STEPS, BATCH = 3, 2
+SCALES = (1.0, 5.0, 25.0)
 
 
 class ModelSuite(Suite):
@@ -26,6 +27,8 @@ class ModelSuite(Suite):
     minimum = 12
     input_shapes: ClassVar[tuple[tuple[int, ...], ...]] = ()
     """Two input shapes without T and B; by default they follow from the capabilities."""
+
+    _scales: ClassVar[dict[tuple[int, ...], float]] = {}
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -40,21 +43,50 @@ class ModelSuite(Suite):
         return (1, *[size] * (rank - 1)), (3, size + 2, *[size + 5] * (rank - 2))
 
     def build(self, shape: tuple[int, ...] | None = None, num_classes: int = 5, **options: Any) -> Any:
-        """A net of LIF neurons on the reference backend, in evaluation mode and float64."""
+        """A net of LIF neurons on the reference backend, in float64 and evaluation mode, its norms settled."""
         make_neuron = options.pop("make_neuron", lambda: LIF(backend="torch"))
         chosen = {**self.options, **options}
-        net = registry().create("model", self.component, make_neuron, shape or self.shapes[0], num_classes, **chosen)
-        return net.double().eval()
+        shape = shape or self.shapes[0]
+        net = registry().create("model", self.component, make_neuron, shape, num_classes, **chosen).double()
+        self._settle(net, shape)
+        return net.eval()
+
+    def _settle(self, net: nn.Module, shape: tuple[int, ...]) -> None:
+        """One pass that sets running statistics: with those of a new norm the neurons of a deep net are silent."""
+        norms = [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
+        before = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.momentum = 1.0
+        if norms:
+            with torch.no_grad():
+                self.run(net.train(), self._noise(shape, 8, NUM_STEPS))
+            reset_state(net)
+        for norm, momentum in zip(norms, before, strict=True):
+            norm.momentum = momentum
 
     def make(self, **options: Any) -> Any:
         """The same; what the checks common to all kinds use."""
         return self.build(**options)
 
     def input(self, shape: tuple[int, ...] | None = None, batch: int = BATCH, num_steps: int = NUM_STEPS) -> Tensor:
-        """`[T, B, *shape]`."""
+        """`[T, B, *shape]`, strong enough for the output to depend on it."""
+        shape = shape or self.shapes[0]
+        if shape not in self._scales:
+            type(self)._scales = {**self._scales, shape: self._fitting_scale(shape)}
+        return self._noise(shape, batch, num_steps) * self._scales[shape]
+
+    def _noise(self, shape: tuple[int, ...], batch: int, num_steps: int) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        full = (num_steps, batch, *(shape or self.shapes[0]))
-        return torch.rand(full, generator=generator, dtype=torch.float64) * 2
+        return torch.rand((num_steps, batch, *shape), generator=generator, dtype=torch.float64) * 2
+
+    def _fitting_scale(self, shape: tuple[int, ...]) -> float:
+        with torch.no_grad():
+            net, x = self.build(shape), self._noise(shape, 3, NUM_STEPS)
+            for scale in SCALES:
+                out = self.run(net, x * scale)
+                if (out != out[:, :1]).any():
+                    return scale
+        raise AssertionError(f"input {shape}: the output is the same for every input, weak or strong")
 
     def run(self, net: nn.Module, x: Tensor) -> Tensor:
         """`[T, B, num_classes]`, in the first declared step mode that takes sequences, else step by step."""
@@ -136,18 +168,23 @@ class ModelSuite(Suite):
             assert list(net.state_dict()) == list(saved), "after a step, state_dict() holds more than before"
 
     def test_every_parameter_gets_a_gradient(self) -> None:
-        """It is finite and not zero, once the parameters are moved off their first values."""
+        """It is finite, and not zero at some strength of the input, once parameters are off their first values."""
         for shape in self.shapes:
             net = self.build(shape).train()
             with torch.no_grad():
                 for parameter in net.parameters():
                     parameter.add_(torch.randn_like(parameter) * 0.1)
-            out = self.run(net, self.input(shape, batch=4))
-            (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum().backward()  # type: ignore[no-untyped-call]
-            for name, parameter in net.named_parameters():
-                assert parameter.grad is not None, f"no gradient reaches {name}"
-                assert parameter.grad.isfinite().all(), f"the gradient of {name} holds NaN or infinity"
-                assert parameter.grad.any(), f"the gradient of {name} is zero"
+            zero = dict(net.named_parameters())
+            for scale in SCALES:
+                out = self.run(net, self.input(shape, batch=4) * scale)
+                total = (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum()
+                found = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
+                for (name, _), gradient in zip(net.named_parameters(), found, strict=True):
+                    assert gradient is not None, f"no gradient reaches {name}"
+                    assert gradient.isfinite().all(), f"the gradient of {name} holds NaN or infinity"
+                    if gradient.any():
+                        zero.pop(name, None)
+            assert not zero, f"the gradient of {', '.join(zero)} is zero"
 
     def test_a_batch_of_one_is_a_slice(self) -> None:
         """One sample alone gives what it gives within a batch."""

@@ -98,10 +98,13 @@ class NeuronSuite(EquationChecks):
     @needs("step_modes", "multi")
     @needs("stochastic", False)
     def test_a_multi_step_call_leaves_nothing_behind(self) -> None:
-        """The second call equals the first, and no state is kept."""
+        """The second call equals the first and that of a fresh neuron; no state is kept."""
         neuron, x = self.make(step_mode="multi"), self.input()
+        twin = copy.deepcopy(neuron)
+        twin(x * 0.5)
         first = neuron(x)
         assert_same(neuron(x), first, "the second call with the same input")
+        assert_same(twin(x), first, "the call of a neuron that saw another input before")
         assert not states_of(neuron), f"state was kept: {list(states_of(neuron))}"
 
     @needs("stochastic", False)
