@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.errors import PluginUnavailable, SpikeError
+from spikecore.interfaces.component import make_config
 from spikecore.registry import registry
 from spikecore.registry.loading import unmet
 
@@ -33,12 +34,15 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
 
     Raises:
         PluginError: there is no such component, or it cannot be used here.
+        OptionError: it does not have these options.
         PluginUnavailable: pytest or hypothesis is missing; the message holds the line that installs them.
     """
     registry().find(kind, name)
     if missing := [requirement for requirement, _ in unmet(REQUIRED)]:
         raise PluginUnavailable(f"testing {kind} {name!r} needs {' and '.join(missing)}, not installed here", INSTALL)
-    registry().load(kind, name)
+    component = registry().load(kind, name)
+    if options:
+        make_config(component, options)  # wrong options are the caller's fault, not the component's
     import pytest
 
     from spikecore.testing import pytest_plugin

@@ -522,6 +522,14 @@ class NoClasses(ToyModel):
         super().__init__(make_neuron, input_shape, max(num_classes, 1), **options)
 
 
+@fault("test_output_shape", "the same for every input")
+class Constant(ToyModel):
+    """gives the same for every input"""
+
+    def forward(self, x):
+        return super().forward(x * 0)
+
+
 # datasets
 
 
