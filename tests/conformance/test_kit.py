@@ -107,10 +107,11 @@ def test_the_ways_in_run_the_same_checks(tmp_path, spike):
 def test_the_report_is_complete():
     found = prove("neuron", "lif", {"tau": 3.0})
     assert set(found) == {
-        *("schema", "kind", "name", "distribution", "version", "api_version", "ok", "executed", "minimum"),
+        *("schema", "kind", "name", "distribution", "version", "api_version", "options", "ok", "executed", "minimum"),
         *("counts", "checks"),
     }
     assert (found["schema"], found["kind"], found["name"], found["distribution"]) == (1, "neuron", "lif", "spikecore")
+    assert found["options"] == {"tau": "3.0"}
     assert found["api_version"] == load("neuron", "lif").api_version
     assert set(found["counts"]) == set(OUTCOMES)
     assert sum(found["counts"].values()) == len(found["checks"]) == len(NeuronSuite.checks())

@@ -777,11 +777,21 @@ class Dithered(ToyConverter):
         return super().threshold(net, batches) + float(torch.rand(()))
 
 
-@fault("test_declared_layers_are_converted", "was kept, but")
+@fault("test_declared_layers_are_taken", "layer '0' is a Conv2d")
 class Boastful(ToyConverter):
-    """mis-declared capability: a layer it never converts"""
+    """mis-declared capability: declares a layer and refuses it"""
 
-    capabilities = ConverterCapabilities(layers=("torch.nn.ReLU", "torch.nn.Conv2d"))
+    capabilities = ConverterCapabilities(
+        layers=tuple(f"torch.nn.{name}" for name in ("Conv2d", "ReLU", "AvgPool2d", "Flatten", "Linear"))
+    )
+    known = (nn.Linear, nn.AvgPool2d, nn.Flatten)
+
+
+@fault("test_declared_layers_are_taken", "was converted, but capabilities.layers lacks ReLU")
+class Modest(ToyConverter):
+    """mis-declared capability: converts a layer that it does not declare"""
+
+    capabilities = ConverterCapabilities(layers=("torch.nn.Linear",))
 
 
 @fault("test_missing_calibration_is_refused", "DID NOT RAISE")
