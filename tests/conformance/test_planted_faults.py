@@ -25,6 +25,7 @@ from spikecore.interfaces.converter import ConverterCapabilities
 from spikecore.interfaces.dataset import DatasetCapabilities
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.surrogate import SurrogateCapabilities
+from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.nn import IF, LIF, fire_and_reset
 from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.proving import prove
@@ -638,6 +639,71 @@ class Remote(ToyDataset):
         return super().split(name)
 
 
+@dataclass(frozen=True)
+class Padding(ToySplit):
+    """Sequences of 2 or 3 steps."""
+
+    epoch: int = 0
+
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return (x + self.epoch).expand(2 + index % 2, -1, -1, -1).clone(), label
+
+    def set_epoch(self, epoch):
+        object.__setattr__(self, "epoch", epoch)
+
+    def collate(self, samples, generator):
+        steps = torch.arange(max(len(x) for x, _ in samples))
+        mask = torch.stack([steps < len(x) for x, _ in samples], 1)
+        padded = [torch.cat([x, x.new_zeros(len(steps) - len(x), *x.shape[1:])]) for x, _ in samples]
+        return torch.stack(padded, 1), torch.tensor([label for _, label in samples]), mask
+
+
+class ToySequences(ToyDataset):
+    """A sound dataset of sequences whose lengths differ."""
+
+    capabilities = DatasetCapabilities(embedded=True, variable_length=True)
+    is_sequence = True
+    make_split = Padding
+
+
+class BatchFirst(Padding):
+    def collate(self, samples, generator):
+        x, label, mask = super().collate(samples, generator)
+        return x.transpose(0, 1), label, mask
+
+
+class Unmarked(Padding):
+    def collate(self, samples, generator):
+        return (*super().collate(samples, generator)[:2], None)
+
+
+class Growing(Padding):
+    def set_epoch(self, epoch):
+        object.__setattr__(self, "epoch", self.epoch + 1)
+
+
+@fault("test_collate", "labels|steps")
+class BatchFirstDataset(ToySequences):
+    """a batch with time in the second place"""
+
+    make_split = BatchFirst
+
+
+@fault("test_collate", "2 steps, 3 are marked")
+class UnmarkedDataset(ToySequences):
+    """padding that nobody can tell from data"""
+
+    make_split = Unmarked
+
+
+@fault("test_epochs", "read after those of epoch 1")
+class GrowingDataset(ToySequences):
+    """memory: an epoch's samples depend on the epochs before"""
+
+    make_split = Growing
+
+
 # trainers
 
 
@@ -663,6 +729,25 @@ class BetweenEpochs(ToyTrainer):
 
     def state_dict(self):
         return {**super().state_dict(), "order": None}
+
+
+@dataclass(frozen=True)
+class Extendable(TrainerCapabilities):
+    extendable: tuple[str, ...] = ("epochs",)
+
+
+class ToyExtendable(ToyTrainer):
+    """A sound trainer whose finished runs can go on."""
+
+    capabilities = Extendable()
+
+
+@fault("test_extended", "does not go on")
+class Finished(ToyExtendable):
+    """mis-declared capability: says that a run can be extended, and stops where it was"""
+
+    def load_state_dict(self, state):
+        super().load_state_dict({**state, "epoch": max(state["epoch"], self.config.epochs)})
 
 
 @fault("test_hooks_in_order", "without a line in the log")
@@ -902,9 +987,9 @@ def registry():
         yield own
 
 
-@pytest.mark.parametrize("kind", SOUND)
-def test_the_sound_toy_passes_everything(kind, registry):
-    registry.register(kind, "toy", SOUND[kind])
+@pytest.mark.parametrize(("kind", "sound"), [*SOUND.items(), ("dataset", ToySequences), ("trainer", ToyExtendable)])
+def test_the_sound_toy_passes_everything(kind, sound, registry):
+    registry.register(kind, "toy", sound)
     found = prove(kind, "toy")
     bad = {c["name"]: c["reason"] for c in found["checks"] if c["outcome"] not in ("passed", "skipped")}
     assert not bad

@@ -325,6 +325,16 @@ class BackendSuite(Suite):
             assert not saved, f"T = {steps}: without `save` it saved {len(saved)} tensors"
             assert_same(values, list(backend.run(key, x, states, params, True)[:3]), "what comes out without `save`")
 
+    def test_a_stand_in_for_the_input(self) -> None:
+        """Where `reads_input` says that the backward pass does not read x, a stand-in gives the same gradients."""
+        backend, key, x, states, params = self._program(4)
+        if getattr(backend, "reads_input", lambda *_: True)(key, x):
+            skip("its backward pass reads the input")
+        out, finals, recorded, saved = backend.run(key, x, states, params, True)
+        grads: list[Any] = [torch.ones_like(out), [torch.ones_like(f) for f in finals], list(recorded)]
+        found = [backend.run_bwd(key, saved, given, states, params, *grads) for given in (x * math.nan, x)]
+        assert_same(list(found[0]), list(found[1]), "the gradients with a stand-in for the input")
+
     def _program(self, steps: int) -> tuple[Any, str, Tensor, list[Tensor], list[Tensor]]:
         neuron = self.on("torch", LIF, record=("v",), **LEARNED)
         program, backend = neuron.program(), self.make()

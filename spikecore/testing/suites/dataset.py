@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from spikecore.errors import SpikeError
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore.testing.compare import assert_same
-from spikecore.testing.suite import Suite, needs
+from spikecore.testing.suite import Suite, needs, skip
 
 DUPLICATES = 0.01
 """Real data hold a few samples twice; that share may stand in both splits."""
@@ -161,8 +161,47 @@ class DatasetSuite(Suite):
 
     @needs("variable_length")
     def test_only_sequences_vary(self) -> None:
-        """A dataset whose samples differ in T is one of sequences."""
-        assert self.make().is_sequence, "capabilities.variable_length is True, is_sequence is False"
+        """A dataset whose samples differ in T is one of sequences, and its splits have a `collate` that pads them."""
+        dataset = self.make()
+        assert dataset.is_sequence, "capabilities.variable_length is True, is_sequence is False"
+        for name in dataset.splits:
+            assert hasattr(dataset.split(name), "collate"), f"{name}: samples differ in T, and it has no collate"
+
+    def test_collate(self) -> None:
+        """`collate`, where a split has it: time first, samples as they are, padding marked; random by the generator."""
+        dataset = self.make()
+        splits = {name: dataset.split(name) for name in dataset.splits}
+        if not any(hasattr(split, "collate") for split in splits.values()):
+            skip("its splits have no collate: samples are stacked")
+        for name, split in splits.items():
+            samples = [split[index] for index in self.indices(split, 5)]
+            before = torch.get_rng_state()
+            x, label, mask = split.collate(samples, None)
+            assert torch.equal(before, torch.get_rng_state()), f"{name}: collate drew from torch's global generator"
+            axis = 1 if dataset.is_sequence else 0
+            assert x.shape[axis] == len(label) == len(samples), f"{name}: x {tuple(x.shape)}, {len(label)} labels"
+            for place, (own, target) in enumerate(samples):
+                found = x[:, place] if dataset.is_sequence else x[place]
+                if dataset.is_sequence:
+                    marked = torch.ones(len(x), dtype=torch.bool) if mask is None else mask[:, place]
+                    assert int(marked.sum()) == len(own), f"{name}: {len(own)} steps, {int(marked.sum())} are marked"
+                    found = found[marked]
+                assert_same(found.to(own.dtype), own, f"{name}: a sample after collate")
+                assert int(label[place]) == target
+            again = [split.collate(samples, torch.Generator().manual_seed(seed)) for seed in (1, 1)]
+            assert_same(list(again[0][:2]), list(again[1][:2]), f"{name}: two batches made with the same seed")
+
+    def test_epochs(self) -> None:
+        """`set_epoch`, where a split has it, brings the same samples back."""
+        splits = [(name, self.make().split(name)) for name in self.make().splits]
+        if not any(hasattr(split, "set_epoch") for _, split in splits):
+            skip("its splits have no set_epoch: samples are the same in every epoch")
+        for name, split in splits:
+            found = []
+            for epoch in (0, 1, 0):
+                split.set_epoch(epoch)
+                found.append([split[index][0] for index in self.indices(split, 10)])
+            assert_same(found[2], found[0], f"{name}: the samples of epoch 0, read after those of epoch 1")
 
     @needs("embedded")
     def test_needs_no_network(self) -> None:

@@ -96,8 +96,8 @@ class TrainerSuite(Suite):
             state = trainer.state_dict()
             assert_same(later.trainer.state_dict(), state, f"the trainer's state after a run from {where}")
 
-    def _resumed(self, point: Snapshot) -> tuple[Task, Recorder]:
-        task, trainer = small_task(seed=5), self.make()
+    def _resumed(self, point: Snapshot, **options: Any) -> tuple[Task, Recorder]:
+        task, trainer = small_task(seed=5), self.make(**options)
         task.model.load_state_dict(point.model)
         trainer.load_state_dict(_saved(point.trainer))
         recorder = Recorder(seed=5, trainer=trainer)
@@ -120,6 +120,22 @@ class TrainerSuite(Suite):
         trainer.load_state_dict(_saved(self.make().state_dict()))
         trainer.fit(task, Recorder())
         assert_same(dict(task.model.state_dict()), dict(self.fit()[0].model.state_dict()), "the weights")
+
+    @needs("resumable")
+    def test_extended(self) -> None:
+        """An option that `capabilities.extendable` names may be larger when a run is resumed: the run goes on."""
+        extendable = getattr(self.capabilities, "extendable", ())
+        if not extendable:
+            skip("capabilities.extendable is empty")
+        _, short, recorder, _ = self.fit(snapshots=True)
+        for name in extendable:
+            assert hasattr(short.config, name), f"capabilities.extendable names {name!r}, which Config does not have"
+            task, later = self._resumed(recorder.snapshots[-1], **{name: 2 * getattr(short.config, name)})
+            later.trainer.fit(task, later)
+            told = [value[0] for kind, value in later.events if kind == "epoch_end"]
+            before = sum(kind == "epoch_end" for kind, _ in recorder.events)
+            assert told, f"with twice the {name} a finished run does not go on"
+            assert told == list(range(before + 1, before + 1 + len(told))), f"after epoch {before} it told of {told}"
 
     def test_hooks_in_order(self) -> None:
         """Epochs are told as 1, 2, 3 …, each after its log; the last epoch is followed by a safe point."""
