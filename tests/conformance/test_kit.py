@@ -4,13 +4,14 @@ import contextlib
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from spikecore.cli import main
-from spikecore.errors import PluginUnavailable, UnknownComponentError
+from spikecore.errors import OptionError, PluginUnavailable, UnknownComponentError
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.kinds import KINDS
 from spikecore.registry import Blocking, Registry, load, use
@@ -40,6 +41,12 @@ class Broken(ToySurrogate):
     @staticmethod
     def derivative(u, params):
         return 2 * ToySurrogate.derivative(u, params)
+
+
+class Needy(ToyNeuron):
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ToyNeuron.Config):
+        num_groups: int
 
 
 @pytest.fixture
@@ -269,6 +276,13 @@ def test_what_is_unavailable_proves_nothing(registry):
     assert not found["ok"]
     assert outcomes(found)["test_copies"] == "skipped"
     assert "needs a chip" in next(c["reason"] for c in found["checks"] if c["name"] == "test_copies")
+
+
+def test_required_options_are_asked_for(registry):
+    registry.register("neuron", "needy", Needy)
+    with pytest.raises(OptionError, match=r"spike test neuron:needy --set num_groups=…"):
+        prove("neuron", "needy")
+    assert prove("neuron", "needy", {"num_groups": 3})["ok"]
 
 
 def test_an_unknown_component_is_told_at_once(registry):
