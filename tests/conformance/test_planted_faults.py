@@ -19,14 +19,14 @@ from torch import nn
 
 from spikecore.backends.selection import Choice
 from spikecore.dynamics import abs, detach, exp, where
-from spikecore.errors import ConversionError
+from spikecore.errors import ConversionError, StateShapeError
 from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.converter import ConverterCapabilities
 from spikecore.interfaces.dataset import DatasetCapabilities
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.surrogate import SurrogateCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, fire_and_reset
+from spikecore.nn import IF, LIF, fire_and_reset, reset_state
 from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.proving import prove
 from spikecore.testing.suite import suite_for
@@ -73,9 +73,14 @@ def fault(check, says):
 
 @fault("test_a_multi_step_call_leaves_nothing_behind", "second call")
 class LeakingState(ToyNeuron):
-    """leaking state: a multi-step call goes on from the last one"""
+    """leaking state: something of the last call is left for the next"""
 
-    keeps_state = True
+    before = None
+
+    def forward(self, x):
+        before, self.before = self.before, x.detach()
+        same = before is not None and before.shape == x.shape and before.device == x.device
+        return super().forward(x + 0.5 * before if same else x)
 
 
 @fault("test_gradcheck", "Jacobian mismatch")
@@ -134,10 +139,12 @@ class LateReset(ToyNeuron):
 class SilentRestart(ToyNeuron):
     """silent repair: another batch shape starts anew without a word"""
 
-    def state_for(self, x):
-        if self._kept is not None and next(iter(self._kept.values())).shape != x.shape:
-            self._kept = None
-        return super().state_for(x)
+    def forward(self, x):
+        try:
+            return super().forward(x)
+        except StateShapeError:
+            reset_state(self)
+            return super().forward(x)
 
 
 @fault("test_shape_and_dtype", "expected torch.float16, got torch.float32")
