@@ -24,6 +24,7 @@ from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.converter import ConverterCapabilities
 from spikecore.interfaces.dataset import DatasetCapabilities
 from spikecore.interfaces.encoder import EncoderCapabilities
+from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.surrogate import SurrogateCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.nn import IF, LIF, fire_and_reset, reset_state
@@ -190,6 +191,13 @@ class SpreadingNaN(ToyNeuron):
 
     def forward(self, x):
         return super().forward(x + 0 * x.sum())
+
+
+@fault("test_no_gradient_where_none_is_declared", "a gradient reaches the input")
+class Denies(ToyNeuron):
+    """mis-declared capability: says that no gradient passes"""
+
+    capabilities = NeuronCapabilities(differentiable=False)
 
 
 # surrogates
@@ -423,6 +431,14 @@ class LastLearned(ToyBackend):
     def learn(self, program):
         self._programs.pop(program.key, None)
         super().learn(program)
+
+
+@fault("test_a_stand_in_for_the_input", "a stand-in for the input")
+class ReadsAfterAll(ToyBackend):
+    """mis-declared: says that its backward pass does not read the input, and reads it"""
+
+    def reads_input(self, key, x):
+        return False
 
 
 @fault("test_nan_and_infinity", "output|final state")
