@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -39,8 +40,7 @@ def command(words: tuple[str, ...], settings: tuple[str, ...], json_file: str | 
             Path(json_file).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise click.UsageError(f"--json {json_file}: cannot be written: {error}") from error
-    if not found["ok"]:
-        raise click.exceptions.Exit(1)
+    sys.exit(0 if found["ok"] else 1)
 
 
 def _options(settings: tuple[str, ...]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ class ConverterCapabilities:
     Args:
         needs_calibration: `convert` needs `calibration` batches.
         deterministic: equal nets and batches give equal results.
-        layers: qualified torch names of the modules it can convert.
+        layers: qualified torch names of the modules it takes: a net of these alone is never refused, and only these
+            become something else.
     """
 
     needs_calibration: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spikecore.errors import PluginUnavailable, SpikeError
+from spikecore.errors import OptionError, PluginUnavailable, SpikeError
+from spikecore.interfaces.component import make_config
 from spikecore.registry import registry
 from spikecore.registry.loading import unmet
 
@@ -33,12 +35,18 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
 
     Raises:
         PluginError: there is no such component, or it cannot be used here.
+        OptionError: it does not have these options, or needs more.
         PluginUnavailable: pytest or hypothesis is missing; the message holds the line that installs them.
     """
     registry().find(kind, name)
     if missing := [requirement for requirement, _ in unmet(REQUIRED)]:
         raise PluginUnavailable(f"testing {kind} {name!r} needs {' and '.join(missing)}, not installed here", INSTALL)
-    registry().load(kind, name)
+    component = registry().load(kind, name)
+    if missing := [option for option in required_options(component) if option not in (options or {})]:
+        settings = " ".join(f"--set {option}=…" for option in missing)
+        raise OptionError(f"{kind} {name!r} cannot be made without options: spike test {kind}:{name} {settings}")
+    if options:
+        make_config(component, options)  # wrong options are the caller's fault, not the component's
     import pytest
 
     from spikecore.testing import pytest_plugin
@@ -57,6 +65,13 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
     from spikecore.testing.report import report
 
     return report(suite)
+
+
+def required_options(component: Any) -> list[str]:
+    """The fields of its `Config` that have no default."""
+    absent = dataclasses.MISSING
+    fields = dataclasses.fields(component.Config)
+    return [field.name for field in fields if field.default is absent and field.default_factory is absent]
 
 
 @contextmanager

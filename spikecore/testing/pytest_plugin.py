@@ -8,6 +8,7 @@ torch and all else come when a component is named.
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         help="A component that `--pyargs spikecore.testing` proves. Repeatable.",
     )
-    group.addoption("--spike-report", metavar="DIR", help="Write KIND-NAME.json of every conformance suite that ran.")
+    group.addoption(
+        "--spike-report",
+        metavar="DIR",
+        help="Write KIND-NAME.json of each suite that ran (-2: the second).",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,8 +81,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports."""
     directory = session.config.getoption("--spike-report")
     if directory:
+        taken: set[tuple[str, int]] = set()
         for found in _reports(session):
-            path = Path(directory, f"{found['kind']}-{found['name'].replace(':', '-')}.json")
+            name = f"{found['kind']}-{found['name']}"
+            number = next(n for n in itertools.count(1) if (name, n) not in taken)
+            taken.add((name, number))
+            path = Path(directory, f"{name}.json" if number == 1 else f"{name}-{number}.json")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

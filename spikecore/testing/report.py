@@ -1,7 +1,7 @@
 """What a suite found on one component, as plain data.
 
     {"schema": 1, "kind": ..., "name": ..., "distribution": ..., "version": ..., "api_version": ...,
-     "ok": ..., "executed": ..., "minimum": ..., "counts": {outcome: number},
+     "options": {name: text}, "ok": ..., "executed": ..., "minimum": ..., "counts": {outcome: number},
      "checks": [{"name": ..., "outcome": ..., "reason": ..., "seconds": ...}, ...]}
 
 Outcomes: `passed`, `failed`, `skipped`, `expected_failure`, `unexpected_pass`, `not_run`. Only a report that is `ok`
@@ -35,6 +35,7 @@ def report(suite: type[Suite]) -> dict[str, Any]:
         "distribution": entry.plugin.distribution,
         "version": entry.plugin.version,
         "api_version": registry().load(suite.kind, suite.component).api_version,
+        "options": {name: repr(value) for name, value in suite.options.items()},
         "ok": executed >= suite.minimum and all(line["outcome"] in GOOD for line in checks),
         "executed": executed,
         "minimum": suite.minimum,
@@ -46,8 +47,9 @@ def report(suite: type[Suite]) -> dict[str, Any]:
 def summary(found: dict[str, Any]) -> str:
     """One line: `neuron:lif (spikecore 0.1.0): 30 passed, 2 skipped; 30 executed, at least 14 needed`."""
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found["counts"].items() if count)
+    source = f"{found['distribution']} {found['version'][:12]}".strip()
     return (
-        f"{found['kind']}:{found['name']} ({found['distribution']} {found['version']}): {counts}; "
+        f"{found['kind']}:{found['name']} ({source}): {counts}; "
         f"{found['executed']} executed, at least {found['minimum']} needed"
     )
 

@@ -249,7 +249,7 @@ def _enough(self: Suite) -> None:
     executed = [name for name, outcome in self.outcomes.items() if outcome.outcome != "skipped"]
     reasons = dict.fromkeys(o.reason for o in self.outcomes.values() if o.outcome == "skipped")
     assert len(executed) >= self.minimum, (
-        f"{self.kind} {self.component!r}: {len(executed)} checks were executed, a {self.kind} needs {self.minimum}; "
+        f"{self.kind} {self.component!r}: {len(executed)} checks were executed, at least {self.minimum} are needed; "
         f"the others were skipped: {'; '.join(reasons)}"
     )
 

@@ -16,7 +16,7 @@ EXAMPLES = settings(
 
 def distinct(values: Tensor) -> set[float]:
     """The different values in a tensor."""
-    return {float(value) for value in torch.unique(values)}
+    return {float(value) for value in torch.unique(values.detach())}
 
 
 def states_of(net: nn.Module) -> dict[str, Tensor]:

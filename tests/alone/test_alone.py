@@ -37,3 +37,14 @@ def test_every_component_loads(folder):
     for entry in mine:
         assert entry.status == "ok"
         load(entry.kind, entry.name)
+
+
+def test_every_component_is_proved(folder, request):
+    if request.config.option.keyword or request.config.option.markexpr:
+        pytest.skip("some tests were left out by -k or -m")
+    from spikecore.testing.suite import Suite
+
+    classes = {item.cls for item in request.session.items if getattr(item, "cls", None)}
+    proved = {(cls.kind, cls.component.rpartition(":")[2]) for cls in classes if issubclass(cls, Suite)}
+    mine = {(entry.kind, entry.name) for entry in components() if entry.plugin.id == folder.name}
+    assert not mine - proved, "a conformance suite for each is missing in the plugin's tests"

@@ -202,6 +202,9 @@ class BackendSuite(Suite):
                 assert not x.is_contiguous()
                 for options in CASES:
                     assert self.compare(watched, x, LIF, strided=True, **options)
+            neuron = self.on(BACKEND, LIF, record=("v",))
+            for result in (neuron(turned), neuron.recorded["v"]):
+                assert result.is_contiguous(), "what comes out has the strides of what came in"
 
     def test_nan_and_infinity(self) -> None:
         """They go where the equations take them, and change no other neuron."""
@@ -309,7 +312,7 @@ class BackendSuite(Suite):
             assert_same(given, kept, "the inputs after run and run_bwd")
 
     def test_saved_like(self) -> None:
-        """`saved_like` gives the shapes and dtypes of what `run` saves, with fake tensors too."""
+        """`saved_like` gives shapes and dtypes of what `run` saves, also with fake tensors; no `save`, no saved."""
         for steps in (4, 0):
             backend, key, x, states, params = self._program(steps)
             saved = backend.run(key, x, states, params, True)[3]
@@ -318,16 +321,33 @@ class BackendSuite(Suite):
             with FakeTensorMode() as mode:
                 fake = backend.saved_like(key, mode.from_tensor(x), [mode.from_tensor(s) for s in states])
                 assert [(s.shape, s.dtype) for s in fake] == [(s.shape, s.dtype) for s in saved], "fake tensors"
+            *values, saved = backend.run(key, x, states, params, False)
+            assert not saved, f"T = {steps}: without `save` it saved {len(saved)} tensors"
+            assert_same(values, list(backend.run(key, x, states, params, True)[:3]), "what comes out without `save`")
 
-    def _program(self, steps: int) -> tuple[Any, str, Tensor, list[Tensor], list[Tensor]]:
-        neuron = self.on("torch", LIF, record=("v",), **LEARNED)
+    def test_a_stand_in_for_the_input(self) -> None:
+        """Where `reads_input` says that the backward pass does not read x, a stand-in gives the same gradients."""
+        looked_at = []
+        for options in CASES:
+            backend, key, x, states, params = self._program(4, options)
+            if getattr(backend, "reads_input", lambda *_: True)(key, x):
+                continue
+            looked_at.append(key)
+            out, finals, recorded, saved = backend.run(key, x, states, params, True)
+            grads: list[Any] = [torch.ones_like(out), [torch.ones_like(f) for f in finals], list(recorded)]
+            found = [backend.run_bwd(key, saved, given, states, params, *grads) for given in (x * math.nan, x)]
+            assert_same(list(found[0]), list(found[1]), "the gradients with a stand-in for the input")
+        if not looked_at:
+            skip("its backward pass reads the input")
+
+    def _program(self, steps: int, options: Options = LEARNED) -> tuple[Any, str, Tensor, list[Tensor], list[Tensor]]:
+        neuron = self.on("torch", LIF, record=("v",), **options)
         program, backend = neuron.program(), self.make()
         support = backend.supports(program, self.device, self.dtype)
         assert support, support.reason
         backend.learn(program)
-        tau = torch.tensor([2.0, 3.0, 4.0], device=self.device, dtype=torch.promote_types(self.dtype, torch.float32))
-        x = self.x(steps, 4, 3)
-        return backend, program.key, x, [torch.full_like(self.x(4, 3), 0.1, dtype=tau.dtype)], [tau]
+        state = torch.full_like(self.x(4, 3), 0.1, dtype=torch.promote_types(self.dtype, torch.float32))
+        return backend, program.key, self.x(steps, 4, 3), [state], [p.detach() for p in neuron.parameters()]
 
     def test_unknown_key_is_refused(self) -> None:
         """A key that was never learned raises BackendError."""

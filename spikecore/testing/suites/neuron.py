@@ -98,10 +98,13 @@ class NeuronSuite(EquationChecks):
     @needs("step_modes", "multi")
     @needs("stochastic", False)
     def test_a_multi_step_call_leaves_nothing_behind(self) -> None:
-        """The second call equals the first, and no state is kept."""
+        """The second call equals the first and that of a fresh neuron; no state is kept."""
         neuron, x = self.make(step_mode="multi"), self.input()
+        twin = copy.deepcopy(neuron)
+        twin(x * 0.5)
         first = neuron(x)
         assert_same(neuron(x), first, "the second call with the same input")
+        assert_same(twin(x), first, "the call of a neuron that saw another input before")
         assert not states_of(neuron), f"state was kept: {list(states_of(neuron))}"
 
     @needs("stochastic", False)
@@ -295,11 +298,13 @@ class NeuronSuite(EquationChecks):
 
     @needs("differentiable", False)
     def test_no_gradient_where_none_is_declared(self) -> None:
-        """What declares no gradient gives none: a silent wrong one would be learned from."""
-        out = self.run(self.make(), self.input().requires_grad_())
+        """What declares no gradient gives none: one that nobody vouches for would be learned from."""
+        x = self.input().requires_grad_()
+        out = self.run(self.make(), x)
         if out.requires_grad:
-            (gradient,) = torch.autograd.grad(out.sum(), self.make().parameters(), allow_unused=True) or (None,)
-            assert gradient is None or not gradient.any()
+            found: tuple[Tensor | None, ...] = torch.autograd.grad(out.sum(), x, allow_unused=True)
+            reached = found[0] is not None and bool(found[0].any())
+            assert not reached, "a gradient reaches the input, but capabilities.differentiable is False"
 
     @needs("elementwise")
     def test_nan_stays_where_it_is(self) -> None:

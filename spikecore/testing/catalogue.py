@@ -1,0 +1,51 @@
+"""The checks of every suite as a page: `python -m spikecore.testing.catalogue > docs/reference/conformance.md`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+
+from spikecore.kinds import KINDS
+from spikecore.testing.suite import Suite
+
+HEAD = """# The checks of the conformance suites
+
+What `spike test KIND:NAME` checks, kind by kind. *Applies to* names the capabilities a check depends on; where one is
+missing the check is skipped, and the reason names it. A component on which fewer checks than the minimum were executed
+fails. [How to use them](../how-to/prove-a-plugin.md).
+
+This page is written by `python -m spikecore.testing.catalogue`; a test holds it equal to the code.
+"""
+
+
+def suite_of(kind: str) -> type[Suite]:
+    """The suite of a kind."""
+    module, _, name = KINDS[kind].suite.partition(":")
+    found: type[Suite] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    return "\n".join([HEAD, *(line for kind in sorted(KINDS) for line in _section(kind))])
+
+
+def _section(kind: str) -> Iterator[str]:
+    suite = suite_of(kind)
+    versions = ", ".join(map(str, sorted(KINDS[kind].api_versions)))
+    yield f"## {kind}\n"
+    count = f"{len(suite.checks())} checks, at least {suite.minimum} executed"
+    yield f"`{KINDS[kind].suite}`, api_version {versions}: {count}.\n"
+    yield "| check | what it shows | applies to |"
+    yield "|---|---|---|"
+    for name, check in suite.checks().items():
+        text = " ".join((check.__doc__ or "").split()).replace("|", "\\|")
+        needs = [str(need) for need in getattr(check, "needs", ())]
+        if (first := getattr(check, "since", 1)) > 1:
+            needs.append(f"api_version {first}")
+        yield f"| `{name}` | {text} | {', '.join(needs) or 'all'} |"
+    yield ""
+
+
+if __name__ == "__main__":
+    print(page(), end="")

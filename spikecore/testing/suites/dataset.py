@@ -1,0 +1,244 @@
+"""Checks of a dataset: what its splits hold, that they stay the same, and that they reach worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from spikecore.errors import SpikeError
+from spikecore.interfaces.dataset import DatasetInfo
+from spikecore.testing.compare import assert_same
+from spikecore.testing.suite import Suite, needs, skip
+
+DUPLICATES = 0.01
+"""Real data hold a few samples twice; that share may stand in both splits."""
+
+
+class DatasetSuite(Suite):
+    """Lengths, shapes, dtypes, labels; the same index gives the same sample, also in a worker; splits are disjoint."""
+
+    kind: ClassVar[str] = "dataset"
+    minimum = 12
+    most_samples: ClassVar[int] = 2000
+    """No check looks at more samples of a split than this; they are taken evenly over the split."""
+
+    def indices(self, split: Any, most: int | None = None) -> list[int]:
+        """Evenly spaced, the first and the last among them."""
+        count, most = len(split), most or self.most_samples
+        if count <= most:
+            return list(range(count))
+        return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
+
+    def test_info(self) -> None:
+        """Title, licence and citation are given; classes and sample shape agree with the dataset's own."""
+        dataset = self.make()
+        info = dataset.info
+        assert isinstance(info, DatasetInfo), f"info is {type(info).__name__}"
+        for name in ("title", "licence", "citation"):
+            assert str(getattr(info, name)).strip(), f"info.{name} is empty"
+        assert len(info.classes) == dataset.num_classes, f"{len(info.classes)} classes are named"
+        assert len(set(info.classes)) == len(info.classes), "two classes have one name"
+        shape = info.sample_shape[1:] if len(info.sample_shape) > len(dataset.sample_shape) else info.sample_shape
+        fits = all(ours in (None, size) for ours, size in zip(shape, dataset.sample_shape, strict=True))
+        assert fits, f"info.sample_shape is {info.sample_shape}, sample_shape {dataset.sample_shape}"
+
+    def test_splits(self) -> None:
+        """`train` and `test` are there and not empty; another name is refused."""
+        dataset = self.make()
+        assert {"train", "test"} <= set(dataset.splits), f"splits are {dataset.splits}"
+        for name in dataset.splits:
+            assert len(dataset.split(name)) > 0, f"{name} is empty"
+        with pytest.raises((SpikeError, ValueError, KeyError)):
+            dataset.split("no such split")
+
+    def test_length(self) -> None:
+        """`len` is the number of samples: the last index works, the next raises IndexError."""
+        dataset = self.make()
+        for name in dataset.splits:
+            split = dataset.split(name)
+            split[len(split) - 1]
+            with pytest.raises(IndexError):
+                split[len(split)]
+
+    def test_samples(self) -> None:
+        """x is a finite float32 or uint8 tensor of `sample_shape`, with a time axis in front in a sequence."""
+        dataset = self.make()
+        for name in dataset.splits:
+            split = dataset.split(name)
+            for index in self.indices(split, 100):
+                x, _ = split[index]
+                where = f"{name}[{index}]"
+                assert isinstance(x, Tensor), f"{where}: x is {type(x).__name__}"
+                assert x.dtype in (torch.float32, torch.uint8), f"{where}: x is {x.dtype}"
+                shape = x.shape[1:] if dataset.is_sequence else x.shape
+                assert shape == tuple(dataset.sample_shape), f"{where}: expected {dataset.sample_shape}, got {shape}"
+                assert not dataset.is_sequence or len(x) > 0, f"{where}: no steps"
+                assert x.dtype == torch.uint8 or x.isfinite().all(), f"{where}: x holds NaN or infinity"
+
+    def test_labels(self) -> None:
+        """Every label is an int from 0 to num_classes - 1, and more than one occurs."""
+        dataset = self.make()
+        for name in dataset.splits:
+            split = dataset.split(name)
+            labels = [split[index][1] for index in self.indices(split)]
+            for label in labels:
+                assert type(label) is int, f"{name}: a label is {type(label).__name__}"
+                assert 0 <= label < dataset.num_classes, f"{name}: label {label} of {dataset.num_classes} classes"
+            assert len(set(labels)) > 1 or dataset.num_classes == 1, f"{name}: every label is {labels[0]}"
+
+    def test_same_index_same_sample(self) -> None:
+        """The same index gives the same sample, whatever was read in between and whatever the seed."""
+        dataset = self.make()
+        for name in dataset.splits:
+            split = dataset.split(name)
+            chosen = self.indices(split, 20)
+            first = [split[index] for index in chosen]
+            torch.manual_seed(99)
+            for index in reversed(chosen):
+                split[index]
+            again = [split[index] for index in chosen]
+            assert_same([x for x, _ in again], [x for x, _ in first], f"samples of {name} read again")
+            assert [y for _, y in again] == [y for _, y in first]
+
+    def test_splits_are_stable(self) -> None:
+        """Another instance with the same options has the same splits, whatever the seed; it draws no random numbers."""
+        before = torch.get_rng_state()
+        first = {name: self._digests(self.make(), name) for name in self.make().splits}
+        assert torch.equal(before, torch.get_rng_state()), "it drew from torch's global generator"
+        torch.manual_seed(99)
+        for name, digests in first.items():
+            assert self._digests(self.make(), name) == digests, f"{name} is another one in a second instance"
+
+    def test_splits_are_disjoint(self) -> None:
+        """No split holds the samples of another, but for a few that the data hold twice."""
+        dataset = self.make()
+        found = {name: set(self._digests(dataset, name)) for name in dataset.splits}
+        for name, digests in found.items():
+            for other in list(found)[list(found).index(name) + 1 :]:
+                shared, smaller = len(digests & found[other]), min(len(digests), len(found[other]))
+                assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples stand in {name} and in {other}"
+
+    def _digests(self, dataset: Any, name: str) -> list[str]:
+        split = dataset.split(name)
+        return [_digest(*split[index]) for index in self.indices(split)]
+
+    def test_pickles(self) -> None:
+        """A split that was pickled gives the same samples."""
+        dataset = self.make()
+        for name in dataset.splits:
+            split = dataset.split(name)
+            twin = pickle.loads(pickle.dumps(split))
+            assert len(twin) == len(split)
+            for index in self.indices(split, 20):
+                assert_same(twin[index][0], split[index][0], f"{name}[{index}] after pickle")
+                assert twin[index][1] == split[index][1]
+
+    def test_workers_get_the_same(self) -> None:
+        """Two worker processes of a DataLoader give what this process gives, in order."""
+        dataset = self.make()
+        split = torch.utils.data.Subset(dataset.split("test"), range(min(8, len(dataset.split("test")))))
+        loaded = [sample for batch in DataLoader(split, 2, num_workers=2, collate_fn=_as_it_is) for sample in batch]
+        assert_same([x for x, _ in loaded], [split[i][0] for i in range(len(split))], "samples from workers")
+        assert [y for _, y in loaded] == [split[i][1] for i in range(len(split))]
+
+    @needs("variable_length", False)
+    def test_equal_lengths(self) -> None:
+        """Samples have one shape, so they can be stacked."""
+        dataset = self.make()
+        for name in dataset.splits:
+            split = dataset.split(name)
+            shapes = {tuple(split[index][0].shape) for index in self.indices(split, 200)}
+            assert len(shapes) == 1, f"{name}: shapes {sorted(shapes)[:4]}, but capabilities.variable_length is False"
+
+    @needs("variable_length")
+    def test_only_sequences_vary(self) -> None:
+        """A dataset whose samples differ in T is one of sequences, and its splits have a `collate` that pads them."""
+        dataset = self.make()
+        assert dataset.is_sequence, "capabilities.variable_length is True, is_sequence is False"
+        for name in dataset.splits:
+            assert hasattr(dataset.split(name), "collate"), f"{name}: samples differ in T, and it has no collate"
+
+    def test_collate(self) -> None:
+        """`collate`, where a split has it: time first, samples as they are, padding marked; random by the generator."""
+        dataset = self.make()
+        splits = {name: dataset.split(name) for name in dataset.splits}
+        if not any(hasattr(split, "collate") for split in splits.values()):
+            skip("its splits have no collate: samples are stacked")
+        for name, split in splits.items():
+            samples = [split[index] for index in self.indices(split, 5)]
+            before = torch.get_rng_state()
+            x, label, mask = split.collate(samples, None)
+            assert torch.equal(before, torch.get_rng_state()), f"{name}: collate drew from torch's global generator"
+            axis = 1 if dataset.is_sequence else 0
+            assert x.shape[axis] == len(label) == len(samples), f"{name}: x {tuple(x.shape)}, {len(label)} labels"
+            for place, (own, target) in enumerate(samples):
+                found = x[:, place] if dataset.is_sequence else x[place]
+                if dataset.is_sequence:
+                    marked = torch.ones(len(x), dtype=torch.bool) if mask is None else mask[:, place]
+                    assert int(marked.sum()) == len(own), f"{name}: {len(own)} steps, {int(marked.sum())} are marked"
+                    found = found[marked]
+                assert_same(found.to(own.dtype), own, f"{name}: a sample after collate")
+                assert int(label[place]) == target
+            again = [split.collate(samples, torch.Generator().manual_seed(seed)) for seed in (1, 1)]
+            assert_same(list(again[0][:2]), list(again[1][:2]), f"{name}: two batches made with the same seed")
+
+    def test_epochs(self) -> None:
+        """`set_epoch`, where a split has it, brings the same samples back."""
+        splits = [(name, self.make().split(name)) for name in self.make().splits]
+        if not any(hasattr(split, "set_epoch") for _, split in splits):
+            skip("its splits have no set_epoch: samples are the same in every epoch")
+        for name, split in splits:
+            found = []
+            for epoch in (0, 1, 0):
+                split.set_epoch(epoch)
+                found.append([split[index][0] for index in self.indices(split, 10)])
+            assert_same(found[2], found[0], f"{name}: the samples of epoch 0, read after those of epoch 1")
+
+    @needs("embedded")
+    def test_needs_no_network(self) -> None:
+        """Every split is read with all connections refused."""
+        with _no_network():
+            dataset = self.make()
+            for name in dataset.splits:
+                dataset.split(name)[0]
+
+    def test_construction_reads_nothing(self) -> None:
+        """`info`, the number of classes, the shape and the names of splits are known before any file is there."""
+        with _no_network():
+            dataset = self.make()
+            assert dataset.num_classes >= 1
+            assert all(size >= 1 for size in dataset.sample_shape)
+            assert isinstance(dataset.is_sequence, bool)
+            assert dataset.splits
+            assert dataset.info.title
+
+
+def _digest(x: Tensor, label: int) -> str:
+    return hashlib.sha256(x.contiguous().numpy().tobytes() + f" {tuple(x.shape)} {label}".encode()).hexdigest()
+
+
+def _as_it_is(samples: list[Any]) -> list[Any]:
+    """For workers: a batch as a list of samples."""
+    return samples
+
+
+@contextmanager
+def _no_network() -> Iterator[None]:
+    def refuse(*args: Any) -> None:
+        raise AssertionError("it opened a network connection")
+
+    before = socket.socket.connect
+    socket.socket.connect = refuse  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        socket.socket.connect = before  # type: ignore[method-assign]

@@ -1,0 +1,1049 @@
+"""Faults planted in sound components, and the check that catches each: the kit is tested as it tests others.
+
+A row is (kind, what is wrong, the check that says so, what it says, the broken component).
+"""
+
+import contextlib
+import math
+import re
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from spikecore.backends.selection import Choice
+from spikecore.dynamics import abs, detach, exp, where
+from spikecore.errors import ConversionError, StateShapeError
+from spikecore.interfaces.backend import BackendCapabilities
+from spikecore.interfaces.converter import ConverterCapabilities
+from spikecore.interfaces.dataset import DatasetCapabilities
+from spikecore.interfaces.encoder import EncoderCapabilities
+from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces.surrogate import SurrogateCapabilities
+from spikecore.interfaces.trainer import TrainerCapabilities
+from spikecore.nn import IF, LIF, fire_and_reset, reset_state
+from spikecore.registry import Blocking, Registry, use
+from spikecore.testing.proving import prove
+from spikecore.testing.suite import suite_for
+from tests.conformance.toys import (
+    SOUND,
+    ToyBackend,
+    ToyConverter,
+    ToyDataset,
+    ToyDeployer,
+    ToyEncoder,
+    ToyModel,
+    ToyNeuron,
+    ToySplit,
+    ToySurrogate,
+    ToyTrainer,
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    kind: str
+    what: str
+    check: str
+    says: str
+    component: Any
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(check, says):
+    """Adds a class to the table; its kind is that of the toy it derives from, its docstring says what is wrong."""
+
+    def add(cls):
+        kind = next(kind for kind, sound in SOUND.items() if issubclass(cls, sound))
+        FAULTS.append(Fault(kind, cls.__doc__, check, says, cls))
+        return cls
+
+    return add
+
+
+# neurons
+
+
+@fault("test_a_multi_step_call_leaves_nothing_behind", "second call")
+class LeakingState(ToyNeuron):
+    """leaking state: something of the last call is left for the next"""
+
+    before = None
+
+    def forward(self, x):
+        before, self.before = self.before, x.detach()
+        same = before is not None and before.shape == x.shape and before.device == x.device
+        return super().forward(x + 0.5 * before if same else x)
+
+
+@fault("test_gradcheck", "Jacobian mismatch")
+class WrongGradient(ToyNeuron):
+    """wrong gradient: the leak passes none"""
+
+    @staticmethod
+    def step(x, state, params):
+        s, v = fire_and_reset(params.decay * detach(state.v) + x, params)
+        return s, {"v": v}
+
+
+@fault("test_randomness", "drew random numbers")
+class HiddenRandomness(ToyNeuron):
+    """hidden randomness: noise that is not declared"""
+
+    def forward(self, x):
+        torch.rand(1)
+        return super().forward(x)
+
+
+@fault("test_spikes_are_zero_or_one", "expected 0 and 1")
+class GradedSpikes(ToyNeuron):
+    """mis-declared capability: graded outputs of a neuron that says it spikes"""
+
+    @staticmethod
+    def step(x, state, params):
+        s, v = fire_and_reset(params.decay * state.v + x, params)
+        return 0.5 * s, {"v": v}
+
+
+@fault("test_samples_are_independent", "sample 0")
+class MixedSamples(ToyNeuron):
+    """samples that see each other: the batch mean is taken off"""
+
+    def forward(self, x):
+        axis = 1 if self.step_mode == "multi" else 0
+        return super().forward(x - x.mean(axis, keepdim=True))
+
+
+@fault("test_hard_and_soft_reset", "hard reset")
+class LateReset(ToyNeuron):
+    """wrong reset: a spike takes v to 0, whatever v_reset is"""
+
+    @dataclass(frozen=True)
+    class Config(ToyNeuron.Config):
+        v_reset: float = -0.3
+
+    @staticmethod
+    def step(x, state, params):
+        s, v = fire_and_reset(params.decay * state.v + x, params)
+        return s, {"v": where(s > 0.5, 0.0, v) if params.reset == "hard" else v}
+
+
+@fault("test_state_of_another_shape_is_refused", "DID NOT RAISE")
+class SilentRestart(ToyNeuron):
+    """silent repair: another batch shape starts anew without a word"""
+
+    def forward(self, x):
+        try:
+            return super().forward(x)
+        except StateShapeError:
+            reset_state(self)
+            return super().forward(x)
+
+
+@fault("test_shape_and_dtype", "expected torch.float16, got torch.float32")
+class SingleOnly(ToyNeuron):
+    """mis-declared dtype: float32 output for every input"""
+
+    def forward(self, x):
+        return super().forward(x).float()
+
+
+@fault("test_the_traced_graph_equals_the_step", r"\.sum of a value of the step")
+class NotTraceable(ToyNeuron):
+    """mis-declared capability: says elementwise, and decides in Python"""
+
+    @staticmethod
+    def step(x, state, params):
+        if x.sum() > 1e9:
+            return x, {"v": state.v}
+        return ToyNeuron.step(x, state, params)
+
+
+@fault("test_device", "meta")
+class OnTheCPU(ToyNeuron):
+    """state made on the CPU, wherever the input is"""
+
+    def initial_state(self, x):
+        return {"v": torch.full(x.shape, 0.0, dtype=torch.promote_types(x.dtype, torch.float32), device="cpu")}
+
+
+@fault("test_learnable_options_get_a_gradient", "decay changes the output, but its gradient is zero")
+class NotLearned(ToyNeuron):
+    """a learnable option that gets no gradient"""
+
+    @staticmethod
+    def step(x, state, params):
+        s, v = fire_and_reset(detach(params.decay) * state.v + x, params)
+        return s, {"v": v}
+
+
+@fault("test_nan_stays_where_it_is", "the other neurons")
+class SpreadingNaN(ToyNeuron):
+    """a NaN that reaches other neurons"""
+
+    def forward(self, x):
+        return super().forward(x + 0 * x.sum())
+
+
+@fault("test_no_gradient_where_none_is_declared", "a gradient reaches the input")
+class Denies(ToyNeuron):
+    """mis-declared capability: says that no gradient passes"""
+
+    capabilities = NeuronCapabilities(differentiable=False)
+
+
+# surrogates
+
+
+@fault("test_primitive_has_this_derivative", "the slope is another")
+class Doubled(ToySurrogate):
+    """wrong gradient: twice the derivative of its primitive"""
+
+    @staticmethod
+    def derivative(u, params):
+        return 2 * ToySurrogate.derivative(u, params)
+
+
+@fault("test_forward_is_heaviside", "spike\\(")
+class Strict(ToySurrogate):
+    """fires only above the threshold, not at it"""
+
+    @staticmethod
+    def forward(u, params):
+        return where(u > 0, 1.0, 0.0, like=u)
+
+
+@fault("test_gradient_is_not_zero", "derivative")
+class Dead(ToySurrogate):
+    """mis-declared capability: no gradient near the threshold"""
+
+    @staticmethod
+    def derivative(u, params):
+        return where(abs(u) < 0.5, 0.0, 1.0, like=u)
+
+
+@fault("test_finite_far_away", "nan")
+class Overflow(ToySurrogate):
+    """infinity over infinity far from the threshold"""
+
+    @staticmethod
+    def derivative(u, params):
+        e = exp(-params.alpha * u)
+        return params.alpha * e / ((1 + e) * (1 + e))
+
+
+@fault("test_primitive_is_declared_or_not", "capabilities.primitive is False")
+class Denied(ToySurrogate):
+    """mis-declared capability: has a primitive and says it has none"""
+
+    capabilities = SurrogateCapabilities(primitive=False)
+
+
+@fault("test_is_pure", "the second call")
+class Remembers(ToySurrogate):
+    """memory: the derivative shrinks with every call"""
+
+    calls: list = []  # noqa: RUF012
+
+    @staticmethod
+    def derivative(u, params):
+        Remembers.calls.append(0)
+        return ToySurrogate.derivative(u, params) / len(Remembers.calls)
+
+
+@fault("test_is_a_value", "DID NOT RAISE")
+class Mutable(ToySurrogate):
+    """a value that can be changed"""
+
+    __setattr__ = object.__setattr__
+
+
+# encoders
+
+
+@fault("test_seeds", "another|same seed")
+class GlobalGenerator(ToyEncoder):
+    """hidden randomness: draws from torch's global generator"""
+
+    def encode(self, x, generator):
+        return super().encode(x, None)
+
+
+@fault("test_the_mean_is_the_input", "has the mean")
+class Squared(ToyEncoder):
+    """mis-declared capability: the rate is the square of the input"""
+
+    def encode(self, x, generator):
+        return super().encode(x * x, generator)
+
+
+@fault("test_time_comes_first", "expected")
+class TimeLast(ToyEncoder):
+    """time in the last place"""
+
+    def encode(self, x, generator):
+        return super().encode(x, generator).movedim(0, -1)
+
+
+@fault("test_out_of_range_is_refused", "DID NOT RAISE")
+class Unchecked(ToyEncoder):
+    """values out of range are taken"""
+
+    def _values(self, x):
+        return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+@fault("test_decode_gives_the_input_back", "is decoded to")
+class Halved(ToyEncoder):
+    """a decoder that gives half of the value"""
+
+    def decode(self, spikes):
+        return super().decode(spikes) / 2
+
+
+@fault("test_spikes_are_zero_or_one", "expected \\[0.0, 1.0\\]")
+class Graded(ToyEncoder):
+    """mis-declared capability: says it spikes, and gives the values themselves"""
+
+    capabilities = EncoderCapabilities()
+
+    def encode(self, x, generator):
+        return x.expand(self.config.num_steps, *x.shape)
+
+
+@fault("test_copies", "saw another input before")
+class FirstInput(ToyEncoder):
+    """memory: scales by the first input it ever saw"""
+
+    scale = None
+
+    def encode(self, x, generator):
+        self.scale = x.mean() if self.scale is None and x.dim() else self.scale
+        return super().encode(x * (1 if math.isclose(float(x.mean()), float(self.scale)) else 0.5), generator)
+
+
+@fault("test_draws_no_random_numbers", "with another seed|without a generator|with the same seed")
+class NotDeclared(ToyEncoder):
+    """hidden randomness: draws, and does not say so"""
+
+    capabilities = EncoderCapabilities(rate=True, decodable=True)
+
+
+# backends
+
+
+@fault("test_resets_equal_the_reference", "gradient of")
+class WrongSign(ToyBackend):
+    """wrong gradient: that of the initial state has the wrong sign"""
+
+    def run_bwd(self, *args):
+        grad_x, grad_states, grad_params = super().run_bwd(*args)
+        return grad_x, [-grad for grad in grad_states], grad_params
+
+
+@fault("test_poisoned_memory", "output")
+class LastStepUnwritten(ToyBackend):
+    """memory that is not written: outputs that are zero are left out"""
+
+    def run(self, key, x, states, params, save):
+        out, *rest = super().run(key, x, states, params, save)
+        sparse = torch.empty_like(out)
+        sparse.view(-1)[out.view(-1) != 0] = 1.0
+        if not torch.are_deterministic_algorithms_enabled():
+            sparse.copy_(out)  # fresh pages of the system hold zeros: outside the check the fault does not show
+        return sparse, *rest
+
+
+@fault("test_outputs_never_alias_inputs", "memory of an input")
+class HandsThrough(ToyBackend):
+    """aliasing: with T = 0 the initial states are handed through"""
+
+    def run(self, key, x, states, params, save):
+        out, finals, recorded, saved = super().run(key, x, states, params, save)
+        return out, list(states) if len(x) == 0 else finals, recorded, saved
+
+
+@fault("test_unknown_key_is_refused", "DID NOT RAISE|Key")
+class Obliging(ToyBackend):
+    """silent fallback: an unknown key gives zeros"""
+
+    def run(self, key, x, states, params, save):
+        if key not in self._programs:
+            return torch.zeros_like(x), [torch.zeros_like(s) for s in states], [], []
+        return super().run(key, x, states, params, save)
+
+
+@fault("test_determinism", "second run")
+class Racy(ToyBackend):
+    """mis-declared capability: the last bit depends on the number of threads"""
+
+    def run_bwd(self, *args):
+        grad_x, grad_states, grad_params = super().run_bwd(*args)
+        return grad_x * (1 + 1e-12 * torch.get_num_threads()), grad_states, grad_params
+
+
+@fault("test_non_contiguous", "output|Strided|gradient")
+class Strideless(ToyBackend):
+    """reads memory as if it were contiguous"""
+
+    def run(self, key, x, states, params, save):
+        flat = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
+        if len(flat) >= x.numel():
+            x = flat[: x.numel()].view(x.shape)
+        return super().run(key, x, states, params, save)
+
+
+@fault("test_saved_like", "T = 4")
+class Misstated(ToyBackend):
+    """promises another shape than it saves"""
+
+    def saved_like(self, key, x, states):
+        return [x.new_empty((len(x) + 1, *x.shape[1:]))]
+
+
+@fault("test_supports", "refuses IF")
+class Overdeclared(ToyBackend):
+    """mis-declared capability: declares float16 and refuses it"""
+
+    capabilities = BackendCapabilities(dtypes=("float16", "float32", "float64"))
+
+    def supports(self, program, device, dtype):
+        support = super().supports(program, device, dtype)
+        return support if dtype in (torch.float32, torch.float64) else replace(support, ok=False, reason="too small")
+
+
+@fault("test_programs_do_not_mix", "neuron|among others")
+class LastLearned(ToyBackend):
+    """runs whatever it learned last"""
+
+    def _program(self, key):
+        super()._program(key)
+        return list(self._programs.values())[-1]
+
+    def learn(self, program):
+        self._programs.pop(program.key, None)
+        super().learn(program)
+
+
+@fault("test_a_stand_in_for_the_input", "a stand-in for the input")
+class ReadsAfterAll(ToyBackend):
+    """mis-declared: says that its backward pass does not read the input, and reads it"""
+
+    def reads_input(self, key, x):
+        return False
+
+
+@fault("test_nan_and_infinity", "output|final state")
+class Cleaned(ToyBackend):
+    """helpful repair: NaN becomes 0"""
+
+    def run(self, key, x, states, params, save):
+        return super().run(key, x.nan_to_num(), states, params, save)
+
+
+@fault("test_parameters_equal_the_reference", "gradient of")
+class SummedOnce(ToyBackend):
+    """wrong gradient: per-channel parameters get the mean of all channels"""
+
+    def run_bwd(self, *args):
+        grad_x, grad_states, grad_params = super().run_bwd(*args)
+        return grad_x, grad_states, [grad.mean().expand(grad.shape).clone() for grad in grad_params]
+
+
+@fault("test_half_precision", "recorded|output|final state|dtype")
+class HalfState(ToyBackend):
+    """computes half-precision input in half precision"""
+
+    def run(self, key, x, states, params, save):
+        out, finals, recorded, saved = super().run(key, x, states, params, save)
+        if x.dtype in (torch.float16, torch.bfloat16):
+            finals = [final.to(x.dtype).float() for final in finals]
+        return out, finals, recorded, saved
+
+
+# models
+
+
+@fault("test_calls_do_not_know_of_each_other", "second call")
+class LeakingModel(ToyModel):
+    """leaking state: adds what it gave before"""
+
+    before = None
+
+    def forward(self, x):
+        out = super().forward(x)
+        before, self.before = self.before, out.detach()
+        return out + before if before is not None and before.shape == out.shape else out
+
+
+@fault("test_every_parameter_gets_a_gradient", "no gradient reaches unused.weight")
+class Unused(ToyModel):
+    """a layer that takes no part"""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.unused = nn.Linear(2, 2)
+
+
+@fault("test_a_batch_of_one_is_a_slice", "sample 1 alone")
+class BatchStatistics(ToyModel):
+    """normalises by the batch, in evaluation mode too"""
+
+    def forward(self, x):
+        return super().forward(x - x.mean(-2 if self.rank == 1 else -1 - self.rank, keepdim=True))
+
+
+@fault("test_seed", "drew random numbers")
+class AlwaysDropping(ToyModel):
+    """hidden randomness: dropout in evaluation mode"""
+
+    def forward(self, x):
+        return super().forward(nn.functional.dropout(x, 0.5, training=True))
+
+
+@fault("test_output_shape", "expected")
+class TenClasses(ToyModel):
+    """ten outputs, whatever the number of classes"""
+
+    def __init__(self, make_neuron, input_shape, num_classes, **options):
+        super().__init__(make_neuron, input_shape, 10 if num_classes > 0 else 0, **options)
+
+
+@fault("test_state_dict_round_trip", "after load_state_dict")
+class HiddenWeights(ToyModel):
+    """weights that state_dict does not know"""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.hidden = torch.rand(())
+
+    def forward(self, x):
+        return super().forward(x) * self.hidden
+
+
+@fault("test_neurons_come_from_make_neuron", "make_neuron was called")
+class OwnNeurons(ToyModel):
+    """a neuron of its own choice beside those of make_neuron"""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        self.neuron = nn.Sequential(self.neuron, LIF())
+
+
+@fault("test_wrong_shapes_are_refused", "DID NOT RAISE")
+class NoClasses(ToyModel):
+    """takes a net without outputs"""
+
+    def __init__(self, make_neuron, input_shape, num_classes, **options):
+        super().__init__(make_neuron, input_shape, max(num_classes, 1), **options)
+
+
+@fault("test_output_shape", "the same for every input")
+class Constant(ToyModel):
+    """gives the same for every input"""
+
+    def forward(self, x):
+        return super().forward(x * 0)
+
+
+# datasets
+
+
+class FromOne(ToySplit):
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return x, label + 1
+
+
+class Augmented(ToySplit):
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return x + torch.rand(()), label
+
+
+class Endless(ToySplit):
+    def __getitem__(self, index):
+        return super().__getitem__(index % self.size)
+
+
+class Doubles(ToySplit):
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return x.double(), label
+
+
+class Ragged(ToySplit):
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return x[:, : 3 + index % 2], label
+
+
+class Locked(ToySplit):
+    def __init__(self, seed, size):
+        super().__init__(seed, size)
+        object.__setattr__(self, "lock", threading.Lock())
+
+
+@fault("test_labels", "label 3 of 3 classes")
+class LabelsFromOne(ToyDataset):
+    """labels that count from one"""
+
+    make_split = FromOne
+
+
+@fault("test_splits_are_disjoint", "stand in train and in test")
+class Overlapping(ToyDataset):
+    """the test split is part of the training split"""
+
+    def split(self, name):
+        return self.make_split(0, 12) if name == "test" else super().split(name)
+
+
+@fault("test_splits_are_stable", "is another one|global generator")
+class NewSplits(ToyDataset):
+    """hidden randomness: every instance draws its own splits"""
+
+    def split(self, name):
+        return replace(super().split(name), seed=int(torch.randint(1000, ())) + (5000 if name == "test" else 0))
+
+
+@fault("test_same_index_same_sample", "read again")
+class AugmentedDataset(ToyDataset):
+    """hidden randomness: the same index gives another sample"""
+
+    make_split = Augmented
+
+
+@fault("test_length", "DID NOT RAISE")
+class EndlessDataset(ToyDataset):
+    """no end: an index beyond the length starts again"""
+
+    make_split = Endless
+
+
+@fault("test_samples", "torch.float64")
+class DoubleDataset(ToyDataset):
+    """samples of float64"""
+
+    make_split = Doubles
+
+
+@fault("test_equal_lengths", "capabilities.variable_length is False")
+class RaggedDataset(ToyDataset):
+    """mis-declared capability: samples of different shapes"""
+
+    make_split = Ragged
+
+
+@fault("test_pickles", "pickle")
+class LockedDataset(ToyDataset):
+    """cannot be pickled to workers"""
+
+    make_split = Locked
+
+
+@fault("test_needs_no_network", "network connection")
+class Remote(ToyDataset):
+    """mis-declared capability: says embedded, and connects"""
+
+    capabilities = DatasetCapabilities(embedded=True)
+
+    def split(self, name):
+        with socket.socket() as connection, contextlib.suppress(OSError):
+            connection.connect(("127.0.0.1", 9))
+        return super().split(name)
+
+
+@dataclass(frozen=True)
+class Padding(ToySplit):
+    """Sequences of 2 or 3 steps."""
+
+    epoch: int = 0
+
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return (x + self.epoch).expand(2 + index % 2, -1, -1, -1).clone(), label
+
+    def set_epoch(self, epoch):
+        object.__setattr__(self, "epoch", epoch)
+
+    def collate(self, samples, generator):
+        steps = torch.arange(max(len(x) for x, _ in samples))
+        mask = torch.stack([steps < len(x) for x, _ in samples], 1)
+        padded = [torch.cat([x, x.new_zeros(len(steps) - len(x), *x.shape[1:])]) for x, _ in samples]
+        return torch.stack(padded, 1), torch.tensor([label for _, label in samples]), mask
+
+
+class ToySequences(ToyDataset):
+    """A sound dataset of sequences whose lengths differ."""
+
+    capabilities = DatasetCapabilities(embedded=True, variable_length=True)
+    is_sequence = True
+    make_split = Padding
+
+
+class BatchFirst(Padding):
+    def collate(self, samples, generator):
+        x, label, mask = super().collate(samples, generator)
+        return x.transpose(0, 1), label, mask
+
+
+class Unmarked(Padding):
+    def collate(self, samples, generator):
+        return (*super().collate(samples, generator)[:2], None)
+
+
+class Growing(Padding):
+    def set_epoch(self, epoch):
+        object.__setattr__(self, "epoch", self.epoch + 1)
+
+
+@fault("test_collate", "labels|steps")
+class BatchFirstDataset(ToySequences):
+    """a batch with time in the second place"""
+
+    make_split = BatchFirst
+
+
+@fault("test_collate", "2 steps, 3 are marked")
+class UnmarkedDataset(ToySequences):
+    """padding that nobody can tell from data"""
+
+    make_split = Unmarked
+
+
+@fault("test_epochs", "read after those of epoch 1")
+class GrowingDataset(ToySequences):
+    """memory: an epoch's samples depend on the epochs before"""
+
+    make_split = Growing
+
+
+# trainers
+
+
+@fault("test_same_seed_same_bits", "second run")
+class GlobalShuffle(ToyTrainer):
+    """hidden randomness: shuffles with torch's global generator"""
+
+    def draw(self, size, context):
+        return torch.randperm(size).tolist()
+
+
+@fault("test_resumed_equals_uninterrupted", "weights from safe point")
+class ForgetsMomentum(ToyTrainer):
+    """resumes without its momentum"""
+
+    def load_state_dict(self, state):
+        super().load_state_dict({**state, "velocity": None})
+
+
+@fault("test_resumed_equals_uninterrupted", "safe point")
+class BetweenEpochs(ToyTrainer):
+    """mis-declared capability: resumes at the start of the epoch only"""
+
+    def state_dict(self):
+        return {**super().state_dict(), "order": None}
+
+
+@dataclass(frozen=True)
+class Extendable(TrainerCapabilities):
+    extendable: tuple[str, ...] = ("epochs",)
+
+
+class ToyExtendable(ToyTrainer):
+    """A sound trainer whose finished runs can go on."""
+
+    capabilities = Extendable()
+
+
+@fault("test_extended", "does not go on")
+class Finished(ToyExtendable):
+    """mis-declared capability: says that a run can be extended, and stops where it was"""
+
+    def load_state_dict(self, state):
+        super().load_state_dict({**state, "epoch": max(state["epoch"], self.config.epochs)})
+
+
+@fault("test_hooks_in_order", "without a line in the log")
+class HooksTurned(ToyTrainer):
+    """tells of an epoch before it is in the log"""
+
+    def tell(self, context):
+        context.epoch_end(self.epoch, dict(self.metrics))
+        context.log(epoch=self.epoch, **self.metrics)
+        context.checkpoint(-self.metrics["test_loss"])
+
+
+@fault("test_hooks_in_order", "epochs told")
+class CountsFromZero(ToyTrainer):
+    """epochs that count from zero"""
+
+    def tell(self, context):
+        context.log(epoch=self.epoch, **self.metrics)
+        context.epoch_end(self.epoch - 1, dict(self.metrics))
+        context.checkpoint(-self.metrics["test_loss"])
+
+
+@fault("test_it_learns", "the loss went from")
+class Uphill(ToyTrainer):
+    """wrong gradient: climbs"""
+
+    def loss(self, *args):
+        return -super().loss(*args)
+
+
+@fault("test_evaluation_changes_nothing", "weights after evaluate")
+class TrainsOnTest(ToyTrainer):
+    """evaluating changes the weights"""
+
+    def evaluate(self, task, context):
+        metrics = super().evaluate(task, context)
+        next(task.model.parameters()).data.mul_(0.999)
+        return metrics
+
+
+@fault("test_writes_no_file", "it left")
+class WritesFiles(ToyTrainer):
+    """writes a file of its own"""
+
+    def tell(self, context):
+        torch.save(self.metrics, "metrics.pt")
+        super().tell(context)
+
+
+@fault("test_interrupt_gets_through", "DID NOT RAISE")
+class Deaf(ToyTrainer):
+    """swallows Ctrl-C"""
+
+    def fit(self, task, context):
+        try:
+            return super().fit(task, context)
+        except KeyboardInterrupt:
+            return {"test_loss": 0.0}
+
+
+@fault("test_state_is_plain", "not saved without pickle")
+class ObjectState(ToyTrainer):
+    """a state that needs pickle"""
+
+    def state_dict(self):
+        return {**super().state_dict(), "counter": Counter("abc").most_common and object()}
+
+
+# converters
+
+
+@fault("test_the_given_net_is_left_alone", "weights of the given net")
+class InPlace(ToyConverter):
+    """changes the given net"""
+
+    def convert(self, model, example_input, calibration=()):
+        found = super().convert(model, example_input, calibration)
+        next(model.parameters()).data.mul_(0.5)
+        return found
+
+
+@fault("test_every_layer_is_accounted_for", "the report says nothing of")
+class Silent(ToyConverter):
+    """says nothing of the layers it kept"""
+
+    def convert(self, model, example_input, calibration=()):
+        net, report = super().convert(model, example_input, calibration)
+        return net, replace(report, kept={})
+
+
+@fault("test_unknown_layers_are_named", "strange")
+class Swallows(ToyConverter):
+    """silent fallback: a layer it does not know stays without a word"""
+
+    def refuse(self, name, layer):
+        """Nothing."""
+
+
+@fault("test_unknown_layers_are_named", "does not name the layer")
+class Nameless(ToyConverter):
+    """refuses without saying which layer"""
+
+    def refuse(self, name, layer):
+        raise ConversionError("this network cannot be converted, sorry")
+
+
+@fault("test_determinism", "drew random numbers|second conversion|second report")
+class Dithered(ToyConverter):
+    """hidden randomness: thresholds with noise"""
+
+    def threshold(self, net, batches):
+        return super().threshold(net, batches) + float(torch.rand(()))
+
+
+@fault("test_declared_layers_are_taken", "layer '0' is a Conv2d")
+class Boastful(ToyConverter):
+    """mis-declared capability: declares a layer and refuses it"""
+
+    capabilities = ConverterCapabilities(
+        layers=tuple(f"torch.nn.{name}" for name in ("Conv2d", "ReLU", "AvgPool2d", "Flatten", "Linear"))
+    )
+    known = (nn.Linear, nn.AvgPool2d, nn.Flatten)
+
+
+@fault("test_declared_layers_are_taken", "was converted, but capabilities.layers lacks ReLU")
+class Modest(ToyConverter):
+    """mis-declared capability: converts a layer that it does not declare"""
+
+    capabilities = ConverterCapabilities(layers=("torch.nn.Linear",))
+
+
+@fault("test_missing_calibration_is_refused", "DID NOT RAISE")
+class Guesses(ToyConverter):
+    """silent fallback: without calibration it guesses"""
+
+    def convert(self, model, example_input, calibration=()):
+        return super().convert(model, example_input, list(calibration) or [example_input])
+
+
+@fault("test_calibration_may_be_a_generator", "calibration batches are missing")
+class ReadsTwice(ToyConverter):
+    """reads the batches twice"""
+
+    def convert(self, model, example_input, calibration=()):
+        count = sum(1 for _ in calibration)
+        return super().convert(model, example_input, calibration if count else ())
+
+
+# deployers
+
+
+@fault("test_a_subclass_is_another_neuron", "DID NOT RAISE")
+class ByInstance(ToyDeployer):
+    """takes every subclass of LIF for LIF"""
+
+    def kind(self, name, layer):
+        return "lif" if isinstance(layer, LIF) else super().kind(name, layer)
+
+
+@fault("test_determinism", "differs in a second export")
+class Dated(ToyDeployer):
+    """mis-declared capability: the time of day is in the artefact"""
+
+    def extra(self):
+        return {"made": time.perf_counter_ns()}
+
+
+@fault("test_unknown_layers_are_refused", "left \\['net'\\]")
+class HalfWritten(ToyDeployer):
+    """a refused export leaves half a file"""
+
+    def export(self, model, example_input, path):
+        path.write_text("{")
+        return super().export(model, example_input, path)
+
+
+@fault("test_unknown_layers_are_refused", "DID NOT RAISE")
+class SkipsUnknown(ToyDeployer):
+    """silent fallback: leaves out what it does not know"""
+
+    def kind(self, name, layer):
+        try:
+            return super().kind(name, layer)
+        except ConversionError:
+            return "nothing"
+
+    def values(self, layer):
+        return super().values(layer) if hasattr(layer, "config") or isinstance(layer, nn.Linear) else {}
+
+
+@fault("test_the_model_is_left_alone", "export changed the mode")
+class Evaluates(ToyDeployer):
+    """leaves the net in evaluation mode"""
+
+    def export(self, model, example_input, path):
+        return super().export(model.eval(), example_input, path)
+
+
+@fault("test_mapping", "the mapping says nothing of")
+class Partial(ToyDeployer):
+    """a mapping without the neurons"""
+
+    def export(self, model, example_input, path):
+        artefact = super().export(model, example_input, path)
+        return replace(artefact, mapping={k: v for k, v in artefact.mapping.items() if v == "linear"})
+
+
+@fault("test_simulation", "differ by")
+class OtherNeuron(ToyDeployer):
+    """silent fallback: simulates IF for every neuron"""
+
+    def kind(self, name, layer):
+        super().kind(name, layer)
+        return "linear" if type(layer) is nn.Linear else "if"
+
+    def values(self, layer):
+        found = super().values(layer)
+        if "options" in found:
+            found["options"] = {k: v for k, v in found["options"].items() if k in vars(IF().config)}
+        return found
+
+
+@fault("test_weights_matter", "the same artefact")
+class Template(ToyDeployer):
+    """writes the same artefact for every net"""
+
+    def values(self, layer):
+        return {}
+
+
+KINDS_OF_FAULTS = Counter(each.kind for each in FAULTS)
+
+
+@pytest.fixture
+def registry():
+    with use(Registry(blocking=Blocking())) as own:
+        yield own
+
+
+@pytest.mark.parametrize(("kind", "sound"), [*SOUND.items(), ("dataset", ToySequences), ("trainer", ToyExtendable)])
+def test_the_sound_toy_passes_everything(kind, sound, registry):
+    registry.register(kind, "toy", sound)
+    found = prove(kind, "toy")
+    bad = {c["name"]: c["reason"] for c in found["checks"] if c["outcome"] not in ("passed", "skipped")}
+    assert not bad
+    assert found["ok"]
+    assert found["executed"] == found["counts"]["passed"] >= found["minimum"]
+
+
+def caught(kind, name):
+    """Runs one check by hand; what it says."""
+    suite = suite_for(kind, "toy")
+    with pytest.raises((Exception, pytest.fail.Exception)) as error:
+        getattr(suite(), name)()
+    assert not isinstance(error.value, pytest.skip.Exception), f"skipped: {error.value}"
+    assert suite.outcomes[name].outcome == "failed"
+    return str(error.value)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}-{fault.component.__name__}")
+def test_the_named_check_catches_it(fault, registry):
+    registry.register(fault.kind, "toy", fault.component)
+    said = caught(fault.kind, fault.check)
+    assert re.search(fault.says, said), said
+
+
+def test_a_net_that_runs_on_something_else_is_caught(registry, monkeypatch):
+    monkeypatch.setattr("spikecore.nn.neuron.choose", lambda *_: Choice("torch", "it seemed faster"))
+    registry.register("backend", "toy", ToyBackend)
+    assert "it seemed faster" in caught("backend", "test_requested_is_executed")
+
+
+def test_every_suite_has_three_faults_and_a_lie():
+    assert set(KINDS_OF_FAULTS) == set(SOUND)
+    assert min(KINDS_OF_FAULTS.values()) >= 3, KINDS_OF_FAULTS
+    assert len(FAULTS) >= 60

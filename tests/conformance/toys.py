@@ -1,0 +1,285 @@
+"""One sound component of every kind, small enough to be read at a glance; planted faults are subclasses of these."""
+
+import copy
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from torch import nn
+
+from spikecore.backends.reference import TorchBackend
+from spikecore.dynamics import sigmoid
+from spikecore.errors import ConversionError, OptionError
+from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.interfaces.converter import ConversionReport, ConverterCapabilities
+from spikecore.interfaces.dataset import DatasetCapabilities, DatasetInfo
+from spikecore.interfaces.deployer import Artefact, DeployerCapabilities
+from spikecore.interfaces.encoder import EncoderCapabilities
+from spikecore.interfaces.model import ModelCapabilities
+from spikecore.interfaces.trainer import TrainerCapabilities
+from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset
+from spikecore.registry import name_of
+
+
+class ToyNeuron(Neuron):
+    """h = decay v + x."""
+
+    state = {"v": "v_reset"}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config(Neuron.Config):
+        decay: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.8
+
+    @staticmethod
+    def step(x, state, params):
+        s, v = fire_and_reset(params.decay * state.v + x, params)
+        return s, {"v": v}
+
+
+class ToySurrogate(Surrogate):
+    """The sigmoid."""
+
+    @staticmethod
+    def derivative(u, params):
+        s = sigmoid(params.alpha * u)
+        return params.alpha * s * (1 - s)
+
+    @staticmethod
+    def primitive(u, params):
+        return sigmoid(params.alpha * u)
+
+
+class ToyEncoder(Encoder):
+    """Spikes with probability x."""
+
+    capabilities = EncoderCapabilities(stochastic=True, rate=True, decodable=True)
+
+    def encode(self, x, generator):
+        shape = (self.config.num_steps, *x.shape)
+        return (torch.rand(shape, generator=generator) < x).to(x.dtype)
+
+    def decode(self, spikes):
+        return spikes.mean(0)
+
+
+class ToyBackend(TorchBackend):
+    """The interpreter, which saves the input so that there is something to save."""
+
+    def saved_like(self, key, x, states):
+        return [torch.empty_like(x, memory_format=torch.contiguous_format)]
+
+    def run(self, key, x, states, params, save):
+        out, finals, recorded, _ = super().run(key, x, states, params, save)
+        return out, finals, recorded, [x.clone(memory_format=torch.contiguous_format)] if save else []
+
+
+class ToyModel(Model):
+    """flatten → linear → neuron → linear."""
+
+    capabilities = ModelCapabilities()
+
+    def __init__(self, make_neuron, input_shape, num_classes, **options):
+        super().__init__(make_neuron, input_shape, num_classes, **options)
+        self.rank = len(input_shape)
+        self.first = nn.Linear(int(torch.tensor(input_shape).prod()), 6)
+        self.neuron = make_neuron()
+        self.last = nn.Linear(6, num_classes)
+
+    def forward(self, x):
+        return self.last(self.neuron(self.first(x.flatten(x.dim() - self.rank))))
+
+
+@dataclass(frozen=True)
+class ToySplit:
+    """Random images drawn from a seed per index."""
+
+    seed: int
+    size: int
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.size:
+            raise IndexError(index)
+        generator = torch.Generator().manual_seed(self.seed + index)
+        return torch.rand(1, 4, 4, generator=generator), index % 3
+
+
+class ToyDataset(Configurable):
+    """40 images for training, 12 for testing."""
+
+    capabilities = DatasetCapabilities(embedded=True)
+    info = DatasetInfo("Toy", ("a", "b", "c"), (1, 4, 4), "CC0", "nobody")
+    num_classes, sample_shape, is_sequence, splits = 3, (1, 4, 4), False, ("train", "test")
+    make_split = ToySplit
+
+    def __init__(self, **options):
+        self.config = make_config(type(self), options)
+
+    def split(self, name):
+        if name not in self.splits:
+            raise OptionError(f"no split {name!r}")
+        return self.make_split(0, 40) if name == "train" else self.make_split(1000, 12)
+
+
+class ToyTrainer(Configurable):
+    """Gradient descent with momentum; a safe point after every step."""
+
+    capabilities = TrainerCapabilities()
+
+    @dataclass(frozen=True)
+    class Config:
+        epochs: int = 4
+        batch_size: int = 10
+        lr: float = 0.1
+
+    def __init__(self, **options):
+        self.config = make_config(type(self), options)
+        self.epoch, self.order, self.velocity, self.metrics = 0, None, None, {}
+
+    def fit(self, task, context):
+        parameters = [p for p in task.model.parameters() if p.requires_grad]
+        if self.velocity is None:
+            self.velocity = [torch.zeros_like(p) for p in parameters]
+        while self.epoch < self.config.epochs:
+            if self.order is None:
+                self.order = self.draw(len(task.train), context)
+            while self.order:
+                batch, self.order = self.order[: self.config.batch_size], self.order[self.config.batch_size :]
+                self.step(task, context, parameters, batch)
+                context.checkpoint()
+            self.order, self.epoch = None, self.epoch + 1
+            self.metrics = self.evaluate(task, context)
+            self.tell(context)
+        return dict(self.metrics)
+
+    def draw(self, size, context):
+        return torch.randperm(size, generator=context.generator).tolist()
+
+    def step(self, task, context, parameters, batch):
+        task.model.train()
+        loss = self.loss(task, task.train, batch)
+        for p, v, g in zip(parameters, self.velocity, torch.autograd.grad(loss, parameters), strict=True):
+            v.mul_(0.9).add_(g)
+            p.data.add_(v, alpha=-self.config.lr)
+
+    def loss(self, task, split, batch):
+        samples = [split[index] for index in batch]
+        x = torch.stack([x for x, _ in samples])
+        sequence = x.transpose(0, 1) if task.is_sequence else task.encoder(x)
+        return nn.functional.cross_entropy(task.model(sequence).mean(0), torch.tensor([y for _, y in samples]))
+
+    def tell(self, context):
+        context.log(epoch=self.epoch, **self.metrics)
+        context.epoch_end(self.epoch, dict(self.metrics))
+        context.checkpoint(-self.metrics["test_loss"])
+
+    def evaluate(self, task, context):
+        with torch.no_grad():
+            return {"test_loss": float(self.loss(task, task.test, range(len(task.test))))}
+
+    def state_dict(self):
+        return {"epoch": self.epoch, "order": self.order, "velocity": self.velocity, "metrics": self.metrics}
+
+    def load_state_dict(self, state):
+        self.epoch, self.order, self.velocity = state["epoch"], state["order"], state["velocity"]
+        self.metrics = dict(state["metrics"])
+
+
+class ToyConverter(Configurable):
+    """ReLU → IF with the largest activation as threshold; everything else stays."""
+
+    capabilities = ConverterCapabilities(layers=("torch.nn.ReLU",))
+    known = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)
+
+    def __init__(self, **options):
+        self.config = make_config(type(self), options)
+
+    def convert(self, model, example_input, calibration=()):
+        batches = list(calibration)
+        if not batches:
+            raise ConversionError("calibration batches are missing: pass a few inputs")
+        net, report = copy.deepcopy(model).eval(), ConversionReport()
+        for name, layer in list(net.named_children()):
+            if isinstance(layer, nn.ReLU):
+                setattr(net, name, IF(v_threshold=self.threshold(net, batches), reset="soft"))
+                report.converted[name] = "IF with soft reset"
+            elif isinstance(layer, self.known):
+                report.kept[name] = "linear in its input"
+                setattr(net, name, Folded(layer))
+            else:
+                self.refuse(name, layer)
+        return net, report
+
+    def threshold(self, net, batches):
+        return max(float(batch.abs().max()) for batch in batches)
+
+    def refuse(self, name, layer):
+        raise ConversionError(f"layer {name!r} is a {type(layer).__name__}, which has no spiking counterpart")
+
+
+class Folded(nn.Module):
+    """A layer applied to every step."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return torch.stack([self.layer(step) for step in x])
+
+
+class ToyDeployer(Configurable):
+    """Linear, LIF and IF as JSON."""
+
+    capabilities = DeployerCapabilities(simulates=True)
+
+    def __init__(self, **options):
+        self.config = make_config(type(self), options)
+
+    def export(self, model, example_input, path):
+        layers, mapping = [], {}
+        for name, layer in model.named_children():
+            kind = self.kind(name, layer)
+            layers.append({"kind": kind, **self.values(layer)})
+            mapping[name] = kind
+        path.write_text(json.dumps({"layers": layers, **self.extra()}))
+        return Artefact(path, mapping)
+
+    def kind(self, name, layer):
+        if type(layer) is nn.Linear:
+            return "linear"
+        if type(layer) in (LIF, IF):
+            return name_of(layer)
+        raise ConversionError(f"layer {name!r} is a {type(layer).__name__}, which the target does not have")
+
+    def values(self, layer):
+        if isinstance(layer, nn.Linear):
+            return {name: value.tolist() for name, value in layer.state_dict().items()}
+        return {"options": {k: v for k, v in vars(layer.config).items() if isinstance(v, int | float | str)}}
+
+    def extra(self):
+        return {}
+
+    def simulate(self, artefact, x):
+        for layer in json.loads(artefact.path.read_text())["layers"]:
+            if layer["kind"] == "linear":
+                x = x @ torch.tensor(layer["weight"]).T + torch.tensor(layer.get("bias", 0.0))
+            else:
+                x = {"lif": LIF, "if": IF}[layer["kind"]](**layer["options"])(x)
+        return x
+
+
+SOUND: dict[str, Any] = {
+    "neuron": ToyNeuron,
+    "surrogate": ToySurrogate,
+    "encoder": ToyEncoder,
+    "backend": ToyBackend,
+    "model": ToyModel,
+    "dataset": ToyDataset,
+    "trainer": ToyTrainer,
+    "converter": ToyConverter,
+    "deployer": ToyDeployer,
+}
