@@ -45,6 +45,7 @@ class Task:
         train, test: splits of samples `(x, label)`.
         num_classes: number of labels.
         is_sequence: samples already have a time axis.
+        classes: names of the labels, where the dataset has them.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Task:
     test: Split
     num_classes: int
     is_sequence: bool = False
+    classes: tuple[str, ...] = ()
 
     def sequence(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """A batch of samples `[B, ...]` as the model takes it, `[T, B, *input_shape]`."""

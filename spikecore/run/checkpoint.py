@@ -166,12 +166,15 @@ class CheckpointStore:
         return found
 
     def keep_until(self, name: str | None) -> list[str]:
-        """Delete what is newer than `name` (all, for None) and what a crash left; returns the names that went."""
+        """Go back to `name` (before the first, for None): what is newer goes, and what a crash left; returns the names
+        of the newer ones.
+        """
         if self._folder.is_dir():
             clean(self._folder)
         gone = [other for other in self.names() if name is None or _number(other) > _number(name)]
         for other in gone:
             remove_directory(self._folder / other)
+        self._prune()  # a crash may have come before it
         return gone
 
     def _prune(self) -> None:

@@ -210,6 +210,16 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
 
 
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """What is done inside draws from no random generator, as far as the outside can tell."""
+    before = _random_state(device)
+    try:
+        yield
+    finally:
+        _set_random_state(before, device)
+
+
 def _random_state(device: torch.device) -> dict[str, Any]:
     legacy: Any = np.random.get_state()
     _, keys, position, has_gauss, gauss = legacy

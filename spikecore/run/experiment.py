@@ -20,10 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikecore.errors import CheckpointError, ConfigError, RunError
+from spikecore.errors import CheckpointError, ConfigError, RunError, SpikeError
 from spikecore.interfaces.trainer import Task
 from spikecore.registry import create, registry, use
 from spikecore.registry import load as load_component
+from spikecore.run import probe as probing
 from spikecore.run import record as records
 from spikecore.run.checkpoint import LAST, Checkpoint, CheckpointStore, refuse_other_model
 from spikecore.run.config import Resolved, refuse_changes, resolve
@@ -56,7 +57,7 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
     directory = _new_directory(out, resolved)
     with DirectoryLock(directory):
         hooks = resolved.registry.hooks
-        record = records.new(resolved, context.device, hooks.report_header(str(context.device)))
+        record = records.new(resolved, context.device, hooks.report_header(str(context.device)), task.classes)
         _greet(record["header"], resolved)
         try:
             clean(directory)
@@ -118,11 +119,16 @@ def _carry_out(
     metrics: dict[str, float] = {}
     try:
         hooks.run_start(directory, record, task.model)
+        if found is None:
+            _look(directory, record, task, context, "before")
+        record["backends"] |= records.backends(task.model)
+        _write(directory, record)
         if found is not None:
             context.restore_random(found)  # the last thing before training: what was built since may have drawn
         with use(resolved.registry), context.stoppable():
             metrics = trainer.fit(task, context)
         context.save()
+        _look(directory, record, task, context, "after", getattr(trainer, "confusion", None))
         record |= {"status": "finished", "exit_status": 0, "metrics": metrics}
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "exit_status": 130}
@@ -131,11 +137,12 @@ def _carry_out(
         record |= {"status": "failed", "exit_status": 1, "error": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        record |= {"ended": records.now(), "backends": records.backends(task.model), "timings_s": context.times()}
+        record |= {"ended": records.now(), "timings_s": context.times()}
+        record["backends"] |= records.backends(task.model)
         try:
             hooks.run_end(directory, str(record["status"]), metrics)
         finally:
-            _finish(directory, record)
+            _close(directory, record, resolved.tables["run"].report)
     return Result(metrics, record["timings_s"], directory)
 
 
@@ -167,7 +174,7 @@ def _prepare(resolved: Resolved, device: torch.device | None) -> tuple[Task, Any
     ).to(device)
     trainer = create("trainer", resolved.names["trainer"], **resolved.options("trainer"))
     train, test = dataset.split("train"), dataset.split("test")
-    task = Task(model, encoder, train, test, dataset.num_classes, dataset.is_sequence)
+    task = Task(model, encoder, train, test, dataset.num_classes, dataset.is_sequence, tuple(dataset.info.classes))
     dtype: torch.dtype = getattr(torch, options.precision)
     return task, trainer, Context(device, dtype, torch.Generator().manual_seed(options.seed), model)
 
@@ -330,14 +337,50 @@ def _rewind(
         print(f"warning: {line}: the rest of the run may differ in its last bits", file=sys.stderr)
 
 
-def _finish(directory: Path, record: dict[str, Any]) -> None:
+def _look(
+    directory: Path, record: dict[str, Any], task: Task, context: Context, moment: str, confusion: Any = None
+) -> None:
+    """Keep what the report shows of the net; a net or data that cannot be shown so is no reason to stop."""
+    found: dict[str, Any] = {"layers": []}
+    with context.timed("probe"):
+        try:
+            found = probing.probe(task, context)
+        except Exception as error:
+            record["notes"].append(f"spikes {moment} training cannot be shown: {type(error).__name__}: {error}")
+        try:
+            probing.save(probing.path_of(directory, moment), {**found, "confusion": confusion})
+        except (OSError, SpikeError) as error:
+            record["notes"].append(f"spikes {moment} training could not be kept: {error}")
+
+
+def _report(directory: Path) -> None:
+    from spikecore.run.report import write_report
+
+    try:
+        write_report(directory)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}; the run itself is complete: `spike report {directory}` tries again"
+        print(f"warning: no report was written: {text}", file=sys.stderr)
+
+
+def _write(directory: Path, record: Mapping[str, Any]) -> None:
     try:
         records.write(directory, record)
     except OSError as error:
-        problem = f"{directory}: the record cannot be written: {cause(error)}, then `spike run --resume {directory}`"
+        again = f"then `spike run --resume {directory}`; nothing that is in a checkpoint is lost"
+        raise RunError(f"{directory}: the record cannot be written: {cause(error)}, {again}") from error
+
+
+def _close(directory: Path, record: Mapping[str, Any], report: bool) -> None:
+    """The last files of a run; when it fails, its own error is the one to be seen."""
+    try:
+        _write(directory, record)
+    except RunError as error:
         if record["status"] == "finished":
-            raise RunError(f"{problem}; nothing that was trained is lost") from error
-        print(f"warning: {problem}", file=sys.stderr)
+            raise
+        print(f"warning: {error}", file=sys.stderr)
+    if report:
+        _report(directory)
 
 
 def _greet(header: Sequence[str], resolved: Resolved) -> None:

@@ -34,7 +34,7 @@ MATTERS = ("spikecore", "torch", "num_threads", "device_name")
 """What numbers may depend on, beyond configuration and seed."""
 
 
-def new(resolved: Resolved, device: torch.device, header: Sequence[str]) -> dict[str, Any]:
+def new(resolved: Resolved, device: torch.device, header: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Any]:
     """The record of a run that is about to start."""
     text = resolved.to_toml()
     return {
@@ -53,7 +53,11 @@ def new(resolved: Resolved, device: torch.device, header: Sequence[str]) -> dict
         "environment": environment(device),
         "git": _git(),
         "header": list(header),
+        "classes": list(classes),
+        "backends": {},
+        "timings_s": {},
         "resumes": [],
+        "notes": [],
     }
 
 

@@ -1,0 +1,365 @@
+"""`report.html`: a run as one page, made from the files in its directory alone, also of a run that died."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from spikecore.run import figures, page, probe, record
+from spikecore.run.checkpoint import CheckpointStore
+from spikecore.run.files import write_file
+from spikecore.run.log import read_lines
+
+FILE = "report.html"
+NUM_ROWS = 48
+NUM_TRACES = 3
+MAX_CLASSES = 40
+MAX_LAYERS = 60
+SILENT, ACTIVE, SATURATED = "var(--before)", "var(--c2)", "var(--c5)"
+EPOCH = "epoch"
+
+
+def write_report(directory: Path, out: Path | None = None) -> Path:
+    """Write the report of a run; returns its path.
+
+    Raises:
+        ConfigError: this is no run directory.
+        OSError: it cannot be written.
+    """
+    target = out or directory / FILE
+    write_file(target, build(directory))
+    return target
+
+
+def build(directory: Path) -> str:
+    """The report's HTML."""
+    found = record.read(directory)
+    status = record.status_of(directory, found)
+    lines = read_lines(directory)
+    looks, problems = _looks(directory)
+    title = f"{found['config']['run']['name']} · {directory.resolve().name}"
+    body = [
+        f'<h1>{escape(title)} <span class="status {status}">{status}</span></h1>',
+        f'<p class="sub">{escape(_subtitle(found))}</p>',
+        *_banner(directory, found, status),
+        _tiles(found, lines),
+        page.section("Learning", *_learning(lines), *_confusion(found, looks)),
+        page.section("Activity", *_activity(found, looks), *map(page.note, [*found["notes"], *problems])),
+        page.section("Time", *_time(found)),
+        page.section("What ran", *_parts(directory, found)),
+    ]
+    return page.page(title, body)
+
+
+def curves_by_name(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float | None]]]:
+    """Metric → its points over the epochs (over the lines, where they do not say an epoch)."""
+    found: dict[str, list[tuple[float, float | None]]] = {}
+    for index, line in enumerate(lines, 1):
+        x = line.get(EPOCH, index)
+        for name, value in line.items():
+            if name != EPOCH and (value is None or _is_number(value)):
+                found.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
+    return found
+
+
+def _looks(directory: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    looks, problems = {}, []
+    for moment in ("before", "after"):
+        path = probe.path_of(directory, moment)
+        if not path.is_file():
+            problems.append(f"There is no {path.name}: the run did not come so far.")
+            continue
+        try:
+            looks[moment] = probe.read(path)
+        except Exception as error:  # whatever is in the file, the rest of the report is made
+            problems.append(f"{path.name} is damaged: {type(error).__name__}: {error}")
+    return looks, problems
+
+
+def _subtitle(found: Mapping[str, Any]) -> str:
+    parts = found["components"]
+    names = ", ".join(f"{role} {parts[role]['name']}" for role in ("dataset", "encoder", "model", "neuron", "trainer"))
+    return f"{names} · seed {found['seed']} · started {found['started']}"
+
+
+def _banner(directory: Path, found: Mapping[str, Any], status: str) -> list[str]:
+    again = f"`spike run --resume {directory}` goes on with it."
+    text = {
+        "died": f"This run died: its record says that it is running, and no process is. {again}",
+        "running": "This run is still going on; the report shows it as it is now.",
+        "interrupted": f"This run was interrupted. {again}",
+        "failed": f"This run failed: {found.get('error', 'no reason is known')}. {again}",
+    }.get(status)
+    return [f'<p class="banner">{escape(text)}</p>'] if text else []
+
+
+def _tiles(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
+    last = dict(found.get("metrics") or (lines[-1] if lines else {}))
+    epochs = last.pop(EPOCH, lines[-1].get(EPOCH) if lines else None)
+    tiles = [(name.replace("_", " "), value_text(name, value)) for name, value in last.items() if _is_number(value)]
+    if epochs is not None:
+        tiles.append(("epochs", str(epochs)))
+    if "total" in found["timings_s"]:
+        tiles.append(("time", seconds_text(found["timings_s"]["total"])))
+    tiles.append(("device", str(found["environment"]["device"])))
+    return (
+        '<dl class="tiles">'
+        + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in tiles)
+        + "</dl>"
+    )
+
+
+def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    curves = curves_by_name(lines)
+    if not curves:
+        return [page.note("No epoch was completed, so there are no curves yet.")]
+    x_label = EPOCH if any(EPOCH in line for line in lines) else "line of metrics.jsonl"
+    groups: dict[str, list[str]] = {}
+    for name in curves:
+        kind = next((kind for kind in ("loss", "accuracy") if kind in name), name)
+        groups.setdefault(kind, []).append(name)
+    order = sorted(groups, key=lambda kind: {"loss": 0, "accuracy": 1}.get(kind, 2))
+    shown = []
+    for kind in order:
+        series = [figures.Series(name, curves[name]) for name in groups[kind]]
+        picture = figures.legend(groups[kind]) + figures.curves(series, x_label, percent=kind == "accuracy")
+        shown.append(page.figure(kind, kind.replace("_", " ").capitalize(), picture))
+    return [page.grid(shown)]
+
+
+def _confusion(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    counts = looks.get("after", {}).get("confusion")
+    if counts is None:
+        return [page.note("No confusion matrix: it is kept when a run that classifies finishes.")]
+    rows: list[list[int]] = counts.tolist()
+    names = [*found["classes"], *map(str, range(len(found["classes"]), len(rows)))]
+    num = sum(map(sum, rows))
+    caption = f"Test split, {num} samples. Blue: right; red: wrong; the deeper, the larger the share of its row."
+    if len(rows) <= MAX_CLASSES:
+        return ["<br>", page.figure("confusion", "Confusion matrix", figures.matrix(rows, names), caption, narrow=True)]
+    wrong = [
+        (count, names[true], names[other])
+        for true, line in enumerate(rows)
+        for other, count in enumerate(line)
+        if count and true != other
+    ]
+    lines = [(true, other, count) for count, true, other in sorted(wrong, reverse=True)[:20]]
+    table = page.table(("true", "predicted", "samples"), lines)
+    return [
+        "<br>",
+        page.figure("confusion", "Most frequent confusions", table, f"Of {len(rows)} classes.", narrow=True),
+    ]
+
+
+def _activity(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    layers = {moment: {layer["name"]: layer for layer in look["layers"]} for moment, look in looks.items()}
+    names = list(layers.get("after") or layers.get("before") or {})
+    if not names:
+        return [page.note("No layer of spiking neurons was seen.")]
+    parts = [page.grid(_rates(looks, layers, names[:MAX_LAYERS]))]
+    if len(names) > MAX_LAYERS:
+        parts.append(page.note(f"The first {MAX_LAYERS} of {len(names)} layers."))
+    for name in names:
+        seen = {moment: found[name] for moment, found in layers.items() if "spikes" in found.get(name, {})}
+        if seen:
+            parts.append(_pictures(name, seen, _label_names(found, looks)))
+    return parts
+
+
+def _rates(
+    looks: Mapping[str, Mapping[str, Any]], layers: Mapping[str, Mapping[str, Any]], names: Sequence[str]
+) -> list[str]:
+    moments = [moment for moment in ("before", "after") if layers.get(moment)]
+    shades = {"before": "var(--before)", "after": "var(--c0)"}
+    values = [[(layers[m][n]["rate"], shades[m]) for m in moments if n in layers[m]] for n in names]
+    num = looks[moments[-1]].get("num_samples", 0)
+    rates = figures.legend([f"{m} training" for m in moments], [shades[m] for m in moments])
+    rates += figures.bars(names, values, "firing rate per layer")
+    rows, shares = [], []
+    for name in names:
+        for moment in moments:
+            one = layers[moment].get(name)
+            if one:
+                active = 1 - one["silent"] - one["saturated"]
+                line = [
+                    (one["silent"], SILENT, "silent"),
+                    (active, ACTIVE, "active"),
+                    (one["saturated"], SATURATED, "saturated"),
+                ]
+                rows.append(name if moment == moments[0] else f"({moment})")
+                shares.append(line)
+    legend = figures.legend(["silent", "active", "saturated"], [SILENT, ACTIVE, SATURATED])
+    detail = page.table(
+        (
+            "layer",
+            "type",
+            "neurons",
+            *(f"rate {m}" for m in moments),
+            *(f"silent {m}" for m in moments),
+            *(f"saturated {m}" for m in moments),
+        ),
+        [
+            (
+                name,
+                layers[moments[-1]][name]["type"],
+                layers[moments[-1]][name]["num_neurons"],
+                *(f"{layers[m][name]['rate']:.4f}" if name in layers[m] else "" for m in moments),
+                *(f"{layers[m][name]['silent']:.1%}" if name in layers[m] else "" for m in moments),
+                *(f"{layers[m][name]['saturated']:.1%}" if name in layers[m] else "" for m in moments),
+            )
+            for name in names
+        ],
+    )
+    return [
+        page.figure("rates", "Firing rate per layer", rates, f"Spikes per neuron and step, over {num} test samples."),
+        page.figure(
+            "shares",
+            "Silent and saturated neurons",
+            legend
+            + figures.stacks(rows, shares, "shares of silent, active and saturated neurons")
+            + page.folded("As numbers", detail),
+            f"Silent: no spike in {num} samples. Saturated: fires in at least {probe.SATURATED_RATE:.0%} of the steps.",
+        ),
+    ]
+
+
+def _label_names(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    classes = found["classes"]
+    labels: list[int] = next((look["labels"] for look in looks.values() if "labels" in look), [])
+    return [str(classes[label]) if 0 <= label < len(classes) else str(label) for label in labels]
+
+
+def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> str:
+    """Raster and traces of one layer, before and after, of the same neurons and samples."""
+    total = sum(layer["spikes"].sum((0, 1)).long() for layer in seen.values())
+    order = [int(i) for i in total.argsort(descending=True, stable=True)]
+    firing = [i for i in range(len(total)) if int(total[i])] or list(range(len(total)))
+    rows = [
+        firing[round(i * (len(firing) - 1) / max(1, min(NUM_ROWS, len(firing)) - 1))]
+        for i in range(min(NUM_ROWS, len(firing)))
+    ]
+    busy = [i for i in order if int(total[i])] or order
+    lanes = list(dict.fromkeys((busy[0], busy[len(busy) // 2], busy[-1])))[:NUM_TRACES]
+    shown = []
+    for moment, layer in seen.items():
+        picture = figures.raster(layer["spikes"][:, :, rows].tolist(), labels, f"spikes of {name} {moment} training")
+        caption = f"{len(rows)} neurons of those that fire at least once; above, the class of each sample."
+        shown.append(page.figure(f"raster-{moment}-{name}", f"{name}: spikes {moment} training", picture, caption))
+    potentials = {moment: layer["v"][:, :, lanes] for moment, layer in seen.items() if "v" in layer}
+    bounds = [_bounds([float(x) for v in potentials.values() for x in v[:, :, k].flatten()]) for k in range(len(lanes))]
+    for moment, v in potentials.items():
+        layer = seen[moment]
+        picture = figures.traces(
+            v.tolist(),
+            layer["spikes"][:, :, lanes].tolist(),
+            [f"#{int(layer['index'][k])}" for k in lanes],
+            labels,
+            layer["v_threshold"],
+            bounds,
+            f"membrane potential in {name} {moment} training",
+        )
+        caption = "The most, a medium and the least active neuron; after the reset. Marks: spikes. Dashed: threshold."
+        shown.append(page.figure(f"membrane-{moment}-{name}", f"{name}: membrane {moment} training", picture, caption))
+    return page.grid(shown)
+
+
+def _bounds(values: Sequence[float]) -> tuple[float, float]:
+    finite = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(finite), max(finite)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _time(found: Mapping[str, Any]) -> list[str]:
+    timings = dict(found["timings_s"])
+    total = timings.pop("total", 0.0)
+    if not total:
+        return [page.note("The run ended without its times.")]
+    timings["other"] = max(0.0, total - sum(timings.values()))
+    parts = sorted(timings.items(), key=lambda item: -item[1])
+    line = [(value / total, figures.colour(index), name) for index, (name, value) in enumerate(parts)]
+    names = [f"{name} {seconds_text(value)} ({value / total:.0%})" for name, value in parts]
+    picture = figures.legend(names, [shade for _, shade, _ in line]) + figures.stacks(["time"], [line], "time split")
+    return [page.figure("time", f"Where {seconds_text(total)} went", picture, narrow=True)]
+
+
+def _parts(directory: Path, found: Mapping[str, Any]) -> list[str]:
+    components = page.table(
+        ("kind", "name", "plugin", "distribution", "target"),
+        [
+            (role, part["name"], part["plugin"], f"{part['distribution']} {part['version']}", part["target"])
+            for role, part in found["components"].items()
+        ],
+    )
+    plugins = page.table(
+        ("plugin", "distribution", "status", "hooks"),
+        [
+            (one["id"], f"{one['distribution']} {one['version']}", one["reason"] or one["status"], one["target"] or "–")
+            for one in found["plugins"]
+        ],
+    )
+    backends = page.table(
+        ("layer", "asked for", "ran on", "why"),
+        [(name, one["asked"], one["ran"], one["reason"]) for name, one in found["backends"].items()],
+    )
+    environment = {**found["environment"], "argv": " ".join(found["environment"]["argv"])}
+    if found["git"]:
+        environment["git commit"] = found["git"]["commit"] + (" (with changes)" if found["git"]["dirty"] else "")
+    environment |= {f"--load {file['path']}": f"sha256 {file['sha256']}" for file in found["files"]}
+    rows = [(key, str(value)) for key, value in environment.items() if value is not None]
+    config = json.dumps(found["config"], indent=2, ensure_ascii=False)
+    changes = f"<p>Changed when it was resumed: {escape(', '.join(found['changes']))}</p>" if found["changes"] else ""
+    return [
+        "<h3>Components</h3>",
+        f'<div id="components">{components}</div>',
+        "<h3>Plugins</h3>",
+        f'<div id="plugins">{plugins}</div>',
+        "<h3>Backends</h3>",
+        f'<div id="backends">{backends if found["backends"] else page.note("No neuron ran.")}</div>',
+        "<h3>Environment</h3>",
+        f'<div id="environment">{page.table(("what", "value"), rows)}</div>',
+        *_history(directory, found),
+        page.folded(f"Configuration (sha256 {found['config_sha256'][:12]})", f"{changes}<pre>{escape(config)}</pre>"),
+    ]
+
+
+def _history(directory: Path, found: Mapping[str, Any]) -> list[str]:
+    store = CheckpointStore(directory, found["id"])
+    best = store.best()
+    kept = ", ".join(f"{name} (best)" if name == best else name for name in store.names())
+    parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept or "none")}</p>']
+    if found["resumes"]:
+        rows = [
+            (
+                one["at"],
+                one["after"],
+                one["from"] or "the seed",
+                one["dropped_lines"],
+                "; ".join([*one["changes"], *one["differs"]]) or "–",
+            )
+            for one in found["resumes"]
+        ]
+        head = ("resumed", "after it had", "from", "lines dropped", "changed")
+        parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']
+    return parts
+
+
+def value_text(name: str, value: float) -> str:
+    """A metric as people read it."""
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as people read it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
