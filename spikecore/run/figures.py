@@ -138,8 +138,10 @@ def raster(spikes: Sequence[Sequence[Sequence[int]]], labels: Sequence[str], lab
             marks += [
                 f"M{x:.1f} {top + k * row + row * 0.1:.1f}v{row * 0.8:.1f}" for k, fired in enumerate(neurons) if fired
             ]
-    parts.append(f'<path class="spikes" d="{"".join(marks)}"/>')
     middle = (top + height - bottom) / 2
+    parts.append(f'<path class="spikes" d="{"".join(marks)}"/>')
+    if not marks:
+        parts.append(_text((left + WIDTH - right) / 2, middle, "no spike", "middle"))
     parts.append(f'<text transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">neuron</text>')
     return _svg(height, parts, label)
 
@@ -169,8 +171,8 @@ def traces(
 
         parts.append(f'<path class="axis" d="M{left} {floor:.1f}H{WIDTH - right}"/>')
         parts.append(
-            _text(left - 4, floor, number(low), "end", size=10)
-            + _text(left - 4, floor - lane + 20, number(high), "end", size=10)
+            _text(left - 4, floor, f"{low:.2g}", "end", size=10)
+            + _text(left - 4, floor - lane + 20, f"{high:.2g}", "end", size=10)
         )
         parts.append(_text(left - 4, floor - lane / 2 + 8, name, "end", "strong", 11))
         if threshold is not None and low < threshold <= high:
@@ -187,19 +189,30 @@ def traces(
     return _svg(height, parts, label)
 
 
-def bars(names: Sequence[str], values: Sequence[Sequence[tuple[float, str]]], label: str) -> str:
+def bars(
+    names: Sequence[str], values: Sequence[Sequence[tuple[float, str]]], label: str, *, percent: bool = False
+) -> str:
     """Horizontal bars; per name several, each `(value, colour)`."""
     high = max((value for group in values for value, _ in group), default=0.0) or 1.0
-    left, right, thick = 116, 54, 13
+    left, right, thick = 128, 54, 13
     parts, y = [], 4.0
     for name, group in zip(names, values, strict=True):
-        parts.append(_text(left - 8, y + thick * len(group) / 2 + 4, _short(name, 17), "end", "strong"))
+        parts.append(_text(left - 8, y + thick * len(group) / 2 + 4, _tail(name, 15), "end", "strong"))
         for value, shade in group:
             width = value / high * (WIDTH - left - right)
             parts.append(
                 f'<rect x="{left}" y="{y:.1f}" width="{width:.1f}" height="{thick - 2}" rx="2" fill="{shade}"/>'
             )
-            parts.append(_text(left + width + 5, y + thick - 3, f"{value:.3g}", "start", "strong", 11))
+            parts.append(
+                _text(
+                    left + width + 5,
+                    y + thick - 3,
+                    f"{value:.1%}" if percent else f"{value:.3g}",
+                    "start",
+                    "strong",
+                    11,
+                )
+            )
             y += thick
         y += 10
     return _svg(y, parts, label)
@@ -207,10 +220,10 @@ def bars(names: Sequence[str], values: Sequence[Sequence[tuple[float, str]]], la
 
 def stacks(names: Sequence[str], shares: Sequence[Sequence[tuple[float, str, str]]], label: str) -> str:
     """One full bar per name, divided into `(share, colour, title)`."""
-    left, right, thick = 116, 8, 20
+    left, right, thick = 128, 8, 20
     parts, y = [], 4.0
     for name, line in zip(names, shares, strict=True):
-        parts.append(_text(left - 8, y + thick / 2 + 4, _short(name, 17), "end", "strong"))
+        parts.append(_text(left - 8, y + thick / 2 + 4, _tail(name, 15), "end", "strong"))
         x = float(left)
         for share, shade, title in line:
             width = share * (WIDTH - left - right)
@@ -255,7 +268,8 @@ def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> tuple
         first = 0
     values = [round(index * step, 12) for index in range(first, last + 1)]
     if whole:  # an x axis ends with the data, not with the next round number
-        return [value for value in values if low <= value <= high], low, high
+        inside = [value for value in values if low <= value <= high]
+        return ([low] if not inside or inside[0] - low > step / 2 else []) + inside, low, high
     return values, values[0], values[-1]
 
 
@@ -297,8 +311,12 @@ def _short(text: str, length: int = 7) -> str:
     return text if len(text) <= length else text[: max(1, length - 1)] + "…"
 
 
+def _tail(text: str, length: int) -> str:
+    return text if len(text) <= length else "…" + text[1 - length :]
+
+
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "", size: float | None = None) -> str:
-    style = (f' class="{kind}"' if kind else "") + (f' font-size="{size:.3g}"' if size else "")
+    style = (f' class="{kind}"' if kind else "") + (f' font-size="{size / 12:.3g}em"' if size else "")
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(text)}</text>'
 
 

@@ -140,7 +140,11 @@ def _confusion(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]])
     num = sum(map(sum, rows))
     caption = f"Test split, {num} samples. Blue: right; red: wrong; the deeper, the larger the share of its row."
     if len(rows) <= MAX_CLASSES:
-        return ["<br>", page.figure("confusion", "Confusion matrix", figures.matrix(rows, names), caption, narrow=True)]
+        picture = page.figure("confusion", "Confusion matrix", figures.matrix(rows, names), caption)
+        recall = [[(line[i] / sum(line), "var(--c0)")] if sum(line) else [] for i, line in enumerate(rows)]
+        bars = figures.bars(names, recall, "share of each class that is recognised", percent=True)
+        caption = "Share of the samples of each class."
+        return [page.grid([picture, page.figure("recall", "Recognised, by class", bars, caption)])]
     wrong = [
         (count, names[true], names[other])
         for true, line in enumerate(rows)
@@ -150,7 +154,6 @@ def _confusion(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]])
     lines = [(true, other, count) for count, true, other in sorted(wrong, reverse=True)[:20]]
     table = page.table(("true", "predicted", "samples"), lines)
     return [
-        "<br>",
         page.figure("confusion", "Most frequent confusions", table, f"Of {len(rows)} classes.", narrow=True),
     ]
 
@@ -190,7 +193,7 @@ def _rates(
                     (active, ACTIVE, "active"),
                     (one["saturated"], SATURATED, "saturated"),
                 ]
-                rows.append(name if moment == moments[0] else f"({moment})")
+                rows.append(f"{name} {moment}")
                 shares.append(line)
     legend = figures.legend(["silent", "active", "saturated"], [SILENT, ACTIVE, SATURATED])
     detail = page.table(
@@ -250,7 +253,11 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence
         caption = f"{len(rows)} neurons of those that fire at least once; above, the class of each sample."
         shown.append(page.figure(f"raster-{moment}-{name}", f"{name}: spikes {moment} training", picture, caption))
     potentials = {moment: layer["v"][:, :, lanes] for moment, layer in seen.items() if "v" in layer}
-    bounds = [_bounds([float(x) for v in potentials.values() for x in v[:, :, k].flatten()]) for k in range(len(lanes))]
+    threshold = next(iter(seen.values()))["v_threshold"]
+    bounds = [
+        _bounds([x for v in potentials.values() for x in v[:, :, k].flatten().tolist()], threshold)
+        for k in range(len(lanes))
+    ]
     for moment, v in potentials.items():
         layer = seen[moment]
         picture = figures.traces(
@@ -258,7 +265,7 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence
             layer["spikes"][:, :, lanes].tolist(),
             [f"#{int(layer['index'][k])}" for k in lanes],
             labels,
-            layer["v_threshold"],
+            threshold,
             bounds,
             f"membrane potential in {name} {moment} training",
         )
@@ -267,8 +274,8 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence
     return page.grid(shown)
 
 
-def _bounds(values: Sequence[float]) -> tuple[float, float]:
-    finite = [value for value in values if math.isfinite(value)] or [0.0]
+def _bounds(values: Sequence[float], threshold: float | None) -> tuple[float, float]:
+    finite = [value for value in [*values, threshold] if value is not None and math.isfinite(value)] or [0.0]
     low, high = min(finite), max(finite)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
