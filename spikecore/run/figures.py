@@ -92,11 +92,11 @@ def _curve(one: Series, index: int, at: object) -> list[str]:
 def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
     """Confusion matrix: rows are true classes; the fill is the share of the row."""
     size = len(counts)
-    left, top = 58, 34
+    left, top = 62, 40
     cell = (WIDTH - left - 6) / size
-    parts = [_text(left + cell * size / 2, 11, "predicted", "middle")]
+    parts = [_text(left + cell * size / 2, 15, "predicted", "middle")]
     middle = top + cell * size / 2
-    parts.append(f'<text transform="translate(10 {middle:.0f}) rotate(-90)" text-anchor="middle">true</text>')
+    parts.append(f'<text transform="translate(16 {middle:.0f}) rotate(-90)" text-anchor="middle">true</text>')
     font = min(12.0, cell * 0.55)
     for row, line in enumerate(counts):
         total = sum(line)
@@ -126,7 +126,7 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 def raster(spikes: Sequence[Sequence[Sequence[int]]], labels: Sequence[str], label: str) -> str:
     """Spikes `[S][T][K]`: samples side by side, a row per neuron, a tick per spike."""
     num_samples, num_steps, num_neurons = len(spikes), len(spikes[0]), len(spikes[0][0])
-    left, right, top, bottom = 30, 8, 20, 22
+    left, right, top, bottom = 34, 8, 24, 24
     height = top + bottom + max(60, min(200, 5 * num_neurons))
     column = (WIDTH - left - right) / (num_samples * num_steps)
     row = (height - top - bottom) / num_neurons
@@ -142,7 +142,7 @@ def raster(spikes: Sequence[Sequence[Sequence[int]]], labels: Sequence[str], lab
     parts.append(f'<path class="spikes" d="{"".join(marks)}"/>')
     if not marks:
         parts.append(_text((left + WIDTH - right) / 2, middle, "no spike", "middle"))
-    parts.append(f'<text transform="translate(12 {middle:.0f}) rotate(-90)" text-anchor="middle">neuron</text>')
+    parts.append(f'<text transform="translate(17 {middle:.0f}) rotate(-90)" text-anchor="middle">neuron</text>')
     return _svg(height, parts, label)
 
 
@@ -157,7 +157,7 @@ def traces(
 ) -> str:
     """Membrane potentials `[S][T][K]`, a lane per neuron, with a mark above each spike."""
     num_samples, num_steps = len(v), len(v[0])
-    left, right, top, bottom, lane, gap = 52, 8, 20, 22, 62, 12
+    left, right, top, bottom, lane, gap = 58, 8, 24, 24, 62, 12
     height = top + bottom + len(names) * (lane + gap)
     column = (WIDTH - left - right) / (num_samples * num_steps)
     parts = _samples(num_samples, num_steps, column, left, top, height - bottom, labels)
@@ -194,7 +194,7 @@ def bars(
 ) -> str:
     """Horizontal bars; per name several, each `(value, colour)`."""
     high = max((value for group in values for value, _ in group), default=0.0) or 1.0
-    left, right, thick = 128, 54, 13
+    left, right, thick = 128, 74, 13
     parts, y = [], 4.0
     for name, group in zip(names, values, strict=True):
         parts.append(_text(left - 8, y + thick * len(group) / 2 + 4, _tail(name, 15), "end", "strong"))

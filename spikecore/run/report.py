@@ -241,6 +241,7 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence
     total = sum(layer["spikes"].sum((0, 1)).long() for layer in seen.values())
     order = [int(i) for i in total.argsort(descending=True, stable=True)]
     firing = [i for i in range(len(total)) if int(total[i])] or list(range(len(total)))
+    which = " of those that fire at least once" if int(total.max()) else ""
     rows = [
         firing[round(i * (len(firing) - 1) / max(1, min(NUM_ROWS, len(firing)) - 1))]
         for i in range(min(NUM_ROWS, len(firing)))
@@ -250,7 +251,7 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence
     shown = []
     for moment, layer in seen.items():
         picture = figures.raster(layer["spikes"][:, :, rows].tolist(), labels, f"spikes of {name} {moment} training")
-        caption = f"{len(rows)} neurons of those that fire at least once; above, the class of each sample."
+        caption = f"{len(rows)} neurons{which}; above, the class of each sample."
         shown.append(page.figure(f"raster-{moment}-{name}", f"{name}: spikes {moment} training", picture, caption))
     potentials = {moment: layer["v"][:, :, lanes] for moment, layer in seen.items() if "v" in layer}
     threshold = next(iter(seen.values()))["v_threshold"]
