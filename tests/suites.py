@@ -27,7 +27,7 @@ RESULTS = BUILD / "results"
 SHARED = BUILD / "shared"
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 COUNTS = ("passed", "failed", "skipped")
-NOT_CORE = ("closing", "alone", "examples", "scaffold", "peers")
+NOT_CORE = ("closing", "alone", "browser", "examples", "scaffold", "peers")
 """Folders of tests that are not part of the suite `core`."""
 
 
@@ -234,10 +234,18 @@ def check_scaffold() -> bool:
     return run_pytest("check-scaffold", Path(sys.executable), "tests/scaffold")
 
 
+def check_browser() -> bool:
+    """Reports in a headless Chromium, which this does not install: a missing one is a failure that says what to do."""
+    if shutil.which("chromium") is None:
+        raise OSError("chromium is not installed: apt-get install -y chromium")
+    return run_pytest("check-browser", Path(sys.executable), "tests/browser")
+
+
 PARTS: dict[str, Callable[[], bool | None]] = {
     "wheels": check_wheels,
     "examples": check_examples,
     "scaffold": check_scaffold,
+    "browser": check_browser,
 }
 """The parts of `make check`; each records its result as `check-NAME`."""
 

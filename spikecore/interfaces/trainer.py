@@ -78,9 +78,9 @@ class RunContext(Protocol):
         """Append one line to `metrics.jsonl`."""
 
     def checkpoint(self, score: float | None = None) -> None:
-        """A safe point, after every step and at the end of an epoch: nothing is half done, and all that `fit` needs to
-        go on is in `state_dict()`, the model and the random generators. The run saves them when it is due, and always
-        when there is a `score` (higher is better, for `best`); it may end here with KeyboardInterrupt.
+        """A safe point: nothing is half done, and all that `fit` needs to go on is in `state_dict()`, the model and the
+        random generators. Call it after every step, or at least after every epoch. The run saves when it is due, and
+        always when there is a `score` (higher is better, for `best`); it may end here with KeyboardInterrupt.
         """
 
     def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
