@@ -17,23 +17,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from spikecore.errors import CheckpointError, ConfigError, RunError, SpikeError
+from spikecore.errors import ConfigError, RunError, SpikeError
 from spikecore.interfaces.trainer import Task
-from spikecore.registry import create, registry, use
-from spikecore.registry import load as load_component
+from spikecore.registry import use
 from spikecore.run import probe as probing
 from spikecore.run import record as records
-from spikecore.run.checkpoint import LAST, Checkpoint, CheckpointStore, refuse_other_model
-from spikecore.run.config import Resolved, refuse_changes, resolve
-from spikecore.run.context import Context, Keeping, seed_everything
+from spikecore.run.build import prepare
+from spikecore.run.checkpoint import LAST, Checkpoint
+from spikecore.run.config import Resolved, resolve
+from spikecore.run.context import Context
 from spikecore.run.files import LOCK, PARTIAL, DirectoryLock, cause, clean, write_file
-from spikecore.run.log import EMPTY, MetricsLog
+from spikecore.run.log import EMPTY
+from spikecore.run.restore import CONFIG, evaluate, find, keep, load, resolved_of
 
 __all__ = ["Context", "Result", "evaluate", "load", "prepare", "resume", "run"]
-CONFIG = "config.toml"
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
             write_file(directory / CONFIG, resolved.to_toml())
         except OSError as error:
             raise RunError(f"{directory}: cannot be written: {cause(error)}") from error
-        _keep(directory, record, resolved, task, trainer, context)
+        keep(directory, record, resolved, task, trainer, context)
         return _carry_out(directory, record, resolved, task, trainer, context, None)
 
 
@@ -88,13 +85,13 @@ def resume(directory: str | Path, *, checkpoint: str = LAST, overrides: Sequence
     records.read(directory)  # before a lock is left in a directory that is no run's
     with DirectoryLock(directory):
         record = records.read(directory)
-        resolved = _resolved(directory, record, overrides)
+        resolved = resolved_of(directory, record, overrides)
         if record["status"] == "finished" and not overrides and checkpoint == LAST:
             print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
             return Result(record["metrics"], record["timings_s"], directory)
         task, trainer, context = prepare(resolved)
-        keeping = _keep(directory, record, resolved, task, trainer, context)
-        found = _find(keeping, checkpoint, task.model, resuming=True)
+        keeping = keep(directory, record, resolved, task, trainer, context)
+        found = find(keeping, checkpoint, task.model, resuming=True)
         if found is not None:
             context.restore(found)
         header = resolved.registry.hooks.report_header(str(context.device))
@@ -146,151 +143,16 @@ def _carry_out(
     return Result(metrics, record["timings_s"], directory)
 
 
-def prepare(resolved: Resolved, device: torch.device | None = None) -> tuple[Task, Any, Context]:
-    """Build data, net and trainer, all from the seed; writes nothing.
-
-    Args:
-        resolved: the configuration.
-        device: instead of the configuration's.
-    """
-    with use(resolved.registry):
-        return _prepare(resolved, device)
-
-
-def _prepare(resolved: Resolved, device: torch.device | None) -> tuple[Task, Any, Context]:
-    options = resolved.tables["run"]
-    device = device or _device(options.device)
-    seed_everything(options.seed)
-    dataset = create("dataset", resolved.names["dataset"], **resolved.options("dataset"))
-    encoder = create("encoder", resolved.names["encoder"], **resolved.options("encoder"))
-    backend = resolved.tables["backend"].name
-
-    def make_neuron() -> nn.Module:
-        made: nn.Module = create("neuron", resolved.names["neuron"], backend=backend, **resolved.options("neuron"))
-        return made
-
-    model = load_component("model", resolved.names["model"])(
-        make_neuron, dataset.sample_shape, dataset.num_classes, **resolved.options("model")
-    ).to(device)
-    trainer = create("trainer", resolved.names["trainer"], **resolved.options("trainer"))
-    train, test = dataset.split("train"), dataset.split("test")
-    task = Task(model, encoder, train, test, dataset.num_classes, dataset.is_sequence, tuple(dataset.info.classes))
-    dtype: torch.dtype = getattr(torch, options.precision)
-    return task, trainer, Context(device, dtype, torch.Generator().manual_seed(options.seed), model)
-
-
-def load(directory: str | Path, checkpoint: str = LAST) -> nn.Module:
-    """The net of a run, in evaluation mode, on the CPU; every byte read is verified.
-
-    Args:
-        directory: the run directory.
-        checkpoint: `last`, `best` or a name.
-
-    Raises:
-        ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
-        CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
-    """
-    task, _, _ = _restored(directory, checkpoint, torch.device("cpu"))
-    return task.model.eval()
-
-
-def evaluate(directory: str | Path, checkpoint: str = LAST) -> dict[str, float]:
-    """The metrics of a run's saved weights on its test split; arguments and errors are those of `load`."""
-    task, trainer, context = _restored(directory, checkpoint, None)
-    metrics: dict[str, float] = trainer.evaluate(task, context)
-    return metrics
-
-
 def inspect_resume(
     directory: str | Path, checkpoint: str = LAST, overrides: Sequence[str] = ()
 ) -> tuple[Resolved, str]:
     """What `resume` would do: the configuration, and the checkpoint's name ("" for none); writes nothing."""
     directory = Path(directory)
     record = records.read(directory)
-    resolved = _resolved(directory, record, overrides)
+    resolved = resolved_of(directory, record, overrides)
     task, trainer, context = prepare(resolved)
-    found = _find(_keep(directory, record, resolved, task, trainer, context), checkpoint, task.model, resuming=True)
+    found = find(keep(directory, record, resolved, task, trainer, context), checkpoint, task.model, resuming=True)
     return resolved, found.name if found else ""
-
-
-def _restored(directory: str | Path, checkpoint: str, device: torch.device | None) -> tuple[Task, Any, Context]:
-    directory = Path(directory)
-    record = records.read(directory)
-    resolved = _resolved(directory, record)
-    task, trainer, context = prepare(resolved, device)
-    found = _find(_keep(directory, record, resolved, task, trainer, context), checkpoint, task.model)
-    assert found is not None
-    context.restore(found)
-    context.keeping = None  # from here on nothing is written
-    return task, trainer, context
-
-
-def _resolved(directory: Path, record: Mapping[str, Any], overrides: Sequence[str] = ()) -> Resolved:
-    """The configuration of a run that is there, with what was changed when it was resumed, and `overrides`."""
-    records.check_files(record, registry())
-    path = directory / CONFIG
-    if path.is_file() and records.digest(path.read_text(encoding="utf-8")) != record["config_sha256"]:
-        raise ConfigError(
-            f"{path}: was edited after the run began, so it no longer tells what was trained: put it back, or start "
-            f"a new run with `spike run {path}`"
-        )
-    source = path if path.is_file() else record["config"]  # it is written just after the record
-    resolved = resolve(source, record["changes"])
-    if not overrides:
-        return resolved
-    changed = resolve(source, [*record["changes"], *overrides])
-    refuse_changes(resolved, changed)
-    return changed
-
-
-def _keep(
-    directory: Path, record: Mapping[str, Any], resolved: Resolved, task: Task, trainer: Any, context: Context
-) -> Keeping:
-    options = resolved.tables["run"]
-    store = CheckpointStore(directory, record["id"], options.keep_last, options.keep_best)
-    context.keeping = Keeping(
-        directory,
-        store,
-        MetricsLog(directory),
-        trainer,
-        task.encoder,
-        options.checkpoint_every_steps,
-        options.checkpoint_every_s,
-    )
-    return context.keeping
-
-
-def _find(keeping: Keeping, which: str, model: nn.Module, resuming: bool = False) -> Checkpoint | None:
-    """The checkpoint asked for, verified against the net; None where a run has none yet and starts anew."""
-    store = keeping.store
-    names = store.names()
-    if resuming and not keeping.trainer.capabilities.resumable:
-        raise ConfigError(f"trainer {type(keeping.trainer).__name__} cannot be resumed: its capabilities say so")
-    if resuming and not names and which == LAST:
-        return None
-    name = store.find(which)
-
-    def verified(name: str) -> Checkpoint:
-        found = store.read(name)
-        refuse_other_model(store.path(name), model.state_dict(), found.model)
-        if resuming:
-            keeping.log.check(found.log)
-        return found
-
-    try:
-        return verified(name)
-    except CheckpointError as error:
-        problem = error
-    for other in reversed(names[: names.index(name)]):
-        try:
-            verified(other)
-        except CheckpointError:
-            continue
-        raise CheckpointError(
-            f"{problem}\nThe newest good one before it is {other}: "
-            f"ask for it with --checkpoint {other} (in Python: checkpoint={other!r})"
-        ) from problem
-    raise CheckpointError(f"{problem}\nNo earlier checkpoint is good either") from problem
 
 
 def _rewind(
@@ -387,14 +249,6 @@ def _greet(header: Sequence[str], resolved: Resolved) -> None:
     failures = resolved.registry.hooks.failures.values()
     for line in (*header, *(f"warning: hooks are left out: {error}" for error in failures)):
         print(line, file=sys.stderr)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"run.device: {name!r} was asked for, but there is no usable GPU here; use 'auto' or 'cpu'")
-    return torch.device(name)
 
 
 def _new_directory(out: str | Path | None, resolved: Resolved) -> Path:

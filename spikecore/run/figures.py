@@ -13,6 +13,7 @@ from html import escape
 WIDTH = 440
 NUM_COLOURS = 8
 MAX_POINTS = 400
+MAX_COLUMNS = 240
 DASHES = ("", "6 4", "2 3")
 
 
@@ -124,17 +125,20 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
 
 
 def raster(spikes: Sequence[Sequence[Sequence[int]]], labels: Sequence[str], label: str) -> str:
-    """Spikes `[S][T][K]`: samples side by side, a row per neuron, a tick per spike."""
+    """Spikes `[S][T][K]`: samples side by side, a row per neuron, a tick per spike; per few steps, where T is large."""
     num_samples, num_steps, num_neurons = len(spikes), len(spikes[0]), len(spikes[0][0])
+    stride = math.ceil(num_samples * num_steps / MAX_COLUMNS)
     left, right, top, bottom = 34, 8, 24, 24
     height = top + bottom + max(60, min(200, 5 * num_neurons))
     column = (WIDTH - left - right) / (num_samples * num_steps)
     row = (height - top - bottom) / num_neurons
-    parts = _samples(num_samples, num_steps, column, left, top, height - bottom, labels)
+    extra = f"; a mark per {stride} steps" if stride > 1 else ""
+    parts = _samples(num_samples, num_steps, column, left, top, height - bottom, labels, extra)
     marks = []
     for sample, steps in enumerate(spikes):
-        for step, neurons in enumerate(steps):
-            x = left + (sample * num_steps + step + 0.5) * column
+        for step in range(0, num_steps, stride):
+            neurons = [any(fired) for fired in zip(*steps[step : step + stride], strict=True)]
+            x = left + (sample * num_steps + min(step + stride / 2, num_steps - 0.5)) * column
             marks += [
                 f"M{x:.1f} {top + k * row + row * 0.1:.1f}v{row * 0.8:.1f}" for k, fired in enumerate(neurons) if fired
             ]
@@ -281,7 +285,14 @@ def number(value: float) -> str:
 
 
 def _samples(
-    count: int, num_steps: int, column: float, left: float, top: float, floor: float, labels: Sequence[str]
+    count: int,
+    num_steps: int,
+    column: float,
+    left: float,
+    top: float,
+    floor: float,
+    labels: Sequence[str],
+    extra: str = "",
 ) -> list[str]:
     """Ends of samples, their labels above, and the axis of steps."""
     parts = [f'<path class="axis" d="M{left} {floor:.1f}H{left + count * num_steps * column:.1f}"/>']
@@ -295,7 +306,7 @@ def _samples(
                 _text(x + num_steps * column / 2, top - 7, _short(labels[sample], max(room, 1)), "middle", size=11)
             )
     text = f"{num_steps} steps each, samples side by side" if count > 1 else f"step 0 to {num_steps - 1}"
-    parts.append(_text(left + count * num_steps * column / 2, floor + 16, text, "middle"))
+    parts.append(_text(left + count * num_steps * column / 2, floor + 16, text + extra, "middle"))
     return parts
 
 

@@ -313,6 +313,26 @@ def test_many_classes_become_a_table_of_confusions(copied):
     assert '<td>3</td><td>7</td><td class="number">5</td>' in html
 
 
+def test_the_largest_report_stays_small(copied):
+    """Long sequences, every neuron firing at every step, many layers, epochs and metrics."""
+    spikes = torch.ones(1, 2000, 256, dtype=torch.uint8)
+    base = {"type": "LIF", "num_neurons": 256, "rate": 1.0, "silent": 0.0, "saturated": 1.0, "v_threshold": 1.0}
+    traced = {**base, "index": torch.arange(256), "spikes": spikes, "v": torch.randn(1, 2000, 256)}
+    layers = [{**(traced if i < 4 else base), "name": f"blocks.{i}.a_rather_long_name.neuron"} for i in range(300)]
+    for moment in ("before", "after"):
+        tree = probe.read(probe.path_of(copied, moment))
+        tree |= {"layers": layers, "labels": [3], "confusion": torch.full((40, 40), 12345)}
+        probe.save(probe.path_of(copied, moment), tree)
+    values = torch.rand(3000, 60).tolist()
+    lines = [{"epoch": e, **{f"m{i}": v for i, v in enumerate(row)}} for e, row in enumerate(values)]
+    (copied / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    html = build(copied)
+    assert len(html.encode()) < 3_000_000
+    assert "a mark per 9 steps" in html
+    assert "The first 60 of 300 layers" in html
+    assert "Not drawn: m40, m41" in html
+
+
 def test_report_on_the_command_line(copied, tmp_path):
     (copied / "report.html").unlink()
     done = CliRunner().invoke(spike_command, ["report", str(copied)])
