@@ -259,7 +259,7 @@ def thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, f
 
 def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> tuple[list[float], float, float]:
     """Round numbers from at or below `low` to at or above `high`, and the two ends."""
-    if high <= low:
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-300):  # one value, as far as a picture can tell
         room = abs(low) * 0.1 or 1.0
         low, high = low - room, high + room
     rough = (high - low) / max(1, wanted - 1)
@@ -270,7 +270,7 @@ def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> tuple
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if whole and first < 0 <= low:
         first = 0
-    values = [round(index * step, 12) for index in range(first, last + 1)]
+    values = [float(f"{index * step:.12g}") for index in range(first, last + 1)]
     if whole:  # an x axis ends with the data, not with the next round number
         inside = [value for value in values if low <= value <= high]
         return ([low] if not inside or inside[0] - low > step / 2 else []) + inside, low, high

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import spikecore
@@ -278,7 +278,9 @@ def test_points_stand_where_their_values_say():
     assert (y0, y1) == (204, 10)
 
 
-@given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9), st.integers(2, 9))
+@given(st.floats(-1e9, 1e9) | st.floats(-1e-15, 1e-15), st.floats(-1e9, 1e9), st.integers(2, 9))
+@example(0.0, 5e-324, 5)
+@example(0.0, 1e-15, 5)
 def test_ticks_cover_the_values(a, b, wanted):
     low, high = sorted((a, b))
     values, first, last = figures.ticks(low, high, wanted)
