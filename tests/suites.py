@@ -29,7 +29,7 @@ OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
 """Other libraries for spiking nets, and what they import."""
 COUNTS = ("passed", "failed", "skipped")
-NOT_CORE = ("closing", "alone", "examples", "scaffold", "peers")
+NOT_CORE = ("closing", "alone", "browser", "examples", "scaffold", "peers")
 """Folders of tests that are not part of the suite `core`."""
 
 
@@ -273,11 +273,19 @@ def check_peers() -> bool:
     return run_pytest("check-peers", python, "tests/peers", environment={"SPIKE_PEERS": "1"})
 
 
+def check_browser() -> bool:
+    """Reports in a headless Chromium, which this does not install: a missing one is a failure that says what to do."""
+    if shutil.which("chromium") is None:
+        raise OSError("chromium is not installed: apt-get install -y chromium")
+    return run_pytest("check-browser", Path(sys.executable), "tests/browser")
+
+
 PARTS: dict[str, Callable[[], bool | None]] = {
     "wheels": check_wheels,
     "examples": check_examples,
     "scaffold": check_scaffold,
     "peers": check_peers,
+    "browser": check_browser,
 }
 """The parts of `make check`; each records its result as `check-NAME`."""
 

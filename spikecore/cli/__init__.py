@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from spikecore import __version__
-from spikecore.errors import ConfigError, ContractError, PluginError, SpikeError
+from spikecore.errors import CheckpointError, ConfigError, ContractError, PluginError, SpikeError
 from spikecore.registry.builtin import COMMANDS
 
 
@@ -103,4 +103,4 @@ def main() -> None:
         sys.exit(130)
     except SpikeError as error:
         click.echo(f"spike: {error}", err=True)
-        sys.exit(2 if isinstance(error, PluginError | ConfigError | ValueError) else 1)
+        sys.exit(2 if isinstance(error, PluginError | ConfigError | CheckpointError | ValueError) else 1)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from spikecore.interfaces.dataset import Split
 
@@ -26,11 +26,13 @@ class TrainerCapabilities:
 
     Args:
         gradient: trains by backpropagation, so the model must be differentiable.
-        resumable: `state_dict` restores the loop bit-exactly, also in the middle of an epoch.
+        resumable: `state_dict` restores the loop bit-exactly at every safe point, also in the middle of an epoch.
+        extendable: options that may be larger when a run is resumed (`epochs`): the schedule goes on.
     """
 
     gradient: bool = True
     resumable: bool = True
+    extendable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Task:
         train, test: splits of samples `(x, label)`.
         num_classes: number of labels.
         is_sequence: samples already have a time axis.
+        classes: names of the labels, where the dataset has them.
     """
 
     model: nn.Module
@@ -51,6 +54,14 @@ class Task:
     test: Split
     num_classes: int
     is_sequence: bool = False
+    classes: tuple[str, ...] = ()
+
+    def sequence(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """A batch of samples `[B, ...]` as the model takes it, `[T, B, *input_shape]`."""
+        if self.is_sequence:
+            return x.transpose(0, 1)
+        encoded: Tensor = self.encoder(x, generator)
+        return encoded
 
 
 @runtime_checkable
@@ -67,7 +78,10 @@ class RunContext(Protocol):
         """Append one line to `metrics.jsonl`."""
 
     def checkpoint(self, score: float | None = None) -> None:
-        """A safe point: the run may save trainer, model and generator now. `score`: higher is better, for `best`."""
+        """A safe point: nothing is half done, and all that `fit` needs to go on is in `state_dict()`, the model and the
+        random generators. Call it after every step, or at least after every epoch. The run saves when it is due, and
+        always when there is a `score` (higher is better, for `best`); it may end here with KeyboardInterrupt.
+        """
 
     def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
         """Tell the plugins (`spike_epoch_end`)."""
@@ -81,7 +95,11 @@ class RunContext(Protocol):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """What callers rely on."""
+    """What callers rely on.
+
+    A trainer of classifiers may also have `confusion`: a tensor `[num_classes, num_classes]` of counts from its latest
+    evaluation, rows the true class, columns the predicted one, or None; it is part of the report.
+    """
 
     api_version: ClassVar[int]
     Config: ClassVar[type]
@@ -95,7 +113,10 @@ class Trainer(Protocol):
         """Metrics of the model as it is, on the test split."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors, numbers, strings, lists and dicts only: it is saved without pickle."""
+        """Tensors, numbers, strings, None, lists, tuples and dicts only: it is saved without pickle.
+
+        Like an optimizer's it refers to live tensors, which training changes; it may also be asked for before `fit`.
+        """
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state`; takes effect in the next `fit`."""
+        """Continue from `state`; takes effect in the next `fit`, whose context has the random generators of then."""

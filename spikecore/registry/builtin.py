@@ -33,11 +33,13 @@ BUILTIN: dict[tuple[str, str], str] = {
 }
 
 COMMANDS: dict[str, str] = {
+    "compare": "Several runs as a table, and their curves on one page.",
     "doctor": "What works here, what does not, and what to do about it.",
     "eval": "The metrics of a run, from its saved weights.",
     "info": "Fields, defaults and documentation of a component.",
     "new-plugin": "A complete plugin package to start from.",
     "list-plugins": "What is installed, read from metadata alone.",
+    "report": "The report of a run, made again from its files.",
     "run": "Train as a configuration says.",
     "test": "Prove that a component keeps the contract of its kind.",
     "which": "Where a component comes from.",

@@ -210,6 +210,10 @@ class Registry:
         """The files loaded so far."""
         return list(self._files)
 
+    def registered(self) -> list[Any]:
+        """The components that were registered in this process."""
+        return [component for component, _ in self._registered.values()]
+
     def name_of(self, obj: Any) -> str:
         """The name under which a component (or an instance of it) is known, else its class's qualified name."""
         cls = obj if isinstance(obj, type) else type(obj)

@@ -23,6 +23,8 @@ else:
     import tomli as tomllib
 
 ROLES = ("dataset", "encoder", "model", "neuron", "trainer")
+CHANGEABLE = ("checkpoint_every_s", "checkpoint_every_steps", "keep_last", "keep_best", "report")
+"""Keys of `[run]` that may change when a run is resumed: none of them changes what is computed."""
 TABLES = ("run", *ROLES, "backend", "plugins")
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -38,12 +40,23 @@ class RunOptions:
             seed: of initial weights, data order and encoders.
             device: `auto` takes a GPU where there is one; `cpu`, `cuda` or `cuda:N` insist.
             precision: `bfloat16` computes under autocast.
+            checkpoint_every_s: seconds between checkpoints inside an epoch; 0 makes one at every safe point. Every
+                evaluation makes one anyway.
+            checkpoint_every_steps: safe points (optimizer steps) between them as well; 0 leaves it to the clock.
+            keep_last: how many of the newest checkpoints stay.
+            keep_best: the checkpoint with the highest score stays too.
+            report: write `report.html` at the end.
         """
 
         name: str = "run"
         seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
         device: str = "auto"
         precision: Literal["float32", "bfloat16"] = "float32"
+        checkpoint_every_s: Annotated[float, Range(ge=0)] = 600.0
+        checkpoint_every_steps: Annotated[int, Range(ge=0)] = 0
+        keep_last: Annotated[int, Range(ge=1)] = 2
+        keep_best: bool = True
+        report: bool = True
 
 
 class BackendOptions:
@@ -149,6 +162,36 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
     if problems:
         raise ConfigError(problems)
     return Resolved(configs, names, active)
+
+
+def refuse_changes(before: Resolved, after: Resolved) -> None:
+    """Allow what may change in the middle of a run: how its files are kept, and a longer schedule where the trainer's
+    `capabilities.extendable` names it.
+
+    Raises:
+        ConfigError: one line per key that may not.
+    """
+    extendable = after.registry.load("trainer", after.names["trainer"]).capabilities.extendable
+    problems = []
+    for table in TABLES:
+        if before.names.get(table) != after.names.get(table):
+            problems.append(f"{table}.name: {before.names[table]!r} cannot become {after.names[table]!r} in a run")
+            continue
+        old, new = before.options(table), after.options(table)
+        for key in (key for key in new if old[key] != new[key]):
+            if table == "trainer" and key in extendable:
+                if new[key] < old[key]:
+                    problems.append(f"trainer.{key}: may only grow when a run is resumed, from {old[key]!r}")
+            elif table != "run" or key not in CHANGEABLE:
+                problems.append(f"{table}.{key}: cannot change in the middle of a run, from {old[key]!r}")
+    if problems:
+        allowed = ", ".join([*(f"trainer.{key}" for key in extendable), *(f"run.{key}" for key in CHANGEABLE)])
+        raise ConfigError([*problems, f"with --resume, --set may change {allowed}; for the rest start a new run"])
+
+
+def tables_of(text: str) -> dict[str, Any]:
+    """The tables of a TOML text."""
+    return tomllib.loads(text)
 
 
 def _run_problems(table: Mapping[str, Any]) -> list[str]:

@@ -1,89 +1,36 @@
 """A run: build the parts by name, train, and leave a directory that tells what was done.
 
-config.toml        the resolved configuration
-run.json           plugins, backend per layer, environment, seed, timings, exit status
-metrics.jsonl      one line per epoch
-model.safetensors  the weights after the last completed epoch
+config.toml      the resolved configuration
+run.json         plugins, backend per layer, environment, seed, timings, exit status
+metrics.jsonl    one line per epoch
+checkpoints/     weights and everything else that is needed to go on
+probe-*.safetensors, report.html    what the net did before and after training, and all of it as one page
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
 import secrets
-import subprocess
 import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-
-import spikecore
-from spikecore.errors import ConfigError, RunError
+from spikecore.errors import ConfigError, RunError, SpikeError
 from spikecore.interfaces.trainer import Task
-from spikecore.registry import create, use
-from spikecore.registry import load as load_component
-from spikecore.registry.manager import Hooks
-from spikecore.run.config import ROLES, Resolved, resolve
+from spikecore.registry import use
+from spikecore.run import probe as probing
+from spikecore.run import record as records
+from spikecore.run.build import prepare
+from spikecore.run.checkpoint import LAST, Checkpoint
+from spikecore.run.config import Resolved, resolve
+from spikecore.run.context import Context
+from spikecore.run.files import LOCK, PARTIAL, DirectoryLock, cause, clean, write_file
+from spikecore.run.log import EMPTY
+from spikecore.run.restore import CONFIG, evaluate, find, keep, load, resolved_of
 
-T = TypeVar("T")
-
-
-@dataclass
-class Context:
-    """What the run gives to its trainer; see `interfaces.trainer.RunContext`."""
-
-    device: torch.device
-    dtype: torch.dtype
-    generator: torch.Generator
-    model: nn.Module
-    directory: Path | None = None
-    hooks: Hooks | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-
-    def log(self, **metrics: float | int | str) -> None:
-        """Append one line to `metrics.jsonl`."""
-        if self.directory is not None:
-            with self.directory.joinpath("metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics) + "\n")
-
-    def checkpoint(self, score: float | None = None) -> None:
-        """Save the weights."""
-        if self.directory is not None:
-            _atomically(self.directory / "model.safetensors", lambda path: save_file(self.model.state_dict(), path))
-
-    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Tell the plugins that an epoch is over."""
-        if self.hooks is not None and self.directory is not None:
-            self.hooks.epoch_end(self.directory, epoch, metrics)
-
-    def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
-        """Iterate with a progress bar; silent when not on a terminal."""
-        if not sys.stderr.isatty():
-            yield from items
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(items, label, total=total, console=Console(stderr=True))
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Count the time inside under `part`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[part] = self.timings.get(part, 0.0) + time.perf_counter() - start
+__all__ = ["Context", "Result", "evaluate", "load", "prepare", "resume", "run"]
 
 
 @dataclass(frozen=True)
@@ -100,25 +47,85 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
 
     Raises:
         ConfigError: the configuration, or the directory, cannot be used.
+        RunError: the disk refused; the message names the last good checkpoint.
     """
     resolved = config if isinstance(config, Resolved) else resolve(config)
-    hooks = resolved.registry.hooks
     task, trainer, context = prepare(resolved)
-    directory = context.directory = _new_directory(out, resolved)
-    context.hooks = hooks
-    header = hooks.report_header(str(context.device))
-    record = {**_record(resolved, task.model), "header": header}
-    for line in (*header, *(f"warning: hooks are left out: {error}" for error in hooks.failures.values())):
-        print(line, file=sys.stderr)
-    _write(directory / "config.toml", resolved.to_toml())
-    _write(directory / "run.json", json.dumps(record, indent=2))
-    start = time.perf_counter()
+    directory = _new_directory(out, resolved)
+    with DirectoryLock(directory):
+        hooks = resolved.registry.hooks
+        record = records.new(resolved, context.device, hooks.report_header(str(context.device)), task.classes)
+        _greet(record["header"], resolved)
+        try:
+            clean(directory)
+            records.write(directory, record)
+            write_file(directory / CONFIG, resolved.to_toml())
+        except OSError as error:
+            raise RunError(f"{directory}: cannot be written: {cause(error)}") from error
+        keep(directory, record, resolved, task, trainer, context)
+        return _carry_out(directory, record, resolved, task, trainer, context, None)
+
+
+def resume(directory: str | Path, *, checkpoint: str = LAST, overrides: Sequence[str] = ()) -> Result:
+    """Go on with a run where a checkpoint left it; on the CPU, to the same bits as if it had never stopped.
+
+    A run that died before its first checkpoint starts again from its seed. Lines of metrics and checkpoints that are
+    newer than the one restored are dropped.
+
+    Args:
+        directory: the run directory.
+        checkpoint: `last`, `best` or a name.
+        overrides: `table.key=value`, of what may change in the middle of a run (see `config.refuse_changes`).
+
+    Raises:
+        ConfigError: the directory is in use or no run's, its configuration was edited, an override is not allowed.
+        CheckpointError: the checkpoint is damaged, foreign or of another model; names the newest good one before it.
+    """
+    directory = Path(directory)
+    records.read(directory)  # before a lock is left in a directory that is no run's
+    with DirectoryLock(directory):
+        record = records.read(directory)
+        resolved = resolved_of(directory, record, overrides)
+        if record["status"] == "finished" and not overrides and checkpoint == LAST:
+            print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
+            return Result(record["metrics"], record["timings_s"], directory)
+        task, trainer, context = prepare(resolved)
+        keeping = keep(directory, record, resolved, task, trainer, context)
+        found = find(keeping, checkpoint, task.model, resuming=True)
+        if found is not None:
+            context.restore(found)
+        header = resolved.registry.hooks.report_header(str(context.device))
+        _greet(header, resolved)
+        try:
+            _rewind(directory, record, resolved, context, found, overrides)
+        except OSError as error:
+            raise ConfigError(f"{directory}: cannot be written: {cause(error)}") from error
+        return _carry_out(directory, record, resolved, task, trainer, context, found)
+
+
+def _carry_out(
+    directory: Path,
+    record: dict[str, Any],
+    resolved: Resolved,
+    task: Task,
+    trainer: Any,
+    context: Context,
+    found: Checkpoint | None,
+) -> Result:
+    hooks = context.hooks = resolved.registry.hooks
     metrics: dict[str, float] = {}
     try:
         hooks.run_start(directory, record, task.model)
-        with use(resolved.registry):
+        if found is None:
+            _look(directory, record, task, context, "before")
+        record["backends"] |= records.backends(task.model)
+        _write(directory, record)
+        if found is not None:
+            context.restore_random(found)  # the last thing before training: what was built since may have drawn
+        with use(resolved.registry), context.stoppable():
             metrics = trainer.fit(task, context)
-        context.checkpoint()
+        context.save()
+        _look(directory, record, task, context, "after", getattr(trainer, "confusion", None))
         record |= {"status": "finished", "exit_status": 0, "metrics": metrics}
     except KeyboardInterrupt:
         record |= {"status": "interrupted", "exit_status": 130}
@@ -127,165 +134,138 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
         record |= {"status": "failed", "exit_status": 1, "error": f"{type(error).__name__}: {error}"}
         raise
     finally:
-        record["backends"] = _backends(task.model)
-        record["timings_s"] = {**context.timings, "total": time.perf_counter() - start}
+        record |= {"ended": records.now(), "timings_s": context.times()}
+        record["backends"] |= records.backends(task.model)
         try:
             hooks.run_end(directory, str(record["status"]), metrics)
         finally:
-            _write(directory / "run.json", json.dumps(record, indent=2))
+            _close(directory, record, resolved.tables["run"].report)
     return Result(metrics, record["timings_s"], directory)
 
 
-def prepare(resolved: Resolved) -> tuple[Task, Any, Context]:
-    """Build data, net and trainer, all from the seed; writes nothing."""
-    with use(resolved.registry):
-        return _prepare(resolved)
-
-
-def _prepare(resolved: Resolved) -> tuple[Task, Any, Context]:
-    options = resolved.tables["run"]
-    device = _device(options.device)
-    torch.manual_seed(options.seed)
-    dataset = create("dataset", resolved.names["dataset"], **resolved.options("dataset"))
-    encoder = create("encoder", resolved.names["encoder"], **resolved.options("encoder"))
-    backend = resolved.tables["backend"].name
-
-    def make_neuron() -> nn.Module:
-        made: nn.Module = create("neuron", resolved.names["neuron"], backend=backend, **resolved.options("neuron"))
-        return made
-
-    model = load_component("model", resolved.names["model"])(
-        make_neuron, dataset.sample_shape, dataset.num_classes, **resolved.options("model")
-    ).to(device)
-    trainer = create("trainer", resolved.names["trainer"], **resolved.options("trainer"))
-    train, test = dataset.split("train"), dataset.split("test")
-    task = Task(model, encoder, train, test, dataset.num_classes, dataset.is_sequence)
-    dtype: torch.dtype = getattr(torch, options.precision)
-    return task, trainer, Context(device, dtype, torch.Generator().manual_seed(options.seed), model)
-
-
-def load(directory: str | Path) -> nn.Module:
-    """The trained net of a run, in evaluation mode, on the CPU."""
-    task, _, _ = _restore(directory)
-    return task.model.cpu().eval()
-
-
-def evaluate(directory: str | Path) -> dict[str, float]:
-    """The metrics of a run's saved weights on its test split."""
-    task, trainer, context = _restore(directory)
-    metrics: dict[str, float] = trainer.evaluate(task, context)
-    return metrics
-
-
-def _restore(directory: str | Path) -> tuple[Task, Any, Context]:
+def inspect_resume(
+    directory: str | Path, checkpoint: str = LAST, overrides: Sequence[str] = ()
+) -> tuple[Resolved, str]:
+    """What `resume` would do: the configuration, and the checkpoint's name ("" for none); writes nothing."""
     directory = Path(directory)
-    weights = directory / "model.safetensors"
-    if not weights.is_file():
-        raise ConfigError(f"{directory}: holds no model.safetensors; name the directory that `spike run` printed")
-    task, trainer, context = prepare(resolve(directory / "config.toml"))
+    record = records.read(directory)
+    resolved = resolved_of(directory, record, overrides)
+    task, trainer, context = prepare(resolved)
+    found = find(keep(directory, record, resolved, task, trainer, context), checkpoint, task.model, resuming=True)
+    return resolved, found.name if found else ""
+
+
+def _rewind(
+    directory: Path,
+    record: dict[str, Any],
+    resolved: Resolved,
+    context: Context,
+    found: Checkpoint | None,
+    overrides: Sequence[str],
+) -> None:
+    """Bring the directory back to the checkpoint, and note in the record that the run goes on."""
+    assert context.keeping is not None
+    clean(directory)
+    checkpoints = context.keeping.store.keep_until(found.name if found else None)
+    lines = context.keeping.log.restore(found.log if found else EMPTY)
+    here = records.environment(context.device)
+    last = record["resumes"][-1] if record["resumes"] else record
+    changed = records.changed_environment(last, here, records.plugins(resolved))
+    record["resumes"].append(
+        {
+            "at": records.now(),
+            "after": records.status_of(directory, record) if record["status"] != records.RUNNING else records.DIED,
+            "from": found.name if found else None,
+            "dropped_lines": lines,
+            "dropped_checkpoints": checkpoints,
+            "changes": list(overrides),
+            "environment": here,
+            "plugins": records.plugins(resolved),
+            "differs": changed,
+        }
+    )
+    record |= {"status": records.RUNNING, "exit_status": None, "changes": [*record["changes"], *overrides]}
+    for key in ("error", "metrics", "ended"):
+        record.pop(key, None)
+    records.write(directory, record)
+    if not (directory / CONFIG).is_file():
+        text = resolved.to_toml()
+        if records.digest(text) == record["config_sha256"]:
+            write_file(directory / CONFIG, text)
+    where = f"going on from {found.name}" if found else "there is no checkpoint yet: starting again from the seed"
+    dropped = f"; dropped {lines} newer lines of metrics and {len(checkpoints)} newer checkpoints"
+    print(f"{directory}: {where}{dropped if lines or checkpoints else ''}", file=sys.stderr)
+    for line in changed:
+        print(f"warning: {line}: the rest of the run may differ in its last bits", file=sys.stderr)
+
+
+def _look(
+    directory: Path, record: dict[str, Any], task: Task, context: Context, moment: str, confusion: Any = None
+) -> None:
+    """Keep what the report shows of the net; a net or data that cannot be shown so is no reason to stop."""
+    found: dict[str, Any] = {"layers": []}
+    with context.timed("probe"):
+        try:
+            found = probing.probe(task, context)
+        except Exception as error:
+            record["notes"].append(f"spikes {moment} training cannot be shown: {type(error).__name__}: {error}")
+        try:
+            probing.save(probing.path_of(directory, moment), {**found, "confusion": confusion})
+        except (OSError, SpikeError) as error:
+            record["notes"].append(f"spikes {moment} training could not be kept: {error}")
+
+
+def _report(directory: Path) -> None:
+    from spikecore.run.report import write_report
+
     try:
-        task.model.load_state_dict(load_file(weights))
+        write_report(directory)
     except Exception as error:
-        raise RunError(f"{weights}: cannot be loaded into the net of config.toml: {error}") from error
-    return task, trainer, context
+        text = f"{type(error).__name__}: {error}; the run itself is complete: `spike report {directory}` tries again"
+        print(f"warning: no report was written: {text}", file=sys.stderr)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"run.device: {name!r} was asked for, but there is no usable GPU here; use 'auto' or 'cpu'")
-    return torch.device(name)
+def _write(directory: Path, record: Mapping[str, Any]) -> None:
+    try:
+        records.write(directory, record)
+    except OSError as error:
+        again = f"then `spike run --resume {directory}`; nothing that is in a checkpoint is lost"
+        raise RunError(f"{directory}: the record cannot be written: {cause(error)}, {again}") from error
+
+
+def _close(directory: Path, record: Mapping[str, Any], report: bool) -> None:
+    """The last files of a run; when it fails, its own error is the one to be seen."""
+    try:
+        _write(directory, record)
+    except RunError as error:
+        if record["status"] == "finished":
+            raise
+        print(f"warning: {error}", file=sys.stderr)
+    if report:
+        _report(directory)
+
+
+def _greet(header: Sequence[str], resolved: Resolved) -> None:
+    failures = resolved.registry.hooks.failures.values()
+    for line in (*header, *(f"warning: hooks are left out: {error}" for error in failures)):
+        print(line, file=sys.stderr)
 
 
 def _new_directory(out: str | Path | None, resolved: Resolved) -> Path:
-    now = datetime.now(timezone.utc)
     name = resolved.tables["run"].name
-    path = Path(out) if out is not None else Path("runs") / f"{name}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise ConfigError(f"--out {path}: the directory is not empty; name a new one")
-        path.joinpath(".writable").touch()
-        path.joinpath(".writable").unlink()
-    except OSError as error:
-        raise ConfigError(f"--out {path}: cannot be written: {error}") from error
-    return path
-
-
-def _record(resolved: Resolved, model: nn.Module) -> dict[str, Any]:
-    entries = {role: resolved.registry.find(role, resolved.names[role]) for role in ROLES}
-    components = {
-        role: {
-            "name": entry.name,
-            "target": entry.target,
-            "plugin": entry.plugin.id,
-            "distribution": entry.plugin.distribution,
-            "version": entry.plugin.version,
-        }
-        for role, entry in entries.items()
-    }
-    return {
-        "schema": 1,
-        "status": "running",
-        "started": datetime.now(timezone.utc).isoformat(),
-        "seed": resolved.tables["run"].seed,
-        "config_sha256": hashlib.sha256(resolved.to_toml().encode()).hexdigest(),
-        "components": components,
-        "plugins": _plugins(resolved),
-        "environment": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "torch": torch.__version__,
-            "spikecore": spikecore.__version__,
-            "num_threads": torch.get_num_threads(),
-        },
-        "git_commit": _git_commit(),
-    }
-
-
-def _backends(model: nn.Module) -> dict[str, dict[str, str]]:
-    """What ran each neuron, and why; a neuron that never ran is not there."""
-    return {
-        name: {"asked": part.backend, "ran": part.chosen.backend, "reason": part.chosen.reason}
-        for name, part in model.named_modules()
-        if getattr(part, "chosen", None) is not None
-    }
-
-
-def _plugins(resolved: Resolved) -> list[dict[str, Any]]:
-    """Every plugin that this run could use: those whose hooks are called, and files given with `--load`."""
-    registry = resolved.registry
-    hooked = {plugin.id for plugin in registry.hooks.active}
-    return [
-        {
-            "id": plugin.id,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-            "source": plugin.source,
-            "status": plugin.status,
-            "reason": plugin.reason or str(registry.hooks.failures.get(plugin.id, "")),
-            "hooks": plugin.id in hooked,
-        }
-        for plugin in (*registry.plugins(), *registry.files)
-    ]
-
-
-def _git_commit() -> str | None:
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def _write(path: Path, text: str) -> None:
-    _atomically(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def _atomically(path: Path, write: Any) -> None:
-    aside = path.with_name(path.name + ".partial")
-    write(aside)
-    with aside.open("rb") as file:
-        os.fsync(file.fileno())
-    aside.replace(path)
+    for _ in range(10):  # a generated name that is taken (a clock may have moved back) is drawn again
+        stamp = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+        path = Path(out) if out is not None else Path("runs") / f"{name}-{stamp}"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # A run that died before its record was written leaves no more than this.
+            others = [item for item in path.iterdir() if item.name != LOCK and item.suffix != PARTIAL]
+            if not others:
+                (path / PARTIAL).touch()
+                (path / PARTIAL).unlink()
+                return path
+        except OSError as error:
+            raise ConfigError(f"--out {path}: cannot be written: {error}") from error
+        if out is not None:
+            break
+    raise ConfigError(f"--out {path}: the directory is not empty; name a new one, or go on with --resume {path}")

@@ -5,7 +5,6 @@ out = the model's output [T, B, num_classes];  loss, readout: by name, of `spike
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,9 +18,13 @@ from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
 
 
 class Classify(Configurable):
-    """Trains a classifier; resumes between epochs (its state holds the epoch and the optimizer)."""
+    """Trains a classifier; every step is a safe point, so it resumes anywhere, to the same bits.
 
-    capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(resumable=False)
+    Attributes:
+        confusion: counts `[num_classes, num_classes]` of the latest evaluation, rows the true class; None before.
+    """
+
+    capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",))
 
     @dataclass(frozen=True)
     class Config:
@@ -50,9 +53,11 @@ class Classify(Configurable):
         self.config = make_config(type(self), options)
         self._loss, self._sum = (LOSSES[self.config.loss](reduction=reduction) for reduction in ("mean", "sum"))
         self._readout = readout_of(self._loss, self.config.readout)
-        self._epoch = 0
+        self.confusion: Tensor | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._pending: dict[str, Any] | None = None
+        self._epoch, self._metrics = 0, dict[str, float]()
+        self._start_epoch(None)
 
     def fit(self, task: Task, context: RunContext) -> dict[str, float]:
         """Train to the last epoch; returns the metrics on the test split."""
@@ -62,46 +67,69 @@ class Classify(Configurable):
         if self._pending is not None:
             self._optimizer.load_state_dict(self._pending)
             self._pending = None
-        metrics: dict[str, float] = {}
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
             if config.schedule == "cosine":
                 fraction = torch.tensor(epoch / config.epochs * torch.pi)
                 for group in self._optimizer.param_groups:
                     group["lr"] = config.lr * float(1 + torch.cos(fraction)) / 2
             loss = self._train_epoch(task, context)
-            metrics = self.evaluate(task, context)
+            self._metrics = self.evaluate(task, context)
             self._epoch = epoch + 1
-            context.log(epoch=self._epoch, train_loss=loss, **metrics)
-            context.epoch_end(self._epoch, {"train_loss": loss, **metrics})
-            context.checkpoint(metrics["test_accuracy"])
-        return metrics or self.evaluate(task, context)
+            self._start_epoch(None)
+            context.log(epoch=self._epoch, train_loss=loss, **self._metrics)
+            context.epoch_end(self._epoch, {"train_loss": loss, **self._metrics})
+            context.checkpoint(self._metrics["test_accuracy"])
+        return dict(self._metrics or self.evaluate(task, context))
 
     def evaluate(self, task: Task, context: RunContext) -> dict[str, float]:
         """`test_accuracy` in 0 .. 1 and `test_loss`."""
         task.model.eval()
-        right, total, loss = 0, 0, 0.0
+        loss, confusion = 0.0, torch.zeros(task.num_classes * task.num_classes, dtype=torch.int64)
         with torch.no_grad(), context.timed("evaluate"):
-            for x, label in _batches(task.test, self.config.batch_size, None):
+            for index in torch.split(torch.arange(len(task.test)), self.config.batch_size):
+                x, label = _batch(task.test, index)
                 out = _output(task, context, x)
-                target = label.to(out.device)
-                loss += float(self._sum(out, target))
-                right += int((self._readout(out).argmax(-1) == target).sum())
-                total += len(label)
+                loss += float(self._sum(out, label.to(out.device)))
+                cell = label * task.num_classes + self._readout(out).argmax(-1).cpu()
+                confusion += torch.bincount(cell, minlength=len(confusion))
+        self.confusion = confusion.reshape(task.num_classes, task.num_classes)
+        right, total = int(self.confusion.trace()), int(confusion.sum())
         return {"test_accuracy": right / max(total, 1), "test_loss": loss / max(total, 1)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The next epoch and the optimizer."""
-        return {"epoch": self._epoch, "optimizer": self._optimizer.state_dict() if self._optimizer else None}
+        """Optimizer, epoch, and how far it has come in the epoch."""
+        optimizer = self._optimizer.state_dict() if self._optimizer else self._pending
+        return {
+            "optimizer": optimizer,
+            "epoch": self._epoch,
+            "order": self._order,
+            "steps": self._steps,
+            "loss_sum": self._loss_sum,
+            "num_samples": self._num_samples,
+            "metrics": self._metrics,
+            "confusion": self.confusion,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state` in the next `fit`."""
-        self._epoch, self._pending = int(state["epoch"]), state["optimizer"]
+        self._optimizer, self._pending = None, state["optimizer"]
+        self._epoch, self._metrics, self.confusion = int(state["epoch"]), dict(state["metrics"]), state["confusion"]
+        self._order, self._steps = state["order"], int(state["steps"])
+        self._loss_sum, self._num_samples = float(state["loss_sum"]), int(state["num_samples"])
+
+    def _start_epoch(self, order: Tensor | None) -> None:
+        self._order = order
+        """The generator's state that the epoch's order of samples was drawn from; None between epochs."""
+        self._steps, self._loss_sum, self._num_samples = 0, 0.0, 0
 
     def _train_epoch(self, task: Task, context: RunContext) -> float:
         assert self._optimizer is not None
         task.model.train()
-        total, count = 0.0, 0
-        for x, label in _batches(task.train, self.config.batch_size, context.generator):
+        order = self._draw(len(task.train), context.generator)
+        batches = torch.split(order, self.config.batch_size)
+        for index in batches[self._steps :]:
+            with context.timed("data"):
+                x, label = _batch(task.train, index)
             with context.timed("forward"):
                 out = _output(task, context, x)
                 loss: Tensor = self._loss(out, label.to(out.device))
@@ -109,20 +137,28 @@ class Classify(Configurable):
                 self._optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.step()
-            total += float(loss.detach()) * len(label)
-            count += len(label)
-        return total / max(count, 1)
+            self._loss_sum += float(loss.detach()) * len(label)
+            self._num_samples += len(label)
+            self._steps += 1
+            context.checkpoint()
+        return self._loss_sum / max(self._num_samples, 1)
+
+    def _draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """The epoch's order of samples; in the middle of an epoch the one it began with."""
+        if self._order is None:
+            self._start_epoch(generator.get_state())
+            return torch.randperm(size, generator=generator)
+        then = torch.Generator()
+        then.set_state(self._order)
+        return torch.randperm(size, generator=then)
 
 
 def _output(task: Task, context: RunContext, x: Tensor) -> Tensor:
     with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-        sequence = x.transpose(0, 1) if task.is_sequence else task.encoder(x, context.generator)
-        out: Tensor = task.model(sequence.to(context.device))
+        out: Tensor = task.model(task.sequence(x, context.generator).to(context.device))
     return out
 
 
-def _batches(split: Split, size: int, generator: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
-    order = torch.arange(len(split)) if generator is None else torch.randperm(len(split), generator=generator)
-    for index in torch.split(order, size):
-        samples = [split[int(i)] for i in index]
-        yield torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples])
+def _batch(split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
+    samples = [split[int(i)] for i in index]
+    return torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples])

@@ -131,7 +131,7 @@ def test_a_file_on_the_command_line_adds_a_neuron_and_the_record_holds_its_hash(
     assert spike("eval", "out", "--load", str(file)).returncode == 0
     without = spike("eval", "out")
     assert without.returncode == 2
-    assert "my-lif" in without.stderr
+    assert f"made with --load {file}" in without.stderr
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ def test_a_directory_in_use_is_refused(tmp_path):
         spikecore.run(resolve(None, SMALL), out=tmp_path)
     with pytest.raises(ConfigError, match="cannot be written"):
         spikecore.run(resolve(None, SMALL), out=tmp_path / "x" / "y")
-    with pytest.raises(ConfigError, match=r"holds no model\.safetensors"):
+    with pytest.raises(ConfigError, match=r"holds no run\.json"):
         evaluate(tmp_path)
 
 

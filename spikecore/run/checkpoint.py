@@ -1,0 +1,287 @@
+"""Checkpoints: a directory per checkpoint, complete or not there, every byte of it verified before it is used.
+
+checkpoints/checkpoint-00000042/
+    model.safetensors   the net's state_dict, as any program can read it
+    state.safetensors   tensors of trainer, encoder and random generators
+    checkpoint.json     the rest, with the SHA-256 of both files and of itself
+
+The number counts the trainer's safe points; names are ordered by it and by nothing else, so clocks do not matter.
+There is no pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from spikecore.errors import CheckpointError
+from spikecore.run.files import clean, remove_directory, write_directory
+from spikecore.run.tree import flatten, restore
+from spikecore.version import __version__
+
+FORMAT = 1
+FOLDER = "checkpoints"
+MODEL, STATE, INDEX = "model.safetensors", "state.safetensors", "checkpoint.json"
+LAST, BEST = "last", "best"
+NUM_SHOWN = 8
+_NAME = re.compile(r"checkpoint-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint, verified.
+
+    Args:
+        name: of its directory.
+        count: safe points passed when it was written.
+        model: the net's state_dict.
+        state: what else is needed to go on: trainer, encoder, random generators.
+        score: of the net, higher is better; None where it was not evaluated.
+        log: length and SHA-256 of `metrics.jsonl` when it was written.
+        timings: seconds spent so far, by part.
+    """
+
+    name: str
+    count: int
+    model: dict[str, Any]
+    state: dict[str, Any]
+    score: float | None
+    log: dict[str, Any]
+    timings: dict[str, float]
+
+
+class CheckpointStore:
+    """The checkpoints of one run.
+
+    Args:
+        directory: the run directory.
+        run: the run's id; a checkpoint of another run is refused.
+        keep_last: how many of the newest stay.
+        keep_best: the one with the highest score stays too.
+    """
+
+    def __init__(self, directory: Path, run: str, keep_last: int = 2, keep_best: bool = True) -> None:
+        self.directory = directory
+        self._folder = directory / FOLDER
+        self._run = run
+        self._keep_last, self._keep_best = keep_last, keep_best
+        self._scores: dict[str, float | None] = {}
+
+    def path(self, name: str) -> Path:
+        """Where a checkpoint lies."""
+        return self._folder / name
+
+    def names(self) -> list[str]:
+        """All that are there, oldest first; nothing is verified."""
+        if not self._folder.is_dir():
+            return []
+        found = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=_number)
+
+    def save(
+        self,
+        count: int,
+        model: Mapping[str, Any],
+        state: Mapping[str, Any],
+        *,
+        score: float | None = None,
+        log: Mapping[str, Any] | None = None,
+        timings: Mapping[str, float] | None = None,
+    ) -> str:
+        """Write a checkpoint, then delete those that are no longer kept.
+
+        Where one of this number is there, and the same, nothing is written; where it differs, the next number is taken.
+
+        Raises:
+            ContractError: the state holds something that cannot be saved.
+            OSError: the disk refused; what was there before is untouched.
+        """
+        name = f"checkpoint-{count:08d}"
+        files, body = _packed(model, state)
+        if name in self.names():
+            if self._same(name, body):
+                return name
+            return self.save(count + 1, model, state, score=score, log=log, timings=timings)
+        head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": _finite(score)}
+        body = {**head, "written": datetime.now(timezone.utc).isoformat(), "log": log, "timings_s": timings, **body}
+        body["sha256"] = _digest(body)
+        write_directory(self._folder / name, {**files, INDEX: json.dumps(body, indent=1).encode()})
+        self._scores[name] = _finite(score)
+        self._prune()
+        return name
+
+    def read(self, name: str) -> Checkpoint:
+        """The checkpoint, after every byte of it was verified.
+
+        Raises:
+            CheckpointError: it is missing, incomplete, damaged, from a foreign version or of another run.
+        """
+        path = self._folder / name
+        body = self._index(name)
+        if body["run"] != self._run:
+            raise CheckpointError(f"{path}: belongs to run {body['run']}, this is run {self._run}: it was copied here")
+        tensors = {file: _tensors(path / file, body["files"][file]) for file in (MODEL, STATE)}
+        return Checkpoint(
+            name=name,
+            count=body["count"],
+            model=restore(body["model"], tensors[MODEL]),
+            state=restore(body["state"], tensors[STATE]),
+            score=body["score"],
+            log=body["log"],
+            timings=body["timings_s"],
+        )
+
+    def best(self) -> str | None:
+        """The first one with the highest score; None where no score is known."""
+        scored = [(score, name) for name in self.names() if (score := self._score(name)) is not None]
+        top = max((score for score, _ in scored), default=None)
+        return next((name for score, name in scored if score == top), None)
+
+    def find(self, which: str) -> str:
+        """The name that `last`, `best` or a name stands for.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        names = self.names()
+        if not names:
+            raise CheckpointError(f"{self.directory}: holds no checkpoint yet")
+        found = {LAST: names[-1], BEST: self.best()}.get(which, which)
+        if found is None:
+            raise CheckpointError(f"{self.directory}: no checkpoint has a score; use {LAST!r} or one of {_list(names)}")
+        if found not in names:
+            raise CheckpointError(f"{self.directory}: no checkpoint {which!r}; there are {_list(names)}")
+        return found
+
+    def keep_until(self, name: str | None) -> list[str]:
+        """Go back to `name` (before the first, for None): what is newer goes, and what a crash left; returns the names
+        of the newer ones.
+        """
+        if self._folder.is_dir():
+            clean(self._folder)
+        gone = [other for other in self.names() if name is None or _number(other) > _number(name)]
+        for other in gone:
+            remove_directory(self._folder / other)
+        self._prune()  # a crash may have come before it
+        return gone
+
+    def _prune(self) -> None:
+        names = self.names()
+        kept = set(names[-self._keep_last :])
+        if self._keep_best and (best := self.best()):
+            kept.add(best)
+        for name in names:
+            if name not in kept:
+                remove_directory(self._folder / name)
+
+    def _score(self, name: str) -> float | None:
+        if name not in self._scores:
+            try:
+                self._scores[name] = self._index(name)["score"]
+            except CheckpointError:
+                return None
+        return self._scores[name]
+
+    def _same(self, name: str, body: Mapping[str, Any]) -> bool:
+        try:
+            there = self._index(name)
+        except CheckpointError:
+            return False
+        return all(there[part] == body[part] for part in ("files", "model", "state"))
+
+    def _index(self, name: str) -> dict[str, Any]:
+        path = self._folder / name / INDEX
+        try:
+            body: dict[str, Any] = json.loads(path.read_bytes())
+            version = body.get("format")
+        except FileNotFoundError:
+            raise CheckpointError(f"{path.parent}: is incomplete: {INDEX} is missing") from None
+        except (OSError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+        if version != FORMAT:
+            raise CheckpointError(
+                f"{path}: is in checkpoint format {version!r}, written by spikecore {body.get('spikecore')}; this is "
+                f"spikecore {__version__}, which reads format {FORMAT}: use the version that wrote it"
+            )
+        if body.pop("sha256", None) != _digest(body):
+            raise CheckpointError(f"{path}: is damaged: its content does not have its own SHA-256")
+        return body
+
+
+def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """How the tensors of a checkpoint differ from those of a net: keys, shapes, dtypes."""
+    lines = [f"{key}: missing from the checkpoint" for key in expected if key not in found]
+    lines += [f"{key}: unknown to the net" for key in found if key not in expected]
+    for key in expected:
+        if key in found and _form(expected[key]) != _form(found[key]):
+            lines.append(f"{key}: {_form(found[key])} in the checkpoint, {_form(expected[key])} in the net")
+    return lines
+
+
+def refuse_other_model(path: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Raises `CheckpointError` with the differing keys unless both describe the same net."""
+    lines = differences(expected, found)
+    if lines:
+        more = [f"and {len(lines) - NUM_SHOWN} more"] if len(lines) > NUM_SHOWN else []
+        text = "\n  ".join([*lines[:NUM_SHOWN], *more])
+        raise CheckpointError(f"{path}: is of another model than the one this configuration builds:\n  {text}")
+
+
+def _packed(model: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
+    model_data, model_tensors = flatten(model)
+    state_data, state_tensors = flatten(state)
+    files = {MODEL: save_tensors(model_tensors), STATE: save_tensors(state_tensors)}
+    sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+    return files, {"files": sums, "model": model_data, "state": state_data}
+
+
+def _tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent}: is incomplete: {path.name} is missing") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    if len(data) != expected["bytes"]:
+        raise CheckpointError(f"{path}: is truncated or padded: {len(data)} bytes, {expected['bytes']} were written")
+    if hashlib.sha256(data).hexdigest() != expected["sha256"]:
+        raise CheckpointError(f"{path}: is damaged: its content does not have the SHA-256 of what was written")
+    try:
+        return load_tensors(data)
+    except SafetensorError as error:  # the sums fit, so this is how it was written
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _form(value: Any) -> str:
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else "data"
+
+
+def _finite(score: float | None) -> float | None:
+    return float(score) if score is not None and math.isfinite(score) else None
+
+
+def _number(name: str) -> int:
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise CheckpointError(f"{name!r} is no checkpoint's name; those look like 'checkpoint-00000042'")
+    return int(found[1])
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,124 @@
+"""Several runs beside each other: a table, and their curves over one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from spikecore.errors import ConfigError
+from spikecore.run import figures, page, record
+from spikecore.run.files import cause, write_file
+from spikecore.run.log import read_lines
+from spikecore.run.report import EPOCH, curves_by_name, seconds_text, value_text
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What is shown of one run."""
+
+    name: str
+    status: str
+    metrics: Mapping[str, Any]
+    settings: Mapping[str, str]
+    curves: Mapping[str, Sequence[tuple[float, float | None]]]
+    seconds: float | None
+
+
+def read(directories: Sequence[Path]) -> list[Compared]:
+    """The runs, by names that tell them apart.
+
+    Raises:
+        ConfigError: one is no run directory, or is given twice.
+    """
+    names = _names(directories)
+    return [_read(path, name) for path, name in zip(directories, names, strict=True)]
+
+
+def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
+    """Head and lines of a table: metrics, then the settings in which the runs differ."""
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
+    differing = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+    lines = [
+        [
+            run.name,
+            run.status,
+            *(value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics),
+            seconds_text(run.seconds) if run.seconds is not None else "–",
+            *(run.settings.get(key, "–") for key in differing),
+        ]
+        for run in runs
+    ]
+    return ["run", "status", *metrics, "time", *differing], lines
+
+
+def write(runs: Sequence[Compared], out: Path) -> None:
+    """The table and the overlaid curves as one page.
+
+    Raises:
+        ConfigError: `out` is no `.html` file, or cannot be written.
+    """
+    if out.suffix != ".html":
+        raise ConfigError(f"--out {out}: the curves are written as a page; name a file that ends in .html")
+    head, lines = rows(runs)
+    names = list(dict.fromkeys(name for run in runs for name in run.curves))
+    legend = figures.legend([run.name for run in runs])
+    shown = []
+    for name in names:
+        series = [figures.Series(run.name, run.curves.get(name, [])) for run in runs]
+        picture = figures.curves(series, EPOCH, percent="accuracy" in name)
+        shown.append(page.figure(f"compare-{name}", name.replace("_", " ").capitalize(), picture))
+    body = [
+        f"<h1>{escape(f'{len(runs)} runs')}</h1>",
+        f'<div id="runs">{page.table(head, lines)}</div>',
+        page.section("Curves", legend, page.grid(shown) if shown else page.note("No run has completed an epoch.")),
+    ]
+    try:
+        write_file(out, page.page(f"{len(runs)} runs", body))
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {cause(error)}") from error
+
+
+def _read(path: Path, name: str) -> Compared:
+    found = record.read(path)
+    lines = read_lines(path)
+    metrics = found.get("metrics") or (lines[-1] if lines else {})
+    numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key != EPOCH}
+    return Compared(
+        name=name,
+        status=record.status_of(path, found),
+        metrics=numbers,
+        settings=_settings(found),
+        curves=curves_by_name(lines),
+        seconds=found["timings_s"].get("total"),
+    )
+
+
+def _settings(found: Mapping[str, Any]) -> dict[str, str]:
+    settings = {}
+    for table, options in found["config"].items():
+        for key, value in options.items():
+            settings[f"{table}.{key}"] = str(value)
+    for change in found["changes"]:
+        key, _, value = change.partition("=")
+        settings[key.strip()] = value.strip()
+    settings.pop("run.name", None)
+    settings["spikecore"] = found["environment"]["spikecore"]
+    settings["torch"] = found["environment"]["torch"]
+    settings["device"] = f"{found['environment']['device']} {found['environment']['device_name']}"
+    return settings
+
+
+def _names(directories: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that differ from each other."""
+    paths = [path.resolve() for path in directories]
+    if len(set(paths)) < len(paths):
+        raise ConfigError("each run is compared once; the same directory was given twice")
+    for length in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-length:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]

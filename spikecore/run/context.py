@@ -1,0 +1,242 @@
+"""What a run gives to its trainer: device, random numbers, and the ways out for metrics, checkpoints and events."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from spikecore.errors import CheckpointError, RunError
+from spikecore.interfaces.trainer import Trainer
+from spikecore.registry.manager import Hooks
+from spikecore.run.checkpoint import Checkpoint, CheckpointStore
+from spikecore.run.files import cause
+from spikecore.run.log import MetricsLog
+
+T = TypeVar("T")
+
+
+@dataclass
+class Keeping:
+    """Where a run keeps what it does.
+
+    Args:
+        directory: the run directory.
+        store: of checkpoints.
+        log: of metrics.
+        trainer: whose state is saved.
+        encoder: whose state is saved, where it has any.
+        every_steps: a checkpoint at least every so many safe points; 0 for no such rule.
+        every_s: and at least every so many seconds.
+    """
+
+    directory: Path
+    store: CheckpointStore
+    log: MetricsLog
+    trainer: Trainer
+    encoder: Any
+    every_steps: int = 0
+    every_s: float = 600.0
+
+
+@dataclass
+class Context:
+    """See `interfaces.trainer.RunContext`. Without `keeping` it writes nothing, as in a notebook."""
+
+    device: torch.device
+    dtype: torch.dtype
+    generator: torch.Generator
+    model: nn.Module
+    keeping: Keeping | None = None
+    hooks: Hooks | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    count: int = 0
+    """Safe points passed."""
+    stopping: bool = False
+    """Ctrl-C was pressed: the next safe point is the last."""
+    saved: str | None = None
+    """The newest checkpoint."""
+    _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
+    _began: float = field(default_factory=time.perf_counter)
+
+    def log(self, **metrics: float | int | str) -> None:
+        """Append one line to `metrics.jsonl`."""
+        if self.keeping is not None:
+            with self._writing("the metrics"):
+                self.keeping.log.append(metrics)
+
+    def checkpoint(self, score: float | None = None) -> None:
+        """A safe point: saves when there is a score, when it is time, and when the user wants to stop."""
+        self.count += 1
+        if self.keeping is None:
+            return
+        count, moment = self._saved_at
+        due = 0 < self.keeping.every_steps <= self.count - count or time.monotonic() - moment >= self.keeping.every_s
+        if score is not None or due or self.stopping:
+            self.save(score)
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def save(self, score: float | None = None) -> None:
+        """Write a checkpoint of everything as it is now.
+
+        Raises:
+            RunError: the disk refused; earlier checkpoints are intact.
+        """
+        if self.keeping is None:
+            return
+        with self.timed("checkpoint"), self._writing("a checkpoint"):
+            self.saved = self.keeping.store.save(
+                self.count,
+                self.model.state_dict(),
+                self._state(self.keeping),
+                score=score,
+                log=self.keeping.log.position(),
+                timings=self.times(),
+            )
+        self._saved_at = (self.count, time.monotonic())
+
+    def restore(self, found: Checkpoint) -> None:
+        """Take over trainer, encoder and counters of a checkpoint; `restore_random` follows when all is built.
+
+        Raises:
+            CheckpointError: they do not take what the checkpoint holds.
+        """
+        assert self.keeping is not None
+        try:
+            self.model.load_state_dict(found.model)
+            self.keeping.trainer.load_state_dict(found.state["trainer"])
+            if isinstance(self.keeping.encoder, nn.Module):
+                self.keeping.encoder.load_state_dict(found.state["encoder"])
+        except Exception as error:
+            raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
+        self.count, self.saved = found.count, found.name
+        self._saved_at = (found.count, time.monotonic())
+        self.timings |= found.timings
+        self._began = time.perf_counter() - self.timings.pop("total", 0.0)
+
+    def restore_random(self, found: Checkpoint) -> None:
+        """Put every random generator where it was."""
+        self.generator.set_state(found.state["generator"])
+        _set_random_state(found.state["random"], self.device)
+
+    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Tell the plugins that an epoch is over."""
+        if self.hooks is not None and self.keeping is not None:
+            self.hooks.epoch_end(self.keeping.directory, epoch, metrics)
+
+    def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Iterate with a progress bar; silent when not on a terminal."""
+        if not sys.stderr.isatty():
+            yield from items
+            return
+        from rich.console import Console
+        from rich.progress import track
+
+        yield from track(items, label, total=total, console=Console(stderr=True))
+
+    def times(self) -> dict[str, float]:
+        """Seconds so far by part, and in total; of a resumed run, without what was done in vain."""
+        return {**self.timings, "total": time.perf_counter() - self._began}
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Count the time inside under `part`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings[part] = self.timings.get(part, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Inside, Ctrl-C stops at the next safe point, with a checkpoint; pressed again, at once."""
+        usable = self.keeping is not None and self.keeping.trainer.capabilities.resumable
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as under nohup
+        if not usable or ignored or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+            print("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _state(self, keeping: Keeping) -> dict[str, Any]:
+        encoder = keeping.encoder
+        return {
+            "trainer": keeping.trainer.state_dict(),
+            "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
+            "generator": self.generator.get_state(),
+            "random": _random_state(self.device),
+        }
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            assert self.keeping is not None
+            directory = self.keeping.directory
+            last = f"the last good checkpoint is {self.saved}" if self.saved else "there is no checkpoint yet"
+            raise RunError(
+                f"{directory}: {what} cannot be written: {cause(error)}, then `spike run --resume {directory}`; {last}"
+            ) from error
+
+
+def seed_everything(seed: int) -> None:
+    """Start every global random generator from the seed; what is random in a run comes from these or its own."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """What is done inside draws from no random generator, as far as the outside can tell."""
+    before = _random_state(device)
+    try:
+        yield
+    finally:
+        _set_random_state(before, device)
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    legacy: Any = np.random.get_state()
+    _, keys, position, has_gauss, gauss = legacy
+    version, words, next_gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
+        "python": [version, torch.tensor(words), next_gauss],
+    }
+
+
+def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["device"] is not None:
+        torch.cuda.set_rng_state(state["device"], device)
+    keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, words, next_gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), next_gauss))

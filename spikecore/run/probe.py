@@ -1,0 +1,229 @@
+"""What a net does with a few test samples, before and after training: rates per layer, rasters, membrane traces.
+
+Looking changes nothing: the net's mode, its chosen backends and every random generator are put back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces.trainer import Task
+from spikecore.nn import Neuron, reset_state
+from spikecore.run.context import Context, undisturbed
+from spikecore.run.files import write_file
+from spikecore.run.tree import flatten, restore
+
+NUM_SAMPLES = 64
+CHUNK = 8
+NUM_TRACED_LAYERS = 4
+NUM_COLUMNS = 40
+"""Steps in a picture: short sequences of several samples stand side by side."""
+MAX_VALUES = 65536
+SATURATED_RATE = 0.95
+
+
+def path_of(directory: Path, moment: str) -> Path:
+    """The file of `before` or `after`."""
+    return directory / f"probe-{moment}.safetensors"
+
+
+def probe(task: Task, context: Context) -> dict[str, Any]:
+    """Look at the net as it is.
+
+    Returns:
+        `layers`: per neuron layer its name, size, mean rate, shares of silent and saturated neurons; for some of them
+        `spikes` and `v` `[S, T, K]` of K neurons (`index`) for S samples. `labels` are those of the S samples.
+    """
+    samples = [task.test[i] for i in _spread(len(task.test), NUM_SAMPLES).tolist()]
+    generator = torch.Generator().manual_seed(0)
+    with undisturbed(context.device), _evaluating(task.model), torch.no_grad(), _precision(context):
+
+        def feed(part: Sequence[tuple[Tensor, int]]) -> None:
+            reset_state(task.model)
+            x = torch.stack([x for x, _ in part])
+            task.model(task.sequence(x, generator).to(context.device))
+            reset_state(task.model)
+
+        layers = _neurons(task.model)
+        rates = _Rates(layers)
+        with rates.watching():
+            for start in range(0, len(samples), CHUNK):
+                feed(samples[start : start + CHUNK])
+        chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
+        shown = samples[: min(10, max(1, round(NUM_COLUMNS / max(1, rates.num_steps))))]
+        traces = _Traces(_some(rates.seen()))
+        with traces.watching():
+            feed(shown)
+        for module, choice in chosen.items():
+            module.chosen = choice
+    found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
+    return {"num_samples": len(samples), "labels": [int(label) for _, label in shown], "layers": found}
+
+
+def save(path: Path, tree: dict[str, Any]) -> None:
+    """Write what `probe` found."""
+    data, tensors = flatten(tree)
+    write_file(path, save_tensors(tensors, {"tree": json.dumps(data)}))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `save` was given; raises whatever a damaged file leads to."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        tree: dict[str, Any] = restore(json.loads(file.metadata()["tree"]), tensors)
+    return tree
+
+
+class _Rates:
+    """Counts spikes per neuron as the samples go by; keeps no sequence."""
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self._layers = layers
+        self._counts: dict[str, Tensor] = {}
+        self._totals: dict[str, int] = {}
+        self.num_steps = 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        handles = [module.register_forward_hook(self._hook(name)) for name, module in self._layers.items()]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def seen(self) -> dict[str, nn.Module]:
+        """The layers that ran, in the net's order."""
+        return {name: module for name, module in self._layers.items() if name in self._counts}
+
+    def of(self, name: str) -> dict[str, Any]:
+        rate = self._counts[name].double() / self._totals[name]
+        return {
+            "name": name,
+            "type": type(self._layers[name]).__name__,
+            "num_neurons": rate.numel(),
+            "rate": float(rate.mean()),
+            "silent": float((rate == 0).double().mean()),
+            "saturated": float((rate >= SATURATED_RATE).double().mean()),
+        }
+
+    def _hook(self, name: str) -> Any:
+        def count(module: nn.Module, inputs: Any, output: Any) -> None:
+            out = _sequence(module, output)
+            if out is None:
+                return
+            spikes = (out != 0).sum((0, 1)).flatten().cpu()
+            self._counts[name] = self._counts.get(name, 0) + spikes
+            self._totals[name] = self._totals.get(name, 0) + out.shape[0] * out.shape[1]
+            if module.step_mode == "multi":
+                self.num_steps = max(self.num_steps, out.shape[0])
+
+        return count
+
+
+class _Traces:
+    """Keeps spikes and membrane potentials of some neurons."""
+
+    def __init__(self, layers: dict[str, nn.Module]) -> None:
+        self._layers = layers
+        self._spikes: dict[str, list[Tensor]] = {}
+        self._v: dict[str, list[Tensor]] = {}
+        self._index: dict[str, Tensor] = {}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        recording = {m: m.record for m in self._layers.values() if isinstance(m, Neuron) and "v" in m.state}
+        handles = [module.register_forward_hook(self._hook(name)) for name, module in self._layers.items()]
+        try:
+            for module in recording:
+                module.record = ("v",)
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, record in recording.items():
+                module.record, module.recorded = record, {}
+
+    def of(self, name: str) -> dict[str, Any]:
+        if name not in self._spikes:
+            return {}
+        threshold = getattr(self._layers[name].config, "v_threshold", None)
+        found = {
+            "index": self._index[name],
+            "spikes": torch.cat(self._spikes[name]).transpose(0, 1).to(torch.uint8),
+            "v_threshold": float(threshold) if isinstance(threshold, int | float) else None,
+        }
+        if name in self._v:
+            found["v"] = torch.cat(self._v[name]).transpose(0, 1).float()
+        return found
+
+    def _hook(self, name: str) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            out = _sequence(module, output)
+            if out is None:
+                return
+            flat = out.flatten(2)
+            if name not in self._index:
+                wanted = min(256, max(32, MAX_VALUES // (out.shape[0] * out.shape[1])))
+                self._index[name] = _spread(flat.shape[2], wanted)
+            index = self._index[name].to(flat.device)
+            self._spikes.setdefault(name, []).append((flat[:, :, index] != 0).cpu())
+            recorded = getattr(module, "recorded", {}).get("v")
+            if recorded is not None and recorded.shape == out.shape:
+                self._v.setdefault(name, []).append(recorded.flatten(2)[:, :, index].cpu())
+
+        return keep
+
+
+def _neurons(model: nn.Module) -> dict[str, nn.Module]:
+    return {
+        name or type(module).__name__: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "capabilities", None), NeuronCapabilities)
+    }
+
+
+def _some(layers: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """A few of them, from the first to the last."""
+    names = list(layers)
+    return {names[i]: layers[names[i]] for i in _spread(len(names), NUM_TRACED_LAYERS).tolist()}
+
+
+def _spread(size: int, wanted: int) -> Tensor:
+    """`wanted` indices (all, when there are fewer) from the first to the last."""
+    return torch.linspace(0, size - 1, min(wanted, size), dtype=torch.float64).round().long()
+
+
+def _sequence(module: nn.Module, output: Any) -> Tensor | None:
+    """The output as `[T, B, ...]`; None when it is no such thing."""
+    if not isinstance(output, Tensor) or output.is_sparse:
+        return None
+    out = output if module.step_mode == "multi" else output.unsqueeze(0)
+    if out.dim() < 2 or not out.numel():
+        return None
+    return out if out.dim() > 2 else out.unsqueeze(2)
+
+
+def _precision(context: Context) -> torch.autocast:
+    return torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():
+            module.training = training

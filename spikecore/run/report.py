@@ -1,0 +1,250 @@
+"""`report.html`: a run as one page, made from the files in its directory alone, also of a run that died."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from spikecore.run import figures, page, probe, record
+from spikecore.run.activity import activity
+from spikecore.run.checkpoint import CheckpointStore
+from spikecore.run.files import write_file
+from spikecore.run.log import read_lines
+
+FILE = "report.html"
+MAX_CLASSES = 40
+MAX_CURVES = 40
+EPOCH = "epoch"
+
+
+def write_report(directory: Path, out: Path | None = None) -> Path:
+    """Write the report of a run; returns its path.
+
+    Raises:
+        ConfigError: this is no run directory.
+        OSError: it cannot be written.
+    """
+    target = out or directory / FILE
+    write_file(target, build(directory))
+    return target
+
+
+def build(directory: Path) -> str:
+    """The report's HTML."""
+    found = record.read(directory)
+    status = record.status_of(directory, found)
+    lines = read_lines(directory)
+    looks, problems = _looks(directory)
+    title = f"{found['config']['run']['name']} · {directory.resolve().name}"
+    body = [
+        f'<h1>{escape(title)} <span class="status {status}">{status}</span></h1>',
+        f'<p class="sub">{escape(_subtitle(found))}</p>',
+        *_banner(directory, found, status),
+        _tiles(found, lines),
+        page.section("Learning", *_learning(lines), *_confusion(found, looks)),
+        page.section("Activity", *activity(found, looks), *map(page.note, [*found["notes"], *problems])),
+        page.section("Time", *_time(found)),
+        page.section("What ran", *_parts(directory, found)),
+    ]
+    return page.page(title, body)
+
+
+def curves_by_name(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float | None]]]:
+    """Metric → its points over the epochs (over the lines, where they do not say an epoch)."""
+    found: dict[str, list[tuple[float, float | None]]] = {}
+    for index, line in enumerate(lines, 1):
+        x = line.get(EPOCH, index)
+        for name, value in line.items():
+            if name != EPOCH and (value is None or _is_number(value)):
+                found.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
+    return found
+
+
+def _looks(directory: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    looks, problems = {}, []
+    for moment in ("before", "after"):
+        path = probe.path_of(directory, moment)
+        if not path.is_file():
+            problems.append(f"There is no {path.name}: the run did not come so far.")
+            continue
+        try:
+            looks[moment] = probe.read(path)
+        except Exception as error:  # whatever is in the file, the rest of the report is made
+            problems.append(f"{path.name} is damaged: {type(error).__name__}: {error}")
+    return looks, problems
+
+
+def _subtitle(found: Mapping[str, Any]) -> str:
+    parts = found["components"]
+    names = ", ".join(f"{role} {parts[role]['name']}" for role in ("dataset", "encoder", "model", "neuron", "trainer"))
+    return f"{names} · seed {found['seed']} · started {found['started']}"
+
+
+def _banner(directory: Path, found: Mapping[str, Any], status: str) -> list[str]:
+    again = f"`spike run --resume {directory}` goes on with it."
+    text = {
+        "died": f"This run died: its record says that it is running, and no process is. {again}",
+        "running": "This run is still going on; the report shows it as it is now.",
+        "interrupted": f"This run was interrupted. {again}",
+        "failed": f"This run failed: {found.get('error', 'no reason is known')}. {again}",
+    }.get(status)
+    return [f'<p class="banner">{escape(text)}</p>'] if text else []
+
+
+def _tiles(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
+    last = dict(found.get("metrics") or (lines[-1] if lines else {}))
+    epochs = last.pop(EPOCH, lines[-1].get(EPOCH) if lines else None)
+    tiles = [(name.replace("_", " "), value_text(name, value)) for name, value in last.items() if _is_number(value)]
+    if epochs is not None:
+        tiles.append(("epochs", str(epochs)))
+    if "total" in found["timings_s"]:
+        tiles.append(("time", seconds_text(found["timings_s"]["total"])))
+    tiles.append(("device", str(found["environment"]["device"])))
+    return (
+        '<dl class="tiles">'
+        + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in tiles)
+        + "</dl>"
+    )
+
+
+def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    curves = curves_by_name(lines)
+    if not curves:
+        return [page.note("No epoch was completed, so there are no curves yet.")]
+    x_label = EPOCH if any(EPOCH in line for line in lines) else "line of metrics.jsonl"
+    groups: dict[str, list[str]] = {}
+    for name in curves:
+        kind = next((kind for kind in ("loss", "accuracy") if kind in name), name)
+        groups.setdefault(kind, []).append(name)
+    order = sorted(groups, key=lambda kind: {"loss": 0, "accuracy": 1}.get(kind, 2))
+    more = order[MAX_CURVES:]
+    order = order[:MAX_CURVES]
+    shown = []
+    for kind in order:
+        series = [figures.Series(name, curves[name]) for name in groups[kind]]
+        picture = figures.legend(groups[kind]) + figures.curves(series, x_label, percent=kind == "accuracy")
+        shown.append(page.figure(kind, kind.replace("_", " ").capitalize(), picture))
+    left_out = [page.note(f"Not drawn: {', '.join(more)}")] if more else []
+    return [page.grid(shown), *left_out]
+
+
+def _confusion(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    counts = looks.get("after", {}).get("confusion")
+    if counts is None:
+        return [page.note("No confusion matrix: it is kept when a run that classifies finishes.")]
+    rows: list[list[int]] = counts.tolist()
+    names = [*found["classes"], *map(str, range(len(found["classes"]), len(rows)))]
+    num = sum(map(sum, rows))
+    caption = f"Test split, {num} samples. Blue: right; red: wrong; the deeper, the larger the share of its row."
+    if len(rows) <= MAX_CLASSES:
+        picture = page.figure("confusion", "Confusion matrix", figures.matrix(rows, names), caption)
+        recall = [[(line[i] / sum(line), "var(--c0)")] if sum(line) else [] for i, line in enumerate(rows)]
+        bars = figures.bars(names, recall, "share of each class that is recognised", percent=True)
+        caption = "Share of the samples of each class."
+        return [page.grid([picture, page.figure("recall", "Recognised, by class", bars, caption)])]
+    wrong = [
+        (count, names[true], names[other])
+        for true, line in enumerate(rows)
+        for other, count in enumerate(line)
+        if count and true != other
+    ]
+    lines = [(true, other, count) for count, true, other in sorted(wrong, reverse=True)[:20]]
+    table = page.table(("true", "predicted", "samples"), lines)
+    return [
+        page.figure("confusion", "Most frequent confusions", table, f"Of {len(rows)} classes.", narrow=True),
+    ]
+
+
+def _time(found: Mapping[str, Any]) -> list[str]:
+    timings = dict(found["timings_s"])
+    total = timings.pop("total", 0.0)
+    if not total:
+        return [page.note("The run ended without its times.")]
+    timings["other"] = max(0.0, total - sum(timings.values()))
+    parts = sorted(timings.items(), key=lambda item: -item[1])
+    line = [(value / total, figures.colour(index), name) for index, (name, value) in enumerate(parts)]
+    names = [f"{name} {seconds_text(value)} ({value / total:.0%})" for name, value in parts]
+    picture = figures.legend(names, [shade for _, shade, _ in line]) + figures.stacks(["time"], [line], "time split")
+    return [page.figure("time", f"Where {seconds_text(total)} went", picture, narrow=True)]
+
+
+def _parts(directory: Path, found: Mapping[str, Any]) -> list[str]:
+    components = page.table(
+        ("kind", "name", "plugin", "distribution", "target"),
+        [
+            (role, part["name"], part["plugin"], f"{part['distribution']} {part['version']}", part["target"])
+            for role, part in found["components"].items()
+        ],
+    )
+    plugins = page.table(
+        ("plugin", "distribution", "status", "hooks"),
+        [
+            (one["id"], f"{one['distribution']} {one['version']}", one["reason"] or one["status"], one["target"] or "–")
+            for one in found["plugins"]
+        ],
+    )
+    backends = page.table(
+        ("layer", "asked for", "ran on", "why"),
+        [(name, one["asked"], one["ran"], one["reason"]) for name, one in found["backends"].items()],
+    )
+    environment = {**found["environment"], "argv": " ".join(found["environment"]["argv"])}
+    if found["git"]:
+        environment["git commit"] = found["git"]["commit"] + (" (with changes)" if found["git"]["dirty"] else "")
+    environment |= {f"--load {file['path']}": f"sha256 {file['sha256']}" for file in found["files"]}
+    rows = [(key, str(value)) for key, value in environment.items() if value is not None]
+    config = json.dumps(found["config"], indent=2, ensure_ascii=False)
+    changes = f"<p>Changed when it was resumed: {escape(', '.join(found['changes']))}</p>" if found["changes"] else ""
+    return [
+        "<h3>Components</h3>",
+        f'<div id="components">{components}</div>',
+        "<h3>Plugins</h3>",
+        f'<div id="plugins">{plugins}</div>',
+        "<h3>Backends</h3>",
+        f'<div id="backends">{backends if found["backends"] else page.note("No neuron ran.")}</div>',
+        "<h3>Environment</h3>",
+        f'<div id="environment">{page.table(("what", "value"), rows)}</div>',
+        *_history(directory, found),
+        page.folded(f"Configuration (sha256 {found['config_sha256'][:12]})", f"{changes}<pre>{escape(config)}</pre>"),
+    ]
+
+
+def _history(directory: Path, found: Mapping[str, Any]) -> list[str]:
+    store = CheckpointStore(directory, found["id"])
+    best = store.best()
+    kept = ", ".join(f"{name} (best)" if name == best else name for name in store.names())
+    parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept or "none")}</p>']
+    if found["resumes"]:
+        rows = [
+            (
+                one["at"],
+                one["after"],
+                one["from"] or "the seed",
+                one["dropped_lines"],
+                "; ".join([*one["changes"], *one["differs"]]) or "–",
+            )
+            for one in found["resumes"]
+        ]
+        head = ("resumed", "after it had", "from", "lines dropped", "changed")
+        parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']
+    return parts
+
+
+def value_text(name: str, value: float) -> str:
+    """A metric as people read it."""
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as people read it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

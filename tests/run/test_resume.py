@@ -1,0 +1,510 @@
+"""Going on with a run: to the same bits, from what is verified, and only where that is right."""
+
+import errno
+import itertools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import spikecore
+from spikecore.cli import spike as spike_command
+from spikecore.errors import CheckpointError, ConfigError, RunError
+from spikecore.interfaces.trainer import TrainerCapabilities
+from spikecore.models.mlp import MLP
+from spikecore.registry import Blocking, Registry, use
+from spikecore.run import record as records
+from spikecore.run.config import resolve
+from spikecore.run.context import Context
+from spikecore.run.experiment import evaluate, load, resume
+from spikecore.run.files import DirectoryLock
+from spikecore.trainers.classify import Classify
+from tests.crashing import Server
+
+SMALL = {
+    "run": {"checkpoint_every_steps": 2, "report": False},
+    "dataset": {"test_share": 0.3},
+    "encoder": {"name": "poisson", "num_steps": 2},
+    "model": {"name": "mlp", "hidden": [8]},
+    "trainer": {"epochs": 3, "batch_size": 128},
+}
+OPTIONS = [
+    word
+    for text in ("dataset.test_share=0.3", "model.name=mlp", "model.hidden=[8]", "trainer.epochs=3", "run.report=false")
+    for word in ("--set", text)
+]
+
+
+class Restless(MLP):
+    """Draws from every global generator while it trains."""
+
+    def forward(self, x):
+        if self.training:
+            x = torch.nn.functional.dropout(x, 0.2) * (1 + 0.1 * np.random.rand()) * (1 + 0.1 * random.random())
+        return super().forward(x)
+
+
+NEURON = '''
+import spikecore
+from spikecore.nn import LIF
+@spikecore.register("neuron", "mine")
+class Mine(LIF):
+    """Mine."""
+'''
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # nets this small only wait for the others
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def own_registry():
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.register("model", "restless", Restless)
+        yield registry
+
+
+def small(**tables):
+    merged = {table: {**SMALL.get(table, {}), **tables.get(table, {})} for table in {*SMALL, *tables}}
+    return resolve({**merged, "model": tables.get("model", SMALL["model"])})
+
+
+def weights(directory, which="last"):
+    return {name: value.clone() for name, value in load(directory, which).state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stopped_at(monkeypatch, count, resolved, out):
+    """A run that is interrupted at a safe point, in the middle of an epoch for most counts."""
+    checkpoint = Context.checkpoint
+
+    def stop(self, score=None):
+        self.stopping = self.count + 1 == count
+        checkpoint(self, score)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            spikecore.run(resolved, out=out)
+    return out
+
+
+def record_of(directory):
+    return json.loads((Path(directory) / "run.json").read_text())
+
+
+def names(directory):
+    return sorted(path.name for path in (Path(directory) / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("model", [{"name": "restless", "hidden": [8]}, {"name": "convnet", "channels": [4]}])
+@pytest.mark.parametrize("trainer", [{"optimizer": "adamw"}, {"optimizer": "sgd", "schedule": "constant"}])
+@pytest.mark.parametrize("count", [5, 11, 20])
+def test_resumed_anywhere_to_the_same_bits(model, trainer, count, tmp_path, monkeypatch):
+    resolved = small(model=model, trainer={**trainer, "epochs": 2})
+    whole = spikecore.run(resolved, out=tmp_path / "whole")
+    stopped_at(monkeypatch, count, resolved, tmp_path / "parts")
+    assert names(tmp_path / "parts")[-1] == f"checkpoint-{count:08d}"
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    again = resume(tmp_path / "parts")
+    assert again.metrics == whole.metrics
+    assert equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    assert (tmp_path / "parts/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_every_interruption_stands_in_the_record(tmp_path, monkeypatch):
+    stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    record = record_of(tmp_path / "r")
+    assert (record["status"], record["exit_status"]) == ("interrupted", 130)
+    assert record["timings_s"]["total"] > 0
+    assert list(record["backends"]) == ["layers.1"]
+    resume(tmp_path / "r")
+    record = record_of(tmp_path / "r")
+    assert (record["status"], record["exit_status"]) == ("finished", 0)
+    (entry,) = record["resumes"]
+    assert (entry["after"], entry["from"]) == ("interrupted", "checkpoint-00000005")
+    assert entry["environment"]["torch"] == torch.__version__
+    assert entry["differs"] == []
+
+
+def test_the_record_tells_what_ran(tmp_path):
+    spikecore.run(small(trainer={"epochs": 1}), out=tmp_path / "r")
+    record = record_of(tmp_path / "r")
+    config = (tmp_path / "r/config.toml").read_text()
+    assert record["config_sha256"] == records.digest(config)
+    assert record["config"]["trainer"]["batch_size"] == 128
+    assert record["components"]["trainer"]["target"] == "spikecore.trainers.classify:Classify"
+    plugins = {plugin["id"]: plugin for plugin in record["plugins"]}
+    assert plugins["core"]["target"] == "spikecore.plugin"
+    assert plugins["core"]["version"] == spikecore.__version__
+    assert record["backends"]["layers.1"] | {"asked": "auto"} == record["backends"]["layers.1"]
+    assert record["backends"]["layers.1"]["reason"]
+    environment = record["environment"]
+    assert environment["num_threads"] == torch.get_num_threads()
+    assert environment["device_name"]
+    assert environment["pid"] == os.getpid()
+    assert len(record["git"]["commit"]) == 40 or record["git"] is None
+    assert {"forward", "backward", "data", "evaluate", "checkpoint", "probe", "total"} <= set(record["timings_s"])
+    parts = sum(seconds for part, seconds in record["timings_s"].items() if part != "total")
+    assert parts <= record["timings_s"]["total"]
+
+
+def test_a_finished_run_is_left_alone(tmp_path, capsys):
+    result = spikecore.run(small(trainer={"epochs": 1}), out=tmp_path / "r")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "r").rglob("*") if path.name != "run.lock"}
+    assert resume(tmp_path / "r").metrics == result.metrics
+    assert "finished already" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_longer_schedule_is_the_same_as_one_planned_so(tmp_path):
+    constant = {"schedule": "constant"}
+    spikecore.run(small(trainer={**constant, "epochs": 1}), out=tmp_path / "parts")
+    longer = resume(tmp_path / "parts", overrides=["trainer.epochs=3", "run.keep_last=5"])
+    whole = spikecore.run(small(trainer={**constant, "epochs": 3}), out=tmp_path / "whole")
+    assert longer.metrics == whole.metrics
+    assert equal(weights(tmp_path / "parts"), weights(tmp_path / "whole"))
+    assert record_of(tmp_path / "parts")["changes"] == ["trainer.epochs=3", "run.keep_last=5"]
+    resume(tmp_path / "parts", overrides=["trainer.epochs=4"])  # what was changed before stays changed
+    with pytest.raises(ConfigError, match=r"trainer\.epochs: may only grow when a run is resumed, from 4"):
+        resume(tmp_path / "parts", overrides=["trainer.epochs=3"])
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("trainer.lr=0.1", r"trainer\.lr: cannot change in the middle of a run, from 0\.005"),
+        ("run.seed=1", r"run\.seed: cannot change"),
+        ("model.hidden=[9]", r"model\.hidden: cannot change"),
+        ("model.name=convnet", r"model\.name: 'mlp' cannot become 'convnet'"),
+        ("trainer.epochs=2", "may only grow"),
+        ("trainer.epoch=9", "did you mean 'epochs'"),
+        ("run.keep_last=0", "must be >= 1"),
+    ],
+)
+def test_what_may_not_change(override, says, tmp_path, monkeypatch):
+    stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    before = (tmp_path / "r/run.json").read_bytes()
+    with pytest.raises(ConfigError, match=says) as caught:
+        resume(tmp_path / "r", overrides=[override])
+    if "cannot" in says:
+        assert "--set may change trainer.epochs, run.checkpoint_every_s" in str(caught.value)
+    assert (tmp_path / "r/run.json").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_good_one_before_it_offered(tmp_path, monkeypatch):
+    whole = spikecore.run(small(), out=tmp_path / "whole")
+    stopped_at(monkeypatch, 25, small(), tmp_path / "r")
+    kept = [name for name in names(tmp_path / "r") if name.startswith("checkpoint-")]
+    damaged = tmp_path / "r/checkpoints" / kept[-1] / "state.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=rf"truncated.*\n.*newest good one before it is {kept[-2]}: ask for it"):
+        resume(tmp_path / "r")
+    assert names(tmp_path / "r") == kept
+    for refused in (load, evaluate):
+        with pytest.raises(CheckpointError, match=kept[-2]):
+            refused(tmp_path / "r")
+    assert load(tmp_path / "r", kept[-2])
+    assert resume(tmp_path / "r", checkpoint=kept[-2]).metrics == whole.metrics
+    assert equal(weights(tmp_path / "r"), weights(tmp_path / "whole"))
+    assert record_of(tmp_path / "r")["resumes"][0]["dropped_checkpoints"] == [kept[-1]]
+    assert (tmp_path / "r/metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+
+
+def test_when_all_are_damaged_none_is_offered(tmp_path, monkeypatch):
+    stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    for path in (tmp_path / "r/checkpoints").rglob("checkpoint.json"):
+        path.write_text("{")
+    with pytest.raises(CheckpointError, match=r"is damaged.*\n.*No earlier checkpoint is good either"):
+        resume(tmp_path / "r")
+
+
+def test_another_model_is_refused_with_the_differing_keys(tmp_path, monkeypatch, own_registry):
+    stopped_at(monkeypatch, 5, small(model={"name": "restless", "hidden": [8]}), tmp_path / "r")
+
+    class Other(MLP):
+        """What a new version of a plugin may bring."""
+
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            self.extra = torch.nn.Linear(2, 2)
+            self.layers[0] = torch.nn.Linear(64, 9)
+
+    own_registry.register("model", "restless", Other, replace=True)
+    for refused in (resume, load):
+        with pytest.raises(CheckpointError, match="is of another model") as caught:
+            refused(tmp_path / "r")
+        assert "extra.weight: missing from the checkpoint" in str(caught.value)
+        assert "layers.0.bias: (8,) float32 in the checkpoint, (9,) float32 in the net" in str(caught.value)
+
+
+def test_an_edited_configuration_is_refused(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    text = (out / "config.toml").read_text()
+    (out / "config.toml").write_text(text.replace("tau = 2.0", "tau = 3.0"))
+    for refused in (resume, load, evaluate):
+        with pytest.raises(ConfigError, match="was edited after the run began"):
+            refused(out)
+    (out / "config.toml").unlink()  # a run may have died just before it was written; the record has it too
+    resume(out)
+    assert (out / "config.toml").read_text() == text
+
+
+def test_metrics_that_were_edited_are_noticed(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 20, small(), tmp_path / "r")
+    lines = (out / "metrics.jsonl").read_text()
+    (out / "metrics.jsonl").write_text(lines.replace("0.", "1."))
+    with pytest.raises(CheckpointError, match="was edited or damaged"):
+        resume(out)
+    (out / "metrics.jsonl").write_text(lines + '{"epoch": 9}\n{"epo')
+    resume(out)
+    assert record_of(out)["resumes"][0]["dropped_lines"] == 2
+    assert '"epoch": 9' not in (out / "metrics.jsonl").read_text()
+
+
+def test_one_process_at_a_time(tmp_path, monkeypatch, spike):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    with DirectoryLock(out):
+        done = spike("run", "--resume", "r")
+        assert done.returncode == 2
+        assert f"in use by process {os.getpid()}" in done.stderr
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+            resume(out)
+        assert records.status_of(out, {"status": "running"}) == "running"
+    assert records.status_of(out, {"status": "running"}) == "died"
+    assert record_of(out)["resumes"] == []
+    resume(out)
+
+
+def test_clocks_that_move_back_change_nothing(tmp_path, monkeypatch):
+    whole = spikecore.run(small(), out=tmp_path / "whole")
+    stopped_at(monkeypatch, 15, small(), tmp_path / "r")
+    for back, path in enumerate(sorted((tmp_path / "r").rglob("*"), reverse=True)):
+        os.utime(path, (4e9 + back * 1000, 4e9 + back * 1000))  # the newest checkpoint looks the oldest
+
+    class Back(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(1980, 1, 1, tzinfo=timezone.utc)
+
+    for module in ("record", "checkpoint", "experiment"):
+        monkeypatch.setattr(f"spikecore.run.{module}.datetime", Back)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert resume(tmp_path / "r").metrics == whole.metrics
+    assert record_of(tmp_path / "r")["resumes"][0]["from"] == "checkpoint-00000015"
+    assert equal(weights(tmp_path / "r"), weights(tmp_path / "whole"))
+
+
+def test_generated_names_that_are_taken_are_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn = iter(["aaaa", "an id", "aaaa", "bbbb", "an id"])
+
+    class Fixed(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2020, 1, 1, tzinfo=timezone.utc)
+
+    monkeypatch.setattr("spikecore.run.experiment.datetime", Fixed)
+    monkeypatch.setattr("spikecore.run.experiment.secrets.token_hex", lambda size: next(drawn))
+    made = [spikecore.run(small(trainer={"epochs": 0})).directory.name for _ in range(2)]
+    assert [name[-4:] for name in made] == ["aaaa", "bbbb"]
+
+
+class Pressed(Classify):
+    """Ctrl-C is pressed in the middle of a step."""
+
+    times = 1
+
+    def evaluate(self, task, context):
+        for _ in range(self.times):
+            signal.raise_signal(signal.SIGINT)
+        return super().evaluate(task, context)
+
+
+@pytest.mark.parametrize(("times", "last"), [(1, "checkpoint-00000011"), (2, "checkpoint-00000010")])
+def test_ctrl_c_stops_at_the_next_safe_point_and_pressed_again_at_once(times, last, tmp_path, own_registry, capsys):
+    own_registry.register("trainer", "pressed", type("Pressed", (Pressed,), {"times": times}))
+    whole = spikecore.run(small(), out=tmp_path / "whole")
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        spikecore.run(small(trainer={"name": "pressed"}), out=tmp_path / "r")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "stopping at the next safe point" in capsys.readouterr().err
+    assert record_of(tmp_path / "r")["exit_status"] == 130
+    assert names(tmp_path / "r")[-1] == last
+    own_registry.register("trainer", "pressed", Classify, replace=True)
+    assert resume(tmp_path / "r").metrics == whole.metrics
+
+
+def test_ctrl_c_on_the_command_line(tmp_path):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    long = ["--set", "trainer.epochs=100000", "--set", "encoder.num_steps=2"]
+    command = [sys.executable, "-m", "spikecore", "run", *OPTIONS, *long, "--out", str(tmp_path / "r")]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(1200):
+        if (tmp_path / "r/metrics.jsonl").is_file():
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    record = record_of(tmp_path / "r")
+    assert (record["status"], record["exit_status"]) == ("interrupted", 130)
+    done = CliRunner().invoke(spike_command, ["run", "--resume", str(tmp_path / "r"), "--dry-run"])
+    assert done.output == f"sound: would go on from {names(tmp_path / 'r')[-1]}\n"
+
+
+def test_a_trainer_that_cannot_be_resumed_says_so(tmp_path, monkeypatch, own_registry):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    own_registry.register(
+        "trainer", "once", type("Once", (Classify,), {"capabilities": TrainerCapabilities(resumable=False)})
+    )
+    out = stopped_at(monkeypatch, 5, small(trainer={"name": "once"}), tmp_path / "s")
+    with pytest.raises(ConfigError, match="trainer Once cannot be resumed"):
+        resume(out)
+    assert load(out)
+
+
+def test_files_that_a_run_was_made_with_are_needed_again(tmp_path, monkeypatch, own_registry):
+    file = tmp_path / "mine.py"
+    source = NEURON
+    file.write_text(source)
+    own_registry.load_file(file)
+    out = stopped_at(monkeypatch, 5, small(neuron={"name": "mine"}), tmp_path / "r")
+    assert record_of(out)["files"] == [{"path": str(file), "sha256": records.digest(source)}]
+    with use(Registry(blocking=Blocking())):
+        for refused in (resume, load, evaluate):
+            with pytest.raises(ConfigError, match=r"made with --load .*mine\.py.*it was not given"):
+                refused(out)
+    file.write_text(source + "# changed\n")
+    with use(Registry(blocking=Blocking())) as changed:
+        changed.load_file(file)
+        for refused in (resume, load, evaluate):
+            with pytest.raises(ConfigError, match=r"mine\.py is another file"):
+                refused(out)
+    file.write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with use(Registry(blocking=Blocking())):
+        __import__("mine")  # as a notebook would
+        assert load(out)
+    sys.modules.pop("mine")
+    resume(out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--resume", "r", "exp.toml"], "leave out CONFIG (exp.toml)"),
+        (["--resume", "r", "--out", "x"], "leave out --out"),
+        (["--checkpoint", "best"], "give --resume too"),
+        (["--resume", "nowhere"], "holds no run.json"),
+        (["--resume", "."], "holds no run.json"),
+    ],
+)
+def test_wrong_command_lines(arguments, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(spike_command, ["run", *arguments])
+    assert done.exit_code != 0
+    assert says in done.output + str(done.exception)
+    assert not list(tmp_path.iterdir())
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A small file system of its own."""
+
+    path: Path
+
+    def fill(self):
+        with pytest.raises(OSError, match="No space left"):
+            (self.path / "filler").write_bytes(b"x" * (1 << 24))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(path)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes root; the same faults are injected in the tests below")
+    yield Disk(path)
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(disk, tmp_path, monkeypatch):
+    whole = spikecore.run(small(), out=tmp_path / "whole")
+    checkpoint, good = Context.checkpoint, {}
+
+    def fill(self, score=None):
+        if self.count == 14:
+            good[self.saved] = weights_of(self)
+            disk.fill()  # the fault bites: this cannot write any more
+        checkpoint(self, score)
+
+    def weights_of(context):
+        return weights(context.keeping.directory, context.saved)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "checkpoint", fill)
+        with pytest.raises(
+            RunError, match=r"No space left on device: free some space.*the last good checkpoint is"
+        ) as e:
+            spikecore.run(small(), out=disk.path / "r")
+    (last,) = good
+    assert last in str(e.value)
+    assert equal(weights(disk.path / "r", last), good[last])
+    (disk.path / "filler").unlink()
+    assert resume(disk.path / "r").metrics == whole.metrics
+    assert equal(weights(disk.path / "r"), weights(tmp_path / "whole"))
+
+
+def test_a_read_only_directory_is_told_before_anything_is_done(disk, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), disk.path / "r")
+    subprocess.run(["mount", "-o", "remount,ro", str(disk.path)], check=True)
+    with pytest.raises(OSError, match="Read-only"):
+        (disk.path / "x").touch()
+    with pytest.raises(ConfigError, match=r"cannot be written: Read-only file system: make it writable, or copy"):
+        resume(out)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        spikecore.run(small(), out=disk.path / "s")
+    assert evaluate(out)  # reading is all that this takes
+    assert records.status_of(out, record_of(out)) == "interrupted"
+
+
+def test_a_disk_that_fails_at_any_step(tmp_path):
+    """The same with injected faults, which need no root: at steps on the disk all through the run."""
+    with Server(tmp_path) as server:
+        whole = server.spike("run", *OPTIONS, "--out", "whole")
+        assert whole["status"] == 0, whole["stderr"]
+        errors = itertools.cycle([errno.ENOSPC, errno.EROFS, errno.EIO])
+        for step in (1, 2, 3, 9, whole["steps"] // 2, whole["steps"] * 3 // 4, whole["steps"]):
+            name, error = f"r{step}", next(errors)
+            failed = server.spike("run", *OPTIONS, "--out", name, error_at=(step, error))
+            assert os.strerror(error) in failed["stderr"], "the fault did not bite"
+            assert failed["status"] == (2 if step == 1 else 1), failed["stderr"]  # 2: nothing has begun
+            assert "Traceback" not in failed["stderr"]
+            again = server.spike("run", "--resume", name)
+            if again["status"] == 2:
+                assert "no run began here" in again["stderr"]
+                again = server.spike("run", *OPTIONS, "--out", name)
+            assert again["status"] == 0, again["stderr"]
+            assert record_of(tmp_path / name)["metrics"] == record_of(tmp_path / "whole")["metrics"]
+            assert equal(weights(tmp_path / name), weights(tmp_path / "whole"))
