@@ -66,12 +66,12 @@ class DropConnectLinear(nn.Stateful):
         """The masks of a whole sequence, `[B, out, in]` and `[B, out]`, where they stay; otherwise nothing."""
         return self._masks(x.shape[0], x) if self.invariant else {}
 
-    def state_for(self, x: Tensor) -> dict[str, Tensor]:
-        """The kept masks, or new ones; no random number is drawn while masks are kept."""
-        kept = self._kept
-        if kept and self.keeps_state and kept["weight"].shape[0] == x.shape[0] and kept["weight"].dtype == x.dtype:
-            return kept
-        return super().state_for(x)
+    def state_forms(self, x: Tensor) -> dict[str, tuple[tuple[int, ...], torch.device, torch.dtype]]:
+        """The masks' shape, device and dtype; asking draws no random number."""
+        if not self.invariant:
+            return {}
+        parts = {"weight": self.linear.weight, "bias": self.linear.bias}
+        return {n: ((x.shape[0], *p.shape), x.device, x.dtype) for n, p in parts.items() if p is not None}
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, in]` or `[B, in]` by `step_mode` → `[T, B, out]` or `[B, out]`."""

@@ -236,7 +236,5 @@ class NeuNorm(nn.Stateful):
         for current in sequence.unbind(0):
             a = self.k * a + (1 - self.k) / self.shape[0] ** 2 * current.sum(1, keepdim=True)
             outs.append(current - self.weight * a)
-        self.keep({"a": a})
-        if not outs:
-            return x
-        return torch.stack(outs) if multi else outs[0]
+        (out,) = self.keep({"a": a}, torch.stack(outs) if outs else x)
+        return out if multi else out[0]

@@ -165,8 +165,9 @@ class SpikingRNN(nn.Stateful):
             if layer:
                 sequence = self._dropped(sequence)
             sequence = self._layer(layer, sequence, state, finals)
-        self.keep({"h": torch.stack([h for h, _ in finals]), "c": torch.stack([c for _, c in finals])})
-        return sequence if multi else sequence.squeeze(0)
+        last = {"h": torch.stack([h for h, _ in finals]), "c": torch.stack([c for _, c in finals])}
+        (out,) = self.keep(last, sequence)
+        return out if multi else out.squeeze(0)
 
     def _layer(self, layer: int, x: Tensor, state: dict[str, Tensor], finals: list[tuple[Tensor, Tensor]]) -> Tensor:
         outs = []

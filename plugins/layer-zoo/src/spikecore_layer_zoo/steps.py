@@ -28,8 +28,8 @@ class CountsSteps(nn.Stateful):
         self.num_steps = num_steps
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
-        """`t` = 0, the next step."""
-        return {"t": torch.zeros((), dtype=torch.int64)}
+        """`t` = 0, the next step; on the CPU, since Python reads it."""
+        return {"t": torch.zeros((), dtype=torch.float64)}
 
     def steps_of(self, x: Tensor) -> range:
         """The steps that `x` stands for; the state moves on by as many.
@@ -44,7 +44,7 @@ class CountsSteps(nn.Stateful):
             raise ShapeError(
                 f"{type(self).__name__} is made for num_steps={self.num_steps}, got {count} after {start}: {cure}"
             )
-        self.keep({"t": torch.tensor(start + count)})
+        self.keep({"t": torch.tensor(start + count, dtype=torch.float64)})
         return range(start, start + count)
 
 

@@ -58,7 +58,7 @@ class Delay(nn.Stateful):
         queue = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))["queue"]
         whole = torch.cat([queue, sequence])
         out, rest = whole[: len(sequence)], whole[len(sequence) :]
-        self.keep({"queue": rest})
+        (out,) = self.keep({"queue": rest}, out)
         return out if multi else out[0]
 
     def extra_repr(self) -> str:
