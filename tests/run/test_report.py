@@ -18,7 +18,7 @@ from spikecore import create
 from spikecore.cli import spike as spike_command
 from spikecore.errors import ConfigError
 from spikecore.interfaces.trainer import Task
-from spikecore.nn import LIF
+from spikecore.nn import LIF, get_state
 from spikecore.run import compare, figures, probe
 from spikecore.run.config import resolve
 from spikecore.run.experiment import Context, load, prepare
@@ -172,7 +172,7 @@ def test_a_single_step_neuron_shows_as_one_step():
     found, model = looked_at(create("neuron", "lif", step_mode="single"), num_steps=4)
     # the batch is what a single-step net takes: here the whole sequence counts as a batch of one step
     assert found["layers"][0]["spikes"].shape[1] == 1
-    assert model.neuron._kept is None
+    assert get_state(model) == {"neuron": None}
 
 
 def test_looking_changes_nothing():
