@@ -172,7 +172,7 @@ def test_a_single_step_neuron_shows_as_one_step():
     found, model = looked_at(create("neuron", "lif", step_mode="single"), num_steps=4)
     # the batch is what a single-step net takes: here the whole sequence counts as a batch of one step
     assert found["layers"][0]["spikes"].shape[1] == 1
-    assert get_state(model.neuron) == {"": None}
+    assert get_state(model) == {"neuron": None}
 
 
 def test_looking_changes_nothing():
