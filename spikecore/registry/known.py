@@ -7,8 +7,37 @@ index would be an invitation to whoever registers it first.
 from __future__ import annotations
 
 KNOWN: dict[tuple[str, str], str] = {
-    ("neuron", "izhikevich"): "neuron-zoo",
+    ("neuron", "qif"): "neuron-zoo",
     ("neuron", "eif"): "neuron-zoo",
+    ("neuron", "adex"): "neuron-zoo",
+    ("neuron", "izhikevich"): "neuron-zoo",
+    ("neuron", "alif"): "neuron-zoo",
+    ("neuron", "klif"): "neuron-zoo",
+    ("neuron", "glif"): "neuron-zoo",
+    ("neuron", "timed_glif"): "neuron-zoo",
+    ("neuron", "liaf"): "neuron-zoo",
+    ("neuron", "ilif"): "neuron-zoo",
+    ("neuron", "ternary_if"): "neuron-zoo",
+    ("neuron", "ternary_lif"): "neuron-zoo",
+    ("neuron", "resonate_and_fire"): "neuron-zoo",
+    ("neuron", "psn"): "neuron-zoo",
+    ("neuron", "masked_psn"): "neuron-zoo",
+    ("neuron", "sliding_psn"): "neuron-zoo",
+    ("neuron", "mpbn_lif"): "neuron-zoo",
+    ("neuron", "ilc_if"): "neuron-zoo",
+    ("neuron", "ilc_lif"): "neuron-zoo",
+    ("surrogate", "nonzero_sign_log_abs"): "neuron-zoo",
+    ("surrogate", "piecewise_leaky_relu"): "neuron-zoo",
+    ("surrogate", "squarewave_fourier_series"): "neuron-zoo",
+    ("surrogate", "s2nn"): "neuron-zoo",
+    ("surrogate", "q_pseudo_spike"): "neuron-zoo",
+    ("surrogate", "leaky_k_relu"): "neuron-zoo",
+    ("surrogate", "fake_numerical_gradient"): "neuron-zoo",
+    ("surrogate", "log_tailed_relu"): "neuron-zoo",
+    ("surrogate", "dspike"): "neuron-zoo",
+    ("surrogate", "deterministic_pass"): "neuron-zoo",
+    ("surrogate", "poisson_pass"): "neuron-zoo",
+    ("surrogate", "multi_level_spike_count"): "neuron-zoo",
     **{
         ("encoder", name): "layer-zoo"
         for name in ("periodic", "weighted_phase", "population", "gaussian_tuning", "rank_order")
