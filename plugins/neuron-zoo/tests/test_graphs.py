@@ -1,20 +1,12 @@
 """What backends get: the traced graphs of every declared neuron, run in numpy, against eager torch and autograd."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from zoo_cases import DECLARED, NUM_STEPS, REQUIRED, has_option
+from zoo_cases import DECLARED, NUM_STEPS, REQUIRED, has_option, interpreter
 
 from spikecore.errors import DynamicsError
 from spikecore.registry import create
-
-_PATH = Path(__file__).parents[3] / "tests/interpreter.py"
-_SPEC = importlib.util.spec_from_file_location("interpreter", _PATH)
-interpreter = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(interpreter)
 
 
 def by_graph(neuron, x, grad_out):
