@@ -83,9 +83,9 @@ FORMULAS = {
         None,
     ),
     "log_tailed_relu": (
-        {"alpha": st.floats(0.0, 1.0)},
-        lambda o, u: o["alpha"] if u <= 0 else 1 / max(u, 1.0),
-        lambda o, u: o["alpha"] * u if u <= 0 else u if u < 1 else 1 + math.log(u),
+        {"leak": st.floats(0.0, 1.0)},
+        lambda o, u: o["leak"] if u <= 0 else 1 / max(u, 1.0),
+        lambda o, u: o["leak"] * u if u <= 0 else u if u < 1 else 1 + math.log(u),
         None,
     ),
     "dspike": (
@@ -194,8 +194,7 @@ def test_capabilities_dtypes_and_values(name):
         assert edge.tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
     if cls.capabilities.nonzero:
         near = torch.tensor([-0.05, 0.0, 0.05], requires_grad=True)
-        cut = name == "multi_level_spike_count"  # its u counts from 0 up
-        assert (torch.autograd.grad(surrogate(near).sum(), near)[0] != 0).tolist() == [not cut, True, True]
+        assert (torch.autograd.grad(surrogate(near).sum(), near)[0] != 0).all()
 
 
 def test_poisson_pass_fires_with_the_probability_it_is_given():
@@ -228,7 +227,7 @@ def test_poisson_pass_fires_with_the_probability_it_is_given():
         ("q_pseudo_spike", {"alpha": 1.0}),
         ("leaky_k_relu", {"leak": -0.1}),
         ("fake_numerical_gradient", {"alpha": -1.0}),
-        ("log_tailed_relu", {"alpha": math.nan}),
+        ("log_tailed_relu", {"leak": math.nan}),
         ("dspike", {"alpha": 0.0}),
         ("multi_level_spike_count", {"max_spike_count": 0}),
         ("multi_level_spike_count", {"grad_window": (1.0, 0.0)}),

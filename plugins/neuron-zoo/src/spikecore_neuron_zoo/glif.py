@@ -15,7 +15,8 @@ from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn import ATan, Neuron, Surrogate
 
 Fraction = Annotated[float, Range(gt=0.0, lt=1.0)]
-GATES = ("alpha", "beta", "gamma", "tau", "v_threshold", "leak", "v_subtract", "conductance")
+GATES = ("alpha", "beta", "gamma", "tau", "v_threshold", "leak", "v_subtract")
+HALF = (torch.float16, torch.bfloat16)
 
 
 def _gate(name: str, params: Any) -> Any:
@@ -23,17 +24,55 @@ def _gate(name: str, params: Any) -> Any:
     return sigmoid(value) if name in params.learnable else value
 
 
-def _update(current: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-    alpha, gamma = _gate("alpha", params), _gate("gamma", params)
-    decayed = (1 - alpha * (1 - _gate("tau", params))) * state.v
-    linear = (1 - alpha) * _gate("leak", params)
-    reset = decayed * gamma * state.s + (1 - gamma) * _gate("v_subtract", params) * state.s
-    v = decayed - linear + current - reset
-    s = spike(v - _gate("v_threshold", params), params.surrogate)
-    return s, {"v": v, "s": s}
+class Gated(Neuron):
+    """Base of both: all but the input's conductance."""
+
+    state = {"v": 0.0, "s": 0.0}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            alpha: 1 leaks exponentially, 0 linearly.
+            beta: 1 scales the input by the conductance, 0 takes it as it is.
+            gamma: 1 resets to 0, 0 subtracts.
+            tau: share of v that an exponential leak keeps.
+            v_threshold: fires when v >= v_threshold.
+            leak: what a linear leak takes away.
+            v_subtract: what a spike subtracts.
+            surrogate: the derivative of the spike.
+            learnable: names of numeric options to train.
+        """
+
+        alpha: Fraction = 0.5
+        beta: Fraction = 0.5
+        gamma: Fraction = 0.5
+        tau: Fraction = 0.25
+        v_threshold: Fraction = 0.5
+        leak: Fraction = 0.0625
+        v_subtract: Fraction = 0.5
+        surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
+        learnable: tuple[str, ...] = GATES
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        with torch.no_grad():
+            for name in self.config.learnable:
+                parameter = getattr(self, f"param_{name}")
+                parameter.copy_(torch.logit(parameter))
+
+    @staticmethod
+    def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
+        alpha, gamma = _gate("alpha", params), _gate("gamma", params)
+        decayed = (1 - alpha * (1 - _gate("tau", params))) * state.v
+        linear = (1 - alpha) * _gate("leak", params)
+        reset = decayed * gamma * state.s + (1 - gamma) * _gate("v_subtract", params) * state.s
+        v = decayed - linear + x - reset
+        s = spike(v - _gate("v_threshold", params), params.surrogate)
+        return s, {"v": v, "s": s}
 
 
-class GLIF(Neuron):
+class GLIF(Gated):
     """Gated LIF with one conductance for all steps.
 
     i = x (1 - beta (1 - conductance))
@@ -65,61 +104,36 @@ class GLIF(Neuron):
         [0.0, 0.0, 1.0, 0.0]
     """
 
-    state = {"v": 0.0, "s": 0.0}  # noqa: RUF012
-
     @dataclass(frozen=True)
-    class Config:
+    class Config(Gated.Config):
         """
         Args:
-            alpha: 1 leaks exponentially, 0 linearly.
-            beta: 1 scales the input by the conductance, 0 takes it as it is.
-            gamma: 1 resets to 0, 0 subtracts.
-            tau: share of v that an exponential leak keeps.
-            v_threshold: fires when v >= v_threshold.
-            leak: what a linear leak takes away.
-            v_subtract: what a spike subtracts.
             conductance: scale of the input.
-            surrogate: the derivative of the spike.
-            learnable: names of numeric options to train.
         """
 
-        alpha: Fraction = 0.5
-        beta: Fraction = 0.5
-        gamma: Fraction = 0.5
-        tau: Fraction = 0.25
-        v_threshold: Fraction = 0.5
-        leak: Fraction = 0.0625
-        v_subtract: Fraction = 0.5
         conductance: Fraction = 0.5
-        surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
-        learnable: tuple[str, ...] = GATES
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        with torch.no_grad():
-            for name in self.config.learnable:
-                parameter = getattr(self, f"param_{name}")
-                parameter.copy_(torch.logit(parameter))
+        learnable: tuple[str, ...] = (*GATES, "conductance")
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
         closed = _gate("beta", params) * (1 - _gate("conductance", params))
-        return _update(x * (1 - closed), state, params)
+        return Gated.step(x * (1 - closed), state, params)
 
 
-class TimedGLIF(GLIF):
+class TimedGLIF(Gated):
     """Gated LIF with a conductance of its own for every step, as published.
 
-    As `GLIF`, with conductance[t] learnable, one for each of `num_steps` steps (and each channel, where `beta` has one
-    per channel). It scales the whole input at once; the recurrence is then a declared, elementwise step, which backends
-    fuse. For sequences of `num_steps` steps only, in multi-step mode and one call.
+    As `GLIF`, with conductance[t] = sigmoid(conductances[t]) learnable, one for each of `num_steps` steps (and each
+    channel, where `beta` has one per channel), 1/2 at first. It scales the whole input at once; the recurrence is then
+    a declared, elementwise step, which backends fuse. For sequences of `num_steps` steps only, in multi-step mode;
+    inside `streaming` v and s go on from one to the next.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[num_steps, B, ...]` and dtype.
 
     Raises:
         ShapeError: another number of steps.
-        OptionError: single-step mode, or inside `streaming`: a step would not know its number.
+        OptionError: single-step mode: a step would not know its number.
 
     Gradients: to x, the conductances, every learnable parameter and the initial states.
 
@@ -136,46 +150,36 @@ class TimedGLIF(GLIF):
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(step_modes=("multi",), fixed_num_steps=True)
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(GLIF.Config):
+    class Config(Gated.Config):
         """
         Args:
             num_steps: T.
-            conductance: each of them, to begin with.
-            learnable: names of numeric options to train, `conductance` not among them: they always are.
         """
 
         num_steps: Annotated[int, Range(ge=1)]
-        learnable: tuple[str, ...] = GATES[:-1]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        if "conductance" in self.config.learnable:
-            raise OptionError("TimedGLIF: option 'learnable' names 'conductance', which always is: leave it out")
-        start, beta = self.config.conductance, self.config.beta
-        channels = [len(value) for value in (start, beta) if isinstance(value, tuple)]
-        first = torch.logit(torch.tensor(start)).expand(self.config.num_steps, *channels[:1])
-        self.conductances = nn.Parameter(first.clone())
-
-    @staticmethod
-    def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        return _update(x, state, params)
+        beta = self.config.beta
+        channels = (len(beta),) if isinstance(beta, tuple) else ()
+        self.conductances = nn.Parameter(torch.zeros(self.config.num_steps, *channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """`[num_steps, B, ...]` → spikes of the same shape and dtype."""
-        if self.keeps_state:
+        if self.step_mode == "single":
             raise OptionError(
                 "TimedGLIF has a conductance for each step of a sequence, so it takes whole sequences: use step_mode "
-                "'multi' outside of streaming, or GLIF, whose conductance is the same for all steps"
+                "'multi', or GLIF, whose conductance is the same for all steps"
             )
-        if x.dim() and x.shape[0] != self.config.num_steps:
+        if not x.is_floating_point() or x.dim() < 2:
+            return super().forward(x)  # which says what is wrong
+        if x.shape[0] != self.config.num_steps:
             raise ShapeError(
                 f"TimedGLIF has a conductance for each of its num_steps={self.config.num_steps} steps, got "
                 f"{tuple(x.shape)}: feed sequences of that length, or make it with num_steps={x.shape[0]}"
             )
-        if not x.is_floating_point() or x.dim() < 2:
-            return super().forward(x)  # which says what is wrong
         params = self.params_for(x[0])
-        wide = self.conductances.to(torch.float32 if x.dtype.itemsize < 4 else x.dtype)
-        shape = (len(wide), 1, *wide.shape[1:], *([1] * (x.dim() - 1 - wide.dim())))
-        scale = 1 - _gate("beta", params) * (1 - torch.sigmoid(wide.reshape(shape)))
-        return super().forward((x * scale).to(x.dtype))
+        conductances = self.conductances.to(torch.float32 if x.dtype in HALF else x.dtype).sigmoid()
+        shape = (len(conductances), 1, *conductances.shape[1:])
+        conductances = conductances.reshape(*shape, *([1] * (x.dim() - len(shape))))
+        return super().forward((x * (1 - _gate("beta", params) * (1 - conductances))).to(x.dtype))

@@ -19,27 +19,22 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.dynamics import Namespace
-from spikecore.errors import OptionError
 from spikecore.interfaces.component import Range
 from spikecore.nn import IF, LIF, Neuron
-from spikecore_neuron_zoo.module import TorchNeuron, check_channels, widened
+from spikecore_neuron_zoo.module import TorchNeuron, check_channels, options_of, widened
 
 
 class IntraLayer(TorchNeuron):
-    """Base: a subclass names the plain neuron and has its options, `num_groups` and `group_size`.
+    """Base: a subclass names the plain neuron and has its options, `num_groups` and `group_size`."""
 
-    Args:
-        options: the fields of `Config`; `learnable` must be empty, the connections always are.
-    """
-
-    plain: ClassVar[type[Neuron]]
+    plain_type: ClassVar[type[Neuron]]
     why_torch = "its spikes feed other neurons of the layer"
+    per_channel = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         groups, size = self.config.num_groups, self.config.group_size
-        if self.config.learnable:
-            raise OptionError(f"{type(self).__name__}: option 'learnable' may name nothing: {self.config.learnable!r}")
+        self.plain = self.plain_type(backend="torch", **options_of(self.plain_type, self.config))
         bound = 1 / math.sqrt(size)
         self.weight = nn.Parameter(torch.empty(groups, size, size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(groups * size).uniform_(-bound, bound))
@@ -47,18 +42,15 @@ class IntraLayer(TorchNeuron):
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The plain neuron's, and `feedback` = 0."""
         check_channels(self, x.flatten(1) if x.dim() > 1 else x, self.config.num_groups * self.config.group_size)
-        starts = {name: getattr(self.config, s) if isinstance(s, str) else s for name, s in self.plain.state.items()}
-        dtype = widened(x).dtype
-        state = {name: torch.full(x.shape, start, dtype=dtype, device=x.device) for name, start in starts.items()}
-        return {**state, "feedback": torch.zeros(x.shape, dtype=dtype, device=x.device)}
+        plain = self.plain.initial_state(x)
+        return {**plain, "feedback": torch.zeros(x.shape, dtype=widened(x).dtype, device=x.device)}
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
-        params, outs = Namespace(**vars(self.config)), []
+        params, outs = self.plain.params_for(x.new_empty(()).expand(x.shape[1:])), []
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         for current in x.unbind(0):
-            plain = Namespace(**{name: state[name] for name in self.plain.state})
-            s, following = self.plain.step(current + state["feedback"], plain, params)
+            s, following = self.plain.step(current + state["feedback"], Namespace(**state), params)
             grouped = s.reshape(-1, *weight.shape[:2])
             feedback = torch.einsum("bgi,goi->bgo", grouped, weight).reshape(s.shape) + bias.reshape(s.shape[1:])
             state = {**following, "feedback": feedback}
@@ -95,7 +87,7 @@ class ILCIF(IntraLayer):
         [[[1.0, 0.0]], [[0.0, 1.0]]]
     """
 
-    plain = IF
+    plain_type = IF
 
     @dataclass(frozen=True, kw_only=True)
     class Config(IF.Config):
@@ -137,7 +129,7 @@ class ILCLIF(IntraLayer):
         [[[1.0, 0.0]], [[0.0, 1.0]]]
     """
 
-    plain = LIF
+    plain_type = LIF
 
     @dataclass(frozen=True, kw_only=True)
     class Config(LIF.Config):

@@ -38,7 +38,7 @@ class ILCCubaLIF(IntraLayer):
         [[[1.0, 0.0]], [[1.0, 1.0]]]
     """
 
-    plain = CubaLIF
+    plain_type = CubaLIF
 
     @dataclass(frozen=True, kw_only=True)
     class Config(CubaLIF.Config):

@@ -6,6 +6,7 @@ why it is not elementwise. `chosen` tells a run's record where they ran.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from spikecore.errors import BackendError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn import Stateful
+from spikecore.nn import Neuron, Stateful
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -56,8 +57,7 @@ class TorchNeuron(Configurable, Stateful):
                 f"{type(self).__name__} cannot run on backend {backend!r}: {self.why_torch}, so torch alone runs it; "
                 "use backend='torch' or 'auto'"
             )
-        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-        self.config = make_config(type(self), plain)
+        self.config = make_config(type(self), {name: _plain(value) for name, value in options.items()})
         self.step_mode = step_mode
         self.backend = backend
         self.chosen: Ran | None = None
@@ -96,14 +96,22 @@ class TorchNeuron(Configurable, Stateful):
         return f"{self.config!r}, step_mode={self.step_mode!r}"
 
 
+def _plain(value: Any) -> Any:
+    """Tensors and lists as tuples, as configurations hold them."""
+    if isinstance(value, Tensor):
+        return tuple(value.tolist()) if value.dim() else value.item()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def options_of(neuron: type[Neuron], config: Any) -> dict[str, Any]:
+    """Those of a configuration's fields that are options of `neuron`."""
+    names = [field.name for field in dataclasses.fields(neuron.Config)]
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
 def widened(x: Tensor) -> Tensor:
     """float32 in place of half precision, in which state is kept."""
     return x.float() if x.dtype in HALF else x
-
-
-def per_channel(value: Tensor, x: Tensor) -> Tensor:
-    """`[C]` shaped to follow axis 1 of a single step `[B, C, ...]`, in its dtype."""
-    return value.to(x.dtype).reshape(-1, *([1] * (x.dim() - 2)))
 
 
 def check_channels(neuron: nn.Module, x: Tensor, expected: int) -> None:

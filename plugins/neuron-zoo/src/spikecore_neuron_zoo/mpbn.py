@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikecore.dynamics import Namespace
 from spikecore.errors import OptionError
-from spikecore.interfaces.component import Range
-from spikecore.nn import LIF, leaky_charge, reset_after
-from spikecore_neuron_zoo.module import TorchNeuron, check_channels, per_channel, widened
+from spikecore.interfaces.component import Inner, Range
+from spikecore.nn import LIF, ATan, Surrogate, leaky_charge, reset_after
+from spikecore_neuron_zoo.module import TorchNeuron, check_channels, options_of
 
 
 class MPBNLIF(TorchNeuron):
@@ -37,7 +36,7 @@ class MPBNLIF(TorchNeuron):
     Raises:
         ShapeError: axis 1 of a step does not have `num_features`.
 
-    Gradients: to x, weight, bias, the threshold if learnable, and the initial state; through the batch statistics;
+    Gradients: to x, weight, bias, every learnable parameter and the initial state; through the batch statistics;
     through the spike by the surrogate.
 
     Source: Guo et al., Membrane potential batch normalization for spiking neural networks (ICCV 2023).
@@ -53,45 +52,61 @@ class MPBNLIF(TorchNeuron):
     """
 
     why_torch = "the batch norm of the potential looks at the whole batch"
+    per_channel = True
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(LIF.Config):
+    class Config:
         """
         Args:
             num_features: C.
+            tau: membrane time constant, in steps.
+            decay_input: the input is leaked as well.
+            v_threshold: fires when the normalised potential reaches it.
+            learn_threshold: the threshold is trained, one per channel.
+            v_reset: initial `v`, target of the hard reset and of the leak.
+            reset: `hard` or `soft`.
+            detach_reset: no gradient through `s` in the reset.
+            residual: which potential goes on to the next step.
             momentum: share of the new batch in the running statistics.
             eps: added to the variance.
-            residual: which potential goes on to the next step.
-            learnable: may name `v_threshold`, which is then one per channel.
+            surrogate: the derivative of the spike.
         """
 
         num_features: Annotated[int, Range(ge=1)]
+        tau: Annotated[float, Range(gt=1.0)] = 2.0
         decay_input: bool = False
+        v_threshold: float = 1.0
+        learn_threshold: bool = False
+        v_reset: float = 0.0
+        reset: Literal["hard", "soft"] = "hard"
+        detach_reset: bool = False
+        residual: Literal["normalized", "raw"] = "normalized"
         momentum: Annotated[float, Range(ge=0.0, le=1.0)] = 0.1
         eps: Annotated[float, Range(gt=0.0)] = 1e-5
-        residual: Literal["normalized", "raw"] = "normalized"
+        surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        size = self.config.num_features
-        if set(self.config.learnable) - {"v_threshold"}:
-            raise OptionError(f"MPBNLIF: option 'learnable' may name 'v_threshold', got {self.config.learnable!r}")
+        config, size = self.config, self.config.num_features
+        plain = options_of(LIF, config)
+        if config.learn_threshold:
+            start = config.v_threshold
+            plain["v_threshold"] = start if isinstance(start, tuple) else (start,) * size
+            plain["learnable"] = ("v_threshold",)
+        self.plain = LIF(backend="torch", **plain)
+        """Holds the options of LIF; it is not called."""
         self.weight, self.bias = nn.Parameter(torch.ones(size)), nn.Parameter(torch.zeros(size))
         self.register_buffer("running_mean", torch.zeros(size))
         self.register_buffer("running_var", torch.ones(size))
-        threshold = torch.full((size,), self.config.v_threshold)
-        self.v_threshold = nn.Parameter(threshold) if self.config.learnable else None
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """`v` = v_reset."""
         check_channels(self, x, self.config.num_features)
-        return {"v": torch.full(x.shape, self.config.v_reset, dtype=widened(x).dtype, device=x.device)}
+        return self.plain.initial_state(x)
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
-        params = Namespace(**vars(self.config))
-        if self.v_threshold is not None:
-            params = Namespace(**{**vars(self.config), "v_threshold": per_channel(self.v_threshold, x[0])})
+        params = self.plain.params_for(x.new_empty(()).expand(x.shape[1:]))
         v, outs = state["v"], []
         for current in x.unbind(0):
             h = leaky_charge(v, current, params)
@@ -127,8 +142,8 @@ class MPBNLIF(TorchNeuron):
                 "MPBNLIF folds into a LIF with residual='raw', reset='hard' and weights above 0 only; "
                 f"here residual={config.residual!r}, reset={config.reset!r}, smallest weight {self.weight.min():.3g}"
             )
-        threshold = config.v_threshold if self.v_threshold is None else self.v_threshold.detach()
         deviation = (self.running_var + config.eps).sqrt()
-        folded = (threshold - self.bias.detach()) * deviation / self.weight.detach() + self.running_mean
-        kept = {name: getattr(config, name) for name in ("tau", "decay_input", "v_reset", "detach_reset", "surrogate")}
-        return LIF(v_threshold=folded, step_mode=self.step_mode, backend=self.backend, **kept)
+        options = options_of(LIF, self.plain.params_for(deviation[None]))
+        folded = (options["v_threshold"] - self.bias) * deviation / self.weight + self.running_mean
+        options |= {"v_threshold": folded.detach(), "learnable": ()}
+        return LIF(step_mode=self.step_mode, backend=self.backend, **options)

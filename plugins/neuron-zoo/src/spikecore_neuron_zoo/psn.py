@@ -62,16 +62,14 @@ class PSN(_FixedSteps):
 
     h = W x + b, W [T, T] and b [T] learnable;  s = Θ(h)
 
-    For sequences of `num_steps` = T steps only, in multi-step mode. There is no potential and no reset. It is not
-    elementwise (see this module's docstring). Inside `streaming` one call is the whole sequence: a second one without
-    `reset_state` is refused.
+    For sequences of `num_steps` = T steps only, in multi-step mode. There is no potential, no reset and no state: every
+    call is a window of its own, inside `streaming` too. It is not elementwise (see this module's docstring).
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` and dtype.
 
     Raises:
         ShapeError: another number of steps.
-        StateError: the sequence is over and goes on.
 
     Gradients: to x, W and b; through the spike by the surrogate.
 
@@ -103,16 +101,14 @@ class PSN(_FixedSteps):
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
-        """`t`, the number of steps that are over."""
-        return {"t": torch.zeros((), dtype=widened(x).dtype, device=x.device)}
+        """Nothing."""
+        return {}
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
-        if int(state["t"]):
-            raise StateError("PSN has seen its whole sequence: call reset_state(net) before the next one")
         self._refuse(x.shape[0])
         h = _over_time(self.weight.to(x.dtype), x) + _along(self.bias, x)
-        return self.config.surrogate(h), {"t": state["t"] + x.shape[0]}
+        return self.config.surrogate(h), {}
 
 
 class MaskedPSN(_FixedSteps):
@@ -121,9 +117,9 @@ class MaskedPSN(_FixedSteps):
     h = (W ∘ M) x + b,  M = lambda mask + (1 - lambda),  mask[i, j] = 1 where 0 <= i - j < order, else 0;  s = Θ(h)
 
     lambda goes from 0 (PSN) to 1 (causal) while training: `set_lambda`. For sequences of `num_steps` steps. With
-    lambda = 1 it also runs step by step and inside `streaming` in parts, up to `num_steps`; below, outputs depend on
-    later inputs and only the whole sequence is accepted. There is no potential and no reset. It is not elementwise (see
-    this module's docstring).
+    lambda = 1 it also runs step by step, and inside `streaming` in parts; below, outputs depend on later inputs and
+    only the whole sequence is accepted. After `num_steps` steps the next sequence begins, from nothing. There is no
+    potential and no reset. It is not elementwise (see this module's docstring).
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` and dtype.
@@ -131,7 +127,7 @@ class MaskedPSN(_FixedSteps):
     Raises:
         OptionError: single-step mode with lambda < 1.
         ShapeError: another number of steps.
-        StateError: the sequence is over and goes on, or is fed in parts with lambda < 1.
+        StateError: a part goes beyond the end of the sequence.
 
     Gradients: to x, W and b; through the spike by the surrogate.
 
@@ -194,12 +190,13 @@ class MaskedPSN(_FixedSteps):
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
-        start, total = int(state["t"]), self.config.num_steps
+        total = self.config.num_steps
+        start = int(state["t"]) % total
         stop = start + x.shape[0]
         if start and stop > total:
             raise StateError(
-                f"MaskedPSN has num_steps={total} and {start} of them are over, got {x.shape[0]} more: "
-                "call reset_state(net) before the next sequence"
+                f"MaskedPSN has num_steps={total} and {start} of them are over, got {x.shape[0]} more: feed parts that "
+                "end where a sequence ends, or call reset_state(net) before the next one"
             )
         in_parts = self.keeps_state and float(self.masking) == 1
         if self.step_mode == "single" and not in_parts:
@@ -210,7 +207,7 @@ class MaskedPSN(_FixedSteps):
         past = torch.cat([state["past"][:start], x])
         h = _over_time(weight[start:stop, :stop], past) + _along(self.bias[start:stop], x)
         rest = state["past"].new_zeros((total - stop, *x.shape[1:]))
-        return self.config.surrogate(h), {"past": torch.cat([past, rest]), "t": state["t"] + x.shape[0]}
+        return self.config.surrogate(h), {"past": torch.cat([past, rest]), "t": torch.full_like(state["t"], stop)}
 
 
 class SlidingPSN(TorchNeuron):

@@ -80,7 +80,8 @@ class SquarewaveFourierSeries(Surrogate):
 
     g(u) = 1/2 + 2/π Σ sin(ω_i u) / (2i - 1);  g'(u) = 4/P Σ cos(ω_i u);  ω_i = 2π (2i - 1) / P,  i = 1 … num_terms
 
-    P is the period. SpikingJelly's `n` counts one more: num_terms = n - 1.
+    P is the period. Beyond |u| = 60000, about what half precision holds, the waves stand still. SpikingJelly's `n`
+    counts one more: num_terms = n - 1.
 
     Example:
         >>> import torch
@@ -105,6 +106,7 @@ class SquarewaveFourierSeries(Surrogate):
     @staticmethod
     def derivative(u: Any, params: Any) -> Any:
         total: Any = 0.0
+        u = clamp(u, -6e4, 6e4)
         for i in range(params.num_terms):
             total = total + cos(2 * math.pi * (2 * i + 1) / params.period * u)
         return 4 / params.period * total
@@ -112,6 +114,7 @@ class SquarewaveFourierSeries(Surrogate):
     @staticmethod
     def primitive(u: Any, params: Any) -> Any:
         total: Any = 0.0
+        u = clamp(u, -6e4, 6e4)
         for i in range(params.num_terms):
             total = total + sin(2 * math.pi * (2 * i + 1) / params.period * u) / (2 * i + 1)
         return 0.5 + 2 / math.pi * total
@@ -244,35 +247,37 @@ class FakeNumericalGradient(Surrogate):
 
 
 class LogTailedReLU(Surrogate):
-    """g'(u) = α for u <= 0, 1 up to 1, then 1 / u;  g(u) = α u, u, ln u + 1.
+    """g'(u) = leak for u <= 0, 1 up to 1, then 1 / u;  g(u) = leak u, u, ln u + 1.
 
     Source: Cai et al., Deep learning with low precision by half-wave Gaussian quantization (CVPR 2017).
 
     Example:
         >>> import torch
         >>> u = torch.tensor([-1.0, 0.5, 4.0], requires_grad=True)
-        >>> torch.autograd.grad(LogTailedReLU(alpha=0.25)(u).sum(), u)[0].tolist()
+        >>> torch.autograd.grad(LogTailedReLU(leak=0.25)(u).sum(), u)[0].tolist()
         [0.25, 1.0, 0.25]
     """
 
     capabilities: ClassVar[SurrogateCapabilities] = SurrogateCapabilities(nonzero=False)
 
     @dataclass(frozen=True)
-    class Config(Surrogate.Config):
+    class Config:
         """
         Args:
-            alpha: slope below the threshold; at its default, 0, nothing passes there.
+            leak: slope below the threshold; at its default, 0, nothing passes there.
+            spiking: False uses the primitive in the forward pass too.
         """
 
-        alpha: NotNegative = 0.0
+        leak: NotNegative = 0.0
+        spiking: bool = True
 
     @staticmethod
     def derivative(u: Any, params: Any) -> Any:
-        return where(u <= 0, params.alpha, where(u <= 1, 1.0, 1 / u))
+        return where(u <= 0, params.leak, where(u <= 1, 1.0, 1 / u))
 
     @staticmethod
     def primitive(u: Any, params: Any) -> Any:
-        return where(u <= 0, params.alpha * u, where(u <= 1, u, log(where(u <= 1, 1.0, u)) + 1))
+        return where(u <= 0, params.leak * u, where(u <= 1, u, log(where(u <= 1, 1.0, u)) + 1))
 
 
 class DSpike(Surrogate):
@@ -355,6 +360,8 @@ class PoissonPass(DeterministicPass):
         [0.0, 1.0, 0.0, 1.0]
     """
 
+    capabilities: ClassVar[SurrogateCapabilities] = SurrogateCapabilities(heaviside=False, stochastic=True)
+
     @staticmethod
     def forward(u: Any, params: Any) -> Any:
         if not isinstance(u, Tensor):
@@ -381,7 +388,7 @@ class MultiLevelSpikeCount(Surrogate):
         [0.0, 1.0, 2.0, 3.0]
     """
 
-    capabilities: ClassVar[SurrogateCapabilities] = SurrogateCapabilities(heaviside=False)
+    capabilities: ClassVar[SurrogateCapabilities] = SurrogateCapabilities(heaviside=False, nonzero=False)
 
     @dataclass(frozen=True)
     class Config:
