@@ -94,7 +94,7 @@ FORMULAS = {
         lambda o, u: theta(u) if abs(u) > 0.5 else 0.5 + math.tanh(o["alpha"] * u) / tanh_over(o),
         None,
     ),
-    "deterministic_pass": ({}, lambda o, u: 1.0, lambda o, u: u, lambda o, u: u),
+    "deterministic_pass": ({}, lambda o, u: 1.0, lambda o, u: u, None),
     "multi_level_spike_count": (
         {
             "max_spike_count": st.integers(1, 6),

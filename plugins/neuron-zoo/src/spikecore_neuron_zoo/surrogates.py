@@ -313,21 +313,21 @@ class DSpike(Surrogate):
 
 
 class DeterministicPass(Surrogate):
-    """Passes u on: forward u, g'(u) = 1. For neurons that put out their potential.
+    """The gradient passes as it is: g'(u) = 1, g(u) = u.
 
     Example:
         >>> import torch
-        >>> DeterministicPass()(torch.tensor([-0.5, 2.0])).tolist()
-        [-0.5, 2.0]
+        >>> u = torch.tensor([-3.0, 3.0], requires_grad=True)
+        >>> s = DeterministicPass()(u)
+        >>> s.tolist(), torch.autograd.grad(s.sum(), u)[0].tolist()
+        ([0.0, 1.0], [1.0, 1.0])
     """
-
-    capabilities: ClassVar[SurrogateCapabilities] = SurrogateCapabilities(heaviside=False)
 
     @dataclass(frozen=True)
     class Config:
         """
         Args:
-            spiking: no difference here.
+            spiking: False uses the primitive in the forward pass too.
         """
 
         spiking: bool = True
@@ -339,10 +339,6 @@ class DeterministicPass(Surrogate):
     @staticmethod
     def primitive(u: Any, params: Any) -> Any:
         return u * 1.0  # a tensor of its own: autograd refuses an output that is the input
-
-    @staticmethod
-    def forward(u: Any, params: Any) -> Any:
-        return u * 1.0
 
 
 class PoissonPass(DeterministicPass):

@@ -9,14 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from spikecore.dynamics import abs, spike
+from spikecore.dynamics import spike
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn import LIF, Neuron, leaky_charge, reset_after
 
 
 def _fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
-    s = spike(h - params.v_threshold, params.surrogate) - spike(-h - params.v_threshold, params.surrogate)
-    return s, reset_after(abs(s) if params.reset == "hard" else s, h, params)
+    up = spike(h - params.v_threshold, params.surrogate)
+    down = spike(-h - params.v_threshold, params.surrogate)
+    return up - down, reset_after(up + down if params.reset == "hard" else up - down, h, params)
 
 
 class TernaryIF(Neuron):
@@ -31,7 +32,7 @@ class TernaryIF(Neuron):
     Returns:
         Spikes, -1, 0 or 1, of the input's shape `[T, B, ...]` and dtype.
 
-    Gradients: ds/dh = g'(h - v_threshold) + g'(-h - v_threshold); |s| has the gradient of s times its sign.
+    Gradients: ds/dh = g'(h - v_threshold) + g'(-h - v_threshold), d|s|/dh = g'(h - v_threshold) - g'(-h - v_threshold).
 
     Source: Guo et al., Ternary spike: Learning ternary spikes for spiking neural networks (AAAI 2024).
 
@@ -65,7 +66,7 @@ class TernaryLIF(Neuron):
     Returns:
         Spikes, -1, 0 or 1, of the input's shape `[T, B, ...]` and dtype.
 
-    Gradients: ds/dh = g'(h - v_threshold) + g'(-h - v_threshold); |s| has the gradient of s times its sign.
+    Gradients: ds/dh = g'(h - v_threshold) + g'(-h - v_threshold), d|s|/dh = g'(h - v_threshold) - g'(-h - v_threshold).
 
     Source: Guo et al., Ternary spike: Learning ternary spikes for spiking neural networks (AAAI 2024).
 
