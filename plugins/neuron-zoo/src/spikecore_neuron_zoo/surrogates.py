@@ -281,7 +281,7 @@ class LogTailedReLU(Surrogate):
 
 
 class DSpike(Surrogate):
-    """g(u) = tanh(α u) / (2 tanh(α/2)) + 1/2 and its derivative for |u| <= 1/2; outside g' = 0 and g is 0 or 1.
+    """g(u) = tanh(α u) / (2 tanh(α/2)) + 1/2 and g'(u) its derivative for |u| <= 1/2; outside g' = 0, g is 0 or 1.
 
     Source: Li et al., Differentiable spike: Rethinking gradient-descent for training spiking neural networks (NeurIPS
     2021).
