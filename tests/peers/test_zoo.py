@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spikecore.nn import set_state, streaming
 from spikecore.registry import create
 
 
@@ -143,7 +144,7 @@ def test_gated_lif(channels):
             parameter.copy_(currents(*parameter.shape, scale=0.6, seed=index) - 0.4 if parameter.dim() else 0.1 * index)
     options = {name: [0.5] * channels if channels else 0.5 for name in GATES}
     ours = create("neuron", "timed_glif", num_steps=T, **options, **SIGMOID).double()
-    pairs = [(getattr(ours, f"param_{name}"), getattr(node, peer)) for name, peer in GATES.items()]
+    pairs = [(getattr(ours, f"param_gate_{name}"), getattr(node, peer)) for name, peer in GATES.items()]
     pairs.append((ours.conductances, node.conduct))
     for mine, other in pairs:
         mine.data.copy_(other.data)
@@ -153,8 +154,8 @@ def test_gated_lif(channels):
         node.conduct.data.fill_(0.3)
         every_step = create("neuron", "glif", **options, **SIGMOID).double()
         for name, peer in GATES.items():
-            getattr(every_step, f"param_{name}").data.copy_(getattr(node, peer).data)
-        every_step.param_conductance.data.fill_(0.3)
+            getattr(every_step, f"param_gate_{name}").data.copy_(getattr(node, peer).data)
+        every_step.param_gate_conductance.data.fill_(0.3)
         functional.reset_net(node)
         compare(every_step, node, x)
 
@@ -223,6 +224,7 @@ def connections(ours, node):
     [
         ("ilc_if", "ILCIFNode", {}, {}, 0.1),
         ("ilc_lif", "ILCLIFNode", {"tau": 2.5, "decay_input": False}, {"v_decay": 0.6}, 0.0),
+        ("ilc_cuba_lif", "ILCCUBALIFNode", {"c_decay": 0.3, "v_decay": 0.6}, {"c_decay": 0.3, "v_decay": 0.6}, 0.1),
     ],
 )
 def test_intra_layer_connections(name, peer, ours, other, v_reset):
@@ -231,6 +233,41 @@ def test_intra_layer_connections(name, peer, ours, other, v_reset):
     surrogate = their_surrogate.Sigmoid(alpha=3.0)
     node = getattr(theirs, peer)(2, 3, surrogate_function=surrogate, **other, **options).double()
     compare(neuron, node, currents(), connections(neuron, node))
+
+
+@pytest.mark.parametrize("name", ["noisy_cuba_lif", "noisy_ilc_cuba_lif"])
+def test_noise_goes_in_and_out_in_the_same_way(name):
+    """Both are fed the same noise; half of theirs goes into the layer, half is added to what comes out."""
+    decays = {"c_decay": 0.3, "v_decay": 0.6, "v_threshold": 0.4, "v_reset": 0.05}
+    sizes = {"num_features": C} if name == "noisy_cuba_lif" else {"num_groups": 2, "group_size": 3}
+    options = {"sigma": 0.7, "num_steps": T, "noise_beta": 1.0, **sizes, **decays, **SIGMOID}
+    ours = create("neuron", name, **options).double()
+    surrogate = their_surrogate.Sigmoid(alpha=3.0)
+    if name == "noisy_cuba_lif":
+        node, pairs = theirs.NoisyCUBALIFNode(C, T=T, sigma_init=0.7, surrogate_function=surrogate, **decays), []
+    else:
+        node = theirs.NoisyILCCUBALIFNode(2, 3, T=T, sigma_init=0.7, surrogate_function=surrogate, **decays).double()
+        pairs = connections(ours.neuron, node)
+    noise = currents(T, 2 * C, seed=5, scale=1.0)
+    before, after = noise.split(C, dim=1)
+
+    def mine(x):
+        with streaming(ours):
+            own = {"noise_in": before, "noise_out": after, "t": torch.zeros((), dtype=torch.float64)}
+            set_state(ours, {"": own, **dict.fromkeys(noisy_parts(ours))})
+            return ours(x)
+
+    def peer(x):
+        functional.reset_net(node)
+        node.load_colored_noise(noise.expand(B, T, 2 * C).clone())
+        return node(x)
+
+    compare(mine, peer, currents(), pairs)
+
+
+def noisy_parts(net):
+    """Names of the modules with state inside."""
+    return [name for name, part in net.named_modules() if name and hasattr(part, "initial_state")]
 
 
 # Surrogates

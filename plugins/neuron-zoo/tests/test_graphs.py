@@ -57,7 +57,9 @@ def test_the_graphs_equal_eager_values_and_gradients(name, reset, detach):
         options["detach_reset"] = detach
     if has_option(name, "tau"):
         options["tau"] = [0.3, 0.6, 0.8] if "glif" in name else [1.7, 2.5, 4.0]
-        options["learnable"] = tuple({*create("neuron", name, **REQUIRED.get(name, {})).config.learnable, "tau"})
+    if has_option(name, "learnable"):
+        learnable = create("neuron", name, **REQUIRED.get(name, {})).config.learnable
+        options["learnable"] = (*learnable, "tau" if has_option(name, "tau") else "v_threshold")
     neuron = create("neuron", name, backend="torch", **options).double()
     random = torch.Generator().manual_seed(3)
     x = torch.randn(NUM_STEPS, 4, 3, dtype=torch.float64, generator=random) * 2 + 0.7
@@ -65,7 +67,7 @@ def test_the_graphs_equal_eager_values_and_gradients(name, reset, detach):
     weight = torch.randn(NUM_STEPS, 4, 3, dtype=torch.float64, generator=random)
     if name == "timed_glif":  # its graph sees the input after the conductance
         scale = neuron.conductances.sigmoid().detach()[:, None, None]
-        beta = neuron.param_beta.sigmoid().detach()
+        beta = neuron.param_gate_beta.sigmoid().detach()
         out = super(type(neuron), neuron).forward(x * (1 - beta * (1 - scale)))
         graph_x = (x * (1 - beta * (1 - scale))).detach()
     else:

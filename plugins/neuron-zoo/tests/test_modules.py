@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spikecore_neuron_zoo.noisy import coloured_noise
 
 from spikecore.errors import BackendError, OptionError, ShapeError, SpikeError, StateError
 from spikecore.nn import LIF, Sigmoid, reset_state, set_step_mode, streaming
@@ -83,7 +84,7 @@ def test_sliding_psn_is_a_causal_filter(order, num_steps):
     for t in range(num_steps):
         for back in range(min(order, t + 1)):
             wanted[t] += weight[order - 1 - back] * x[t - back].numpy()
-    assert np.array_equal(neuron(x).detach(), wanted + float(neuron.bias) >= 0)
+    assert np.array_equal(neuron(x).detach(), wanted + neuron.bias.item() >= 0)
 
 
 def test_sliding_psn_starts_from_powers_of_two_or_at_random():
@@ -158,8 +159,8 @@ def test_mpbn_normalises_the_potential_over_the_batch(reset, residual, shape):
 
 
 def test_mpbn_folds_into_thresholds():
-    neuron = filled("mpbn_lif", num_features=3, residual="raw", tau=[1.5, 3.0, 4.0], learn_threshold=True)
-    neuron.plain.param_v_threshold.data.copy_(torch.tensor([0.8, 1.0, 1.2]))  # learned since
+    neuron = filled("mpbn_lif", num_features=3, residual="raw", tau=3.0, learn_threshold=True)
+    neuron.v_threshold.data.copy_(torch.tensor([0.8, 1.0, 1.2]))  # learned since
     neuron.weight.data.abs_()
     x = normal(20, 9, 3, 4) * 2
     neuron(x)
@@ -189,7 +190,7 @@ def test_mpbn_takes_half_precision_and_keeps_single_statistics():
 def test_mpbn_learns_one_threshold_per_channel():
     neuron = filled("mpbn_lif", num_features=3, learn_threshold=True)
     neuron(normal(4, 8, 3)).sum().backward()
-    assert neuron.plain.param_v_threshold.grad.abs().min() > 0
+    assert neuron.v_threshold.grad.abs().min() > 0
     with pytest.raises(ShapeError, match="3 channels"):
         neuron(torch.zeros(2, 4, 5, dtype=torch.float64))
 
@@ -223,7 +224,12 @@ def leaky(state, c):
     return 0.75 * state["v"] + 0.25 * 0.1 + c, state
 
 
-@pytest.mark.parametrize(("name", "charge"), [("ilc_if", plain), ("ilc_lif", leaky)])
+def current_based(state, c):
+    state["i"] = 0.5 * state["i"] + c
+    return 0.75 * state["v"] + state["i"], state
+
+
+@pytest.mark.parametrize(("name", "charge"), [("ilc_if", plain), ("ilc_lif", leaky), ("ilc_cuba_lif", current_based)])
 def test_intra_layer_connections_feed_the_next_step(name, charge):
     neuron = filled(name, num_groups=2, group_size=3, v_threshold=0.6, v_reset=0.1)
     x = normal(8, 20, 6)
@@ -233,13 +239,87 @@ def test_intra_layer_connections_feed_the_next_step(name, charge):
     assert not np.array_equal(neuron(x).detach(), wanted)
 
 
-@pytest.mark.parametrize("name", ["ilc_if", "ilc_lif"])
+@pytest.mark.parametrize("name", ["ilc_if", "ilc_lif", "ilc_cuba_lif"])
 def test_connections_refuse_what_does_not_fit(name):
     neuron = create("neuron", name, num_groups=2, group_size=3)
     with pytest.raises(ShapeError, match="6 channels"):
         neuron(torch.zeros(4, 2, 5))
     with pytest.raises(OptionError, match="num_groups"):
         create("neuron", name, group_size=3)
+
+
+# Noise
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 7, 64])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+def test_coloured_noise_has_unit_variance(beta, num_steps):
+    torch.manual_seed(0)
+    noise = coloured_noise(beta, num_steps, 40000, torch.zeros((), dtype=torch.float64))
+    assert noise.shape == (num_steps, 40000)
+    assert noise.var(unbiased=False).item() == pytest.approx(1.0, rel=0.03)
+    assert noise.mean().abs() < 0.02
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+def test_its_power_falls_as_one_over_f_to_the_beta(beta):
+    torch.manual_seed(0)
+    noise = coloured_noise(beta, 256, 4000, torch.zeros((), dtype=torch.float64))
+    power = torch.fft.rfft(noise, dim=0).abs().square().mean(1)[1:-1].log()
+    frequency = torch.arange(1, 128, dtype=torch.float64).log()
+    slope = ((frequency - frequency.mean()) * power).sum() / (frequency - frequency.mean()).square().sum()
+    assert slope.item() == pytest.approx(-beta, abs=0.02)
+
+
+NOISY = [("noisy_cuba_lif", {"num_features": 6}), ("noisy_ilc_cuba_lif", {"num_groups": 2, "group_size": 3})]
+
+
+@pytest.mark.parametrize(("name", "size"), NOISY)
+def test_noise_surrounds_the_neuron_in_training_only(name, size):
+    torch.manual_seed(0)
+    neuron, x = create("neuron", name, sigma=0.5, **size).double(), normal(8, 20, 6)
+    clean = neuron.neuron(x)
+    assert torch.equal(neuron.eval()(x), clean)
+    noisy = neuron.train()(x)
+    outside = noisy - noisy.round()
+    assert torch.equal(outside[:, :1].expand_as(outside).round(decimals=9), outside.round(decimals=9))  # whole batch
+    assert (noisy.round() != clean).double().mean() > 0.05  # noise inside
+    spread = torch.cat([neuron(torch.zeros(200, 1, 6).double()).flatten() for _ in range(5)])
+    spread = spread - spread.round()
+    assert spread.std().item() == pytest.approx(0.5 / 6**0.5, rel=0.1)
+    torch.manual_seed(3)
+    first = neuron(x)
+    torch.manual_seed(3)
+    assert torch.equal(neuron(x), first)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize(("name", "size"), NOISY)
+def test_noise_drawn_ahead_lasts_for_its_steps(name, size, beta):
+    torch.manual_seed(0)
+    neuron, x = create("neuron", name, noise_beta=beta, num_steps=8, **size).double(), normal(8, 4, 6)
+    torch.manual_seed(5)
+    whole = neuron(x)
+    torch.manual_seed(5)
+    with streaming(neuron):
+        assert torch.equal(torch.cat([neuron(x[:3]), neuron(x[3:])]), whole)
+        with pytest.raises(StateError, match="num_steps=8"):
+            neuron(x[:1])
+    set_step_mode(neuron, "single")
+    torch.manual_seed(5)
+    assert torch.equal(torch.stack([neuron(step) for step in x]), whole)
+    reset_state(neuron)
+    assert not torch.equal(torch.stack([neuron(step) for step in x]), whole)
+    set_step_mode(neuron, "multi")
+    with pytest.raises(StateError, match="num_steps=8"):
+        neuron(normal(9, 4, 6))
+
+
+def test_correlated_noise_needs_the_length_of_its_sequence():
+    with pytest.raises(OptionError, match="num_steps"):
+        create("neuron", "noisy_cuba_lif", num_features=3, noise_beta=1.0)
+    with pytest.raises(ShapeError, match="3 channels"):
+        create("neuron", "noisy_cuba_lif", num_features=3)(torch.zeros(2, 4, 5))
 
 
 # All of them
@@ -253,8 +333,9 @@ def test_connections_refuse_what_does_not_fit(name):
         ("sliding_psn", {"order": 3}),
         ("mpbn_lif", {"num_features": 4, "learn_threshold": True}),
         ("mpbn_lif", {"num_features": 4, "reset": "soft", "residual": "raw"}),
-        ("ilc_if", {"num_groups": 2, "group_size": 2, "v_threshold": [0.5, 1.0, 1.5, 2.0]}),
-        ("ilc_lif", {"num_groups": 2, "group_size": 2, "reset": "soft", "learnable": ("tau",)}),
+        ("ilc_cuba_lif", {"num_groups": 2, "group_size": 2, "c_decay": 0.3}),
+        ("ilc_if", {"num_groups": 2, "group_size": 2}),
+        ("ilc_lif", {"num_groups": 2, "group_size": 2, "reset": "soft"}),
     ],
 )
 def test_the_smooth_gradient_is_that_of_finite_differences(name, options):

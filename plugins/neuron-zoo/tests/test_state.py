@@ -9,8 +9,8 @@ import pytest
 import torch
 from zoo_cases import FEATURES, NEURONS, NUM_STEPS, REQUIRED
 
-from spikecore.errors import OptionError, ShapeError, StateShapeError
-from spikecore.nn import detach_state, get_state, reset_state, set_state, set_step_mode, streaming
+from spikecore.errors import OptionError, ShapeError, StateGraphError, StateShapeError
+from spikecore.nn import detach_state, functional, get_state, reset_state, set_state, set_step_mode, streaming
 from spikecore.registry import create, load
 
 STEPWISE = [name for name in NEURONS if name not in ("psn", "timed_glif")]
@@ -143,6 +143,30 @@ def test_what_the_capabilities_say_holds(name):
     assert capabilities.fixed_num_steps == (name in ("psn", "masked_psn", "timed_glif"))
     assert ("single" in capabilities.step_modes) == (name in STEPWISE)
     assert capabilities.stochastic == name.startswith("noisy")
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_the_functional_form_is_the_module(name):
+    neuron, x = make(name), currents(NUM_STEPS, 3, FEATURES)
+    step, init_state = functional(neuron)
+    params = {**dict(neuron.named_parameters()), **dict(neuron.named_buffers())}
+    out, state = step(params, x, init_state(x))
+    assert torch.equal(out, neuron(x))
+    if name in STEPWISE:
+        first, state = step(params, x[:2], init_state(x))
+        rest, _ = step(params, x[2:], state)
+        assert torch.equal(torch.cat([first, rest]), out)
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_a_second_backward_pass_through_kept_state_names_the_cure(name):
+    neuron, x = make(name, step_mode="single"), currents(NUM_STEPS, 3, FEATURES).requires_grad_()
+    neuron(x[0])
+    (neuron(x[1]) + neuron(x[2])).sum().backward()
+    if not any(value.requires_grad for value in (get_state(neuron)[""] or {}).values()):
+        pytest.skip("its state has no graph")
+    with pytest.raises(StateGraphError, match="detach_state"):
+        (neuron(x[3]) + neuron(x[4])).sum().backward()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -15,19 +17,22 @@ from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn import ATan, Neuron, Surrogate
 
 Fraction = Annotated[float, Range(gt=0.0, lt=1.0)]
-GATES = ("alpha", "beta", "gamma", "tau", "v_threshold", "leak", "v_subtract")
 HALF = (torch.float16, torch.bfloat16)
 
 
-def _gate(name: str, params: Any) -> Any:
-    value = getattr(params, name)
-    return sigmoid(value) if name in params.learnable else value
+def _gate(name: str) -> tuple[str, Callable[[float], float]]:
+    """The parameter behind an option in (0, 1): its sigmoid is the option, so it stays there while it is trained."""
+    return f"gate_{name}", lambda value: math.log(value / (1 - value))
+
+
+GATES = {name: _gate(name) for name in ("alpha", "beta", "gamma", "tau", "v_threshold", "leak", "v_subtract")}
 
 
 class Gated(Neuron):
     """Base of both: all but the input's conductance."""
 
     state = {"v": 0.0, "s": 0.0}  # noqa: RUF012
+    trained = GATES
 
     @dataclass(frozen=True)
     class Config:
@@ -41,7 +46,6 @@ class Gated(Neuron):
             leak: what a linear leak takes away.
             v_subtract: what a spike subtracts.
             surrogate: the derivative of the spike.
-            learnable: names of numeric options to train.
         """
 
         alpha: Fraction = 0.5
@@ -52,23 +56,15 @@ class Gated(Neuron):
         leak: Fraction = 0.0625
         v_subtract: Fraction = 0.5
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
-        learnable: tuple[str, ...] = GATES
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        with torch.no_grad():
-            for name in self.config.learnable:
-                parameter = getattr(self, f"param_{name}")
-                parameter.copy_(torch.logit(parameter))
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        alpha, gamma = _gate("alpha", params), _gate("gamma", params)
-        decayed = (1 - alpha * (1 - _gate("tau", params))) * state.v
-        linear = (1 - alpha) * _gate("leak", params)
-        reset = decayed * gamma * state.s + (1 - gamma) * _gate("v_subtract", params) * state.s
+        alpha, gamma = sigmoid(params.gate_alpha), sigmoid(params.gate_gamma)
+        decayed = (1 - alpha * (1 - sigmoid(params.gate_tau))) * state.v
+        linear = (1 - alpha) * sigmoid(params.gate_leak)
+        reset = decayed * gamma * state.s + (1 - gamma) * sigmoid(params.gate_v_subtract) * state.s
         v = decayed - linear + x - reset
-        s = spike(v - _gate("v_threshold", params), params.surrogate)
+        s = spike(v - sigmoid(params.gate_v_threshold), params.surrogate)
         return s, {"v": v, "s": s}
 
 
@@ -84,14 +80,14 @@ class GLIF(Gated):
     as the next step begins, as published, so the recorded v is that before the reset. `tau` here is the share of v that
     stays. v and s start at 0; fires when v >= v_threshold.
 
-    All options from alpha to conductance are in (0, 1). The learnable ones are kept as the parameter whose sigmoid they
-    are, so they stay there. Paper and peer start alpha, beta and gamma near 1/2 at random.
+    All options from alpha to conductance are in (0, 1) and trained: each is the sigmoid of a parameter,
+    `param_gate_alpha` and so on, one for all neurons or one per channel. Paper and peer start alpha, beta and gamma
+    near 1/2 at random.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` and dtype.
 
-    Gradients: to x, every learnable parameter and the initial states; through the spike by the surrogate, in the reset
-    too.
+    Gradients: to x, the parameters and the initial states; through the spike by the surrogate, in the reset too.
 
     Source: Yao et al., GLIF: A unified gated leaky integrate-and-fire neuron for spiking neural networks (NeurIPS
     2022).
@@ -112,11 +108,12 @@ class GLIF(Gated):
         """
 
         conductance: Fraction = 0.5
-        learnable: tuple[str, ...] = (*GATES, "conductance")
+
+    trained = {**GATES, "conductance": _gate("conductance")}  # noqa: RUF012
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        closed = _gate("beta", params) * (1 - _gate("conductance", params))
+        closed = sigmoid(params.gate_beta) * (1 - sigmoid(params.gate_conductance))
         return Gated.step(x * (1 - closed), state, params)
 
 
@@ -135,7 +132,7 @@ class TimedGLIF(Gated):
         ShapeError: another number of steps.
         OptionError: single-step mode: a step would not know its number.
 
-    Gradients: to x, the conductances, every learnable parameter and the initial states.
+    Gradients: to x, the conductances, the other parameters and the initial states.
 
     Source: Yao et al. (NeurIPS 2022).
 
@@ -182,4 +179,4 @@ class TimedGLIF(Gated):
         conductances = self.conductances.to(torch.float32 if x.dtype in HALF else x.dtype).sigmoid()
         shape = (len(conductances), 1, *conductances.shape[1:])
         conductances = conductances.reshape(*shape, *([1] * (x.dim() - len(shape))))
-        return super().forward((x * (1 - _gate("beta", params) * (1 - conductances))).to(x.dtype))
+        return super().forward((x * (1 - params.gate_beta.sigmoid() * (1 - conductances))).to(x.dtype))

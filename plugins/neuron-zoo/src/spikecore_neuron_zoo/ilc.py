@@ -13,28 +13,47 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from spikecore.dynamics import Namespace
-from spikecore.interfaces.component import Range
-from spikecore.nn import IF, LIF, Neuron
-from spikecore_neuron_zoo.module import TorchNeuron, check_channels, options_of, widened
+from spikecore.interfaces.component import Inner, Range
+from spikecore.nn import IF, LIF, ATan, Neuron, Surrogate
+from spikecore_neuron_zoo.module import TorchNeuron, check_channels, widened
 
 
 class IntraLayer(TorchNeuron):
     """Base: a subclass names the plain neuron and has its options, `num_groups` and `group_size`."""
 
-    plain_type: ClassVar[type[Neuron]]
+    plain: ClassVar[type[Neuron]]
     why_torch = "its spikes feed other neurons of the layer"
-    per_channel = True
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """
+        Args:
+            num_groups: groups of neurons that are connected among themselves (an action each, in a policy).
+            group_size: neurons in a group.
+            v_threshold: fires when h >= v_threshold.
+            v_reset: initial `v`, target of the hard reset.
+            reset: `hard` or `soft`.
+            detach_reset: no gradient through `s` in the reset.
+            surrogate: the derivative of the spike.
+        """
+
+        num_groups: Annotated[int, Range(ge=1)]
+        group_size: Annotated[int, Range(ge=1)]
+        v_threshold: float = 1.0
+        v_reset: float = 0.0
+        reset: Literal["hard", "soft"] = "hard"
+        detach_reset: bool = False
+        surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         groups, size = self.config.num_groups, self.config.group_size
-        self.plain = self.plain_type(backend="torch", **options_of(self.plain_type, self.config))
         bound = 1 / math.sqrt(size)
         self.weight = nn.Parameter(torch.empty(groups, size, size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(groups * size).uniform_(-bound, bound))
@@ -42,15 +61,20 @@ class IntraLayer(TorchNeuron):
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The plain neuron's, and `feedback` = 0."""
         check_channels(self, x.flatten(1) if x.dim() > 1 else x, self.config.num_groups * self.config.group_size)
-        plain = self.plain.initial_state(x)
-        return {**plain, "feedback": torch.zeros(x.shape, dtype=widened(x).dtype, device=x.device)}
+        starts = {"feedback": 0.0, **self.plain.state}
+        numbers = {
+            name: getattr(self.config, value) if isinstance(value, str) else value for name, value in starts.items()
+        }
+        options = {"dtype": widened(x).dtype, "device": x.device}
+        return {name: torch.full(x.shape, value, **options) for name, value in numbers.items()}
 
-    def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """See `TorchNeuron.run`."""
-        params, outs = self.plain.params_for(x.new_empty(()).expand(x.shape[1:])), []
+    def run(self, x: Tensor, state: dict[str, Tensor], added: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `TorchNeuron.run`; `added` `[T, 1, N]` joins the spikes, on their way out and back."""
+        params, outs = Namespace(**vars(self.config)), []
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        for current in x.unbind(0):
+        for t, current in enumerate(x.unbind(0)):
             s, following = self.plain.step(current + state["feedback"], Namespace(**state), params)
+            s = s if added is None else s + added[t]
             grouped = s.reshape(-1, *weight.shape[:2])
             feedback = torch.einsum("bgi,goi->bgo", grouped, weight).reshape(s.shape) + bias.reshape(s.shape[1:])
             state = {**following, "feedback": feedback}
@@ -87,18 +111,11 @@ class ILCIF(IntraLayer):
         [[[1.0, 0.0]], [[0.0, 1.0]]]
     """
 
-    plain_type = IF
+    plain = IF
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(IF.Config):
-        """
-        Args:
-            num_groups: groups of neurons that are connected among themselves (an action each, in a policy).
-            group_size: neurons in a group.
-        """
-
-        num_groups: Annotated[int, Range(ge=1)]
-        group_size: Annotated[int, Range(ge=1)]
+    class Config(IntraLayer.Config):
+        """No more options."""
 
 
 class ILCLIF(IntraLayer):
@@ -129,17 +146,15 @@ class ILCLIF(IntraLayer):
         [[[1.0, 0.0]], [[0.0, 1.0]]]
     """
 
-    plain_type = LIF
+    plain = LIF
 
     @dataclass(frozen=True, kw_only=True)
-    class Config(LIF.Config):
+    class Config(IntraLayer.Config):
         """
         Args:
-            num_groups: groups of neurons that are connected among themselves.
-            group_size: neurons in a group.
+            tau: membrane time constant, in steps.
+            decay_input: the input is leaked as well.
         """
 
         tau: Annotated[float, Range(gt=1.0)] = 4.0
         decay_input: bool = False
-        num_groups: Annotated[int, Range(ge=1)]
-        group_size: Annotated[int, Range(ge=1)]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spikecore.errors import BackendError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn import Neuron, Stateful
+from spikecore.nn import Stateful
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -62,12 +62,16 @@ class TorchNeuron(Configurable, Stateful):
         self.backend = backend
         self.chosen: Ran | None = None
 
-    def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def run(self, x: Tensor, state: dict[str, Tensor], **given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """`x` `[T, B, ...]`, in float32 or wider, and the state before it → the output and the state after it."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, **given: Tensor) -> Tensor:
         """`[T, B, ...]` or `[B, ...]` by `step_mode` → the output, of the same shape and dtype.
+
+        Args:
+            x: the input.
+            given: handed to `run`, which says what it is.
 
         Raises:
             TypeError: `x` is not floating point.
@@ -87,10 +91,10 @@ class TorchNeuron(Configurable, Stateful):
         sequence = x if multi else x.unsqueeze(0)
         state = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))
         self.chosen = Ran("torch", self.why_torch)
-        out, final = self.run(widened(sequence), state)
-        self.keep(final)
+        out, final = self.run(widened(sequence), state, **given)
         out = out.to(x.dtype)
-        return out if multi else out.squeeze(0)
+        (out,) = self.keep(final, out if multi else out.squeeze(0))
+        return out
 
     def extra_repr(self) -> str:
         return f"{self.config!r}, step_mode={self.step_mode!r}"
@@ -103,7 +107,7 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def options_of(neuron: type[Neuron], config: Any) -> dict[str, Any]:
+def options_of(neuron: Any, config: Any) -> dict[str, Any]:
     """Those of a configuration's fields that are options of `neuron`."""
     names = [field.name for field in dataclasses.fields(neuron.Config)]
     return {name: getattr(config, name) for name in names if hasattr(config, name)}

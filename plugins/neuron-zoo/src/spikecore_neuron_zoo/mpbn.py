@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spikecore.dynamics import Namespace
 from spikecore.errors import OptionError
 from spikecore.interfaces.component import Inner, Range
 from spikecore.nn import LIF, ATan, Surrogate, leaky_charge, reset_after
-from spikecore_neuron_zoo.module import TorchNeuron, check_channels, options_of
+from spikecore_neuron_zoo.module import TorchNeuron, check_channels, options_of, widened
 
 
 class MPBNLIF(TorchNeuron):
@@ -36,7 +37,7 @@ class MPBNLIF(TorchNeuron):
     Raises:
         ShapeError: axis 1 of a step does not have `num_features`.
 
-    Gradients: to x, weight, bias, every learnable parameter and the initial state; through the batch statistics;
+    Gradients: to x, weight, bias, the threshold if it is trained, and the initial state; through the batch statistics;
     through the spike by the surrogate.
 
     Source: Guo et al., Membrane potential batch normalization for spiking neural networks (ICCV 2023).
@@ -52,7 +53,6 @@ class MPBNLIF(TorchNeuron):
     """
 
     why_torch = "the batch norm of the potential looks at the whole batch"
-    per_channel = True
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -87,14 +87,9 @@ class MPBNLIF(TorchNeuron):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        config, size = self.config, self.config.num_features
-        plain = options_of(LIF, config)
-        if config.learn_threshold:
-            start = config.v_threshold
-            plain["v_threshold"] = start if isinstance(start, tuple) else (start,) * size
-            plain["learnable"] = ("v_threshold",)
-        self.plain = LIF(backend="torch", **plain)
-        """Holds the options of LIF; it is not called."""
+        size = self.config.num_features
+        threshold = torch.full((size,), self.config.v_threshold)
+        self.v_threshold = nn.Parameter(threshold) if self.config.learn_threshold else None
         self.weight, self.bias = nn.Parameter(torch.ones(size)), nn.Parameter(torch.zeros(size))
         self.register_buffer("running_mean", torch.zeros(size))
         self.register_buffer("running_var", torch.ones(size))
@@ -102,11 +97,11 @@ class MPBNLIF(TorchNeuron):
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """`v` = v_reset."""
         check_channels(self, x, self.config.num_features)
-        return self.plain.initial_state(x)
+        return {"v": torch.full(x.shape, self.config.v_reset, dtype=widened(x).dtype, device=x.device)}
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
-        params = self.plain.params_for(x.new_empty(()).expand(x.shape[1:]))
+        params = Namespace(**{**vars(self.config), "v_threshold": self._threshold(x)})
         v, outs = state["v"], []
         for current in x.unbind(0):
             h = leaky_charge(v, current, params)
@@ -115,6 +110,11 @@ class MPBNLIF(TorchNeuron):
             v = reset_after(s, normal if self.config.residual == "normalized" else h, params)
             outs.append(s)
         return torch.stack(outs) if outs else torch.empty_like(x), {"v": v}
+
+    def _threshold(self, x: Tensor) -> Any:
+        if self.v_threshold is None:
+            return self.config.v_threshold
+        return self.v_threshold.to(x.dtype).reshape(-1, *([1] * (x.dim() - 3)))
 
     def _norm(self, h: Tensor) -> Tensor:
         weight, bias = self.weight.to(h.dtype), self.bias.to(h.dtype)
@@ -143,7 +143,7 @@ class MPBNLIF(TorchNeuron):
                 f"here residual={config.residual!r}, reset={config.reset!r}, smallest weight {self.weight.min():.3g}"
             )
         deviation = (self.running_var + config.eps).sqrt()
-        options = options_of(LIF, self.plain.params_for(deviation[None]))
-        folded = (options["v_threshold"] - self.bias) * deviation / self.weight + self.running_mean
-        options |= {"v_threshold": folded.detach(), "learnable": ()}
+        threshold = config.v_threshold if self.v_threshold is None else self.v_threshold
+        folded = (threshold - self.bias) * deviation / self.weight + self.running_mean
+        options = {**options_of(LIF, config), "v_threshold": folded.detach()}
         return LIF(step_mode=self.step_mode, backend=self.backend, **options)
