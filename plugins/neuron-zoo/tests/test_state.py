@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import os
 import pickle
 
 import pytest
@@ -156,6 +157,23 @@ def test_the_functional_form_is_the_module(name):
         first, state = step(params, x[:2], init_state(x))
         rest, _ = step(params, x[2:], state)
         assert torch.equal(torch.cat([first, rest]), out)
+
+
+COMPILED = (
+    NEURONS if os.environ.get("SPIKE_FULL") else ["klif", "glif", "ternary_lif", "masked_psn", "mpbn_lif", "ilc_if"]
+)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_it_compiles_as_one_graph(name):
+    torch._dynamo.reset()
+    neuron, x = make(name), currents(NUM_STEPS, 2, FEATURES)
+    compiled = torch.compile(neuron, backend="aot_eager", fullgraph=True)
+    given = [x.clone().requires_grad_() for _ in range(2)]
+    outs = [net(each) for net, each in zip((compiled, neuron), given, strict=True)]
+    assert torch.equal(outs[0], outs[1])
+    gradients = [torch.autograd.grad(out.sum(), each)[0] for out, each in zip(outs, given, strict=True)]
+    torch.testing.assert_close(gradients[0], gradients[1])
 
 
 @pytest.mark.parametrize("name", STEPWISE)

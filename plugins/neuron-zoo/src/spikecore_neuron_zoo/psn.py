@@ -191,7 +191,7 @@ class MaskedPSN(_FixedSteps):
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
         total = self.config.num_steps
-        start = int(state["t"]) % total
+        start = int(state["t"]) % total if self.keeps_state else 0  # a value that torch.compile cannot know
         stop = start + x.shape[0]
         if start and stop > total:
             raise StateError(
