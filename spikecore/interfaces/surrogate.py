@@ -20,11 +20,14 @@ class SurrogateCapabilities:
         heaviside: the forward pass is Θ(u), spikes in {0, 1}. False for integer or ternary spikes.
         primitive: `primitive` is declared: g with g' = `derivative`, for non-spiking (smooth) use.
         nonzero: the gradient is not zero at u = 0 and near it.
+        stochastic: the forward pass draws random numbers; equal seeds give equal spikes. The neuron language has none,
+            so a neuron with it cannot be traced.
     """
 
     heaviside: bool = True
     primitive: bool = True
     nonzero: bool = True
+    stochastic: bool = False
 
 
 @runtime_checkable

@@ -40,7 +40,7 @@ from spikecore.nn import IF, LIF, ATan, Neuron
 from spikecore.registry import components, create, load
 from tests.interpreter import FUNCTIONS, run_graph
 
-SURROGATES = [entry.name for entry in components("surrogate")]
+SURROGATES = [entry.name for entry in components("surrogate") if entry.plugin.id == "core"]
 FORMS = [(name, True) for name in SURROGATES]
 FORMS += [(name, False) for name in SURROGATES if load("surrogate", name).capabilities.primitive]
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]

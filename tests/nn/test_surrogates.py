@@ -56,7 +56,8 @@ def gradient_and_value(surrogate, u):
 
 
 def test_every_registered_surrogate_is_here():
-    assert {entry.target.split(":")[1] for entry in components("surrogate")} == {cls.__name__ for cls in FORMULAS}
+    ours = {entry.target.split(":")[1] for entry in components("surrogate") if entry.plugin.id == "core"}
+    assert ours == {cls.__name__ for cls in FORMULAS}
 
 
 @pytest.mark.parametrize("cls", FORMULAS)

@@ -28,9 +28,10 @@ class EquationChecks(Suite):
     _drive: ClassVar[float] = 0.0
 
     def make(self, *, step_mode: str | None = None, **options: Any) -> Any:
-        """A neuron in evaluation mode, on the reference backend; multi-step where it can."""
+        """A neuron in evaluation mode, on the reference backend; multi-step where it can; random weights are equal."""
         target = self.target
         own = {"backend": "torch"} if isinstance(target, type) and issubclass(target, Neuron) else {}
+        torch.manual_seed(0)
         neuron = create(self.kind, self.component, **{**own, **self.options, **options})
         modes = self.capabilities.step_modes
         set_step_mode(neuron, step_mode or ("multi" if "multi" in modes else modes[0]))
@@ -124,7 +125,8 @@ class EquationChecks(Suite):
         """With a smooth surrogate, gradients to input and learnable options are those of finite differences."""
         options, names = self.smooth(), self.learnable()
         generator = torch.Generator().manual_seed(2)
-        x = torch.randn(4, 2, 3, dtype=torch.float64, generator=generator).mul_(self._scale()).requires_grad_()
+        steps = 4 if self.any_length else self.num_steps
+        x = torch.randn(steps, 2, 3, dtype=torch.float64, generator=generator).mul_(self._scale()).requires_grad_()
         for reset in ("hard", "soft") if "reset" in self._fields() else ("",):
             chosen = {**options, **(self.options_with(reset=reset) if reset else {})}
             neuron = self.make(**chosen, **self.options_with(learnable=tuple(names))).double()

@@ -81,6 +81,7 @@ class SurrogateSuite(Suite):
         (gradient,) = torch.autograd.grad((spike(u, self.make()) * weights).sum(), u)
         assert_close(gradient, weights * self.derivative(u.detach()), "the gradient")
 
+    @needs("stochastic", False)
     def test_traced_graph_equals_the_declaration(self) -> None:
         """Traced to a graph, spikes and gradient are the same as on tensors."""
         u = self.points().reshape(-1, 1).requires_grad_()
@@ -163,6 +164,18 @@ class SurrogateSuite(Suite):
         found = torch.tensor([float(surrogate.derivative(float(value), surrogate.config)) for value in u])
         assert_close(found.double(), self.derivative(u).float().double(), "the derivative of numbers")
 
+    @needs("stochastic")
+    def test_randomness(self) -> None:
+        """Equal seeds give equal spikes, others give others."""
+        u, found = self.points().abs(), []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            found.append(spike(u, self.make()))
+        assert_same(found[1], found[0], "the spikes of the same seed")
+        differs = not torch.equal(found[2], found[0])
+        assert differs, "capabilities.stochastic is True, but two seeds give the same spikes"
+
+    @needs("stochastic", False)
     def test_is_pure(self) -> None:
         """Twice the same, no random numbers, no memory of what came before."""
         surrogate, u = self.make(), self.points()
