@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from spikecore.errors import ConfigError
+from spikecore.interfaces.dataset import Split
 from spikecore.interfaces.trainer import Task
 from spikecore.registry import create, use
 from spikecore.registry import load as load_component
@@ -38,14 +39,22 @@ def _prepare(resolved: Resolved, device: torch.device | None) -> tuple[Task, Any
         made: nn.Module = create("neuron", resolved.names["neuron"], backend=backend, **resolved.options("neuron"))
         return made
 
+    train, test = dataset.split("train"), dataset.split("test")
     model = load_component("model", resolved.names["model"])(
-        make_neuron, dataset.sample_shape, dataset.num_classes, **resolved.options("model")
+        make_neuron, _input_shape(dataset, encoder, train), dataset.num_classes, **resolved.options("model")
     ).to(device)
     trainer = create("trainer", resolved.names["trainer"], **resolved.options("trainer"))
-    train, test = dataset.split("train"), dataset.split("test")
     task = Task(model, encoder, train, test, dataset.num_classes, dataset.is_sequence, tuple(dataset.info.classes))
     dtype: torch.dtype = getattr(torch, options.precision)
     return task, trainer, Context(device, dtype, torch.Generator().manual_seed(options.seed), model)
+
+
+def _input_shape(dataset: Any, encoder: Any, train: Split) -> tuple[int, ...]:
+    """Of one step of one sample, as the model gets it: that of the dataset, unless the encoder widens it."""
+    if dataset.is_sequence or encoder.capabilities.keeps_shape or not len(train):
+        return tuple(dataset.sample_shape)
+    with torch.no_grad():
+        return tuple(encoder(train[0][0].unsqueeze(0), torch.Generator()).shape[2:])
 
 
 def _device(name: str) -> torch.device:

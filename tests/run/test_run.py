@@ -1,5 +1,6 @@
 """From a configuration to a run directory, through the command line and from Python."""
 
+import dataclasses
 import json
 
 import pytest
@@ -13,7 +14,9 @@ from spikecore import create
 from spikecore.cli import spike
 from spikecore.errors import ConfigError, ShapeError
 from spikecore.interfaces.trainer import Task
-from spikecore.nn import LIF, set_step_mode
+from spikecore.nn import LIF, Direct, set_step_mode
+from spikecore.registry import Registry, use
+from spikecore.run.build import prepare
 from spikecore.run.config import _toml, resolve, tomllib
 from spikecore.run.experiment import Context, evaluate
 
@@ -159,6 +162,22 @@ def test_a_component_registered_in_this_process_runs(tmp_path):
     result = spikecore.run(resolve(None, [*SMALL, "neuron.name=mine", "neuron.tau=3.0"]), out=tmp_path / "r")
     record = json.loads((result.directory / "run.json").read_text())
     assert record["components"]["neuron"]["plugin"] == "runtime"
+
+
+def test_a_model_fits_what_a_widening_encoder_gives():
+    class Both(Direct):
+        """Each value and what is missing to one."""
+
+        capabilities = dataclasses.replace(Direct.capabilities, keeps_shape=False, decodable=False)
+
+        def encode(self, x, generator):
+            return super().encode(torch.cat([x, 1 - x], -1), generator)
+
+    with use(Registry()) as mine:
+        mine.register("encoder", "both", Both)
+        task, _, _ = prepare(resolve({"encoder": {"name": "both"}, "model": {"name": "mlp"}}))
+    assert task.model.layers[0].in_features == 2 * 64
+    assert task.model(task.sequence(task.train[0][0].unsqueeze(0), None)).shape == (4, 1, 10)
 
 
 def test_digits_splits_are_disjoint_stratified_and_whole():
