@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from spikecore import explain
-from spikecore.nn import Neuron, Sigmoid, reset_state, set_step_mode, streaming
+from spikecore.errors import StateGraphError
+from spikecore.nn import Neuron, Sigmoid, functional, reset_state, set_step_mode, streaming
 from spikecore.registry import create
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.probes import GraphBackend, registered_backend
@@ -69,7 +71,7 @@ class EquationChecks(Suite):
     def _fitting_scale(self) -> float:
         if self.capabilities.spiking:
             for scale in SCALES:
-                share = float(self.run(self.make(), self._noise(self.num_steps, 0) * scale).double().mean())
+                share = float(self.run(self.make(), self._noise(self.num_steps, 0) * scale).detach().double().mean())
                 if 0.05 <= share <= 0.95:
                     return scale
         return 1.0
@@ -240,6 +242,34 @@ class EquationChecks(Suite):
             assert gradient is not None, f"no gradient reaches {name}"
             assert gradient.isfinite().all(), f"the gradient of {name} holds NaN or infinity"
             assert gradient.any(), f"the gradient of {name} is zero"
+
+    @needs("fixed_num_steps", False)
+    @needs("stochastic", False)
+    def test_explicit_state(self) -> None:
+        """`functional` gives the same with the state in plain sight: two parts, the state handed on, are the whole."""
+        neuron, x = self.make(), self.input()
+        right = self.run(neuron, x)
+        step, init_state = functional(neuron)
+        params = {**dict(neuron.named_parameters()), **dict(neuron.named_buffers())}
+        state, outs = init_state(x if neuron.step_mode == "multi" else x[0]), []
+        for part in (x[:2], x[2:]) if neuron.step_mode == "multi" else x:
+            out, state = step(params, part, state)
+            outs.append(out)
+        found = torch.cat(outs) if neuron.step_mode == "multi" else torch.stack(outs)
+        assert_close(found, right, "the sequence in two parts, with its state handed over")
+        assert not states_of(neuron), "the explicit form left state in the module"
+
+    @needs("differentiable")
+    def test_a_freed_graph_is_named(self) -> None:
+        """A backward pass through kept state whose graph is gone raises StateGraphError, not torch's obscure text."""
+        neuron, x = self.make(), self.input()
+        with streaming(neuron):
+            self.run(neuron, x.clone().requires_grad_(), reset=False).sum().backward()  # type: ignore[no-untyped-call]
+            if not any(value.requires_grad for value in states_of(neuron).values()):
+                skip("it keeps no state with a graph")
+            total = self.run(neuron, x.clone().requires_grad_(), reset=False).sum()
+            with pytest.raises(StateGraphError):
+                total.backward()  # type: ignore[no-untyped-call]
 
     @needs("elementwise")
     @needs("spiking")
