@@ -96,23 +96,22 @@ def peer_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict
         return Verdict(True, f"not compared: {candidate.about}")
     x, grad = case.input(), case.grad()
     try:
-        ours, theirs = (_plain_outcome(each, x, grad) for each in (reference.make(case, TRAINING), runner))
+        want, want_grad = _plain_outcome(reference.make(case, TRAINING), x, grad)
+        inference = candidate.make(case, FORWARD)
         with torch.no_grad():
-            inference = candidate.make(case, FORWARD)
             again = inference.finish(inference.call(inference.prepare(x)))
+        if again.shape != want.shape:
+            return Verdict(False, f"returns {tuple(again.shape)}, expected {tuple(want.shape)}")
+        out, found_grad = _plain_outcome(runner, x, grad)
     except Exception as error:
         return Verdict(False, f"{type(error).__name__}: {error}")
-    for spikes in (theirs[0], again):
-        if spikes.shape != ours[0].shape:
-            return Verdict(False, f"returns {tuple(spikes.shape)}, expected {tuple(ours[0].shape)}")
-    differ = max(int((spikes != ours[0]).sum()) for spikes in (theirs[0], again))
-    if differ > PEER_MOST_DIFFERENT * ours[0].numel():
-        return Verdict(False, f"{differ} of {ours[0].numel()} outputs differ from ours: other dynamics")
-    text = "spikes equal" if not differ else f"{differ} of {ours[0].numel()} spikes differ"
+    differ = max(int((each != want).sum()) for each in (out, again))
+    if differ > PEER_MOST_DIFFERENT * want.numel():
+        return Verdict(False, f"{differ} of {want.numel()} outputs differ from ours: other dynamics")
+    text = f"{differ} of {want.numel()} spikes differ" if differ else "spikes equal"
     if not candidate.same_gradient:
         return Verdict(True, f"{text}; other surrogate")
-    equal = (theirs[0] == ours[0]).all(0)
-    distance = _distance(theirs[1], ours[1], equal)
+    distance = _distance(found_grad, want_grad, (out == want).all(0))
     if not distance <= 10 * RELATIVE:
         return Verdict(False, f"{text}, gradients differ by {distance:.1e}")
     return Verdict(True, f"{text}, gradients equal")

@@ -144,7 +144,7 @@ def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
     """One step of a candidate beside one of the reference: loss and gradients."""
     if candidate == reference:
         return Verdict(True, "is the reference")
-    limit = PEER_RELATIVE if candidate == PEER else 10 * RELATIVE
+    limit = PEER_RELATIVE if candidate == PEER else RELATIVE
     try:
         want, got = (step_of(name, each, device)() for each in (reference, candidate))
     except Exception as error:

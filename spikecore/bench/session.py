@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from spikecore.bench import fresh, gate, nets, timing
 from spikecore.bench.candidates import Candidate, Unsupported, backends
@@ -30,7 +31,8 @@ from spikecore.registry import registry
 
 LIF = "lif"
 ALL = "all"
-TOTAL_S, MOST_PER_CELL_S = 90.0, 4.0
+Verdicts = dict[tuple[str, str], "gate.Verdict | Unsupported"]
+TOTAL_S, MOST_S = 90.0, 4.0
 
 
 @dataclass(frozen=True)
@@ -112,25 +114,27 @@ class Session:
             for name, reason in absent.items():
                 self._unavailable(name, "peer", reason)
         self.bandwidth = Bandwidth()
-        self.effort = plan.effort or timing.Effort(min(MOST_PER_CELL_S, TOTAL_S / self._num_cells()))
+        self.effort = plan.effort or timing.Effort(min(MOST_S * len(self.neurons), TOTAL_S / self._num_cells()))
 
     def _num_cells(self) -> int:
-        return len(self.neurons) * (2 * len(self.plan.shapes) + 1) + len(nets.NETS) * self.plan.with_nets
+        return 2 * len(self.plan.shapes) + 1 + len(nets.NETS) * self.plan.with_nets
 
     def run(self) -> Report:
         """Everything in the plan."""
-        for neuron in self.neurons:
-            cases = [Case(neuron, shape, self.plan.device, self.plan.dtype) for shape in self.plan.shapes]
-            for case in cases:
-                self._measure(case)
-            self._steps(Case(neuron, STEP_SHAPE, self.plan.device, self.plan.dtype))
-            if self.plan.with_fresh and neuron == self.neurons[0]:
-                self._fresh(cases)
+        for shape in self.plan.shapes:
+            self._shape(shape)
+        self._cell(STEP_SHAPE, STEP, self._admitted_steps())
+        if self.plan.with_fresh:
+            self._fresh(self.neurons[0])
         if self.plan.with_nets:
             self._nets()
         self._finish()
         self._refuse_nothing()
         return self.report
+
+    def case(self, neuron: str, shape: tuple[int, ...]) -> Case:
+        """A case of this plan."""
+        return Case(neuron, shape, self.plan.device, self.plan.dtype)
 
     def _neurons(self) -> tuple[str, ...]:
         if ALL not in self.plan.neurons:
@@ -153,104 +157,85 @@ class Session:
         version = candidate.version
         return Row(subject, shape, measure, candidate.name, version, kind, str(self.plan.device), dtype, **values)
 
-    def _measure(self, case: Case) -> None:
-        self.tell(f"{case.neuron} {case.title}: comparing")
-        verdicts = self._verdicts(case)
+    def _shape(self, shape: tuple[int, ...]) -> None:
+        """Both measures of every neuron at one shape; all neurons take turns too, so that they can be compared."""
+        verdicts: Verdicts = {}
+        for neuron in self.neurons:
+            case = self.case(neuron, shape)
+            self.tell(f"{neuron} {case.title}: comparing")
+            for candidate in self.candidates:
+                verdicts[neuron, candidate.name] = self._verdict(candidate, case)
         for measure in (FORWARD, TRAINING):
-            self.tell(f"{case.neuron} {case.title}: {measure}")
-            self._cell(case, measure, verdicts)
+            self._cell(shape, measure, verdicts)
 
-    def _verdicts(self, case: Case) -> dict[str, gate.Verdict | Unsupported]:
-        found: dict[str, gate.Verdict | Unsupported] = {}
-        for candidate in self.candidates:
-            try:
-                if candidate is self.reference:
-                    found[candidate.name] = gate.Verdict(True, "is the reference")
-                elif candidate.is_backend:
-                    found[candidate.name] = gate.backend_gate(candidate, self.reference, case)
-                else:
-                    found[candidate.name] = gate.peer_gate(candidate, self.reference, case)
-            except Unsupported as error:
-                found[candidate.name] = error
-            except Exception as error:  # a candidate's own fault is a row, not the end of the others
-                found[candidate.name] = gate.Verdict(False, f"{type(error).__name__}: {error}")
-        return found
+    def _verdict(self, candidate: Candidate, case: Case) -> gate.Verdict | Unsupported:
+        if candidate is self.reference:
+            return gate.Verdict(True, "is the reference")
+        compare = gate.backend_gate if candidate.is_backend else gate.peer_gate
+        try:
+            return compare(candidate, self.reference, case)
+        except Unsupported as error:
+            return error
+        except Exception as error:  # a candidate's own fault is a row, not the end of the others
+            return gate.Verdict(False, f"{type(error).__name__}: {error}")
 
-    def _cell(self, case: Case, measure: str, verdicts: Mapping[str, gate.Verdict | Unsupported]) -> None:
-        """One table cell: all candidates in turns, with the copies that give the floor."""
+    def _admitted_steps(self) -> Verdicts:
+        """Who may be timed in single steps: those that were never found wrong."""
+        failed = {(row.subject, row.candidate): row.reason for row in self.report.failed}
+        return {
+            (neuron, each.name): gate.Verdict((neuron, each.name) not in failed, failed.get((neuron, each.name), ""))
+            for neuron in self.neurons
+            for each in self.candidates
+        }
+
+    def _cell(self, shape: tuple[int, ...], measure: str, verdicts: Verdicts) -> None:
+        """One shape, one measure: all neurons on all candidates in turns, with the copies that give the floor."""
+        case = self.case(self.neurons[0], shape)
+        self.tell(f"{case.title}: {measure}")
         x, grad = case.input(), case.grad()
-        rows: dict[str, Row] = {}
-        runs: dict[str, timing.Run] = {}
-        for candidate in self.candidates:
-            row = self.row(candidate, case.neuron, case.title, measure)
-            runner = self._admitted(candidate, case, measure, verdicts[candidate.name], row)
-            if runner is not None:
-                runs[candidate.name] = runner.once(measure, x, grad)
-            rows[candidate.name] = row
-        copying = copies(case, ((each.name, each.backend) for each in self.candidates if each.is_backend))
+        rows: dict[str, dict[str, Row]] = {neuron: {} for neuron in self.neurons}
+        runs: dict[tuple[str, str], timing.Run] = {}
+        for neuron in self.neurons:
+            for candidate in self.candidates:
+                row = self.row(candidate, neuron, case.title, measure)
+                runner = _admitted(candidate, self.case(neuron, shape), measure, verdicts[neuron, candidate.name], row)
+                if runner is not None:
+                    runs[neuron, candidate.name] = runner.once(measure, x, grad)
+                rows[neuron][candidate.name] = row
+        own = ((each.name, each.backend) for each in self.candidates if each.is_backend)
+        copying = {} if measure == STEP else {("", name): run for name, run in copies(case, own).items()}
         with call_context(measure):
             times = timing.interleave({**runs, **copying}, self.clock, self.effort)
-            rate = float(self.reference.make(case, FORWARD).call(x).detach().double().mean())
-        for name in copying:
-            self.bandwidth.add(case.num_bytes, [sample.wall for sample in times[name].samples])
-        fill(rows, {name: times[name] for name in runs}, self.reference.name)
-        for name in runs:
-            rows[name].rate = rate
-        self.report.rows += rows.values()
+        for key in copying:
+            self.bandwidth.add(case.num_bytes, [sample.wall for sample in times[key].samples])
+        for neuron, own_rows in rows.items():
+            fill(own_rows, {name: times[of, name] for of, name in runs if of == neuron}, self.reference.name)
+            rate = None if measure == STEP else self._rate(self.case(neuron, shape), x)
+            for row in own_rows.values():
+                row.rate = rate
+            self.report.rows += own_rows.values()
 
-    def _admitted(
-        self, candidate: Candidate, case: Case, measure: str, verdict: gate.Verdict | Unsupported, row: Row
-    ) -> Runner | None:
-        """The runner, if the gate let it through; the row says why not."""
-        if isinstance(verdict, Unsupported):
-            row.status, row.reason = UNSUPPORTED, str(verdict)
-            return None
-        row.compared = verdict.text
-        if not verdict.ok:
-            row.status, row.reason = FAILED if candidate.is_backend else UNSUPPORTED, verdict.text
-            return None
-        try:
-            return candidate.make(case, measure)
-        except Unsupported as error:
-            row.status, row.reason = UNSUPPORTED, str(error)
-            return None
+    def _rate(self, case: Case, x: Tensor) -> float:
+        with torch.no_grad():
+            return float(self.reference.make(case, FORWARD).call(x).double().mean())
 
-    def _steps(self, case: Case) -> None:
-        """The module call in single-step mode, without gradients; for those that passed the gate at every shape."""
-        self.tell(f"{case.neuron}: {STEP}")
-        failed = {row.candidate for row in self.report.failed if row.subject == case.neuron}
-        rows: dict[str, Row] = {}
-        runs: dict[str, timing.Run] = {}
+    def _fresh(self, neuron: str) -> None:
+        cases = [self.case(neuron, shape) for shape in self.plan.shapes]
         for candidate in self.candidates:
-            if candidate.name in failed:
+            own = [row for row in self.report.rows if (row.subject, row.candidate) == (neuron, candidate.name)]
+            if all(row.status != OK for row in own):
                 continue
-            try:
-                runner = candidate.make(case, STEP)
-            except Unsupported:
-                continue
-            rows[candidate.name] = self.row(candidate, case.neuron, case.title, STEP)
-            runs[candidate.name] = runner.once(STEP, case.input(), case.grad())
-        with call_context(STEP):
-            times = timing.interleave(runs, self.clock, self.effort)
-        fill(rows, times, self.reference.name)
-        self.report.rows += rows.values()
-
-    def _fresh(self, cases: Sequence[Case]) -> None:
-        names = {row.candidate for row in self.report.rows if row.subject == cases[0].neuron and row.status == OK}
-        for candidate in self.candidates:
-            if candidate.name not in names:
-                continue
-            self.tell(f"{cases[0].neuron}: {candidate.name} in a fresh process")
+            self.tell(f"{neuron}: {candidate.name} in a fresh process")
             found = fresh.measure(candidate, cases, self.plan.compile_steps)
-            for row in self.report.rows:
-                if (row.subject, row.candidate, row.status) != (cases[0].neuron, candidate.name, OK):
-                    continue
+            for row in own:
                 key = (row.shape, row.measure)
                 row.peak_mib = found.peak_mib.get(key)
                 row.first_cold_ms, row.first_warm_ms = found.cold_ms.get(key), found.warm_ms.get(key)
                 row.load_ms = found.load_ms
             if found.problem:
                 self.report.notes.append(f"{candidate.name}: memory or first use is missing: {found.problem}")
+        if len(self.neurons) > 1:
+            self.report.notes.append(f"memory and first use: of {neuron}; for another, name it alone")
 
     def _nets(self) -> None:
         candidates = {each.name: each for each in self.candidates if each.is_backend or each.name == nets.PEER}
@@ -284,7 +269,7 @@ class Session:
         """What needs the whole run: the best copy of each size, and LIF."""
         per_byte: dict[tuple[str, str, str], float] = {}
         for row in self.report.rows:
-            if row.wall_ms is None or row.measure not in (FORWARD, TRAINING):
+            if row.wall_ms is None or row.subject not in self.neurons or row.measure not in (FORWARD, TRAINING):
                 continue
             case = Case(row.subject, tuple(map(int, row.shape.split(","))), self.plan.device, self.plan.dtype)
             moved = case.num_elements * bytes_per_step(row.measure, case.dtype)
@@ -306,6 +291,24 @@ class Session:
             own = [row for row in self.report.rows if row.candidate == name]
             if own and all(row.status == UNSUPPORTED for row in own):
                 raise BackendError(f"backend {name!r} runs none of this: {own[0].reason}")
+
+
+def _admitted(
+    candidate: Candidate, case: Case, measure: str, verdict: gate.Verdict | Unsupported, row: Row
+) -> Runner | None:
+    """The runner, if the gate let it through; the row says why not."""
+    if isinstance(verdict, Unsupported):
+        row.status, row.reason = UNSUPPORTED, str(verdict)
+        return None
+    row.compared = verdict.text
+    if not verdict.ok:
+        row.status, row.reason = FAILED if candidate.is_backend else UNSUPPORTED, verdict.text
+        return None
+    try:
+        return candidate.make(case, measure)
+    except Unsupported as error:
+        row.status, row.reason = UNSUPPORTED, str(error)
+        return None
 
 
 def _check_device(device: torch.device) -> None:

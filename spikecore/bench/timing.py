@@ -13,13 +13,14 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
+K = TypeVar("K", bound=Hashable)
 Run = Callable[[], object]
 SHORTEST_SAMPLE_S = 200e-6
 MOST_REPEATS = 1000
@@ -118,8 +119,8 @@ def percentile(values: list[float], percent: float) -> float:
 
 
 def interleave(
-    runs: Mapping[str, Run], clock: Clock, effort: Effort, now: Callable[[], float] = time.monotonic
-) -> dict[str, Times]:
+    runs: Mapping[K, Run], clock: Clock, effort: Effort, now: Callable[[], float] = time.monotonic
+) -> dict[K, Times]:
     """Time candidates in turns.
 
     One that raises is left out from then on; its `Times.error` says why.

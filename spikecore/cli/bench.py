@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from spikecore.bench.session import Plan
 
+ALL = "all"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -56,15 +57,20 @@ def command(
     Each backend is first compared with eager torch in outputs and gradients; one that differs is not timed, and the
     exit status is 1. Ratios are of medians over interleaved rounds.
     """
+    from spikecore.registry import registry
+
+    for file in files:
+        registry().load_file(file)
+    for kind, names in (("backend", options["backends"]), ("neuron", options["neurons"])):
+        for name in names:
+            if (kind, name) != ("neuron", ALL):
+                registry().find(kind, name)  # a slip of the pen is told before torch is imported
     import torch
 
     from spikecore.bench import rows as table
     from spikecore.bench.session import Session
     from spikecore.bench.show import show
-    from spikecore.registry import registry
 
-    for file in files:
-        registry().load_file(file)
     try:
         place = torch.device(device)
     except RuntimeError as error:
@@ -115,7 +121,7 @@ def _plan(
 
     neurons = neurons or ("lif",)
     if not shapes:
-        shapes = (cases.MANY_NEURONS_SHAPE,) if "all" in neurons else cases.SHAPES
+        shapes = (cases.MANY_NEURONS_SHAPE,) if ALL in neurons else cases.SHAPES
         shapes = cases.QUICK_SHAPES if quick else shapes
     if full:
         shapes = (*shapes, cases.BEYOND_CACHES)
