@@ -33,14 +33,15 @@ class Fresh:
     """What fresh processes found of one candidate; keys are `("T,B,N", measure)`.
 
     Args:
-        load_ms: loading the plugin or library.
+        load_cold_ms, load_warm_ms: loading the plugin or library, which comes before.
         cold_ms: first use with an empty cache.
         warm_ms: first use with the cache that the cold process left; empty where the candidate keeps none.
         peak_mib: memory at the peak.
         problem: why something is missing.
     """
 
-    load_ms: float | None = None
+    load_cold_ms: float | None = None
+    load_warm_ms: float | None = None
     cold_ms: Figures = field(default_factory=dict)
     warm_ms: Figures = field(default_factory=dict)
     peak_mib: Figures = field(default_factory=dict)
@@ -62,13 +63,14 @@ def measure(candidate: Candidate, cases: Sequence[Case], compile_steps: int) -> 
         "cases": [case.packed() for case in cases],
     }
     with cache_directory() as cache:
-        cold = _ask({**question, "memory": True}, cache)
-        warm = _ask({**question, "memory": False}, cache) if candidate.caches and "first" in cold else {}
+        cold = _ask({**question, "memory": not candidate.caches}, cache)
+        warm = _ask({**question, "memory": True}, cache) if candidate.caches and "first" in cold else {}
     return Fresh(
         cold.get("load_ms"),
+        warm.get("load_ms"),
         _keyed(cold.get("first", {})),
         _keyed(warm.get("first", {})),
-        _keyed(cold.get("peak", {})),
+        _keyed((warm or cold).get("peak", {})),
         cold["problem"] or warm.get("problem", ""),
     )
 

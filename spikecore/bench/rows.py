@@ -49,7 +49,7 @@ class Row:
         peak_mib: memory at the peak of one call.
         first_call_ms: the first call in the process that did the timing.
         first_cold_ms, first_warm_ms: first use in a fresh process, cache empty or filled.
-        load_ms: loading the plugin or library in a fresh process.
+        load_cold_ms, load_warm_ms: loading the plugin or library before that.
         rate: outputs per element-step of the reference.
     """
 
@@ -80,7 +80,8 @@ class Row:
     first_call_ms: float | None = None
     first_cold_ms: float | None = None
     first_warm_ms: float | None = None
-    load_ms: float | None = None
+    load_cold_ms: float | None = None
+    load_warm_ms: float | None = None
     rate: float | None = None
 
 

@@ -231,7 +231,8 @@ class Session:
                 key = (row.shape, row.measure)
                 row.peak_mib = found.peak_mib.get(key)
                 row.first_cold_ms, row.first_warm_ms = found.cold_ms.get(key), found.warm_ms.get(key)
-                row.load_ms = found.load_ms
+                if key in found.cold_ms:
+                    row.load_cold_ms, row.load_warm_ms = found.load_cold_ms, found.load_warm_ms
             if found.problem:
                 self.report.notes.append(f"{candidate.name}: memory or first use is missing: {found.problem}")
         if len(self.neurons) > 1:

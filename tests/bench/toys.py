@@ -24,15 +24,15 @@ class Right(TorchBackend):
 class WrongSpike(Right):
     """One spike of the last element is missing or one too many."""
 
-    def run(self, key, x, states, params):
-        out, *rest = super().run(key, x, states, params)
+    def run(self, key, x, states, params, save):
+        out, *rest = super().run(key, x, states, params, save)
         out[-1, -1, -1] = 1 - out[-1, -1, -1]
         return out, *rest
 
 
 class WrongState(Right):
-    def run(self, key, x, states, params):
-        out, finals, *rest = super().run(key, x, states, params)
+    def run(self, key, x, states, params, save):
+        out, finals, *rest = super().run(key, x, states, params, save)
         return out, [final * 1.001 for final in finals], *rest
 
 
@@ -60,23 +60,31 @@ class WrongParameterGradient(Right):
 class WrongStrides(Right):
     """Reads memory in order, whatever the strides."""
 
-    def run(self, key, x, states, params):
+    def run(self, key, x, states, params, save):
         if not x.is_contiguous():
             x = x.flatten()[: x.numel()].flip(0).reshape(x.shape)
-        return super().run(key, x, states, params)
+        return super().run(key, x, states, params, save)
 
 
 class WrongWhenLarge(Right):
     """Wrong from a size on, as where threads begin."""
 
-    def run(self, key, x, states, params):
-        out, *rest = super().run(key, x, states, params)
+    def run(self, key, x, states, params, save):
+        out, *rest = super().run(key, x, states, params, save)
         return (1 - out if x.numel() > 1500 else out), *rest
 
 
+class WrongInference(Right):
+    """Takes another way without gradients, and loses itself."""
+
+    def run(self, key, x, states, params, save):
+        out, *rest = super().run(key, x, states, params, save)
+        return (out if save else torch.zeros_like(out)), *rest
+
+
 class WrongSingleStep(Right):
-    def run(self, key, x, states, params):
-        out, *rest = super().run(key, x, states, params)
+    def run(self, key, x, states, params, save):
+        out, *rest = super().run(key, x, states, params, save)
         if x.shape[0] == 1 and x.numel() == 3 * 37:
             out[0, 0] = 1 - out[0, 0]
         return out, *rest
@@ -113,6 +121,7 @@ WRONG = {
     "wrong_initial_gradient": (WrongInitialGradient, "gradient of initial v differs"),
     "wrong_strides": (WrongStrides, "strided: "),
     "wrong_when_large": (WrongWhenLarge, "at 8,4,128: "),
+    "wrong_inference": (WrongInference, "values of the output without gradients differ"),
     "wrong_single_step": (WrongSingleStep, "single steps: "),
     "not_a_number": (NotANumber, "differs by inf"),
     "raises": (Raises, "RuntimeError at 7,3,37: out of registers"),
@@ -142,6 +151,6 @@ class Grower(Neuron):
 class NearlyRight(Right):
     """Another last bit in everything that is not a spike."""
 
-    def run(self, key, x, states, params):
-        out, finals, *rest = super().run(key, x, states, params)
+    def run(self, key, x, states, params, save):
+        out, finals, *rest = super().run(key, x, states, params, save)
         return out, [torch.nextafter(final, torch.full_like(final, 9.0)) for final in finals], *rest
