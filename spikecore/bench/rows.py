@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spikecore.bench.timing import Times
 from spikecore.errors import ConfigError, RunError
+from spikecore.version import __version__
+
+if TYPE_CHECKING:
+    from spikecore.bench.timing import Times
 
 OK = "ok"
 FAILED = "failed"
@@ -114,12 +117,12 @@ def environment(num_threads: int, device: str = "cpu") -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in ("torch", "numpy")},
-        "spikecore": _spikecore_version(),
+        "spikecore": __version__,
         **_git_state(),
     }
 
 
-def device_name(device: str) -> str:
+def device_name(device: str = "cpu") -> str:
     """The processor's, or the accelerator's."""
     if device.startswith("cuda"):
         import torch
@@ -131,12 +134,6 @@ def device_name(device: str) -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def _spikecore_version() -> str:
-    from spikecore.version import __version__
-
-    return __version__
 
 
 def _git_state() -> dict[str, str]:

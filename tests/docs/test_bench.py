@@ -1,4 +1,4 @@
-"""What is said about speed is what was measured: the README's table comes from the CSV; the reference knows every column."""
+"""What is said about speed is what was measured; the reference of `spike bench` names all that it takes and writes."""
 
 import importlib.util
 import re
