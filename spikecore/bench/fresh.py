@@ -24,6 +24,7 @@ from spikecore.bench.cases import Case
 from spikecore.registry import registry
 
 TIMEOUT_S = 300.0
+COMPILING_TIMEOUT_S = 1200.0
 CACHES = ("XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "CUPY_CACHE_DIR")
 Figures = dict[tuple[str, str], float]
 
@@ -63,8 +64,10 @@ def measure(candidate: Candidate, cases: Sequence[Case], compile_steps: int) -> 
         "cases": [case.packed() for case in cases],
     }
     with cache_directory() as cache:
-        cold = _ask({**question, "memory": not candidate.caches}, cache)
-        warm = _ask({**question, "memory": True}, cache) if candidate.caches and "first" in cold else {}
+        timeout_s = COMPILING_TIMEOUT_S if candidate.compiles_per_shape else TIMEOUT_S
+        cold = _ask({**question, "memory": not candidate.caches}, cache, timeout_s)
+        repeats = candidate.caches and "first" in cold
+        warm = _ask({**question, "memory": True}, cache, timeout_s) if repeats else {}
     return Fresh(
         cold.get("load_ms"),
         warm.get("load_ms"),
@@ -89,7 +92,7 @@ def cache_directory() -> Iterator[dict[str, str]]:
         yield {name: str(Path(folder, name.lower())) for name in CACHES}
 
 
-def _ask(question: Mapping[str, Any], cache: Mapping[str, str]) -> dict[str, Any]:
+def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
     """The worker's answer; `problem` is always there."""
     command = [sys.executable, "-m", "spikecore.bench.worker"]
     environment = {**os.environ, **registry().blocking.environment(), **cache}
@@ -101,10 +104,10 @@ def _ask(question: Mapping[str, Any], cache: Mapping[str, str]) -> dict[str, Any
             env=environment,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
-        return {"problem": f"a fresh process did not answer within {TIMEOUT_S:g} s"}
+        return {"problem": f"a fresh process did not answer within {timeout_s:g} s"}
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
         return {"problem": f"a fresh process failed: {last[0]}"}

@@ -20,7 +20,7 @@ import torch
 
 Run = Callable[[], object]
 MIB = 1 << 20
-CHILD_TIMEOUT_S = 60
+CHILD_TIMEOUT_S = 120
 
 
 def peak_mib(make: Callable[[], Run], device: torch.device, warm_up: Run = lambda: None) -> float:

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikecore.bench.candidates import Unsupported
 from spikecore.bench.gate import RELATIVE, Verdict
+from spikecore.errors import BackendError
 from spikecore.registry import create
 
 BOUND = "no neurons"
@@ -141,12 +143,18 @@ def _model(net: Net, candidate: str) -> tuple[nn.Module, Callable[[], object]]:
 
 
 def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
-    """One step of a candidate beside one of the reference: loss and gradients."""
+    """One step of a candidate beside one of the reference: loss and gradients.
+
+    Raises:
+        Unsupported: the backend does not take this net's neurons here.
+    """
     if candidate == reference:
         return Verdict(True, "is the reference")
     limit = PEER_RELATIVE if candidate == PEER else RELATIVE
     try:
         want, got = (step_of(name, each, device)() for each in (reference, candidate))
+    except BackendError as error:
+        raise Unsupported(str(error)) from error
     except Exception as error:
         return Verdict(False, f"{type(error).__name__}: {error}")
     if len(want) != len(got):

@@ -78,8 +78,8 @@ class Report:
 
     @property
     def failed(self) -> list[Row]:
-        """Rows of candidates that computed something else, or raised."""
-        return [row for row in self.rows if row.status == FAILED]
+        """Rows of backends that computed something else, or raised."""
+        return [row for row in self.rows if row.status == FAILED and row.kind == "backend"]
 
 
 class Session:
@@ -181,11 +181,13 @@ class Session:
 
     def _admitted_steps(self) -> Verdicts:
         """Who may be timed in single steps: those that were never found wrong."""
+        backends_rows = [row for row in self.report.rows if row.kind == "backend"]
+        said = {(row.subject, row.candidate): row.compared for row in backends_rows}
         failed = {(row.subject, row.candidate): row.reason for row in self.report.failed}
+        places = [(neuron, candidate.name) for neuron in self.neurons for candidate in self.candidates]
         return {
-            (neuron, each.name): gate.Verdict((neuron, each.name) not in failed, failed.get((neuron, each.name), ""))
-            for neuron in self.neurons
-            for each in self.candidates
+            place: gate.Verdict(False, failed[place]) if place in failed else gate.Verdict(True, said.get(place, ""))
+            for place in places
         }
 
     def _cell(self, shape: tuple[int, ...], measure: str, verdicts: Verdicts) -> None:
@@ -229,6 +231,8 @@ class Session:
             found = fresh.measure(candidate, cases, self.plan.compile_steps)
             for row in own:
                 key = (row.shape, row.measure)
+                if row.status != OK:
+                    continue
                 row.peak_mib = found.peak_mib.get(key)
                 row.first_cold_ms, row.first_warm_ms = found.cold_ms.get(key), found.warm_ms.get(key)
                 if key in found.cold_ms:
@@ -247,12 +251,9 @@ class Session:
             self.tell(f"{subject}: comparing")
             for each, candidate in candidates.items():
                 row = rows[each] = self.row(candidate, subject, shape, net.measure)
-                verdict = nets.gate(name, each, self.reference.name, str(self.plan.device))
-                row.compared = verdict.text
-                if verdict.ok:
+                row.dtype = "float32"
+                if _let_in(candidate, self._net_verdict(name, each), row):
                     runs[each] = nets.step_of(name, each, str(self.plan.device))
-                else:
-                    row.status, row.reason = FAILED if candidate.is_backend else UNSUPPORTED, verdict.text
             rows[nets.BOUND] = Row(subject, shape, net.measure, nets.BOUND, "", "bound", str(self.plan.device))
             runs[nets.BOUND] = nets.step_of(name, nets.BOUND, str(self.plan.device))
             self.tell(f"{subject}: {net.measure}")
@@ -265,6 +266,12 @@ class Session:
             self.report.rows += rows.values()
         if nets.PEER not in candidates:
             self.report.notes.append(f"nets beside {nets.PEER}: with --peers, where it is installed")
+
+    def _net_verdict(self, name: str, candidate: str) -> gate.Verdict | Unsupported:
+        try:
+            return nets.gate(name, candidate, self.reference.name, str(self.plan.device))
+        except Unsupported as error:
+            return error
 
     def _finish(self) -> None:
         """What needs the whole run: the best copy of each size, and LIF."""
@@ -298,18 +305,24 @@ def _admitted(
     candidate: Candidate, case: Case, measure: str, verdict: gate.Verdict | Unsupported, row: Row
 ) -> Runner | None:
     """The runner, if the gate let it through; the row says why not."""
-    if isinstance(verdict, Unsupported):
-        row.status, row.reason = UNSUPPORTED, str(verdict)
-        return None
-    row.compared = verdict.text
-    if not verdict.ok:
-        row.status, row.reason = FAILED if candidate.is_backend else UNSUPPORTED, verdict.text
+    if not _let_in(candidate, verdict, row):
         return None
     try:
         return candidate.make(case, measure)
     except Unsupported as error:
         row.status, row.reason = UNSUPPORTED, str(error)
         return None
+
+
+def _let_in(candidate: Candidate, verdict: gate.Verdict | Unsupported, row: Row) -> bool:
+    """Whether the gate is open; the row says what was found."""
+    if isinstance(verdict, Unsupported):
+        row.status, row.reason = UNSUPPORTED, str(verdict)
+        return False
+    row.compared = verdict.text
+    if not verdict.ok:
+        row.status, row.reason = FAILED if candidate.is_backend else UNSUPPORTED, verdict.text
+    return verdict.ok
 
 
 def _check_device(device: torch.device) -> None:

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from spikecore.bench.candidates import Candidate, Unsupported, backends
-from spikecore.bench.cases import Case, Runner
-from spikecore.bench.gate import backend_gate, peer_gate
+from spikecore.bench.cases import TRAINING, Case, Runner
+from spikecore.bench.gate import backend_gate, outcome, peer_gate
 from spikecore.registry import Blocking, Registry, register, use
 from tests.bench import toys
 
@@ -41,6 +41,18 @@ def test_a_right_backend_passes(neuron, dtype):
 
 def test_the_last_bit_of_a_state_is_free():
     assert verdict("nearly").ok
+
+
+def test_where_float32_is_badly_conditioned_the_truth_decides():
+    register("neuron", "chaos", toys.Chaos)
+    register("backend", "double", toys.Double)
+    case = Case("chaos", (16, 4, 64))
+    reference, candidate = backends(["double"])[0]
+    x, grad = case.input(), case.grad()
+    eager, double = (outcome(each.make(case, TRAINING), x, grad).values["final v"] for each in (reference, candidate))
+    assert ((double - eager).abs() / eager.abs()).max() > 1e-5  # or there is nothing to decide
+    assert verdict("double", case).ok
+    assert "final v differs" in verdict("wrong_state", case).text
 
 
 @pytest.mark.parametrize("name", toys.WRONG)

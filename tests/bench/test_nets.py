@@ -22,6 +22,7 @@ def small(monkeypatch):
     with use(Registry(blocking=Blocking())):
         register("backend", "right", toys.Right)
         register("backend", "wrong_gradient", toys.WrongGradient)
+        register("backend", "picky", toys.Picky)
         yield
 
 
@@ -68,11 +69,13 @@ def test_the_session_has_a_row_for_each_candidate_and_the_bound():
     report = Session(plan).run()
     for subject in ("linear net", "conv net"):
         rows = {row.candidate: row for row in report.rows if row.subject == subject}
-        assert set(rows) == {"torch", "right", "wrong_gradient", nets.BOUND}
+        assert set(rows) == {"torch", "right", "wrong_gradient", "picky", nets.BOUND}
         assert rows[nets.BOUND].kind == "bound"
         assert rows[nets.BOUND].times_faster == pytest.approx(rows["torch"].wall_ms / rows[nets.BOUND].wall_ms)
         assert rows["wrong_gradient"].status == "failed"
         assert rows["wrong_gradient"].wall_ms is None
+        assert rows["picky"].status == "unsupported"
+        assert "the moon is not full" in rows["picky"].reason
         assert all(row.floor_ms is None and row.ps_per_byte is None for row in rows.values())  # no floor is known
     assert any("--peers" in note for note in report.notes)
 

@@ -1,13 +1,15 @@
 """Order and arithmetic of the timing, with clocks that are given, never with the time that passes."""
 
 import math
+import time
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spikecore.bench.timing import Effort, Sample, interleave, percentile
+from spikecore.bench.timing import Effort, Sample, accelerator_clock, clock_for, host_clock, interleave, percentile
 
 
 class Counter:
@@ -88,3 +90,49 @@ def test_a_candidate_that_raises_at_once_is_not_called_again():
 @given(st.lists(st.floats(0, 1e3), min_size=1), st.floats(0, 100))
 def test_percentiles_are_numpys(values, percent):
     assert percentile(values, percent) == pytest.approx(np.percentile(values, percent), rel=1e-9, abs=1e-9)
+
+
+def test_an_accelerator_is_timed_between_two_events_that_are_waited_for(monkeypatch):
+    log = []
+
+    class Event:
+        def __init__(self, device, enable_timing):
+            assert enable_timing
+            self.name = f"event {len(log)}"
+            log.append(f"make on {device}")
+
+        def record(self):
+            log.append(f"record {self.name}")
+
+        def elapsed_time(self, end):
+            log.append(f"{self.name} to {end.name}")
+            return 12.0  # ms
+
+    device = torch.device("cuda:1")
+    monkeypatch.setattr(torch, "Event", Event)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: log.append(f"wait for {device}"))
+    sample = accelerator_clock(device)(lambda: log.append("call"), 3)
+    assert sample.wall == pytest.approx(0.004)
+    assert log == [
+        "make on cuda:1",
+        "make on cuda:1",
+        "wait for cuda:1",
+        "record event 0",
+        *["call"] * 3,
+        "record event 1",
+        "wait for cuda:1",
+        "event 0 to event 1",
+    ]
+
+
+def test_the_device_decides_the_clock():
+    assert clock_for(torch.device("cpu")) is host_clock
+    assert clock_for(torch.device("cuda")) is not host_clock
+
+
+def test_the_host_clock_calls_as_often_as_it_is_told_and_divides(monkeypatch):
+    walls, cpus, calls = iter([10.0, 16.0]), iter([1.0, 4.0]), []
+    monkeypatch.setattr(time, "perf_counter", lambda: next(walls))
+    monkeypatch.setattr(time, "process_time", lambda: next(cpus))
+    assert host_clock(lambda: calls.append(1), 3) == Sample(wall=2.0, cpu=1.0)
+    assert len(calls) == 3

@@ -154,3 +154,29 @@ class NearlyRight(Right):
     def run(self, key, x, states, params, save):
         out, finals, *rest = super().run(key, x, states, params, save)
         return out, [torch.nextafter(final, torch.full_like(final, 9.0)) for final in finals], *rest
+
+
+class Chaos(Neuron):
+    """v = 3.9 v (1 - v) + x / 1000: float32 loses a digit every few steps."""
+
+    state: ClassVar = {"v": 0.3}
+
+    @staticmethod
+    def step(x, state, params):
+        v = 3.9 * state.v * (1 - state.v) + x * 0.001
+        return spike(v - params.v_threshold, params.surrogate), {"v": v}
+
+
+class Double(Right):
+    """Nearer to the truth than eager float32."""
+
+    def run(self, key, x, states, params, save):
+        out, finals, *rest = super().run(key, x.double(), [state.double() for state in states], params, save)
+        return out.to(x.dtype), [final.to(x.dtype) for final in finals], *rest
+
+    def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
+        wide = ([each.double() for each in group] for group in (states, grad_states, grad_recorded))
+        states, grad_states, grad_recorded = wide
+        found = super().run_bwd(key, saved, x.double(), states, params, grad_out.double(), grad_states, grad_recorded)
+        grad_x, grads, sums = found
+        return grad_x.to(x.dtype), [grad.to(x.dtype) for grad in grads], sums
