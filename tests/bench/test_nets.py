@@ -57,13 +57,6 @@ def test_the_gate_tells_right_from_wrong(name):
     assert "gradient" in found.text
 
 
-@pytest.mark.parametrize("name", ["linear", "conv"])
-def test_spikingjelly_trains_the_same_net(name):
-    pytest.importorskip("spikingjelly.activation_based.layer")
-    found = nets.gate(name, nets.PEER, "torch", "cpu")
-    assert found.ok, found.text
-
-
 def test_the_session_has_a_row_for_each_candidate_and_the_bound():
     plan = Plan(shapes=((2, 1, 3),), effort=Effort(0, 2, 2), with_nets=True, with_fresh=False)
     report = Session(plan).run()
