@@ -19,7 +19,7 @@ from spikecore.bench.show import number, show
 from spikecore.bench.timing import Effort, Sample
 from spikecore.cli import spike
 from spikecore.errors import BackendError, ConfigError, PluginUnavailable, UnknownComponentError
-from spikecore.registry import Blocking, Registry, register, use
+from spikecore.registry import register, use
 from tests.bench import toys
 
 COMMON = ["date", "device_name", "threads", "load_average", "python", "torch", "numpy", "spikecore", "git_commit"]
@@ -28,7 +28,7 @@ SHAPES = ((5, 2, 8), (3, 1, 16))
 
 @pytest.fixture
 def registry():
-    registry = Registry(blocking=Blocking())
+    registry = toys.core_alone()
     with use(registry):
         register("backend", "right", toys.Right)
         yield registry
@@ -157,7 +157,7 @@ def test_all_usable_backends_are_found_and_the_others_listed_with_their_reason(r
 
 
 def test_the_reference_alone_is_a_benchmark_too():
-    with use(Registry(blocking=Blocking())):
+    with use(toys.core_alone()):
         register("backend", "absent", toys.Absent)
         report = Session(plan()).run()
     assert {row.candidate for row in report.rows if row.status == "ok"} == {"torch"}

@@ -9,7 +9,7 @@ from spikecore.bench import fresh
 from spikecore.bench.candidates import backends
 from spikecore.bench.cases import FORWARD, TRAINING, Case
 from spikecore.bench.memory import in_child, peak_mib
-from spikecore.registry import Blocking, Registry, register, use
+from spikecore.registry import register, use
 from tests.bench import toys
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is counted by Linux")
@@ -77,7 +77,7 @@ def test_a_child_that_dies_is_noticed():
 def test_cold_warm_and_peak_of_a_backend_from_a_file(tmp_path):
     path = tmp_path / "hungry.py"
     path.write_text(BACKEND)
-    with use(Registry(blocking=Blocking())) as registry:
+    with use(toys.core_alone()) as registry:
         registry.load_file(path)
         candidate = backends(["hungry"])[0][1]
         found = fresh.measure(candidate, [Case("lif", (3, 1, 8)), Case("lif", (4, 1, 8))], 0)
@@ -94,7 +94,7 @@ def test_cold_warm_and_peak_of_a_backend_from_a_file(tmp_path):
 
 
 def test_a_backend_of_this_process_alone_is_named_as_such():
-    with use(Registry(blocking=Blocking())):
+    with use(toys.core_alone()):
         register("backend", "right", toys.Right)
         found = fresh.measure(backends(["right"])[0][1], [Case("lif", (2, 1, 3))], 0)
     assert "no backend 'right'" in found.problem

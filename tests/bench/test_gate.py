@@ -6,7 +6,7 @@ import torch
 from spikecore.bench.candidates import Candidate, Unsupported, backends
 from spikecore.bench.cases import TRAINING, Case, Runner
 from spikecore.bench.gate import backend_gate, outcome, peer_gate
-from spikecore.registry import Blocking, Registry, register, use
+from spikecore.registry import register, use
 from tests.bench import toys
 
 SHAPE = (8, 4, 128)
@@ -14,7 +14,7 @@ SHAPE = (8, 4, 128)
 
 @pytest.fixture(autouse=True)
 def registry():
-    registry = Registry(blocking=Blocking())
+    registry = toys.core_alone()
     with use(registry):
         register("backend", "right", toys.Right)
         register("backend", "nearly", toys.NearlyRight)

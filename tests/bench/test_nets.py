@@ -10,7 +10,7 @@ from spikecore.bench import nets
 from spikecore.bench.session import Plan, Session
 from spikecore.bench.timing import Effort
 from spikecore.nn import LIF, layers
-from spikecore.registry import Blocking, Registry, register, use
+from spikecore.registry import register, use
 from tests.bench import toys
 
 
@@ -19,7 +19,7 @@ def small(monkeypatch):
     """The same nets on a tenth of their input."""
     shrunk = {name: replace(net, shape=nets.tiny(name)) for name, net in nets.NETS.items()}
     monkeypatch.setattr(nets, "NETS", shrunk)
-    with use(Registry(blocking=Blocking())):
+    with use(toys.core_alone()):
         register("backend", "right", toys.Right)
         register("backend", "wrong_gradient", toys.WrongGradient)
         register("backend", "picky", toys.Picky)

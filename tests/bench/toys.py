@@ -10,6 +10,12 @@ from spikecore.dynamics import exp, spike
 from spikecore.errors import PluginUnavailable
 from spikecore.interfaces.backend import BackendCapabilities, Support
 from spikecore.nn import LIF, Neuron
+from spikecore.registry import Blocking, Registry
+
+
+def core_alone():
+    """A registry that knows core and what a test registers, whatever else is installed."""
+    return Registry(blocking=Blocking({"all": "these tests"}))
 
 
 class Right(TorchBackend):
