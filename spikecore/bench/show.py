@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from spikecore.bench.cases import FORWARD, STEP, TRAINING
+from spikecore.bench.cases import FORWARD, TRAINING
 from spikecore.bench.rows import FAILED, OK, UNAVAILABLE, UNSUPPORTED, Row
 from spikecore.bench.session import Report
 
@@ -27,12 +27,12 @@ def show(report: Report, common: Mapping[str, Any], console: Console | None = No
         f"spikecore {common['spikecore']} {common.get('git_commit', '')[:9]}{state}, load {common['load_average']}"
     )
     measured = [row for row in report.rows if row.status not in (UNAVAILABLE, UNSUPPORTED)]
-    neurons = list(dict.fromkeys(row.subject for row in measured if row.measure in (FORWARD, TRAINING, STEP)))
+    neurons = list(dict.fromkeys(row.subject for row in measured if row.ps_per_byte is not None))
     alone = [row for row in measured if row.subject not in neurons[1:]]
     for (subject, measure), rows in groupby(sorted(alone, key=_order(alone)), lambda row: (row.subject, row.measure)):
         console.print(_table(f"{subject}: {measure}", list(rows)))
     if len(neurons) > 1:
-        console.print(_neurons(measured))
+        console.print(_neurons([row for row in measured if row.subject in neurons]))
     for line in _left_out(report):
         console.print(line, soft_wrap=True, markup=False)
 

@@ -24,6 +24,9 @@ K = TypeVar("K", bound=Hashable)
 Run = Callable[[], object]
 SHORTEST_SAMPLE_S = 200e-6
 MOST_REPEATS = 1000
+SLOW_S = 10.0
+PATIENCE_S, ENOUGH = 20.0, 3
+"""A candidate that has spent this many seconds in a cell sits out when it has so many samples."""
 
 
 class Sample(NamedTuple):
@@ -85,6 +88,12 @@ class Times:
     samples: list[Sample] = field(default_factory=list)
     error: str = ""
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether it is so slow that the others should not wait for it any longer."""
+        spent = sum(sample.wall for sample in self.samples) * self.repeats
+        return len(self.samples) >= ENOUGH and spent >= PATIENCE_S
+
     def wall_ms(self, percent: float = 50) -> float:
         """Percentile of the wall time of one call, in ms."""
         return 1000 * percentile([sample.wall for sample in self.samples], percent)
@@ -141,7 +150,7 @@ def interleave(
                 break
             for name, run in runs.items():
                 found = times[name]
-                if not found.error:
+                if not found.error and not found.has_enough:
                     _guarded(found, lambda run=run, found=found: found.samples.append(clock(run, found.repeats)))  # type: ignore[misc]
     return times
 
@@ -149,8 +158,9 @@ def interleave(
 def _warm_up(run: Run, clock: Clock, found: Times) -> None:
     """The first call apart; a second because some compile twice; a third tells how many make a sample."""
     found.first_s = clock(run, 1).wall
-    clock(run, 1)
     once = clock(run, 1).wall
+    if once < SLOW_S:
+        once = clock(run, 1).wall
     found.repeats = max(1, min(MOST_REPEATS, math.ceil(SHORTEST_SAMPLE_S / once))) if once > 0 else MOST_REPEATS
 
 

@@ -95,6 +95,7 @@ def _peak_mib(candidate: Candidate, case: Case, measure: str) -> float:
         for who in (reference(), *([] if candidate.compiles_per_shape else [candidate])):
             run_of(who, case.tiny())()
 
+    candidate.make(case, measure)  # raises here, not in the child, where it does not take the case
     with call_context(measure):
         return peak_mib(make, case.device, warm_up)
 

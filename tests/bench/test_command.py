@@ -258,3 +258,16 @@ def test_the_terminal_needs_100_columns():
 )
 def test_numbers_have_three_digits(value, text):
     assert number(value) == text
+
+
+def test_a_net_is_not_taken_for_a_neuron():
+    rows = [
+        Row("lif", "4,1,2", FORWARD, "torch", wall_ms=1.0, ps_per_byte=1.0),
+        Row("linear net", "500,16,512", TRAINING, "torch", wall_ms=2.0),
+    ]
+    common = {"device_name": "d", "threads": 2, "torch": "2.13.0", "spikecore": "0", "load_average": 0.1}
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    show(Report(rows), common, console)
+    text = console.export_text()
+    assert "linear net: forward+backward" in text
+    assert "neurons" not in text

@@ -65,6 +65,20 @@ def test_short_calls_are_repeated_until_the_clock_can_see_them():
     assert interleave({"a": lambda: None}, Counter([0.0]), Effort(0, 1, 1))["a"].repeats == 1000
 
 
+def test_nobody_waits_for_ever_for_a_slow_candidate():
+    order = []
+
+    def clock(run, repeats):
+        run()
+        return Sample(15.0 if order[-1] == "slow" else 0.01, 0.0)
+
+    runs = {name: lambda name=name: order.append(name) for name in ("slow", "fast")}
+    times = interleave(runs, clock, Effort(0, least=6, most=6), now=lambda: 0.0)
+    assert len(times["slow"].samples) == 3
+    assert len(times["fast"].samples) == 6
+    assert order == ["slow"] * 2 + ["fast"] * 3 + ["slow", "fast"] * 3 + ["fast"] * 3
+
+
 def test_a_candidate_that_raises_leaves_the_others_alone():
     calls = []
 
