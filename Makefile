@@ -28,6 +28,10 @@ docs: $(STAMP)            # draws the figures of the docs
 bench: $(STAMP)           # measures, and writes docs/benchmarks/*.csv
 	$(PY) tests/benchmarks/startup.py
 	$(PY) tests/benchmarks/eager.py
+	.venv/bin/spike bench --peers --nets --csv docs/benchmarks/speed.csv
+	.venv/bin/spike bench --shape 64,64,16384 --csv docs/benchmarks/beyond-caches.csv
+	.venv/bin/spike bench --neuron all --csv docs/benchmarks/neurons.csv
+	$(PY) tests/benchmarks/readme_table.py
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv

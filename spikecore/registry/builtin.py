@@ -33,6 +33,7 @@ BUILTIN: dict[tuple[str, str], str] = {
 }
 
 COMMANDS: dict[str, str] = {
+    "bench": "How fast neurons run on each backend, how far from the least possible, after a proof of equality.",
     "compare": "Several runs as a table, and their curves on one page.",
     "doctor": "What works here, what does not, and what to do about it.",
     "eval": "The metrics of a run, from its saved weights.",

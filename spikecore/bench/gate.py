@@ -1,0 +1,254 @@
+"""The gate: nothing is timed that does not compute what the reference computes.
+
+Backends are compared at odd sizes, on strided input and on the very shape that is timed, with and without gradients, in
+outputs, final states, and gradients to input, initial states and parameters:
+
+    outputs      equal; where the step calls exp, tanh and their like, at most one in 100 000 differs
+    the rest     within 1e-5 of the reference, on the elements whose outputs are equal; where float32 itself is worse
+                 conditioned, within twice the distance of eager float32 from eager float64
+
+Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time; sums
+over all elements, as the gradient of a parameter, may differ by 1e-4, since the order of summation is free. Peers are
+compared in what they claim to share.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from spikecore.bench.candidates import Candidate
+from spikecore.bench.cases import FORWARD, STEP, TRAINING, Case, Runner
+from spikecore.dynamics import Program
+from spikecore.nn import Neuron, get_state, reset_state, set_state, streaming
+
+INEXACT_OPS = frozenset(["exp", "log", "sqrt", "tanh", "sigmoid", "sin", "cos", "atan", "erf"])
+"""Libraries differ in their last bit; all else is exact, or rounded as IEEE 754 says."""
+MOST_DIFFERENT = 1e-5
+PEER_MOST_DIFFERENT = 1e-3
+RELATIVE = 1e-5
+RELATIVE_SUM = 1e-4
+ODD_SHAPES = ((7, 3, 37), (1, 2, 5))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison found; `text` says it in a line."""
+
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a neuron computes from one input.
+
+    Args:
+        out: `[T, B, ...]`, with gradients on.
+        inference: the same from the initial state, without gradients.
+        values: the rest, by name.
+    """
+
+    out: Tensor
+    inference: Tensor
+    values: dict[str, Tensor]
+
+
+def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict:
+    """Compare a backend with the reference, at odd shapes and at that of the case.
+
+    Raises:
+        Unsupported: it does not run this case.
+    """
+    runner = candidate.make(case, TRAINING)
+    exact = _is_exact(_neuron(runner).program())
+    compared = 0
+    for shape, strided in [*((shape, False) for shape in ODD_SHAPES), (ODD_SHAPES[0], True), (case.shape, False)]:
+        here = replace(case, shape=shape)
+        x = _strided(here.input()) if strided else here.input()
+        try:
+            got = outcome(runner, x, here.grad())
+        except Exception as error:
+            return Verdict(False, f"{type(error).__name__} at {here.title}: {error}")
+        eager = reference.make(here, TRAINING)
+        found = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad(), exact)
+        if found:
+            return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {found}")
+        compared += here.num_elements
+    if found := _step_differs(candidate, reference, case):
+        return Verdict(False, f"single steps: {found}")
+    return Verdict(True, f"equal to eager over {compared} element-steps")
+
+
+def peer_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict:
+    """Compare a peer with the reference at the shape of the case, as far as it claims to be the same.
+
+    Raises:
+        Unsupported: it does not run this case.
+    """
+    runner = candidate.make(case, TRAINING)
+    if not candidate.same_dynamics:
+        return Verdict(True, f"not compared: {candidate.about}")
+    x, grad = case.input(), case.grad()
+    try:
+        want, want_grad = _plain_outcome(reference.make(case, TRAINING), x, grad)
+        inference = candidate.make(case, FORWARD)
+        with torch.no_grad():
+            again = inference.finish(inference.call(inference.prepare(x)))
+        if again.shape != want.shape:
+            return Verdict(False, f"returns {tuple(again.shape)}, expected {tuple(want.shape)}")
+        out, found_grad = _plain_outcome(runner, x, grad)
+    except Exception as error:
+        return Verdict(False, f"{type(error).__name__}: {error}")
+    differ = max(int((each != want).sum()) for each in (out, again))
+    if differ > PEER_MOST_DIFFERENT * want.numel():
+        return Verdict(False, f"{differ} of {want.numel()} outputs differ from ours: other dynamics")
+    text = f"{differ} of {want.numel()} spikes differ" if differ else "spikes equal"
+    if not candidate.same_gradient:
+        return Verdict(True, f"{text}; other surrogate")
+    distance = _distance(found_grad, want_grad, (out == want).all(0))
+    if not distance <= 10 * RELATIVE:
+        return Verdict(False, f"{text}, gradients differ by {distance:.1e}")
+    return Verdict(True, f"{text}, gradients equal")
+
+
+def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
+    """What our neuron gives from a state that is not its initial one, with all gradients of one weighted sum."""
+    neuron = _neuron(runner)
+    with torch.no_grad():
+        inference = neuron(x)
+    given = x.detach().requires_grad_()  # keeps its strides
+    with streaming(neuron), torch.enable_grad():
+        start = {name: (value + 0.125).detach() for name, value in neuron.initial_state(given[0]).items()}
+        set_state(neuron, {"": {name: value.requires_grad_() for name, value in start.items()}})
+        out = neuron(given)
+        finals = get_state(neuron)[""] or {}
+    flowing = [value for value in finals.values() if value.requires_grad]
+    incoming = [grad, *(torch.ones_like(value) for value in flowing)]
+    wanted = {"the input": given, **{f"initial {name}": value for name, value in start.items()}}
+    wanted |= dict(neuron.named_parameters())
+    found = torch.autograd.grad([out, *flowing], list(wanted.values()), incoming, allow_unused=True)
+    values = {f"final {name}": value.detach() for name, value in finals.items()}
+    for (name, tensor), value in zip(wanted.items(), found, strict=True):
+        values[f"gradient of {name}"] = torch.zeros_like(tensor) if value is None else value
+    return Outcome(out.detach(), inference, values)
+
+
+def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor, exact: bool) -> str:
+    """What is wrong, or ""."""
+    pairs = {"output": (got.out, want.out), "output without gradients": (got.inference, want.inference)}
+    pairs |= {name: (value, want.values[name]) for name, value in got.values.items()}
+    for name, (value, other) in pairs.items():
+        if value.shape != other.shape or value.dtype != other.dtype:
+            return f"{name} is {value.dtype} {tuple(value.shape)}, expected {other.dtype} {tuple(other.shape)}"
+    spiking = _neuron(eager).capabilities.spiking
+    for name in ("output", "output without gradients"):
+        value, other = pairs.pop(name)
+        differ = int(_different(value, other, spiking).sum())
+        if differ > (0 if exact else MOST_DIFFERENT * int((other != 0).sum())):
+            return f"{differ} of {other.numel()} values of the {name} differ"
+    equal = ~_different(got.out, want.out, spiking).any(0)
+    far = {
+        name: distance
+        for name, pair in pairs.items()
+        if not (distance := _distance(*pair, equal)) <= _limit(pair[1], x)
+    }
+    return _beyond_float32(far, got, want, eager, x, grad) if far else ""
+
+
+def _different(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
+    if spiking:
+        return value != want
+    scale = want.abs().amax(0, keepdim=True) if want.shape[0] else want
+    return ~torch.isclose(value, want, rtol=0, atol=0, equal_nan=True) & ~((value - want).abs() <= RELATIVE * scale)
+
+
+def _beyond_float32(far: dict[str, float], got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:
+    """Of the values that are far from eager float32, the first that is far from float64 too; "" when none is."""
+    if x.dtype == torch.float64:
+        return _first(far)
+    exact = replace(eager, module=copy.deepcopy(_neuron(eager)).double())
+    truth = outcome(exact, x.double(), grad.double())
+    equal = ((got.out == want.out) & (want.out.double() == truth.out)).all(0)
+    still: dict[str, float] = {}
+    for name, distance in far.items():
+        own = _distance(want.values[name], truth.values[name], equal)
+        if not _distance(got.values[name], truth.values[name], equal) <= max(2 * own, _limit(want.values[name], x)):
+            still[name] = distance
+    return _first(still)
+
+
+def _limit(value: Tensor, x: Tensor) -> float:
+    is_sum = value.dim() < x.dim() - 1
+    return max(RELATIVE_SUM if is_sum else RELATIVE, 2 * torch.finfo(x.dtype).eps)
+
+
+def _first(far: dict[str, float]) -> str:
+    return "".join(f"{name} differs by {distance:.1e}" for name, distance in list(far.items())[:1])
+
+
+def _distance(value: Tensor, want: Tensor, equal: Tensor) -> float:
+    """Largest difference on the equal elements, relative to each one's largest value; inf where just one is finite."""
+    value, want = value.double(), want.double()
+    if want.shape == equal.shape:  # a state: one value per element
+        value, want = value.unsqueeze(0), want.unsqueeze(0)
+    if want.dim() > 0 and want.shape[1:] == equal.shape:
+        value, want = value[:, equal], want[:, equal]
+    elif not bool(equal.all()):  # a sum over all elements, and some of them differ
+        return 0.0
+    if not want.numel():
+        return 0.0
+    odd = ~torch.isfinite(want)
+    if bool((odd != ~torch.isfinite(value)).any()) or bool((value[odd] != want[odd])[~want[odd].isnan()].any()):
+        return float("inf")
+    difference = (value - want).abs().masked_fill(odd, 0)
+    scale = want.abs().masked_fill(odd, 0)
+    scale = scale.amax(0, keepdim=True) if scale.dim() > 1 else scale
+    return float((difference / scale.clamp_min(1e-30 + 1e-6 * float(scale.max()))).max())
+
+
+def _step_differs(candidate: Candidate, reference: Candidate, case: Case) -> str:
+    here = replace(case, shape=(4, 3, 37))
+    runner, eager = candidate.make(here, STEP), reference.make(here, STEP)
+    spiking = _neuron(eager).capabilities.spiking
+    with torch.no_grad():
+        pairs = zip(_steps(runner, here.input()), _steps(eager, here.input()), strict=True)
+        for index, (got, want) in enumerate(pairs):
+            if differ := int(_different(got[None], want[None], spiking).sum()):
+                return f"{differ} of {want.numel()} values differ in step {index}"
+    return ""
+
+
+def _steps(runner: Runner, x: Tensor) -> Iterator[Tensor]:
+    reset_state(_neuron(runner))
+    for current in x.unbind(0):
+        yield runner.call(current)
+
+
+def _plain_outcome(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    given = x.clone().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        out = runner.finish(runner.call(runner.prepare(given)))
+        (found,) = torch.autograd.grad(out, given, grad)
+    return out.detach(), found
+
+
+def _strided(x: Tensor) -> Tensor:
+    """The same values, every second place in memory."""
+    return torch.stack([x, torch.full_like(x, float("nan"))], -1).flatten(-2)[..., ::2]
+
+
+def _is_exact(program: Program) -> bool:
+    return all(node.op not in INEXACT_OPS for node in program.forward.nodes)
+
+
+def _neuron(runner: Runner) -> Neuron:
+    if not isinstance(runner.module, Neuron):
+        raise TypeError("the full comparison takes neurons of ours")
+    return runner.module

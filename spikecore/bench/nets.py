@@ -1,0 +1,166 @@
+"""Whole layers: what is left of a neuron's speed when a matrix product or a convolution stands beside it.
+
+    linear   Linear(512, 512) → LIF, T = 500, B = 16                                     forward+backward
+    conv     (conv 3×3 → batch norm → LIF → max pool 2×2) twice, linear → LIF → linear,
+             32 channels, 128 hidden, T = 8, B = 32, images 1×28×28                      training step (SGD)
+
+Every candidate gets the same weights and input. Ours runs on each backend; the peer is spikingjelly's layers and
+LIFNode in multi-step mode; the bound has no neurons at all (identity), which no neuron can beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikecore.bench.candidates import Unsupported
+from spikecore.bench.gate import RELATIVE, Verdict
+from spikecore.errors import BackendError
+from spikecore.registry import create
+
+BOUND = "no neurons"
+PEER = "spikingjelly"
+PEER_RELATIVE = 1e-3
+HIDDEN, CHANNELS, CLASSES = 128, 32, 10
+Step = Callable[[], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Net:
+    """One net to train.
+
+    Args:
+        measure: what is timed.
+        shape: of the input, T first.
+        build: `(layers, make_neuron) -> nn.Module`; `layers` has Linear, Conv2d, ... that take `[T, B, ...]`.
+        has_labels: the loss is a cross-entropy and an optimizer steps; else the output's gradient is given.
+    """
+
+    measure: str
+    shape: tuple[int, ...]
+    build: Callable[[Any, Callable[[], nn.Module]], nn.Module]
+    has_labels: bool
+
+
+def _linear(layers: Any, make_neuron: Callable[[], nn.Module]) -> nn.Module:
+    return nn.Sequential(layers.Linear(512, 512), make_neuron())
+
+
+def _conv(layers: Any, make_neuron: Callable[[], nn.Module]) -> nn.Module:
+    def block(before: int) -> list[nn.Module]:
+        convolution = layers.Conv2d(before, CHANNELS, 3, padding=1, bias=False)
+        return [convolution, layers.BatchNorm2d(CHANNELS), make_neuron(), layers.MaxPool2d(2)]
+
+    head = [layers.Linear(CHANNELS * 7 * 7, HIDDEN), make_neuron(), layers.Linear(HIDDEN, CLASSES)]
+    return nn.Sequential(*block(1), *block(CHANNELS), nn.Flatten(2), *head)
+
+
+NETS = {
+    "linear": Net("forward+backward", (500, 16, 512), _linear, has_labels=False),
+    "conv": Net("training step", (8, 32, 1, 28, 28), _conv, has_labels=True),
+}
+
+
+def tiny(name: str) -> tuple[int, ...]:
+    """The shape of a net's input with two steps of two samples."""
+    return (2, 2, *NETS[name].shape[2:])
+
+
+def step_of(name: str, candidate: str, device: str = "cpu", shape: tuple[int, ...] | None = None) -> Step:
+    """One step of a net.
+
+    Args:
+        name: in `NETS`.
+        candidate: a backend, `no neurons` or `spikingjelly`.
+        device: where.
+        shape: of the input; by default the net's own.
+
+    Returns:
+        The step; it returns its loss (without labels: the mean of the output) and all gradients.
+    """
+    net = NETS[name]
+    shape = shape or net.shape
+    torch.manual_seed(0)
+    model, reset = _model(net, candidate)
+    model = model.to(device)
+    generator = torch.Generator().manual_seed(1)
+    x = 2 * torch.rand(shape, generator=generator)
+    return (_labelled if net.has_labels else _plain)(model, reset, x.to(device), generator)
+
+
+def _plain(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
+    wanted = [x.requires_grad_(), *model.parameters()]
+    grad = torch.randn(x.shape, generator=generator).to(x.device)
+
+    def passes() -> list[Tensor]:
+        reset()
+        out = model(x)
+        return [out.detach().mean(), *torch.autograd.grad(out, wanted, grad)]
+
+    return passes
+
+
+def _labelled(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
+    labels = torch.randint(CLASSES, x.shape[1:2], generator=generator).to(x.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def step() -> list[Tensor]:
+        reset()
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x).mean(0), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return [loss.detach(), *(parameter.grad for parameter in model.parameters() if parameter.grad is not None)]
+
+    return step
+
+
+def _model(net: Net, candidate: str) -> tuple[nn.Module, Callable[[], object]]:
+    """The net with its neurons, and what must be called before each sequence."""
+    if candidate == PEER:
+        parts = ("functional", "layer", "neuron", "surrogate")
+        functional, layer, neuron, surrogate = (import_module(f"spikingjelly.activation_based.{p}") for p in parts)
+
+        def node() -> nn.Module:
+            made: nn.Module = neuron.LIFNode(
+                tau=2.0, surrogate_function=surrogate.ATan(alpha=2.0), detach_reset=True, step_mode="m"
+            )
+            return made
+
+        model = net.build(layer, node)
+        functional.set_step_mode(model, "m")
+        return model, lambda: functional.reset_net(model)
+    from spikecore.nn import layers
+
+    if candidate == BOUND:
+        return net.build(layers, nn.Identity), lambda: None
+    return net.build(layers, lambda: create("neuron", "lif", backend=candidate, detach_reset=True)), lambda: None
+
+
+def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
+    """One step of a candidate beside one of the reference: loss and gradients.
+
+    Raises:
+        Unsupported: the backend does not take this net's neurons here.
+    """
+    if candidate == reference:
+        return Verdict(True, "is the reference")
+    limit = PEER_RELATIVE if candidate == PEER else RELATIVE
+    try:
+        want, got = (step_of(name, each, device)() for each in (reference, candidate))
+    except BackendError as error:
+        raise Unsupported(str(error)) from error
+    except Exception as error:
+        return Verdict(False, f"{type(error).__name__}: {error}")
+    if len(want) != len(got):
+        return Verdict(False, f"{len(got) - 1} gradients, expected {len(want) - 1}")
+    for index, (value, other) in enumerate(zip(got, want, strict=True)):
+        distance = float((value - other).norm() / other.norm().clamp_min(1e-12))
+        if not distance <= limit:
+            return Verdict(False, f"{f'gradient {index}' if index else 'loss'} differs from eager by {distance:.1e}")
+    return Verdict(True, "loss and gradients as eager")

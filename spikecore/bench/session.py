@@ -1,0 +1,334 @@
+"""The order of a benchmark: who is here, who passes the gate, then times, floor, memory and first use → rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikecore.bench import fresh, gate, nets, timing
+from spikecore.bench.candidates import Candidate, Unsupported, backends
+from spikecore.bench.cases import (
+    FORWARD,
+    SHAPES,
+    STEP,
+    STEP_SHAPE,
+    TRAINING,
+    Case,
+    Runner,
+    call_context,
+    elementwise_neurons,
+    is_elementwise,
+)
+from spikecore.bench.floor import Bandwidth, bytes_per_step, copies
+from spikecore.bench.peers import COMPILE_STEPS, peers
+from spikecore.bench.rows import FAILED, OK, UNAVAILABLE, UNSUPPORTED, Row, fill
+from spikecore.errors import BackendError, ConfigError
+from spikecore.registry import registry
+
+LIF = "lif"
+ALL = "all"
+Verdicts = dict[tuple[str, str], "gate.Verdict | Unsupported"]
+TOTAL_S, MOST_S = 90.0, 4.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure.
+
+    Args:
+        neurons: registered names; `("all",)` for every elementwise one.
+        shapes: `(T, B, N)`, each.
+        backends: names; none for every usable one.
+        device: torch device.
+        dtype: of the input.
+        effort: how long one cell may take; None: as long as lets all of them take `TOTAL_S`.
+        with_peers: other libraries too.
+        with_nets: whole layers and nets too.
+        with_fresh: memory and first use too, of the first neuron.
+        compile_steps: the longest T that torch.compile is given.
+    """
+
+    neurons: tuple[str, ...] = (LIF,)
+    shapes: tuple[tuple[int, ...], ...] = SHAPES
+    backends: tuple[str, ...] = ()
+    device: torch.device = torch.device("cpu")  # noqa: RUF009  (immutable)
+    dtype: torch.dtype = torch.float32
+    effort: timing.Effort | None = None
+    with_peers: bool = False
+    with_nets: bool = False
+    with_fresh: bool = True
+    compile_steps: int = COMPILE_STEPS
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Args:
+        rows: one per measurement, and one per candidate and case that was not measured.
+        notes: what was left out, and why.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> list[Row]:
+        """Rows of backends that computed something else, or raised."""
+        return [row for row in self.rows if row.status == FAILED and row.kind == "backend"]
+
+
+class Session:
+    """Runs a plan.
+
+    Args:
+        plan: what to measure.
+        clock: times calls; by default the one for the device.
+        tell: is told what comes next.
+
+    Raises:
+        PluginError: a neuron or backend that was asked for does not exist or cannot be used.
+        ConfigError: there is no such device.
+    """
+
+    def __init__(
+        self, plan: Plan, clock: timing.Clock | None = None, tell: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.plan = plan
+        self.tell = tell
+        self.report = Report()
+        _check_device(plan.device)
+        self.clock = clock or timing.clock_for(plan.device)
+        self.neurons = self._neurons()
+        self.candidates, unusable = backends(plan.backends)
+        self.reference = self.candidates[0]
+        for name, reason in unusable.items():
+            self._unavailable(name, "backend", reason)
+        if plan.with_peers:
+            found, absent = peers(plan.compile_steps)
+            self.candidates += found
+            for name, reason in absent.items():
+                self._unavailable(name, "peer", reason)
+        self.bandwidth = Bandwidth()
+        self.effort = plan.effort or timing.Effort(min(MOST_S * len(self.neurons), TOTAL_S / self._num_cells()))
+
+    def _num_cells(self) -> int:
+        return 2 * len(self.plan.shapes) + 1 + len(nets.NETS) * self.plan.with_nets
+
+    def run(self) -> Report:
+        """Everything in the plan."""
+        for shape in self.plan.shapes:
+            self._shape(shape)
+        self._cell(STEP_SHAPE, STEP, self._admitted_steps())
+        if self.plan.with_fresh:
+            self._fresh(self.neurons[0])
+        if self.plan.with_nets:
+            self._nets()
+        self._finish()
+        self._refuse_nothing()
+        return self.report
+
+    def case(self, neuron: str, shape: tuple[int, ...]) -> Case:
+        """A case of this plan."""
+        return Case(neuron, shape, self.plan.device, self.plan.dtype)
+
+    def _neurons(self) -> tuple[str, ...]:
+        if ALL not in self.plan.neurons:
+            for name in self.plan.neurons:
+                if not is_elementwise(registry().load("neuron", name)):
+                    raise ConfigError(f"--neuron {name}: is not elementwise, so no backend runs it; name another")
+            return self.plan.neurons
+        found, left_out = elementwise_neurons()
+        self.report.notes += [f"neuron {name} is left out: {reason}" for name, reason in left_out.items()]
+        return tuple(sorted(found, key=lambda name: (name != LIF, name)))
+
+    def _unavailable(self, name: str, kind: str, reason: str) -> None:
+        row = Row("", "", "", name, kind=kind, device=str(self.plan.device), status=UNAVAILABLE, reason=reason)
+        self.report.rows.append(row)
+
+    def row(self, candidate: Candidate, subject: str, shape: str, measure: str, **values: Any) -> Row:
+        """A row of this plan."""
+        kind = "backend" if candidate.is_backend else "peer"
+        dtype = str(self.plan.dtype).removeprefix("torch.")
+        version = candidate.version
+        return Row(subject, shape, measure, candidate.name, version, kind, str(self.plan.device), dtype, **values)
+
+    def _shape(self, shape: tuple[int, ...]) -> None:
+        """Both measures of every neuron at one shape; all neurons take turns too, so that they can be compared."""
+        verdicts: Verdicts = {}
+        for neuron in self.neurons:
+            case = self.case(neuron, shape)
+            self.tell(f"{neuron} {case.title}: comparing")
+            for candidate in self.candidates:
+                verdicts[neuron, candidate.name] = self._verdict(candidate, case)
+        for measure in (FORWARD, TRAINING):
+            self._cell(shape, measure, verdicts)
+
+    def _verdict(self, candidate: Candidate, case: Case) -> gate.Verdict | Unsupported:
+        if candidate is self.reference:
+            return gate.Verdict(True, "is the reference")
+        compare = gate.backend_gate if candidate.is_backend else gate.peer_gate
+        try:
+            return compare(candidate, self.reference, case)
+        except Unsupported as error:
+            return error
+        except Exception as error:  # a candidate's own fault is a row, not the end of the others
+            return gate.Verdict(False, f"{type(error).__name__}: {error}")
+
+    def _admitted_steps(self) -> Verdicts:
+        """Who may be timed in single steps: those that were never found wrong."""
+        backends_rows = [row for row in self.report.rows if row.kind == "backend"]
+        said = {(row.subject, row.candidate): row.compared for row in backends_rows}
+        failed = {(row.subject, row.candidate): row.reason for row in self.report.failed}
+        places = [(neuron, candidate.name) for neuron in self.neurons for candidate in self.candidates]
+        return {
+            place: gate.Verdict(False, failed[place]) if place in failed else gate.Verdict(True, said.get(place, ""))
+            for place in places
+        }
+
+    def _cell(self, shape: tuple[int, ...], measure: str, verdicts: Verdicts) -> None:
+        """One shape, one measure: all neurons on all candidates in turns, with the copies that give the floor."""
+        case = self.case(self.neurons[0], shape)
+        self.tell(f"{case.title}: {measure}")
+        x, grad = case.input(), case.grad()
+        rows: dict[str, dict[str, Row]] = {neuron: {} for neuron in self.neurons}
+        runs: dict[tuple[str, str], timing.Run] = {}
+        for neuron in self.neurons:
+            for candidate in self.candidates:
+                row = self.row(candidate, neuron, case.title, measure)
+                runner = _admitted(candidate, self.case(neuron, shape), measure, verdicts[neuron, candidate.name], row)
+                if runner is not None:
+                    runs[neuron, candidate.name] = runner.once(measure, x, grad)
+                rows[neuron][candidate.name] = row
+        own = ((each.name, each.backend) for each in self.candidates if each.is_backend)
+        copying = {} if measure == STEP else {("", name): run for name, run in copies(case, own).items()}
+        with call_context(measure):
+            times = timing.interleave({**runs, **copying}, self.clock, self.effort)
+        for key in copying:
+            self.bandwidth.add(case.num_bytes, [sample.wall for sample in times[key].samples])
+        for neuron, own_rows in rows.items():
+            fill(own_rows, {name: times[of, name] for of, name in runs if of == neuron}, self.reference.name)
+            rate = None if measure == STEP else self._rate(self.case(neuron, shape), x)
+            for row in own_rows.values():
+                row.rate = rate
+            self.report.rows += own_rows.values()
+
+    def _rate(self, case: Case, x: Tensor) -> float:
+        with torch.no_grad():
+            return float(self.reference.make(case, FORWARD).call(x).double().mean())
+
+    def _fresh(self, neuron: str) -> None:
+        cases = [self.case(neuron, shape) for shape in self.plan.shapes]
+        for candidate in self.candidates:
+            own = [row for row in self.report.rows if (row.subject, row.candidate) == (neuron, candidate.name)]
+            if all(row.status != OK for row in own):
+                continue
+            self.tell(f"{neuron}: {candidate.name} in a fresh process")
+            found = fresh.measure(candidate, cases, self.plan.compile_steps)
+            for row in own:
+                key = (row.shape, row.measure)
+                if row.status != OK:
+                    continue
+                row.peak_mib = found.peak_mib.get(key)
+                row.first_cold_ms, row.first_warm_ms = found.cold_ms.get(key), found.warm_ms.get(key)
+                if key in found.cold_ms:
+                    row.load_cold_ms, row.load_warm_ms = found.load_cold_ms, found.load_warm_ms
+            if found.problem:
+                self.report.notes.append(f"{candidate.name}: memory or first use is missing: {found.problem}")
+        if len(self.neurons) > 1:
+            self.report.notes.append(f"memory and first use: of {neuron}; for another, name it alone")
+
+    def _nets(self) -> None:
+        candidates = {each.name: each for each in self.candidates if each.is_backend or each.name == nets.PEER}
+        for name, net in nets.NETS.items():
+            subject, shape = f"{name} net", ",".join(map(str, net.shape))
+            rows: dict[str, Row] = {}
+            runs: dict[str, timing.Run] = {}
+            self.tell(f"{subject}: comparing")
+            for each, candidate in candidates.items():
+                row = rows[each] = self.row(candidate, subject, shape, net.measure)
+                row.dtype = "float32"
+                if _let_in(candidate, self._net_verdict(name, each), row):
+                    runs[each] = nets.step_of(name, each, str(self.plan.device))
+            rows[nets.BOUND] = Row(subject, shape, net.measure, nets.BOUND, "", "bound", str(self.plan.device))
+            runs[nets.BOUND] = nets.step_of(name, nets.BOUND, str(self.plan.device))
+            self.tell(f"{subject}: {net.measure}")
+            fill(rows, timing.interleave(runs, self.clock, self.effort), self.reference.name)
+            for each in runs if self.plan.with_fresh else ():
+                self.tell(f"{subject}: {each} in a fresh process")
+                rows[each].peak_mib, problem = fresh.measure_net(name, each, self.plan.device)
+                if problem:
+                    self.report.notes.append(f"{subject}, {each}: memory is missing: {problem}")
+            self.report.rows += rows.values()
+        if nets.PEER not in candidates:
+            self.report.notes.append(f"nets beside {nets.PEER}: with --peers, where it is installed")
+
+    def _net_verdict(self, name: str, candidate: str) -> gate.Verdict | Unsupported:
+        try:
+            return nets.gate(name, candidate, self.reference.name, str(self.plan.device))
+        except Unsupported as error:
+            return error
+
+    def _finish(self) -> None:
+        """What needs the whole run: the best copy of each size, and LIF."""
+        per_byte: dict[tuple[str, str, str], float] = {}
+        for row in self.report.rows:
+            if row.wall_ms is None or row.subject not in self.neurons or row.measure not in (FORWARD, TRAINING):
+                continue
+            case = Case(row.subject, tuple(map(int, row.shape.split(","))), self.plan.device, self.plan.dtype)
+            moved = case.num_elements * bytes_per_step(row.measure, case.dtype)
+            row.ps_per_byte = row.wall_ms * 1e9 / moved
+            floor_s, best = self.bandwidth.floor_s(case, row.measure), self.bandwidth.of(case.num_bytes)
+            if floor_s is not None and best is not None:
+                row.floor_ms, row.copy_gb_s = 1000 * floor_s, best / 1e9
+                row.times_floor = row.wall_ms / row.floor_ms
+            if row.subject == LIF:
+                per_byte[row.candidate, row.measure, row.shape] = row.ps_per_byte
+        for row in self.report.rows:
+            lif = per_byte.get((row.candidate, row.measure, row.shape))
+            if lif and row.ps_per_byte is not None:
+                row.per_byte_of_lif = row.ps_per_byte / lif
+
+    def _refuse_nothing(self) -> None:
+        """A backend that was asked for and ran nothing at all is an error, not an empty column."""
+        for name in self.plan.backends:
+            own = [row for row in self.report.rows if row.candidate == name]
+            if own and all(row.status == UNSUPPORTED for row in own):
+                raise BackendError(f"backend {name!r} runs none of this: {own[0].reason}")
+
+
+def _admitted(
+    candidate: Candidate, case: Case, measure: str, verdict: gate.Verdict | Unsupported, row: Row
+) -> Runner | None:
+    """The runner, if the gate let it through; the row says why not."""
+    if not _let_in(candidate, verdict, row):
+        return None
+    try:
+        return candidate.make(case, measure)
+    except Unsupported as error:
+        row.status, row.reason = UNSUPPORTED, str(error)
+        return None
+
+
+def _let_in(candidate: Candidate, verdict: gate.Verdict | Unsupported, row: Row) -> bool:
+    """Whether the gate is open; the row says what was found."""
+    if isinstance(verdict, Unsupported):
+        row.status, row.reason = UNSUPPORTED, str(verdict)
+        return False
+    row.compared = verdict.text
+    if not verdict.ok:
+        row.status, row.reason = FAILED if candidate.is_backend else UNSUPPORTED, verdict.text
+    return verdict.ok
+
+
+def _check_device(device: torch.device) -> None:
+    if device.type == "cpu":
+        return
+    present = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if present is None or present.type != device.type or (device.index or 0) >= torch.accelerator.device_count():
+        seen = "no accelerator" if present is None else f"{torch.accelerator.device_count()} × {present.type}"
+        raise ConfigError(f"--device {device}: torch sees {seen} here; use cpu")

@@ -1,0 +1,79 @@
+"""Nets: every candidate trains the same net on the same data; the bound has no neuron in it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from spikecore.bench import nets
+from spikecore.bench.session import Plan, Session
+from spikecore.bench.timing import Effort
+from spikecore.nn import LIF, layers
+from spikecore.registry import register, use
+from tests.bench import toys
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """The same nets on a tenth of their input."""
+    shrunk = {name: replace(net, shape=nets.tiny(name)) for name, net in nets.NETS.items()}
+    monkeypatch.setattr(nets, "NETS", shrunk)
+    with use(toys.core_alone()):
+        register("backend", "right", toys.Right)
+        register("backend", "wrong_gradient", toys.WrongGradient)
+        register("backend", "picky", toys.Picky)
+        yield
+
+
+@pytest.mark.parametrize("name", ["linear", "conv"])
+def test_a_step_repeats_itself_and_the_bound_differs(name):
+    first, again, bound = (nets.step_of(name, each)() for each in ("torch", "torch", nets.BOUND))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len(bound) == len(first)
+    assert not torch.equal(bound[-1], first[-1])
+
+
+def test_the_conv_net_is_the_one_that_is_described():
+    made = nets.NETS["conv"].build(layers, lambda: LIF())
+    kinds = [type(part).__name__ for part in made]
+    block = ["Conv2d", "BatchNorm2d", "LIF", "MaxPool2d"]
+    assert kinds == [*block, *block, "Flatten", "Linear", "LIF", "Linear"]
+    assert made(torch.rand(8, 2, 1, 28, 28)).shape == (8, 2, 10)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv"])
+def test_training_changes_the_loss_or_not(name):
+    step = nets.step_of(name, "torch")
+    first, second = step()[0], step()[0]
+    assert (first != second) == nets.NETS[name].has_labels
+
+
+@pytest.mark.parametrize("name", ["linear", "conv"])
+def test_the_gate_tells_right_from_wrong(name):
+    assert nets.gate(name, "right", "torch", "cpu").ok
+    found = nets.gate(name, "wrong_gradient", "torch", "cpu")
+    assert not found.ok
+    assert "gradient" in found.text
+
+
+def test_the_session_has_a_row_for_each_candidate_and_the_bound():
+    plan = Plan(shapes=((2, 1, 3),), effort=Effort(0, 2, 2), with_nets=True, with_fresh=False)
+    report = Session(plan).run()
+    for subject in ("linear net", "conv net"):
+        rows = {row.candidate: row for row in report.rows if row.subject == subject}
+        assert set(rows) == {"torch", "right", "wrong_gradient", "picky", nets.BOUND}
+        assert rows[nets.BOUND].kind == "bound"
+        assert rows[nets.BOUND].times_faster == pytest.approx(rows["torch"].wall_ms / rows[nets.BOUND].wall_ms)
+        assert rows["wrong_gradient"].status == "failed"
+        assert rows["wrong_gradient"].wall_ms is None
+        assert rows["picky"].status == "unsupported"
+        assert "the moon is not full" in rows["picky"].reason
+        assert all(row.floor_ms is None and row.ps_per_byte is None for row in rows.values())  # no floor is known
+    assert any("--peers" in note for note in report.notes)
+
+
+def test_a_net_without_neurons_has_none():
+    made, _ = nets._model(nets.NETS["conv"], nets.BOUND)
+    assert not any(isinstance(part, LIF) for part in made.modules())
+    assert sum(isinstance(part, nn.Identity) for part in made.modules()) == 3

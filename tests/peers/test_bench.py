@@ -1,0 +1,50 @@
+"""What `spike bench --peers` measures is what its table claims: our spikes, and our gradients where it says so."""
+
+import os
+
+import pytest
+
+from spikecore.bench import nets
+from spikecore.bench.candidates import reference
+from spikecore.bench.cases import FORWARD, TRAINING, Case
+from spikecore.bench.gate import peer_gate
+from spikecore.bench.peers import LIBRARIES, peers
+
+CASE = Case("lif", (12, 3, 200))
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_library_computes_what_the_table_claims(name):
+    found, absent = peers(only=name)
+    if absent:
+        pytest.skip(f"{name} {absent[name]}")
+    verdict = peer_gate(found[0], reference(), CASE)
+    gradients = ", gradients equal" if found[0].same_gradient else "; other surrogate"
+    assert verdict.text == f"spikes equal{gradients}"
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_call_keeps_nothing_for_the_next(name):
+    """Or the second round would measure another sequence than the first."""
+    found, absent = peers(only=name)
+    if absent:
+        pytest.skip(f"{name} {absent[name]}")
+    for measure in (FORWARD, TRAINING):
+        runner = found[0].make(CASE, measure)
+        x = runner.prepare(CASE.input())
+        assert (runner.call(x) == runner.call(x)).all()
+
+
+@pytest.mark.skipif(not os.environ.get("SPIKE_FULL"), reason="compiling takes half a minute: SPIKE_FULL=1")
+def test_the_compiled_loop_computes_the_same():
+    verdict = peer_gate(peers(only="torch.compile")[0][0], reference(), CASE)
+    assert verdict.text == "spikes equal, gradients equal"
+
+
+@pytest.mark.parametrize("name", ["linear", "conv"])
+def test_spikingjelly_trains_the_same_net(name, monkeypatch):
+    pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
+    net = nets.NETS[name]
+    monkeypatch.setitem(nets.NETS, name, nets.Net(net.measure, nets.tiny(name), net.build, net.has_labels))
+    found = nets.gate(name, nets.PEER, reference().name, "cpu")
+    assert found.ok, found.text
