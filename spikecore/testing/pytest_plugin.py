@@ -92,7 +92,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """One line per conformance suite."""
+    """One line per conformance suite; `prove` gives its own."""
+    if _options:
+        return
     session = terminalreporter._session
     lines = [_summary(found) for found in _reports(session)] if session is not None else []
     if lines:
