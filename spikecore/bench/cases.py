@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikecore.errors import PluginError
-from spikecore.registry import load, registry
+from spikecore.errors import OptionError, PluginError
+from spikecore.registry import create, load, registry
 
 FORWARD = "forward"
 TRAINING = "forward+backward"
@@ -135,18 +135,19 @@ def is_elementwise(component: Any) -> bool:
 
 
 def elementwise_neurons() -> tuple[list[str], dict[str, str]]:
-    """Every registered neuron that backends can run, by name, and why the others are left out."""
+    """Every registered neuron that backends can run, by name, and why others are left out, unless they are blocked."""
     found: list[str] = []
     left_out: dict[str, str] = {}
     for entry in registry().components("neuron"):
+        if entry.status == "blocked":
+            continue
         name = entry.name if entry.status == "ok" else entry.qualified
         try:
-            component = load("neuron", name)
-        except PluginError as error:
+            if is_elementwise(load("neuron", name)):
+                create("neuron", name, **options_of(name))
+                found.append(name)
+            else:
+                left_out[name] = "not elementwise: it stays a torch module on every backend"
+        except (PluginError, OptionError) as error:  # an option without a default is nobody's to invent
             left_out[name] = str(error)
-            continue
-        if is_elementwise(component):
-            found.append(name)
-        else:
-            left_out[name] = "not elementwise: it stays a torch module on every backend"
     return found, left_out

@@ -141,7 +141,11 @@ def test_many_neurons_take_turns_and_stand_beside_lif(registry):
 
 def test_all_neurons_are_those_that_are_elementwise(registry):
     register("neuron", "grower", toys.Grower)
+    register("neuron", "needy", toys.Needy)
     session = Session(plan(neurons=("all",)))
+    assert "needy" not in session.neurons
+    assert "neuron needy is left out: " in session.report.notes[0]
+    assert "num_steps" in session.report.notes[0]
     assert session.neurons[0] == "lif"
     assert {"if", "grower"} <= set(session.neurons)
 
@@ -170,12 +174,13 @@ def test_an_unknown_backend_names_the_nearest(registry):
 
 
 def test_an_unknown_backend_or_neuron_ends_with_2(spike):
-    done = spike("bench", "--quick", "--backend", "trch")
+    done = spike("bench", "--quick", "--backend", "trch", SPIKE_DISABLE_PLUGINS="all")
     assert done.returncode == 2
     assert "no backend 'trch'. Did you mean 'torch'?" in done.stderr
-    done = spike("bench", "--quick", "--neuron", "lfi")
+    done = spike("bench", "--quick", "--neuron", "lfi", SPIKE_DISABLE_PLUGINS="all")
     assert done.returncode == 2
-    assert "Did you mean 'lif'?" in done.stderr
+    assert "Did you mean" in done.stderr
+    assert "'lif'?" in done.stderr
 
 
 def test_a_backend_that_was_asked_for_runs_or_raises(registry):

@@ -142,6 +142,14 @@ class Learner(LIF):
         learnable: tuple[str, ...] = ("tau",)
 
 
+class Needy(LIF):
+    """Has an option without a default."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(LIF.Config):
+        num_steps: int
+
+
 class Grower(Neuron):
     """h = v + x + exp(v) / 10: a step whose last bit libraries may choose."""
 
