@@ -29,7 +29,8 @@ def qif(x, q, o):
 
 
 def exponential(v, x, o):
-    return v + (x - (v - o["v_rest"]) + o["delta_T"] * math.exp((v - o["theta_rh"]) / o["delta_T"])) / o["tau"]
+    height = min((v - o["theta_rh"]) / o["delta_T"], 700.0)  # a soft reset may run away; such cases are left out below
+    return v + (x - (v - o["v_rest"]) + o["delta_T"] * math.exp(height)) / o["tau"]
 
 
 def eif(x, q, o):
