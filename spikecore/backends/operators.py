@@ -60,7 +60,8 @@ def run_program(
     """
     tensors = (x, *states, *params)
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        found = _Run.apply(name, key, len(states), *tensors)  # type: ignore[no-untyped-call]
+        function: Any = _PlainRun if _is_plain(*tensors) else _Run
+        found = function.apply(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
     out, finals, recorded, _ = _run(name, key, x, states, params, False)
@@ -99,7 +100,7 @@ class _Run(torch.autograd.Function):
         return (out, *finals, *recorded, *saved)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         ctx.name, ctx.key, ctx.num_states, *tensors = inputs
         ctx.num_given = len(tensors)
         ctx.num_recorded = _recorded(ctx.key)
@@ -121,6 +122,18 @@ class _Run(torch.autograd.Function):
         call: Any = _backward if once else _RunBackward.apply
         found = call(*plan, *given, *saved, *flowing)
         return (None, None, None, *found)
+
+
+class _PlainRun(torch.autograd.Function):
+    """The same where no transform is at work: without `setup_context`, torch does not inspect each call's arguments."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output = _Run.forward(*inputs)
+        _Run.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _Run.backward
 
 
 class _RunBackward(torch.autograd.Function):

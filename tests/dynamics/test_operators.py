@@ -106,7 +106,7 @@ class GraphBackend(TorchBackend):
 
 @pytest.fixture(scope="module", autouse=True)
 def backends():
-    registry = Registry(blocking=Blocking())
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
     registry.register("backend", "numpy", NumpyBackend)
     registry.register("backend", "graph", GraphBackend)
     with use(registry):
@@ -205,7 +205,7 @@ def test_a_backend_that_cannot_work_is_passed_over_only_by_auto():
         def __init__(self):
             raise PluginUnavailable("needs an abacus", "buy one")
 
-    registry = Registry(blocking=Blocking())
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
     with use(registry):
         register("backend", "abacus", Absent)
         neuron = LIF()
@@ -386,7 +386,8 @@ def test_operators_are_sound(name, backend):
 
 
 def test_no_gradient_needs_no_autograd_function(monkeypatch):
-    monkeypatch.setattr(operators._Run, "apply", lambda *args: pytest.fail("autograd was not needed"))
+    for function in (operators._Run, operators._PlainRun):
+        monkeypatch.setattr(function, "apply", lambda *args: pytest.fail("autograd was not needed"))
     neuron = LIF(backend="numpy")
     with torch.no_grad():
         neuron(torch.zeros(2, 3, requires_grad=True))

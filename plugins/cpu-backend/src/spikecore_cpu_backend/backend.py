@@ -92,6 +92,10 @@ class CPUBackend(Configurable):
         """See `interfaces.backend.Backend.run`."""
         kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
         program, shape, count = kernel.program, x.shape, x.numel()
+        if kernel.is_simple and 0 < count < tuning.ALONE and x.is_contiguous():
+            found = _run_small(kernel, x, states, shape[0], count // shape[0])
+            if found is not None:
+                return found
         num_lanes = count // shape[0] if count else math.prod(shape[1:])
         layout.checked(program, num_lanes, kernel.state_dtype, states, params)
         is_small = count < tuning.ALONE
@@ -179,6 +183,25 @@ class CPUBackend(Configurable):
         if key not in self._programs:
             raise BackendError(f"backend 'cpu' knows no neuron under the key {key!r}; call `learn` first")
         return self._compiled(self._programs[key], dtype)
+
+
+def _run_small(
+    kernel: Kernel, x: Tensor, states: Sequence[Tensor], num_steps: int, num_lanes: int
+) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] | None:
+    """The same for the commonest form of a small call, where every line of Python shows; None for other forms."""
+    out, finals, dtype = torch.empty_like(x), [], kernel.state_dtype
+    numbers = [kernel.address, num_steps, num_lanes, 1, 1, 1, kernel.element, 0, 1024, 1, 0, 0]
+    numbers += (x.data_ptr(), num_lanes, 1, out.data_ptr())
+    if len(states) != kernel.num_states:
+        return None
+    for state in states:
+        if not (state.is_contiguous() and state.is_cpu) or state.numel() != num_lanes or state.dtype is not dtype:
+            return None
+        final = torch.empty_like(state)
+        finals.append(final)
+        numbers += (state.data_ptr(), 0, 1, final.data_ptr())
+    _done(kernel.forward.quick(kernel.pack_forward(*numbers)))
+    return out, finals, [], []
 
 
 def _address(form: tuple[Tensor, int, int]) -> tuple[int, int, int]:

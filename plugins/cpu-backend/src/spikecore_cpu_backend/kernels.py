@@ -42,6 +42,8 @@ class Kernel:
         backward: the same.
         pack_forward: the numbers that `forward` takes, as bytes.
         pack_backward: those that `backward` takes.
+        num_states: of the program.
+        is_simple: no tensor parameters, nothing recorded.
     """
 
     program: Program
@@ -54,6 +56,8 @@ class Kernel:
     backward: Entry
     pack_forward: Any
     pack_backward: Any
+    num_states: int
+    is_simple: bool
 
 
 class Runtime:
@@ -103,4 +107,6 @@ class Runtime:
             self._entries["backward", bits],
             struct.Struct(f"{forward}q").pack,
             struct.Struct(f"{backward}q").pack,
+            states,
+            not params and not recorded,
         )
