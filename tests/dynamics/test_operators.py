@@ -46,6 +46,9 @@ class NumpyBackend(Configurable):
     def saved_like(self, key, x, states):
         return [state.new_empty((x.shape[0], *state.shape)) for state in states]
 
+    def reads_input(self, key, x):
+        return True
+
     def run(self, key, x, states, params, save):
         self.runs += 1
         program, given = self.programs[key], self._params(key, x, params)

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -44,12 +44,17 @@ class CPUBackend(Configurable):
             cache_dir: where compiled kernels are kept; by default under the user's cache directory.
             compile_timeout_s: seconds after which a compilation is stopped.
             recycle_mib: how much memory of results may be kept for the next ones.
+            keep: what a forward pass keeps for the gradient, per element-step. `input`: x itself, 4 bytes in float32,
+                and the steps run again. `distance`: u = h - v_threshold instead of x, 4 bytes; `distance_bf16`: u
+                rounded to 2 bytes, gradients exact to about 1e-3. Where u is not enough (a learnable time constant,
+                a quadratic charge), x is kept. `auto`: what measured fastest.
         """
 
         compiler: str = ""
         cache_dir: str = ""
         compile_timeout_s: Annotated[float, Range(gt=0.0)] = TIMEOUT_S
         recycle_mib: Annotated[int, Range(ge=0)] = 1024
+        keep: Literal["auto", "input", "distance", "distance_bf16"] = "auto"
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
@@ -83,8 +88,27 @@ class CPUBackend(Configurable):
         self._programs[program.key] = program
 
     def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
-        """Nothing: the backward pass runs the steps again from x."""
-        return []
+        """u, or nothing where the backward pass runs the steps again from x."""
+        dtype = self._kept_dtype(key, x)
+        return [] if dtype is None else [x.new_empty(x.shape, dtype=dtype)]
+
+    def reads_input(self, key: str, x: Tensor) -> bool:
+        """Not where u is kept."""
+        return self._kept_dtype(key, x) is None
+
+    def _kept_dtype(self, key: str, x: Tensor) -> torch.dtype | None:
+        """What u is kept as; None: x is kept."""
+        keep = self.config.keep
+        if keep == "input":
+            return None
+        kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
+        if not kernel.can_keep:
+            return None
+        if keep == "auto":
+            return (
+                kernel.state_dtype if tuning.distance_pays(kernel.element_bytes, kernel.state_dtype.itemsize) else None
+            )
+        return torch.bfloat16 if keep == "distance_bf16" and kernel.state_dtype == torch.float32 else kernel.state_dtype
 
     def run(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
@@ -92,7 +116,8 @@ class CPUBackend(Configurable):
         """See `interfaces.backend.Backend.run`."""
         kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
         program, shape, count = kernel.program, x.shape, x.numel()
-        if kernel.is_simple and 0 < count < tuning.ALONE and x.is_contiguous():
+        kept_dtype = self._kept_dtype(key, x) if save else None
+        if kernel.is_simple and kept_dtype is None and 0 < count < tuning.ALONE and x.is_contiguous():
             found = _run_small(kernel, x, states, shape[0], count // shape[0])
             if found is not None:
                 return found
@@ -103,9 +128,10 @@ class CPUBackend(Configurable):
         finals = [self._empty(state.shape, kernel.state_dtype, state) for state in states]
         recorded = [self._empty((shape[0], *shape[1:]), kernel.state_dtype) for _ in program.record]
         head = self._head(kernel, shape, num_lanes, count, params)
-        block = tuning.forward_block(2 + len(states) + len(params))
+        block = tuning.forward_block(num_lanes, head[3])
         used = [layout.sequence(x)]  # keeps copies alive
-        numbers = [*head, block, 1, 0, 0, *_address(used[0]), out.data_ptr()]
+        kept = [] if kept_dtype is None else [self._empty(shape, kept_dtype)]
+        numbers = [*head, block, 1, *_kept(kept), *_address(used[0]), out.data_ptr()]
         for state, final in zip(states, finals, strict=True):
             used.append(layout.state(state))
             numbers += (*_address(used[-1]), final.data_ptr())
@@ -114,7 +140,7 @@ class CPUBackend(Configurable):
         numbers += [value.data_ptr() for value in values]
         call = kernel.forward.quick if is_small else kernel.forward.free
         _done(call(kernel.pack_forward(*numbers)))
-        return out, finals, recorded, []
+        return out, finals, recorded, kept
 
     def run_bwd(
         self,
@@ -137,9 +163,9 @@ class CPUBackend(Configurable):
         found = [self._empty(state.shape, kernel.state_dtype, state) for state in states]
         sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
         head = self._head(kernel, shape, num_lanes, count, params)
-        block, segment = tuning.backward_block(shape[0], len(states), kernel.state_dtype.itemsize)
-        used = [layout.sequence(x), layout.sequence(grad_out)]
-        numbers = [*head, block, segment, 0, 0, *_address(used[0]), *_address(used[1]), grad_x.data_ptr()]
+        block, segment = tuning.backward_block(shape[0], num_lanes, len(states), kernel.state_dtype.itemsize)
+        used = [layout.sequence(saved[0] if saved else x), layout.sequence(grad_out)]
+        numbers = [*head, block, segment, *_kept(saved), *_address(used[0]), *_address(used[1]), grad_x.data_ptr()]
         for state, grad, result in zip(states, grad_states, found, strict=True):
             used += [layout.state(state), layout.state(grad)]
             numbers += (*_address(used[-2]), *_address(used[-1]), result.data_ptr())
@@ -206,6 +232,11 @@ def _run_small(
 
 def _address(form: tuple[Tensor, int, int]) -> tuple[int, int, int]:
     return form[0].data_ptr(), form[1], form[2]
+
+
+def _kept(saved: Sequence[Tensor]) -> tuple[int, int]:
+    """Address and element type of u, or zeros."""
+    return (saved[0].data_ptr(), ELEMENTS[saved[0].dtype]) if saved else (0, 0)
 
 
 def _done(status: int) -> None:

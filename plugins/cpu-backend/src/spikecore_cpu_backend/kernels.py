@@ -11,6 +11,7 @@ import torch
 
 from spikecore.dynamics import Program
 from spikecore_cpu_backend.cache import KernelCache
+from spikecore_cpu_backend.kept import keeping
 from spikecore_cpu_backend.source import kernel_source, runtime_source
 
 ELEMENTS = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -44,6 +45,7 @@ class Kernel:
         pack_backward: those that `backward` takes.
         num_states: of the program.
         is_simple: no tensor parameters, nothing recorded.
+        can_keep: u is enough for the backward pass (see kept.py).
     """
 
     program: Program
@@ -58,6 +60,7 @@ class Kernel:
     pack_backward: Any
     num_states: int
     is_simple: bool
+    can_keep: bool
 
 
 class Runtime:
@@ -109,4 +112,5 @@ class Runtime:
             struct.Struct(f"{backward}q").pack,
             states,
             not params and not recorded,
+            keeping(program) is not None,
         )

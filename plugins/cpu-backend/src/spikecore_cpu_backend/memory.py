@@ -1,9 +1,9 @@
 """Memory for large results, used again once nobody holds them.
 
 A fresh page costs more than the arithmetic on it: the first touch of 64 MiB took 27 ms where a later one took 1.5 ms.
-So regions that tensors have let go are kept, up to a limit, and handed out again. They are told to the kernel as free
-(MADV_FREE), which takes them back when memory is short and leaves them alone otherwise; on huge pages that costs next
-to nothing. Without huge pages it would cost a fault for each page; there a look at the machine's free memory decides.
+So regions that tensors have let go are kept, up to a limit, and handed out again. Those that nobody wanted for a second
+are told to the kernel as free (MADV_FREE): it takes them back when memory is short and leaves them alone otherwise. (At
+once would cost a flush of address translations on every call.)
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import ctypes
 import math
 import mmap
+import os
+import threading
+import time
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,19 +24,25 @@ from torch import Tensor
 HUGE_PAGE = 2 << 20
 SMALLEST = 1 << 20
 """Bytes from which on results come from here; below, malloc recycles by itself."""
+IDLE_S = 1.0
 MADV_FREE, MADV_HUGEPAGE = 8, 14
 
 
 class Region:
-    """A piece of address space, aligned for huge pages."""
+    """A piece of address space, aligned for huge pages, which are asked for."""
 
-    def __init__(self, size: int, is_huge: bool) -> None:
-        self.size, self.is_huge = size, is_huge
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.idle_since: float | None = None
+        """Since when nobody uses it; None while used, and once the kernel knows."""
         self._pages = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         start = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
         self.address = -(-start // HUGE_PAGE) * HUGE_PAGE
-        if is_huge:
-            _madvise(self.address, size, MADV_HUGEPAGE)
+        self.advise(MADV_HUGEPAGE)
+
+    def advise(self, advice: int) -> None:
+        """A refusal changes nothing: it is advice."""
+        _libc.madvise(self.address, self.size, advice)
 
     def close(self) -> None:
         """Give the memory back to the system."""
@@ -46,14 +54,13 @@ class Recycler:
 
     Args:
         limit: bytes that may be kept without being in use.
-        is_huge: regions ask for huge pages; by default where the system grants them.
     """
 
-    def __init__(self, limit: int, is_huge: bool | None = None) -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.is_huge = _has_huge_pages() if is_huge is None else is_huge
         self._idle: deque[Region] = deque()  # appends and removals are atomic: leases end on any thread
         self._types: dict[int, Any] = {}
+        self._sweeper = 0  # the process that has a timer running
 
     @property
     def idle_bytes(self) -> int:
@@ -82,12 +89,13 @@ class Recycler:
                     self._idle.remove(region)
                 except ValueError:  # another thread was faster
                     continue
+                region.idle_since = None
                 return region
         try:
-            return Region(size, self.is_huge)
+            return Region(size)
         except OSError:
             self.free()
-            return Region(size, self.is_huge)
+            return Region(size)
 
     def _type(self, size: int) -> Any:
         """A ctypes array whose end gives its region back; a tensor's storage holds it, and so do all views."""
@@ -101,14 +109,43 @@ class Recycler:
         return self._types[size]
 
     def _take_back(self, region: Region) -> None:
-        if region.is_huge:
-            _madvise(region.address, region.size, MADV_FREE)
-        elif _is_short():
-            region.close()
-            return
+        region.idle_since = time.monotonic()
         self._idle.append(region)
         while self._idle and self.idle_bytes > self.limit:
             self._close_oldest()
+        if self._sweeper != os.getpid():  # a forked child has no timer
+            self._sweeper = os.getpid()
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        timer = threading.Timer(IDLE_S, self._sweep)
+        timer.daemon = True
+        try:
+            timer.start()
+        except RuntimeError:  # no thread to be had, or the interpreter is ending
+            self._sweeper = 0
+
+    def _sweep(self) -> None:
+        """Tell the kernel about regions that have been idle for a while; again later, if there are younger ones."""
+        self._sweeper = 0
+        before = time.monotonic() - IDLE_S
+        is_waiting = False
+        for region in tuple(self._idle):
+            if region.idle_since is not None and region.idle_since <= before:
+                self._release(region)
+            is_waiting |= region.idle_since is not None
+        if is_waiting and not self._sweeper:
+            self._sweeper = os.getpid()
+            self._sweep_later()
+
+    def _release(self, region: Region) -> None:
+        try:
+            self._idle.remove(region)  # nobody may take it meanwhile
+        except ValueError:
+            return
+        region.advise(MADV_FREE)
+        region.idle_since = None
+        self._idle.appendleft(region)
 
     def _close_oldest(self) -> None:
         try:
@@ -119,25 +156,3 @@ class Recycler:
 
 _libc = ctypes.CDLL(None)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-
-
-def _madvise(address: int, size: int, advice: int) -> None:
-    _libc.madvise(address, size, advice)  # advice: a refusal changes nothing
-
-
-def _has_huge_pages() -> bool:
-    try:
-        text = Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
-    except OSError:
-        return False
-    return "[never]" not in text
-
-
-def _is_short() -> bool:
-    """Less than a tenth of the machine's memory is available."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        total, available = (int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError):
-        return False
-    return available * 10 < total

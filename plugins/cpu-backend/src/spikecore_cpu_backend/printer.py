@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from spikecore.dynamics import Graph, Program
 from spikecore.dynamics.printing import C_OPERATIONS, Printer, inputs_of
+from spikecore_cpu_backend.kept import KEPT, keeping
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "abs", "sign", "floor", "round", "sin", "cos", "atan", "erf")
 MAX_TENSORS = 24
@@ -36,31 +37,35 @@ def print_program(program: Program, is_double: bool) -> str:
     learned = [f"grad.param.{param.name}" for param in program.params if param.learnable]
     gradients = ["grad.x", *(f"grad.{name}" for name in states), *learned]
     parts = [
-        _forward(printer, program, "forward", ["out", *states]),
-        _forward(printer, program, "advance", states),
+        _forward(printer, program, program.forward, "forward", ["out", *states]),
+        _forward(printer, program, program.forward, "advance", states),
         _backward(printer, program, program.backward, "backward", gradients),
-        _table(program),
     ]
+    kept = keeping(program)
+    if kept is not None:
+        parts.append(_forward(printer, program, kept[0], "forward_keeping", ["out", KEPT, *states]))
+        parts.append(_backward(printer, program, kept[1], "backward_kept", gradients))
+    parts.append(_table(program, kept is not None))
     return "\n\n".join(parts) + "\n"
 
 
 _FORWARD = (
     "const real *x, const real *const *before, real *const *after, real *out, real *kept, "
-    "const real *const *params, long num_lanes"
+    "const real *const *params, long lane, long end"
 )
 _BACKWARD = (
     "const real *x, const real *const *before, const real *const *params, const real *grad_out, "
-    "real *const *grad_states, real *grad_x, real *const *grad_params, long num_lanes"
+    "real *const *grad_states, real *grad_x, real *const *grad_params, long lane, long end"
 )
 
 
-def _forward(printer: Printer, program: Program, name: str, wanted: list[str]) -> str:
-    targets = {"out": "out"} | {f"state.{each}": f"after[{i}]" for i, each in enumerate(program.states)}
-    return _row(printer, name, _FORWARD, program.forward, _reads(program), {each: targets[each] for each in wanted})
+def _forward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str]) -> str:
+    targets = {"out": "out", KEPT: "kept"} | {f"state.{each}": f"after[{i}]" for i, each in enumerate(program.states)}
+    return _row(printer, name, _FORWARD, graph, _reads(program), {each: targets[each] for each in wanted})
 
 
 def _backward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str]) -> str:
-    reads = _reads(program) | {"grad.out": "grad_out"}
+    reads = _reads(program) | {"grad.out": "grad_out", KEPT: "x"}
     reads |= {f"grad.state.{each}": f"grad_states[{i}]" for i, each in enumerate(program.states)}
     targets = {"grad.x": "grad_x"}
     targets |= {f"grad.state.{each}": f"grad_states[{i}]" for i, each in enumerate(program.states)}
@@ -90,7 +95,7 @@ def _row(
     head = "\n".join(f"    {line}" for line in pointers)
     return (
         f"static void {name}_row({signature}) {{\n{head}\n    LANES\n"
-        f"    for (long lane = 0; lane < num_lanes; lane++) {{\n{body}\n    }}\n}}"
+        f"    for (; lane < end; lane++) {{\n{body}\n    }}\n}}"
     )
 
 
@@ -98,13 +103,14 @@ def _pointers(kind: str, name: str, rows: Iterable[str]) -> list[str]:
     return [f"{kind}{name}{i} = {row};" for i, row in enumerate(rows)]
 
 
-def _table(program: Program) -> str:
+def _table(program: Program, keeps: bool) -> str:
     recorded = ", ".join(str(program.states.index(name)) for name in program.record) or "0"
     flags = [param.per_channel + 2 * param.learnable for param in program.params]
     return (
         "const struct NAME(program) sc_program = {\n"
         f"    {len(program.states)}, {len(program.params)}, {len(program.record)},\n"
         f"    {{{recorded}}}, {{{', '.join(map(str, flags)) or '0'}}},\n"
-        "    forward_row, advance_row, NULL, backward_row, NULL,\n"
+        f"    forward_row, advance_row, {'forward_keeping_row' if keeps else 'NULL'},\n"
+        f"    backward_row, {'backward_kept_row' if keeps else 'NULL'},\n"
         "};"
     )

@@ -23,17 +23,32 @@ def second_level_cache() -> int:
         return 1 << 20
 
 
-def forward_block(num_rows: int) -> int:
-    """Lanes for one block of a forward pass whose step touches so many rows of scratch memory."""
-    return 2048 if num_rows <= 4 else 1024
+def forward_block(num_lanes: int, threads: int) -> int:
+    """Lanes for one block of a forward pass: wide, for long runs of addresses, but two blocks for each thread."""
+    return max(256, min(8192, num_lanes // (2 * threads) // LANES * LANES))
 
 
-def backward_block(num_steps: int, num_states: int, real_bytes: int) -> tuple[int, int]:
-    """`(lanes, steps)` of a block that runs its steps again: the states of so many steps lie in the second-level cache.
+def backward_block(num_steps: int, num_lanes: int, num_states: int, real_bytes: int) -> tuple[int, int]:
+    """`(lanes, steps)` of a block that runs its steps again from the states before them.
 
-    They depend on the shape of the program and T alone: sums over blocks must not depend on threads.
+    The history of the states should lie in the second-level cache or not far beyond; one that is longer still is cut
+    into segments, each run twice. All this depends on the shape of the call alone: sums over blocks must not depend on
+    threads.
     """
-    budget = second_level_cache()
-    per_lane = max(num_steps, 1) * max(num_states, 1) * real_bytes
-    lanes = budget // per_lane // LANES * LANES
-    return min(max(lanes, 256), 1024), max(num_steps, 1)
+    row = max(num_states, 1) * real_bytes
+    cache = second_level_cache()
+    lanes = 8192
+    while lanes > 256 and (lanes * 4 > num_lanes or num_steps * lanes * row > 4 * cache):
+        lanes //= 2
+    if num_steps * lanes * row > 16 * cache:
+        return lanes, max(1, cache // (lanes * row))
+    return lanes, max(num_steps, 1)
+
+
+def distance_pays(element_bytes: int, state_bytes: int) -> bool:
+    """Is it better to keep u than x?
+
+    It measured 10 to 30 % faster for a whole training step at every shape tried, in and beyond the caches, and takes no
+    more memory, unless x has 16 bits.
+    """
+    return element_bytes >= state_bytes

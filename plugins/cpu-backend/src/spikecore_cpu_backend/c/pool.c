@@ -37,6 +37,7 @@ static pthread_mutex_t taken = PTHREAD_MUTEX_INITIALIZER;
 static _Atomic uint64_t ticket;
 static block_function current_function;
 static void *current_job;
+static int64_t current_blocks;
 static _Atomic uint32_t unfinished;
 static _Atomic int caller_sleeps;
 
@@ -52,7 +53,7 @@ static void work(void) {
     uint64_t seen = atomic_load(&ticket);
     while ((uint32_t)seen) {
         if (!atomic_compare_exchange_weak(&ticket, &seen, seen - 1)) continue;
-        current_function(current_job, (int64_t)(uint32_t)seen - 1);
+        current_function(current_job, current_blocks - (int64_t)(uint32_t)seen);
         if (atomic_fetch_sub(&unfinished, 1) == 1 && atomic_load(&caller_sleeps)) futex_wake(&unfinished);
         seen = atomic_load(&ticket);
     }
@@ -107,6 +108,7 @@ void sc_share(block_function function, void *job, int64_t num_blocks, int num_th
     }
     current_function = function;
     current_job = job;
+    current_blocks = num_blocks;
     atomic_store(&unfinished, (uint32_t)num_blocks);
     uint64_t serial = (atomic_load(&ticket) >> 32) + 1;
     atomic_store(&ticket, serial << 32 | (uint64_t)num_blocks);

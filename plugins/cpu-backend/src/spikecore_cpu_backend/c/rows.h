@@ -1,6 +1,6 @@
 /* What the printed rows of a neuron and the driver that calls them have in common.
 
-   A row is one time step of a block of neurons ("lanes"). `real` is float or double; NAME gives names that differ
+   A row is one time step of a block of neurons ("lanes"); a call computes those in [lane, end). `real` is float or double; NAME gives names that differ
    between the two. Pointers in `before` and `after` may be equal: every lane reads before it writes. */
 
 #ifndef SC_ROWS
@@ -11,10 +11,10 @@
 #endif
 
 typedef void (*NAME(forward_row))(const real *x, const real *const *before, real *const *after, real *out, real *kept,
-                                  const real *const *params, long num_lanes);
+                                  const real *const *params, long lane, long end);
 typedef void (*NAME(backward_row))(const real *x, const real *const *before, const real *const *params,
                                    const real *grad_out, real *const *grad_states, real *grad_x,
-                                   real *const *grad_params, long num_lanes);
+                                   real *const *grad_params, long lane, long end);
 
 struct NAME(program) {
     int32_t num_states, num_params, num_recorded;
