@@ -1,9 +1,9 @@
 """Compiled kernels, kept for the next process.
 
 One file for each kernel, named by the hash of its source, the compiler with its version and flags, and the processor;
-so another compiler or machine finds nothing rather than something wrong. A file ends with the hash of its own bytes and
-is only ever put in place whole. What is damaged or foreign is compiled again; where the directory cannot be used, the
-kernel lives in a private directory until the process ends.
+so another compiler or machine finds nothing rather than something wrong. A file ends with the hash of its own name and
+bytes and is only ever put in place whole. What is damaged or foreign is compiled again; where the directory cannot be
+used, the kernel lives in a private directory until the process ends.
 """
 
 from __future__ import annotations
@@ -75,7 +75,11 @@ class KernelCache:
         except OSError:
             return False
         body, end = content[: -len(MARK) - 32], content[-len(MARK) - 32 :]
-        return end == MARK + hashlib.sha256(body).digest()
+        return end == _end(path, body)
+
+
+def _end(path: Path, body: bytes) -> bytes:
+    return MARK + hashlib.sha256(path.stem.encode() + body).digest()
 
 
 def _is_private(folder: Path) -> bool:
@@ -94,7 +98,7 @@ def _store(path: Path, library: bytes) -> bool:
     try:
         descriptor, aside = tempfile.mkstemp(prefix=f".{path.stem[:16]}-", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(library + MARK + hashlib.sha256(library).digest())
+            file.write(library + _end(path, library))
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -64,8 +64,8 @@ static inline float sc_tanh(float a) {
     p = MULTIPLY_ADD(p, z, 0x1.111058p-3f);
     p = MULTIPLY_ADD(p, z, -0x1.555554p-2f);
     float small = MULTIPLY_ADD(p * z, a, a);
-    float large = sc_copysign(1.0f - 2.0f / (sc_exp(2.0f * size) + 1.0f), a);
-    return size < 0.625f ? small : large; /* NaN takes the large branch and stays NaN */
+    float large = 1.0f - 2.0f / (sc_exp(2.0f * size) + 1.0f);
+    return sc_copysign(size < 0.625f ? small : large, a); /* NaN takes the large branch and stays NaN */
 }
 
 static inline float sc_log(float a) {
