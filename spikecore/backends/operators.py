@@ -59,7 +59,8 @@ def run_program(
         BackendError: no such backend, or a key that it has not learned.
     """
     tensors = (x, *states, *params)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    # Inside a transform a tensor does not say whether an outer level wants its gradient.
+    if torch.is_grad_enabled() and (any(tensor.requires_grad for tensor in tensors) or _is_transformed()):
         function: Any = _PlainRun if _is_plain(*tensors) else _Run
         found = function.apply(name, key, len(states), *tensors)
         count = 1 + len(states)
@@ -79,11 +80,13 @@ def _run(
     return found
 
 
+def _is_transformed() -> bool:
+    return not torch.compiler.is_compiling() and _C._functorch.peek_interpreter_stack() is not None
+
+
 def _is_plain(*tensors: Tensor) -> bool:
     """Nothing that needs to see the operator is at work: no compiler, no transform, no mode, no tensor subclass."""
-    if torch.compiler.is_compiling():
-        return False
-    if _C._functorch.peek_interpreter_stack() is not None or _C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or _is_transformed() or _C._len_torch_dispatch_stack():
         return False
     return all(type(tensor) is Tensor or type(tensor) is Parameter for tensor in tensors)
 
@@ -330,9 +333,7 @@ def _vmap_run_bwd(name: str) -> Callable[..., Any]:
         if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
             return _each(tensors, in_dims[1:], size, lambda *given: _operator("run_bwd", name)(key, *given))
         if params:  # the sum over the batch must stay apart for each mapped index
-            if saved:
-                saved = [_split_saved(each, size) for each in saved]
-                saved_dims = [0] * len(saved)
+            saved, saved_dims = [_split(each, size, 1) for each in saved], [1] * len(saved)
             dims = (saved_dims, *in_dims[2:])
             return _each((saved, *tensors[1:]), dims, size, lambda *given: _operator("run_bwd", name)(key, *given))
         grad_x, found, _ = _operator("run_bwd", name)(
@@ -348,10 +349,3 @@ def _vmap_run_bwd(name: str) -> Callable[..., Any]:
         return (_split(grad_x, size, 1), [_split(each, size, 0) for each in found], []), (1, [0] * len(found), [])
 
     return rule
-
-
-def _split_saved(saved: Tensor, size: int) -> Tensor:
-    raise BackendError(
-        "vmap over the gradient of a neuron with tensor parameters on a backend that saves its own values: "
-        "call set_backend(net, 'torch')"
-    )

@@ -88,7 +88,8 @@ class Backend(Protocol):
 
         Returns:
             `(out, final states, recorded sequences [T, B, ...], saved)`; `saved` is the backend's own choice of what
-            `run_bwd` will need besides the inputs, and empty without `save`.
+            `run_bwd` will need besides the inputs, each `[T, B, ...]` (so that vmap can cut it), and empty without
+            `save`.
         """
 
     def run_bwd(

@@ -297,9 +297,7 @@ def test_compiles_whole_with_inductor(name, backend):
 
 @pytest.mark.parametrize("backend", FRONT)
 @pytest.mark.parametrize("name", NETS)
-def test_functional_transforms(name, backend, request):
-    if (name, backend) == ("plif", "numpy"):
-        request.applymarker(pytest.mark.xfail(reason="the front refuses vmap(grad) with parameters and saved values"))
+def test_functional_transforms(name, backend):
     neuron, x = NETS[name](backend=backend), torch.randn(4, 5, 3) * 2
 
     def total(given):
@@ -319,11 +317,7 @@ def test_functional_transforms(name, backend, request):
 @pytest.mark.parametrize("backend", FRONT)
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.filterwarnings("ignore:spikecore")
-def test_the_gradient_of_a_vmap(name, backend, request):
-    if backend != "torch":
-        request.applymarker(
-            pytest.mark.xfail(reason="the front does not see that a tensor inside vmap wants a gradient")
-        )
+def test_the_gradient_of_a_vmap(name, backend):
     neuron, x = NETS[name](backend=backend), torch.randn(2, 4, 5, 3) * 2
     whole = x.clone().requires_grad_()
     sum((neuron(part) * 1.5).square().sum() for part in whole).backward()
