@@ -32,11 +32,16 @@ if TYPE_CHECKING:
 _LIBRARY = torch.library.Library("spikecore", "FRAGMENT")  # type: ignore[no-untyped-call]
 _BACKENDS: dict[str, Backend] = {}
 _PROGRAMS: dict[str, Program] = {}
+_LEARNED: dict[str, dict[str, Program]] = {}
 _IDENTIFIERS: dict[str, str] = {}
 
 
 def install(name: str, backend: Backend) -> None:
-    """Give a backend its operators; a second one under a known name takes the place of the first."""
+    """Give a backend its operators; a second one under a known name takes the place of the first, with its programs."""
+    former = _BACKENDS.get(name)
+    if former is not backend:
+        for program in _LEARNED.get(name, {}).values():
+            backend.learn(program)
     _BACKENDS[name] = backend
     _define(name)
 
@@ -44,6 +49,7 @@ def install(name: str, backend: Backend) -> None:
 def learn(name: str, program: Program) -> None:
     """Make a program callable by its key on the backend of this name."""
     _PROGRAMS[program.key] = program
+    _LEARNED.setdefault(name, {})[program.key] = program
     _BACKENDS[name].learn(program)
 
 

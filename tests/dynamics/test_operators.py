@@ -219,6 +219,24 @@ def test_a_backend_that_cannot_work_is_passed_over_only_by_auto():
             LIF(backend="abacus")(torch.zeros(2, 3))
 
 
+def test_auto_asks_once_for_each_program_device_and_dtype(monkeypatch):
+    asked = []
+    real = NumpyBackend.supports
+    monkeypatch.setattr(NumpyBackend, "supports", lambda *given: asked.append(1) or real(*given))
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
+    registry.register("backend", "numpy", NumpyBackend)
+    with use(registry):
+        for _ in range(3):
+            LIF(tau=7.0)(torch.zeros(2, 3))
+        assert len(asked) == 1
+        LIF(tau=7.0)(torch.zeros(2, 3, dtype=torch.float64))
+        LIF(tau=8.0)(torch.zeros(2, 3))
+        assert len(asked) == 3
+        registry.register("backend", "later", GraphBackend)  # another offer, another answer
+        LIF(tau=7.0)(torch.zeros(2, 3))
+        assert len(asked) == 4
+
+
 def test_what_cannot_be_traced_runs_on_the_loop_and_says_so():
     class Branching(Neuron):
         """A step with Python control flow."""

@@ -9,7 +9,8 @@ from spikecore_cpu_backend import CPUBackend
 from spikecore_cpu_backend.kept import keeping
 from torch.autograd.graph import saved_tensors_hooks
 
-from spikecore.nn import IF, LIF
+from spikecore.errors import OptionError
+from spikecore.nn import IF, LIF, configure_backend
 from spikecore.registry import Blocking, Registry, use
 
 
@@ -110,8 +111,16 @@ def test_the_class_of_programs():
     assert keeping(LIF(tau=[1.5, 2.0], learnable=("tau",)).program()) is None
 
 
-def test_wrong_option():
-    from spikecore.errors import OptionError
+def test_a_backend_can_be_configured_for_the_process():
+    x = torch.randn(200, 2, 40, requires_grad=True)
+    neuron = LIF(backend="cpu")
+    assert 4 <= kept_bytes(neuron, x) < 4.2
+    configure_backend("cpu", keep="distance_bf16")
+    assert 2 <= kept_bytes(neuron, x) < 2.2  # one that was made and used before, too
+    with pytest.raises(OptionError, match="keep"):
+        configure_backend("cpu", keep="everything")
 
+
+def test_wrong_option():
     with pytest.raises(OptionError, match="keep"):
         CPUBackend(keep="everything")
