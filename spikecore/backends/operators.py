@@ -23,7 +23,6 @@ import torch
 from torch import _C, Tensor
 from torch.nn import Parameter
 
-from spikecore.dynamics.function import transforms_active
 from spikecore.errors import BackendError
 
 if TYPE_CHECKING:
@@ -33,11 +32,16 @@ if TYPE_CHECKING:
 _LIBRARY = torch.library.Library("spikecore", "FRAGMENT")  # type: ignore[no-untyped-call]
 _BACKENDS: dict[str, Backend] = {}
 _PROGRAMS: dict[str, Program] = {}
+_LEARNED: dict[str, dict[str, Program]] = {}
 _IDENTIFIERS: dict[str, str] = {}
 
 
 def install(name: str, backend: Backend) -> None:
-    """Give a backend its operators; a second one under a known name takes the place of the first."""
+    """Give a backend its operators; a second one under a known name takes the place of the first, with its programs."""
+    former = _BACKENDS.get(name)
+    if former is not backend:
+        for program in _LEARNED.get(name, {}).values():
+            backend.learn(program)
     _BACKENDS[name] = backend
     _define(name)
 
@@ -45,6 +49,7 @@ def install(name: str, backend: Backend) -> None:
 def learn(name: str, program: Program) -> None:
     """Make a program callable by its key on the backend of this name."""
     _PROGRAMS[program.key] = program
+    _LEARNED.setdefault(name, {})[program.key] = program
     _BACKENDS[name].learn(program)
 
 
@@ -60,9 +65,10 @@ def run_program(
         BackendError: no such backend, or a key that it has not learned.
     """
     tensors = (x, *states, *params)
-    # Within a transform a wrapper may hide that a gradient is wanted.
-    if torch.is_grad_enabled() and (transforms_active() or any(tensor.requires_grad for tensor in tensors)):
-        found = _Run.apply(name, key, len(states), *tensors)  # type: ignore[no-untyped-call]
+    # Inside a transform a tensor does not say whether an outer level wants its gradient.
+    if torch.is_grad_enabled() and (any(tensor.requires_grad for tensor in tensors) or _is_transformed()):
+        function: Any = _PlainRun if _is_plain(*tensors) else _Run
+        found = function.apply(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
     out, finals, recorded, _ = _run(name, key, x, states, params, False)
@@ -80,11 +86,13 @@ def _run(
     return found
 
 
+def _is_transformed() -> bool:
+    return not torch.compiler.is_compiling() and _C._functorch.peek_interpreter_stack() is not None
+
+
 def _is_plain(*tensors: Tensor) -> bool:
     """Nothing that needs to see the operator is at work: no compiler, no transform, no mode, no tensor subclass."""
-    if torch.compiler.is_compiling():
-        return False
-    if _C._functorch.peek_interpreter_stack() is not None or _C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or _is_transformed() or _C._len_torch_dispatch_stack():
         return False
     return all(type(tensor) is Tensor or type(tensor) is Parameter for tensor in tensors)
 
@@ -101,13 +109,15 @@ class _Run(torch.autograd.Function):
         return (out, *finals, *recorded, *saved)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         ctx.name, ctx.key, ctx.num_states, *tensors = inputs
         ctx.num_given = len(tensors)
         ctx.num_recorded = _recorded(ctx.key)
         saved = output[1 + ctx.num_states + ctx.num_recorded :]
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
+        if not _BACKENDS[ctx.name].reads_input(ctx.key, tensors[0]):
+            tensors[0] = tensors[0].new_empty(()).expand(tensors[0].shape)
         ctx.save_for_backward(*tensors, *saved)
 
     @staticmethod
@@ -123,6 +133,18 @@ class _Run(torch.autograd.Function):
         call: Any = _backward if once else _RunBackward.apply
         found = call(*plan, *given, *saved, *flowing)
         return (None, None, None, *found)
+
+
+class _PlainRun(torch.autograd.Function):
+    """The same where no transform is at work: without `setup_context`, torch does not inspect each call's arguments."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        output = _Run.forward(*inputs)
+        _Run.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _Run.backward
 
 
 class _RunBackward(torch.autograd.Function):
@@ -292,8 +314,7 @@ def _vmap_run(name: str) -> Callable[..., Any]:
     ) -> Any:
         _, x_dim, state_dims, param_dims, _ = in_dims
         size = info.batch_size
-        # With parameters, what is saved must stay apart for each index: so do their gradients.
-        if any(dim is not None for dim in param_dims) or (params and save):
+        if any(dim is not None for dim in param_dims):
             operator = _operator("run", name)
             return _each((x, states, params), in_dims[1:4], size, lambda *given: operator(key, *given, save))
         merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
@@ -312,12 +333,15 @@ def _vmap_run(name: str) -> Callable[..., Any]:
 def _vmap_run_bwd(name: str) -> Callable[..., Any]:
     def rule(info: Any, in_dims: Any, key: str, *tensors: Any) -> Any:
         saved, x, states, params, grad_out, grad_states, grad_recorded = tensors
-        _, saved_dims, x_dim, state_dims, _, out_dim, grad_state_dims, recorded_dims = in_dims
+        _, saved_dims, x_dim, state_dims, param_dims, out_dim, grad_state_dims, recorded_dims = in_dims
         size = info.batch_size
         was_merged = x_dim is not None or any(dim is not None for dim in state_dims)
-        # With parameters the sum over the batch must stay apart for each mapped index.
-        if params or not was_merged or any(dim is not None for dim in saved_dims):
+        if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
             return _each(tensors, in_dims[1:], size, lambda *given: _operator("run_bwd", name)(key, *given))
+        if params:  # the sum over the batch must stay apart for each mapped index
+            saved, saved_dims = [_split(each, size, 1) for each in saved], [1] * len(saved)
+            dims = (saved_dims, *in_dims[2:])
+            return _each((saved, *tensors[1:]), dims, size, lambda *given: _operator("run_bwd", name)(key, *given))
         grad_x, found, _ = _operator("run_bwd", name)(
             key,
             saved,

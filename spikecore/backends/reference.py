@@ -68,6 +68,10 @@ class TorchBackend(Configurable):
         """Nothing is saved; the backward pass runs the steps again."""
         return []
 
+    def reads_input(self, key: str, x: Tensor) -> bool:
+        """It runs the steps again."""
+        return True
+
     def run(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:

@@ -7,7 +7,7 @@ reason is kept; the reference comes last and takes everything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from spikecore.backends import operators
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 REFERENCE = "torch"
 _known: WeakKeyDictionary[Registry, dict[str, Backend | PluginError]] = WeakKeyDictionary()
+_chosen: WeakKeyDictionary[Registry, dict[tuple[Any, ...], Choice]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,16 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
             raise BackendError(f"backend {asked!r} cannot run {program.name}: {support.reason}; use 'auto' or another")
         operators.learn(asked, program)
         return Choice(asked, "asked for")
+    offered = tuple((entry.name, entry.status, entry.plugin) for entry in registry().components("backend"))
+    known, question = _chosen.setdefault(registry(), {}), (offered, device, dtype, program.key)
+    if question not in known:
+        known[question] = _first(program, device, dtype)
+    elif known[question].backend != REFERENCE:
+        named(known[question].backend)  # another registry may have put its own under this name
+    return known[question]
+
+
+def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice:
     passed_over: list[str] = []
     for name, candidate in _candidates():
         if isinstance(candidate, PluginError):
@@ -64,6 +75,23 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
         else:
             passed_over.append(f"{name}: {support.reason}")
     return Choice(REFERENCE, "; ".join(passed_over) or "no other backend is installed")
+
+
+def configure_backend(name: str, **options: Any) -> None:
+    """Give a backend other options than its defaults, for all neurons that it runs in this process.
+
+    Args:
+        name: its registered name.
+        options: fields of its `Config`.
+
+    Raises:
+        PluginError: there is none, or it cannot be used here.
+        OptionError: a wrong option.
+    """
+    found: Backend = registry().create("backend", name, **options)
+    _known.setdefault(registry(), {})[name] = found
+    _chosen.pop(registry(), None)
+    operators.install(name, found)
 
 
 def named(name: str) -> Backend:

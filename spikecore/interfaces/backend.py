@@ -71,6 +71,9 @@ class Backend(Protocol):
     def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
         """Empty tensors with the shapes and dtypes of what `run` saves; asked with fake tensors too."""
 
+    def reads_input(self, key: str, x: Tensor) -> bool:
+        """Does `run_bwd` read x? Otherwise x is not kept for it: it gets a stand-in of the same shape and dtype."""
+
     def run(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
@@ -85,7 +88,8 @@ class Backend(Protocol):
 
         Returns:
             `(out, final states, recorded sequences [T, B, ...], saved)`; `saved` is the backend's own choice of what
-            `run_bwd` will need besides the inputs, and empty without `save`.
+            `run_bwd` will need besides the inputs, each `[T, B, ...]` (so that vmap can cut it), and empty without
+            `save`.
         """
 
     def run_bwd(

@@ -1,5 +1,6 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
+from spikecore.backends.selection import configure_backend
 from spikecore.nn import layers, losses, readouts
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
@@ -67,6 +68,7 @@ __all__ = [
     "readouts",
     "reset_after",
     "reset_state",
+    "configure_backend",
     "set_backend",
     "set_state",
     "set_step_mode",

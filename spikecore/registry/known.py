@@ -46,6 +46,7 @@ KNOWN: dict[tuple[str, str], str] = {
         for name in ("periodic", "weighted_phase", "population", "gaussian_tuning", "rank_order")
     },
     ("neuron", "synapse_filter"): "layer-zoo",
+    ("backend", "cpu"): "cpu-backend",
 }
 PUBLISHED: frozenset[str] = frozenset()
 

@@ -46,6 +46,9 @@ class NumpyBackend(Configurable):
     def saved_like(self, key, x, states):
         return [state.new_empty((x.shape[0], *state.shape)) for state in states]
 
+    def reads_input(self, key, x):
+        return True
+
     def run(self, key, x, states, params, save):
         self.runs += 1
         program, given = self.programs[key], self._params(key, x, params)
@@ -106,7 +109,7 @@ class GraphBackend(TorchBackend):
 
 @pytest.fixture(scope="module", autouse=True)
 def backends():
-    registry = Registry(blocking=Blocking())
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
     registry.register("backend", "numpy", NumpyBackend)
     registry.register("backend", "graph", GraphBackend)
     with use(registry):
@@ -205,7 +208,7 @@ def test_a_backend_that_cannot_work_is_passed_over_only_by_auto():
         def __init__(self):
             raise PluginUnavailable("needs an abacus", "buy one")
 
-    registry = Registry(blocking=Blocking())
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
     with use(registry):
         register("backend", "abacus", Absent)
         neuron = LIF()
@@ -214,6 +217,24 @@ def test_a_backend_that_cannot_work_is_passed_over_only_by_auto():
         assert "needs an abacus" in neuron.chosen.reason
         with pytest.raises(PluginUnavailable, match="buy one"):
             LIF(backend="abacus")(torch.zeros(2, 3))
+
+
+def test_auto_asks_once_for_each_program_device_and_dtype(monkeypatch):
+    asked = []
+    real = NumpyBackend.supports
+    monkeypatch.setattr(NumpyBackend, "supports", lambda *given: asked.append(1) or real(*given))
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
+    registry.register("backend", "numpy", NumpyBackend)
+    with use(registry):
+        for _ in range(3):
+            LIF(tau=7.0)(torch.zeros(2, 3))
+        assert len(asked) == 1
+        LIF(tau=7.0)(torch.zeros(2, 3, dtype=torch.float64))
+        LIF(tau=8.0)(torch.zeros(2, 3))
+        assert len(asked) == 3
+        registry.register("backend", "later", GraphBackend)  # another offer, another answer
+        LIF(tau=7.0)(torch.zeros(2, 3))
+        assert len(asked) == 4
 
 
 def test_what_cannot_be_traced_runs_on_the_loop_and_says_so():
@@ -294,9 +315,7 @@ def test_compiles_whole_with_inductor(name, backend):
 
 @pytest.mark.parametrize("backend", FRONT)
 @pytest.mark.parametrize("name", NETS)
-def test_functional_transforms(name, backend, request):
-    if (name, backend) == ("plif", "numpy"):
-        request.applymarker(pytest.mark.xfail(reason="the front refuses vmap(grad) with parameters and saved values"))
+def test_functional_transforms(name, backend):
     neuron, x = NETS[name](backend=backend), torch.randn(4, 5, 3) * 2
 
     def total(given):
@@ -382,7 +401,8 @@ def test_operators_are_sound(name, backend):
 
 
 def test_no_gradient_needs_no_autograd_function(monkeypatch):
-    monkeypatch.setattr(operators._Run, "apply", lambda *args: pytest.fail("autograd was not needed"))
+    for function in (operators._Run, operators._PlainRun):
+        monkeypatch.setattr(function, "apply", lambda *args: pytest.fail("autograd was not needed"))
     neuron = LIF(backend="numpy")
     with torch.no_grad():
         neuron(torch.zeros(2, 3, requires_grad=True))

@@ -37,7 +37,7 @@ from spikecore.dynamics import min as smallest
 from spikecore.dynamics.vjp import PASSES_NOTHING, RULES
 from spikecore.errors import DynamicsError
 from spikecore.nn import IF, LIF, ATan, Neuron
-from spikecore.registry import components, create, load
+from spikecore.registry import Blocking, Registry, components, create, load, use
 from tests.interpreter import FUNCTIONS, run_graph
 
 SURROGATES = [entry.name for entry in components("surrogate") if entry.plugin.id == "core"]
@@ -261,7 +261,8 @@ def test_equations_read_like_the_docstring():
 
 def test_explain_a_net():
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), LIF(), IF(backend="torch"))
-    text = spikecore.explain(net)
+    with use(Registry(path=(), builtins=True, blocking=Blocking())):
+        text = spikecore.explain(net)
     assert "1: LIF" in text
     assert "torch: no other backend is installed" in text
     assert "2: IF" in text

@@ -1,0 +1,168 @@
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "pool.h"
+
+#define MAX_WORKERS 255
+#define SPINS 4000 /* about 20 to 40 microseconds */
+
+#if defined(__x86_64__) || defined(__i386__)
+#define RELAX() __builtin_ia32_pause()
+#elif defined(__aarch64__)
+#define RELAX() __asm__ volatile("yield")
+#else
+#define RELAX() ((void)0)
+#endif
+
+struct worker {
+    _Atomic uint32_t called; /* counts the jobs this worker was woken for */
+    _Atomic int asleep;
+};
+
+static struct worker workers[MAX_WORKERS];
+static int num_workers;
+static pthread_mutex_t taken = PTHREAD_MUTEX_INITIALIZER;
+
+/* The open job. `ticket` holds a serial number above the count of unclaimed blocks; who lowers the count by one owns a
+   block of exactly that job, which cannot end before the block is done. */
+static _Atomic uint64_t ticket;
+static block_function current_function;
+static void *current_job;
+static int64_t current_blocks;
+static _Atomic uint32_t unfinished;
+static _Atomic int caller_sleeps;
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static void work(void) {
+    uint64_t seen = atomic_load(&ticket);
+    while ((uint32_t)seen) {
+        if (!atomic_compare_exchange_weak(&ticket, &seen, seen - 1)) continue;
+        current_function(current_job, current_blocks - (int64_t)(uint32_t)seen);
+        if (atomic_fetch_sub(&unfinished, 1) == 1 && atomic_load(&caller_sleeps)) futex_wake(&unfinished);
+        seen = atomic_load(&ticket);
+    }
+}
+
+static void *worker_main(void *argument) {
+    struct worker *me = argument;
+    uint32_t known = 0;
+    for (;;) {
+        for (int spin = 0; spin < SPINS && atomic_load(&me->called) == known; spin++) RELAX();
+        while (atomic_load(&me->called) == known) {
+            atomic_store(&me->asleep, 1);
+            if (atomic_load(&me->called) == known) futex_wait(&me->called, known);
+            atomic_store(&me->asleep, 0);
+        }
+        known = atomic_load(&me->called);
+        work();
+    }
+    return NULL;
+}
+
+static int add_worker(void) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    struct worker *worker = &workers[num_workers];
+    atomic_store(&worker->called, 0);
+    atomic_store(&worker->asleep, 0);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    sigset_t all, before; /* signals are for the program's own threads */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&thread, &attributes, worker_main, worker);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (!failed) num_workers++;
+    return !failed;
+}
+
+static void alone(block_function function, void *job, int64_t num_blocks) {
+    for (int64_t block = 0; block < num_blocks; block++) function(job, block);
+}
+
+void sc_share(block_function function, void *job, int64_t num_blocks, int num_threads) {
+    if (num_threads > num_blocks) num_threads = (int)num_blocks;
+    if (num_threads > MAX_WORKERS + 1) num_threads = MAX_WORKERS + 1;
+    if (num_threads <= 1 || num_blocks > INT_MAX || pthread_mutex_trylock(&taken)) {
+        alone(function, job, num_blocks);
+        return;
+    }
+    while (num_workers < num_threads - 1 && add_worker()) {
+    }
+    current_function = function;
+    current_job = job;
+    current_blocks = num_blocks;
+    atomic_store(&unfinished, (uint32_t)num_blocks);
+    uint64_t serial = (atomic_load(&ticket) >> 32) + 1;
+    atomic_store(&ticket, serial << 32 | (uint64_t)num_blocks);
+    for (int index = 0; index < num_threads - 1 && index < num_workers; index++) {
+        atomic_fetch_add(&workers[index].called, 1);
+        if (atomic_load(&workers[index].asleep)) futex_wake(&workers[index].called);
+    }
+    work();
+    uint32_t left;
+    for (int spin = 0; spin < SPINS && atomic_load(&unfinished); spin++) RELAX();
+    atomic_store(&caller_sleeps, 1);
+    while ((left = atomic_load(&unfinished))) futex_wait(&unfinished, left);
+    atomic_store(&caller_sleeps, 0);
+    pthread_mutex_unlock(&taken);
+}
+
+/* Scratch memory, one region for each thread, freed with the thread. */
+
+static pthread_key_t scratch_key;
+static __thread char *scratch;
+static __thread size_t scratch_size;
+
+void *sc_scratch(size_t size) {
+    if (size > scratch_size) {
+        free(scratch);
+        scratch = NULL;
+        scratch_size = 0;
+        if (posix_memalign((void **)&scratch, 64, size)) scratch = NULL;
+        if (!scratch) return NULL;
+        scratch_size = size;
+        pthread_setspecific(scratch_key, scratch);
+    }
+    return scratch;
+}
+
+void sc_free_scratch(void) {
+    free(scratch);
+    scratch = NULL;
+    scratch_size = 0;
+    pthread_setspecific(scratch_key, NULL);
+}
+
+/* A child process has the caller's thread alone: it starts with an empty pool. */
+static void in_child(void) {
+    num_workers = 0;
+    atomic_store(&ticket, atomic_load(&ticket) >> 32 << 32);
+    atomic_store(&unfinished, 0);
+    atomic_store(&caller_sleeps, 0);
+    pthread_mutex_init(&taken, NULL);
+}
+
+__attribute__((constructor)) static void prepare(void) {
+    pthread_key_create(&scratch_key, free);
+    pthread_atfork(NULL, NULL, in_child);
+}
+
+int sc_num_workers(void) { return num_workers; }

@@ -1,0 +1,269 @@
+"""Compilers and caches that misbehave: every fault is answered by compiling again, elsewhere, or by a clear refusal."""
+
+import multiprocessing
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from spikecore_cpu_backend import CPUBackend, cache, compiler
+
+from spikecore.backends.selection import named
+from spikecore.errors import BackendError, PluginUnavailable
+from spikecore.nn import LIF
+from spikecore.registry import Blocking, Registry, use
+
+X = torch.linspace(-1, 3, 60).reshape(5, 3, 4)
+RIGHT = LIF(backend="torch")(X)
+PROGRAM = LIF().program()
+
+
+def runs(backend):
+    """Does it compute a LIF?"""
+    support = backend.supports(PROGRAM, X.device, X.dtype)
+    assert support, support.reason
+    backend.learn(PROGRAM)
+    found = backend.run(PROGRAM.key, X, [torch.zeros(3, 4)], [], False)[0]
+    return torch.equal(found, RIGHT)
+
+
+def script(folder, text):
+    path = folder / "my cc"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "with a space" / "kernels"
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Counts what is compiled."""
+    counted = []
+    real = compiler.Compiler.compile
+    monkeypatch.setattr(compiler.Compiler, "compile", lambda *args: counted.append(1) or real(*args))
+    return counted
+
+
+def test_the_second_use_compiles_nothing(folder, compilations):
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    assert len(compilations) == 2  # runtime and kernel
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    assert len(compilations) == 2
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "flipped", "a folder"])
+def test_a_damaged_entry_is_compiled_again(folder, compilations, damage):
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    for path in folder.glob("*.so"):
+        content = path.read_bytes()
+        path.unlink()  # not written in place: this process has it mapped
+        if damage == "a folder":
+            path.mkdir()
+            continue
+        path.write_bytes(
+            {
+                "truncated": content[: len(content) // 2],
+                "empty": b"",
+                "foreign": b"#!/bin/sh\nexit 0\n",
+                "flipped": content[:1000] + bytes([content[1000] ^ 255]) + content[1001:],
+            }[damage]
+        )
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    assert len(compilations) == 4
+
+
+def test_a_kernel_under_the_name_of_another_is_not_taken(folder, compilations):
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    first, second = sorted(folder.glob("*.so"))
+    content = first.read_bytes()
+    second.unlink()
+    second.write_bytes(content)
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    assert len(compilations) == 3
+
+
+def test_another_processor_or_compiler_finds_nothing(folder, compilations, monkeypatch):
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    real = compiler.processor()
+    monkeypatch.setattr(compiler, "processor", lambda: f"{real} another")
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    assert len(compilations) == 4
+
+
+@pytest.mark.parametrize("fault", ["read-only", "full", "not ours", "a file in its place"])
+def test_a_cache_that_takes_nothing(folder, fault, monkeypatch):
+    folder.parent.mkdir(parents=True)
+    if fault == "a file in its place":
+        folder.write_text("")
+    elif fault == "not ours":
+        folder.mkdir()
+        folder.chmod(0o777)
+    else:
+        number = {"read-only": 30, "full": 28}[fault]  # EROFS, ENOSPC
+        real = cache.tempfile.mkstemp
+
+        def refusing(*args, **options):
+            if Path(options["dir"]) == folder:
+                raise OSError(number, os.strerror(number))
+            return real(*args, **options)
+
+        monkeypatch.setattr(cache.tempfile, "mkstemp", refusing)
+        with pytest.raises(OSError):
+            cache.tempfile.mkstemp(dir=folder)  # the fault bites
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    assert not folder.is_dir() or not list(folder.iterdir())
+
+
+def test_a_disk_that_fills_while_writing_leaves_nothing_behind(folder, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(cache.os, "fsync", full)
+    with pytest.raises(BackendError, match="no room for a compiled kernel"):
+        CPUBackend(cache_dir=str(folder))
+    assert not list(folder.iterdir())
+
+
+def test_no_room_anywhere(folder, monkeypatch):
+    monkeypatch.setattr(cache, "_store", lambda *args: False)
+    with pytest.raises(BackendError, match="no room"):
+        CPUBackend(cache_dir=str(folder))
+
+
+def use_once(folder):
+    if not runs(CPUBackend(cache_dir=folder)):
+        sys.exit(1)
+
+
+def test_processes_that_compile_the_same_at_once(folder):
+    context = multiprocessing.get_context("fork")
+    children = [context.Process(target=use_once, args=(str(folder),)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    assert len(list(folder.iterdir())) == 2  # and nothing half-written
+
+
+def test_a_compiler_that_fails(folder, tmp_path):
+    path = script(
+        tmp_path, '[ "$1" = --version ] && echo "my cc 1.0" && exit 0; echo "error: no such luck" >&2; exit 3'
+    )
+    with pytest.raises(BackendError, match=r"my cc failed with exit status 3: error: no such luck"):
+        CPUBackend(compiler=path, cache_dir=str(folder))
+
+
+def test_a_compiler_that_hangs_is_stopped_with_its_children(folder, tmp_path):
+    pid = tmp_path / "pid"
+    path = script(tmp_path, f'[ "$1" = --version ] && echo "my cc 1.0" && exit 0; sleep 300 & echo $! > "{pid}"; wait')
+    start = time.monotonic()
+    with pytest.raises(BackendError, match=r"did not finish within 0\.5 s"):
+        CPUBackend(compiler=path, cache_dir=str(folder), compile_timeout_s=0.5)
+    assert time.monotonic() - start < 20
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid.read_text().strip()}").exists() and time.monotonic() < deadline:
+        state = Path(f"/proc/{pid.read_text().strip()}/stat").read_text().split()[2]
+        if state == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_a_compiler_that_makes_no_library(folder, tmp_path):
+    path = script(tmp_path, '[ "$1" = --version ] && echo "my cc 1.0"; exit 0')
+    with pytest.raises(BackendError, match="failed"):
+        CPUBackend(compiler=path, cache_dir=str(folder))
+
+
+def test_a_path_with_spaces_serves(folder, tmp_path):
+    path = script(tmp_path, f'exec {shutil.which("cc") or shutil.which("gcc")} "$@"')
+    assert runs(CPUBackend(compiler=path, cache_dir=str(folder)))
+
+
+def without_compiler(monkeypatch):
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: None)
+
+
+def without_linux(monkeypatch):
+    monkeypatch.setattr(compiler.sys, "platform", "darwin")
+
+
+@pytest.mark.parametrize(
+    ("take_away", "message"),
+    [(without_compiler, r"no C compiler works here.*apt install gcc"), (without_linux, "needs Linux")],
+    ids=["compiler", "linux"],
+)
+def test_unavailable(monkeypatch, take_away, message):
+    take_away(monkeypatch)
+    with pytest.raises(PluginUnavailable, match=message):
+        CPUBackend()
+    registry = Registry(blocking=Blocking())
+    with use(registry):
+        neuron = LIF()
+        assert torch.equal(neuron(X), RIGHT)
+        assert neuron.chosen.backend == "torch"
+        assert neuron.chosen.reason.startswith("cpu: ")
+        with pytest.raises(PluginUnavailable, match=message):
+            LIF(backend="cpu")(X)
+
+
+def test_auto_takes_it_and_says_so():
+    with use(Registry(blocking=Blocking())):
+        neuron = LIF()
+        neuron(X)
+        assert neuron.chosen.backend == "cpu"
+        with pytest.raises(BackendError, match="runs on the CPU, not on meta"):
+            LIF(backend="cpu")(X.to("meta"))
+
+
+def test_wrong_arguments_are_refused_before_they_reach_c():
+    neuron = LIF(backend="cpu", tau=[2.0, 3.0, 4.0])
+    neuron(X.reshape(5, 1, 3, 4))
+    key, backend = neuron.program().key, named("cpu")
+    tau, v = torch.tensor([2.0, 3.0, 4.0]), torch.zeros(1, 3, 4)
+    x = X.reshape(5, 1, 3, 4)
+    for states, params, message in [
+        ([v[..., :2]], [tau], "6 elements, a step of x has 12"),
+        ([v.double()], [tau], "as torch.float32 on the CPU, got torch.float64"),
+        ([v], [tau[:2]], "axis 2"),
+        ([v], [], "1 states and 1 tensor parameters, got 1 and 0"),
+        ([v], [tau.to("meta")], "on meta"),
+    ]:
+        with pytest.raises(BackendError, match=message):
+            backend.run(key, x, states, params, False)
+    with pytest.raises(BackendError, match="knows no neuron under the key 'nothing'"):
+        backend.run("nothing", x, [v], [], False)
+
+
+def test_doctor_names_the_compiler():
+    from spikecore_cpu_backend.plugin import spike_doctor_checks
+
+    (check,) = spike_doctor_checks()
+    assert check.status == "ok"
+    assert check.detail
+
+
+def test_doctor_names_the_cure(monkeypatch):
+    from spikecore_cpu_backend.plugin import spike_doctor_checks
+
+    without_compiler(monkeypatch)
+    (check,) = spike_doctor_checks()
+    assert check.status == "missing"
+    assert "apt install gcc" in check.hint
+
+
+def test_importing_the_plugin_module_loads_no_torch():
+    code = "import sys, spikecore_cpu_backend.plugin; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,139 @@
+"""Recycled results: right whoever holds what, bounded, and given back."""
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from spikecore_cpu_backend import CPUBackend, free_memory, memory
+from spikecore_cpu_backend.memory import HUGE_PAGE, Recycler
+
+from spikecore.nn import LIF
+
+SHAPE = (4, 1 << 18)  # 4 MiB of float32
+
+
+@pytest.fixture
+def recycler():
+    return Recycler(64 << 20)
+
+
+def test_memory_comes_back_and_is_used_again(recycler):
+    first = recycler.empty(SHAPE, torch.float32)
+    address = first.data_ptr()
+    assert first.shape == SHAPE
+    assert first.is_contiguous()
+    assert address % HUGE_PAGE == 0
+    assert recycler.idle_bytes == 0
+    del first
+    assert recycler.idle_bytes == 4 << 20
+    assert recycler.empty(SHAPE, torch.float32).data_ptr() == address
+
+
+def test_views_hold_their_memory(recycler):
+    part = recycler.empty(SHAPE, torch.float32).fill_(7.0)[1, 5:9]
+    array = recycler.empty(SHAPE, torch.float32).fill_(8.0).numpy()
+    gc.collect()
+    assert recycler.idle_bytes == 0
+    for _ in range(4):
+        recycler.empty(SHAPE, torch.float32).fill_(-1.0)
+    assert part.tolist() == [7.0] * 4
+    assert array.min() == 8.0
+    del part, array
+    assert recycler.idle_bytes == 12 << 20
+
+
+def test_results_behave_like_tensors_of_torch(recycler):
+    tensor = recycler.empty(SHAPE, torch.float32).zero_()
+    assert tensor._base is None  # a view could not be changed in place by users
+    tensor.add_(1)
+    assert tensor.clone().equal(tensor)
+    assert torch.save(tensor[:, :3].clone(), "/dev/null") is None
+    tensor.share_memory_()
+    assert tensor.is_shared()
+    assert float(tensor.sum()) == 1 << 20
+
+
+def test_results_may_be_changed_in_place_and_differentiated():
+    x = torch.randn(16, 4, 32768, requires_grad=True)
+    out = LIF(backend="cpu")(x)
+    out += 1
+    out.sum().backward()
+    right = torch.autograd.grad(LIF(backend="torch")(x).sum(), x)[0]
+    torch.testing.assert_close(x.grad, right)
+
+
+def test_what_is_kept_is_bounded():
+    recycler = Recycler(10 << 20)
+    held = [recycler.empty(SHAPE, torch.float32) for _ in range(5)]
+    held.clear()
+    assert recycler.idle_bytes == 8 << 20
+    nothing = Recycler(0)
+    nothing.empty(SHAPE, torch.float32)
+    assert nothing.idle_bytes == 0
+
+
+def test_small_results_are_torch_s_own(recycler):
+    recycler.empty((10, 10), torch.float32)
+    assert recycler.idle_bytes == 0
+
+
+def test_idle_memory_is_told_to_the_kernel(recycler, monkeypatch):
+    monkeypatch.setattr(memory, "IDLE_S", 0.05)
+    advised = []
+    real = memory.Region.advise
+    monkeypatch.setattr(memory.Region, "advise", lambda region, advice: (advised.append(advice), real(region, advice)))
+    recycler.empty(SHAPE, torch.float32)
+    deadline = time.monotonic() + 10
+    while memory.MADV_FREE not in advised and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert memory.MADV_FREE in advised
+    again = recycler.empty(SHAPE, torch.float32).fill_(3.0)
+    assert float(again.min()) == 3.0
+
+
+def resident(address):
+    """Bytes in memory of the mapping that holds an address."""
+    found = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        head = line.split()[0]
+        if "-" in head and ":" not in head:
+            low, high = (int(part, 16) for part in head.split("-"))
+            found = low <= address < high
+        elif found and head == "Rss:":
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def test_free_memory_gives_back():
+    backend = CPUBackend()
+    tensor = backend.recycler.empty(SHAPE, torch.float32).zero_()
+    address = tensor.data_ptr()
+    assert resident(address) >= 4 << 20
+    del tensor
+    assert resident(address) >= 4 << 20
+    free_memory()
+    assert backend.recycler.idle_bytes == 0
+    assert resident(address) < 4 << 20
+
+
+def test_many_threads(recycler):
+    wrong = []
+
+    def work(number):
+        for _ in range(200):
+            tensor = recycler.empty(SHAPE, torch.float32)
+            tensor[0, :8] = number
+            time.sleep(0)
+            if tensor[0, :8].tolist() != [number] * 8:
+                wrong.append(number)
+
+    workers = [threading.Thread(target=work, args=(float(number),)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+    assert recycler.idle_bytes <= 32 << 20  # each held an old one while it got a new one

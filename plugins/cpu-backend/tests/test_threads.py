@@ -1,0 +1,153 @@
+"""The pool: equal bits for any number of threads, forks, callers at once."""
+
+import os
+import threading
+
+import pytest
+import torch
+from cpu_comparison import outcome
+
+from spikecore.backends.selection import named
+from spikecore.nn import LIF
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def noise(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(5)) * 1.5
+
+
+def learning(channels):
+    taus = torch.linspace(1.5, 3.0, channels).tolist()
+    return LIF(backend="cpu", tau=taus, v_threshold=0.9, learnable=("tau", "v_threshold"))
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 1300), (40, 2, 30, 11, 13), (6, 3, 3, 50000)], ids=str)
+def test_sums_have_equal_bits_for_any_number_of_threads(threads, shape):
+    found = []
+    for count in (1, 2, 3, 3, 2):
+        threads(count)
+        found.append(outcome(learning(shape[2]), noise(*shape)))
+    for other in found[1:]:
+        for name, value in found[0].items():
+            assert torch.equal(value, other[name]), name
+
+
+def test_sums_are_as_exact_as_a_sum_in_double(threads):
+    threads(2)
+    x = noise(64, 4, 3, 4000)
+
+    def gradients(on, dtype):
+        neuron = LIF(
+            backend=on, tau=[1.5, 2.0, 3.0], learnable=("tau",), surrogate={"name": "sigmoid", "spiking": False}
+        )
+        neuron = neuron.to(dtype)
+        neuron(x.to(dtype)).square().sum().backward()
+        return neuron.param_tau.grad.double()
+
+    exact = gradients("torch", torch.float64)
+    assert ((gradients("cpu", torch.float32) - exact) / exact).abs().max() < 1e-5
+
+
+def test_workers_are_used_and_counted(threads):
+    threads(3)
+    LIF(backend="cpu")(noise(8, 4, 30000))
+    workers = num_workers()
+    assert workers >= 2
+    threads(1)
+    LIF(backend="cpu")(noise(8, 4, 30000))
+    assert num_workers() == workers
+
+
+def in_child(work):
+    """The exit status of a forked child that ends with `work()`.
+
+    It must not call torch's own threaded operations: their OpenMP pool does not survive a fork.
+    """
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def prepared(*shape):
+    """`(x, right, run)`: `run()` calls the kernel alone and says whether it gives what it gave before."""
+    x, neuron = noise(*shape), LIF(backend="cpu")
+    right = neuron(x)
+    backend, v = named("cpu"), torch.zeros(shape[1:])
+    address = right.numpy()
+
+    def run():
+        out = backend.run(neuron.program().key, x, [v], [], False)[0]
+        return bool((out.numpy() == address).all())
+
+    return run
+
+
+def num_workers():
+    return named("cpu").runtime.library.sc_num_workers()
+
+
+def test_small_work_wakes_nobody(threads):
+    threads(2)
+    run = prepared(2, 4, 100)
+    assert run()
+    assert in_child(lambda: num_workers() if run() else 98) == 0  # a child starts with an empty pool
+
+
+def test_a_forked_child_makes_threads_of_its_own(threads):
+    threads(2)
+    run = prepared(8, 4, 30000)
+    assert run()
+    assert num_workers() >= 1
+    for _ in range(3):
+        assert in_child(lambda: num_workers() if run() else 98) == 1
+    assert run()
+
+
+def test_a_child_of_a_child(threads):
+    threads(2)
+    run = prepared(8, 4, 30000)
+    assert in_child(lambda: in_child(lambda: num_workers() if run() else 98) if run() else 97) == 1
+
+
+def test_loader_workers_run_neurons(threads):
+    threads(2)
+    x = noise(8, 2, 30000)
+    right = LIF(backend="cpu")(x)
+
+    class Data(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return LIF(backend="cpu")(x).sum()
+
+    loader = torch.utils.data.DataLoader(Data(), num_workers=2)
+    assert [float(each) for each in loader] == [float(right.sum())] * 4
+
+
+def test_callers_at_once(threads):
+    threads(2)
+    x = noise(8, 4, 30000)
+    right = LIF(backend="cpu")(x)
+    wrong = []
+
+    def work():
+        wrong.extend(1 for _ in range(20) if not torch.equal(LIF(backend="cpu")(x), right))
+
+    callers = [threading.Thread(target=work) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
