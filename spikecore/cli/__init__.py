@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spikecore import __version__
-from spikecore.errors import CheckpointError, ConfigError, ContractError, PluginError, SpikeError
+from spikecore.errors import (
+    AmbiguousComponentError,
+    CheckpointError,
+    ConfigError,
+    ContractError,
+    PluginError,
+    SpikeError,
+)
 from spikecore.registry.builtin import COMMANDS
+
+if TYPE_CHECKING:
+    from spikecore.registry import Entry
 
 
 class BrokenCommand(click.Command):
@@ -35,18 +46,35 @@ class LazyGroup(click.Group):
             module = importlib.import_module(f"spikecore.cli.{cmd_name.replace('-', '_')}")
             command: click.Command = module.command
             return command
-        entry = self._offered().get(cmd_name)
-        if entry is None:
+        entries = _matching(cmd_name)
+        if not entries:
             return None
         from spikecore.registry.loading import load_target, who
 
         try:
+            entry = _only(cmd_name, entries)
             loaded = load_target(entry)
             if not isinstance(loaded, click.Command):
                 raise ContractError(f"{who(entry)} is not a click command, but {type(loaded).__name__}")
             return loaded
         except PluginError as error:
             return BrokenCommand(cmd_name, error)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"{error.message}{meant}", ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.exceptions.Exit as stop:
+            sys.exit(stop.exit_code)  # outside standalone mode click would swallow it
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._offered().items()}
@@ -58,6 +86,26 @@ class LazyGroup(click.Group):
         from spikecore.registry import registry
 
         return {entry.name: entry for entry in registry().entries() if entry.kind == "command" and entry.status == "ok"}
+
+
+def _matching(name: str) -> list[Entry]:
+    """The plugins' commands of this name, by `distribution:name` as well."""
+    from spikecore.registry import registry
+
+    commands = [entry for entry in registry().entries() if entry.kind == "command"]
+    return [entry for entry in commands if name in (entry.name, entry.qualified, f"{entry.plugin.id}:{entry.name}")]
+
+
+def _only(name: str, entries: list[Entry]) -> Entry:
+    """The one that may be used; raises when there is none, or more than one."""
+    from spikecore.registry.registry import usable_entry
+
+    usable = [entry for entry in entries if entry.status in ("ok", "ambiguous", "shadowed")] or entries
+    if len(usable) > 1:
+        owners = ", ".join(f"{entry.plugin.distribution} {entry.plugin.version}" for entry in usable)
+        choices = " or ".join(repr(entry.qualified) for entry in usable)
+        raise AmbiguousComponentError(f"command {name!r} is offered by {owners}: write {choices}")
+    return usable_entry(usable[0])
 
 
 def _block(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> None:

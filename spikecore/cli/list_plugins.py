@@ -14,17 +14,18 @@ COLUMNS = ("plugin", "version", "distribution", "status", "kind", "name", "targe
 
 
 @click.command()
-@click.option("--kind", type=click.Choice(list(KINDS)), help="Only this kind.")
+@click.option("--kind", type=click.Choice([*KINDS, "command"]), help="Only this kind.")
 @click.option("--plugin", metavar="ID", help="Only this plugin, by id or distribution.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--check", is_flag=True, help="Load each component in a subprocess as well.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds, for --check.")
 def command(kind: str | None, plugin: str | None, form: str, check: bool, timeout: float) -> None:
-    """List every component on offer, with its status."""
+    """List every component and command on offer, with its status."""
     entries = [
         entry
-        for entry in registry().components(kind)
-        if plugin is None or plugin in (entry.plugin.id, entry.plugin.distribution)
+        for entry in registry().entries()
+        if (entry.kind == kind if kind else entry.kind != "plugin")
+        and (plugin is None or plugin in (entry.plugin.id, entry.plugin.distribution))
     ]
     if plugin is not None and not entries and plugin not in _known():
         raise click.UsageError(f"no plugin {plugin!r} is installed (plugins: {', '.join(_known())})")

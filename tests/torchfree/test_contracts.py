@@ -62,6 +62,11 @@ def test_a_range_is_its_inequality(value):
     assert (value in Range(gt=1.0, le=5.0)) == (not math.isnan(value) and 1.0 < value <= 5.0)
 
 
+def test_a_range_names_its_bounds_exactly():
+    assert str(Range(ge=0, lt=2**32)) == ">= 0 and < 4294967296"
+    assert str(Range(gt=0.0, le=1.0)) == "> 0 and <= 1"
+
+
 def test_a_config_that_can_change_is_refused():
     with pytest.raises(TypeError, match="frozen"):
 

@@ -114,3 +114,52 @@ def test_a_broken_command_stays_visible(spike, tmp_path):
     asked = spike("fly")
     assert asked.returncode == 2
     assert "no_such" in asked.stderr
+
+
+COMMAND = """
+import click
+
+@click.command()
+@click.option("--code", type=int)
+@click.pass_context
+def fly(context, code):
+    context.exit(code)
+"""
+
+
+def test_the_exit_status_of_a_plugins_command_is_kept(spike, tmp_path):
+    fake_distribution(tmp_path / "site", "x", {"spikecore.commands": {"fly": "fly:fly"}}, modules={"fly.py": COMMAND})
+    assert spike("fly", "--code", "3").returncode == 3
+    assert spike("fly", "--code", "0").returncode == 0
+
+
+def test_a_command_that_may_not_run_says_why(spike, tmp_path):
+    site = tmp_path / "site"
+    for name in ("one", "two"):
+        fake_distribution(site, name, {"spikecore.commands": {"fly": "fly:fly"}}, modules={"fly.py": COMMAND})
+    fake_distribution(site, "newer", {"spikecore.commands": {"swim": "fly:fly"}}, requires=("spikecore>=99",))
+    asked = spike("fly")
+    assert asked.returncode == 2
+    assert "write 'one:fly' or 'two:fly'" in asked.stderr
+    assert spike("two:fly", "--code", "4").returncode == 4
+    assert spike("--no-plugin", "two", "fly", "--code", "5").returncode == 5
+    asked = spike("--no-plugin", "all", "two:fly")
+    assert asked.returncode == 2
+    assert "command 'fly' (two 1.0, entry point 'fly:fly') is blocked: switched off by --no-plugin" in asked.stderr
+    asked = spike("swim")
+    assert asked.returncode == 2
+    assert "needs spikecore>=99" in asked.stderr
+
+
+def test_a_mistyped_command_gets_the_nearest_name(spike):
+    asked = spike("lst-plugins")
+    assert asked.returncode == 2
+    assert "Did you mean 'list-plugins'?" in asked.stderr
+
+
+def test_a_plugin_of_commands_alone_is_listed(spike, tmp_path):
+    fake_distribution(tmp_path / "site", "x", {"spikecore.commands": {"fly": "no_such:fly"}})
+    assert rows(spike("list-plugins", "--format", "json"))["x", "command", "fly"]["status"] == "ok"
+    assert list(rows(spike("list-plugins", "--kind", "command", "--format", "json"))) == [("x", "command", "fly")]
+    checked = rows(spike("list-plugins", "--plugin", "x", "--check", "--format", "json"))
+    assert checked["x", "command", "fly"]["status"] == "broken"
