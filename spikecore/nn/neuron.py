@@ -364,11 +364,14 @@ def _enlist(neuron: Neuron) -> int:
     return token
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
     """The choice as plain strings: torch.compile asks once, outside of what it traces."""
     _, chosen, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
     return chosen, key
+
+
+# All that torch.compiler.assume_constant_result does, which imports the whole compiler to do it.
+_constant_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def set_backend(net: nn.Module, backend: str) -> None:

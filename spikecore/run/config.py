@@ -16,6 +16,9 @@ from typing import Annotated, Any, Literal
 from spikecore.errors import ConfigError, PluginError, SpikeError
 from spikecore.interfaces.component import Range, check_options
 from spikecore.registry import Registry, name_of, registry, use
+from spikecore.registry.blocking import ALL
+from spikecore.registry.known import KNOWN
+from spikecore.registry.metadata import normalise
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -139,10 +142,13 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
     for change in changes:
         problems += _merge(tables, change)
     active = registry()
-    try:
-        active = active.without(check_options(PluginOptions, tables["plugins"])[0].disable)
-    except (PluginError, AttributeError) as error:
-        problems += [f"plugins.disable: {error}"] if isinstance(error, PluginError) else []
+    plugins, wrong = check_options(PluginOptions, tables["plugins"])
+    if not wrong:  # what is wrong is told below, with the other tables
+        problems += _disable_problems(active, plugins.disable)
+        try:
+            active = active.without(plugins.disable)
+        except PluginError as error:
+            problems.append(f"plugins.disable: {error}")
     configs: dict[str, Any] = {}
     names: dict[str, str] = {}
     with use(active):
@@ -204,6 +210,17 @@ def _run_problems(table: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _disable_problems(active: Registry, names: Sequence[str]) -> list[str]:
+    """A slip of the pen would leave a plugin on, without a word."""
+    installed = {normalise(name) for plugin in active.plugins() for name in (plugin.id, plugin.distribution)}
+    known = {ALL, *installed, *(form for name in KNOWN.values() for form in (name, f"spikecore-{name}"))}
+    return [
+        f"plugins.disable: {name!r} is not installed (plugins: {', '.join(sorted(installed))})"
+        for name in names
+        if normalise(name) not in known
+    ]
+
+
 def _backend_problems(active: Registry, table: Mapping[str, Any]) -> list[str]:
     name = table.get("name", "auto")
     if not isinstance(name, str) or name == "auto":
@@ -236,7 +253,7 @@ def _read(path: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -257,9 +274,10 @@ def _override(text: str) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """A value given on the command line: TOML, or else plain text."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        found = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
         return text.strip()
+    return found["value"] if len(found) == 1 else text.strip()  # more than a value: a line too many
 
 
 def _toml(value: Any) -> str:

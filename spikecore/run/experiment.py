@@ -256,6 +256,8 @@ def _new_directory(out: str | Path | None, resolved: Resolved) -> Path:
     for _ in range(10):  # a generated name that is taken (a clock may have moved back) is drawn again
         stamp = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
         path = Path(out) if out is not None else Path("runs") / f"{name}-{stamp}"
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"--out {path}: must be a new or empty directory, and is a file; name another")
         try:
             path.mkdir(parents=True, exist_ok=True)
             # A run that died before its record was written leaves no more than this.

@@ -5,6 +5,7 @@ out = the model's output [T, B, num_classes];  loss, readout: by name, of `spike
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -43,8 +44,8 @@ class Classify(Configurable):
         epochs: Annotated[int, Range(ge=0)] = 20
         batch_size: Annotated[int, Range(ge=1)] = 64
         optimizer: Literal["adamw", "sgd"] = "adamw"
-        lr: Annotated[float, Range(gt=0.0)] = 0.005
-        weight_decay: Annotated[float, Range(ge=0.0)] = 0.0001
+        lr: Annotated[float, Range(gt=0.0, lt=math.inf)] = 0.005
+        weight_decay: Annotated[float, Range(ge=0.0, lt=math.inf)] = 0.0001
         schedule: Literal["cosine", "constant"] = "cosine"
         loss: LossName = "rate_cross_entropy"
         readout: ReadoutName = "auto"

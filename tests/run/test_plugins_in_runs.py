@@ -102,6 +102,12 @@ def test_a_failing_hook_ends_the_run_with_its_name(tmp_path, monkeypatch):
     assert record["status"] == "failed"
 
 
+def test_disabling_what_is_not_there_is_told():
+    with pytest.raises(ConfigError, match=r"plugins\.disable: 'nope' is not installed \(plugins: .*core"):
+        resolve({"plugins": {"disable": ["nope"]}})
+    resolve({"plugins": {"disable": ["neuron-zoo"]}})  # known, installed or not: the same file serves many machines
+
+
 def test_core_cannot_be_disabled():
     with pytest.raises(ConfigError, match=r"plugins\.disable: .*core.*cannot be blocked"):
         resolve({"plugins": {"disable": ["core"]}})

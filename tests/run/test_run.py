@@ -125,6 +125,24 @@ def test_unusable_files(content, says, tmp_path):
         resolve(path)
 
 
+def test_a_byte_order_mark_is_no_fault(tmp_path):
+    file = tmp_path / "exp.toml"
+    file.write_bytes(b"\xef\xbb\xbf[trainer]\nepochs = 3\n")
+    assert resolve(file).tables["trainer"].epochs == 3
+
+
+@pytest.mark.parametrize("text", ["trainer.epochs=3\nx = 1", "trainer.lr=inf"])
+def test_what_a_set_must_not_hold(text):
+    with pytest.raises(ConfigError, match=r"trainer\.(epochs|lr): must be"):
+        resolve(None, [text])
+
+
+def test_a_file_is_no_run_directory(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="is a file"):
+        spikecore.run({"trainer": {"epochs": 0}}, out=tmp_path / "file")
+
+
 def test_a_directory_in_use_is_refused(tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(ConfigError, match="not empty"):
