@@ -3,8 +3,8 @@
     python plugins/cpu-backend/benchmarks/table.py [--threads 2] [--rounds 15] [--csv FILE]
 
 LIF tau = 2, hard reset, atan, detached reset, float32. First the results are compared, then everything takes turns in
-one process. `floor` is a streaming copy of x: 8 bytes for each element-step. On a machine that does other work, CPU time
-says more than the clock; both are kept.
+one process. `floor` is a streaming copy of x: 8 bytes for each element-step. On a machine that does other work, CPU
+time says more than the clock; both are kept.
 """
 
 from __future__ import annotations
