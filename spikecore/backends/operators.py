@@ -67,34 +67,38 @@ def run_program(
     tensors = (x, *states, *params)
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
     if torch.is_grad_enabled() and (any(tensor.requires_grad for tensor in tensors) or _is_transformed()):
-        function: Any = _PlainRun if _is_plain(*tensors) else _Run
+        function: Any = _PlainRun if _is_plain(tensors) else _Run
         found = function.apply(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
-    out, finals, recorded, _ = _run(name, key, x, states, params, False)
+    out, finals, recorded, _ = _caller("run", name, tensors)(key, x, states, params, False)
     return out, finals, recorded
 
 
-def _run(
-    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
-) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-    if _is_plain(x, *states, *params) and name in _BACKENDS:
-        return _BACKENDS[name].run(key, x, states, params, save)
-    found: tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] = _operator("run", name)(
-        key, x, list(states), list(params), save
-    )
-    return found
+def _caller(which: str, name: str, tensors: Sequence[Tensor]) -> Any:
+    """The backend's own method, or the operator where something needs to see one."""
+    if name in _BACKENDS and _is_plain(tensors):
+        return getattr(_BACKENDS[name], which)
+    return _operator(which, name)
+
+
+_transforms = _C._functorch.peek_interpreter_stack
+_num_modes = _C._len_torch_dispatch_stack
 
 
 def _is_transformed() -> bool:
-    return not torch.compiler.is_compiling() and _C._functorch.peek_interpreter_stack() is not None
+    return not torch.compiler.is_compiling() and _transforms() is not None
 
 
-def _is_plain(*tensors: Tensor) -> bool:
+def _is_plain(tensors: Sequence[Tensor]) -> bool:
     """Nothing that needs to see the operator is at work: no compiler, no transform, no mode, no tensor subclass."""
-    if torch.compiler.is_compiling() or _is_transformed() or _C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or _transforms() is not None or _num_modes():
         return False
-    return all(type(tensor) is Tensor or type(tensor) is Parameter for tensor in tensors)
+    for tensor in tensors:
+        kind = type(tensor)
+        if kind is not Tensor and kind is not Parameter:
+            return False
+    return True
 
 
 class _Run(torch.autograd.Function):
@@ -105,7 +109,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(name: str, key: str, num_states: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         states, params = list(rest[:num_states]), list(rest[num_states:])
-        out, finals, recorded, saved = _run(name, key, x, states, params, True)
+        out, finals, recorded, saved = _caller("run", name, (x, *rest))(key, x, states, params, True)
         return (out, *finals, *recorded, *saved)
 
     @staticmethod
@@ -190,9 +194,7 @@ def _backward(
     given, rest = tensors[:num_given], tensors[num_given:]
     num_grads = 1 + num_states + num_recorded
     saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
-    direct = _is_plain(*tensors) and name in _BACKENDS
-    call = _BACKENDS[name].run_bwd if direct else _operator("run_bwd", name)
-    grad_x, grad_states, grad_params = call(
+    grad_x, grad_states, grad_params = _caller("run_bwd", name, tensors)(
         key,
         list(saved),
         given[0],

@@ -34,6 +34,8 @@ from spikecore.nn.surrogates import ATan, Surrogate
 from spikecore.registry import registry
 
 HALF = (torch.float16, torch.bfloat16)
+LARGE = 1 << 15
+"""Neurons from which on writing an initial state costs more than it tells."""
 RESERVED = "spikecore_"
 SCALE, SHIFT = f"{RESERVED}scale", f"{RESERVED}shift"
 
@@ -173,6 +175,14 @@ class Neuron(Configurable, Stateful):
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The state before the first step, for one single-step input `x` `[B, ...]`."""
+        return self._state_of(x, x.shape)
+
+    def start_state(self, x: Tensor) -> dict[str, Tensor]:
+        """The same, where it is large in shared memory: if all neurons start from one number, there is one number."""
+        is_large = not torch.compiler.is_compiling() and x.numel() >= LARGE
+        return self._state_of(x, () if is_large else x.shape)
+
+    def _state_of(self, x: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:
         dtype = torch.float32 if x.dtype in HALF else x.dtype
         params = self.params_for(x)
         state = {}
@@ -181,7 +191,9 @@ class Neuron(Configurable, Stateful):
             if isinstance(start, Tensor):
                 state[name] = start.expand(x.shape).clone()
             else:
-                state[name] = torch.full(x.shape, start, dtype=dtype, device=x.device)
+                state[name] = torch.full(shape, start, dtype=dtype, device=x.device)
+                if not shape:
+                    state[name] = state[name].expand(x.shape)
         return state
 
     def state_forms(self, x: Tensor) -> dict[str, Form]:

@@ -59,6 +59,10 @@ class Stateful(nn.Module):
         """The state before the first step, for one single-step input `x` `[B, ...]`."""
         raise NotImplementedError
 
+    def start_state(self, x: Tensor) -> State:
+        """The same for a call that nobody looks into: to be read, not written."""
+        return self.initial_state(x)
+
     def state_forms(self, x: Tensor) -> dict[str, Form]:
         """Shape, device and dtype of the state that the single-step input `x` asks for."""
         return {name: _form(value) for name, value in self.initial_state(x).items()}
@@ -85,8 +89,10 @@ class Stateful(nn.Module):
         memory = self._memory
         state = memory.state
         if state is None or not (self.step_mode == "single" or memory.streams):
+            if not memory.is_explicit:
+                return self.start_state(x)
             initial = self.initial_state(x)
-            if memory.is_explicit and memory.initial is None:
+            if memory.initial is None:
                 memory.initial = initial
             return initial
         if torch.compiler.is_compiling():

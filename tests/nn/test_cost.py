@@ -95,7 +95,7 @@ class Asked(TorchBackend):
 
 
 def test_a_backend_is_chosen_once_per_kind_of_input(monkeypatch):
-    registry = Registry(blocking=Blocking())
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
     registry.register("backend", "asked", Asked)
     with use(registry):
         from spikecore.backends.selection import named
@@ -113,7 +113,7 @@ def test_a_backend_is_chosen_once_per_kind_of_input(monkeypatch):
 
 
 def test_an_operator_backend_gets_two_views_and_no_more(monkeypatch):
-    registry = Registry(blocking=Blocking())
+    registry = Registry(path=(), builtins=True, blocking=Blocking())
     registry.register("backend", "asked", Asked)
     with use(registry), torch.no_grad():
         lif, x = LIF(step_mode="single"), torch.rand(2, 3)

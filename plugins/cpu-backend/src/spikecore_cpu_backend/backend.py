@@ -115,12 +115,13 @@ class CPUBackend(Configurable):
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run`."""
         kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
-        program, shape, count = kernel.program, x.shape, x.numel()
-        kept_dtype = self._kept_dtype(key, x) if save else None
-        if kernel.is_simple and kept_dtype is None and 0 < count < tuning.ALONE and x.is_contiguous():
-            found = _run_small(kernel, x, states, shape[0], count // shape[0])
+        count = x.numel()
+        if kernel.is_simple and not save and 0 < count < tuning.ALONE:
+            found = _run_small(kernel, x, states, x.shape[0], count // x.shape[0])
             if found is not None:
                 return found
+        program, shape = kernel.program, x.shape
+        kept_dtype = self._kept_dtype(key, x) if save else None
         num_lanes = count // shape[0] if count else math.prod(shape[1:])
         layout.checked(program, num_lanes, kernel.state_dtype, states, params)
         is_small = count < tuning.ALONE
@@ -215,18 +216,21 @@ def _run_small(
     kernel: Kernel, x: Tensor, states: Sequence[Tensor], num_steps: int, num_lanes: int
 ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] | None:
     """The same for the commonest form of a small call, where every line of Python shows; None for other forms."""
-    out, finals, dtype = torch.empty_like(x), [], kernel.state_dtype
+    if not x.is_contiguous() or len(states) != kernel.num_states:
+        return None
+    dtype, empty_like = kernel.state_dtype, torch.empty_like
+    out = empty_like(x)
     numbers = [kernel.address, num_steps, num_lanes, 1, 1, 1, kernel.element, 0, 1024, 1, 0, 0]
     numbers += (x.data_ptr(), num_lanes, 1, out.data_ptr())
-    if len(states) != kernel.num_states:
-        return None
+    finals = []
     for state in states:
-        if not (state.is_contiguous() and state.is_cpu) or state.numel() != num_lanes or state.dtype is not dtype:
+        if state.numel() != num_lanes or state.dtype is not dtype or not (state.is_contiguous() and state.is_cpu):
             return None
-        final = torch.empty_like(state)
+        final = empty_like(state)
         finals.append(final)
         numbers += (state.data_ptr(), 0, 1, final.data_ptr())
-    _done(kernel.forward.quick(kernel.pack_forward(*numbers)))
+    if kernel.forward.quick(kernel.pack_forward(*numbers)):
+        _done(1)
     return out, finals, [], []
 
 

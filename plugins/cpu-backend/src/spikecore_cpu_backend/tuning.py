@@ -1,4 +1,4 @@
-"""Sizes of blocks, and when which way of storing pays: measured rules, see benchmarks/README.md."""
+"""Sizes of blocks, and when which way of storing pays: measured rules, see README.md."""
 
 from __future__ import annotations
 
