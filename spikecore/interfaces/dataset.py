@@ -27,6 +27,24 @@ class DatasetCapabilities:
 
 
 @dataclass(frozen=True)
+class DataFile:
+    """A file that the authors of a dataset give out.
+
+    Args:
+        name: its file name.
+        urls: where it can be had, best first; none where a person has to fetch it.
+        size: bytes.
+        md5, sha256: digests in hex, as the authors or other users of the data record them; "" where nobody states one.
+    """
+
+    name: str
+    urls: tuple[str, ...] = ()
+    size: int | None = None
+    md5: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """What a user should know before using the data; shown by `spike info dataset NAME`.
 
@@ -37,7 +55,11 @@ class DatasetInfo:
         licence: licence of the data.
         citation: how to cite it.
         homepage: where it comes from.
-        notes: limits, known defects, what to do where a download is manual.
+        notes: limits, known defects.
+        sensor_size: `(H, W)` of the sensor, for event data; `(1, W)` for a cochlea.
+        num_samples: split → number of samples, as published.
+        files: what is downloaded, with the digests it is checked against.
+        manual: where to get the files and where to put them, where a download needs a person.
     """
 
     title: str
@@ -47,6 +69,10 @@ class DatasetInfo:
     citation: str
     homepage: str = ""
     notes: str = ""
+    sensor_size: tuple[int, int] | None = None
+    num_samples: tuple[tuple[str, int], ...] = ()
+    files: tuple[DataFile, ...] = ()
+    manual: str = ""
 
 
 @runtime_checkable
