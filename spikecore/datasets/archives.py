@@ -5,8 +5,10 @@ zip and tar (plain, gz, bz2, xz) are read here; a plugin that reads another kind
 
 from __future__ import annotations
 
+import errno
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -50,7 +52,12 @@ class Member:
     open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
-DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, NotImplementedError, ValueError, RuntimeError),  # RuntimeError: the member is encrypted
+)
+DAMAGED_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
+"""What OSError says of an offset or a name that cannot be; None: not a gzip file, or a wrong checksum in one."""
 
 
 def extract(
@@ -82,10 +89,10 @@ def extract(
                 unpack(chosen, aside, source=str(archive), limits=limits)
         except FileNotFoundError as error:
             raise DatasetError(f"{archive}: is missing: {error}") from error
-        except (*DAMAGED, RuntimeError) as error:  # zipfile says RuntimeError for what is encrypted
+        except DAMAGED as error:
             raise DatasetError(f"{archive}: cannot be unpacked: {error}; delete it and fetch it again") from error
         except OSError as error:
-            if isinstance(error, tarfile.TarError) or error.errno is None:  # "Not a gzipped file", CRC errors
+            if error.errno in DAMAGED_NUMBERS:
                 raise DatasetError(f"{archive}: is damaged: {error}; delete it and fetch it again") from error
             raise
 
