@@ -7,7 +7,7 @@ label   int in 0 .. num_classes - 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,9 +75,28 @@ class DatasetInfo:
     manual: str = ""
 
 
+class Batch(NamedTuple):
+    """Samples put together.
+
+    Args:
+        x: `[B, ...]` for static samples, `[T, B, ...]` for sequences.
+        label: `[B]`, int64; or shares of the classes `[B, num_classes]`, which cross entropy takes as well.
+        mask: bool `[T, B]`, True where a step belongs to its sample; None where all do.
+    """
+
+    x: Tensor
+    label: Tensor
+    mask: Tensor | None = None
+
+
 @runtime_checkable
 class Split(Protocol):
-    """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers."""
+    """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers.
+
+    Two more members are optional. `collate(samples, generator) -> Batch` puts samples together where stacking does not
+    do: lengths that differ, or samples that are mixed; it draws from the generator, or not at all where that is None.
+    `set_epoch(epoch)` makes the augmentation of that epoch the one that indexing gives.
+    """
 
     def __len__(self) -> int: ...
 
