@@ -47,6 +47,14 @@ KNOWN: dict[tuple[str, str], str] = {
     },
     ("neuron", "synapse_filter"): "layer-zoo",
     ("backend", "cpu"): "cpu-backend",
+    **{
+        ("dataset", name): "datasets-dvs"
+        for name in (
+            *("ndigits", "moving-bars", "event-folder", "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture"),
+            *("asl-dvs", "nav-gesture-walk", "nav-gesture-sit", "es-imagenet", "hardvs", "bullying10k", "dvs-lip"),
+            *("shd", "ssc", "speech-commands"),
+        )
+    },
 }
 PUBLISHED: frozenset[str] = frozenset()
 

@@ -146,6 +146,35 @@ class EventDataset(Configurable):
         """The events of one recording."""
         raise NotImplementedError
 
+    def integrate(self, directory: Path, recording: Recording) -> np.ndarray:
+        """What the cache keeps of a recording: `[T, *shape]`, before any augmentation."""
+        events, size = self.transformed(directory, recording)
+        frames: np.ndarray = self.config.representation(events, size)
+        return frames
+
+    def transformed(self, directory: Path, recording: Recording) -> tuple[Events, Sensor]:
+        """The events of a recording behind `transforms`, and their `(H, W)`."""
+        events = self.read(directory, recording)
+        return apply(self.config.transforms, events, self.sensor_size, np.random.default_rng(0))
+
+    def cached_shape(self) -> tuple[int, ...]:
+        """Shape of one step of what the cache keeps."""
+        if not self.config.augment:
+            return self.sample_shape
+        size = self.sensor_size
+        for transform in self.config.transforms:
+            size = transform.size(size)
+        shape: tuple[int, ...] = self.config.representation.step_shape(size)
+        return shape
+
+    def identity(self, directory: Path, path: str) -> bytes:
+        """Changes when the file does; part of the cache's key."""
+        try:
+            found = (directory / path).stat()
+        except OSError as error:
+            raise DatasetError(f"{directory / path}: is missing; it was there when the dataset was listed") from error
+        return f"{found.st_size} {found.st_mtime_ns}".encode()
+
     def reading_options(self) -> Any:
         """What else decides what `read` gives, as JSON data; part of the cache's key."""
         return None
@@ -196,7 +225,7 @@ class EventSplit:
             raise IndexError(f"sample {index} of {len(self)}")
         index %= len(self)
         rng = self._rng(index)
-        frames = self.cache[index] if self.cache is not None else self._integrate(index, rng)
+        frames = self.cache[index] if self.cache is not None else self._augmented(index, rng)
         for item in self.augment:
             if item.level == "frames":
                 frames = item(frames, rng)
@@ -213,8 +242,7 @@ class EventSplit:
 
     def events(self, index: int) -> tuple[Events, Sensor]:
         """The events of a sample behind the transforms that are the same every time, and their `(H, W)`."""
-        events = self.dataset.read(self.directory, self.recordings[index])
-        return apply(self.dataset.config.transforms, events, self.dataset.sensor_size, np.random.default_rng(0))
+        return self.dataset.transformed(self.directory, self.recordings[index])
 
     def set_epoch(self, epoch: int) -> None:
         """The augmentation of this epoch is the one that indexing gives."""
@@ -223,25 +251,23 @@ class EventSplit:
     def _rng(self, index: int) -> np.random.Generator:
         return np.random.default_rng([self.dataset.config.seed, self.epoch, index])
 
-    def _integrate(self, index: int, rng: np.random.Generator | None = None) -> np.ndarray:
-        events, size = self.events(index)
-        if rng is not None:
-            events, size = apply(self.augment, events, size, rng)
+    def _integrate(self, index: int) -> np.ndarray:
+        return self.dataset.integrate(self.directory, self.recordings[index])
+
+    def _augmented(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        if all(item.level != "events" for item in self.augment):
+            return self._integrate(index)
+        events, size = apply(self.augment, *self.events(index), rng)
         frames: np.ndarray = self.dataset.config.representation(events, size)
         return frames
 
     def _cache(self) -> FrameCache:
-        transforms = self.dataset.config.transforms
-        size = self.dataset.sensor_size
-        for transform in transforms:
-            size = transform.size(size)
-        step_shape = self.dataset.config.representation.step_shape(size)
         directory = data_dir() / self.dataset.name / "cache" / f"{self.name}-{self._key()}"
         return build(
             directory,
             len(self),
             self._integrate,
-            step_shape,
+            self.dataset.cached_shape(),
             num_workers=self.dataset.config.num_workers,
             label=f"{self.dataset.name} {self.name}",
         )
@@ -253,7 +279,7 @@ class EventSplit:
         parts = {
             "version": CACHE_VERSION,
             "dataset": self.dataset.name,
-            "sensor_size": self.dataset.sensor_size,
+            "shape": self.dataset.cached_shape(),
             "reading": self.dataset.reading_options(),
             "representation": (
                 [representation.name, representation.key, representation.shape]
@@ -267,18 +293,9 @@ class EventSplit:
         stats: dict[str, bytes] = {}
         for recording in self.recordings:
             if recording.path not in stats:
-                stats[recording.path] = _identity(self.directory / recording.path)
+                stats[recording.path] = self.dataset.identity(self.directory, recording.path)
             digest.update(repr(dataclasses.astuple(recording)).encode() + stats[recording.path])
         return digest.hexdigest()[:20]
-
-
-def _identity(path: Path) -> bytes:
-    """Changes when the file does."""
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise DatasetError(f"{path}: is missing; it was there when the dataset was listed") from error
-    return f"{found.st_size} {found.st_mtime_ns}".encode()
 
 
 def _collate(
