@@ -14,6 +14,8 @@ from pathlib import Path
 from spikecore.errors import DatasetError
 
 VARIABLE = "SPIKECORE_DATA"
+MANY = 32
+"""Files that are flushed one by one."""
 
 
 def data_dir() -> Path:
@@ -88,9 +90,7 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
                 shutil.rmtree(aside)
             aside.mkdir(parents=True, exist_ok=True)
             make(aside)
-            for path in sorted(aside.rglob("*")):
-                sync(path)
-            sync(aside)
+            _sync_tree(aside)
             aside.rename(target)
             sync(target.parent)
     return target
@@ -107,6 +107,15 @@ def write_aside(path: Path, write: Callable[[Path], None]) -> None:
             sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _sync_tree(directory: Path) -> None:
+    paths = list(directory.rglob("*"))
+    if len(paths) > MANY:
+        os.sync()  # everything at once, where one by one would take minutes
+        return
+    for path in [*paths, directory]:
+        sync(path)
 
 
 def sync(path: Path) -> None:

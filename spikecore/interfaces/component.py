@@ -78,6 +78,9 @@ class Choice:
 
     table: Mapping[str, type]
 
+    def __str__(self) -> str:
+        return f"from {', '.join(self.table)}"
+
 
 class Configurable:
     """Base of our components: turns keywords into `self.config` and shows the fields as the signature.

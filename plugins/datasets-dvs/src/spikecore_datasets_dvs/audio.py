@@ -4,7 +4,7 @@ M[t, m] = ln(Σ_f w[m, f] |X[t, f]|² + ε),  X the Fourier transform of 25 ms u
 
 w: triangles of height 1 on the mel scale, mel(f) = 2595 log10(1 + f / 700), from `low_hz` to half the sampling rate.
 
-Source: Davis and Mermelstein, Comparison of Parametric Representations (IEEE TASSP 1980); O'Shaughnessy 1987, the scale.
+Source: Davis and Mermelstein, Comparison of Parametric Representations (IEEE TASSP 1980); O'Shaughnessy 1987.
 Parity: librosa's `feature.melspectrogram(htk=True, norm=None, center=False)` (tests/test_audio.py).
 """
 

@@ -22,7 +22,7 @@ from spikecore.datasets.store import made, write_aside
 from spikecore.errors import DatasetError, SpikeError
 
 INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4")])
-LARGEST_SHARD = 256
+SMALLEST_SHARD, LARGEST_SHARD = 16, 256
 VERSION = 1
 KINDS = "uif"
 
@@ -92,7 +92,7 @@ def build(
     Raises:
         DatasetError: a recording cannot be read, or the cache cannot be written.
     """
-    shard_size = max(1, min(LARGEST_SHARD, -(-count // 64)))
+    shard_size = min(max(SMALLEST_SHARD, -(-count // 64)), LARGEST_SHARD)
     starts = range(0, count, shard_size)
 
     def fill(aside: Path) -> None:
@@ -146,9 +146,8 @@ class _Shards:
                 for place, number in enumerate(numbers):
                     sample = np.ascontiguousarray(self.make(number))
                     if sample.shape[1:] != self.step_shape or sample.dtype.kind not in KINDS:
-                        raise DatasetError(
-                            f"sample {number} has {sample.shape} of {sample.dtype}, not {self.step_shape}"
-                        )
+                        wanted = f"[T, {self.step_shape}] of numbers"
+                        raise DatasetError(f"sample {number} is {sample.shape} of {sample.dtype}, not {wanted}")
                     file.write(b"\0" * (-file.tell() % sample.itemsize))
                     index[place] = (file.tell(), len(sample), sample.dtype.str.encode())
                     file.write(sample.data)

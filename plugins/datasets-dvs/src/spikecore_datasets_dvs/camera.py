@@ -103,7 +103,7 @@ class Camera:
         if not found:
             found = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))]
         place, moment, polarity = (np.concatenate(column) for column in zip(*found, strict=True))
-        t = np.floor(moment).astype(np.int64)
+        t = np.rint(moment).astype(np.int64)
         if self.refractory_us:
             keep = _after_dead_time(place, t, self.refractory_us)
             place, t, polarity = place[keep], t[keep], polarity[keep]

@@ -73,8 +73,6 @@ class NCaltech101(_Shared):
 
     def recordings(self, directory: Path) -> Splits:
         top = the_directory(directory, "Caltech101", depth=6)
-        while (top / "Caltech101").is_dir():  # the archive within is named like its directory
-            top = top / "Caltech101"
         return self.divided(by_class(top, self.info.classes, "*.bin", directory))
 
 
@@ -99,8 +97,6 @@ class CIFAR10DVS(NamedDataset):
         found: Splits = {"train": [], "test": []}
         for label, name in enumerate(self.info.classes):
             top = the_directory(directory, name)
-            while (top / name).is_dir():
-                top = top / name
             own = [
                 Recording(path.relative_to(directory).as_posix(), label)
                 for path in top.iterdir()
@@ -142,7 +138,7 @@ class DVS128Gesture(NamedDataset):
             top = lists[0].parent
             return self.counted({name: self._trials(top, f"trials_to_{name}.txt", directory) for name in self.splits})
         tops = {name: the_directory(directory, f"ibmGesture{name.capitalize()}") for name in self.splits}
-        return self.counted({name: self._repacked(_innermost(top), directory) for name, top in tops.items()})
+        return self.counted({name: self._repacked(top, directory) for name, top in tops.items()})
 
     def _trials(self, top: Path, name: str, root: Path) -> list[Recording]:
         try:
@@ -203,12 +199,6 @@ class DVS128Gesture(NamedDataset):
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
 
-def _innermost(top: Path) -> Path:
-    while (top / top.name).is_dir():
-        top = top / top.name
-    return top
-
-
 def _columns(path: Path, order: str, t_us: float = 1.0) -> Events:
     """An array `[N, 4]` of numbers."""
     with reading(path):
@@ -233,7 +223,7 @@ class ASLDVS(_Shared):
     def recordings(self, directory: Path) -> Splits:
         found: list[Recording] = []
         for label, name in enumerate(self.info.classes):
-            top = _innermost(the_directory(directory, name, depth=5))
+            top = the_directory(directory, name, depth=5)
             paths = sorted(path for path in top.glob("*.mat") if path.name[0] != ".")
             found += [Recording(path.relative_to(directory).as_posix(), label) for path in paths]
         return self.divided(found)
@@ -387,7 +377,7 @@ class DVSLip(NamedDataset):
     present: ClassVar[tuple[str, ...]] = ("**/DVS-Lip/train/*/*.npy",)
 
     def recordings(self, directory: Path) -> Splits:
-        top = _innermost(the_directory(directory, "DVS-Lip"))
+        top = the_directory(directory, "DVS-Lip")
         classes = self.info.classes
         return self.counted({name: by_class(top / name, classes, "*.npy", directory) for name in self.splits})
 

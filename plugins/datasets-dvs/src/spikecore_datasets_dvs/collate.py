@@ -57,7 +57,7 @@ class BucketSampler(Sampler[list[int]]):
         count = len(self.lengths)
         order = torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
         batches: list[list[int]] = []
-        for part in torch.split(order, self.pool * self.batch_size):
+        for part in torch.split(order, self.pool * self.batch_size) if count else ():
             by_length = part[torch.argsort(self.lengths[part], stable=True)]
             batches += [batch.tolist() for batch in torch.split(by_length, self.batch_size)]
         if self.generator is not None:

@@ -92,7 +92,7 @@ class NDigits(Simulated):
 
     name: ClassVar[str] = "ndigits"
     size: ClassVar[int] = 24
-    camera: ClassVar[Camera] = Camera(threshold=0.4, mismatch=0.05, refractory_us=1_000, noise_hz=0.5, epsilon=0.1)
+    camera: ClassVar[Camera] = Camera(threshold=0.6, mismatch=0.05, refractory_us=1_000, noise_hz=0.5, epsilon=0.1)
     info: ClassVar[DatasetInfo] = DatasetInfo(
         title="Handwritten digits before a simulated event camera",
         classes=tuple("0123456789"),

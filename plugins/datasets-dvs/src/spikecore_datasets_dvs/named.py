@@ -115,7 +115,9 @@ def _stem(path: Path) -> str:
 
 
 def the_directory(top: Path, *names: str, depth: int = 4) -> Path:
-    """The nearest directory of one of these names at or below `top`.
+    """The nearest directory of one of these names at or below `top`; of several in one another, the innermost.
+
+    An archive is unpacked into a directory of its own name, and often holds one of the same name.
 
     Raises:
         DatasetError: there is none.
@@ -124,6 +126,8 @@ def the_directory(top: Path, *names: str, depth: int = 4) -> Path:
     for _ in range(depth):
         for name in names:
             if found := next((path for path in level if path.name == name), None):
+                while (found / name).is_dir():
+                    found = found / name
                 return found
         level = sorted(path for parent in level for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
     raise DatasetError(f"{top}: holds no directory {' or '.join(names)}; files are missing, get the archives again")
