@@ -55,13 +55,21 @@ KNOWN: dict[tuple[str, str], str] = {
             *("shd", "ssc", "speech-commands"),
         )
     },
+    **{
+        ("dataset", f"tonic:{name}"): "datasets-dvs"
+        for name in (
+            *("ASLDVS", "CIFAR10DVS", "DAVISDATA", "DSEC", "DVSGesture", "DVSLip", "EBSSA", "MVSEC", "NCALTECH101"),
+            *("NERDD", "NMNIST", "NTIDIGITS18", "POKERDVS", "SHD", "SMNIST", "SSC", "ThreeET_Eyetracking", "TUMVIE"),
+            "VPR",
+        )
+    },
 }
 PUBLISHED: frozenset[str] = frozenset()
 
 
 def install_hint(kind: str, name: str) -> str:
     """`It is in the plugin …: pip install …`, or "" for an unknown one."""
-    folder = KNOWN.get((kind, name.rpartition(":")[2]))
+    folder = KNOWN.get((kind, name)) or KNOWN.get((kind, name.rpartition(":")[2]))
     if folder is None:
         return ""
     line = f"spikecore-{folder}" if folder in PUBLISHED else f"./plugins/{folder}"

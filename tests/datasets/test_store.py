@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikecore.datasets.store import Limits, data_dir, extract, lock, made, write_aside
@@ -141,6 +141,7 @@ def test_truncated_archives(tmp_path, write, keep):
     assert not (tmp_path / "out").exists()
 
 
+@settings(deadline=None)
 @given(st.integers(0, 400), st.binary(min_size=1, max_size=8), st.sampled_from([zipped, tarred]))
 def test_damaged_archives(tmp_path_factory, place, change, write):
     directory = tmp_path_factory.mktemp("damaged")

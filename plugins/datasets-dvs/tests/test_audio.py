@@ -5,12 +5,12 @@ import os
 import numpy as np
 import pytest
 import writers
-from spikecore_datasets_dvs import tonic_bridge
-from spikecore_datasets_dvs.audio import HOP, RATE_HZ, WINDOW, mel_spectrum, mel_weights, read_wav
 from test_catalogue import columns, sine, wav
 
 from spikecore import create
 from spikecore.errors import DatasetError, PluginUnavailable
+from spikecore_datasets_dvs import tonic_bridge
+from spikecore_datasets_dvs.audio import HOP, RATE_HZ, WINDOW, mel_spectrum, mel_weights, read_wav
 
 
 def test_a_tone_is_loudest_in_its_band():

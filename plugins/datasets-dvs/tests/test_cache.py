@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from samples import check, sample
-from spikecore_datasets_dvs import cache as module
-from spikecore_datasets_dvs.cache import FrameCache, build
 
 from spikecore.errors import DatasetError
+from spikecore_datasets_dvs import cache as module
+from spikecore_datasets_dvs.cache import FrameCache, build
 
 
 @pytest.mark.parametrize("count", [0, 1, 63, 200])

@@ -14,14 +14,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import writers
-from spikecore_datasets_dvs import declarations, pickled, rar
-from spikecore_datasets_dvs.catalogue import ALL, CIFAR10DVS, DVS128Gesture
-from spikecore_datasets_dvs.events import make_events
 
 from spikecore import create
 from spikecore.datasets.store import DataFile
 from spikecore.errors import DatasetError, OptionError, PluginUnavailable
 from spikecore.registry import load
+from spikecore_datasets_dvs import declarations, pickled, rar
+from spikecore_datasets_dvs.catalogue import ALL, CIFAR10DVS, DVS128Gesture
+from spikecore_datasets_dvs.events import make_events
 
 
 def columns(seed, n=50, width=30, height=30, longest=100_000):

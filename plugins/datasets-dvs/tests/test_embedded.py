@@ -4,19 +4,19 @@ import math
 
 import numpy as np
 import pytest
-import spikecore_datasets_dvs.embedded as module
 import torch
-from spikecore_datasets_dvs.camera import Camera
-from spikecore_datasets_dvs.embedded import saccade
-from spikecore_datasets_dvs.representations import Frames
-from spikecore_datasets_dvs.transforms import EventCutMix, RandomFlip, RandomTemporalDelete
 
 import spikecore
+import spikecore_datasets_dvs.embedded as module
 from spikecore import create
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.trainer import Task
 from spikecore.run.config import resolve
 from spikecore.run.experiment import Context
+from spikecore_datasets_dvs.camera import Camera
+from spikecore_datasets_dvs.embedded import saccade
+from spikecore_datasets_dvs.representations import Frames
+from spikecore_datasets_dvs.transforms import EventCutMix, RandomFlip, RandomTemporalDelete
 
 
 def rng(seed=0):

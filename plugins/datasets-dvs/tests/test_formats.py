@@ -10,10 +10,10 @@ import pytest
 import writers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from spikecore_datasets_dvs.events import DTYPE, Events, check_inside, from_structured, make_events, unwrapped
-from spikecore_datasets_dvs.formats import FORMATS, aedat2, binary, read_events
 
 from spikecore.errors import DatasetError, PluginUnavailable
+from spikecore_datasets_dvs.events import DTYPE, Events, check_inside, from_structured, make_events, unwrapped
+from spikecore_datasets_dvs.formats import FORMATS, aedat2, binary, read_events
 
 RNG = random.Random(7)
 

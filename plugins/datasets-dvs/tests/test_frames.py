@@ -10,6 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from spikecore.errors import DatasetError, OptionError
 from spikecore_datasets_dvs import frames as module
 from spikecore_datasets_dvs.batched import batch_events, integrate
 from spikecore_datasets_dvs.events import empty, make_events
@@ -25,8 +27,6 @@ from spikecore_datasets_dvs.representations import (
     VoxelGrid,
     add_representation,
 )
-
-from spikecore.errors import DatasetError, OptionError
 
 SENSOR = (5, 7)
 

@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from test_frames import SENSOR, random_events, recordings
+
+from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import empty, make_events
 from spikecore_datasets_dvs.transforms import (
     AUGMENTS,
@@ -22,9 +25,6 @@ from spikecore_datasets_dvs.transforms import (
     TimeJitter,
     apply,
 )
-from test_frames import SENSOR, random_events, recordings
-
-from spikecore.errors import DatasetError
 
 
 def rng(seed=0):
