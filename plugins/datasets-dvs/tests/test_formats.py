@@ -1,5 +1,6 @@
 """Every format written byte by byte and read back event by event; damaged files; arbitrary bytes."""
 
+import contextlib
 import io
 import random
 import tracemalloc
@@ -109,7 +110,15 @@ def test_aedat4_as_dv_writes_it(tmp_path):
     from spikecore_datasets_dvs.formats.aedat4 import _with_dv
 
     equal(_with_dv(path), (t, x, y, p))
-    path.write_bytes(path.read_bytes()[:300])
+    whole = path.read_bytes()
+    for _ in range(60):
+        raw = bytearray(whole)
+        for _ in range(RNG.randrange(1, 4)):
+            raw[RNG.randrange(len(raw))] = RNG.randrange(256)
+        path.write_bytes(raw)
+        with contextlib.suppress(DatasetError):
+            read_events(path)
+    path.write_bytes(whole[:300])
     with pytest.raises(DatasetError, match="damaged"):
         read_events(path)
 
@@ -393,6 +402,24 @@ def test_any_bytes_give_an_error_of_ours_or_events(data, form, tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("name", ["atis.bin", "a.aedat3", "dvs128.aedat", "new.dat", "two.raw"])
+def test_memory_stays_near_the_size_of_the_events(name, tmp_path):
+    """Reading takes at most four times the recording: the larger of the file and its four columns."""
+    write, few, _ = CASES[name]
+    n = 20_000
+    columns = [np.sort(np.resize(few[0], n)), *(np.resize(column, n) for column in few[1:])]
+    path = tmp_path / name
+    path.write_bytes(write(*(column.tolist() for column in columns)))
+    size = path.stat().st_size
+    read_events(path)  # what is imported on first use does not count
+    tracemalloc.start()
+    events = read_events(path)
+    reading = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(events) == n
+    assert reading < 4 * max(size, 13 * n) + (1 << 18)
 
 
 def test_every_format_is_covered_here():

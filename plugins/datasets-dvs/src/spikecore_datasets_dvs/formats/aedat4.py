@@ -37,7 +37,9 @@ def _with_aedat(path: Path) -> Events:
 
     try:
         packets = [packet["events"] for packet in aedat.Decoder(str(path)) if "events" in packet]
-    except Exception as error:  # the library has no error type of its own
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # it has no error type of its own, and a panic of Rust is no Exception
         raise DatasetError(f"{path}: is damaged: {error}") from error
     return in_order(join([make_events(e["t"], e["x"], e["y"], e["on"], str(path)) for e in packets]))
 
