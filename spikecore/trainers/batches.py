@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,13 @@ def assemble(split: Split, index: Iterable[Any], is_sequence: bool, generator: t
         is_sequence: samples have a time axis, which then comes first.
         generator: for a `collate` that draws; None while evaluating.
     """
-    samples = [split[int(i)] for i in index]
+    return put_together(split, [split[int(i)] for i in index], is_sequence, generator)
+
+
+def put_together(
+    split: Split, samples: Sequence[tuple[Tensor, int]], is_sequence: bool, generator: torch.Generator | None = None
+) -> Batch:
+    """As `assemble`, of samples that were read already."""
     collate = getattr(split, "collate", None)
     if collate is not None:
         batch: Batch = collate(samples, generator)

@@ -275,3 +275,13 @@ def test_an_index_outside(embedded):
         split[200]
     with pytest.raises(OptionError, match="splits train, test; got 'valid'"):
         create("dataset", "moving-bars").split("valid")
+
+
+def test_recordings_of_different_lengths_train(embedded, tmp_path):
+    sets = ["dataset.name=moving-bars", "dataset.representation={name='fixed_duration', duration_us=8000}"]
+    sets += ["dataset.augment=['event_cutmix']", "model.name=mlp", "model.hidden=[128]", "trainer.epochs=12"]
+    split = create("dataset", "moving-bars", representation={"name": "fixed_duration", "duration_us": 8000}).split(
+        "test"
+    )
+    assert len({split.num_steps(i) for i in range(200)}) > 2
+    assert spikecore.run(resolve(None, sets), out=tmp_path / "run").metrics["test_accuracy"] >= 0.9

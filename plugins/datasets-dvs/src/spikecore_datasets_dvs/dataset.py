@@ -211,11 +211,9 @@ class EventSplit:
         # What is drawn anew before the integration cannot be kept.
         is_cached = config.cache and all(item.level != "events" for item in self.augment)
         self.cache: FrameCache | None = self._cache() if is_cached else None
-        if config.representation.is_variable or self.mix is not None or self._shortens():
+        # Of all splits or of none: whoever trains should not have to ask twice.
+        if config.representation.is_variable or any(item.level != "events" for item in config.augment):
             self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_classes)
-
-    def _shortens(self) -> bool:
-        return any(item.level == "frames" for item in self.augment)
 
     def __len__(self) -> int:
         return len(self.recordings)
