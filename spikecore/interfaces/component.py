@@ -69,8 +69,8 @@ class Inner:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
-    """Marks an option chosen from its owner's own table, for `Annotated[Any, Choice(TRANSFORMS)]`.
+class OneOf:
+    """Marks an option chosen from its owner's own table, for `Annotated[Any, OneOf(TRANSFORMS)]`.
 
     The table maps names to frozen dataclasses, each of which holds its name in `name`. The option accepts an instance,
     a name (`"flip"`) or a table (`{"name": "flip", "p": 0.5}`); with `tuple[Any, ...]`, a list of these.
@@ -173,11 +173,11 @@ def _checked(hint: Any, value: Any, per_channel: bool) -> Any:
     for mark in metadata:
         if isinstance(mark, Inner):
             return _inner(mark.kind, value)
-        if isinstance(mark, Choice) and get_origin(plain) is tuple:
+        if isinstance(mark, OneOf) and get_origin(plain) is tuple:
             if not isinstance(value, list | tuple):
                 raise OptionError(f"must be a list, got {value!r}")
             return tuple(_chosen(mark.table, item) for item in value)
-        if isinstance(mark, Choice):
+        if isinstance(mark, OneOf):
             return _chosen(mark.table, value)
     value = _typed(plain, value, per_channel)
     for mark in metadata:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Choice, Range
+from spikecore.interfaces.component import OneOf, Range
 from spikecore_datasets_dvs import declarations, pickled
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_events
@@ -394,7 +394,7 @@ class _Heidelberg(NamedDataset):
             representation: what a recording becomes; `units` gives `[T, 700]`.
         """
 
-        representation: Annotated[Any, Choice(REPRESENTATIONS)] = Units()  # noqa: RUF009
+        representation: Annotated[Any, OneOf(REPRESENTATIONS)] = Units()  # noqa: RUF009
 
     def recordings(self, directory: Path) -> Splits:
         return self.counted({name: self._within(directory, name) for name in self.splits})

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from spikecore.datasets.store import data_dir
 from spikecore.errors import DatasetError, OptionError
-from spikecore.interfaces.component import Choice, Configurable, Range, make_config
+from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
 from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
 from spikecore_datasets_dvs.cache import FrameCache, build
 from spikecore_datasets_dvs.collate import pad_collate
@@ -80,9 +80,9 @@ class EventDataset(Configurable):
         """
 
         root: str = ""
-        representation: Annotated[Any, Choice(REPRESENTATIONS)] = Frames()  # noqa: RUF009
-        transforms: Annotated[tuple[Any, ...], Choice(TRANSFORMS)] = ()
-        augment: Annotated[tuple[Any, ...], Choice(AUGMENTS)] = ()
+        representation: Annotated[Any, OneOf(REPRESENTATIONS)] = Frames()  # noqa: RUF009
+        transforms: Annotated[tuple[Any, ...], OneOf(TRANSFORMS)] = ()
+        augment: Annotated[tuple[Any, ...], OneOf(AUGMENTS)] = ()
         cache: bool = True
         num_workers: Annotated[int, Range(ge=0, le=256)] = 0
         share: Annotated[float, Range(gt=0.0, le=1.0)] = 1.0
