@@ -79,7 +79,8 @@ def _addresses(
     events: Events, bounds: np.ndarray, height: int, width: int
 ) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
     """For each step the places (c H + y) W + x of its events, in chunks of one buffer; at least one."""
-    buffer = np.empty(min(CHUNK, max(len(events), 1)), np.int64)
+    narrow = 2 * height * width < 1 << 31  # half the bytes to move
+    buffer = np.empty(min(CHUNK, max(len(events), 1)), np.int32 if narrow else np.int64)
 
     def parts(start: int, stop: int) -> Iterator[np.ndarray]:
         for low in range(start, max(stop, start + 1), CHUNK):
