@@ -52,8 +52,13 @@ def _options(component: Any) -> Iterator[str]:
 
 
 def _fields(instance: Any) -> Iterator[str]:
-    if instance is not None:
-        yield from (f"{field.name}: {_shown(getattr(instance, field.name))}" for field in dataclasses.fields(instance))
+    for field in dataclasses.fields(instance) if instance is not None else ():
+        value = getattr(instance, field.name)
+        if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
+            yield f"{field.name}:"
+            yield from (f"  {item}" for item in value)
+        else:
+            yield f"{field.name}: {_shown(value)}"
 
 
 def _type(hint: Any) -> str:

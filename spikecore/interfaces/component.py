@@ -68,6 +68,20 @@ class Inner:
     kind: str
 
 
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Marks an option chosen from its owner's own table, for `Annotated[Any, OneOf(TRANSFORMS)]`.
+
+    The table maps names to frozen dataclasses, each of which holds its name in `name`. The option accepts an instance,
+    a name (`"flip"`) or a table (`{"name": "flip", "p": 0.5}`); with `tuple[Any, ...]`, a list of these.
+    """
+
+    table: Mapping[str, type]
+
+    def __str__(self) -> str:
+        return f"from {', '.join(self.table)}"
+
+
 class Configurable:
     """Base of our components: turns keywords into `self.config` and shows the fields as the signature.
 
@@ -127,8 +141,12 @@ def make_config(component: type, options: Mapping[str, Any]) -> Any:
 
 def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, list[tuple[str, str]]]:
     """`(Config, [])`, or `(None, [(option, what is wrong), ...])`; see `make_config`."""
-    config_type: type = component.Config
-    per_channel: bool = getattr(component, "per_channel", False)
+    return _check_fields(component.Config, options, getattr(component, "per_channel", False))
+
+
+def _check_fields(
+    config_type: type, options: Mapping[str, Any], per_channel: bool
+) -> tuple[Any, list[tuple[str, str]]]:
     fields = {field.name: field for field in dataclasses.fields(config_type)}
     hints = get_type_hints(config_type, include_extras=True)
     problems: list[tuple[str, str]] = []
@@ -155,6 +173,12 @@ def _checked(hint: Any, value: Any, per_channel: bool) -> Any:
     for mark in metadata:
         if isinstance(mark, Inner):
             return _inner(mark.kind, value)
+        if isinstance(mark, OneOf) and get_origin(plain) is tuple:
+            if not isinstance(value, list | tuple):
+                raise OptionError(f"must be a list, got {value!r}")
+            return tuple(_chosen(mark.table, item) for item in value)
+        if isinstance(mark, OneOf):
+            return _chosen(mark.table, value)
     value = _typed(plain, value, per_channel)
     for mark in metadata:
         if isinstance(mark, Range):
@@ -195,3 +219,18 @@ def _inner(kind: str, value: Any) -> Any:
             )
         return create(kind, options.pop("name"), **options)
     return value
+
+
+def _chosen(table: Mapping[str, type], value: Any) -> Any:
+    options = dict(value) if isinstance(value, Mapping) else {"name": value}
+    name = options.pop("name", None)
+    if not isinstance(value, str | Mapping):
+        return value  # an instance; its owner knows what it needs of it
+    if name not in table:
+        near = difflib.get_close_matches(str(name), table, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise OptionError(f"must have a name among {', '.join(table)}; got {name!r}{hint}")
+    made, problems = _check_fields(table[name], options, False)
+    if problems:
+        raise OptionError("; ".join(f"{name!r}: option {option!r} {text}" for option, text in problems))
+    return made

@@ -7,7 +7,7 @@ label   int in 0 .. num_classes - 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,24 @@ class DatasetCapabilities:
 
 
 @dataclass(frozen=True)
+class DataFile:
+    """A file that the authors of a dataset give out.
+
+    Args:
+        name: its file name.
+        urls: where it can be had, best first; none where a person has to fetch it.
+        size: bytes.
+        md5, sha256: digests in hex, as the authors or other users of the data record them; "" where nobody states one.
+    """
+
+    name: str
+    urls: tuple[str, ...] = ()
+    size: int | None = None
+    md5: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """What a user should know before using the data; shown by `spike info dataset NAME`.
 
@@ -37,7 +55,11 @@ class DatasetInfo:
         licence: licence of the data.
         citation: how to cite it.
         homepage: where it comes from.
-        notes: limits, known defects, what to do where a download is manual.
+        notes: limits, known defects.
+        sensor_size: `(H, W)` of the sensor, for event data; `(1, W)` for a cochlea.
+        num_samples: split → number of samples, as published.
+        files: what is downloaded, with the digests it is checked against.
+        manual: where to get the files and where to put them, where a download needs a person.
     """
 
     title: str
@@ -47,11 +69,34 @@ class DatasetInfo:
     citation: str
     homepage: str = ""
     notes: str = ""
+    sensor_size: tuple[int, int] | None = None
+    num_samples: tuple[tuple[str, int], ...] = ()
+    files: tuple[DataFile, ...] = ()
+    manual: str = ""
+
+
+class Batch(NamedTuple):
+    """Samples put together.
+
+    Args:
+        x: `[B, ...]` for static samples, `[T, B, ...]` for sequences.
+        label: `[B]`, int64; or shares of the classes `[B, num_classes]`, which cross entropy takes as well.
+        mask: bool `[T, B]`, True where a step belongs to its sample; None where all do.
+    """
+
+    x: Tensor
+    label: Tensor
+    mask: Tensor | None = None
 
 
 @runtime_checkable
 class Split(Protocol):
-    """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers."""
+    """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers.
+
+    Two more members are optional. `collate(samples, generator) -> Batch` puts samples together where stacking does not
+    do: lengths that differ, or samples that are mixed; it draws from the generator, or not at all where that is None.
+    `set_epoch(epoch)` makes the augmentation of that epoch the one that indexing gives.
+    """
 
     def __len__(self) -> int: ...
 

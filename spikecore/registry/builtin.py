@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "report": "The report of a run, made again from its files.",
     "run": "Train as a configuration says.",
     "test": "Prove that a component keeps the contract of its kind.",
+    "view": "A sample of a dataset, in numbers and as a picture.",
     "which": "Where a component comes from.",
 }
 """Core's own commands with their one-line help; their names are reserved. Each is `spikecore.cli.<name>:command`."""

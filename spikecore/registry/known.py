@@ -47,13 +47,29 @@ KNOWN: dict[tuple[str, str], str] = {
     },
     ("neuron", "synapse_filter"): "layer-zoo",
     ("backend", "cpu"): "cpu-backend",
+    **{
+        ("dataset", name): "datasets-dvs"
+        for name in (
+            *("ndigits", "moving-bars", "event-folder", "n-mnist", "n-caltech101", "cifar10-dvs", "dvs128-gesture"),
+            *("asl-dvs", "nav-gesture-walk", "nav-gesture-sit", "es-imagenet", "hardvs", "bullying10k", "dvs-lip"),
+            *("shd", "ssc", "speech-commands"),
+        )
+    },
+    **{
+        ("dataset", f"tonic:{name}"): "datasets-dvs"
+        for name in (
+            *("ASLDVS", "CIFAR10DVS", "DAVISDATA", "DSEC", "DVSGesture", "DVSLip", "EBSSA", "MVSEC", "NCALTECH101"),
+            *("NERDD", "NMNIST", "NTIDIGITS18", "POKERDVS", "SHD", "SMNIST", "SSC", "ThreeET_Eyetracking", "TUMVIE"),
+            "VPR",
+        )
+    },
 }
 PUBLISHED: frozenset[str] = frozenset()
 
 
 def install_hint(kind: str, name: str) -> str:
     """`It is in the plugin …: pip install …`, or "" for an unknown one."""
-    folder = KNOWN.get((kind, name.rpartition(":")[2]))
+    folder = KNOWN.get((kind, name)) or KNOWN.get((kind, name.rpartition(":")[2]))
     if folder is None:
         return ""
     line = f"spikecore-{folder}" if folder in PUBLISHED else f"./plugins/{folder}"

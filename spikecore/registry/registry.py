@@ -250,7 +250,9 @@ class Registry:
 
     def _resolve(self, kind: str, name: str) -> Entry:
         owner, _, plain = name.rpartition(":")
-        matches = self._matches(kind, owner, plain)
+        matches = self._matches(kind, "", name) or self._matches(kind, owner, plain)
+        if matches and matches[0].name == name:
+            owner = ""  # the colon is the name's own, as in `tonic:NMNIST`
         if not matches:
             raise UnknownComponentError(self._unknown(kind, name))
         if not owner:

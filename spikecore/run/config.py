@@ -292,4 +292,7 @@ def _toml(value: Any) -> str:
         fields = {item.name: getattr(value.config, item.name) for item in dataclasses.fields(value.config)}
         inner = [f"name = {_toml(name_of(value))}", *(f"{name} = {_toml(item)}" for name, item in fields.items())]
         return f"{{ {', '.join(inner)} }}"
+    if dataclasses.is_dataclass(value) and hasattr(value, "name"):  # one of a OneOf
+        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        return f"{{ {', '.join(f'{name} = {_toml(item)}' for name, item in {'name': value.name, **fields}.items())} }}"
     return repr(value)

@@ -22,6 +22,7 @@ from spikecore.nn import Neuron, reset_state
 from spikecore.run.context import Context, undisturbed
 from spikecore.run.files import write_file
 from spikecore.run.tree import flatten, restore
+from spikecore.trainers.batches import put_together
 
 NUM_SAMPLES = 64
 CHUNK = 8
@@ -50,8 +51,9 @@ def probe(task: Task, context: Context) -> dict[str, Any]:
 
         def feed(part: Sequence[tuple[Tensor, int]]) -> None:
             reset_state(task.model)
-            x = torch.stack([x for x, _ in part])
-            task.model(task.sequence(x, generator).to(context.device))
+            x = put_together(task.test, part, task.is_sequence).x
+            sequence = x if task.is_sequence else task.sequence(x, generator)
+            task.model(sequence.to(context.device))
             reset_state(task.model)
 
         layers = _neurons(task.model)

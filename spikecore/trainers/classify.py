@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from spikecore.interfaces.component import Configurable, Range, make_config
-from spikecore.interfaces.dataset import Split
+from spikecore.interfaces.dataset import Batch
 from spikecore.interfaces.trainer import RunContext, Task, TrainerCapabilities
 from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
+from spikecore.trainers.batches import assemble, begin_epoch, fill_padding
 
 
 class Classify(Configurable):
@@ -88,10 +89,10 @@ class Classify(Configurable):
         loss, confusion = 0.0, torch.zeros(task.num_classes * task.num_classes, dtype=torch.int64)
         with torch.no_grad(), context.timed("evaluate"):
             for index in torch.split(torch.arange(len(task.test)), self.config.batch_size):
-                x, label = _batch(task.test, index)
-                out = _output(task, context, x)
-                loss += float(self._sum(out, label.to(out.device)))
-                cell = label * task.num_classes + self._readout(out).argmax(-1).cpu()
+                batch = assemble(task.test, index, task.is_sequence)
+                out = _output(task, context, batch)
+                loss += float(self._sum(out, batch.label.to(out.device)))
+                cell = batch.label * task.num_classes + self._readout(out).argmax(-1).cpu()
                 confusion += torch.bincount(cell, minlength=len(confusion))
         self.confusion = confusion.reshape(task.num_classes, task.num_classes)
         right, total = int(self.confusion.trace()), int(confusion.sum())
@@ -126,20 +127,21 @@ class Classify(Configurable):
     def _train_epoch(self, task: Task, context: RunContext) -> float:
         assert self._optimizer is not None
         task.model.train()
+        begin_epoch(task.train, self._epoch)
         order = self._draw(len(task.train), context.generator)
         batches = torch.split(order, self.config.batch_size)
         for index in batches[self._steps :]:
             with context.timed("data"):
-                x, label = _batch(task.train, index)
+                batch = assemble(task.train, index, task.is_sequence, context.generator)
             with context.timed("forward"):
-                out = _output(task, context, x)
-                loss: Tensor = self._loss(out, label.to(out.device))
+                out = _output(task, context, batch)
+                loss: Tensor = self._loss(out, batch.label.to(out.device))
             with context.timed("backward"):
                 self._optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.step()
-            self._loss_sum += float(loss.detach()) * len(label)
-            self._num_samples += len(label)
+            self._loss_sum += float(loss.detach()) * len(batch.label)
+            self._num_samples += len(batch.label)
             self._steps += 1
             context.checkpoint()
         return self._loss_sum / max(self._num_samples, 1)
@@ -154,12 +156,8 @@ class Classify(Configurable):
         return torch.randperm(size, generator=then)
 
 
-def _output(task: Task, context: RunContext, x: Tensor) -> Tensor:
+def _output(task: Task, context: RunContext, batch: Batch) -> Tensor:
     with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-        out: Tensor = task.model(task.sequence(x, context.generator).to(context.device))
-    return out
-
-
-def _batch(split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
-    samples = [split[int(i)] for i in index]
-    return torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples])
+        sequence = batch.x if task.is_sequence else task.sequence(batch.x, context.generator)
+        out: Tensor = task.model(sequence.to(context.device))
+    return fill_padding(out, batch.mask)

@@ -109,7 +109,7 @@ def test_every_fault_is_reported_at_once_with_its_path(tmp_path):
         "encoder.num_steps: must be a whole number, got 1.5",
         "run.device: must be 'auto'",
         "run.precision: must be one of 'float32', 'bfloat16'",
-        "dataset.name: no dataset 'digit'. Did you mean 'digits'?",
+        "dataset.name: no dataset 'digit'. Did you mean 'digits'",
         "--set nonsense: write table.key=value",
     ):
         assert part in text

@@ -59,6 +59,18 @@ def test_a_plugin_installed_later_is_found(tmp_path, monkeypatch):
     assert registry.load("backend", "late").__name__ == "Good"
 
 
+def test_a_name_may_have_a_colon_of_its_own(tmp_path):
+    points = {"spikecore.datasets": {"other:Set": "a:Set", "Set": "a:Plain"}}
+    fake_distribution(tmp_path, "a", points)
+    fake_distribution(tmp_path, "other", {"spikecore.datasets": {"Own": "b:Own"}})
+    registry = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=False)
+    assert registry.find("dataset", "other:Set").target == "a:Set"
+    assert registry.find("dataset", "a:Set").target == "a:Plain"
+    assert registry.find("dataset", "other:Own").target == "b:Own"
+    with pytest.raises(UnknownComponentError):
+        registry.find("dataset", "other:Nothing")
+
+
 def test_damaged_metadata_are_broken_only_for_who_asks(tmp_path):
     fake_distribution(tmp_path, "d", {"spikecore.backends": {"hurt": "hurt:Good"}})
     (tmp_path / "d-1.0.dist-info" / "METADATA").write_bytes(b"\xff\xfe no")

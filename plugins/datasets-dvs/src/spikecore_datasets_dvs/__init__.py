@@ -1,0 +1,17 @@
+"""Event data for spikecore: from raw files to batches."""
+
+from spikecore_datasets_dvs.events import Events, make_events
+from spikecore_datasets_dvs.formats import read_events
+from spikecore_datasets_dvs.representations import Custom, Representation, add_representation
+from spikecore_datasets_dvs.statistics import Statistics, statistics
+
+__all__ = [
+    "Custom",
+    "Events",
+    "Representation",
+    "Statistics",
+    "add_representation",
+    "make_events",
+    "read_events",
+    "statistics",
+]

@@ -1,0 +1,473 @@
+"""The well-known event datasets: how the authors' files are laid out and read.
+
+A class names its declaration and says which files are whose recordings; the base does the rest.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore.interfaces.component import OneOf, Range
+from spikecore_datasets_dvs import declarations, pickled
+from spikecore_datasets_dvs.dataset import EventDataset, Recording
+from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_events
+from spikecore_datasets_dvs.folder import by_class
+from spikecore_datasets_dvs.formats import aedat2, read_events, reading
+from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
+from spikecore_datasets_dvs.formats.hdf5 import open_file
+from spikecore_datasets_dvs.named import NamedDataset, numbered, table, the_directory
+from spikecore_datasets_dvs.representations import REPRESENTATIONS, Units
+from spikecore_datasets_dvs.splits import split_by_subject, split_per_class
+
+Splits = dict[str, list[Recording]]
+
+
+class NMNIST(NamedDataset):
+    """N-MNIST; the authors' split."""
+
+    name: ClassVar[str] = "n-mnist"
+    info = declarations.N_MNIST
+    present: ClassVar[tuple[str, ...]] = ("**/Train/*/*.bin",)
+
+    def recordings(self, directory: Path) -> Splits:
+        halves = {name: the_directory(directory, name.capitalize()) for name in self.splits}
+        classes = self.info.classes
+        return self.counted({name: by_class(top, classes, "*.bin", directory) for name, top in halves.items()})
+
+
+class _Shared(NamedDataset):
+    """Base of datasets without a split of their own."""
+
+    @dataclass(frozen=True)
+    class Config(NamedDataset.Config):
+        """
+        Args:
+            test_share: share of each class in the test split; `seed` says which.
+        """
+
+        test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.1
+
+    def divided(self, recordings: list[Recording]) -> Splits:
+        """A seeded split per class."""
+        self.counted({"all": recordings})
+        return dict(
+            zip(self.splits, split_per_class(recordings, self.config.test_share, self.config.seed), strict=True)
+        )
+
+
+class NCaltech101(_Shared):
+    """N-Caltech101; a seeded split per class."""
+
+    name: ClassVar[str] = "n-caltech101"
+    info = declarations.N_CALTECH101
+    present: ClassVar[tuple[str, ...]] = ("**/Caltech101/*/*.bin",)
+    nested: ClassVar[bool] = True
+
+    def recordings(self, directory: Path) -> Splits:
+        top = the_directory(directory, "Caltech101", depth=6)
+        return self.divided(by_class(top, self.info.classes, "*.bin", directory))
+
+
+class CIFAR10DVS(NamedDataset):
+    """CIFAR10-DVS; a tenth of each class is the test split."""
+
+    name: ClassVar[str] = "cifar10-dvs"
+    info = declarations.CIFAR10_DVS
+    present: ClassVar[tuple[str, ...]] = ("**/airplane/*.aedat", "**/airplane/*.aedat4")
+    repacks = declarations.CIFAR10_DVS_TONIC
+
+    @dataclass(frozen=True)
+    class Config(NamedDataset.Config):
+        """
+        Args:
+            test: the recordings 0 to 99 of each class, the last hundred, or a seeded choice.
+        """
+
+        test: Literal["first", "last", "random"] = "first"
+
+    def recordings(self, directory: Path) -> Splits:
+        found: Splits = {"train": [], "test": []}
+        for label, name in enumerate(self.info.classes):
+            top = the_directory(directory, name)
+            own = [
+                Recording(path.relative_to(directory).as_posix(), label)
+                for path in top.iterdir()
+                if path.suffix in (".aedat", ".aedat4") and path.name[0] != "."
+            ]
+            own = numbered(own)
+            if self.config.test == "random":
+                train, test = split_per_class(own, 0.1, self.config.seed)
+            else:
+                tenth = len(own) // 10
+                first = self.config.test == "first"
+                train, test = (
+                    (own[tenth:], own[:tenth]) if first else (own[: len(own) - tenth], own[len(own) - tenth :])
+                )
+            found["train"] += train
+            found["test"] += test
+        return self.counted(found)
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        path = directory / recording.path
+        if path.suffix == ".aedat4":
+            return super().read(directory, recording)
+        with reading(path):
+            raw = aedat2.read(path, "dvs128")
+        last = np.uint16(127)  # the sensor stood on its side, and the axes run the other way
+        return raw.replace(x=last - raw.y, y=last - raw.x)
+
+
+class DVS128Gesture(NamedDataset):
+    """DVS128 Gesture; the authors' split, one sample per trial."""
+
+    name: ClassVar[str] = "dvs128-gesture"
+    info = declarations.DVS128_GESTURE
+    present: ClassVar[tuple[str, ...]] = ("**/trials_to_train.txt", "**/ibmGestureTrain/*/*.npy")
+    repacks = declarations.DVS128_GESTURE_TONIC
+
+    def recordings(self, directory: Path) -> Splits:
+        if lists := sorted(directory.rglob("trials_to_train.txt")):
+            top = lists[0].parent
+            return self.counted({name: self._trials(top, f"trials_to_{name}.txt", directory) for name in self.splits})
+        tops = {name: the_directory(directory, f"ibmGesture{name.capitalize()}") for name in self.splits}
+        return self.counted({name: self._repacked(top, directory) for name, top in tops.items()})
+
+    def _trials(self, top: Path, name: str, root: Path) -> list[Recording]:
+        try:
+            names = top.joinpath(name).read_text(encoding="utf-8").split()
+        except OSError as error:
+            raise DatasetError(f"{top / name}: the list of the split is missing: {error}") from error
+        found: list[Recording] = []
+        for file in names:
+            labels = top / file.replace(".aedat", "_labels.csv")
+            path = (top / file).relative_to(root).as_posix()
+            subject = file.partition("_")[0]
+            found += [Recording(path, label, subject, start, stop) for label, start, stop in self._rows(labels)]
+        return found
+
+    def _rows(self, path: Path) -> list[tuple[int, int, int]]:
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))[1:]
+        except FileNotFoundError as error:
+            raise DatasetError(f"{path}: the file of labels is missing; get the archive again") from error
+        out = []
+        for number, row in enumerate(filter(None, rows), 2):
+            try:
+                label, start, stop = (int(cell) for cell in row)
+            except ValueError as error:
+                raise DatasetError(f"{path}: line {number} is {row}; class, start and end were expected") from error
+            if not 1 <= label <= self.num_classes:
+                raise DatasetError(f"{path}: line {number} has the unknown class {label}; 1 to 11 were expected")
+            out.append((label - 1, start, stop))
+        return out
+
+    def _repacked(self, top: Path, root: Path) -> list[Recording]:
+        found = []
+        for path in sorted(top.glob("*/*.npy")):
+            if not path.stem.isdigit() or int(path.stem) >= self.num_classes:
+                raise DatasetError(f"{path}: is of an unknown class; 0.npy to 10.npy were expected")
+            found.append(
+                Recording(path.relative_to(root).as_posix(), int(path.stem), path.parent.name.partition("_")[0])
+            )
+        return found
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        path = directory / recording.path
+        if path.suffix == ".npy":
+            return check_inside(_columns(path, "xypt", t_us=1000.0), self.sensor_size, str(path))
+        events = self._whole(path)
+        start, stop = np.searchsorted(events.t, (recording.start_us, recording.stop_us))
+        return events[int(start) : int(stop)]
+
+    def _whole(self, path: Path) -> Events:
+        """The last recording is kept: its dozen trials are asked for one after the other."""
+        kept: tuple[Path, Events] | None = self.__dict__.get("_kept")
+        if kept is None or kept[0] != path:
+            self.__dict__["_kept"] = kept = (path, read_events(path, "aedat3", self.sensor_size))
+        return kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_kept"}
+
+
+def _columns(path: Path, order: str, t_us: float = 1.0) -> Events:
+    """An array `[N, 4]` of numbers."""
+    with reading(path):
+        rows = read_npy(path)
+    if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
+        raise DatasetError(f"{path}: holds {rows.dtype} of shape {rows.shape}; [N, 4] numbers were expected")
+    columns = dict(zip(order, rows.T, strict=True))
+    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        raise DatasetError(f"{path}: holds numbers that are not finite")
+    t = np.rint(columns["t"].astype(np.float64) * t_us)
+    return make_events(t, columns["x"], columns["y"], columns["p"], str(path))
+
+
+class ASLDVS(_Shared):
+    """ASL-DVS; a seeded split per class."""
+
+    name: ClassVar[str] = "asl-dvs"
+    info = declarations.ASL_DVS
+    present: ClassVar[tuple[str, ...]] = ("**/a/*.mat",)
+    nested: ClassVar[bool] = True
+
+    def recordings(self, directory: Path) -> Splits:
+        found: list[Recording] = []
+        for label, name in enumerate(self.info.classes):
+            top = the_directory(directory, name, depth=5)
+            paths = sorted(path for path in top.glob("*.mat") if path.name[0] != ".")
+            found += [Recording(path.relative_to(directory).as_posix(), label) for path in paths]
+        return self.divided(found)
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        from spikecore_datasets_dvs.formats.mat import read_mat
+
+        path = directory / recording.path
+        with reading(path):
+            ts, x, y, pol = read_mat(path, ("ts", "x", "y", "pol"))
+        events = check_inside(make_events(ts, x, y, pol, str(path)), self.sensor_size, str(path))
+        return events.replace(x=np.uint16(239) - events.x, y=np.uint16(179) - events.y)
+
+
+class _NAVGesture(_Shared):
+    """Base of the two parts of NAV Gesture; subjects are divided, seeded."""
+
+    present: ClassVar[tuple[str, ...]] = ("**/*.dat",)
+    nested: ClassVar[bool] = True
+
+    @dataclass(frozen=True)
+    class Config(_Shared.Config):
+        """
+        Args:
+            test_share: share of the subjects in the test split; `seed` says who.
+        """
+
+        test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
+
+    def recordings(self, directory: Path) -> Splits:
+        found = []
+        for path in sorted(directory.rglob("*.dat")):
+            parts = path.relative_to(directory).parts
+            if any(part.startswith((".", "__MACOSX")) for part in parts):
+                continue
+            words = re.split(r"[_\-. ]", path.stem.lower())
+            label = next((declarations.NAV.index(word) for word in words if word in declarations.NAV), None)
+            if label is None:
+                raise DatasetError(f"{path}: its name holds none of the gestures {' '.join(declarations.NAV)}")
+            found.append(Recording("/".join(parts), label, words[0]))
+        return dict(zip(self.splits, split_by_subject(found, self.config.test_share, self.config.seed), strict=True))
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        events = super().read(directory, recording)
+        return events.replace(y=np.uint16(239) - events.y)
+
+
+class NAVGestureWalk(_NAVGesture):
+    """NAV Gesture, walking; subjects are divided, seeded."""
+
+    name: ClassVar[str] = "nav-gesture-walk"
+    info = declarations.NAV_WALK
+
+
+class NAVGestureSit(_NAVGesture):
+    """NAV Gesture, sitting; subjects are divided, seeded."""
+
+    name: ClassVar[str] = "nav-gesture-sit"
+    info = declarations.NAV_SIT
+
+
+class ESImageNet(NamedDataset):
+    """ES-ImageNet; the authors' validation part is the test split."""
+
+    name: ClassVar[str] = "es-imagenet"
+    info = declarations.ES_IMAGENET
+    present: ClassVar[tuple[str, ...]] = ("**/train/class0/*.npz",)
+
+    def recordings(self, directory: Path) -> Splits:
+        top = the_directory(directory, "train").parent
+        val = the_directory(top, "val")
+        labels = next(
+            (path for path in (top / "vallabel.txt", val / "vallabel.txt") if path.is_file()), top / "vallabel.txt"
+        )
+        test = [
+            Recording((val / name).relative_to(directory).as_posix(), label)
+            for name, label in table(labels, self.num_classes)
+        ]
+        return {"train": by_class(top / "train", self.info.classes, "*.npz", directory), "test": test}
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        path = directory / recording.path
+        with reading(path):
+            arrays = read_npz(path)
+        if missing := {"pos", "neg"} - set(arrays):
+            raise DatasetError(f"{path}: lacks the array {min(missing)!r}; it has {', '.join(arrays)}")
+        halves = []
+        for name, polarity in (("neg", 0), ("pos", 1)):
+            rows = arrays[name]
+            if rows.ndim != 2 or rows.shape[1] < 3:
+                raise DatasetError(f"{path}: {name} has the shape {rows.shape}; [N, 3] (x, y, t) was expected")
+            halves.append((rows[:, 2], rows[:, 0], rows[:, 1], np.full(len(rows), polarity)))
+        columns = (np.concatenate(pair) for pair in zip(*halves, strict=True))
+        return check_inside(make_events(*columns, source=str(path)), self.sensor_size, str(path))
+
+
+class HARDVS(NamedDataset):
+    """HARDVS; the authors' split."""
+
+    name: ClassVar[str] = "hardvs"
+    info = declarations.HARDVS
+    splits: ClassVar[tuple[str, ...]] = ("train", "test", "val")
+    present: ClassVar[tuple[str, ...]] = ("**/action_001/**/*.npz",)
+    nested: ClassVar[bool] = True
+
+    def recordings(self, directory: Path) -> Splits:
+        files = {path.stem: path for path in directory.rglob("*.npz") if path.name[0] != "."}
+        found: Splits = {}
+        for name in self.splits:
+            found[name] = []
+            for file, label in table(self._labels(directory, f"{name}_label.txt"), self.num_classes):
+                path = files.get(Path(file).stem if file.endswith(".npz") else Path(file).name)
+                if path is None:
+                    raise DatasetError(f"{directory}: {name}_label.txt names {file}, which is not there")
+                found[name].append(Recording(path.relative_to(directory).as_posix(), label))
+        return found
+
+    def _labels(self, directory: Path, name: str) -> Path:
+        candidates = [self.directory / name, *sorted(directory.rglob(name))]
+        return next((path for path in candidates if path.is_file()), self.directory / name)
+
+
+class Bullying10K(NamedDataset):
+    """Bullying10K; every fifth recording of a class is in the test split."""
+
+    name: ClassVar[str] = "bullying10k"
+    info = declarations.BULLYING10K
+    present: ClassVar[tuple[str, ...]] = ("**/handshake/**/*.npy",)
+
+    def recordings(self, directory: Path) -> Splits:
+        found: Splits = {"train": [], "test": []}
+        for label, name in enumerate(self.info.classes):
+            top = the_directory(directory, name)
+            paths = sorted(path for path in top.rglob("*.npy") if path.name[0] != ".")
+            for i, path in enumerate(paths):
+                split = "test" if i % 5 == 0 else "train"
+                found[split].append(Recording(path.relative_to(directory).as_posix(), label))
+        return found
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        path = directory / recording.path
+        with reading(path):
+            return check_inside(pickled.read(path), self.sensor_size, str(path))
+
+
+class DVSLip(NamedDataset):
+    """DVS-Lip; the authors' split, by speaker."""
+
+    name: ClassVar[str] = "dvs-lip"
+    info = declarations.DVS_LIP
+    present: ClassVar[tuple[str, ...]] = ("**/DVS-Lip/train/*/*.npy",)
+
+    def recordings(self, directory: Path) -> Splits:
+        top = the_directory(directory, "DVS-Lip")
+        classes = self.info.classes
+        return self.counted({name: by_class(top / name, classes, "*.npy", directory) for name in self.splits})
+
+
+class _Heidelberg(NamedDataset):
+    """Base of SHD and SSC: one HDF5 file per split."""
+
+    prefix: ClassVar[str]
+
+    @dataclass(frozen=True)
+    class Config(NamedDataset.Config):
+        """
+        Args:
+            representation: what a recording becomes; `units` gives `[T, 700]`.
+        """
+
+        representation: Annotated[Any, OneOf(REPRESENTATIONS)] = Units()  # noqa: RUF009
+
+    def recordings(self, directory: Path) -> Splits:
+        return self.counted({name: self._within(directory, name) for name in self.splits})
+
+    def _within(self, directory: Path, split: str) -> list[Recording]:
+        name = f"{self.prefix}_{split}.h5"
+        paths = sorted(path for path in directory.rglob(name) if path.is_file())
+        if not paths:
+            raise DatasetError(f"{directory}: holds no {name}; get the archives again")
+        path = paths[0]
+        with open_file(path) as file:
+            try:
+                labels = np.asarray(file["labels"][...]).astype(int).tolist()
+                speakers = file["extra/speaker"][...].tolist() if "extra/speaker" in file else [""] * len(labels)
+            except (KeyError, OSError, ValueError, TypeError) as error:
+                raise DatasetError(f"{path}: is damaged: {error}") from error
+        if wrong := [label for label in labels if not 0 <= label < self.num_classes]:
+            raise DatasetError(f"{path}: has the unknown class {wrong[0]}; there are {self.num_classes}")
+        where = path.relative_to(directory).as_posix()
+        return [
+            Recording(where, label, str(speaker), item=i)
+            for i, (label, speaker) in enumerate(zip(labels, speakers, strict=True))
+        ]
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        path = directory / recording.path
+        with reading(path):
+            file = self._file(path)
+            try:
+                times = np.asarray(file["spikes/times"][recording.item], np.float64)
+                units = np.asarray(file["spikes/units"][recording.item])
+            except (KeyError, ValueError, OSError, RuntimeError) as error:
+                raise DatasetError(f"{path}: recording {recording.item} is damaged: {error}") from error
+        ones = np.ones(len(times), np.uint8)
+        events = make_events(np.rint(times * 1e6), units, np.zeros(len(units)), ones, str(path))
+        return check_inside(in_order(events), self.sensor_size, str(path))
+
+    def _file(self, path: Path) -> Any:
+        import os
+
+        key = (os.getpid(), path)  # a file that a parent process opened must not be shared
+        if key not in self._files:
+            self._files[key] = open_file(path)
+        return self._files[key]
+
+    @cached_property
+    def _files(self) -> dict[tuple[int, Path], Any]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_files"}
+
+
+class SHD(_Heidelberg):
+    """Spiking Heidelberg Digits; the authors' split."""
+
+    name: ClassVar[str] = "shd"
+    info = declarations.SHD
+    prefix: ClassVar[str] = "shd"
+    present: ClassVar[tuple[str, ...]] = ("**/shd_train.h5",)
+
+
+class SSC(_Heidelberg):
+    """Spiking Speech Commands; the authors' split."""
+
+    name: ClassVar[str] = "ssc"
+    info = declarations.SSC
+    prefix: ClassVar[str] = "ssc"
+    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+    present: ClassVar[tuple[str, ...]] = ("**/ssc_train.h5",)
+
+
+ALL: tuple[type[EventDataset], ...] = (
+    *(NMNIST, NCaltech101, CIFAR10DVS, DVS128Gesture, ASLDVS, NAVGestureWalk, NAVGestureSit),
+    *(ESImageNet, HARDVS, Bullying10K, DVSLip, SHD, SSC),
+)

@@ -1,0 +1,328 @@
+"""The base of every event dataset: recordings → transforms → representation → cache → samples `[T, C, H, W]`.
+
+A dataset says where its recordings are and how one is read; everything else is here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikecore.datasets.store import data_dir
+from spikecore.errors import DatasetError, OptionError
+from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
+from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
+from spikecore_datasets_dvs.cache import FrameCache, build
+from spikecore_datasets_dvs.collate import pad_collate
+from spikecore_datasets_dvs.events import Events
+from spikecore_datasets_dvs.representations import REPRESENTATIONS, Custom, Frames, Representation, Sensor
+from spikecore_datasets_dvs.splits import subset
+from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, apply
+
+CACHE_VERSION = 1
+"""Raised when a formula or a reader changes, so that no old result is taken for a new one."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Where the events of one sample are.
+
+    Args:
+        path: of its file, relative to the dataset's directory.
+        label: class.
+        subject: who was recorded, where that is known.
+        start_us, stop_us: the part of the file; a `stop_us` of -1 means all of it.
+        item: number within the file, where it holds several.
+    """
+
+    path: str
+    label: int
+    subject: str = ""
+    start_us: int = 0
+    stop_us: int = -1
+    item: int = -1
+
+
+class EventDataset(Configurable):
+    """Base of event datasets; subclasses give `info`, `prepare`, `recordings` and `read`."""
+
+    capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities()
+    info: ClassVar[DatasetInfo]
+    name: ClassVar[str]
+    """The registered name; also that of its directory."""
+    splits: ClassVar[tuple[str, ...]] = ("train", "test")
+    is_sequence: ClassVar[bool] = True
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            root: directory of the files; "" is `$SPIKECORE_DATA` (or the cache directory) with the dataset's name.
+            representation: what a recording becomes: `frames`, `fixed_duration`, `binary`, `voxel_grid`,
+                `time_surface`, `units`.
+            transforms: the same for every sample: `crop`, `downsample`, `flip`, `denoise`, `refractory`.
+            augment: random, for the training split: `random_crop`, `random_flip`, `drop_events`, `spatial_jitter`,
+                `time_jitter`, `random_temporal_delete`, `event_cutmix`.
+            cache: keep integrated samples on the disk; false integrates on the fly.
+            num_workers: processes that fill the cache; 0 uses this one.
+            share: part of each class that is used.
+            seed: of the split, of the choice of that part, and of the augmentation.
+        """
+
+        root: str = ""
+        representation: Annotated[Any, OneOf(REPRESENTATIONS)] = Frames()  # noqa: RUF009
+        transforms: Annotated[tuple[Any, ...], OneOf(TRANSFORMS)] = ()
+        augment: Annotated[tuple[Any, ...], OneOf(AUGMENTS)] = ()
+        cache: bool = True
+        num_workers: Annotated[int, Range(ge=0, le=256)] = 0
+        share: Annotated[float, Range(gt=0.0, le=1.0)] = 1.0
+        seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
+
+    def __init__(self, **options: Any) -> None:
+        self.config = make_config(type(self), options)
+        self._check()
+        if self.config.representation.is_variable:
+            self.capabilities = dataclasses.replace(self.capabilities, variable_length=True)  # type: ignore[misc]
+
+    def _check(self) -> None:
+        config = self.config
+        if callable(config.representation) and not isinstance(config.representation, Representation):
+            raise OptionError("option 'representation': wrap a function of your own: Custom(function)")
+        for option, table in (("transforms", TRANSFORMS), ("augment", AUGMENTS)):
+            for item in getattr(config, option):
+                if type(item) not in table.values():
+                    raise OptionError(f"option {option!r} takes {', '.join(table)}; got {item!r}")
+        self.sample_shape  # noqa: B018  a crop larger than the sensor shows here
+
+    @property
+    def num_classes(self) -> int:
+        """Number of labels."""
+        return len(self.info.classes)
+
+    @property
+    def sensor_size(self) -> Sensor:
+        """`(H, W)` of the recordings as they are read."""
+        assert self.info.sensor_size is not None
+        return self.info.sensor_size
+
+    @property
+    def frame_size(self) -> Sensor:
+        """`(H, W)` behind the transforms."""
+        size = self.sensor_size
+        for transform in (*self.config.transforms, *self.config.augment):
+            size = transform.size(size)
+        return size
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Shape of one step of one sample."""
+        shape: tuple[int, ...] = self.config.representation.step_shape(self.frame_size)
+        return shape
+
+    @property
+    def directory(self) -> Path:
+        """Where its files are, or go."""
+        return Path(self.config.root).expanduser() if self.config.root else data_dir() / self.name
+
+    def prepare(self) -> Path:
+        """Bring the recordings to the disk; returns the directory that `recordings` and `read` take."""
+        return self.directory
+
+    def recordings(self, directory: Path) -> dict[str, list[Recording]]:
+        """All recordings, by split; the same order every time."""
+        raise NotImplementedError
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        """The events of one recording."""
+        raise NotImplementedError
+
+    def integrate(self, directory: Path, recording: Recording) -> np.ndarray:
+        """What the cache keeps of a recording: `[T, *shape]`, before any augmentation."""
+        events, size = self.transformed(directory, recording)
+        frames: np.ndarray = self.config.representation(events, size)
+        return frames
+
+    def transformed(self, directory: Path, recording: Recording) -> tuple[Events, Sensor]:
+        """The events of a recording behind `transforms`, and their `(H, W)`."""
+        events = self.read(directory, recording)
+        return apply(self.config.transforms, events, self.sensor_size, np.random.default_rng(0))
+
+    def cached_shape(self) -> tuple[int, ...]:
+        """Shape of one step of what the cache keeps."""
+        if not self.config.augment:
+            return self.sample_shape
+        size = self.sensor_size
+        for transform in self.config.transforms:
+            size = transform.size(size)
+        shape: tuple[int, ...] = self.config.representation.step_shape(size)
+        return shape
+
+    def identity(self, directory: Path, path: str) -> bytes:
+        """Changes when the file does; part of the cache's key."""
+        try:
+            found = (directory / path).stat()
+        except OSError as error:
+            raise DatasetError(f"{directory / path}: is missing; it was there when the dataset was listed") from error
+        return f"{found.st_size} {found.st_mtime_ns}".encode()
+
+    def reading_options(self) -> Any:
+        """What else decides what `read` gives, as JSON data; part of the cache's key."""
+        return None
+
+    def split(self, name: str) -> EventSplit:
+        """The named split; prepares the files and the cache on first use."""
+        if name not in self.splits:
+            raise OptionError(f"{self.name} has the splits {', '.join(self.splits)}; got {name!r}")
+        directory = self.prepare()
+        chosen = self.recordings(directory)[name]
+        if self.config.share < 1:
+            chosen = subset(chosen, self.config.share, self.config.seed)
+        if not chosen:
+            raise DatasetError(f"{directory}: holds no recordings for the split {name!r} of {self.name}")
+        return EventSplit(self, name, directory, chosen)
+
+
+class EventSplit:
+    """Samples `(x, label)`: x float32 `[T, *sample_shape]`.
+
+    Args:
+        dataset: it reads the recordings.
+        name: of the split; `train` is augmented.
+        directory: of the files.
+        recordings: the samples, in order.
+    """
+
+    def __init__(self, dataset: EventDataset, name: str, directory: Path, recordings: Sequence[Recording]) -> None:
+        self.dataset, self.name, self.directory, self.recordings = dataset, name, directory, recordings
+        config = dataset.config
+        self.augment = config.augment if name == "train" else ()
+        self.epoch = 0
+        self.mix = next((item for item in self.augment if isinstance(item, EventCutMix)), None)
+        # What is drawn anew before the integration cannot be kept.
+        is_cached = config.cache and all(item.level != "events" for item in self.augment)
+        self.cache: FrameCache | None = self._cache() if is_cached else None
+        # Of all splits or of none: whoever trains should not have to ask twice.
+        if config.representation.is_variable or any(item.level != "events" for item in config.augment):
+            self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_classes)
+
+    def __len__(self) -> int:
+        return len(self.recordings)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        index %= len(self)
+        rng = self._rng(index)
+        frames = self.cache[index] if self.cache is not None else self._augmented(index, rng)
+        for item in self.augment:
+            if item.level == "frames":
+                frames = item(frames, rng)
+        return torch.from_numpy(np.array(frames, dtype=np.float32)), self.recordings[index].label
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """All labels, without reading a sample."""
+        return torch.tensor([recording.label for recording in self.recordings])
+
+    def num_steps(self, index: int) -> int:
+        """T of a sample; without reading it where it is cached."""
+        return self.cache.num_steps(index) if self.cache is not None else len(self[index][0])
+
+    def events(self, index: int) -> tuple[Events, Sensor]:
+        """The events of a sample behind the transforms that are the same every time, and their `(H, W)`."""
+        return self.dataset.transformed(self.directory, self.recordings[index])
+
+    def set_epoch(self, epoch: int) -> None:
+        """The augmentation of this epoch is the one that indexing gives."""
+        self.epoch = epoch
+
+    def _rng(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.dataset.config.seed, self.epoch, index])
+
+    def _integrate(self, index: int) -> np.ndarray:
+        return self.dataset.integrate(self.directory, self.recordings[index])
+
+    def _augmented(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        if all(item.level != "events" for item in self.augment):
+            return self._integrate(index)
+        events, size = apply(self.augment, *self.events(index), rng)
+        frames: np.ndarray = self.dataset.config.representation(events, size)
+        return frames
+
+    def _cache(self) -> FrameCache:
+        directory = data_dir() / self.dataset.name / "cache" / f"{self.name}-{self._key()}"
+        return build(
+            directory,
+            len(self),
+            self._integrate,
+            self.dataset.cached_shape(),
+            num_workers=self.dataset.config.num_workers,
+            label=f"{self.dataset.name} {self.name}",
+        )
+
+    def _key(self) -> str:
+        """Everything that decides what the cache holds."""
+        config = self.dataset.config
+        representation = config.representation
+        parts = {
+            "version": CACHE_VERSION,
+            "dataset": self.dataset.name,
+            "shape": self.dataset.cached_shape(),
+            "reading": self.dataset.reading_options(),
+            "representation": (
+                [representation.name, representation.key, representation.shape]
+                if isinstance(representation, Custom)
+                else [representation.name, dataclasses.asdict(representation)]
+            ),
+            "transforms": [[item.name, dataclasses.asdict(item)] for item in config.transforms],
+            "directory": str(self.directory.resolve()),
+        }
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        stats: dict[str, bytes] = {}
+        for recording in self.recordings:
+            if recording.path not in stats:
+                stats[recording.path] = self.dataset.identity(self.directory, recording.path)
+            digest.update(repr(dataclasses.astuple(recording)).encode() + stats[recording.path])
+        return digest.hexdigest()[:20]
+
+
+def _collate(
+    samples: Sequence[tuple[Tensor, int]],
+    generator: torch.Generator | None = None,
+    *,
+    mix: EventCutMix | None,
+    num_classes: int,
+) -> Batch:
+    """Pads, and mixes where there is a generator."""
+    batch = pad_collate(samples)
+    if mix is None or generator is None or len(samples) < 2:
+        return batch
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return cut_mix(batch, mix, num_classes, np.random.default_rng(seed))
+
+
+def cut_mix(batch: Batch, mix: EventCutMix, num_classes: int, rng: np.random.Generator) -> Batch:
+    """`EventCutMix` of a batch with itself: x `[T, B, C, H, W]`, labels as shares `[B, num_classes]`."""
+    shares = torch.nn.functional.one_hot(batch.label, num_classes).float()
+    if rng.random() >= mix.p:
+        return batch._replace(label=shares)
+    if batch.x.dim() != 5:
+        raise OptionError(f"event_cutmix needs samples [T, C, H, W]; these are {tuple(batch.x.shape[2:])} a step")
+    height, width = batch.x.shape[-2:]
+    rows, columns = mix.box(height, width, rng)
+    other = torch.from_numpy(rng.permutation(len(batch.label)))
+    x = batch.x.clone()
+    x[..., rows, columns] = batch.x[:, other][..., rows, columns]
+    inside = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
+    mask = batch.mask if batch.mask is None else batch.mask | batch.mask[:, other]
+    return Batch(x, shares * (1 - inside) + shares[other] * inside, mask)

@@ -1,0 +1,165 @@
+"""Anyone's recordings: one directory per class.
+
+root/left/a.raw   root/left/b.raw   root/right/…               split per class or by subject, seeded
+root/train/left/… root/test/left/…                             split as it stands
+
+[dataset]
+name = "event-folder"
+root = "recordings"
+sensor_size = [720, 1280]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from spikecore.errors import DatasetError, OptionError
+from spikecore.interfaces.component import Range
+from spikecore.interfaces.dataset import DatasetInfo
+from spikecore_datasets_dvs.dataset import EventDataset, Recording
+from spikecore_datasets_dvs.events import Events
+from spikecore_datasets_dvs.formats import FORMATS, SUFFIXES, read_events
+from spikecore_datasets_dvs.representations import Sensor
+from spikecore_datasets_dvs.splits import split_by_subject, split_per_class
+
+
+def by_class(
+    directory: Path, classes: tuple[str, ...], pattern: str = "*", root: Path | None = None
+) -> list[Recording]:
+    """The files of each class's directory, in order.
+
+    Args:
+        directory: holds a directory per class.
+        classes: their names, in label order.
+        pattern: of the files.
+        root: what paths are relative to; `directory` by default.
+
+    Raises:
+        DatasetError: the directory is missing, or one in it is no class.
+    """
+    if not directory.is_dir():
+        raise DatasetError(f"{directory}: is missing; it should hold a directory for each class")
+    labels = {name: i for i, name in enumerate(classes)}
+    found = []
+    for path in sorted(directory.iterdir()):
+        if not path.is_dir() or path.name.startswith((".", "__MACOSX")):
+            continue
+        if path.name not in labels:
+            raise DatasetError(f"{path}: is the directory of an unknown class (classes: {_some(classes)})")
+        files = [file for file in sorted(path.glob(pattern)) if file.is_file() and not file.name.startswith(".")]
+        label = labels[path.name]
+        found += [Recording(file.relative_to(root or directory).as_posix(), label) for file in files]
+    return found
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:12]) + (f" … {len(names)} in all" if len(names) > 12 else "")
+
+
+class EventFolder(EventDataset):
+    """Recordings in a directory per class, in any of the formats that are read here.
+
+    Raises:
+        DatasetError: the directory does not exist, or holds no classes or no recordings.
+    """
+
+    name: ClassVar[str] = "event-folder"
+
+    @dataclass(frozen=True)
+    class Config(EventDataset.Config):
+        """
+        Args:
+            root: directory with one directory per class, or with `train` and `test` that hold these.
+            sensor_size: H and W.
+            form: file format; `auto` goes by suffix and content.
+            test_share: share of each class (or of the subjects) that goes to the test split.
+            subject_pattern: regular expression with one group, found in a file name: the subject, which then is in one
+                split only; "" splits per class.
+        """
+
+        sensor_size: tuple[int, ...] = (0, 0)
+        form: Literal["auto", "aedat2", "aedat3", "aedat4", "atis", "dat", "evt", "npz", "npy", "hdf5"] = "auto"
+        test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
+        subject_pattern: str = ""
+
+    def _check(self) -> None:
+        size = self.config.sensor_size
+        if len(size) != 2 or not all(0 < side < 1 << 16 for side in size):
+            raise OptionError(f"EventFolder: option 'sensor_size' must be [H, W], as in [180, 240]; got {list(size)}")
+        if not self.config.root:
+            raise OptionError("EventFolder: option 'root' must name a directory with one directory per class")
+        try:
+            groups = re.compile(self.config.subject_pattern).groups
+        except re.error as error:
+            raise OptionError(f"EventFolder: option 'subject_pattern' is no regular expression: {error}") from error
+        if self.config.subject_pattern and groups != 1:
+            raise OptionError(f"EventFolder: option 'subject_pattern' must have one group, it has {groups}")
+        super()._check()
+
+    @property
+    def sensor_size(self) -> Sensor:
+        """`(H, W)` as configured."""
+        height, width = self.config.sensor_size
+        return height, width
+
+    @cached_property
+    def info(self) -> DatasetInfo:  # type: ignore[override]
+        """What the directory shows."""
+        classes = sorted({path.name for top in self._tops() for path in top.iterdir() if _is_class(path)})
+        if not classes:
+            raise DatasetError(f"{self.directory}: holds no directories; one per class is expected")
+        return DatasetInfo(
+            title=f"Recordings in {self.directory}",
+            classes=tuple(classes),
+            sample_shape=(None, *self.sample_shape),
+            licence="that of the files",
+            citation="",
+            sensor_size=self.sensor_size,
+        )
+
+    def _tops(self) -> Iterator[Path]:
+        if not self.directory.is_dir():
+            raise DatasetError(f"{self.directory}: is not a directory; option 'root' should hold one per class")
+        halves = [self.directory / split for split in self.splits]
+        yield from halves if all(half.is_dir() for half in halves) else [self.directory]
+
+    def recordings(self, directory: Path) -> dict[str, list[Recording]]:
+        tops = list(self._tops())
+        found = [self._within(top, directory) for top in tops]
+        if not any(found):
+            raise DatasetError(f"{directory}: holds no recordings (suffixes: {', '.join(SUFFIXES)})")
+        if len(tops) == 2:
+            return dict(zip(self.splits, found, strict=True))
+        config = self.config
+        cut = split_by_subject if config.subject_pattern else split_per_class
+        return dict(zip(self.splits, cut(found[0], config.test_share, config.seed), strict=True))
+
+    def _within(self, top: Path, root: Path) -> list[Recording]:
+        suffixes = SUFFIXES if self.config.form == "auto" else FORMATS[self.config.form].suffixes
+        kept = []
+        for recording in by_class(top, self.info.classes, root=root):
+            path = Path(recording.path)
+            if path.suffix.lower() not in suffixes:
+                continue
+            if pattern := self.config.subject_pattern:
+                match = re.search(pattern, path.name)
+                if match is None:
+                    raise DatasetError(f"{root / path}: subject_pattern {pattern!r} finds no subject in this name")
+                recording = Recording(recording.path, recording.label, match.group(1))
+            kept.append(recording)
+        return kept
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        return read_events(directory / recording.path, self.config.form, self.sensor_size)
+
+    def reading_options(self) -> Any:
+        return self.config.form
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith((".", "__MACOSX"))

@@ -1,0 +1,55 @@
+"""AEDAT 2.0: jAER's recordings.
+
+Lines that begin with `#`, then big-endian pairs of uint32: address, time in µs (a counter of 32 bits, unwrapped here).
+
+layout    x                y                p                 taken as an event when
+dvs128    bits 1 .. 7      bits 8 .. 14     1 - bit 0         bit 15 = 0
+davis     bits 12 .. 21    bits 22 .. 30    bit 11            bit 31 = 0
+
+Source: the AEDAT file formats page of iniVation; jAER's retina classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.events import Events, unwrapped
+from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, num_records
+
+
+def read(path: Path, layout: str = "auto") -> Events:
+    """The events of a file.
+
+    Args:
+        path: the file.
+        layout: `dvs128`, `davis`, or `auto`: davis when the header names such a chip.
+    """
+    with path.open("rb") as file:
+        lines = header(file, b"#", path)
+        if not lines or (lines[0].startswith(b"!AER-DAT") and not lines[0].startswith(b"!AER-DAT2")):
+            raise DatasetError(f"{path}: is not AEDAT 2.0: it begins with {(lines or [b'no header'])[0][:20]!r}")
+        if layout == "auto":
+            layout = "davis" if any(b"davis" in line.lower() for line in lines) else "dvs128"
+        count = num_records(file, 8, path)
+        columns = Columns(count)
+        last = 0
+        for pairs in chunks(file, ">u4", count, path, 2):
+            address = pairs[:, 0].astype(np.uint32)
+            first = not columns.count and not last
+            t = pairs[:, 1].astype(np.int64)
+            t = unwrapped(t, 1 << 32, int(t[0]) if first else last)
+            last = int(t[-1])
+            if layout == "davis":
+                keep = address < 1 << 31
+                x, y, p = address >> 12 & 0x3FF, address >> 22 & 0x1FF, address >> 11 & 1
+            else:
+                keep = address & 0x8000 == 0
+                x, y, p = address >> 1 & 0x7F, address >> 8 & 0x7F, 1 - (address & 1)
+            if keep.all():
+                columns.put(t, x, y, p)
+            else:
+                columns.put(t[keep], x[keep], y[keep], p[keep])
+    return columns.events()

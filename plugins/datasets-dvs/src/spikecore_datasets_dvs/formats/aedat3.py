@@ -1,0 +1,117 @@
+"""AEDAT 3.1: cAER's recordings (DVS128 Gesture).
+
+Lines that begin with `#`, the last one `#!END-HEADER`; then packets, all little-endian:
+
+header, 28 bytes   int16 type, int16 source, int32 event size, time offset, overflow, capacity, number, valid
+event, 8 bytes     uint32: bit 0 valid, bit 1 p, bits 2 .. 16 y, bits 17 .. 31 x;   int32 time in µs
+
+t = overflow · 2^31 + time.  Only packets of type 1 (polarity) are read, and of them only valid events.
+
+Source: the AEDAT file formats page of iniVation.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.events import Events
+from spikecore_datasets_dvs.formats.binary import CHUNK, Columns, left
+
+HEADER = struct.Struct("<hhiiiiii")
+POLARITY = 1
+END = b"!END-HEADER"
+
+
+class _Packet(NamedTuple):
+    at: int
+    count: int
+    overflow: int
+
+
+def read(path: Path) -> Events:
+    """The events of a file."""
+    with path.open("rb") as file:
+        _skip_header(file, path)
+        packets = list(_packets(file, path))
+        columns = Columns(sum(packet.count for packet in packets))
+        for group in _groups(packets):
+            _decode(file, group, columns, path)
+    return columns.events()
+
+
+def _skip_header(file: BinaryIO, path: Path) -> None:
+    lines = 0
+    while True:
+        line = file.readline(1 << 16)
+        if not line.startswith(b"#") or (not lines and not line.startswith(b"#!AER-DAT3")):
+            what = "has no end of header" if lines else "is not AEDAT 3"
+            raise DatasetError(f"{path}: {what}: line {lines + 1} is {line[:20]!r}")
+        lines += 1
+        if line[1:].strip() == END:
+            return
+        if lines > 10_000:
+            raise DatasetError(f"{path}: its header has no end")
+
+
+def _packets(file: BinaryIO, path: Path) -> Iterator[_Packet]:
+    """The polarity packets; every one is held against what is left of the file."""
+    at, rest = file.tell(), left(file)
+    while rest:
+        head = file.read(HEADER.size)
+        if len(head) < HEADER.size:
+            raise DatasetError(f"{path}: the packet header at byte {at} is cut short")
+        kind, _, size, _, overflow, capacity, number, _ = HEADER.unpack(head)
+        length = capacity * size
+        if size <= 0 or not 0 <= number <= capacity or overflow < 0 or length > rest - HEADER.size:
+            raise DatasetError(
+                f"{path}: the packet at byte {at} is cut short or damaged: it names {number} of {capacity} events "
+                f"of {size} bytes, and {rest - HEADER.size} bytes follow"
+            )
+        if kind == POLARITY:
+            if size != 8:
+                raise DatasetError(f"{path}: the packet at byte {at} has polarity events of {size} bytes instead of 8")
+            yield _Packet(at + HEADER.size, number, overflow)
+        at += HEADER.size + length
+        rest -= HEADER.size + length
+        file.seek(at)
+
+
+def _groups(packets: list[_Packet]) -> Iterator[list[_Packet]]:
+    """Neighbours, so that small packets are decoded together and a chunk stays small."""
+    group: list[_Packet] = []
+    count = 0
+    for packet in packets:
+        for start in range(0, packet.count, CHUNK):
+            part = _Packet(packet.at + 8 * start, min(CHUNK, packet.count - start), packet.overflow)
+            group.append(part)
+            count += part.count
+            if count >= CHUNK:
+                yield group
+                group, count = [], 0
+    if group:
+        yield group
+
+
+def _decode(file: BinaryIO, group: list[_Packet], columns: Columns, path: Path) -> None:
+    raw = np.empty((sum(packet.count for packet in group), 2), "<u4")
+    view, at = memoryview(raw).cast("B"), 0
+    for packet in group:
+        file.seek(packet.at)
+        if file.readinto(view[at : at + 8 * packet.count]) != 8 * packet.count:  # type: ignore[attr-defined]
+            raise DatasetError(f"{path}: became shorter while it was read")
+        at += 8 * packet.count
+    data, time = raw[:, 0], raw[:, 1].astype(np.int64)
+    if int(raw[:, 1].max()) >= 1 << 31:
+        raise DatasetError(f"{path}: a time is negative: the file is damaged")
+    if any(packet.overflow for packet in group):
+        time += np.repeat([packet.overflow << 31 for packet in group], [packet.count for packet in group])
+    keep = (data & 1).astype(bool)
+    if not keep.all():
+        data, time = data[keep], time[keep]
+    columns.put(time, data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1)

@@ -1,0 +1,101 @@
+"""What the readers of binary files share: header lines, whole records in chunks, columns filled in place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.events import COLUMNS, Events, in_order
+
+CHUNK = 1 << 18
+"""Records read at a time: their temporaries fit a cache, and memory stays near that of the result."""
+MAX_HEADER = 1 << 20
+TEXT = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+
+def header(file: BinaryIO, mark: bytes, path: Path) -> list[bytes]:
+    """The lines of plain text at the front that begin with `mark`, without it; the file stands behind them afterwards.
+
+    Data may begin with the mark as well, but hardly go on as text.
+
+    Raises:
+        DatasetError: the header has no end.
+    """
+    lines: list[bytes] = []
+    total = 0
+    while True:
+        at = file.tell()
+        line = file.readline(MAX_HEADER)
+        total += len(line)
+        if not line.startswith(mark) or not TEXT.fullmatch(line.rstrip()):
+            file.seek(at)
+            return lines
+        if not line.endswith(b"\n") or total > MAX_HEADER:
+            raise DatasetError(f"{path}: its header is cut short or has no end")
+        lines.append(line[len(mark) :].rstrip())
+
+
+def left(file: BinaryIO) -> int:
+    """Bytes from here to the end."""
+    at = file.tell()
+    end = file.seek(0, 2)
+    file.seek(at)
+    return end - at
+
+
+def num_records(file: BinaryIO, size: int, path: Path) -> int:
+    """How many records of `size` bytes follow.
+
+    Raises:
+        DatasetError: the last one is cut short.
+    """
+    count, rest = divmod(left(file), size)
+    if rest:
+        raise DatasetError(
+            f"{path}: the last event has {rest} of {size} bytes: the file is cut short or of another kind"
+        )
+    return count
+
+
+def chunks(file: BinaryIO, dtype: str | np.dtype, count: int, path: Path, width: int = 1) -> Iterator[np.ndarray]:
+    """`count` records of `width` numbers, as arrays `[n, width]` (`[n]` for a width of 1)."""
+    kind = np.dtype(dtype)
+    while count:
+        wanted = min(count, CHUNK)
+        got = np.frombuffer(file.read(wanted * width * kind.itemsize), kind)
+        if len(got) != wanted * width:
+            raise DatasetError(f"{path}: became shorter while it was read")
+        yield got.reshape(wanted, width) if width > 1 else got
+        count -= wanted
+
+
+class Columns:
+    """Events that are filled in from the front, into memory taken once.
+
+    Args:
+        capacity: the most events there can be.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.arrays = {name: np.empty(capacity, kind) for name, kind in COLUMNS.items()}
+        self.count = 0
+
+    def room(self, count: int) -> Events:
+        """The next `count` places, to write into."""
+        place = slice(self.count, self.count + count)
+        self.count += count
+        return Events(*(array[place] for array in self.arrays.values()))
+
+    def put(self, t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> None:
+        """Append; each is cast to its column."""
+        room = self.room(len(t))
+        room.t[:], room.x[:], room.y[:], room.p[:] = t, x, y, p
+
+    def events(self) -> Events:
+        """What was filled in, in time order."""
+        return in_order(Events(*(array[: self.count] for array in self.arrays.values())))

@@ -1,0 +1,50 @@
+"""Prophesee and ATIS `.dat`: 8 bytes an event, little-endian.
+
+Lines that begin with `%`; when there are any, one byte event type and one byte event size follow. Then pairs of uint32:
+time in µs (a counter of 32 bits, unwrapped here) and an address.
+
+version 2 (the header says `Version 2`)    x bits 0 .. 13,  y bits 14 .. 27,  p bit 28
+before (ATIS; NAV Gesture)                 x bits 0 .. 8,   y bits 9 .. 16,   p bit 17
+
+Source: Prophesee's page on the DAT format; the readers of the NAV Gesture data.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.events import Events, unwrapped
+from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, num_records
+
+TYPES = (0, 12)
+"""Event types that hold changes of brightness (TD, CD)."""
+
+
+def read(path: Path) -> Events:
+    """The events of a file."""
+    with path.open("rb") as file:
+        lines = header(file, b"%", path)
+        if lines:
+            marks = file.read(2)
+            if len(marks) < 2:
+                raise DatasetError(f"{path}: ends behind its header; event type and size are missing")
+            if marks[0] not in TYPES or marks[1] != 8:
+                raise DatasetError(
+                    f"{path}: holds events of type {marks[0]} with {marks[1]} bytes; type 0 or 12 with 8 is expected"
+                )
+        is_new = any(re.match(rb"\s*version\s+[2-9]", line, re.IGNORECASE) for line in lines)
+        x_bits, y_bits = (14, 14) if is_new else (9, 8)
+        count = num_records(file, 8, path)
+        columns = Columns(count)
+        last = None
+        for pairs in chunks(file, "<u4", count, path, 2):
+            t, address = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.uint32)
+            t = unwrapped(t, 1 << 32, int(t[0]) if last is None else last)
+            last = int(t[-1])
+            x, y = address & (1 << x_bits) - 1, address >> x_bits & (1 << y_bits) - 1
+            columns.put(t, x, y, address >> x_bits + y_bits & 1)
+    return columns.events()

@@ -1,0 +1,116 @@
+"""Prophesee `.raw`: EVT 2.0 and EVT 3.0, little-endian. Lines that begin with `%` say which of them it is.
+
+EVT 2.0, 32-bit words; bits 28 .. 31 are the type
+    0, 1   event with p = type: bits 22 .. 27 low 6 bits of the time, 11 .. 21 x, 0 .. 10 y
+    8      bits 0 .. 27: the time's other bits
+EVT 3.0, 16-bit words; bits 12 .. 15 are the type
+    0      bits 0 .. 10: y from here on
+    2      event at x = bits 0 .. 10, p = bit 11
+    3      vectors begin at x = bits 0 .. 10, with p = bit 11
+    4, 5   vector of 12 or 8 places: an event wherever a bit is set; the next vector begins behind it
+    6, 8   low, high 12 bits of the time
+
+Other types (triggers and the like) are passed over, and so are events before the first word of high time bits, whose
+time nobody knows. The time counters (34 and 24 bits) are unwrapped.
+
+Source: Prophesee's pages on the EVT 2.0 and EVT 3.0 formats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.events import Events, empty, in_order, join, unwrapped
+from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, num_records
+
+
+def read(path: Path) -> Events:
+    """The events of a file."""
+    with path.open("rb") as file:
+        text = b" ".join(header(file, b"%", path)).lower().replace(b" ", b"")
+        if b"evt3" in text:
+            return _read3(file, path)
+        if b"evt2" in text and b"evt2.1" not in text and b"evt21" not in text:
+            return _read2(file, path)
+    raise DatasetError(f"{path}: its header names neither EVT 2.0 nor EVT 3.0; convert it with the camera's own tools")
+
+
+def _read2(file, path: Path) -> Events:
+    count = num_records(file, 4, path)
+    columns = Columns(count)
+    high, known = 0, False
+    for words in chunks(file, "<u4", count, path):
+        kind = words >> 28
+        is_high = kind == 8
+        times, high, known = _last(is_high, (words & 0x0FFFFFFF).astype(np.int64), high, known, 1 << 28)
+        keep = (kind <= 1) & (times >= 0)
+        words, times = words[keep], times[keep]
+        columns.put(times << 6 | words >> 22 & 63, words >> 11 & 0x7FF, words & 0x7FF, words >> 28)
+    return columns.events()
+
+
+def _last(marks: np.ndarray, values: np.ndarray, before: int, known: bool, period: int) -> tuple[np.ndarray, int, bool]:
+    """At each place the last value that was marked (unwrapped), -1 before the first; and what holds at the end."""
+    places = np.flatnonzero(marks)
+    if not len(places):
+        return np.full(len(marks), before if known else -1, np.int64), before, known
+    found = values[places]
+    found = unwrapped(found, period, before if known else int(found[0]))
+    held = np.concatenate([[before if known else -1], found])
+    return held[np.cumsum(marks)], int(found[-1]), True
+
+
+@dataclass
+class _State:
+    """What a chunk of EVT 3.0 leaves to the next."""
+
+    high: int = 0
+    known: bool = False
+    low: int = 0
+    y: int = 0
+    base: int = 0
+    p: int = 0
+
+
+def _read3(file, path: Path) -> Events:
+    count = num_records(file, 2, path)
+    state, parts = _State(), []
+    parts.extend(_decode3(words.astype(np.int64), state, path) for words in chunks(file, "<u2", count, path))
+    return in_order(join(parts)) if parts else empty()
+
+
+def _decode3(words: np.ndarray, state: _State, path: Path) -> Events:
+    kind, value = words >> 12, words & 0xFFF
+    high, state.high, state.known = _last(kind == 8, value, state.high, state.known, 1 << 12)
+    low = _held(kind == 6, value, state.low)
+    y = _held(kind == 0, value & 0x7FF, state.y)
+    base, p = _held(kind == 3, value & 0x7FF, state.base), _held(kind == 3, value >> 11, state.p)
+    # Vectors move the base: the places passed since the word that set it.
+    moved = np.cumsum(np.where(kind == 4, 12, np.where(kind == 5, 8, 0)))
+    since = _held(kind == 3, moved, 0)
+    width = np.where(kind == 4, 12, 8)
+    start = base + moved - since - width
+    if len(words):
+        state.low, state.y, state.p = int(low[-1]), int(y[-1]), int(p[-1])
+        state.base = int(base[-1] + moved[-1] - since[-1])
+    single = np.flatnonzero((kind == 2) & (high >= 0))
+    vector = np.flatnonzero(((kind == 4) | (kind == 5)) & (high >= 0))
+    bits = (value[vector, None] >> np.arange(12) & 1).astype(bool) & (np.arange(12) < width[vector, None])
+    which, place = np.nonzero(bits)
+    order = np.argsort(np.concatenate([single, vector[which]]), kind="stable")
+    at = np.concatenate([single, vector[which]])[order]
+    x = np.concatenate([value[single] & 0x7FF, start[vector[which]] + place])[order]
+    polarity = np.concatenate([value[single] >> 11, p[vector[which]]])[order]
+    if len(x) and int(x.max()) > 0xFFFF:
+        raise DatasetError(f"{path}: vectors run to x = {int(x.max())}: the file is damaged")
+    t = high[at] << 12 | low[at]
+    return Events(t, x.astype(np.uint16), y[at].astype(np.uint16), polarity.astype(np.uint8))
+
+
+def _held(marks: np.ndarray, values: np.ndarray, before: int) -> np.ndarray:
+    """At each place the last value that was marked, `before` ahead of the first."""
+    return np.concatenate([[before], values[marks]])[np.cumsum(marks)]

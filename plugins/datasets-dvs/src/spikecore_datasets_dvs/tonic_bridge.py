@@ -1,0 +1,148 @@
+"""`tonic:<Name>`: every dataset of Tonic that has one label per recording, through spikecore's representations.
+
+Tonic is GPL-3, and heavy: it is an extra (`pip install spikecore-datasets-dvs[tonic]`), imported when one of these is
+used and never otherwise. Its own rules for downloads hold.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from spikecore.errors import DatasetError, PluginUnavailable
+from spikecore.interfaces.dataset import DatasetInfo
+from spikecore_datasets_dvs.dataset import EventDataset, Recording
+from spikecore_datasets_dvs.events import Events, from_structured
+from spikecore_datasets_dvs.representations import Sensor
+from spikecore_datasets_dvs.splits import split_per_class
+
+NAMES = (
+    *("ASLDVS", "CIFAR10DVS", "DAVISDATA", "DSEC", "DVSGesture", "DVSLip", "EBSSA", "MVSEC", "NCALTECH101", "NERDD"),
+    *("NMNIST", "NTIDIGITS18", "POKERDVS", "SHD", "SMNIST", "SSC", "ThreeET_Eyetracking", "TUMVIE", "VPR"),
+)
+
+
+class TonicDataset(EventDataset):
+    """A dataset of Tonic; its recordings with one label each, split as Tonic splits them, else nine to one, seeded.
+
+    Raises:
+        PluginUnavailable: Tonic is not installed.
+        DatasetError: recordings of this dataset have no single label.
+    """
+
+    tonic_name: ClassVar[str]
+
+    @dataclass(frozen=True)
+    class Config(EventDataset.Config):
+        """
+        Args:
+            root: Tonic's `save_to`; "" takes `$SPIKECORE_DATA` with `tonic`.
+            height, width: of the sensor, for the datasets for which Tonic does not say.
+        """
+
+        height: int = 0
+        width: int = 0
+
+    def _check(self) -> None:
+        if find_spec("tonic") is None:
+            raise PluginUnavailable("Tonic is not installed", "pip install 'spikecore-datasets-dvs[tonic]'")
+        super()._check()
+
+    @cached_property
+    def theirs(self) -> Any:
+        """Tonic's class."""
+        return getattr(importlib.import_module("tonic.datasets"), self.tonic_name)
+
+    @property
+    def sensor_size(self) -> Sensor:
+        """`(H, W)`: as configured, else as Tonic says."""
+        if self.config.height and self.config.width:
+            return self.config.height, self.config.width
+        size = getattr(self.theirs, "sensor_size", None)
+        if size is None:
+            raise DatasetError(f"Tonic does not say how large the sensor of {self.tonic_name} is: set height and width")
+        return int(size[1]), int(size[0])
+
+    @cached_property
+    def info(self) -> DatasetInfo:  # type: ignore[override]
+        """What Tonic says about it."""
+        classes = getattr(self.theirs, "classes", None) or self._labels_on_disk()
+        return DatasetInfo(
+            title=f"{self.tonic_name}, through Tonic",
+            classes=tuple(map(str, classes)),
+            sample_shape=(None, *self.sample_shape),
+            licence="see Tonic's page of this dataset",
+            citation="G. Lenz et al., Tonic: event-based datasets and transformations, "
+            "https://doi.org/10.5281/zenodo.5079802; and the authors of the data",
+            homepage=f"https://tonic.readthedocs.io/en/latest/generated/tonic.datasets.{self.tonic_name}.html",
+            sensor_size=self.sensor_size,
+        )
+
+    def _labels_on_disk(self) -> list[Any]:
+        labels = {target for part in self._parts.values() for target in part.targets}
+        if not labels or not all(isinstance(label, int | str | np.integer) for label in labels):
+            raise DatasetError(f"recordings of Tonic's {self.tonic_name} have no single label: not a classification")
+        return sorted(labels)
+
+    @cached_property
+    def _parts(self) -> dict[str, Any]:
+        """Tonic's objects, by split; one for both where Tonic has no split."""
+        save_to = str(self.directory if self.config.root else self.directory.parent / "tonic")
+        parameters = inspect.signature(self.theirs.__init__).parameters
+        try:
+            if "train" in parameters:
+                return {name: self.theirs(save_to=save_to, train=name == "train") for name in self.splits}
+            if "split" in parameters:
+                return {name: self.theirs(save_to=save_to, split=name) for name in self.splits}
+            return {"all": self.theirs(save_to=save_to)}
+        except TypeError as error:  # it wants the name of a recording, as the odometry datasets do
+            raise DatasetError(f"Tonic's {self.tonic_name} is no dataset for classification: {error}") from error
+
+    def _label(self, target: Any) -> int:
+        if isinstance(target, int | np.integer) and 0 <= target < self.num_classes:
+            return int(target)
+        if str(target) in self.info.classes:
+            return self.info.classes.index(str(target))
+        raise DatasetError(f"recordings of Tonic's {self.tonic_name} have no single label; one has {target!r}")
+
+    def recordings(self, directory: Path) -> dict[str, list[Recording]]:
+        found = {
+            name: [Recording(name, self._label(target), item=i) for i, target in enumerate(self._targets(part))]
+            for name, part in self._parts.items()
+        }
+        if "all" not in found:
+            return found
+        return dict(zip(self.splits, split_per_class(found["all"], 0.1, self.config.seed), strict=True))
+
+    def _targets(self, part: Any) -> Iterator[Any]:
+        targets = getattr(part, "targets", None)
+        yield from targets if targets else (part[i][1] for i in range(len(part)))
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        events, _ = self._parts[recording.path][recording.item]
+        if "y" not in (events.dtype.names or ()):
+            wide = np.zeros(len(events), [("t", "i8"), ("x", "i8"), ("y", "i8"), ("p", "i8")])
+            for name in ("t", "x", "p"):
+                wide[name] = events[name]
+            events = wide
+        return from_structured(events, f"Tonic's {self.tonic_name}, {recording.item}")
+
+    def identity(self, directory: Path, path: str) -> bytes:
+        return f"tonic {importlib.import_module('tonic').__version__}".encode()
+
+
+def _made(name: str) -> type[TonicDataset]:
+    body = {"tonic_name": name, "name": f"tonic-{name.lower()}", "__module__": __name__, "__doc__": f"Tonic's {name}."}
+    return type(name, (TonicDataset,), body)
+
+
+_CLASSES = {name: _made(name) for name in NAMES}
+globals().update(_CLASSES)

@@ -1,0 +1,336 @@
+"""Changes to recordings, each a frozen dataclass with a name; chosen in a dataset's `transforms` and `augment`.
+
+transforms   the same every time, for every split; their result is cached
+augment      random, for the training split only; drawn anew for every (seed, epoch, index), so a run repeats itself
+
+level     call                                          what changes
+events    (events, sensor_size, rng) → events           `sensor_size` also changes with crops: see `size`
+frames    (frames [T, ...], rng) → frames               behind the representation, and behind the cache
+batch     (x [T, B, ...], labels, num_classes, rng)     → x, labels `[B, num_classes]`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore.interfaces.component import Range
+from spikecore_datasets_dvs.events import Events, in_order
+
+Sensor = tuple[int, int]
+Probability = Annotated[float, Range(ge=0.0, le=1.0)]
+Length = Annotated[int, Range(ge=1)]
+Rng = np.random.Generator
+
+
+class Transform:
+    """Base of all; `level` says how it is called."""
+
+    name: ClassVar[str]
+    level: ClassVar[Literal["events", "frames", "batch"]] = "events"
+
+    def size(self, sensor_size: Sensor) -> Sensor:
+        """The sensor behind it."""
+        return sensor_size
+
+
+def apply(transforms: tuple[Transform, ...], events: Events, sensor_size: Sensor, rng: Rng) -> tuple[Events, Sensor]:
+    """The transforms of events, one after the other; others are passed over."""
+    for transform in transforms:
+        if transform.level == "events":
+            events = transform(events, sensor_size, rng)  # type: ignore[operator]
+            sensor_size = transform.size(sensor_size)
+    return events, sensor_size
+
+
+def _cut(events: Events, top: int, left: int, height: int, width: int) -> Events:
+    x, y = events.x.astype(np.int32) - left, events.y.astype(np.int32) - top
+    keep = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    kept = events[keep]
+    return kept.replace(x=x[keep].astype(np.uint16), y=y[keep].astype(np.uint16))
+
+
+def _fits(height: int, width: int, sensor_size: Sensor) -> None:
+    if height > sensor_size[0] or width > sensor_size[1]:
+        raise DatasetError(f"a crop of H, W = {height}, {width} is larger than the sensor, {sensor_size}")
+
+
+@dataclass(frozen=True)
+class Crop(Transform):
+    """The middle of the picture.
+
+    Args:
+        height, width: what is left.
+    """
+
+    name: ClassVar[str] = "crop"
+    height: Length
+    width: Length
+
+    def size(self, sensor_size: Sensor) -> Sensor:
+        _fits(self.height, self.width, sensor_size)
+        return self.height, self.width
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        height, width = self.size(sensor_size)
+        top, left = (sensor_size[0] - height) // 2, (sensor_size[1] - width) // 2
+        return _cut(events, top, left, height, width)
+
+
+@dataclass(frozen=True)
+class RandomCrop(Crop):
+    """A part of the picture, anywhere.
+
+    Args:
+        height, width: what is left.
+    """
+
+    name: ClassVar[str] = "random_crop"
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        height, width = self.size(sensor_size)
+        top, left = rng.integers(sensor_size[0] - height + 1), rng.integers(sensor_size[1] - width + 1)
+        return _cut(events, int(top), int(left), height, width)
+
+
+@dataclass(frozen=True)
+class Downsample(Transform):
+    """Pixels are joined in squares; all events stay.
+
+    Args:
+        factor: side of a square.
+    """
+
+    name: ClassVar[str] = "downsample"
+    factor: Length = 2
+
+    def size(self, sensor_size: Sensor) -> Sensor:
+        return -(-sensor_size[0] // self.factor), -(-sensor_size[1] // self.factor)
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        return events.replace(x=events.x // np.uint16(self.factor), y=events.y // np.uint16(self.factor))
+
+
+@dataclass(frozen=True)
+class Flip(Transform):
+    """Mirror x or y, exchange the polarities, or run time backwards (which exchanges the polarities as well).
+
+    Args:
+        axis: what is flipped.
+    """
+
+    name: ClassVar[str] = "flip"
+    axis: Literal["x", "y", "polarity", "time"] = "x"
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        if self.axis == "x":
+            return events.replace(x=np.uint16(sensor_size[1] - 1) - events.x)
+        if self.axis == "y":
+            return events.replace(y=np.uint16(sensor_size[0] - 1) - events.y)
+        other = (events.p == 0).astype(np.uint8)
+        if self.axis == "polarity" or not len(events):
+            return events.replace(p=other)
+        return events.replace(t=events.t[0] + events.t[-1] - events.t, p=other)[::-1]
+
+
+@dataclass(frozen=True)
+class RandomFlip(Flip):
+    """`flip`, or not.
+
+    Args:
+        axis: what is flipped.
+        p: probability.
+    """
+
+    name: ClassVar[str] = "random_flip"
+    p: Probability = 0.5
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        return super().__call__(events, sensor_size, rng) if rng.random() < self.p else events
+
+
+@dataclass(frozen=True)
+class DropEvents(Transform):
+    """Events are left out: each with probability p, or all in a random window or box that covers the share p.
+
+    Source: Gu et al., EventDrop: Data Augmentation for Event-based Learning (IJCAI 2021).
+
+    Args:
+        p: the probability, or the share of the duration or of the area.
+        by: which of these.
+    """
+
+    name: ClassVar[str] = "drop_events"
+    p: Probability = 0.1
+    by: Literal["event", "time", "area"] = "event"
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        if self.by == "event":
+            return events[rng.random(len(events)) >= self.p]
+        if self.by == "time":
+            length = self.p * events.duration_us
+            start = rng.random() * (events.duration_us - length)
+            since = events.t - events.t[:1]
+            return events[(since < start) | (since >= start + length)]
+        height, width = (round(side * self.p**0.5) for side in sensor_size)
+        top, left = rng.integers(sensor_size[0] - height + 1), rng.integers(sensor_size[1] - width + 1)
+        y, x = events.y.astype(np.int32) - top, events.x.astype(np.int32) - left
+        return events[~((x >= 0) & (x < width) & (y >= 0) & (y < height))]
+
+
+@dataclass(frozen=True)
+class SpatialJitter(Transform):
+    """Every event moves by a rounded normal deviate in x and in y; what leaves the sensor is lost.
+
+    Args:
+        std: in pixels.
+    """
+
+    name: ClassVar[str] = "spatial_jitter"
+    std: Annotated[float, Range(ge=0.0)] = 1.0
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        moves = np.clip(np.rint(rng.normal(0.0, self.std, (2, len(events)))), -(1 << 20), 1 << 20).astype(np.int64)
+        x, y = events.x + moves[0], events.y + moves[1]
+        keep = (x >= 0) & (x < sensor_size[1]) & (y >= 0) & (y < sensor_size[0])
+        return events[keep].replace(x=x[keep].astype(np.uint16), y=y[keep].astype(np.uint16))
+
+
+@dataclass(frozen=True)
+class TimeJitter(Transform):
+    """Every event moves by a rounded normal deviate in time; the order is made good again.
+
+    Args:
+        std_us: in microseconds.
+    """
+
+    name: ClassVar[str] = "time_jitter"
+    std_us: Annotated[float, Range(ge=0.0)] = 1000.0
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        moves = np.clip(np.rint(rng.normal(0.0, self.std_us, len(events))), -(1 << 60), 1 << 60)
+        return in_order(events.replace(t=events.t + moves.astype(np.int64)))
+
+
+@dataclass(frozen=True)
+class Denoise(Transform):
+    """Background activity filter: an event stays when one of its 8 neighbours had one within the window before it.
+
+    Source: Delbrück, Frame-free dynamic digital vision (Symposium on Secure-Life Electronics 2008).
+
+    Args:
+        window_us: how old the neighbour's event may be.
+    """
+
+    name: ClassVar[str] = "denoise"
+    window_us: Length = 10_000
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        count, width = len(events), sensor_size[1] + 2  # a margin, so that rows do not touch
+        pixel = (events.y.astype(np.int64) + 1) * width + events.x + 1
+        order = np.argsort(pixel, kind="stable")
+        key = pixel[order] * count + order  # by pixel, then by position in time
+        keep = np.zeros(count, bool)
+        for shift in (-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1):
+            before = np.searchsorted(key, (pixel + shift) * count + np.arange(count)) - 1
+            source = order[before]  # -1 wraps around, to a pixel that differs
+            near = (before >= 0) & (pixel[source] == pixel + shift)
+            keep |= near & (events.t - events.t[source] <= self.window_us)
+        return events[keep]
+
+
+@dataclass(frozen=True)
+class Refractory(Transform):
+    """After an event that stays, its pixel is blind for a while.
+
+    Args:
+        delay_us: how long.
+    """
+
+    name: ClassVar[str] = "refractory"
+    delay_us: Length = 1_000
+
+    def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        if not len(events):
+            return events
+        pixel = events.y.astype(np.int64) * sensor_size[1] + events.x
+        order = np.argsort(pixel, kind="stable")
+        span = events.duration_us + self.delay_us + 1
+        if span > (1 << 62) // max(sensor_size[0] * sensor_size[1], 1):
+            raise DatasetError(f"refractory: the recording of {events.duration_us} µs is too long; look at its times")
+        key = pixel[order] * span + (events.t[order] - events.t[0])
+        keep = np.zeros(len(events), bool)
+        sorted_pixel = pixel[order]
+        now = np.flatnonzero(np.diff(sorted_pixel, prepend=-1))  # the first event of each pixel
+        while len(now):  # one round per event that stays in the busiest pixel
+            keep[order[now]] = True
+            later = np.searchsorted(key, key[now] + self.delay_us)
+            inside = later < len(key)
+            now, later = now[inside], later[inside]
+            now = later[sorted_pixel[later] == sorted_pixel[now]]
+        return events[keep]
+
+
+@dataclass(frozen=True)
+class RandomTemporalDelete(Transform):
+    """Keep a random choice of steps, in their order.
+
+    Args:
+        num_steps: how many; a sequence that has fewer is left as it is.
+    """
+
+    name: ClassVar[str] = "random_temporal_delete"
+    level: ClassVar[Literal["events", "frames", "batch"]] = "frames"
+    num_steps: Length = 8
+
+    def __call__(self, frames: np.ndarray, rng: Rng) -> np.ndarray:
+        if len(frames) <= self.num_steps:
+            return frames
+        return frames[np.sort(rng.choice(len(frames), self.num_steps, replace=False))]
+
+
+@dataclass(frozen=True)
+class EventCutMix(Transform):
+    """A box of every sample is replaced by that of another one, over all steps; labels mix by area.
+
+    λ ~ Beta(α, α);  the box has √(1 - λ) of each side, its centre is uniform, and it is clipped at the border;
+    label = share of the area outside the box · own + share inside · other.
+
+    Source: Yun et al., CutMix (ICCV 2019); for events Li et al., Neuromorphic Data Augmentation (ECCV 2022).
+
+    Args:
+        alpha: of the Beta distribution.
+        p: probability that a batch is mixed at all.
+    """
+
+    name: ClassVar[str] = "event_cutmix"
+    level: ClassVar[Literal["events", "frames", "batch"]] = "batch"
+    alpha: Annotated[float, Range(gt=0.0)] = 1.0
+    p: Probability = 1.0
+
+    def box(self, height: int, width: int, rng: Rng) -> tuple[slice, slice]:
+        """Rows and columns of the box."""
+        share = (1 - rng.beta(self.alpha, self.alpha)) ** 0.5
+        spans = []
+        for side in (height, width):
+            half, middle = share * side / 2, rng.random() * side
+            spans.append(slice(max(0, round(middle - half)), min(side, round(middle + half))))
+        return spans[0], spans[1]
+
+
+TRANSFORMS: dict[str, type] = {kind.name: kind for kind in (Crop, Downsample, Flip, Denoise, Refractory)}
+AUGMENTS: dict[str, type] = {
+    kind.name: kind
+    for kind in (
+        RandomCrop,
+        RandomFlip,
+        DropEvents,
+        SpatialJitter,
+        TimeJitter,
+        RandomTemporalDelete,
+        EventCutMix,
+    )
+}

@@ -1,0 +1,36 @@
+"""SpikingJelly's integration functions; torchvision and torchaudio, which its package imports, play no part in them."""
+
+import importlib
+import sys
+import types
+
+import pytest
+
+NAMES = [
+    *(
+        "torchvision",
+        *(f"torchvision.{part}" for part in ("datasets", "datasets.utils", "datasets.folder", "transforms")),
+    ),
+    *("torchaudio", *(f"torchaudio.{part}" for part in ("transforms", "datasets", "datasets.utils"))),
+    "torchaudio.datasets.speechcommands",
+]
+
+
+class _Absent(types.ModuleType):
+    __path__ = ()
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+def spikingjelly_utils():
+    pytest.importorskip("spikingjelly")
+    added = [name for name in NAMES if name not in sys.modules]
+    sys.modules.update({name: _Absent(name) for name in added})
+    try:
+        return importlib.import_module("spikingjelly.datasets.utils")
+    finally:
+        for name in added:
+            del sys.modules[name]

@@ -1,0 +1,177 @@
+"""The cache: what comes out is what went in; interrupted, killed, full, damaged, two at once, in workers."""
+
+import errno
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from samples import check, sample
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs import cache as module
+from spikecore_datasets_dvs.cache import FrameCache, build
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 200])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_out_comes_what_went_in(tmp_path, count, workers):
+    cache = build(tmp_path / "c", count, sample, (2, 3), num_workers=workers)
+    check(cache, count)
+    check(pickle.loads(pickle.dumps(cache)), count)
+    check(build(tmp_path / "c", count, None, (2, 3)), count)  # there already
+
+
+def test_it_is_mapped_not_read(tmp_path):
+    cache = build(tmp_path / "c", 20, lambda i: np.zeros((4, 500, 500), np.uint8) + i, (500, 500))
+    tracemalloc.start()
+    views = [cache[i] for i in range(20)]
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert [int(view[3, 499, 499]) for view in views] == list(range(20))
+    with pytest.raises(ValueError, match="read-only"):
+        views[0][0, 0, 0] = 1
+
+
+def test_an_interrupted_build_goes_on(tmp_path):
+    made = []
+
+    def fails(i):
+        made.append(i)
+        if i == 40:
+            raise DatasetError("a.bin: is missing")
+        return sample(i)
+
+    with pytest.raises(DatasetError, match=r"a\.bin: is missing"):
+        build(tmp_path / "c", 128, fails, (2, 3))
+    assert not (tmp_path / "c").exists()
+    assert made == list(range(41))
+    again = []
+    check(build(tmp_path / "c", 128, lambda i: again.append(i) or sample(i), (2, 3)), 128)
+    assert again == list(range(32, 128))  # sixteen samples to a shard here
+
+
+def test_an_error_in_a_worker_arrives_as_it_is(tmp_path):
+    with pytest.raises(DatasetError, match=r"^no sample 7$"):
+        build(tmp_path / "c", 64, broken, (2, 3), num_workers=2)
+
+
+def broken(i):
+    if i == 7:
+        raise DatasetError("no sample 7")
+    return sample(i)
+
+
+KILLED = """
+import sys, time, pathlib, os
+sys.path.insert(0, os.environ["TESTS"])
+from samples import sample
+from spikecore_datasets_dvs.cache import build
+def slow(i):
+    if i == 100:
+        print("in", flush=True)
+        time.sleep(60)
+    return sample(i)
+build(pathlib.Path(sys.argv[1]), 128, slow, (2, 3))
+"""
+
+
+def test_kill_9_leaves_a_build_that_goes_on_and_nothing_that_looks_whole(tmp_path):
+    env = {**os.environ, "TESTS": os.path.dirname(__file__)}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "c")], stdout=subprocess.PIPE, env=env)
+    assert process.stdout.readline() == b"in\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert not (tmp_path / "c").exists()
+    again = []
+    check(build(tmp_path / "c", 128, lambda i: again.append(i) or sample(i), (2, 3)), 128)
+    assert again == list(range(96, 128))
+
+
+TWO = """
+import sys, pathlib, os, time
+sys.path.insert(0, os.environ["TESTS"])
+from samples import sample, check
+from spikecore_datasets_dvs.cache import build
+def counted(i):
+    with open(sys.argv[2], "a") as file:
+        file.write(f"{i}\\n")
+    return sample(i)
+check(build(pathlib.Path(sys.argv[1]), 100, counted, (2, 3)), 100)
+"""
+
+
+def test_two_builders_at_once_make_it_once(tmp_path):
+    env = {**os.environ, "TESTS": os.path.dirname(__file__)}
+    command = [sys.executable, "-c", TWO, str(tmp_path / "c"), str(tmp_path / "log")]
+    processes = [subprocess.Popen(command, env=env) for _ in range(2)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert sorted(map(int, (tmp_path / "log").read_text().split())) == list(range(100))
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    real = module.write_aside
+    calls = []
+
+    def full(path, write):
+        calls.append(path)
+        if len(calls) > 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, write)
+
+    monkeypatch.setattr(module, "write_aside", full)
+    with pytest.raises(DatasetError, match="free some space"):
+        build(tmp_path / "c", 100, sample, (2, 3))
+    monkeypatch.undo()
+    assert len(calls) == 6
+    assert not (tmp_path / "c").exists()
+    check(build(tmp_path / "c", 100, sample, (2, 3)), 100)
+
+
+@pytest.mark.parametrize("damage", ["shorter", "gone", "no index", "no mark", "nonsense"])
+def test_a_damaged_cache_is_refused(tmp_path, damage):
+    build(tmp_path / "c", 100, sample, (2, 3))
+    data = tmp_path / "c" / "00003.bin"
+    if damage == "shorter":
+        data.write_bytes(data.read_bytes()[:-1])
+    elif damage == "gone":
+        data.unlink()
+    elif damage == "no index":
+        (tmp_path / "c" / "00003.npy").unlink()
+    elif damage == "no mark":
+        (tmp_path / "c" / "cache.json").unlink()
+    else:
+        (tmp_path / "c" / "cache.json").write_text("{}")
+    with pytest.raises(DatasetError, match=r"the cache is damaged: .* delete this directory"):
+        FrameCache(tmp_path / "c")
+
+
+def test_a_sample_of_another_shape_is_not_kept(tmp_path):
+    with pytest.raises(DatasetError, match=r"sample 0 is \(4, 2, 3\) of uint8, not \[T, \(3, 2\)\]"):
+        build(tmp_path / "c", 3, lambda i: np.zeros((4, 2, 3), np.uint8), (3, 2))
+    with pytest.raises(DatasetError, match="of numbers"):
+        build(tmp_path / "d", 3, lambda i: np.zeros((4, 2, 3), object), (2, 3))
+
+
+def test_workers_of_a_loader_read_it(tmp_path):
+    cache = build(tmp_path / "c", 30, lambda i: np.full((2, 3), i, np.uint8), (3,))
+    cache[0]  # mapped in the parent as well
+    loader = torch.utils.data.DataLoader(_Tensors(cache), batch_size=10, num_workers=2)
+    assert torch.cat(list(loader))[:, 0, 0].tolist() == list(range(30))
+
+
+class _Tensors:
+    def __init__(self, cache):
+        self.cache = cache
+
+    def __len__(self):
+        return len(self.cache)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(self.cache[i].copy())

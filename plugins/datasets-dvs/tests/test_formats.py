@@ -1,0 +1,435 @@
+"""Every format written byte by byte and read back event by event; damaged files; arbitrary bytes."""
+
+import contextlib
+import io
+import random
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+import writers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spikecore.errors import DatasetError, PluginUnavailable
+from spikecore_datasets_dvs.events import DTYPE, Events, check_inside, from_structured, make_events, unwrapped
+from spikecore_datasets_dvs.formats import FORMATS, aedat2, binary, read_events
+
+RNG = random.Random(7)
+
+
+def made(width, height, longest, n=200):
+    t = sorted(RNG.randrange(longest) for _ in range(n))
+    return (
+        t,
+        [RNG.randrange(width) for _ in t],
+        [RNG.randrange(height) for _ in t],
+        [RNG.randrange(2) for _ in t],
+    )
+
+
+CASES = {
+    "atis.bin": (writers.atis_bin, made(240, 180, 1 << 23), None),
+    "dvs128.aedat": (writers.aedat2, made(128, 128, 1 << 31), None),
+    "davis.aedat": (lambda *e: writers.aedat2(*e, layout="davis"), made(240, 180, 1 << 31), None),
+    "a.aedat3": (writers.aedat3, made(128, 128, 1 << 33), None),
+    "new.dat": (writers.dat, made(1280, 720, 1 << 31), None),
+    "old.dat": (lambda *e: writers.dat(*e, version=1, kind=0), made(304, 240, 1 << 31), None),
+    "two.raw": (writers.evt2, made(1280, 720, 1 << 34), None),
+    "three.raw": (writers.evt3, made(1280, 720, 1 << 24), None),
+}
+
+
+def equal(events, columns):
+    for name, wanted in zip("txyp", columns, strict=True):
+        assert getattr(events, name).tolist() == list(wanted), name
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_written_and_read_back(name, chunk, tmp_path, monkeypatch):
+    if chunk:  # what a chunk leaves to the next
+        monkeypatch.setattr(binary, "CHUNK", chunk)
+        monkeypatch.setattr("spikecore_datasets_dvs.formats.aedat3.CHUNK", chunk)
+    write, columns, _ = CASES[name]
+    path = tmp_path / name
+    path.write_bytes(write(*columns))
+    events = read_events(path)
+    equal(events, columns)
+    assert (events.t.dtype, events.x.dtype, events.y.dtype, events.p.dtype) == (
+        np.int64,
+        np.uint16,
+        np.uint16,
+        np.uint8,
+    )
+
+
+@pytest.mark.parametrize("chunk", [5, 1 << 18])
+def test_evt3_vectors(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(binary, "CHUNK", chunk)
+    rows = []
+    for moment in range(0, 200, 10):
+        for row in range(3):
+            xs = sorted(RNG.sample(range(100, 170), RNG.randrange(1, 40)))
+            rows += [(5000 + moment, x, 7 + row, row % 2) for x in xs]
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    path = tmp_path / "v.raw"
+    path.write_bytes(writers.evt3(*columns))
+    assert path.stat().st_size < 2 * len(rows)  # vectors were written
+    equal(read_events(path), columns)
+
+
+@pytest.mark.parametrize("form", ["evt2", "evt3", "dat"])
+def test_prophesee_files_read_as_expelliarmus_reads_them(form, tmp_path):
+    expelliarmus = pytest.importorskip("expelliarmus")
+    # Beyond one period of the low bits expelliarmus 1.1.12 leaves the description: it counts falls of the low bits as
+    # well as the words of high bits, and writes only one of the latter.
+    columns = made(1280, 720, 1 << 12 if form == "evt3" else 1 << 23, 500)
+    path = tmp_path / f"a.{'dat' if form == 'dat' else 'raw'}"
+    options = {"triggers": False} if form == "evt3" else {}  # it does not know them
+    path.write_bytes(getattr(writers, form)(*columns, **options))
+    theirs = expelliarmus.Wizard(encoding=form).read(str(path))
+    assert read_events(path) == from_structured(theirs)
+    expelliarmus.Wizard(encoding=form).save(str(path.with_stem("b")), theirs)
+    equal(read_events(path.with_stem("b")), columns)
+
+
+def test_aedat4_as_dv_writes_it(tmp_path):
+    dv = pytest.importorskip("dv_processing")
+    pytest.importorskip("aedat")
+    t, x, y, p = made(346, 260, 1 << 30, 2000)
+    store = dv.EventStore()
+    for event in zip(t, x, y, p, strict=True):
+        store.push_back(*event[:3], bool(event[3]))
+    path = tmp_path / "a.aedat4"
+    writer = dv.io.MonoCameraWriter(str(path), dv.io.MonoCameraWriter.EventOnlyConfig("cam", (346, 260)))
+    writer.writeEvents(store)
+    del writer
+    equal(read_events(path), (t, x, y, p))
+    from spikecore_datasets_dvs.formats.aedat4 import _with_dv
+
+    equal(_with_dv(path), (t, x, y, p))
+    whole = path.read_bytes()
+    for _ in range(60):
+        raw = bytearray(whole)
+        for _ in range(RNG.randrange(1, 4)):
+            raw[RNG.randrange(len(raw))] = RNG.randrange(256)
+        path.write_bytes(raw)
+        with contextlib.suppress(DatasetError):
+            read_events(path)
+    path.write_bytes(whole[:300])
+    with pytest.raises(DatasetError, match="damaged"):
+        read_events(path)
+
+
+def test_aedat4_without_a_library_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikecore_datasets_dvs.formats.aedat4.find_spec", lambda name: None)
+    (tmp_path / "a.aedat4").write_bytes(b"#!AER-DAT4.0\r\nrest")
+    with pytest.raises(PluginUnavailable, match=r"pip install 'spikecore-datasets-dvs\[aedat4\]'"):
+        read_events(tmp_path / "a.aedat4")
+
+
+@pytest.mark.parametrize("save", ["npy", "npz", "npz-structured", "h5", "h5-compound", "h5-root"])
+def test_arrays(save, tmp_path):
+    columns = made(1000, 900, 1 << 40)
+    events = make_events(*columns)
+    path = tmp_path / f"a.{save.split('-')[0]}"
+    if save == "npy":
+        np.save(path, events.structured())
+    elif save == "npz":
+        np.savez_compressed(path, timestamps=events.t, x=events.x, y=events.y, pol=events.p.astype(bool))
+    elif save == "npz-structured":
+        np.savez(path, events.structured())
+    else:
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(path, "w") as file:
+            if save == "h5-compound":
+                file["events"] = events.structured()
+            else:
+                group = file if save == "h5-root" else file.create_group("events")
+                for name in "txyp":
+                    group[name] = getattr(events, name)
+    equal(read_events(path), columns)
+
+
+def test_overflow_markers_of_atis(tmp_path):
+    path = tmp_path / "a.bin"
+    first, second = ([10, 20], [1, 2], [3, 4], [1, 0]), ([5, 6], [5, 6], [7, 239], [0, 1])
+    marks = writers.overflow_marker(30) + writers.overflow_marker(0)
+    path.write_bytes(writers.atis_bin(*first) + marks + writers.atis_bin(*second))
+    equal(read_events(path), ([10, 20, 5 + 2 * 8192, 6 + 2 * 8192], [1, 2, 5, 6], [3, 4, 7, 239], [1, 0, 0, 1]))
+
+
+def test_counters_that_run_over(tmp_path):
+    times = [(1 << 32) - 10, (1 << 32) - 1, (1 << 32) + 5, (2 << 32) - 3, (2 << 32) + 1]
+    t = sorted({*times, *range(1 << 32, 2 << 32, 1 << 30)})
+    n = len(t)
+    for name, write in (("a.aedat", writers.aedat2), ("a.dat", writers.dat)):
+        (tmp_path / name).write_bytes(write(t, [3] * n, [4] * n, [1] * n))
+        assert read_events(tmp_path / name).t.tolist() == t
+    t = [0, (1 << 24) - 1, (1 << 24) + 3, (1 << 25) - 4096, (1 << 25) + 9]
+    t = sorted({*t, *range(1 << 22, 1 << 25, 1 << 22)})
+    n = len(t)
+    (tmp_path / "a.raw").write_bytes(writers.evt3(t, [3] * n, [4] * n, [1] * n))
+    assert read_events(tmp_path / "a.raw").t.tolist() == t
+
+
+@pytest.mark.parametrize("y", [0x25, 0x2025 & 0x7FF])
+def test_data_that_look_like_a_header_line(y, tmp_path):
+    path = tmp_path / "a.raw"
+    body = np.array([y, 0x8000, 0x6000 | 0x0A, 0x2000 | 7], "<u2").tobytes()  # a line feed among them
+    path.write_bytes(b"% evt 3.0\n" + body)
+    equal(read_events(path), ([10], [7], [y], [0]))
+
+
+@given(st.lists(st.integers(0, 120), max_size=30), st.integers(2, 9))
+def test_unwrapping(steps, cut):
+    wanted = np.cumsum(np.array(steps, dtype=np.int64))
+    counter = wanted % 256
+    assert unwrapped(counter, 256).tolist() == wanted.tolist()
+    parts, last = [], 0
+    for start in range(0, len(counter), cut):
+        part = unwrapped(counter[start : start + cut], 256, last)
+        parts += part.tolist()
+        last = parts[-1]
+    assert parts == wanted.tolist()
+
+
+def test_times_that_run_backwards_are_sorted_and_keep_ties(tmp_path):
+    path = tmp_path / "a.dat"
+    path.write_bytes(writers.dat([50, 40, 60, 40], [1, 2, 3, 4], [0] * 4, [1] * 4))
+    equal(read_events(path), ([40, 40, 50, 60], [2, 4, 1, 3], [0] * 4, [1] * 4))
+
+
+def test_what_is_no_brightness_change_is_left_out(tmp_path):
+    path = tmp_path / "a.aedat"
+    path.write_bytes(writers.aedat2([5], [1], [2], [1], extra=[(0x8000, 6)]))
+    equal(read_events(path), ([5], [1], [2], [1]))
+    path.write_bytes(writers.aedat2([5], [1], [2], [1], layout="davis", extra=[(1 << 31, 6)]))
+    equal(read_events(path), ([5], [1], [2], [1]))
+    events = [(writers.aedat3_data(1, 2, 1), 5), (writers.aedat3_data(1, 2, 1, valid=0), 6)]
+    path.write_bytes(writers.AEDAT3_HEADER + writers.aedat3_packet(events, capacity=3, body=None) + b"\0" * 8)
+    equal(read_events(path), ([5], [1], [2], [1]))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("count", [0, 1])
+def test_no_event_and_one_event(name, count, tmp_path):
+    write, columns, _ = CASES[name]
+    columns = [column[:count] for column in columns]
+    path = tmp_path / name
+    path.write_bytes(write(*columns))
+    equal(read_events(path), columns)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "atis.bin"])
+def test_an_empty_file_and_a_foreign_one(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    if not name.endswith(".dat"):  # a .dat without a header is allowed, so an empty one has no events
+        with pytest.raises(DatasetError):
+            read_events(path)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(250)))
+    with pytest.raises(DatasetError):
+        read_events(path)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_truncation_is_an_error_or_a_shorter_recording(name, tmp_path):
+    write, columns, _ = CASES[name]
+    columns = [column[:12] for column in columns]
+    whole = write(*columns)
+    path = tmp_path / name
+    errors = 0
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        try:
+            events = read_events(path)
+        except DatasetError:
+            errors += 1
+        else:
+            n = len(events)
+            equal(events, [column[:n] for column in columns])
+    assert errors > len(whole) / 3
+
+
+@pytest.mark.parametrize(
+    ("packet", "says"),
+    [
+        (writers.aedat3_packet([(1, 5)])[:20], "header at byte 61 is cut short"),
+        (writers.aedat3_packet([(1, 5)])[:-1], "cut short or damaged"),
+        (writers.aedat3_packet([(1, 5)], capacity=10**9), "cut short or damaged"),
+        (writers.aedat3_packet([(1, 5)], number=-1), "cut short or damaged"),
+        (writers.aedat3_packet([(1, 5)], size=0), "cut short or damaged"),
+        (writers.aedat3_packet([(1, 5)], size=4, number=2), "4 bytes instead of 8"),
+        (writers.aedat3_packet([(1, 5)], overflow=-1), "cut short or damaged"),
+        (writers.aedat3_packet([(1, -5)]), "time is negative"),
+    ],
+)
+def test_damaged_packets(packet, says, tmp_path):
+    path = tmp_path / "a.aedat3"
+    path.write_bytes(writers.AEDAT3_HEADER + packet)
+    with pytest.raises(DatasetError, match=says):
+        read_events(path)
+
+
+def npz_bytes(members):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return out.getvalue()
+
+
+def npy_bytes(array, allow_pickle=False):
+    out = io.BytesIO()
+    np.save(out, array, allow_pickle=allow_pickle)
+    return out.getvalue()
+
+
+def test_arrays_that_are_no_events(tmp_path):
+    ok = npy_bytes(np.arange(3))
+
+    def three(names, **other):
+        return npz_bytes({**{f"{n}.npy": ok for n in names}, **{f"{n}.npy": npy_bytes(a) for n, a in other.items()}})
+
+    bad = {
+        "pickle.npy": (npy_bytes(np.array([{}]), True), "pickled objects"),
+        "plain.npy": (npy_bytes(np.zeros((3, 4))), "not events"),
+        "short.npy": (npy_bytes(np.zeros(3, DTYPE))[:-1], "damaged"),
+        "huge.npy": (npy_bytes(np.zeros(3, DTYPE)).replace(b"(3,)", b"(9999999999999999,)"), "damaged|sound"),
+        "garbage.npy": (b"\x93NUMPY\x01\x00\x10\x00{'descr': ooops}", "sound array"),
+        "fields.npy": (npy_bytes(np.zeros(3, [("a", "i4")])), "lacks the field 't'"),
+        "pickle.npz": (npz_bytes({"t.npy": npy_bytes(np.array([{}]), True)}), "pickled objects"),
+        "lacking.npz": (three("txy"), "lacks the array 'p'"),
+        "uneven.npz": (three("txy", p=np.zeros(2)), "differ in length"),
+        "text.npz": (three("txy", p=np.array(list("abc"))), "whole numbers"),
+        "nan.npz": (three("xyp", t=np.full(3, np.nan)), "not finite"),
+        "negative.npz": (three("typ", x=-np.arange(3)), "column x runs"),
+        "none.npz": (b"", "sound .npz"),
+        "cut.npz": (npz_bytes({"t.npy": ok})[:60], "sound .npz"),
+    }
+    for name, (content, says) in bad.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=says):
+            read_events(path)
+
+
+def test_hdf5_that_are_no_events(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    path.write_bytes(b"nonsense")
+    with pytest.raises(DatasetError, match="not a sound HDF5"):
+        read_events(path)
+    with h5py.File(path, "w") as file:
+        file["t"] = np.arange(3)
+    with pytest.raises(DatasetError, match="lacks the dataset 'x'"):
+        read_events(path)
+    with h5py.File(path, "w") as file:
+        for name in "xyp":
+            file[name] = np.arange(3)
+        file.create_dataset("t", (10**12,), "i8", chunks=(1000,))  # nothing stored
+    with pytest.raises(DatasetError, match="cut short"):
+        read_events(path)
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(DatasetError):
+        read_events(path)
+
+
+def test_outside_the_sensor(tmp_path):
+    path = tmp_path / "a.dat"
+    path.write_bytes(writers.dat([1, 2, 3], [1, 5, 9], [1, 1, 1], [0, 0, 0]))
+    with pytest.raises(DatasetError, match=r"1 of 3 events lie outside the sensor of H, W = 8, 8; .* x = 9"):
+        read_events(path, sensor_size=(8, 8))
+    with pytest.raises(DatasetError, match="3 of 3"):
+        read_events(path, sensor_size=(1, 8))
+    assert len(read_events(path, sensor_size=(2, 10))) == 3
+
+
+def test_files_that_are_not_there_or_of_no_format(tmp_path):
+    with pytest.raises(DatasetError, match="is missing"):
+        read_events(tmp_path / "a.bin")
+    with pytest.raises(DatasetError, match=r"no event format has the suffix '\.txt'"):
+        read_events(tmp_path / "a.txt")
+    with pytest.raises(DatasetError, match="no event format 'mp4'"):
+        read_events(tmp_path / "a.bin", "mp4")
+
+
+OWN = {
+    "atis": ".bin",
+    "aedat2": ".aedat",
+    "aedat3": ".aedat",
+    "dat": ".dat",
+    "evt": ".raw",
+    "npz": ".npz",
+    "npy": ".npy",
+}
+SEEDS = {
+    "atis": [writers.atis_bin(*made(200, 180, 1000, 5))],
+    "aedat2": [writers.aedat2(*made(100, 100, 1000, 5))],
+    "aedat3": [writers.aedat3(*made(100, 100, 1000, 20))],
+    "dat": [writers.dat(*made(100, 100, 1000, 5))],
+    "evt": [writers.evt2(*made(100, 100, 1000, 5)), writers.evt3(*made(100, 100, 1000, 9))],
+    "npz": [npz_bytes({f"{n}.npy": npy_bytes(np.arange(5)) for n in "txyp"})],
+    "npy": [npy_bytes(make_events(*made(100, 100, 1000, 5)).structured())],
+}
+
+
+@given(data=st.data(), form=st.sampled_from(sorted(OWN)))
+@settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_give_an_error_of_ours_or_events(data, form, tmp_path):
+    seed = data.draw(st.sampled_from([*SEEDS[form], b""]))
+    raw = bytearray(seed)
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(raw)))
+        raw[at : at + data.draw(st.integers(0, 6))] = data.draw(st.binary(max_size=12))
+    path = tmp_path / f"fuzz{OWN[form]}"
+    path.write_bytes(raw)
+    tracemalloc.start()
+    try:
+        events = read_events(path, form)
+    except DatasetError:
+        pass
+    else:
+        assert isinstance(events, Events)
+        assert len({len(events.t), len(events.x), len(events.y), len(events.p)}) == 1
+        assert bool((np.diff(events.t) >= 0).all())
+        check_inside(events, (1 << 16, 1 << 16))
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("name", ["atis.bin", "a.aedat3", "dvs128.aedat", "new.dat", "two.raw"])
+def test_memory_stays_near_the_size_of_the_events(name, tmp_path):
+    """Reading takes at most four times the recording: the larger of the file and its four columns."""
+    write, few, _ = CASES[name]
+    n = 20_000
+    columns = [np.sort(np.resize(few[0], n)), *(np.resize(column, n) for column in few[1:])]
+    path = tmp_path / name
+    path.write_bytes(write(*(column.tolist() for column in columns)))
+    size = path.stat().st_size
+    read_events(path)  # what is imported on first use does not count
+    tracemalloc.start()
+    events = read_events(path)
+    reading = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(events) == n
+    assert reading < 4 * max(size, 13 * n) + (1 << 18)
+
+
+def test_every_format_is_covered_here():
+    assert set(FORMATS) - set(OWN) == {"aedat4", "hdf5"}
+
+
+def test_layouts_of_aedat2_can_be_told(tmp_path):
+    path = tmp_path / "a.aedat"
+    path.write_bytes(writers.aedat2([5], [100], [90], [1], layout="davis").replace(b"DAVIS240C", b"unknown"))
+    equal(aedat2.read(path, "davis"), ([5], [100], [90], [1]))
+    path.write_bytes(b"#!AER-DAT1.0\r\n" + b"\0" * 8)
+    with pytest.raises(DatasetError, match="is not AEDAT 2"):
+        read_events(path)

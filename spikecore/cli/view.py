@@ -1,0 +1,135 @@
+"""`spike view DATASET [INDEX]`: what a sample is, and a picture of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+
+STEPS_SHOWN = 16
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("index", type=int, default=0)
+@click.option("--split", "split_name", default="train", show_default=True, help="The split that INDEX counts in.")
+@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, help="An option of the dataset. Repeatable.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="FILE.gif moves, FILE.png shows the steps side by side. [default: named after the sample]",
+)
+@click.option(
+    "--fps", type=click.FloatRange(0.1, 100), default=10.0, show_default=True, help="Steps per second of a GIF."
+)
+def command(dataset: str, index: int, split_name: str, options: Sequence[str], out: str | None, fps: float) -> None:
+    """Show sample INDEX of DATASET: shape, label, values, events; and write a PNG or GIF of it."""
+    from spikecore.registry import create
+    from spikecore.run.config import resolve
+
+    resolved = resolve(None, [f"dataset.name={dataset}", *(f"dataset.{option}" for option in options)])
+    made = create("dataset", dataset, **resolved.options("dataset"))
+    if split_name not in made.splits:
+        raise click.UsageError(f"--split {split_name}: {dataset} has the splits {', '.join(made.splits)}")
+    split = made.split(split_name)
+    if not 0 <= index < len(split):
+        raise click.UsageError(f"INDEX {index}: the split {split_name} has the samples 0 to {len(split) - 1}")
+    x, label = split[index]
+    values = x.numpy()
+    click.echo(f"{dataset} {split_name}[{index}] of {len(split)}")
+    click.echo(f"  label   {label} ({made.info.classes[label]})")
+    axes = ", ".join(("T", "C", "H", "W")[-values.ndim :] if values.ndim != 2 else ("T", "W"))
+    click.echo(f"  shape   [{axes}] = {list(values.shape)}, {x.dtype}")
+    click.echo(f"  values  {values.min():g} to {values.max():g}, mean {values.mean():.4g}, sum {values.sum():.6g}")
+    if hasattr(split, "events"):
+        events, size = split.events(index)
+        span = f"{(events.t[-1] - events.t[0]) / 1000:.1f} ms" if len(events) else "nothing"
+        on = f", {float((events.p != 0).mean()):.0%} on" if len(events) else ""
+        click.echo(f"  events  {len(events)} in {span} on {size[0]} × {size[1]} pixels{on}")
+    is_moving = made.is_sequence and values.ndim == 4
+    path = Path(out or f"{dataset.replace(':', '-')}-{split_name}-{index}.{'gif' if is_moving else 'png'}")
+    if path.suffix not in (".png", ".gif"):
+        raise click.UsageError(f"--out {path}: the name must end in .png or .gif")
+    if path.suffix == ".gif" and not is_moving:
+        raise click.UsageError(f"--out {path}: a sample [{axes}] does not move; name a .png")
+    try:
+        if path.suffix == ".gif":
+            _write_gif(path, values, fps)
+        else:
+            _write_png(path, values, f"{made.info.classes[label]}", made.is_sequence)
+    except OSError as error:
+        raise click.UsageError(f"--out {path}: cannot be written: {error}") from error
+    click.echo(f"  picture {path}")
+
+
+def picture(step: np.ndarray, top: float) -> np.ndarray:
+    """`[C, H, W]` → RGB `[H, W, 3]`, uint8.
+
+    One channel is grey (a signed one blue to red), two are events: the second (brighter) takes blue and green away,
+    the first (darker) red and green; three are red, green and blue.
+
+    Args:
+        step: one step.
+        top: the value that is drawn at full strength.
+    """
+    import numpy as np
+
+    scaled = step.astype(np.float64) / (top or 1.0)
+    if len(step) == 3:
+        return (np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+    if len(step) == 1 and step.min() >= 0:
+        return np.repeat((np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0), 3, axis=2)
+    down, up = (np.clip(-scaled[0], 0, 1), np.clip(scaled[0], 0, 1)) if len(step) == 1 else np.clip(scaled[:2], 0, 1)
+    rgb = np.stack([1 - down, 1 - np.maximum(up, down), 1 - up], axis=2)
+    return (rgb * 255).astype(np.uint8)
+
+
+def _top(values: np.ndarray) -> float:
+    """Full strength: nearly the largest value, so that one hot pixel does not make all others pale."""
+    import numpy as np
+
+    found = np.abs(values)
+    found = found[found > 0]
+    return float(np.quantile(found, 0.99)) if found.size else 1.0
+
+
+def _write_gif(path: Path, values: np.ndarray, fps: float) -> None:
+    from PIL import Image
+
+    top = _top(values)
+    factor = max(1, 240 // max(values.shape[-2:]))
+    size = (values.shape[-1] * factor, values.shape[-2] * factor)
+    frames = [Image.fromarray(picture(step, top)).resize(size, Image.Resampling.NEAREST) for step in values]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
+
+
+def _write_png(path: Path, values: np.ndarray, title: str, is_sequence: bool) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if values.ndim == 2:  # [T, W]: a cochlea, or a spectrum
+        figure = Figure(figsize=(7, 4), layout="constrained")
+        axes = figure.add_subplot()
+        axes.imshow(values.T, aspect="auto", origin="lower", interpolation="nearest", cmap="viridis")
+        axes.set(title=title, xlabel="step", ylabel="unit")
+    else:
+        steps: Any = values if is_sequence else values[None]
+        chosen = range(0, len(steps), -(-len(steps) // STEPS_SHOWN)) if len(steps) > STEPS_SHOWN else range(len(steps))
+        columns = min(len(chosen), 8)
+        rows = -(-len(chosen) // columns)
+        figure = Figure(figsize=(1.4 * columns + 0.4, 1.6 * rows + 0.4), layout="constrained")
+        figure.suptitle(title)
+        top = _top(values)
+        for place, step in enumerate(chosen):
+            axes = figure.add_subplot(rows, columns, place + 1)
+            axes.imshow(picture(steps[step], top), interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            if is_sequence:
+                axes.set_title(f"t = {step}", fontsize=8)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, format="png")

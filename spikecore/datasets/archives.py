@@ -1,0 +1,183 @@
+"""Archives are unpacked member by member: no name leads out, no link or device is made, no bomb goes off.
+
+zip and tar (plain, gz, bz2, xz) are read here; a plugin that reads another kind hands its members to `unpack`.
+"""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from spikecore.datasets.disk import made
+from spikecore.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is too much.
+
+    Args:
+        num_bytes: of all members, unpacked.
+        num_members: files and directories.
+    """
+
+    num_bytes: int = 1 << 40
+    num_members: int = 5_000_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry of an archive.
+
+    Args:
+        name: as the archive says, with `/`.
+        size: unpacked bytes, as the archive says.
+        kind: `file`, `directory`, or what else it is (`link`, `device` …), which is refused.
+        open: gives the content.
+    """
+
+    name: str
+    size: int
+    kind: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+
+
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, NotImplementedError, ValueError, RuntimeError),  # RuntimeError: the member is encrypted
+)
+DAMAGED_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
+"""What OSError says of an offset or a name that cannot be; None: not a gzip file, or a wrong checksum in one."""
+
+
+def extract(
+    archive: Path,
+    into: Path,
+    *,
+    limits: Limits | None = None,
+    keep: Callable[[str], bool] | None = None,
+) -> Path:
+    """Unpack a zip or tar archive into the directory `into`, which exists afterwards if and only if all went well.
+
+    Args:
+        archive: the file; its content says what it is, not its name.
+        into: made, unless it exists: then nothing is done.
+        limits: what is too much.
+        keep: chooses members by name; all by default.
+
+    Raises:
+        DatasetError: it is damaged, no archive, or holds what a dataset has no use for (a way out, a link, a bomb).
+    """
+
+    def make(aside: Path) -> None:
+        try:
+            with archive.open("rb") as file:
+                head = file.read(512)
+            reader = _zip if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else _tar
+            with reader(archive) as members:
+                chosen = members if keep is None else (m for m in members if keep(m.name))
+                unpack(chosen, aside, source=str(archive), limits=limits)
+        except FileNotFoundError as error:
+            raise DatasetError(f"{archive}: is missing: {error}") from error
+        except DAMAGED as error:
+            raise DatasetError(f"{archive}: cannot be unpacked: {error}; delete it and fetch it again") from error
+        except OSError as error:
+            if error.errno in DAMAGED_NUMBERS:
+                raise DatasetError(f"{archive}: is damaged: {error}; delete it and fetch it again") from error
+            raise
+
+    return made(into, make)
+
+
+def unpack(members: Iterable[Member], into: Path, *, source: str, limits: Limits | None = None) -> None:
+    """Write members into a directory that holds nothing else.
+
+    Raises:
+        DatasetError: a member is refused; nothing of it is written.
+    """
+    limits = limits or Limits()
+    total = 0
+    for count, member in enumerate(members, 1):
+        path = into.joinpath(*_parts(member.name, source))
+        if count > limits.num_members:
+            raise DatasetError(f"{source}: has more than {limits.num_members} members; is it the right archive?")
+        if member.kind not in ("file", "directory"):
+            raise DatasetError(f"{source}: {member.name!r} is a {member.kind}; only files and directories are unpacked")
+        if member.size > limits.num_bytes - total:
+            raise DatasetError(f"{source}: unpacks to more than {limits.num_bytes} bytes; is it the right archive?")
+        try:
+            if member.kind == "directory":
+                path.mkdir(parents=True, exist_ok=True)
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with member.open() as content, path.open("xb") as file:
+                written = _copy(content, file, member.size)
+        except (FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+            raise DatasetError(f"{source}: {member.name!r} is there twice") from error
+        if written != member.size:
+            raise DatasetError(f"{source}: {member.name!r} has not the {member.size} bytes that the archive says")
+        total += written
+
+
+def _copy(content: IO[bytes], file: IO[bytes], size: int) -> int:
+    """Copy, but never more than one chunk beyond the declared size."""
+    written = 0
+    while written <= size and (chunk := content.read(1 << 20)):
+        file.write(chunk)
+        written += len(chunk)
+    return written
+
+
+def _parts(name: str, source: str) -> tuple[str, ...]:
+    plain = name.replace("\\", "/")
+    parts = tuple(part for part in PurePosixPath(plain).parts if part != ".")
+    if not parts and plain.strip("./") == "":
+        return ()
+    if plain.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", plain) or "\0" in plain:
+        raise DatasetError(f"{source}: {name!r} leads out of the archive's own directory; do not use this file")
+    return parts
+
+
+@contextmanager
+def _zip(archive: Path) -> Iterator[Iterable[Member]]:
+    with zipfile.ZipFile(archive) as opened:
+
+        def members() -> Iterator[Member]:
+            for item in opened.infolist():
+                mode = item.external_attr >> 16
+                is_special = (mode & 0o170000) not in (0, 0o100000, 0o040000)
+                kind = "link" if is_special else "directory" if item.is_dir() else "file"
+                yield Member(item.filename, item.file_size, kind, lambda item=item: opened.open(item))  # type: ignore[misc]
+
+        yield members()
+
+
+@contextmanager
+def _tar(archive: Path) -> Iterator[Iterable[Member]]:
+    with tarfile.open(archive, "r:*") as opened:
+
+        def members() -> Iterator[Member]:
+            for item in opened:
+                plain = "file" if item.isreg() else "directory" if item.isdir() else ""
+                kind = plain or ("link" if item.issym() or item.islnk() else "device")
+
+                @contextmanager
+                def content(item: tarfile.TarInfo = item) -> Iterator[IO[bytes]]:
+                    stream = opened.extractfile(item)
+                    assert stream is not None, "a regular member has content"
+                    with stream:
+                        yield stream
+
+                yield Member(item.name, item.size, kind, content)
+
+        yield members()

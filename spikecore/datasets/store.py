@@ -1,0 +1,31 @@
+"""Where datasets live, and how they get there whole: fetch → verify → extract → convert → rename.
+
+    directory = made(data_dir() / "mnist" / "raw", make)     make(aside) fills it; only a whole one gets the name
+    path = fetch(DataFile("a.zip", ("https://…",), sha256="…"), directory)
+    extract(path, directory / "a")
+
+A name that exists is complete: everything is written aside, flushed to the disk and renamed. Locks keep processes apart
+and are freed when their holder dies, so a killed build is taken up by the next one.
+"""
+
+from spikecore.datasets.archives import Limits, Member, extract, unpack
+from spikecore.datasets.disk import data_dir, lock, made, sync, write_aside, writing
+from spikecore.datasets.fetch import fetch, matches, verify
+from spikecore.interfaces.dataset import DataFile
+
+__all__ = [
+    "DataFile",
+    "Limits",
+    "Member",
+    "data_dir",
+    "extract",
+    "fetch",
+    "lock",
+    "made",
+    "matches",
+    "sync",
+    "unpack",
+    "verify",
+    "write_aside",
+    "writing",
+]

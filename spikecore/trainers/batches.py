@@ -1,0 +1,64 @@
+"""Samples put together for a step, as the split wants it; and outputs in which padding does not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikecore.interfaces.dataset import Batch, Split
+
+
+def assemble(split: Split, index: Iterable[Any], is_sequence: bool, generator: torch.Generator | None = None) -> Batch:
+    """The samples of these indices: by the split's own `collate` where it has one, else stacked.
+
+    Args:
+        split: gives the samples.
+        index: which ones.
+        is_sequence: samples have a time axis, which then comes first.
+        generator: for a `collate` that draws; None while evaluating.
+    """
+    return put_together(split, [split[int(i)] for i in index], is_sequence, generator)
+
+
+def put_together(
+    split: Split, samples: Sequence[tuple[Tensor, int]], is_sequence: bool, generator: torch.Generator | None = None
+) -> Batch:
+    """As `assemble`, of samples that were read already."""
+    collate = getattr(split, "collate", None)
+    if collate is not None:
+        batch: Batch = collate(samples, generator)
+        return batch
+    x = torch.stack([x for x, _ in samples])
+    return Batch(x.transpose(0, 1) if is_sequence else x, torch.tensor([label for _, label in samples]))
+
+
+def begin_epoch(split: Split, epoch: int) -> None:
+    """Tell a split that augments its samples which epoch it is."""
+    set_epoch = getattr(split, "set_epoch", None)
+    if set_epoch is not None:
+        set_epoch(epoch)
+
+
+def fill_padding(out: Tensor, mask: Tensor | None) -> Tensor:
+    """Outputs `[T, B, ...]` whose padded steps hold the mean of the sample's own steps.
+
+    Mean and maximum over time then are those of the sample's own steps, so every loss and readout of rates leaves the
+    padding out. A count is T times the rate; a loss of every step weighs that mean as one more step.
+
+    Args:
+        out: output of every step.
+        mask: bool `[T, B]`, True for a sample's own steps; None: all of them.
+
+    Example:
+        >>> out, mask = torch.tensor([[1.0, 1.0], [3.0, 9.0]]), torch.tensor([[True, True], [True, False]])
+        >>> fill_padding(out, mask).tolist()
+        [[1.0, 1.0], [3.0, 1.0]]
+    """
+    if mask is None:
+        return out
+    own = mask.to(out.device).reshape(*mask.shape, *[1] * (out.dim() - 2))
+    mean = torch.where(own, out, 0).sum(0) / own.sum(0).clamp(min=1)
+    return torch.where(own, out, mean)

@@ -1,0 +1,85 @@
+"""A split's own collate reaches the trainer: padding is left out of the mean, shares of labels are learned from."""
+
+import pytest
+import torch
+
+from spikecore import create
+from spikecore.interfaces.dataset import Batch
+from spikecore.interfaces.trainer import Task
+from spikecore.run.experiment import Context
+from spikecore.trainers.batches import assemble, fill_padding
+
+
+class Lengths:
+    """Sample i has 1 + i % 3 steps of a pattern of its class."""
+
+    def __init__(self, padding=0.0, shares=False):
+        self.padding, self.shares, self.epochs = padding, shares, []
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, i):
+        pattern = torch.zeros(1, 2, 2)
+        pattern[0, i % 2] = 3.0
+        return pattern.expand(1 + i % 3, 1, 2, 2), i % 2
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+    def collate(self, samples, generator):
+        longest = max(len(x) for x, _ in samples)
+        x = torch.full((longest, len(samples), 1, 2, 2), self.padding)
+        mask = torch.zeros(longest, len(samples), dtype=torch.bool)
+        for i, (own, _) in enumerate(samples):
+            x[: len(own), i], mask[: len(own), i] = own, True
+        label = torch.tensor([label for _, label in samples])
+        if self.shares and generator is not None:
+            label = torch.nn.functional.one_hot(label, 2).float()
+        return Batch(x, label, mask)
+
+
+def train(split, seed=0):
+    torch.manual_seed(seed)
+    net = create("model", "mlp", lambda: create("neuron", "lif"), (1, 2, 2), 2, hidden=(16,))
+    task = Task(net, create("encoder", "direct"), split, split, 2, is_sequence=True)
+    context = Context(torch.device("cpu"), torch.float32, torch.Generator().manual_seed(0), net)
+    return create("trainer", "classify", epochs=8, batch_size=16, lr=0.02).fit(task, context)
+
+
+def test_padding_changes_nothing():
+    plain = train(Lengths())
+    assert plain["test_accuracy"] == 1.0
+    assert train(Lengths(padding=100.0)) == pytest.approx(plain)
+
+
+def test_labels_may_be_shares_and_epochs_are_told():
+    split = Lengths(shares=True)
+    assert train(split)["test_accuracy"] == 1.0
+    assert split.epochs == list(range(8))
+
+
+def test_mean_and_maximum_leave_padding_out_also_for_the_gradient():
+    out = torch.randn(5, 3, 4, requires_grad=True)
+    mask = torch.arange(5)[:, None] < torch.tensor([5, 2, 1])
+    filled = fill_padding(out, mask)
+    for i, length in enumerate((5, 2, 1)):
+        torch.testing.assert_close(filled[:, i].mean(0), out[:length, i].mean(0))
+        torch.testing.assert_close(filled[:, i].amax(0), out[:length, i].amax(0))
+    (gradient,) = torch.autograd.grad(filled.mean(0).sum(), out)
+    for i, length in enumerate((5, 2, 1)):
+        torch.testing.assert_close(gradient[:length, i], torch.full((length, 4), 1 / length))
+        assert not gradient[length:, i].any()
+    assert fill_padding(out, None) is out
+
+
+def test_samples_of_one_length_are_stacked_with_time_first():
+    class Plain:
+        def __getitem__(self, i):
+            return torch.full((3, 2), float(i)), i
+
+    batch = assemble(Plain(), torch.tensor([4, 1]), is_sequence=True)
+    assert batch.x.shape == (3, 2, 2)
+    assert batch.x[0, :, 0].tolist() == [4, 1]
+    assert assemble(Plain(), [4, 1], is_sequence=False).x.shape == (2, 3, 2)
+    assert batch.mask is None
