@@ -39,6 +39,8 @@ def same(a, b):
     if isinstance(a, list | tuple):
         return len(a) == len(b) and type(a) is type(b) and all(map(same, a, b))
     if isinstance(a, float):
+        if math.isnan(a):  # its sign means nothing
+            return type(b) is float and math.isnan(b)
         return type(b) is float and (math.copysign(1, a), str(a)) == (math.copysign(1, b), str(b))
     return type(a) is type(b) and a == b
 
