@@ -3,8 +3,9 @@
     python plugins/cpu-backend/benchmarks/table.py [--threads 2] [--rounds 15] [--csv FILE]
 
 LIF tau = 2, hard reset, atan, detached reset, float32. First the results are compared, then everything takes turns in
-one process. `floor` is a streaming copy of x: 8 bytes for each element-step. On a machine that does other work, CPU
-time says more than the clock; both are kept.
+one process; in its turn each candidate is called once untimed, so that none pays for the caches that another one
+filled, then timed for at least 5 ms. `floor` is a streaming copy of x: 8 bytes for each element-step. On a machine that does
+other work, CPU time says more than the clock; both are kept.
 """
 
 from __future__ import annotations
@@ -66,9 +67,13 @@ def measure(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tu
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            clock, cpu = time.perf_counter(), time.process_time()
             call()
-            times[name].append((1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - cpu)))
+            end = time.perf_counter() + 0.005
+            clock = 0.0
+            while clock < end:
+                clock, cpu = time.perf_counter(), time.process_time()
+                call()
+                times[name].append((1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - cpu)))
     return {name: tuple(map(statistics.median, zip(*each, strict=True))) for name, each in times.items()}
 
 

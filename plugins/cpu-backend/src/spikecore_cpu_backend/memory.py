@@ -22,23 +22,26 @@ import torch
 from torch import Tensor
 
 HUGE_PAGE = 2 << 20
-SMALLEST = 1 << 20
-"""Bytes from which on results come from here; below, malloc recycles by itself."""
+GRAIN = 64 << 10
+SMALLEST = 128 << 10
+"""Bytes from which on results come from here: where malloc begins to ask the system and to give back at once."""
 IDLE_S = 1.0
 MADV_FREE, MADV_HUGEPAGE = 8, 14
 
 
 class Region:
-    """A piece of address space, aligned for huge pages, which are asked for."""
+    """A piece of address space; one that can hold huge pages is aligned for them and asks for them."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.idle_since: float | None = None
         """Since when nobody uses it; None while used, and once the kernel knows."""
-        self._pages = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
-        self.address = -(-start // HUGE_PAGE) * HUGE_PAGE
-        self.advise(MADV_HUGEPAGE)
+        is_huge = size >= HUGE_PAGE
+        self._pages = mmap.mmap(-1, size + is_huge * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
+        if is_huge:
+            self.address = -(-self.address // HUGE_PAGE) * HUGE_PAGE
+            self.advise(MADV_HUGEPAGE)
 
     def advise(self, advice: int) -> None:
         """A refusal changes nothing: it is advice."""
@@ -72,7 +75,8 @@ class Recycler:
         count = math.prod(shape)
         if count * dtype.itemsize < SMALLEST:
             return torch.empty(shape, dtype=dtype)
-        size = -(-count * dtype.itemsize // HUGE_PAGE) * HUGE_PAGE
+        grain = GRAIN if count * dtype.itemsize < HUGE_PAGE else HUGE_PAGE
+        size = -(-count * dtype.itemsize // grain) * grain
         lease = self._type(size).from_address((region := self._region(size)).address)
         lease.region = region
         return torch.frombuffer(lease, dtype=dtype, count=count).resize_(shape)
