@@ -29,7 +29,7 @@ OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
 """Other libraries for spiking nets, and what they import."""
 COUNTS = ("passed", "failed", "skipped")
-NOT_CORE = ("closing", "alone", "browser", "examples", "scaffold", "peers")
+NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold", "peers")
 """Folders of tests that are not part of the suite `core`."""
 
 
@@ -87,6 +87,22 @@ def plugin_environment(plugin: Path) -> Path:
 
     inputs = [ROOT / "pyproject.toml", plugin / "pyproject.toml", ROOT / "constraints.txt", sys.version]
     stamped(env, inputs, make)
+    return env
+
+
+def plugins_environment() -> Path:
+    """Core and every plugin, editable; torch from the shared directory."""
+    shared_torch()
+    env, all_plugins = BUILD / "envs" / "plugins", plugins()
+
+    def make() -> None:
+        call(sys.executable, "-m", "venv", "--without-pip", env)
+        site = next((env / "lib").glob("python*/site-packages"))
+        site.joinpath("shared-torch.pth").write_text(f"{SHARED}\n")
+        pip(env, "-e", f"{ROOT}[testing]", *(part for plugin in all_plugins for part in ("-e", f"{plugin}[testing]")))
+
+    projects = [path / "pyproject.toml" for path in (ROOT, *all_plugins)]
+    stamped(env, [*projects, ROOT / "constraints.txt", sys.version], make)
     return env
 
 
@@ -273,6 +289,12 @@ def check_peers() -> bool:
     return run_pytest("check-peers", python, "tests/peers", environment={"SPIKE_PEERS": "1"})
 
 
+def check_integration() -> bool:
+    """Whole flows across the plugins, all of them installed."""
+    python = plugins_environment() / "bin/python"
+    return run_pytest("check-integration", python, "tests/integration")
+
+
 def check_browser() -> bool:
     """Reports in a headless Chromium, which this does not install: a missing one is a failure that says what to do."""
     if shutil.which("chromium") is None:
@@ -286,6 +308,7 @@ PARTS: dict[str, Callable[[], bool | None]] = {
     "scaffold": check_scaffold,
     "peers": check_peers,
     "browser": check_browser,
+    "integration": check_integration,
 }
 """The parts of `make check`; each records its result as `check-NAME`."""
 

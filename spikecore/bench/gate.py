@@ -7,9 +7,10 @@ outputs, final states, and gradients to input, initial states and parameters:
     the rest     within 1e-5 of the reference, on the elements whose outputs are equal; where float32 itself is worse
                  conditioned, within twice the distance of eager float32 from eager float64
 
-Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time; sums
-over all elements, as the gradient of a parameter, may differ by 1e-4, since the order of summation is free. Peers are
-compared in what they claim to share.
+Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time; those of
+states, which have one value only that may cancel, at least to the root mean square of all elements. Sums over all
+elements, as the gradient of a parameter, may differ by 1e-4, since the order of summation is free. Peers are compared in
+what they claim to share.
 """
 
 from __future__ import annotations
@@ -195,7 +196,8 @@ def _first(far: dict[str, float]) -> str:
 def _distance(value: Tensor, want: Tensor, equal: Tensor) -> float:
     """Largest difference on the equal elements, relative to each one's largest value; inf where just one is finite."""
     value, want = value.double(), want.double()
-    if want.shape == equal.shape:  # a state: one value per element
+    is_state = want.shape == equal.shape  # one value per element
+    if is_state:
         value, want = value.unsqueeze(0), want.unsqueeze(0)
     if want.dim() > 0 and want.shape[1:] == equal.shape:
         value, want = value[:, equal], want[:, equal]
@@ -209,6 +211,8 @@ def _distance(value: Tensor, want: Tensor, equal: Tensor) -> float:
     difference = (value - want).abs().masked_fill(odd, 0)
     scale = want.abs().masked_fill(odd, 0)
     scale = scale.amax(0, keepdim=True) if scale.dim() > 1 else scale
+    if is_state:
+        scale = scale.clamp_min(float(scale.square().mean().sqrt()))
     return float((difference / scale.clamp_min(1e-30 + 1e-6 * float(scale.max()))).max())
 
 
