@@ -1,6 +1,7 @@
 """Outputs and gradients against the plain loop under torch's own autograd."""
 
 import itertools
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -129,6 +130,31 @@ def test_exact_operations(dtype):
 def test_all_functions(dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     agree(lambda on: Wide(backend=on), noise(4, 3, 50, dtype=dtype), tolerance=tolerance)
+
+
+class Derived(Neuron):
+    """What depends on parameters alone, in the step and otherwise in its gradient: computed outside of the steps."""
+
+    state = {"v": 0.1}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config(Neuron.Config):
+        decay: float = 0.3
+        gain: float = 1.2
+
+    @staticmethod
+    def step(x, state, params):
+        from spikecore.dynamics import exp, sigmoid
+
+        h = sigmoid(params.decay) * state.v + exp(-params.gain) * (params.gain * params.decay) * x
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": h - s * params.v_threshold}
+
+
+@pytest.mark.parametrize("learnable", [("decay", "gain"), ("gain",), ("decay", "gain", "v_threshold")], ids=str)
+@pytest.mark.parametrize("decay", [0.3, [0.1, 0.5, 2.0]], ids=str)
+def test_derived_parameters(decay, learnable):
+    agree(lambda on: Derived(backend=on, decay=decay, learnable=learnable), noise(20, 4, 3, 40))
 
 
 def test_no_state():
