@@ -13,7 +13,7 @@ test: $(STAMP)            # core, each plugin alone, torch-free on other Pythons
 test-full: $(STAMP)       # with the slow products
 	SPIKE_FULL=1 $(PY) tests/suites.py test
 
-check: $(STAMP)           # wheels on a bare machine, examples, parity with other libraries
+check: $(STAMP)           # wheels, examples, new plugins, other libraries, a browser, all plugins together
 	$(PY) tests/suites.py check
 
 lint: $(STAMP)            # style, types, import contracts

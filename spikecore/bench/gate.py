@@ -8,9 +8,9 @@ outputs, final states, and gradients to input, initial states and parameters:
                  conditioned, within twice the distance of eager float32 from eager float64
 
 Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time; those of
-states, which have one value only that may cancel, at least to the root mean square of all elements. Sums over all
-elements, as the gradient of a parameter, may differ by 1e-4, since the order of summation is free. Peers are compared in
-what they claim to share.
+states, which have one value only that may cancel, at least to the root mean square of all. Sums over all elements, as
+the gradient of a parameter, may differ by 1e-4, since the order of summation is free. Peers are compared in what they
+claim to share.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 LIF tau = 2, hard reset, atan, detached reset, float32. First the results are compared, then everything takes turns in
 one process; in its turn each candidate is called once untimed, so that none pays for the caches that another one
-filled, then timed for at least 5 ms. `floor` is a streaming copy of x: 8 bytes for each element-step. On a machine that
-does other work, CPU time says more than the clock; both are kept.
+filled, then timed for at least 5 ms. `floor` is a streaming copy of x: 8 bytes for each element-step. On a machine
+that does other work, CPU time says more than the clock; both are kept.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Outputs and gradients against the plain loop under torch's own autograd."""
 
 import itertools
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ from hypothesis import strategies as st
 
 from spikecore.dynamics import abs, clamp, max, min, spike, where
 from spikecore.nn import IF, LIF, Neuron, reset_state
-from spikecore.registry import components, create
+from spikecore.registry import components, create, load
 
-NEURONS = [entry.name for entry in components("neuron")]
-SURROGATES = [entry.name for entry in components("surrogate")]
+NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
+SURROGATES = [entry.name for entry in components("surrogate") if entry.plugin.id == "core"]
 TRANSCENDENTAL = {"sigmoid", "piecewise_exponential", "erf"}
 CASES = [
     dict(zip(("reset", "detach_reset", "v_reset"), each, strict=True))
@@ -26,7 +27,7 @@ def noise(*shape, dtype=torch.float32, seed=0, scale=1.5):
 
 
 def test_the_lists_are_not_empty():
-    assert len(NEURONS) >= 2
+    assert len(NEURONS) >= 6
     assert len(SURROGATES) >= 8
     assert len(CASES) == 8
 
@@ -37,7 +38,7 @@ def test_every_reset_of_lif(case):
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
-@pytest.mark.parametrize("name", ["lif", NEURONS[0]])
+@pytest.mark.parametrize("name", ["lif", "cuba_lif"])
 def test_every_surrogate(name, surrogate):
     agree(lambda on: create("neuron", name, backend=on, surrogate=surrogate), noise(6, 2, 33))
 
@@ -45,8 +46,10 @@ def test_every_surrogate(name, surrogate):
 @pytest.mark.parametrize("surrogate", ["atan", "sigmoid"])
 @pytest.mark.parametrize("name", NEURONS)
 def test_every_neuron(name, surrogate):
+    options = {"surrogate": surrogate} if "surrogate" in load("neuron", name).Config.__dataclass_fields__ else {}
+
     def make(on):
-        neuron = create("neuron", name, backend=on, surrogate=surrogate)
+        neuron = create("neuron", name, backend=on, **options)
         neuron.record = tuple(neuron.state)
         return neuron
 
@@ -129,6 +132,31 @@ def test_exact_operations(dtype):
 def test_all_functions(dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
     agree(lambda on: Wide(backend=on), noise(4, 3, 50, dtype=dtype), tolerance=tolerance)
+
+
+class Derived(Neuron):
+    """What depends on parameters alone, in the step and otherwise in its gradient: computed outside of the steps."""
+
+    state = {"v": 0.1}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config(Neuron.Config):
+        decay: float = 0.3
+        gain: float = 1.2
+
+    @staticmethod
+    def step(x, state, params):
+        from spikecore.dynamics import exp, sigmoid
+
+        h = sigmoid(params.decay) * state.v + exp(-params.gain) * (params.gain * params.decay) * x
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": h - s * params.v_threshold}
+
+
+@pytest.mark.parametrize("learnable", [("decay", "gain"), ("gain",), ("decay", "gain", "v_threshold")], ids=str)
+@pytest.mark.parametrize("decay", [0.3, [0.1, 0.5, 2.0]], ids=str)
+def test_derived_parameters(decay, learnable):
+    agree(lambda on: Derived(backend=on, decay=decay, learnable=learnable), noise(20, 4, 3, 40))
 
 
 def test_no_state():

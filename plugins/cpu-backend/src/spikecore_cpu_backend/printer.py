@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from spikecore.dynamics import Graph, Program
 from spikecore.dynamics.printing import C_OPERATIONS, Printer, inputs_of
+from spikecore_cpu_backend.hoist import DERIVED, hoist
 from spikecore_cpu_backend.kept import KEPT, keeping
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "abs", "sign", "floor", "round", "sin", "cos", "atan", "erf")
@@ -36,16 +37,27 @@ def print_program(program: Program, is_double: bool) -> str:
     states = [f"state.{name}" for name in program.states]
     learned = [f"grad.param.{param.name}" for param in program.params if param.learnable]
     gradients = ["grad.x", *(f"grad.{name}" for name in states), *learned]
-    parts = [
-        _forward(printer, program, program.forward, "forward", ["out", *states]),
-        _forward(printer, program, program.forward, "advance", states),
-        _backward(printer, program, program.backward, "backward", gradients),
-    ]
+    room = MAX_TENSORS - len(program.params)
     kept = keeping(program)
+    forward, outputs = (program.forward, ["out", *states]) if kept is None else (kept[0], ["out", *states, KEPT])
+    before, rest = hoist(forward, outputs, room)
+    first = len(before.outputs)
+    parts = [
+        _prepare(printer, program, before, "forward"),
+        _forward(printer, program, rest, "forward", ["out", *states]),
+        _forward(printer, program, rest, "advance", states),
+    ]
+    before, rest = hoist(program.backward, gradients, room - first)  # which advances too: its rows follow
+    counts = [first, first + len(before.outputs)]
+    parts.append(_prepare(printer, program, before, "backward", first))
+    parts.append(_backward(printer, program, rest, "backward", gradients, first))
     if kept is not None:
-        parts.append(_forward(printer, program, kept[0], "forward_keeping", ["out", KEPT, *states]))
-        parts.append(_backward(printer, program, kept[1], "backward_kept", gradients))
-    parts.append(_table(program, kept is not None))
+        parts.append(_forward(printer, program, hoist(forward, outputs, room)[1], "forward_keeping", outputs))
+        before, rest = hoist(kept[1], gradients, room)
+        counts.append(len(before.outputs))
+        parts.append(_prepare(printer, program, before, "backward_kept"))
+        parts.append(_backward(printer, program, rest, "backward_kept", gradients))
+    parts.append(_table(program, counts, kept is not None))
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,13 +71,23 @@ _BACKWARD = (
 )
 
 
+_PREPARE = "const real *const *params, real *const *derived, long lane, long end"
+
+
+def _prepare(printer: Printer, program: Program, graph: Graph, name: str, first: int = 0) -> str:
+    """Computes the derived rows from number `first` on; those before it are those of the forward pass."""
+    targets = {each: f"derived[{first + i}]" for i, each in enumerate(graph.outputs)}
+    head = "    forward_prepare_row(params, derived, lane, end);\n" if first else ""
+    return _row(printer, f"{name}_prepare", _PREPARE, graph, _reads(program), targets, head)
+
+
 def _forward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str]) -> str:
     targets = {"out": "out", KEPT: "kept"} | {f"state.{each}": f"after[{i}]" for i, each in enumerate(program.states)}
     return _row(printer, name, _FORWARD, graph, _reads(program), {each: targets[each] for each in wanted})
 
 
-def _backward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str]) -> str:
-    reads = _reads(program) | {"grad.out": "grad_out", KEPT: "x"}
+def _backward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str], first: int = 0) -> str:
+    reads = _reads(program, first) | {"grad.out": "grad_out", KEPT: "x"}
     reads |= {f"grad.state.{each}": f"grad_states[{i}]" for i, each in enumerate(program.states)}
     targets = {"grad.x": "grad_x"}
     targets |= {f"grad.state.{each}": f"grad_states[{i}]" for i, each in enumerate(program.states)}
@@ -73,14 +95,22 @@ def _backward(printer: Printer, program: Program, graph: Graph, name: str, wante
     return _row(printer, name, _BACKWARD, graph, reads, {each: targets[each] for each in wanted})
 
 
-def _reads(program: Program) -> dict[str, str]:
-    """Input of the step → the row it is read from."""
+def _reads(program: Program, first: int = 0) -> dict[str, str]:
+    """Input of the step → the row it is read from; derived rows stand behind those of the parameters."""
     rows = {"x": "x"} | {f"state.{each}": f"before[{i}]" for i, each in enumerate(program.states)}
-    return rows | {f"param.{param.name}": f"params[{i}]" for i, param in enumerate(program.params)}
+    rows |= {f"param.{param.name}": f"params[{i}]" for i, param in enumerate(program.params)}
+    first += len(program.params)
+    return rows | {f"{DERIVED}{i}": f"params[{first + i}]" for i in range(MAX_TENSORS - first)}
 
 
 def _row(
-    printer: Printer, name: str, signature: str, graph: Graph, reads: Mapping[str, str], targets: Mapping[str, str]
+    printer: Printer,
+    name: str,
+    signature: str,
+    graph: Graph,
+    reads: Mapping[str, str],
+    targets: Mapping[str, str],
+    first: str = "",
 ) -> str:
     used = inputs_of(graph, targets)
     pointers = _pointers("const real *", "from", [reads[each] for each in used])
@@ -94,7 +124,7 @@ def _row(
     body = "\n".join(f"        {line}" for line in [*statements, *stores])
     head = "\n".join(f"    {line}" for line in pointers)
     return (
-        f"static void {name}_row({signature}) {{\n{head}\n    LANES\n"
+        f"static void {name}_row({signature}) {{\n{first}{head}\n    LANES\n"
         f"    for (; lane < end; lane++) {{\n{body}\n    }}\n}}"
     )
 
@@ -103,14 +133,17 @@ def _pointers(kind: str, name: str, rows: Iterable[str]) -> list[str]:
     return [f"{kind}{name}{i} = {row};" for i, row in enumerate(rows)]
 
 
-def _table(program: Program, keeps: bool) -> str:
+def _table(program: Program, counts: list[int], keeps: bool) -> str:
     recorded = ", ".join(str(program.states.index(name)) for name in program.record) or "0"
     flags = [param.per_channel + 2 * param.learnable for param in program.params]
+    keeping, kept, prepare = (
+        ("forward_keeping_row", "backward_kept_row", "backward_kept_prepare_row") if keeps else ("NULL",) * 3
+    )
     return (
         "const struct NAME(program) sc_program = {\n"
         f"    {len(program.states)}, {len(program.params)}, {len(program.record)},\n"
-        f"    {{{recorded}}}, {{{', '.join(map(str, flags)) or '0'}}},\n"
-        f"    forward_row, advance_row, {'forward_keeping_row' if keeps else 'NULL'},\n"
-        f"    backward_row, {'backward_kept_row' if keeps else 'NULL'},\n"
+        f"    {{{recorded}}}, {{{', '.join(map(str, flags)) or '0'}}}, {{{', '.join(map(str, counts))}}},\n"
+        f"    {{forward_prepare_row, backward_prepare_row, {prepare}}},\n"
+        f"    forward_row, advance_row, {keeping}, backward_row, {kept},\n"
         "};"
     )
