@@ -25,13 +25,8 @@ lint: $(STAMP)            # style, types, import contracts
 docs: $(STAMP)            # draws the figures of the docs
 	set -e; for figure in docs/figures/*.py; do $(PY) $$figure; done
 
-bench: $(STAMP)           # measures, and writes docs/benchmarks/*.csv
-	$(PY) tests/benchmarks/startup.py
-	$(PY) tests/benchmarks/eager.py
-	.venv/bin/spike bench --peers --nets --csv docs/benchmarks/speed.csv
-	.venv/bin/spike bench --shape 64,64,16384 --csv docs/benchmarks/beyond-caches.csv
-	.venv/bin/spike bench --neuron all --csv docs/benchmarks/neurons.csv
-	$(PY) tests/benchmarks/readme_table.py
+bench: $(STAMP)           # measures, with every plugin and other libraries, and writes docs/benchmarks/*.csv
+	$(PY) tests/suites.py bench
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv

@@ -2,6 +2,7 @@
 
     python tests/suites.py test      core; each plugin alone; the torch-free part on other Pythons
     python tests/suites.py check     what takes longer: wheels, examples, new plugins, parity with other libraries
+    python tests/suites.py bench     measures, with every plugin and other libraries
     python tests/suites.py close     the closing pytest run over the results of the above
 
 Environments live in `.build`; they are made on first use and again only when what defines them changes. Plugins share
@@ -74,58 +75,60 @@ def shared_torch() -> None:
     stamped(SHARED, [ROOT / "constraints.txt", sys.version], make)
 
 
-def plugin_environment(plugin: Path) -> Path:
-    """Core and this plugin, editable, with their test requirements; torch from the shared directory."""
+def environment(name: str, projects: Sequence[Path], without_requirements: Sequence[str] = ()) -> Path:
+    """Core and these plugins, editable, with their test requirements; torch from the shared directory.
+
+    Args:
+        name: of its directory.
+        projects: the plugins.
+        without_requirements: other distributions, installed as they are.
+    """
     shared_torch()
-    env = BUILD / "envs" / plugin.name
+    env = BUILD / "envs" / name
 
     def make() -> None:
         call(sys.executable, "-m", "venv", "--without-pip", env)
         site = next((env / "lib").glob("python*/site-packages"))
         site.joinpath("shared-torch.pth").write_text(f"{SHARED}\n")
-        pip(env, "-e", f"{ROOT}[testing]", "-e", f"{plugin}[testing]")
+        pip(env, "-e", f"{ROOT}[testing]", *(part for project in projects for part in ("-e", f"{project}[testing]")))
+        if without_requirements:
+            pip(env, "--no-deps", *without_requirements)
 
-    inputs = [ROOT / "pyproject.toml", plugin / "pyproject.toml", ROOT / "constraints.txt", sys.version]
-    stamped(env, inputs, make)
+    files = [path / "pyproject.toml" for path in (ROOT, *projects)]
+    stamped(env, [*files, ROOT / "constraints.txt", sys.version, *without_requirements], make)
     return env
+
+
+def plugin_environment(plugin: Path) -> Path:
+    """Core and this plugin."""
+    return environment(plugin.name, [plugin])
 
 
 def plugins_environment() -> Path:
-    """Core and every plugin, editable; torch from the shared directory."""
-    shared_torch()
-    env, all_plugins = BUILD / "envs" / "plugins", plugins()
-
-    def make() -> None:
-        call(sys.executable, "-m", "venv", "--without-pip", env)
-        site = next((env / "lib").glob("python*/site-packages"))
-        site.joinpath("shared-torch.pth").write_text(f"{SHARED}\n")
-        pip(env, "-e", f"{ROOT}[testing]", *(part for plugin in all_plugins for part in ("-e", f"{plugin}[testing]")))
-
-    projects = [path / "pyproject.toml" for path in (ROOT, *all_plugins)]
-    stamped(env, [*projects, ROOT / "constraints.txt", sys.version], make)
-    return env
+    """Core and every plugin."""
+    return environment("plugins", plugins())
 
 
 def peers_environment() -> Path:
-    """Core, the zoos and other libraries for spiking nets; torch from the shared directory.
+    """Core, the zoos and other libraries for spiking nets.
 
     Some of them require packages that they import for parts not used here (torchvision, torchaudio, samna), or versions
     of each other that cannot be had together: they come without their requirements, and with what they do import.
     """
-    shared_torch()
-    env, zoos = BUILD / "envs" / "peers", [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo")]
+    return environment("peers", [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo")], PEERS)
 
-    def make() -> None:
-        call(sys.executable, "-m", "venv", "--without-pip", env)
-        site = next((env / "lib").glob("python*/site-packages"))
-        site.joinpath("shared-torch.pth").write_text(f"{SHARED}\n")
-        pip(env, "-e", f"{ROOT}[testing]", *(part for zoo in zoos for part in ("-e", zoo)))
-        pip(env, "--no-deps", *PEERS)
 
-    projects = [path / "pyproject.toml" for path in (ROOT, *zoos)]
-    inputs = [*projects, ROOT / "constraints.txt", sys.version, *PEERS]
-    stamped(env, inputs, make)
-    return env
+def bench() -> None:
+    """Measure, with every plugin and the other libraries, and write docs/benchmarks/*.csv and the README's table."""
+    env = environment("bench", plugins(), PEERS)
+    python, csv = env / "bin/python", ROOT / "docs" / "benchmarks"
+    for script in ("startup", "eager"):
+        call(python, f"tests/benchmarks/{script}.py")
+    spike = [python, "-m", "spikecore", "bench"]
+    call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
+    call(*spike, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
+    call(*spike, "--neuron", "all", "--csv", csv / "neurons.csv")
+    call(python, "tests/benchmarks/readme_table.py")
 
 
 def find_python(version: str) -> Path | None:
@@ -328,6 +331,9 @@ def main(arguments: list[str]) -> int:
         return 0 if close() and fine else 1
     if action == "check":
         return 0 if check() else 1
+    if action == "bench":
+        bench()
+        return 0
     print(__doc__, file=sys.stderr)
     return 2
 
