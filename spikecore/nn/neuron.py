@@ -26,7 +26,7 @@ from spikecore.backends.operators import run_program
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
 from spikecore.dynamics import Namespace, Param, Program, trace
-from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
+from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError, StepError
 from spikecore.interfaces.component import Configurable, Inner, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.state import Form, Stateful
@@ -282,6 +282,7 @@ class Neuron(Configurable, Stateful):
             PluginError: the backend that was named cannot be used here.
             BackendError: it cannot run this neuron.
             DynamicsError: the step is outside the neuron language, and a backend was named.
+            StepError: the step branches on values or writes to them in place.
         """
         return self._chosen(device, dtype, affine)[0]
 
@@ -301,7 +302,7 @@ class Neuron(Configurable, Stateful):
         try:
             program = self.program()
         except DynamicsError as error:
-            if self.backend != AUTO:
+            if self.backend != AUTO or isinstance(error, StepError):
                 raise
             return Choice(REFERENCE, f"cannot be traced: {error}")
         return choose(self.backend, program, device, dtype)
@@ -382,7 +383,7 @@ def set_backend(net: nn.Module, backend: str) -> None:
         registry().find("backend", backend)
     for module in net.modules():
         if isinstance(module, Neuron):
-            module.backend = backend
+            module.backend, module.chosen = backend, None
 
 
 def _known(option: str, names: Sequence[str], allowed: Any) -> None:

@@ -36,7 +36,7 @@ from spikecore.dynamics import max as largest
 from spikecore.dynamics import min as smallest
 from spikecore.dynamics.vjp import PASSES_NOTHING, RULES
 from spikecore.errors import DynamicsError
-from spikecore.nn import IF, LIF, ATan, Neuron
+from spikecore.nn import IF, LIF, ATan, Neuron, set_backend
 from spikecore.registry import components, create, load
 from tests.interpreter import FUNCTIONS, run_graph
 
@@ -257,6 +257,14 @@ def test_equations_read_like_the_docstring():
     assert lines[0] == "t1 = v + (x - v) / 3"
     assert "spike(t1 - 1)" in lines[1]
     assert lines[-1].startswith("v' = ")
+
+
+def test_explain_follows_a_change_of_backend():
+    net = torch.nn.Sequential(LIF())
+    net(torch.ones(2, 1))
+    assert "asked for" not in spikecore.explain(net)
+    set_backend(net, "torch")
+    assert "LIF on torch: asked for" in spikecore.explain(net)
 
 
 def test_explain_a_net():
