@@ -113,6 +113,10 @@ class DynamicsError(SpikeError):
     """A step function or surrogate is outside the neuron language; the message shows the user's own source line."""
 
 
+class StepError(DynamicsError):
+    """A step branches on values or writes to them in place: on the reference, too, it would compute something else."""
+
+
 class BackendError(SpikeError):
     """A backend that was asked for by name cannot run this neuron, input or device."""
 

@@ -14,12 +14,12 @@ class NoSuchField(DynamicsError, AttributeError):
 
 
 class Namespace:
-    """Read-only attributes: `Namespace(v=..., w=...).v`. Any name works (`k`, `x`, `exp`).
+    """Read-only attributes: `Namespace(v=..., w=...).v`. Any name works (`k`, `x`, `exp`, `self`).
 
     torch.compile understands it.
     """
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         vars(self).update(values)
 
     def __getattr__(self, name: str) -> Any:

@@ -13,14 +13,14 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 _FOREIGN = ("torch", "numpy")
 
 
-def refuse(problem: str, cure: str) -> DynamicsError:
+def refuse(problem: str, cure: str, kind: type[DynamicsError] = DynamicsError) -> DynamicsError:
     """The error to raise: problem, file, line and source line of the user's code, cure."""
     frame = user_frame()
     if frame is None:
-        return DynamicsError(f"{problem}\n  {cure}")
+        return kind(f"{problem}\n  {cure}")
     file, line = frame.f_code.co_filename, frame.f_lineno
     source = linecache.getline(file, line, frame.f_globals).strip() or "(source not available)"
-    return DynamicsError(f'{problem}\n  File "{file}", line {line}, in {frame.f_code.co_name}\n    {source}\n  {cure}')
+    return kind(f'{problem}\n  File "{file}", line {line}, in {frame.f_code.co_name}\n    {source}\n  {cure}')
 
 
 def user_frame() -> FrameType | None:

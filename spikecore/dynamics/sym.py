@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from spikecore.dynamics.source import refuse
+from spikecore.errors import DynamicsError, StepError
 
 if TYPE_CHECKING:
     from spikecore.dynamics.builder import Builder
@@ -110,7 +111,8 @@ class Sym:
     # Refusals.
 
     def __bool__(self) -> NoReturn:
-        raise refuse("Python control flow (if, and, or, not, min(), max(), a < b < c) on a value of the step", _WHERE)
+        problem = "Python control flow (if, and, or, not, min(), max(), a < b < c) on a value of the step"
+        raise refuse(problem, _WHERE, StepError)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise refuse(f"writing to .{name} of a value of the step", "a step is pure: return new values")
@@ -119,7 +121,7 @@ class Sym:
         if name.startswith("__") and name.endswith("__"):  # probed for by Python itself, numpy and torch
             raise AttributeError(name)
         if name.endswith("_"):
-            raise refuse(f".{name}(...) changes a value in place", "a step is pure: compute a new value")
+            raise refuse(f".{name}(...) changes a value in place", "a step is pure: compute a new value", StepError)
         from spikecore.dynamics.ops import OPS
 
         cure = f"write {name}(v) with {name} of spikecore.dynamics" if name in OPS else _OPERATORS
@@ -150,9 +152,9 @@ def _cure(name: str) -> str:
     return f"use {name} of spikecore.dynamics" if name in OPS else _OPERATORS
 
 
-def _refusal(name: str, problem: str, cure: str) -> None:
+def _refusal(name: str, problem: str, cure: str, kind: type[DynamicsError] = DynamicsError) -> None:
     def refused(self: Sym, *args: Any) -> NoReturn:
-        raise refuse(problem, cure)
+        raise refuse(problem, cure, kind)
 
     refused.__name__ = name
     setattr(Sym, name, refused)
@@ -169,12 +171,15 @@ for _name in ("len", "iter", "contains", "getitem"):
         f"__{_name}__", "len(), loops and indexing on a value of the step: it is one number per neuron", _OPERATORS
     )
 for _name in ("setitem", "delitem"):
-    _refusal(f"__{_name}__", "an in-place write to a value of the step", "a step is pure: compute a new value")
+    _refusal(
+        f"__{_name}__", "an in-place write to a value of the step", "a step is pure: compute a new value", StepError
+    )
 for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or", "floordiv", "mod"):
     _refusal(
         f"__i{_name}__",
         "an in-place operation (such as +=) on a value of the step: on a tensor it would change the caller's value",
         "a step is pure: write v = v + x",
+        StepError,
     )
 for _name in ("floordiv", "mod", "matmul", "xor", "lshift", "rshift", "round", "divmod"):
     for _prefix in ("__", "__r"):

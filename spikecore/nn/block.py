@@ -22,6 +22,7 @@ from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.neuron import HALF, Neuron
+from spikecore.nn.state import Memory, stateful
 
 Block = TypeVar("Block", bound="NormedNeuron")
 Convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -152,7 +153,7 @@ class NormedNeuron(nn.Module):
         """
         name = type(self).__name__
         if isinstance(self.norm, nn.Identity):
-            return copy.deepcopy(self)
+            return _forgetful(copy.deepcopy(self))
         if self.training:
             raise StateError(f"{name}.fold() needs the statistics of eval mode, the block is training: call .eval()")
         if self.norm.running_mean is None:
@@ -163,7 +164,13 @@ class NormedNeuron(nn.Module):
             scale, shift = _affine(norm, norm.running_mean, norm.running_var, layer.weight.dtype)
             bias = shift if layer.bias is None else layer.bias * scale + shift
             layer.weight, layer.bias = nn.Parameter(self.scaled_weight(layer, scale)), nn.Parameter(bias)
-        return type(self)(layer, nn.Identity(), copy.deepcopy(self.neuron)).eval()
+        return _forgetful(type(self)(layer, nn.Identity(), copy.deepcopy(self.neuron)).eval())
+
+
+def _forgetful(block: Block) -> Block:
+    for part in stateful(block).values():
+        part._memory = Memory()
+    return block
 
 
 def _affine(norm: Any, mean: Tensor, var: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -88,6 +88,10 @@ class Encoder(Configurable, nn.Module):
         return x
 
     def _sequence(self, spikes: Tensor, num_steps: int | None = None) -> Tensor:
+        if not spikes.is_floating_point():
+            raise TypeError(
+                f"{type(self).__name__}.decode takes floating-point values, got {spikes.dtype}: call .float() on them"
+            )
         if spikes.dim() < 2 or not spikes.shape[0] or (num_steps is not None and spikes.shape[0] != num_steps):
             wanted = "T >= 1" if num_steps is None else f"T = {num_steps}"
             raise ShapeError(f"{type(self).__name__}.decode takes [T, B, ...] with {wanted}, got {tuple(spikes.shape)}")
@@ -199,12 +203,12 @@ class Latency(Encoder):
         linear:  1 - t / (T - 1)        log:  (e^(T - 1 - t) - 1) / α
         """
         num_steps = self.config.num_steps
+        fired = self._sequence(spikes, num_steps) != 0
         steps = torch.arange(num_steps, device=spikes.device, dtype=torch.float64)
         if self.config.curve == "linear":
             value = 1 - steps / (num_steps - 1)
         else:
             value = torch.exp(-steps) * torch.expm1(steps - (num_steps - 1)) / torch.expm1(steps[0] - (num_steps - 1))
-        fired = self._sequence(spikes, num_steps) != 0
         values = value.to(spikes.dtype).reshape(-1, *[1] * (spikes.dim() - 1))
         return torch.where(fired, values, 0).amax(0)  # values fall with time, so the largest is the first spike's
 

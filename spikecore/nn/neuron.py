@@ -26,7 +26,7 @@ from spikecore.backends.operators import run_program
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
 from spikecore.dynamics import Namespace, Param, Program, trace
-from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
+from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError, StepError
 from spikecore.interfaces.component import Configurable, Inner, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.state import Form, Stateful
@@ -227,10 +227,10 @@ class Neuron(Configurable, Stateful):
             out = out[0] if single else out
         elif single:
             out, state = self._stepper(x)(x, state, {})
-            for value in state.values():
+            for value in (x, *state.values()):
                 if out is value:  # a caller may change what it is given
                     out = out.clone()
-            recorded = [state[name].unsqueeze(0) for name in self.record]
+            recorded = [state[name].clone().unsqueeze(0) for name in self.record]
         else:
             out, state, sequences = loop(self._stepper(one_step), x, state, {}, self.record)
             recorded = list(sequences.values())
@@ -245,11 +245,22 @@ class Neuron(Configurable, Stateful):
         return out
 
     def _stepper(self, x: Tensor) -> Step:
-        """`step` as a loop calls it: plain dictionaries in and out; half precision in, computed in single."""
+        """`step` as a loop calls it: plain dictionaries in and out; half precision in, computed in single.
+
+        Numbers become tensors, and no state is the input itself, which its owner may change.
+        """
         step, params, dtype, is_half = self.step, self.params_for(x), x.dtype, x.dtype in HALF
 
-        def advance(x: Tensor, state: dict[str, Tensor], _: Any) -> tuple[Tensor, dict[str, Tensor]]:
-            out, state = step(x.float() if is_half else x, Namespace(**state), params)
+        def advance(x: Tensor, state: dict[str, Any], _: Any) -> tuple[Tensor, dict[str, Tensor]]:
+            wide = x.float() if is_half else x
+            out, state = step(wide, Namespace(**state), params)
+            if not isinstance(out, Tensor):
+                out = torch.full_like(x, out)
+            for name, value in state.items():
+                if value is x:
+                    state = {**state, name: x.clone()}
+                elif not isinstance(value, Tensor):
+                    state = {**state, name: torch.full_like(wide, value)}
             return out if out.dtype == dtype else out.to(dtype), state
 
         return advance
@@ -294,6 +305,7 @@ class Neuron(Configurable, Stateful):
             PluginError: the backend that was named cannot be used here.
             BackendError: it cannot run this neuron.
             DynamicsError: the step is outside the neuron language, and a backend was named.
+            StepError: the step branches on values or writes to them in place.
         """
         return self._chosen(device, dtype, affine)[0]
 
@@ -313,7 +325,7 @@ class Neuron(Configurable, Stateful):
         try:
             program = self.program()
         except DynamicsError as error:
-            if self.backend != AUTO:
+            if self.backend != AUTO or isinstance(error, StepError):
                 raise
             return Choice(REFERENCE, f"cannot be traced: {error}")
         return choose(self.backend, program, device, dtype)
@@ -397,7 +409,7 @@ def set_backend(net: nn.Module, backend: str) -> None:
         registry().find("backend", backend)
     for module in net.modules():
         if isinstance(module, Neuron):
-            module.backend = backend
+            module.backend, module.chosen = backend, None
 
 
 def _known(option: str, names: Sequence[str], allowed: Any) -> None:
@@ -413,7 +425,8 @@ def _each(function: Callable[[float], float], value: float | tuple[float, ...]) 
 
 
 def _is_numeric(value: Any) -> bool:
-    return isinstance(value, int | float | tuple) and not isinstance(value, bool)
+    values = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(each, int | float) and not isinstance(each, bool) for each in values)
 
 
 def _plain(value: Any) -> Any:

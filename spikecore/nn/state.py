@@ -140,6 +140,11 @@ class Stateful(nn.Module):
         memory.state = state
         return outputs
 
+    def pass_by(self, x: Tensor) -> None:
+        """For a call that has no use for the state, as of dropout in eval mode: `functional` hands it on unchanged."""
+        if self._memory.is_explicit:
+            self.keep(self.state_for(x))
+
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, which go on where this module is: with the values of the state, without its graph."""
         memory = Memory(streams=self._memory.streams)

@@ -17,7 +17,7 @@ from spikecore.backends import operators
 from spikecore.backends.reference import TorchBackend
 from spikecore.backends.selection import named
 from spikecore.dynamics import sigmoid, spike, tanh, where
-from spikecore.errors import BackendError, DynamicsError, PluginUnavailable
+from spikecore.errors import BackendError, DynamicsError, PluginUnavailable, StepError
 from spikecore.interfaces.backend import BackendCapabilities, Support
 from spikecore.interfaces.component import Configurable
 from spikecore.nn import IF, LIF, Neuron, get_state, reset_state, set_backend, set_state, streaming
@@ -254,6 +254,36 @@ def test_what_cannot_be_traced_runs_on_the_loop_and_says_so():
     assert "test_operators.py" in neuron.chosen.reason
     with pytest.raises(DynamicsError, match=r"\.sum of a value"):
         Branching(backend="numpy")(torch.ones(2, 3))
+
+
+def branches(x, state, params):
+    v = state.v + x
+    if v > params.v_threshold:
+        v = v * 0.0
+    return v, {"v": v}
+
+
+def writes(x, state, params):
+    x += state.v
+    return x, {"v": x}
+
+
+def writes_by_method(x, state, params):
+    return x.mul_(2.0), {"v": state.v}
+
+
+@pytest.mark.parametrize("written", [branches, writes, writes_by_method])
+def test_what_would_go_wrong_on_the_loop_too_is_refused(written):
+    class Wrong(Neuron):
+        """Branches on a value, or changes the caller's."""
+
+        state = {"v": 0.0}  # noqa: RUF012
+        step = staticmethod(written)
+
+    x = torch.ones(2, 1, 1)
+    with pytest.raises(StepError, match=r"(?s)test_operators\.py.*(where|write|compute)"):
+        Wrong()(x)
+    assert torch.equal(x, torch.ones(2, 1, 1))
 
 
 class Bursting(Neuron):

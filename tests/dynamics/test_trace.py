@@ -1,5 +1,6 @@
 """Tracing: the graph computes what the step computes, its backward what autograd computes; what cannot be traced."""
 
+import itertools
 import math
 
 import numpy as np
@@ -34,9 +35,10 @@ from spikecore.dynamics import (
 )
 from spikecore.dynamics import max as largest
 from spikecore.dynamics import min as smallest
+from spikecore.dynamics.builder import Builder
 from spikecore.dynamics.vjp import PASSES_NOTHING, RULES
 from spikecore.errors import DynamicsError
-from spikecore.nn import IF, LIF, ATan, Neuron
+from spikecore.nn import IF, LIF, ATan, Neuron, set_backend
 from spikecore.registry import Blocking, Registry, components, create, load, use
 from tests.interpreter import FUNCTIONS, run_graph
 
@@ -147,6 +149,32 @@ def test_names_cannot_clash():
         return x * params.x + state.t * params.exp, {"t": state.t + params.k * exp(params.t * 0.1) + params.v}
 
     check(step, ("t",), {}, [Param(name) for name in ("k", "x", "t", "v", "exp")])
+    check(lambda x, s, p: (x * p.self + s.self, {"self": s.self * x}), ("self",), {}, [Param("self")])
+
+
+CORNERS = {
+    "abs": lambda x, state, params: abs(x),
+    "min": lambda x, state, params: smallest(x, state.v),
+    "max": lambda x, state, params: largest(x, state.v),
+    "clamp": lambda x, state, params: clamp(x, state.v, state.w),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CORNERS))
+def test_gradients_at_corners_are_those_of_torch(name):
+    def step(x, state, params):
+        return CORNERS[name](x, state, params), {"v": state.v, "w": state.w}
+
+    names = ("x", "state.v", "state.w")
+    given = dict(zip(names, np.array(list(itertools.product((-1.0, 0.0, 1.0), repeat=3))).T, strict=True))
+    seed = np.random.default_rng(0).normal(size=27)
+    tensors = {key: torch.tensor(value, requires_grad=True) for key, value in given.items()}
+    out, _ = step(tensors["x"], Namespace(v=tensors["state.v"], w=tensors["state.w"]), None)
+    grads = torch.autograd.grad(out, list(tensors.values()), torch.tensor(seed), materialize_grads=True)
+    zeros = {"grad.state.v": np.zeros(27), "grad.state.w": np.zeros(27)}
+    back = run_graph(trace("T", step, ("v", "w"), {}).backward, {**given, **zeros, "grad.out": seed})
+    for key, grad in zip(names, grads, strict=True):
+        np.testing.assert_array_equal(back[f"grad.{key}"], grad)
 
 
 def test_equal_equations_have_equal_keys_and_others_do_not():
@@ -181,6 +209,13 @@ def test_a_graph_is_hash_consed_and_holds_live_nodes_only():
 def test_folding_keeps_ieee_results():
     def step(x, state, params):
         return x / 3.0 + (0.1 + 0.2) * x + (x - 0.0) * 1.0, {"v": state.v + 0.0}
+
+    builder = Builder()
+    large = builder.op("sub", builder.const(2.0**24 + 1), builder.const(2.0**24))
+    assert builder.nodes[large].op == "sub"  # 1 in float64, 0 in float32
+    signed = trace("T", lambda x, s, p: (x - -0.0, {"v": s.v + -0.0}), ("v",), {}).forward
+    assert [node.op for node in signed.nodes].count("sub") == 1  # -0.0 - -0.0 is 0.0
+    assert [node.op for node in signed.nodes].count("add") == 0
 
     ops = [node.op for node in trace("T", step, ("v",), {}).forward.nodes]
     assert "div" in ops  # not a product with 1/3, which differs
@@ -257,6 +292,14 @@ def test_equations_read_like_the_docstring():
     assert lines[0] == "t1 = v + (x - v) / 3"
     assert "spike(t1 - 1)" in lines[1]
     assert lines[-1].startswith("v' = ")
+
+
+def test_explain_follows_a_change_of_backend():
+    net = torch.nn.Sequential(LIF())
+    net(torch.ones(2, 1))
+    assert "asked for" not in spikecore.explain(net)
+    set_backend(net, "torch")
+    assert "LIF on torch: asked for" in spikecore.explain(net)
 
 
 def test_explain_a_net():

@@ -25,6 +25,7 @@ from spikecore.nn import (
     Sequential,
     SyncBatchNorm,
     functional,
+    get_state,
     set_backend,
     set_step_mode,
     streaming,
@@ -228,6 +229,18 @@ def test_folded_for_inference(case):
     again = folded.fold()
     torch.testing.assert_close(again(x), block(x))
     assert "there is no norm" in spikecore.explain(folded)
+
+
+def test_a_folded_block_takes_no_state_along():
+    block = conv_block().eval()
+    with streaming(block):
+        block(sequence(2))
+        folded = block.fold()
+        again = folded.fold()
+    assert get_state(folded) == get_state(again) == {"neuron": None}
+    torch.testing.assert_close(folded(sequence(2)), block(sequence(2)))
+    folded(sequence(2))
+    assert get_state(folded) == {"neuron": None}  # nor does it stream
 
 
 def test_folding_faults():

@@ -168,6 +168,8 @@ def test_other_faults(encoder):
         encoder()(torch.tensor(0.5))
     with pytest.raises(OptionError, match="num_steps"):
         encoder(num_steps=0)
+    with pytest.raises(TypeError, match=r"decode takes .* got torch\.uint8: call \.float\(\)"):
+        encoder(num_steps=4).decode(torch.zeros(4, 1, dtype=torch.uint8))
     with pytest.raises(ShapeError, match=r"\[T, B, \.\.\.\] with T"):
         encoder().decode(torch.zeros(0, 1))
     with pytest.raises(ShapeError, match="sequence"):

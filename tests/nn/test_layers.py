@@ -3,6 +3,8 @@
 import copy
 import inspect
 import pickle
+from collections import OrderedDict
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -242,6 +244,26 @@ def test_fold_time_folds_every_tensor_and_leaves_the_rest():
     assert torch.equal(out[0], a + 2 * b)
     assert out[1] == {"not": "a tensor"}
     assert torch.equal(out[2][0], c)
+
+
+class Pair(NamedTuple):
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+def test_fold_time_unfolds_what_stands_in_dictionaries_and_named_tuples():
+    class Many(nn.Module):
+        def forward(self, x):
+            return {"pair": Pair(x, 2 * x), "ordered": OrderedDict(x=[3 * x], name="n")}
+
+    x = torch.randn(3, 2, 4)
+    out = fold_time(Many())(x)
+    assert type(out["pair"]) is Pair
+    assert type(out["ordered"]) is OrderedDict
+    assert torch.equal(out["pair"].a, x)
+    assert torch.equal(out["pair"].b, 2 * x)
+    assert torch.equal(out["ordered"]["x"][0], 3 * x)
+    assert out["ordered"]["name"] == "n"
 
 
 def test_fold_time_refuses_what_it_cannot_fold():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spikecore.errors import OptionError, ShapeError, StateShapeError
-from spikecore.nn import LIF, get_state, layers, reset_state, set_state, set_step_mode, streaming
+from spikecore.nn import LIF, functional, get_state, layers, reset_state, set_state, set_step_mode, streaming
 
 SHAPES = {"Dropout": (6, 40), "Dropout1d": (40, 5), "Dropout2d": (40, 3, 5), "Dropout3d": (40, 2, 3, 2)}
 
@@ -59,6 +59,15 @@ class TestDropout:
         before = torch.get_rng_state()
         assert drop(x) is x
         assert torch.equal(torch.get_rng_state(), before)
+
+    def test_the_functional_form_in_eval_mode(self, name, shape):
+        drop, x = getattr(layers, name)(0.4).eval(), torch.randn(3, 2, *shape)
+        step, init_state = functional(drop)
+        state = init_state(x)
+        out, after = step({}, x, state)
+        assert torch.equal(out, x)
+        assert torch.equal(after[""]["mask"], state[""]["mask"])
+        assert get_state(drop) == {"": None}
 
     @pytest.mark.parametrize("p", [0.0, 1.0])
     def test_the_ends(self, name, shape, p):

@@ -3,6 +3,8 @@
 import copy
 import math
 import pickle
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,11 +12,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spikecore import create
+from spikecore.dynamics import where
 from spikecore.errors import OptionError, ShapeError, StateError, StateShapeError, StreamingError, UnknownComponentError
 from spikecore.nn import (
     IF,
     LIF,
     ATan,
+    Neuron,
     Sigmoid,
     detach_state,
     get_state,
@@ -212,3 +216,49 @@ def test_torch_func():
     whole = x.clone().requires_grad_()
     lif(whole).sum().backward()
     torch.testing.assert_close(per_sample, whole.grad)
+
+
+class Passing(Neuron):
+    """Hands its input on, and keeps it."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        return x, {"v": x}
+
+
+@pytest.mark.parametrize("step_mode", ["single", "multi"])
+def test_what_is_handed_out_shares_nothing_with_input_and_state(step_mode):
+    neuron, x = Passing(step_mode=step_mode, record=("v",)), torch.zeros(2, 3)
+    with nullcontext() if step_mode == "single" else streaming(neuron):
+        neuron(x).add_(1)
+        neuron.recorded["v"].add_(1)
+        assert torch.equal(x, torch.zeros(2, 3))
+        x.add_(1)
+        assert not get_state(neuron)[""]["v"].any()
+
+
+class Steady(Neuron):
+    """Its state and, after the first step, its output are numbers."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config(Neuron.Config):
+        labels: tuple[str, ...] = ("a", "b")
+
+    @staticmethod
+    def step(x, state, params):
+        return where(state.v > 0.5, 1.0, 0.0), {"v": 0.75}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_step_may_return_numbers(dtype):
+    neuron = Steady(record=("v",))
+    out = neuron(torch.zeros(3, 2, 1, dtype=dtype))
+    assert out.dtype == dtype
+    assert out[:, 0, 0].tolist() == [0, 1, 1]
+    assert torch.equal(
+        neuron.recorded["v"], torch.full((3, 2, 1), 0.75, dtype=torch.promote_types(dtype, torch.float32))
+    )

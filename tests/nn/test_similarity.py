@@ -95,6 +95,41 @@ def test_an_empty_train_is_like_nothing():
     assert spike_kernel(a, a, "cosine")[0].tolist() == [0.0, 0.0]
 
 
+def test_the_gradient_of_an_empty_train_is_that_of_length_one():
+    a = trains(batch=2)
+    a[:, 0] = 0
+    a.requires_grad_()
+    spike_kernel(a, a.detach(), "cosine").sum().backward()
+    torch.testing.assert_close(a.grad[:, 0], (a[:, 1] / a[:, 1].norm()).detach())
+    a.grad = None
+    SpikeSimilarityLoss()(a, torch.tensor([0, 0])).backward()
+    assert a.grad.abs().max() < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_half_precision_is_computed_in_float32(kernel, dtype):
+    a = trains(num_steps=9001)  # more spikes than half precision counts
+    whole = spike_kernel(a.float(), a.float(), kernel)
+    assert torch.equal(spike_kernel(a.to(dtype), a.to(dtype), kernel), whole)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(spike_kernel(a.float(), a.float(), kernel), whole)
+        for compare in ("mse", "l1", "bce")[: 3 if kernel in ("cosine", "gaussian", "sigmoid") else 2]:
+            loss = SpikeSimilarityLoss(kernel=kernel, compare=compare)
+            assert loss(a.to(dtype), torch.tensor([0, 1, 0, 2])).dtype == torch.float32
+
+
+def test_trains_of_whole_numbers_are_refused():
+    whole = trains().to(torch.uint8)
+    for call in (
+        lambda: exponential_trace(whole, 2.0),
+        lambda: spike_kernel(whole, whole),
+        lambda: SpikeSimilarityLoss()(whole, torch.zeros(4)),
+    ):
+        with pytest.raises(TypeError, match=r"got torch\.uint8: call \.float\(\) on them"):
+            call()
+
+
 @pytest.mark.parametrize("compare", ["mse", "l1", "bce"])
 @pytest.mark.parametrize("tau", [0.0, 3.0])
 def test_the_similarity_loss_is_its_definition(compare, tau):

@@ -117,3 +117,17 @@ def test_surrogates_are_values():
         ATan().config = None
     with pytest.raises(dataclasses.FrozenInstanceError):
         ATan().config.alpha = 3.0
+
+
+def test_the_box_is_open_at_its_ends():
+    u = torch.tensor([-0.25, -0.249, 0.249, 0.25], requires_grad=True)
+    create("surrogate", "rectangular", alpha=2.0)(u).sum().backward()
+    assert u.grad.tolist() == [0, 2, 2, 0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_the_derivative_of_half_precision_is_computed_in_float32(dtype):
+    u = torch.tensor([2.0], dtype=dtype, requires_grad=True)
+    create("surrogate", "atan", alpha=200.0)(u).sum().backward()  # (pi/2 alpha u)^2 is above 65504
+    expected = 100 / (1 + (math.pi / 2 * 400) ** 2)
+    torch.testing.assert_close(u.grad, torch.tensor([expected], dtype=dtype))

@@ -78,9 +78,11 @@ class Dropout(Stateful):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}{wanted}, got {tuple(x.shape)}: "
                 "check set_step_mode(net, ...) and the layer's number of dimensions"
             )
+        one_step = x.new_empty(()).expand(x.shape[1:]) if multi else x
         if not self.training:
+            self.pass_by(one_step)
             return x
-        state = self.state_for(x.new_empty(()).expand(x.shape[1:]) if multi else x)
+        state = self.state_for(one_step)
         self.keep(state)
         return x * state["mask"]
 

@@ -10,6 +10,7 @@ statistics over the batch: batch norm in training mode sees all T * B samples at
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -21,7 +22,8 @@ from spikecore.nn.state import Stateful
 
 
 def fold(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
-    """Call `function` with axes 0 and 1 of every tensor argument folded; unfold every tensor it returns.
+    """Call `function` with axes 0 and 1 of every tensor argument folded; unfold every tensor it returns, alone or in
+    tuples, lists and dictionaries.
 
     Views wherever strides allow it; channels-last steps stay channels-last.
 
@@ -49,7 +51,12 @@ def _folded(x: Tensor) -> Tensor:
 
 def _unfolded(result: Any, num_steps: int, batch: int, name: str) -> Any:
     if isinstance(result, tuple | list):
-        return type(result)(_unfolded(value, num_steps, batch, name) for value in result)
+        values = [_unfolded(value, num_steps, batch, name) for value in result]
+        return type(result)(*values) if hasattr(result, "_fields") else type(result)(values)
+    if isinstance(result, dict):
+        unfolded = copy.copy(result)
+        unfolded.update({key: _unfolded(value, num_steps, batch, name) for key, value in result.items()})
+        return unfolded
     if not isinstance(result, Tensor):
         return result
     if not result.dim() or result.shape[0] != num_steps * batch:

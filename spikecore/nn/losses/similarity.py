@@ -4,6 +4,8 @@ trace         f[t] = e^(-1/tau) f[t - 1] + s[t]                    s [T, ...]
 van Rossum    D²(a, b) = 1/tau Σ_t (f_a[t] - f_b[t])²              summed over the neurons
 kernels       x·y, (x·y)^degree, σ(scale x·y), x·y / |x| |y|, exp(-|x - y|² / (2 width²))
               of whole trains x = s[0..T-1], all neurons in one vector
+
+Half precision is computed in float32, under autocast too, and the result is float32.
 """
 
 from __future__ import annotations
@@ -43,9 +45,7 @@ def exponential_trace(spikes: Tensor, tau: float) -> Tensor:
     """
     if not tau > 0:
         raise OptionError(f"exponential_trace needs tau > 0 steps, got {tau!r}")
-    if not spikes.is_floating_point():
-        raise TypeError(f"exponential_trace takes floating-point spikes, got {spikes.dtype}: call .float() on them")
-    wide = spikes.float() if spikes.dtype in (torch.float16, torch.bfloat16) else spikes
+    wide = _wide(spikes, "exponential_trace")
     if not len(wide):
         return wide.clone()
     decay, trace, traces = math.exp(-1 / tau), torch.zeros_like(wide[0]), []
@@ -113,10 +113,13 @@ def spike_kernel(
         degree, scale, width: of that kernel.
 
     Returns:
-        `[A, B]`.
+        `[A, B]`; float32 for half precision.
+
+    Gradients: those of the formulas; an empty train gets that of the cosine as if its length were 1.
 
     Raises:
         ShapeError: the trains differ in more than the batch.
+        TypeError: not floating point.
         OptionError: no such kernel; `width` is not above 0.
 
     Parity: SpikingJelly's `kernel_dot_product` (`tests/peers/test_losses.py`).
@@ -135,16 +138,33 @@ def spike_kernel(
         )
     if not width > 0:
         raise OptionError(f"spike_kernel needs width > 0, got {width!r}")
-    x, y = (train.movedim(1, 0).flatten(1) for train in (a, b))
+    x, y = (_wide(train, "spike_kernel").movedim(1, 0).flatten(1) for train in (a, b))
+    with torch.autocast(x.device.type, enabled=False):
+        return _similarity(x, y, kernel, degree, scale, width)
+
+
+def _similarity(x: Tensor, y: Tensor, kernel: KernelName, degree: float, scale: float, width: float) -> Tensor:
+    if kernel == "cosine":
+        return _unit(x) @ _unit(y).T
     dot = x @ y.T
     if kernel == "gaussian":
         squared = x.square().sum(1)[:, None] + y.square().sum(1)[None, :] - 2 * dot
         return torch.exp(squared.clamp(min=0) / (-2 * width * width))
-    if kernel == "cosine":
-        return functional.normalize(x, dim=1) @ functional.normalize(y, dim=1).T
     if kernel == "polynomial":
         return dot**degree
     return torch.sigmoid(scale * dot) if kernel == "sigmoid" else dot
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Rows of length 1. An empty one stays 0: divided by a tiny number instead, its gradient would be 10^12."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / torch.where(length > 0, length, torch.ones_like(length))
+
+
+def _wide(spikes: Tensor, name: str) -> Tensor:
+    if not spikes.is_floating_point():
+        raise TypeError(f"{name} takes floating-point spikes, got {spikes.dtype}: call .float() on them")
+    return spikes.float() if spikes.dtype in (torch.float16, torch.bfloat16) else spikes
 
 
 class VanRossumLoss(Configurable, nn.Module):
@@ -191,6 +211,7 @@ class SpikeSimilarityLoss(Configurable, nn.Module):
     It needs no output per class: it is taken at any layer.
 
     Raises:
+        TypeError: the trains are not floating point.
         OptionError: `compare="bce"` with a kernel that is not limited to 0 .. 1.
 
     Example:
@@ -243,7 +264,8 @@ class SpikeSimilarityLoss(Configurable, nn.Module):
         shared = labels[:, None] == labels if labels.dim() == 1 else (labels.to(similar) @ labels.to(similar).T) > 0
         alike = shared.to(similar)
         if config.compare == "bce":
-            return functional.binary_cross_entropy(similar.clamp(0, 1), alike)
+            with torch.autocast(similar.device.type, enabled=False):
+                return functional.binary_cross_entropy(similar.clamp(0, 1), alike)
         difference = similar - alike
         return difference.abs().mean() if config.compare == "l1" else difference.square().mean()
 

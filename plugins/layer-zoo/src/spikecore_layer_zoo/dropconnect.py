@@ -82,10 +82,12 @@ class DropConnectLinear(nn.Stateful):
             raise ShapeError(
                 f"DropConnectLinear takes {form} with in_features={self.linear.in_features}, got {tuple(x.shape)}"
             )
-        if not self.training:
-            return self._expected(x)
         sequence = x if multi else x.unsqueeze(0)
-        masks = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))
+        one_step = sequence.new_empty(()).expand(sequence.shape[1:])
+        if not self.training:
+            self.pass_by(one_step)
+            return self._expected(x)
+        masks = self.state_for(one_step)
         self.keep(masks)
         outs = [self._dropped(step, masks or self._masks(len(step), step)) for step in sequence.unbind(0)]
         if not outs:
