@@ -29,7 +29,8 @@ def qif(x, q, o):
 
 
 def exponential(v, x, o):
-    return v + (x - (v - o["v_rest"]) + o["delta_T"] * math.exp((v - o["theta_rh"]) / o["delta_T"])) / o["tau"]
+    upswing = math.exp(min((v - o["theta_rh"]) / o["delta_T"], 700.0))  # beyond, Python's own overflows
+    return v + (x - (v - o["v_rest"]) + o["delta_T"] * upswing) / o["tau"]
 
 
 def eif(x, q, o):
