@@ -108,7 +108,7 @@ class CheckpointStore:
             ContractError: the state holds something that cannot be saved.
             OSError: the disk refused; what was there before is untouched.
         """
-        name = f"checkpoint-{count:08d}"
+        name = _name(count)
         files, body = _packed(model, state)
         if name in self.names():
             if self._same(name, body):
@@ -132,6 +132,10 @@ class CheckpointStore:
         body = self._index(name)
         if body["run"] != self._run:
             raise CheckpointError(f"{path}: belongs to run {body['run']}, this is run {self._run}: it was copied here")
+        if body["count"] != _number(name):  # names tell the order, so a wrong one would bring back what is older
+            raise CheckpointError(
+                f"{path}: was renamed: it was written as {_name(body['count'])}; give it that name again"
+            )
         tensors = {file: _tensors(path / file, body["files"][file]) for file in (MODEL, STATE)}
         return Checkpoint(
             name=name,
@@ -274,6 +278,10 @@ def _form(value: Any) -> str:
 
 def _finite(score: float | None) -> float | None:
     return float(score) if score is not None and math.isfinite(score) else None
+
+
+def _name(count: int) -> str:
+    return f"checkpoint-{count:08d}"
 
 
 def _number(name: str) -> int:

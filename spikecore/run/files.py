@@ -54,12 +54,15 @@ def write_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def remove_directory(path: Path) -> None:
-    """Delete a directory; a crash on the way leaves nothing that could be taken for it."""
+    """Delete a directory, or what stands in its place; a crash on the way leaves nothing that could be taken for it."""
     aside = path.with_name(path.name + PARTIAL)
     _discard(aside)
     os.rename(path, aside)
     sync_directory(path.parent)
-    shutil.rmtree(aside)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)
+    else:
+        aside.unlink()
 
 
 def clean(directory: Path) -> None:

@@ -34,6 +34,13 @@ MATTERS = ("spikecore", "torch", "num_threads", "device_name")
 """What numbers may depend on, beyond configuration and seed."""
 
 
+ALWAYS = (
+    *("id", "status", "exit_status", "started", "seed", "config_sha256", "config", "changes", "components", "plugins"),
+    *("files", "environment", "git", "header", "classes", "backends", "timings_s", "resumes", "notes"),
+)
+"""What every record has, from its first moment on."""
+
+
 def new(resolved: Resolved, device: torch.device, header: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Any]:
     """The record of a run that is about to start."""
     text = resolved.to_toml()
@@ -84,6 +91,9 @@ def read(directory: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
     if version != SCHEMA:
         raise ConfigError(f"{path}: is of schema {version!r}, this spikecore reads {SCHEMA}: use the one that wrote it")
+    lost = [key for key in ALWAYS if key not in record]
+    if lost:
+        raise ConfigError(f"{path}: is damaged: it lacks {', '.join(lost)}")
     found: dict[str, Any] = record
     return found
 
@@ -127,16 +137,20 @@ def changed_environment(record: Mapping[str, Any], here: Mapping[str, Any], acti
     """What is not as it was, and may change the numbers."""
     there = record["environment"]
     lines = [f"{name} was {there.get(name)}, is {here[name]}" for name in MATTERS if there.get(name) != here[name]]
-    before = {plugin["distribution"]: plugin["version"] for plugin in record["plugins"]}
-    after = {plugin["distribution"]: plugin["version"] for plugin in active}
+    before, after = _used(record["plugins"]), _used(active)
     return [
         *lines,
         *(
-            f"plugin {name} was {version}, is {after.get(name, 'not there')}"
-            for name, version in before.items()
-            if after.get(name) != version
+            f"plugin {name} was {before.get(name, 'not in use')}, is {after.get(name, 'not in use')}"
+            for name in {**before, **after}
+            if after.get(name) != before.get(name)
         ),
     ]
+
+
+def _used(plugins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Version by distribution, of the plugins that are not switched off or broken."""
+    return {plugin["distribution"]: plugin["version"] for plugin in plugins if plugin["status"] == "ok"}
 
 
 def check_files(record: Mapping[str, Any], registry: Registry) -> None:

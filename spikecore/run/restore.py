@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def resolved_of(directory: Path, record: Mapping[str, Any], overrides: Sequence[
     """The configuration of a run that is there, with what was changed when it was resumed, and `overrides`."""
     records.check_files(record, registry())
     path = directory / CONFIG
-    if path.is_file() and records.digest(path.read_text(encoding="utf-8")) != record["config_sha256"]:
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != record["config_sha256"]:
         raise ConfigError(
             f"{path}: was edited after the run began, so it no longer tells what was trained: put it back, or start "
             f"a new run with `spike run {path}`"

@@ -24,6 +24,12 @@ def test_an_example_runs(index, capsys):
         assert capsys.readouterr().out.startswith("loss 0.")
 
 
+def test_the_neuron_shown_keeps_its_contract(tmp_path, spike):
+    (tmp_path / "my_neuron.py").write_text(BLOCKS[1], encoding="utf-8")
+    done = spike("test", "neuron:leaky_root", "--load", "my_neuron.py")
+    assert done.returncode == 0, done.stdout
+
+
 def test_every_core_component_is_in_the_table():
     text = README.read_text(encoding="utf-8")
     names = [entry.name for entry in components() if entry.plugin.id == "core"]

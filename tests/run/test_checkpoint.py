@@ -166,6 +166,21 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         CheckpointStore(tmp_path, "other").read(name(5))
 
 
+def test_a_renamed_checkpoint_is_refused_since_names_tell_the_order(tmp_path):
+    store = filled(tmp_path)
+    store.path(name(3)).rename(store.path(name(9)))
+    with pytest.raises(CheckpointError, match=f"was renamed: it was written as {name(3)}"):
+        store.read(name(9))
+    assert store.read(name(5)).count == 5
+
+
+def test_a_file_in_the_place_of_a_newer_checkpoint_goes_with_it(tmp_path):
+    store = filled(tmp_path)
+    store.path(name(9)).write_text("")
+    assert store.keep_until(name(5)) == [name(9)]
+    assert store.names() == [name(3), name(4), name(5)]
+
+
 def test_names_lead_nowhere_else(tmp_path):
     store = filled(tmp_path)
     for wrong in ("../x", "checkpoint-1", name(2), "", "checkpoint-00000005.partial"):

@@ -24,11 +24,13 @@ from spikecore.errors import CheckpointError, ConfigError, RunError
 from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.models.mlp import MLP
 from spikecore.registry import Blocking, Registry, use
+from spikecore.run import compare
 from spikecore.run import record as records
 from spikecore.run.config import resolve
 from spikecore.run.context import Context
 from spikecore.run.experiment import evaluate, load, resume
 from spikecore.run.files import DirectoryLock
+from spikecore.run.report import write_report
 from spikecore.trainers.classify import Classify
 from tests.crashing import Server
 
@@ -266,6 +268,40 @@ def test_an_edited_configuration_is_refused(tmp_path, monkeypatch):
     (out / "config.toml").unlink()  # a run may have died just before it was written; the record has it too
     resume(out)
     assert (out / "config.toml").read_text() == text
+
+
+def test_a_configuration_that_is_no_text_any_more_is_refused(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    with (out / "config.toml").open("ab") as file:
+        file.write(b"\xff")
+    for refused in (resume, load, evaluate):
+        with pytest.raises(ConfigError, match="was edited after the run began"):
+            refused(out)
+
+
+@pytest.mark.parametrize("lost", ["id", "status", "config", "files", "timings_s"])
+def test_a_record_that_lost_a_part_is_refused_by_every_reader(lost, tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    record = record_of(out)
+    del record[lost]
+    (out / "run.json").write_text(json.dumps(record))
+    for refused in (resume, load, evaluate, write_report, lambda directory: compare.read([directory])):
+        with pytest.raises(ConfigError, match=rf"run\.json: is damaged: it lacks {lost}$"):
+            refused(out)
+
+
+def test_a_plugin_that_came_or_was_switched_off_is_told():
+    here = dict.fromkeys(records.MATTERS, "1")
+
+    def plugin(name, status="ok"):
+        return {"distribution": name, "version": "0.1.0", "status": status}
+
+    before = {"environment": here, "plugins": [plugin("a"), plugin("b"), plugin("c", "blocked")]}
+    after = [plugin("a"), plugin("b", "blocked"), plugin("c", "blocked"), plugin("d")]
+    assert records.changed_environment(before, here, after) == [
+        "plugin b was 0.1.0, is not in use",
+        "plugin d was not in use, is 0.1.0",
+    ]
 
 
 def test_metrics_that_were_edited_are_noticed(tmp_path, monkeypatch):
