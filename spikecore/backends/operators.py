@@ -91,12 +91,15 @@ def _is_transformed() -> bool:
 
 
 def _is_plain(tensors: Sequence[Tensor]) -> bool:
-    """Nothing that needs to see the operator is at work: no compiler, no transform, no mode, no tensor subclass."""
+    """Nothing that needs to see the operator is at work: no compiler, no transform, no mode, no tensor subclass.
+
+    Nor a lazily negated view (`z.conj().imag`), whose memory torch's dispatcher negates before a backend reads it.
+    """
     if torch.compiler.is_compiling() or _transforms() is not None or _num_modes():
         return False
     for tensor in tensors:
         kind = type(tensor)
-        if kind is not Tensor and kind is not Parameter:
+        if (kind is not Tensor and kind is not Parameter) or tensor.is_neg():
             return False
     return True
 

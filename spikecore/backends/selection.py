@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 REFERENCE = "torch"
-_known: WeakKeyDictionary[Registry, dict[str, Backend | PluginError]] = WeakKeyDictionary()
+FAILURES = (PluginError, BackendError)
+_known: WeakKeyDictionary[Registry, dict[str, Backend | PluginError | BackendError]] = WeakKeyDictionary()
 _chosen: WeakKeyDictionary[Registry, dict[tuple[Any, ...], Choice]] = WeakKeyDictionary()
 
 
@@ -67,7 +68,7 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
 def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice:
     passed_over: list[str] = []
     for name, candidate in _candidates():
-        if isinstance(candidate, PluginError):
+        if isinstance(candidate, FAILURES):
             passed_over.append(f"{name}: {candidate}")
         elif support := candidate.supports(program, device, dtype):
             operators.learn(name, program)
@@ -99,30 +100,31 @@ def named(name: str) -> Backend:
 
     Raises:
         PluginError: there is none, or it cannot be used here.
+        BackendError: it could not be made ready; it is not tried again.
     """
     known = _known.setdefault(registry(), {})
     if name not in known:
         try:
             known[name] = registry().create("backend", name)
-        except PluginError as error:
+        except FAILURES as error:
             known[name] = error
     found = known[name]
-    if isinstance(found, PluginError):
+    if isinstance(found, FAILURES):
         raise found
     operators.install(name, found)
     return found
 
 
-def _candidates() -> list[tuple[str, Backend | PluginError]]:
-    found: list[tuple[str, Backend | PluginError]] = []
+def _candidates() -> list[tuple[str, Backend | PluginError | BackendError]]:
+    found: list[tuple[str, Backend | PluginError | BackendError]] = []
     for entry in registry().components("backend"):
         if entry.status == "ok" and entry.name != REFERENCE:
             try:
                 found.append((entry.name, named(entry.name)))
-            except PluginError as error:
+            except FAILURES as error:
                 found.append((entry.name, error))
     return sorted(found, key=lambda item: (-_priority(item[1]), item[0]))
 
 
-def _priority(candidate: Backend | PluginError) -> int:
-    return 1 << 30 if isinstance(candidate, PluginError) else candidate.capabilities.priority
+def _priority(candidate: Backend | PluginError | BackendError) -> int:
+    return 1 << 30 if isinstance(candidate, FAILURES) else candidate.capabilities.priority

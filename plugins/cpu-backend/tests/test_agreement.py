@@ -237,6 +237,19 @@ def test_special_values_are_those_of_eager(name, value):
     agree(lambda on: create("neuron", name, backend=on, record=("v",)), x)
 
 
+@pytest.mark.parametrize("shape", [(6, 3, 5), (1, 1, 1), (6, 3, 7000)], ids=str)
+def test_lazily_negated_views(shape):
+    x, weights = torch._neg_view(noise(*shape)), torch._neg_view(noise(*shape))
+    found = []
+    for on in ("cpu", "torch"):
+        neuron, given = LIF(backend=on), noise(*shape).requires_grad_()
+        grad = torch.autograd.grad(neuron(given), given, weights)[0]
+        found.append((neuron(x), neuron(x.detach().requires_grad_()).detach(), grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+    assert worst(found[0][2], found[1][2]) <= 1e-6
+
+
 def test_denormals_are_kept():
     out, right = (LIF(backend=on, record=("v",)) for on in ("cpu", "torch"))
     x = torch.full((3, 1, 64), 1e-41)

@@ -1,5 +1,6 @@
 """Compilers and caches that misbehave: every fault is answered by compiling again, elsewhere, or by a clear refusal."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -7,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -179,6 +181,46 @@ def test_a_compiler_that_hangs_is_stopped_with_its_children(folder, tmp_path):
         time.sleep(0.05)
     else:
         assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_a_child_that_left_the_compiler_s_group_is_not_waited_for(folder, tmp_path):
+    path = script(tmp_path, '[ "$1" = --version ] && echo "my cc 1.0" && exit 0; setsid sleep 20 & sleep 20')
+    start = time.monotonic()
+    with pytest.raises(BackendError, match=r"did not finish within 0\.5 s"):
+        CPUBackend(compiler=path, cache_dir=str(folder), compile_timeout_s=0.5)
+    assert time.monotonic() - start < 15
+
+
+def test_no_temporary_files_for_the_compiler(folder, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(compiler.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(BackendError, match=r"no temporary files for the compiler: .*No space left"):
+        CPUBackend(cache_dir=str(folder))
+
+
+def test_auto_passes_over_a_compiler_that_fails(folder, tmp_path):
+    path = script(tmp_path, f'echo x >> "{tmp_path}/calls"; [ "$1" = --version ] && echo "my cc" && exit 0; exit 3')
+
+    class Failing(CPUBackend):
+        @dataclass(frozen=True)
+        class Config(CPUBackend.Config):
+            compiler: str = path
+            cache_dir: str = str(folder)
+
+    registry = Registry(path=[], blocking=Blocking())
+    registry.register("backend", "failing", Failing)
+    with use(registry):
+        for _ in range(2):
+            neuron = LIF()
+            assert torch.equal(neuron(X), RIGHT)
+            assert neuron.chosen.backend == "torch"
+            assert "failing: " in neuron.chosen.reason
+            assert "failed with exit status 3" in neuron.chosen.reason
+        with pytest.raises(BackendError, match="exit status 3"):
+            LIF(backend="failing")(X)
+    assert len((tmp_path / "calls").read_text().splitlines()) == 2  # asked once, tried once
 
 
 def test_a_compiler_that_makes_no_library(folder, tmp_path):

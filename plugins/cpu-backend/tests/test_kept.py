@@ -87,6 +87,21 @@ def test_learnable_threshold(way):
     agree(lambda on: LIF(backend=way if on == "cpu" else on, **options), x)
 
 
+@pytest.mark.parametrize("options", [{}, {"learnable": ("v_threshold",)}], ids=["constant", "learnable"])
+def test_a_threshold_that_is_never_reached(options):
+    x = torch.randn(9, 3, 7, generator=torch.Generator().manual_seed(2))
+    found = agree(lambda on: LIF(v_threshold=float("inf"), detach_reset=False, backend=on, **options), x)
+    assert found["grad x"].isfinite().all()
+
+
+@pytest.mark.parametrize("learnable", [(), ("v_threshold",)], ids=["buffer", "learnable"])
+def test_channels_whose_threshold_is_never_reached(learnable):
+    x = torch.randn(9, 3, 2, generator=torch.Generator().manual_seed(2))
+    thresholds = (float("inf"), 0.5)
+    found = agree(lambda on: LIF(v_threshold=thresholds, detach_reset=False, learnable=learnable, backend=on), x)
+    assert found["grad x"].isfinite().all()
+
+
 def test_sixteen_bits_cost_a_thousandth():
     x = torch.randn(20, 3, 500, generator=torch.Generator().manual_seed(1)) * 1.5
     ours, right = (outcome(LIF(backend=on), x) for on in ("distance_bf16", "torch"))

@@ -97,6 +97,24 @@ def num_workers():
     return named("cpu").runtime.library.sc_num_workers()
 
 
+def test_workers_treat_denormals_as_the_caller_does(threads):
+    threads(3)
+    neuron = LIF(backend="cpu", record=("v",))
+    x = torch.full((8, 16, 8192), 1e-39)
+    neuron(x)
+    try:
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this processor cannot flush denormals")
+        for _ in range(5):
+            neuron(x)
+            bits = neuron.recorded["v"].view(torch.int32)
+            assert not bits.any()
+    finally:
+        torch.set_flush_denormal(False)
+    neuron(x)
+    assert (neuron.recorded["v"].view(torch.int32) != 0).all()
+
+
 def test_small_work_wakes_nobody(threads):
     threads(2)
     run = prepared(2, 4, 100)

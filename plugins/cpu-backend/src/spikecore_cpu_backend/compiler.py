@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
@@ -46,17 +47,23 @@ class Compiler:
         """A shared library.
 
         Raises:
-            BackendError: the compiler fails, or takes too long.
+            BackendError: the compiler fails, or takes too long, or there is no room for its files.
         """
-        with tempfile.TemporaryDirectory(prefix="spikecore-") as folder:
-            text, library = Path(folder, "kernel.c"), Path(folder, "kernel.so")
-            text.write_text(source)
-            code, output = _call([self.path, *self.flags, str(text), "-o", str(library), "-lm"], timeout_s)
-            if code is None:
-                raise BackendError(f"{self.path} did not finish within {timeout_s:g} s and was stopped")
-            if code or not library.is_file():
-                raise BackendError(f"{self.path} failed with exit status {code}: {_tail(output)}")
-            return library.read_bytes()
+        try:
+            with tempfile.TemporaryDirectory(prefix="spikecore-") as folder:
+                return self._compile_in(Path(folder), source, timeout_s)
+        except OSError as error:
+            raise BackendError(f"no temporary files for the compiler: {error}; set TMPDIR to a writable one") from None
+
+    def _compile_in(self, folder: Path, source: str, timeout_s: float) -> bytes:
+        text, library = folder / "kernel.c", folder / "kernel.so"
+        text.write_text(source)
+        code, output = _call([self.path, *self.flags, str(text), "-o", str(library), "-lm"], timeout_s)
+        if code is None:
+            raise BackendError(f"{self.path} did not finish within {timeout_s:g} s and was stopped")
+        if code or not library.is_file():
+            raise BackendError(f"{self.path} failed with exit status {code}: {_tail(output)}")
+        return library.read_bytes()
 
 
 def find_compiler(named: str = "") -> Compiler:
@@ -128,7 +135,8 @@ def _call(command: list[str], timeout_s: float) -> tuple[int | None, str]:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # one that left the group may hold the pipe open
+            process.communicate(timeout=1.0)
         return None, ""
     return process.returncode, output
 

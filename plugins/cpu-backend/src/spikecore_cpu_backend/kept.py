@@ -7,10 +7,11 @@ side of the threshold it was). With u = h - c, h is had back as u + c.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from spikecore.dynamics import Graph, Node, Program
-from spikecore.dynamics.graph import DETACH, INPUT, SPIKE
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE
 from spikecore.dynamics.printing import inputs_of
 
 KEPT = "kept"
@@ -33,8 +34,9 @@ def keeping(program: Program) -> tuple[Graph, Graph] | None:
     nodes: list[Node] = [Node(INPUT, value=KEPT)]
     given = {ours[distance]: 0}
     if u.op == "sub" and not _depends(program.forward, u.args[1]):
-        nodes.append(Node("add", (0, _copied(program.forward, u.args[1], nodes))))
-        given.setdefault(ours[u.args[0]], len(nodes) - 1)
+        threshold = _copied(program.forward, u.args[1], nodes)
+        if not _is_infinite(nodes[threshold]):
+            given.setdefault(ours[u.args[0]], _restored(threshold, nodes))
     backward = _rewritten(program.backward, theirs, nodes, given)
     wanted = [name for name in backward.outputs if not name.startswith("grad.param.") or _is_learned(program, name)]
     if any(name == "x" or name.startswith("state.") for name in inputs_of(backward, wanted)):
@@ -67,6 +69,21 @@ def _depends(graph: Graph, index: int) -> bool:
     """Does a node depend on x or on a state?"""
     names = inputs_of(Graph(graph.nodes, {"": index}), [""])
     return any(name == "x" or name.startswith("state.") for name in names)
+
+
+def _is_infinite(node: Node) -> bool:
+    return node.op == CONST and not math.isfinite(float(node.value or 0.0))
+
+
+def _restored(c: int, nodes: list[Node]) -> int:
+    """h = u + c. From a learned c that is infinite it cannot be had back; 0 stands for it, so that 0 * h is not NaN."""
+    nodes.append(Node("add", (0, c)))
+    h = len(nodes) - 1
+    if nodes[c].op == CONST:
+        return h
+    nodes += [Node("abs", (c,)), Node(CONST, value=math.inf), Node(CONST, value=0.0)]
+    nodes += [Node("lt", (h + 1, h + 2), is_bool=True), Node("where", (h + 4, h, h + 3))]
+    return h + 5
 
 
 def _copied(graph: Graph, index: int, nodes: list[Node]) -> int:

@@ -23,6 +23,26 @@
 #define RELAX() ((void)0)
 #endif
 
+/* How the caller's processor rounds, and whether it flushes denormals: workers do as it does. */
+#if defined(__x86_64__)
+#include <immintrin.h>
+typedef unsigned int modes;
+static modes get_modes(void) { return _mm_getcsr() & ~0x3fu; } /* without the flags that operations leave */
+static void set_modes(modes wanted) { _mm_setcsr(wanted); }
+#elif defined(__aarch64__)
+typedef uint64_t modes;
+static modes get_modes(void) {
+    modes found;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(found));
+    return found;
+}
+static void set_modes(modes wanted) { __asm__ volatile("msr fpcr, %0" : : "r"(wanted)); }
+#else
+typedef int modes;
+static modes get_modes(void) { return 0; }
+static void set_modes(modes wanted) { (void)wanted; }
+#endif
+
 struct worker {
     _Atomic uint32_t called; /* counts the jobs this worker was woken for */
     _Atomic int asleep;
@@ -38,6 +58,7 @@ static _Atomic uint64_t ticket;
 static block_function current_function;
 static void *current_job;
 static int64_t current_blocks;
+static modes current_modes;
 static _Atomic uint32_t unfinished;
 static _Atomic int caller_sleeps;
 
@@ -49,10 +70,11 @@ static void futex_wake(_Atomic uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-static void work(void) {
+static void work(int is_worker) {
     uint64_t seen = atomic_load(&ticket);
     while ((uint32_t)seen) {
         if (!atomic_compare_exchange_weak(&ticket, &seen, seen - 1)) continue;
+        if (is_worker) set_modes(current_modes);
         current_function(current_job, current_blocks - (int64_t)(uint32_t)seen);
         if (atomic_fetch_sub(&unfinished, 1) == 1 && atomic_load(&caller_sleeps)) futex_wake(&unfinished);
         seen = atomic_load(&ticket);
@@ -70,7 +92,7 @@ static void *worker_main(void *argument) {
             atomic_store(&me->asleep, 0);
         }
         known = atomic_load(&me->called);
-        work();
+        work(1);
     }
     return NULL;
 }
@@ -108,6 +130,7 @@ void sc_share(block_function function, void *job, int64_t num_blocks, int num_th
     }
     current_function = function;
     current_job = job;
+    current_modes = get_modes();
     current_blocks = num_blocks;
     atomic_store(&unfinished, (uint32_t)num_blocks);
     uint64_t serial = (atomic_load(&ticket) >> 32) + 1;
@@ -116,7 +139,7 @@ void sc_share(block_function function, void *job, int64_t num_blocks, int num_th
         atomic_fetch_add(&workers[index].called, 1);
         if (atomic_load(&workers[index].asleep)) futex_wake(&workers[index].called);
     }
-    work();
+    work(0);
     uint32_t left;
     for (int spin = 0; spin < SPINS && atomic_load(&unfinished); spin++) RELAX();
     atomic_store(&caller_sleeps, 1);
@@ -136,6 +159,7 @@ void *sc_scratch(size_t size) {
         free(scratch);
         scratch = NULL;
         scratch_size = 0;
+        pthread_setspecific(scratch_key, NULL); /* should there be no more memory, the end of the thread frees nothing */
         if (posix_memalign((void **)&scratch, 64, size)) scratch = NULL;
         if (!scratch) return NULL;
         scratch_size = size;
