@@ -415,3 +415,16 @@ def test_a_state_error_surfaces_through_torch_compile():
     with pytest.raises(Exception, match=r"(?s)the kept state 'v' of LIF.*reset_state\(net\)"):
         compiled(torch.rand(5, 3))
     assert isinstance(net, Neuron)
+
+
+@pytest.mark.parametrize("size", [3, 1 << 15])
+def test_an_initial_state_of_ones_own_is_where_every_sequence_starts(size):
+    class Charged(LIF):
+        """Starts half charged."""
+
+        def initial_state(self, x):
+            return {"v": torch.full_like(x, 0.5)}
+
+    neuron = Charged(tau=2.0, record=("v",))
+    neuron(torch.zeros(1, 1, size))
+    assert neuron.recorded["v"].unique().tolist() == [0.25]
