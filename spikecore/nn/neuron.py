@@ -180,7 +180,9 @@ class Neuron(Configurable, Stateful):
     def start_state(self, x: Tensor) -> dict[str, Tensor]:
         """The same, where it is large in shared memory: if all neurons start from one number, there is one number."""
         is_large = not torch.compiler.is_compiling() and x.numel() >= LARGE
-        return self._state_of(x, () if is_large else x.shape)
+        if not is_large or type(self).initial_state is not Neuron.initial_state:  # a subclass has its own
+            return self.initial_state(x)
+        return self._state_of(x, ())
 
     def _state_of(self, x: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:
         dtype = torch.float32 if x.dtype in HALF else x.dtype
