@@ -179,7 +179,8 @@ class Neuron(Configurable, Stateful):
 
     def start_state(self, x: Tensor) -> dict[str, Tensor]:
         """The same, where it is large in shared memory: if all neurons start from one number, there is one number."""
-        if torch.compiler.is_compiling() or x.numel() < LARGE or type(self).initial_state is not Neuron.initial_state:
+        is_large = not torch.compiler.is_compiling() and x.numel() >= LARGE
+        if not is_large or type(self).initial_state is not Neuron.initial_state:  # a subclass has its own
             return self.initial_state(x)
         return self._state_of(x, ())
 

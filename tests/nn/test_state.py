@@ -417,14 +417,23 @@ def test_a_state_error_surfaces_through_torch_compile():
     assert isinstance(net, Neuron)
 
 
-@pytest.mark.parametrize("size", [3, 1 << 15])
-def test_an_initial_state_of_ones_own_is_where_every_sequence_starts(size):
-    class Charged(LIF):
-        """Starts half charged."""
+def test_a_state_of_a_subclass_s_own_is_kept_at_every_size():
+    class Warm(LIF):
+        """Starts near its threshold."""
 
         def initial_state(self, x):
-            return {"v": torch.full_like(x, 0.5)}
+            return {"v": torch.full_like(x, 0.75)}
 
-    neuron = Charged(tau=2.0, record=("v",))
-    neuron(torch.zeros(1, 1, size))
-    assert neuron.recorded["v"].unique().tolist() == [0.25]
+    for size in (3, 1 << 16):
+        x = torch.full((1, 1, size), 1.5)
+        assert Warm(backend="torch")(x).all()
+        assert not LIF(backend="torch")(x).any()
+
+
+def test_a_large_initial_state_takes_no_memory_of_its_own_and_is_the_same():
+    x = torch.rand(3, 1, 1 << 15) * 3
+    neuron = LIF(backend="torch", v_reset=-0.5)
+    (start,) = neuron.start_state(x[0]).values()
+    assert start.shape == x[0].shape
+    assert start.untyped_storage().nbytes() == 4
+    assert torch.equal(neuron(x)[:, :, :100], neuron(x[:, :, :100].contiguous()))
