@@ -29,6 +29,8 @@ from spikecore.run.log import finite
 
 FILE = "run.json"
 SCHEMA = 1
+OWN_SUM = "record_sha256"
+"""Key of the checksum over all else: what is read was written by a run, to the last bit."""
 RUNNING, DIED = "running", "died"
 MATTERS = ("spikecore", "torch", "num_threads", "device_name")
 """What numbers may depend on, beyond configuration and seed."""
@@ -70,7 +72,8 @@ def new(resolved: Resolved, device: torch.device, header: Sequence[str], classes
 
 def write(directory: Path, record: Mapping[str, Any]) -> None:
     """Replace the record of a run."""
-    write_file(directory / FILE, json.dumps(_plain(record), indent=2) + "\n")
+    plain = {key: value for key, value in _plain(record).items() if key != OWN_SUM}
+    write_file(directory / FILE, json.dumps({**plain, OWN_SUM: _sum(plain)}, indent=2) + "\n")
 
 
 def read(directory: Path) -> dict[str, Any]:
@@ -94,8 +97,14 @@ def read(directory: Path) -> dict[str, Any]:
     lost = [key for key in ALWAYS if key not in record]
     if lost:
         raise ConfigError(f"{path}: is damaged: it lacks {', '.join(lost)}")
+    if record.pop(OWN_SUM, None) != _sum(record):
+        raise ConfigError(f"{path}: is damaged or was edited: its content is not what {OWN_SUM} says")
     found: dict[str, Any] = record
     return found
+
+
+def _sum(record: Mapping[str, Any]) -> str:
+    return digest(json.dumps(record, sort_keys=True))
 
 
 def status_of(directory: Path, record: Mapping[str, Any]) -> str:

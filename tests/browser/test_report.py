@@ -7,6 +7,7 @@ import pytest
 
 import spikecore
 from spikecore.run import compare
+from spikecore.run import record as records
 from spikecore.run.config import resolve
 from spikecore.run.report import write_report
 from tests.browser.chromium import Chromium
@@ -58,8 +59,7 @@ def pages(tmp_path_factory):
     config = resolve({"trainer": {"epochs": 6}, "run": {"name": "digits"}})
     for name in ("finished", "died"):
         spikecore.run(config, out=folder / name)
-    record = json.loads((folder / "died/run.json").read_text())
-    (folder / "died/run.json").write_text(json.dumps({**record, "status": "running"}))
+    records.write(folder / "died", {**records.read(folder / "died"), "status": "running"})
     (folder / "died/probe-after.safetensors").unlink()
     write_report(folder / "died")
     compare.write(compare.read([folder / "finished", folder / "died"]), folder / "compare.html")

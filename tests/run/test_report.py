@@ -20,6 +20,7 @@ from spikecore.errors import ConfigError
 from spikecore.interfaces.trainer import Task
 from spikecore.nn import LIF, get_state
 from spikecore.run import compare, figures, probe
+from spikecore.run import record as records
 from spikecore.run.config import resolve
 from spikecore.run.experiment import Context, load, prepare
 from spikecore.run.files import DirectoryLock
@@ -65,8 +66,7 @@ def copied(finished, tmp_path):
 
 
 def changed(directory, **values):
-    path = directory / "run.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+    records.write(directory, {**records.read(directory), **values})
 
 
 def ids(html):

@@ -284,9 +284,29 @@ def test_a_record_that_lost_a_part_is_refused_by_every_reader(lost, tmp_path, mo
     out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
     record = record_of(out)
     del record[lost]
-    (out / "run.json").write_text(json.dumps(record))
+    records.write(out, record)
     for refused in (resume, load, evaluate, write_report, lambda directory: compare.read([directory])):
         with pytest.raises(ConfigError, match=rf"run\.json: is damaged: it lacks {lost}$"):
+            refused(out)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda record: record["config"]["trainer"].update(lr=0.5),
+        lambda record: record["components"]["model"].pop("target"),
+        lambda record: record.update(resumes=None),
+        lambda record: record.pop("record_sha256"),
+    ],
+)
+def test_a_record_that_was_edited_is_refused_by_every_reader(edit, tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    (out / "config.toml").unlink()
+    record = record_of(out)
+    edit(record)
+    (out / "run.json").write_text(json.dumps(record))
+    for refused in (resume, load, evaluate, write_report, lambda directory: compare.read([directory])):
+        with pytest.raises(ConfigError, match=r"run\.json: is damaged or was edited"):
             refused(out)
 
 
