@@ -185,6 +185,9 @@ def _checked(hint: Any, value: Any, per_channel: bool) -> Any:
             for number in value if isinstance(value, tuple) else (value,):
                 if number not in mark:
                     raise OptionError(f"must be {mark}, got {number!r}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and math.isnan(number):
+            raise OptionError("must be a number, got nan")
     return value
 
 
@@ -198,6 +201,8 @@ def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
             raise OptionError(f"must be a list, got {value!r}")
         return tuple(_typed(get_args(plain)[0], item, False) for item in value)
     if plain is float and per_channel and isinstance(value, list | tuple):
+        if not value:
+            raise OptionError("must hold a number for each channel, got none")
         return tuple(_typed(float, item, False) for item in value)
     wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}.get(plain)
     if wanted and (not isinstance(value, wanted) or (plain is not bool and isinstance(value, bool))):
@@ -218,6 +223,8 @@ def _inner(kind: str, value: Any) -> Any:
                 f"a {kind} given as a table needs a 'name'; got the keys {', '.join(options) or '(none)'}"
             )
         return create(kind, options.pop("name"), **options)
+    if isinstance(value, type) or not hasattr(value, "config"):
+        raise OptionError(f"must be a {kind}: an instance, a name or a table with a 'name'; got {value!r}")
     return value
 
 

@@ -245,6 +245,8 @@ class Delta(Encoder):
 
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         x = x.detach()
+        if bool(x.isnan().any()):
+            raise InputError("Delta takes numbers, got NaN: no spike could say how far it has moved; clean the input")
         sequence = x if self.config.sequences else x.expand(self.config.num_steps, *x.shape)
         if not len(sequence):
             return torch.empty_like(sequence)

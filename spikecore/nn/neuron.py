@@ -96,6 +96,8 @@ class Neuron(Configurable, Stateful):
         Stateful.__init__(self)
         if step_mode not in ("single", "multi"):
             raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        if isinstance(record, str):
+            raise OptionError(f"record must be a sequence of names, such as ({record!r},); got {record!r}")
         plain = {name: _plain(value) for name, value in options.items()}
         self.config = make_config(type(self), plain)
         self.step_mode = step_mode
@@ -435,4 +437,6 @@ def _plain(value: Any) -> Any:
     """Per-channel tensors and sequences as tuples, so that a Config stays hashable and printable."""
     if isinstance(value, Tensor):
         return tuple(value.tolist()) if value.dim() else value.item()
+    if type(value).__module__ == "numpy":
+        return _plain(value.tolist())
     return tuple(value) if isinstance(value, list) else value

@@ -108,7 +108,7 @@ class LIF(Neuron):
             decay_input: the input is leaked as well.
         """
 
-        tau: Annotated[float, Range(gt=1.0)] = 2.0
+        tau: Annotated[float, Range(gt=1.0, lt=math.inf)] = 2.0
         decay_input: bool = True
 
     @staticmethod

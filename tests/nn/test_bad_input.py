@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy
 import pytest
 import torch
 from torch import nn as torch_nn
@@ -11,7 +12,7 @@ from spikecore.backends.reference import TorchBackend
 from spikecore.dynamics import spike
 from spikecore.errors import DynamicsError, OptionError, ShapeError
 from spikecore.interfaces.backend import BackendCapabilities
-from spikecore.nn import LI, LIF, CubaLIF, Model, Neuron, ParametricLIF, Sequential, Surrogate
+from spikecore.nn import LI, LIF, ATan, CubaLIF, Model, Neuron, ParametricLIF, Sequential, Surrogate
 from spikecore.registry import Blocking, Registry, components, create, use
 
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
@@ -172,3 +173,25 @@ def test_a_step_that_declares_nothing():
 
     with pytest.raises(NotImplementedError, match=r"declares `step\(x, state, params\)`"):
         Empty()(torch.ones(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"v_threshold": math.nan}, "v_threshold' must be a number, got nan"),
+        ({"tau": math.inf}, "tau' must be > 1 and < inf"),
+        ({"tau": []}, "tau' must hold a number for each channel"),
+        ({"surrogate": torch.sigmoid}, "surrogate' must be a surrogate: an instance, a name or a table"),
+        ({"surrogate": ATan}, "surrogate' must be a surrogate: an instance"),
+        ({"record": "current"}, r"sequence of names, such as \('current',\)"),
+    ],
+)
+def test_options_that_cannot_be_meant(options, says):
+    with pytest.raises(OptionError, match=says):
+        LIF(**options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    neuron = LIF(tau=numpy.array([1.5, 3.0]), v_threshold=numpy.float32(0.5))
+    assert neuron.config.tau == (1.5, 3.0)
+    assert neuron.config.v_threshold == 0.5

@@ -180,3 +180,8 @@ def test_other_faults(encoder):
         Latency(curve="cubic")
     with pytest.raises(OptionError, match=">= 2"):
         Latency(num_steps=1)
+
+
+def test_delta_refuses_nan():
+    with pytest.raises(InputError, match="got NaN"):
+        Delta()(torch.tensor([[0.5, float("nan")]]))
