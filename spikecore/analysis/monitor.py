@@ -54,7 +54,7 @@ class Monitor:
         every: record calls 0, k, 2k, ... of each layer.
 
     Records are detached copies on the layer's device. Several tensors (a layer that returns a tuple) are recorded as a
-    tuple; a call with one input records that input.
+    tuple; a call with one input records that input. Inputs given by keyword follow the others.
 
     Raises:
         OptionError: a wrong option, or no such layer (with the nearest names). In a call: the layer has no such
@@ -193,7 +193,9 @@ class Monitor:
         if self.what == "output":
             return layer.register_forward_hook(lambda module, args, out: record(module, lambda: out))
         if self.what == "input":
-            return layer.register_forward_pre_hook(lambda module, args: record(module, lambda: args))
+            return layer.register_forward_pre_hook(
+                lambda module, args, named: record(module, lambda: (*args, *named.values())), with_kwargs=True
+            )
         read = lambda: self._read(name, layer)  # noqa: E731
         if self.when == "before":
             return layer.register_forward_pre_hook(lambda module, args: record(module, read))
@@ -284,8 +286,10 @@ def _check(what: str, attribute: str | None, when: str, keep: int | None, reduce
         raise OptionError(
             f"Monitor: attribute=... goes with what='attribute'; got what={what!r}, attribute={attribute!r}"
         )
-    if every < 1 or (keep is not None and keep < 1):
-        raise OptionError(f"Monitor: every and keep must be at least 1 (keep=None: all), got every={every}, {keep=}")
+    if not all(isinstance(value, int) and value >= 1 for value in (every, 1 if keep is None else keep)):
+        raise OptionError(
+            f"Monitor: every and keep must be whole numbers of at least 1 (keep=None: all), got {every=}, {keep=}"
+        )
 
 
 def _widened(value: Tensor) -> Tensor:

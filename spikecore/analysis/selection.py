@@ -51,7 +51,7 @@ def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
                 f"the net has no layer of type {where.__name__}; its layers are {', '.join(kinds) or '(none)'}"
             )
         return found
-    if callable(where):
+    if callable(where) and not isinstance(where, nn.Module):
         found = {name for name, module in modules.items() if where(name, module)}
         if not found:
             raise OptionError(f"the predicate picks none of the layers {_listed(modules)}")

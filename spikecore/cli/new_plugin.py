@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def command(name: str, kind: str, dest: Path) -> None:
     names = names_for(name, kind)
     directory = render(name, kind, dest)
     click.echo(f"made {directory}: {names.distribution} with the {kind} {names.component!r}, class {names.class_name}")
-    click.echo(f"  pip install -e '{directory}[testing]'")
+    click.echo(f"  pip install -e {shlex.quote(f'{directory}[testing]')}")
     click.echo(f"  spike info {kind} {names.component}")
     click.echo(f"  spike test {kind}:{names.component}")
-    click.echo(f"  pytest {directory / 'tests'}")
+    click.echo(f"  pytest {shlex.quote(str(directory / 'tests'))}")

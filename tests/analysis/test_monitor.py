@@ -60,6 +60,23 @@ def test_outputs_and_inputs_are_those_of_the_layers():
         outs["1"]
 
 
+def test_inputs_given_by_keyword_are_inputs():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Bilinear(2, 3, 4)
+
+        def forward(self, x, y):
+            return self.layer(x, input2=y) + self.layer(input1=x, input2=y)
+
+    net, x, y = Named(), torch.rand(5, 2), torch.rand(5, 3)
+    with Monitor(net, "input", where="layer") as monitor:
+        net(x, y)
+    for seen in monitor["layer"]:
+        assert torch.equal(seen[0], x)
+        assert torch.equal(seen[1], y)
+
+
 def test_gradients_are_those_of_autograd():
     net, inputs = make(), x().requires_grad_()
     layer = net[2][0]
@@ -337,8 +354,9 @@ def test_selection():
         select_layers(net, nn.Conv2d)
     with pytest.raises(OptionError, match="picks none"):
         select_layers(net, lambda name, module: False)
-    with pytest.raises(OptionError, match="by name, type"):
-        select_layers(net, 3)
+    for wrong in (3, net[1], [net[1]]):
+        with pytest.raises(OptionError, match="by name, type"):
+            select_layers(net, wrong)
 
 
 def test_wrong_options():
@@ -351,6 +369,8 @@ def test_wrong_options():
         ({"attribute": "v"}, "attribute"),
         ({"every": 0}, "every"),
         ({"keep": 0}, "keep"),
+        ({"every": 1.5}, "every"),
+        ({"keep": 2.5}, "keep"),
     ):
         with pytest.raises(OptionError, match=text):
             Monitor(net, **options)

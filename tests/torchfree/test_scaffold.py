@@ -1,6 +1,7 @@
 """`spike new-plugin`: names and their refusals, files that parse, nothing half-written."""
 
 import ast
+import shlex
 import sys
 from pathlib import Path
 
@@ -165,8 +166,15 @@ def test_an_unknown_kind():
         names_for("fresh-thing", "neurn")
 
 
-def test_the_command_tells_what_to_do_next(tmp_path):
-    done = CliRunner().invoke(cli, ["new-plugin", "fresh-thing", "--kind", "neuron", "--dest", str(tmp_path)])
+@pytest.mark.parametrize("folder", ["plain", "with space", "it's"])
+def test_the_command_tells_what_to_do_next(tmp_path, folder):
+    directory = tmp_path / folder / "fresh-thing"
+    done = CliRunner().invoke(cli, ["new-plugin", "fresh-thing", "--kind", "neuron", "--dest", str(directory.parent)])
     assert done.exit_code == 0, done.output
-    assert f"pip install -e '{tmp_path / 'fresh-thing'}[testing]'" in done.output
-    assert "spike test neuron:fresh_thing" in done.output
+    steps = [shlex.split(line) for line in done.output.splitlines()[1:]]  # as a shell reads them
+    assert steps == [
+        ["pip", "install", "-e", f"{directory}[testing]"],
+        ["spike", "info", "neuron", "fresh_thing"],
+        ["spike", "test", "neuron:fresh_thing"],
+        ["pytest", str(directory / "tests")],
+    ]

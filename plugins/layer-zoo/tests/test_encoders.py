@@ -117,3 +117,15 @@ def test_rank_order_is_the_order(values, num_steps):
 def test_rank_order_refuses_nan():
     with pytest.raises(InputError, match="finite"):
         RankOrder()(torch.tensor([[float("nan")]]))
+
+
+@pytest.mark.parametrize("cls", [Population, GaussianTuning])
+@pytest.mark.parametrize("wrong", [{"low": -math.inf}, {"high": math.inf}])
+def test_fields_need_finite_bounds(cls, wrong):
+    with pytest.raises(OptionError, match="both finite"):
+        cls(**wrong)
+
+
+def test_fields_without_bounds_are_refused():
+    with pytest.raises(OptionError, match="std.*< inf"):
+        Population(std=math.inf)

@@ -146,16 +146,45 @@ def test_the_second_direction_reads_backwards(cls):
         net(x)
 
 
+@pytest.mark.parametrize("cls", RNNS)
+def test_a_dropout_that_stays_stays_between_calls(cls):
+    torch.manual_seed(0)
+    net = cls(3, 32, num_layers=2, dropout=0.5, invariant_dropout=True)
+    below, seen = [], []
+    net.cells[0].register_forward_hook(lambda cell, args, out: below.append(out[0]))
+    net.cells[1].register_forward_pre_hook(lambda cell, args: seen.append(args[0]))
+    x = torch.randn(8, 2, 3) * 3
+
+    def same_mask():
+        """Whether no unit is dropped in one step and passed on in another."""
+        on, passed = torch.stack(below) != 0, torch.stack(seen) != 0
+        below.clear(), seen.clear()
+        assert 0 < passed.sum() < on.sum()
+        return not ((on & ~passed).any(0) & passed.any(0)).any()
+
+    net(x)
+    assert same_mask()
+    with nn.streaming(net):
+        net(x[:3]), net(x[3:])
+    assert same_mask()
+    nn.set_step_mode(net, "single")
+    for step in x:
+        net(step)
+    assert same_mask()
+
+
 def test_dropout_between_layers_stays_or_changes():
     class Echo(SpikingVanillaRNN):
         """Passes its input on, so that the dropout is what is seen."""
 
     net = Echo(4, 4, num_layers=2, dropout=0.5, invariant_dropout=True)
     x = torch.ones(8, 1, 4)
-    masked = net._dropped(x)
-    assert torch.equal(masked, masked[:1].expand_as(x))
-    assert set(masked.unique().tolist()) <= {0.0, 2.0}
+    masks = net.initial_state(x[0])["masks"]
+    assert masks.shape == (1, 1, 4)
+    assert torch.equal(net._dropped(x, masks[0]), masks.expand_as(x))
+    assert set(masks.unique().tolist()) <= {0.0, 2.0}
     net.invariant_dropout = False
+    assert "masks" not in net.initial_state(x[0])
     torch.manual_seed(0)
     assert not torch.equal(net._dropped(x), net._dropped(x)[:1].expand_as(x))
     assert net.eval()._dropped(x) is x

@@ -89,3 +89,14 @@ def test_neunorm_follows_its_equation(shared):
         layer(torch.zeros(5, 2, 3, 2, 3))
     with pytest.raises(OptionError, match="k must be"):
         zoo.NeuNorm(3, 2, 2, k=1.5)
+
+
+@pytest.mark.parametrize("kind", ["TemporalEffectiveBatchNorm", "BatchNormThroughTime"])
+def test_a_step_of_other_channels_is_refused_and_not_counted(kind):
+    layer = getattr(zoo, f"{kind}1d")(2, 5, step_mode="single")
+    for _ in range(3):
+        with pytest.raises(ShapeError, match="num_features=5 channels along axis 1"):
+            layer(torch.zeros(3, 4))
+    layer(torch.randn(3, 5)), layer(torch.randn(3, 5))
+    with pytest.raises(ShapeError, match="num_features=5 channels along axis 2"):
+        getattr(zoo, f"{kind}2d")(2, 5)(torch.zeros(2, 3, 4, 2, 2))

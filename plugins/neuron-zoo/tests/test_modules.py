@@ -315,6 +315,15 @@ def test_noise_drawn_ahead_lasts_for_its_steps(name, size, beta):
         neuron(normal(9, 4, 6))
 
 
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("noisy_cuba_lif", {"num_features": 6}), ("noisy_ilc_cuba_lif", {"num_groups": 2, "group_size": 3})],
+)
+@pytest.mark.parametrize("num_steps", [0, 8])
+def test_noise_for_an_empty_batch(name, size, num_steps):
+    assert create("neuron", name, num_steps=num_steps, **size)(torch.zeros(8, 0, 6)).shape == (8, 0, 6)
+
+
 def test_correlated_noise_needs_the_length_of_its_sequence():
     with pytest.raises(OptionError, match="num_steps"):
         create("neuron", "noisy_cuba_lif", num_features=3, noise_beta=1.0)

@@ -108,6 +108,11 @@ class WeightedPhase(nn.Encoder):
         return torch.tensordot(weights.to(spikes.dtype), spikes[:bits], 1)
 
 
+def _check_bounds(name: str, low: float, high: float) -> None:
+    if not -math.inf < low < high < math.inf:
+        raise OptionError(f"{name}: low must be below high, both finite, got {low} and {high}")
+
+
 class _StraightThrough(torch.autograd.Function):
     """The spikes forward; the gradient of the activations backward."""
 
@@ -153,7 +158,7 @@ class Population(nn.Encoder):
         num_inputs: Annotated[int, Range(ge=1)] = 1
         low: float = -3.0
         high: float = 3.0
-        std: Annotated[float, Range(gt=0.0)] = math.sqrt(0.15)
+        std: Annotated[float, Range(gt=0.0, lt=math.inf)] = math.sqrt(0.15)
         mode: Literal["raw", "deterministic", "random"] = "raw"
 
     v_threshold: ClassVar[float] = 0.999
@@ -161,8 +166,7 @@ class Population(nn.Encoder):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         config = self.config
-        if not config.low < config.high:
-            raise OptionError(f"Population: low must be below high, got {config.low} and {config.high}")
+        _check_bounds("Population", config.low, config.high)
         self.capabilities = dataclasses.replace(
             self.capabilities,
             spiking=config.mode != "raw",
@@ -233,8 +237,7 @@ class GaussianTuning(nn.Encoder):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        if not self.config.low < self.config.high:
-            raise OptionError(f"GaussianTuning: low must be below high, got {self.config.low} and {self.config.high}")
+        _check_bounds("GaussianTuning", self.config.low, self.config.high)
         self.capabilities = dataclasses.replace(self.capabilities, input_range=(self.config.low, self.config.high))
 
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:

@@ -69,7 +69,7 @@ class _TemporalEffective(CountsSteps):
         scale: p, `[T]`.
 
     Raises:
-        ShapeError: another number of steps, or another rank.
+        ShapeError: another number of steps or channels, or another rank.
 
     Source: Duan et al., Temporal Effective Batch Normalization in Spiking Neural Networks (NeurIPS 2022), eq. 9.
     """
@@ -86,6 +86,7 @@ class _TemporalEffective(CountsSteps):
         step_mode: str = "multi",
     ) -> None:
         super().__init__(num_steps, step_mode)
+        self.num_features = num_features
         self.norm = _NORMS[self.num_spatial](num_features, eps, momentum, affine)
         self.scale = torch.nn.Parameter(torch.ones(num_steps))
 
@@ -127,7 +128,7 @@ class _ThroughTime(CountsSteps):
         norms: the T batch norms.
 
     Raises:
-        ShapeError: another number of steps, or another rank.
+        ShapeError: another number of steps or channels, or another rank.
 
     Source: Kim and Panda, Revisiting Batch Normalization for Training Low-Latency Deep Spiking Neural Networks From
     Scratch (Frontiers in Neuroscience 2021), eq. 7.
@@ -139,6 +140,7 @@ class _ThroughTime(CountsSteps):
         self, num_steps: int, num_features: int, eps: float = 1e-5, momentum: float = 0.1, step_mode: str = "multi"
     ) -> None:
         super().__init__(num_steps, step_mode)
+        self.num_features = num_features
         self.norms = torch.nn.ModuleList(
             _NORMS[self.num_spatial](num_features, eps, momentum) for _ in range(num_steps)
         )
@@ -177,6 +179,11 @@ def _steps(layer: _TemporalEffective | _ThroughTime, x: Tensor) -> range:
     if x.dim() not in allowed:
         raise ShapeError(
             f"{type(layer).__name__} in step_mode {layer.step_mode!r} takes {' or '.join(map(str, allowed))} axes, "
+            f"got {tuple(x.shape)}"
+        )
+    if x.shape[lead] != layer.num_features:
+        raise ShapeError(
+            f"{type(layer).__name__} was made for num_features={layer.num_features} channels along axis {lead}, "
             f"got {tuple(x.shape)}"
         )
     return layer.steps_of(x)

@@ -96,7 +96,8 @@ class SpikingRNN(nn.Stateful):
         num_layers: layers.
         bias: whether b_ih and b_hh are there.
         dropout: probability of dropping an output between two layers, in training.
-        invariant_dropout: one mask for the whole sequence; otherwise each step draws its own.
+        invariant_dropout: one mask for the whole sequence (in single-step mode and inside `streaming` it is state);
+            otherwise each step draws its own.
         bidirectional: a second stack reads the sequence backwards; outputs side by side. Needs the whole sequence, so
             neither single-step mode nor `streaming`.
         surrogate, second: of Θ and Θ2.
@@ -141,9 +142,25 @@ class SpikingRNN(nn.Stateful):
         )
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
-        """`h` and `c` of every layer, `[layers, B, hidden_size]`, 0."""
-        shape = (self.num_layers * (2 if self.bidirectional else 1), x.shape[0], self.hidden_size)
-        return {name: torch.zeros(shape, dtype=x.dtype, device=x.device) for name in ("h", "c")}
+        """`h` and `c` of every layer, `[layers, B, hidden_size]`, 0; `masks` of the dropout that stays, 1 in eval."""
+        state = {
+            name: torch.zeros(shape, dtype=x.dtype, device=x.device) for name, shape in self._state_shapes(x).items()
+        }
+        if "masks" in state:
+            state["masks"] = self._mask(state["masks"]) if self.training else state["masks"] + 1
+        return state
+
+    def state_forms(self, x: Tensor) -> dict[str, tuple[tuple[int, ...], torch.device, torch.dtype]]:
+        """Shape, device and dtype of the state; asking draws no random number."""
+        return {name: (shape, x.device, x.dtype) for name, shape in self._state_shapes(x).items()}
+
+    def _state_shapes(self, x: Tensor) -> dict[str, tuple[int, ...]]:
+        directions, batch = 2 if self.bidirectional else 1, x.shape[0]
+        state = (self.num_layers * directions, batch, self.hidden_size)
+        shapes: dict[str, tuple[int, ...]] = {"h": state, "c": state}
+        if self.invariant_dropout and self.dropout and self.num_layers > 1:
+            shapes["masks"] = (self.num_layers - 1, batch, self.hidden_size * directions)
+        return shapes
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, input_size]` → `[T, B, hidden_size]`, twice that if bidirectional; without T in single-step mode."""
@@ -163,10 +180,10 @@ class SpikingRNN(nn.Stateful):
         finals: list[tuple[Tensor, Tensor]] = []
         for layer in range(self.num_layers):
             if layer:
-                sequence = self._dropped(sequence)
+                sequence = self._dropped(sequence, state["masks"][layer - 1] if "masks" in state else None)
             sequence = self._layer(layer, sequence, state, finals)
         last = {"h": torch.stack([h for h, _ in finals]), "c": torch.stack([c for _, c in finals])}
-        (out,) = self.keep(last, sequence)
+        (out,) = self.keep({**state, **last}, sequence)
         return out if multi else out.squeeze(0)
 
     def _layer(self, layer: int, x: Tensor, state: dict[str, Tensor], finals: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -183,12 +200,15 @@ class SpikingRNN(nn.Stateful):
                 outs.append(torch.stack(ordered) if ordered else x.new_empty((0, x.shape[1], self.hidden_size)))
         return torch.cat(outs, -1)
 
-    def _dropped(self, x: Tensor) -> Tensor:
+    def _dropped(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if not self.training or not self.dropout:
             return x
+        return x * (self._mask(x) if mask is None else mask)
+
+    def _mask(self, like: Tensor) -> Tensor:
         share = 1.0 - self.dropout
-        mask = torch.empty_like(x[:1] if self.invariant_dropout else x).bernoulli_(share)
-        return x * (mask / share if share else mask)
+        mask = torch.empty_like(like).bernoulli_(share)
+        return mask / share if share else mask
 
 
 class SpikingLSTM(SpikingRNN):

@@ -122,7 +122,8 @@ class Noisy(TorchNeuron):
     def _noise(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         sigma, beta = self.config.sigma / math.sqrt(self.size), self.config.noise_beta
         if not self.config.num_steps:
-            drawn = [coloured_noise(0.0, x.shape[0], self.size, x).reshape(x[:, 0].shape) for _ in range(2)]
+            form = x.shape[:1] + x.shape[2:]
+            drawn = [coloured_noise(0.0, form[0], self.size, x).reshape(form) for _ in range(2)]
             return sigma * drawn[0], sigma * drawn[1], state
         if int(state["t"]) < 0:
             form = state["noise_in"].shape
