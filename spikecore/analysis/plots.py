@@ -212,8 +212,8 @@ def _list(values: Tensor) -> Any:
 
 
 def _sample(values: Tensor, sample: int, name: str) -> Tensor:
-    if values.dim() < 2 or not len(values):
-        raise ShapeError(f"{name} draws [T, N] or [T, B, ...] with T >= 1, got {tuple(values.shape)}")
+    if values.dim() < 2 or not len(values) or not values.shape[2 if values.dim() > 2 else 1 :].numel():
+        raise ShapeError(f"{name} draws [T, N] or [T, B, ...] with steps and neurons, got {tuple(values.shape)}")
     values = values.detach().cpu()
     if values.dim() == 2:
         return values

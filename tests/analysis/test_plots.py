@@ -127,6 +127,13 @@ def test_wrong_input_is_refused():
         surrogate_curves(nn.ATan(), limit=0.0)
 
 
+@pytest.mark.parametrize("shape", [(4, 0), (0, 4), (4, 2, 0), (0, 2, 4)])
+def test_nothing_to_draw_is_refused(shape):
+    for picture in (raster, heatmap):
+        with pytest.raises(ShapeError, match="with steps and neurons"):
+            picture(torch.zeros(shape))
+
+
 def test_matplotlib_is_imported_by_the_first_picture_and_pyplot_never():
     code = (
         "import sys, torch, spikecore.analysis as a\n"
