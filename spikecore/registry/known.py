@@ -69,7 +69,7 @@ PUBLISHED: frozenset[str] = frozenset()
 
 def install_hint(kind: str, name: str) -> str:
     """`It is in the plugin …: pip install …`, or "" for an unknown one."""
-    folder = KNOWN.get((kind, name)) or KNOWN.get((kind, name.rpartition(":")[2]))
+    folder = KNOWN.get((kind, name)) or KNOWN.get((kind, name.partition(":")[2]))
     if folder is None:
         return ""
     line = f"spikecore-{folder}" if folder in PUBLISHED else f"./plugins/{folder}"

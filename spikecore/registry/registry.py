@@ -249,7 +249,7 @@ class Registry:
         return self._core.get((kind, name))
 
     def _resolve(self, kind: str, name: str) -> Entry:
-        owner, _, plain = name.rpartition(":")
+        owner, plain = _parts(name)
         matches = self._matches(kind, "", name) or self._matches(kind, owner, plain)
         if matches and matches[0].name == name:
             owner = ""  # the colon is the name's own, as in `tonic:NMNIST`
@@ -272,7 +272,7 @@ class Registry:
         return exact or [entry for entry in named if entry.plugin.id == owner]
 
     def _unknown(self, kind: str, name: str) -> str:
-        owner, _, plain = name.rpartition(":")
+        owner, plain = _parts(name)
         entries = self.components(kind)
         names = sorted({entry.name for entry in entries})
         near = difflib.get_close_matches(plain, names, n=3)
@@ -284,6 +284,12 @@ class Registry:
             parts.append(f"Did you mean {' or '.join(map(repr, near))}?")
         parts += [install_hint(kind, name), f"Known {kind}s: {', '.join(names) or 'none'}."]
         return " ".join(filter(None, parts))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Distribution, or "", and the name, which may hold colons of its own."""
+    owner, colon, plain = name.partition(":")
+    return (owner, plain) if colon else ("", name)
 
 
 _default: Registry | None = None

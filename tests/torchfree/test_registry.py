@@ -66,6 +66,7 @@ def test_a_name_may_have_a_colon_of_its_own(tmp_path):
     registry = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=False)
     assert registry.find("dataset", "other:Set").target == "a:Set"
     assert registry.find("dataset", "a:Set").target == "a:Plain"
+    assert all(registry.find("dataset", entry.qualified) == entry for entry in registry.components("dataset"))
     assert registry.find("dataset", "other:Own").target == "b:Own"
     with pytest.raises(UnknownComponentError):
         registry.find("dataset", "other:Nothing")
