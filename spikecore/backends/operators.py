@@ -123,7 +123,7 @@ class _Run(torch.autograd.Function):
         saved = output[1 + ctx.num_states + ctx.num_recorded :]
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
-        if not _BACKENDS[ctx.name].reads_input(ctx.key, tensors[0]):
+        if not _BACKENDS[ctx.name].reads_input(ctx.key, saved):
             tensors[0] = tensors[0].new_empty(()).expand(tensors[0].shape)
         ctx.save_for_backward(*tensors, *saved)
 

@@ -68,7 +68,7 @@ class TorchBackend(Configurable):
         """Nothing is saved; the backward pass runs the steps again."""
         return []
 
-    def reads_input(self, key: str, x: Tensor) -> bool:
+    def reads_input(self, key: str, saved: Sequence[Tensor]) -> bool:
         """It runs the steps again."""
         return True
 

@@ -71,8 +71,9 @@ class Backend(Protocol):
     def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
         """Empty tensors with the shapes and dtypes of what `run` saves; asked with fake tensors too."""
 
-    def reads_input(self, key: str, x: Tensor) -> bool:
-        """Does `run_bwd` read x? Otherwise x is not kept for it: it gets a stand-in of the same shape and dtype."""
+    def reads_input(self, key: str, saved: Sequence[Tensor]) -> bool:
+        """Does `run_bwd` read x, after a `run` that saved this? Otherwise x is not kept for it: it gets a stand-in of
+        the same shape and dtype."""
 
     def run(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool

@@ -437,7 +437,7 @@ class LastLearned(ToyBackend):
 class ReadsAfterAll(ToyBackend):
     """mis-declared: says that its backward pass does not read the input, and reads it"""
 
-    def reads_input(self, key, x):
+    def reads_input(self, key, saved):
         return False
 
 

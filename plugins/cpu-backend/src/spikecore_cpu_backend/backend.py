@@ -92,9 +92,9 @@ class CPUBackend(Configurable):
         dtype = self._kept_dtype(key, x)
         return [] if dtype is None else [x.new_empty(x.shape, dtype=dtype)]
 
-    def reads_input(self, key: str, x: Tensor) -> bool:
+    def reads_input(self, key: str, saved: Sequence[Tensor]) -> bool:
         """Not where u is kept."""
-        return self._kept_dtype(key, x) is None
+        return len(saved) == 0  # torch.compile traces this, and knows no `not` of a tuple
 
     def _kept_dtype(self, key: str, x: Tensor) -> torch.dtype | None:
         """What u is kept as; None: x is kept."""
@@ -105,9 +105,8 @@ class CPUBackend(Configurable):
         if not kernel.can_keep:
             return None
         if keep == "auto":
-            return (
-                kernel.state_dtype if tuning.distance_pays(kernel.element_bytes, kernel.state_dtype.itemsize) else None
-            )
+            pays = tuning.distance_pays(kernel.element_bytes, kernel.state_dtype.itemsize, x.shape[0], x.numel())
+            return kernel.state_dtype if pays else None
         return torch.bfloat16 if keep == "distance_bf16" and kernel.state_dtype == torch.float32 else kernel.state_dtype
 
     def run(

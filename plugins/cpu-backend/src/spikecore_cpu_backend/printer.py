@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from spikecore.dynamics import Graph, Program
@@ -61,16 +62,7 @@ def print_program(program: Program, is_double: bool) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-_FORWARD = (
-    "const real *x, const real *const *before, real *const *after, real *out, real *kept, "
-    "const real *const *params, long lane, long end"
-)
-_BACKWARD = (
-    "const real *x, const real *const *before, const real *const *params, const real *grad_out, "
-    "real *const *grad_states, real *grad_x, real *const *grad_params, long lane, long end"
-)
-
-
+_CALL = "const struct NAME(call) *call, long lane, long end"
 _PREPARE = "const real *const *params, real *const *derived, long lane, long end"
 
 
@@ -78,29 +70,46 @@ def _prepare(printer: Printer, program: Program, graph: Graph, name: str, first:
     """Computes the derived rows from number `first` on; those before it are those of the forward pass."""
     targets = {each: f"derived[{first + i}]" for i, each in enumerate(graph.outputs)}
     head = "    forward_prepare_row(params, derived, lane, end);\n" if first else ""
-    return _row(printer, f"{name}_prepare", _PREPARE, graph, _reads(program), targets, head)
+    return _row(printer, f"{name}_prepare", _PREPARE, graph, _reads(program, "params"), targets, first=head)
 
 
 def _forward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str]) -> str:
-    targets = {"out": "out", KEPT: "kept"} | {f"state.{each}": f"after[{i}]" for i, each in enumerate(program.states)}
-    return _row(printer, name, _FORWARD, graph, _reads(program), {each: targets[each] for each in wanted})
+    sequences = {"out": "out", KEPT: "kept"}
+    rows = {f"state.{each}": f"call->after[{i}]" for i, each in enumerate(program.states)}
+    return _step(printer, name, graph, _reads(program), rows, {k: v for k, v in sequences.items() if k in wanted})
 
 
 def _backward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str], first: int = 0) -> str:
-    reads = _reads(program, first) | {"grad.out": "grad_out", KEPT: "x"}
-    reads |= {f"grad.state.{each}": f"grad_states[{i}]" for i, each in enumerate(program.states)}
-    targets = {"grad.x": "grad_x"}
-    targets |= {f"grad.state.{each}": f"grad_states[{i}]" for i, each in enumerate(program.states)}
-    targets |= {f"grad.param.{param.name}": f"grad_params[{i}]" for i, param in enumerate(program.params)}
-    return _row(printer, name, _BACKWARD, graph, reads, {each: targets[each] for each in wanted})
+    reads = _reads(program, first=first) | {"grad.out": "call->grad_out", KEPT: "call->x"}
+    grads = {f"grad.state.{each}": f"call->grad_states[{i}]" for i, each in enumerate(program.states)}
+    sums = {f"grad.param.{param.name}": f"call->grad_params[{i}]" for i, param in enumerate(program.params)}
+    rows = {each: row for each, row in (grads | sums).items() if each in wanted}
+    return _step(printer, name, graph, reads | grads, rows, {"grad.x": "out"})
 
 
-def _reads(program: Program, first: int = 0) -> dict[str, str]:
+def _step(
+    printer: Printer,
+    name: str,
+    graph: Graph,
+    reads: Mapping[str, str],
+    rows: Mapping[str, str],
+    sequences: Mapping[str, str],
+) -> str:
+    """One time step; fetches what later steps read."""
+    used = set(inputs_of(graph, [*sequences, *rows]))
+    fetches = [f"fetch_tile(&call->ahead[{i}], lane);" for i, each in enumerate(_SEQUENCES) if used & each]
+    return _row(printer, name, _CALL, graph, reads, rows, sequences, fetches)
+
+
+_SEQUENCES = ({"x", KEPT}, {"grad.out"})
+
+
+def _reads(program: Program, params: str = "call->params", first: int = 0) -> dict[str, str]:
     """Input of the step → the row it is read from; derived rows stand behind those of the parameters."""
-    rows = {"x": "x"} | {f"state.{each}": f"before[{i}]" for i, each in enumerate(program.states)}
-    rows |= {f"param.{param.name}": f"params[{i}]" for i, param in enumerate(program.params)}
+    rows = {"x": "call->x"} | {f"state.{each}": f"call->before[{i}]" for i, each in enumerate(program.states)}
+    rows |= {f"param.{param.name}": f"{params}[{i}]" for i, param in enumerate(program.params)}
     first += len(program.params)
-    return rows | {f"{DERIVED}{i}": f"params[{first + i}]" for i in range(MAX_TENSORS - first)}
+    return rows | {f"{DERIVED}{i}": f"{params}[{first + i}]" for i in range(MAX_TENSORS - first)}
 
 
 def _row(
@@ -109,28 +118,35 @@ def _row(
     signature: str,
     graph: Graph,
     reads: Mapping[str, str],
-    targets: Mapping[str, str],
+    rows: Mapping[str, str],
+    sequences: Mapping[str, str] = MappingProxyType({}),
+    fetches: Iterable[str] = (),
     first: str = "",
 ) -> str:
-    used = inputs_of(graph, targets)
-    pointers = _pointers("const real *", "from", [reads[each] for each in used])
-    sources = {each: f"from{i}[lane]" for i, each in enumerate(used)}
-    statements, values = printer.print(graph, sources, targets)
-    pointers += _pointers("real *", "to", targets.values())
-    stores = []
-    for i, (each, value) in enumerate(values.items()):
-        sign = "+=" if each.startswith("grad.param.") else "="
-        stores.append(f"to{i}[lane] {sign} {value};")
-    body = "\n".join(f"        {line}" for line in [*statements, *stores])
-    head = "\n".join(f"    {line}" for line in pointers)
+    """A function that computes tile by tile; `rows` are written where they stand, `sequences` through a target."""
+    wanted = [*sequences, *rows]
+    used = list(inputs_of(graph, wanted))
+    pointers = [f"const real *from{i} = {reads[each]};" for i, each in enumerate(used)]
+    pointers += [f"real *to{i} = {rows[each]};" for i, each in enumerate(wanted) if each in rows]
+    begin, end = list(fetches), []
+    for i, target in enumerate(sequences.values()):
+        begin += [f"real tile{i}[TILE] ALIGNED;"]
+        begin += [f"real *to{i} = NAME(begin_tile)(&call->{target}, lane, tile{i});"]
+        end += [f"NAME(end_tile)(&call->{target}, lane, to{i});"]
+    statements, values = printer.print(graph, {each: f"from{i}[lane + i]" for i, each in enumerate(used)}, wanted)
+    for i, each in enumerate(wanted):
+        place = f"to{i}[i]" if each in sequences else f"to{i}[lane + i]"
+        statements.append(f"{place} {'+=' if each.startswith('grad.param.') else '='} {values[each]};")
     return (
-        f"static void {name}_row({signature}) {{\n{first}{head}\n    LANES\n"
-        f"    for (; lane < end; lane++) {{\n{body}\n    }}\n}}"
+        f"static void {name}_row({signature}) {{\n{first}{_lines(pointers, 1)}"
+        f"    for (; lane < end; lane += TILE) {{\n{_lines(begin, 2)}"
+        f"        LANES\n        for (long i = 0; i < TILE; i++) {{\n{_lines(statements, 3)}        }}\n"
+        f"{_lines(end, 2)}    }}\n}}"
     )
 
 
-def _pointers(kind: str, name: str, rows: Iterable[str]) -> list[str]:
-    return [f"{kind}{name}{i} = {row};" for i, row in enumerate(rows)]
+def _lines(statements: Iterable[str], depth: int) -> str:
+    return "".join(f"{'    ' * depth}{each}\n" for each in statements)
 
 
 def _table(program: Program, counts: list[int], keeps: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,8 @@ ALONE = 1 << 15
 """Element-steps below which one thread is faster than waking another."""
 STREAM_BYTES = 4 << 20
 """Size of a result from which on streaming stores pay."""
+BLOCK = 2048
+"""Lanes of a block at most."""
 LANES = 64
 """Blocks are multiples of this, so that rows of a block start on cache lines where the tensors do."""
 
@@ -24,8 +27,9 @@ def second_level_cache() -> int:
 
 
 def forward_block(num_lanes: int, threads: int) -> int:
-    """Lanes for one block of a forward pass: wide, for long runs of addresses, but two blocks for each thread."""
-    return max(256, min(8192, num_lanes // (2 * threads) // LANES * LANES))
+    """Lanes for one block of a forward pass: long runs of addresses, states in the first-level cache, two blocks for
+    each thread."""
+    return max(256, min(BLOCK, num_lanes // (2 * threads) // LANES * LANES))
 
 
 def backward_block(num_steps: int, num_lanes: int, num_states: int, real_bytes: int) -> tuple[int, int]:
@@ -37,7 +41,7 @@ def backward_block(num_steps: int, num_lanes: int, num_states: int, real_bytes: 
     """
     row = max(num_states, 1) * real_bytes
     cache = second_level_cache()
-    lanes = 8192
+    lanes = BLOCK
     while lanes > 256 and (lanes * 4 > num_lanes or num_steps * lanes * row > 4 * cache):
         lanes //= 2
     if num_steps * lanes * row > 16 * cache:
@@ -45,10 +49,21 @@ def backward_block(num_steps: int, num_lanes: int, num_states: int, real_bytes: 
     return lanes, max(num_steps, 1)
 
 
-def distance_pays(element_bytes: int, state_bytes: int) -> bool:
+def distance_pays(element_bytes: int, state_bytes: int, num_steps: int, count: int) -> bool:
     """Is it better to keep u than x?
 
-    It measured 10 to 30 % faster for a whole training step at every shape tried, in and beyond the caches, and takes no
-    more memory, unless x has 16 bits.
+    It is where the arithmetic is the limit: for x in the caches, and on one core. Beyond the caches u costs two more
+    passes through memory, which several cores share; there running the steps again measured 10 to 30 % faster, as long
+    as the states of a block's steps lie in the second-level cache. For x of 16 bits u takes more memory. (It depends on
+    the cores there are, not on the number of threads, which may change between two calls.)
     """
-    return element_bytes >= state_bytes
+    if element_bytes < state_bytes:
+        return False
+    is_large = count * element_bytes >= STREAM_BYTES
+    return not (is_large and num_cores() > 1 and num_steps * BLOCK * state_bytes <= second_level_cache())
+
+
+@cache
+def num_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))

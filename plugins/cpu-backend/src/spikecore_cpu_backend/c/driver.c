@@ -25,9 +25,13 @@ static struct input read_input(const int64_t **at) {
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+static inline long padded(int64_t count) { return (long)((count + 63) / 64 * 64); } /* to whole tiles */
+
 /* Rows of scratch memory start at different places within a page, so that a store to one row never looks to the
    processor like a store to what the next load reads. */
-static inline size_t row_bytes(int64_t block, size_t element) { return ((size_t)block * element + 191) / 64 * 64; }
+static inline size_t row_bytes(int64_t block, size_t element) {
+    return ((size_t)padded(block) * element + 191) / 64 * 64;
+}
 
 #define real float
 #define NAME(name) name##_32

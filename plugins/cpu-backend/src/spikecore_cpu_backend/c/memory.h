@@ -1,47 +1,22 @@
-/* Moving rows: streaming stores, prefetches, and the 16-bit types.
-
-   A streaming store goes past the caches: it saves the read of the old line, which is worth it where the destination is
-   too large to stay cached anyway. */
+/* Moving whole rows: streaming stores and the 16-bit types. */
 
 #include <stdint.h>
 #include <string.h>
+#include "stream.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-#define LINE 64
-
-static inline void prefetch(const void *start, size_t bytes) {
-    const char *at = start, *end = at + bytes;
-    __asm__ volatile(""); /* gcc takes a function that does nothing but prefetch for one that does nothing */
-    for (; at < end; at += LINE) __builtin_prefetch(at, 0, 3);
-}
-
 static void stream(void *destination, const void *source, size_t bytes) {
-#if defined(__x86_64__)
     char *to = destination;
     const char *from = source;
     size_t head = (size_t)(-(uintptr_t)to % LINE);
     if (head > bytes) head = bytes;
     memcpy(to, from, head);
-    to += head, from += head, bytes -= head;
-    for (; bytes >= LINE; bytes -= LINE, to += LINE, from += LINE) {
-#if defined(__AVX512F__)
-        _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
-#elif defined(__AVX__)
-        __m256i low = _mm256_loadu_si256((const void *)from), high = _mm256_loadu_si256((const void *)(from + 32));
-        _mm256_stream_si256((void *)to, low);
-        _mm256_stream_si256((void *)(to + 32), high);
-#else
-        for (int part = 0; part < LINE; part += 16)
-            _mm_stream_si128((void *)(to + part), _mm_loadu_si128((const void *)(from + part)));
-#endif
-    }
-    memcpy(to, from, bytes);
-#else
-    memcpy(destination, source, bytes);
-#endif
+    size_t lines = (bytes - head) / LINE * LINE;
+    stream_lines(to + head, from + head, (long)lines);
+    memcpy(to + head + lines, from + head + lines, bytes - head - lines);
 }
 
 static void copy(void *destination, const void *source, size_t bytes) { memcpy(destination, source, bytes); }

@@ -1,33 +1,83 @@
 /* What the printed rows of a neuron and the driver that calls them have in common.
 
-   A row is one time step of a block of neurons ("lanes"); a call computes those in [lane, end). `real` is float or double; NAME gives names that differ
-   between the two. Pointers in `before` and `after` may be equal: every lane reads before it writes. */
+   A row is one time step of a block of neurons ("lanes"). It is worked on in tiles: a tile's results are stored, or
+   streamed past the caches, while the next tile's inputs are on their way, so that reads and writes of memory overlap.
+   `real` is float or double; NAME gives names that differ between the two. */
+
+#include "stream.h"
 
 #ifndef SC_ROWS
 #define SC_ROWS
 #define MAX_TENSORS 24
 #define PER_CHANNEL 1
 #define LEARNABLE 2
+#define TILE 64
+#define ALIGNED __attribute__((aligned(64)))
 enum { FORWARD, BACKWARD, KEPT };
+
+/* A row of a sequence that is written: from lane 0 on, as `real` or narrowed to 16 bits. */
+struct target {
+    char *at;
+    void (*narrow)(const float *from, uint16_t *to, long count); /* NULL: as it is */
+    int streams;                                                  /* every tile begins on a cache line */
+};
+
+/* A row that will be read later and is fetched now; NULL: none. */
+struct ahead {
+    const char *at;
+    long lane_bytes;
+};
+
+static inline void fetch_tile(const struct ahead *row, long lane) {
+    if (!row->at) return;
+    const char *at = row->at + lane * row->lane_bytes, *end = at + TILE * row->lane_bytes;
+    for (; at < end; at += 64) __builtin_prefetch(at, 0, 3);
+}
 #endif
 
-typedef void (*NAME(forward_row))(const real *x, const real *const *before, real *const *after, real *out, real *kept,
-                                  const real *const *params, long lane, long end);
-typedef void (*NAME(backward_row))(const real *x, const real *const *before, const real *const *params,
-                                   const real *grad_out, real *const *grad_states, real *grad_x,
-                                   real *const *grad_params, long lane, long end);
+/* Where a tile that goes to `to` is computed: in place, or in `buffer` until `end_tile`. */
+static inline real *NAME(begin_tile)(const struct target *to, long lane, real *buffer) {
+    return to->narrow || to->streams ? buffer : (real *)to->at + lane;
+}
 
-typedef void (*NAME(prepare_row))(const real *const *params, real *const *derived, long lane, long end);
+static inline void NAME(end_tile)(const struct target *to, long lane, const real *tile) {
+    if (to->narrow) {
+        uint16_t narrow[TILE] ALIGNED;
+        to->narrow((const float *)tile, narrow, TILE);
+        char *at = to->at + 2 * lane;
+        if (to->streams)
+            stream_lines(at, (const char *)narrow, sizeof narrow);
+        else
+            __builtin_memcpy(at, narrow, sizeof narrow);
+    } else if (to->streams) {
+        stream_lines(to->at + lane * (long)sizeof(real), (const char *)tile, TILE * sizeof(real));
+    }
+}
+
+/* The rows of one step. Those of `before` and `after` may be the same: every lane reads before it writes. */
+struct NAME(call) {
+    const real *x;                    /* or what was kept of the forward pass */
+    const real *const *before, *const *params;
+    real *const *after;
+    const real *grad_out;
+    real *const *grad_states, *const *grad_params;
+    struct target out, kept;          /* out: or the gradient of x */
+    struct ahead ahead[2];            /* of x and of grad_out */
+};
+
+/* Lanes [lane, end), whole tiles. */
+typedef void (*NAME(row_function))(const struct NAME(call) *call, long lane, long end);
+typedef void (*NAME(prepare_function))(const real *const *params, real *const *derived, long lane, long end);
 
 struct NAME(program) {
     int32_t num_states, num_params, num_recorded;
-    int32_t recorded[MAX_TENSORS];      /* which states */
-    int32_t param_flags[MAX_TENSORS];   /* PER_CHANNEL | LEARNABLE */
-    int32_t num_derived[3];             /* rows behind those of the parameters, for FORWARD, BACKWARD, KEPT */
-    NAME(prepare_row) prepare[3];       /* computes them from the parameters */
-    NAME(forward_row) forward;          /* out and the next states */
-    NAME(forward_row) advance;          /* the next states only */
-    NAME(forward_row) forward_keeping;  /* and what the backward pass takes in place of x; may be NULL */
-    NAME(backward_row) backward;        /* from x and the states before the step */
-    NAME(backward_row) backward_kept;   /* from what was kept, given as x; may be NULL */
+    int32_t recorded[MAX_TENSORS];          /* which states */
+    int32_t param_flags[MAX_TENSORS];       /* PER_CHANNEL | LEARNABLE */
+    int32_t num_derived[3];                 /* rows behind those of the parameters, for FORWARD, BACKWARD, KEPT */
+    NAME(prepare_function) prepare[3];      /* computes them from the parameters */
+    NAME(row_function) forward;             /* out and the next states */
+    NAME(row_function) advance;             /* the next states only */
+    NAME(row_function) forward_keeping;     /* and what the backward pass takes in place of x; may be NULL */
+    NAME(row_function) backward;            /* from x and the states before the step */
+    NAME(row_function) backward_kept;       /* from what was kept, given as x; may be NULL */
 };

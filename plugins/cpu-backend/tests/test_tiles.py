@@ -1,0 +1,60 @@
+"""Rows of whole tiles, of a tile and a rest, of a rest alone; stored and streamed past the caches: the same values."""
+
+import pytest
+import torch
+from cpu_comparison import agree, outcome
+from spikecore_cpu_backend import tuning
+
+from spikecore.nn import LIF, ParametricLIF
+
+LANES = [1, 63, 64, 65, 128, 200, 2048 + 64, 4096 + 17]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def noise(*shape, dtype=torch.float32):
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(1)) * 1.5).to(dtype)
+
+
+@pytest.fixture(params=[False, True], ids=["stored", "streamed"])
+def streams(request, monkeypatch):
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0 if request.param else 1 << 60)
+    return request.param
+
+
+@pytest.mark.parametrize("lanes", LANES)
+def test_any_number_of_lanes(lanes, streams):
+    agree(lambda on: LIF(backend=on, record=("v",), tau=3.0), noise(5, 1, lanes))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("lanes", [64, 100])
+def test_every_element_type(dtype, lanes, streams):
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}[dtype]
+    agree(lambda on: LIF(backend=on), noise(6, 2, lanes, dtype=dtype), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("lanes", [3, 64, 100])
+def test_sums_for_parameters_leave_the_rest_of_a_tile_out(lanes, streams):
+    agree(lambda on: ParametricLIF(backend=on), noise(20, 2, lanes))
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("steps", [4, 1000])
+def test_what_is_kept_depends_on_size_and_cores(monkeypatch, cores, steps):
+    """One core, small results and long sequences: u. Large results that several cores pass through memory: x."""
+    monkeypatch.setattr(tuning, "num_cores", lambda: cores)
+    monkeypatch.setattr(tuning, "second_level_cache", lambda: 2 << 20)
+    small, large = 1000, tuning.STREAM_BYTES // 4
+    assert tuning.distance_pays(4, 4, steps, small)
+    assert tuning.distance_pays(4, 4, steps, large) == (cores == 1 or steps == 1000)
+    assert not tuning.distance_pays(2, 4, steps, small)
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_gradients_are_the_same_whatever_is_kept(monkeypatch, large):
+    monkeypatch.setattr(tuning, "distance_pays", lambda *_: large)
+    x = noise(6, 2, 96)
+    ours = outcome(LIF(backend="cpu", detach_reset=True), x)
+    monkeypatch.undo()
+    right = outcome(LIF(backend="torch", detach_reset=True), x)
+    torch.testing.assert_close(ours["grad x"], right["grad x"], rtol=1e-6, atol=1e-7)
