@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _LIBRARY = torch.library.Library("spikecore", "FRAGMENT")  # type: ignore[no-untyped-call]
 _BACKENDS: dict[str, Backend] = {}
+_STEPS: dict[str, Any] = {}  # the method `step` of those that have it
 _PROGRAMS: dict[str, Program] = {}
 _LEARNED: dict[str, dict[str, Program]] = {}
 _IDENTIFIERS: dict[str, str] = {}
@@ -43,6 +44,7 @@ def install(name: str, backend: Backend) -> None:
         for program in _LEARNED.get(name, {}).values():
             backend.learn(program)
     _BACKENDS[name] = backend
+    _STEPS[name] = getattr(backend, "step", None)
     _define(name)
 
 
@@ -71,8 +73,23 @@ def run_program(
         found = function.apply(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
-    out, finals, recorded, _ = _caller("run", name, tensors)(key, x, states, params, False)
+    run = _BACKENDS[name].run if name in _BACKENDS and _is_plain(tensors) else _operator("run", name)
+    out, finals, recorded, _ = run(key, x, states, params, False)
     return out, finals, recorded
+
+
+def run_step(
+    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The same for one step `x` `[B, ...]`: `(out [B, ...], final states, recorded [1, B, ...])`."""
+    step, tensors = _STEPS.get(name), (x, *states, *params)
+    is_plain = step is not None and _is_plain(tensors)
+    if is_plain and not (torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]):
+        found: tuple[Tensor, list[Tensor]] | None = step(key, x, states, params)
+        if found is not None:
+            return *found, []
+    out, finals, recorded = run_program(name, key, x[None], states, params)
+    return out[0], finals, recorded
 
 
 def _caller(which: str, name: str, tensors: Sequence[Tensor]) -> Any:

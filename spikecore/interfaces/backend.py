@@ -7,6 +7,11 @@ the two methods below as one pair of torch operators, with autograd, vmap, fake 
     state   float32 for half-precision x, else x's dtype; each `[B, ...]`
     out     x's dtype; never aliases an input; all that a backend returns is contiguous
 
+A backend may offer one more method, which core calls for one step without gradient (the rest costs more than the step):
+
+    step(key, x, states, params) -> (out, final states), or None where it is for `run`
+    x, out  `[B, ...]`; nothing else differs from `run` with T = 1
+
 Inputs have any strides. A gradient that is one number for all elements may come expanded (strides 0).
 """
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.backends import operators
-from spikecore.backends.operators import run_program
+from spikecore.backends.operators import run_program, run_step
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
 from spikecore.dynamics import Namespace, Param, Program, trace
@@ -226,9 +226,8 @@ class Neuron(Configurable, Stateful):
         backend, key = self._choice(x.device, x.dtype, affine is not None)
         if backend != REFERENCE:
             params = [*self._tensors_for(one_step).values(), *(affine or ())] if affine or self._tensors else []
-            out, finals, recorded = run_program(backend, key, x[None] if single else x, [*state.values()], params)
+            out, finals, recorded = (run_step if single else run_program)(backend, key, x, [*state.values()], params)
             state = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
-            out = out[0] if single else out
         elif single:
             out, state = self._stepper(x)(x, state, {})
             for value in (x, *state.values()):
@@ -239,10 +238,9 @@ class Neuron(Configurable, Stateful):
             out, state, sequences = loop(self._stepper(one_step), x, state, {}, self.record)
             recorded = list(sequences.values())
         if not self.record:
-            (out,) = self.keep(state, out)
             if self.recorded:
                 self.recorded = {}
-            return out
+            return self.keep(state, out)[0]
         out, *recorded = self.keep(state, out, *recorded)
         if not self._memory.is_explicit:
             self.recorded = dict(zip(self.record, recorded, strict=True))
@@ -316,11 +314,13 @@ class Neuron(Configurable, Stateful):
     def _chosen(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[Choice, str, str]:
         """The choice, its backend, and the key of the program for it; "" on the reference. Asked in every call."""
         asked = (registry(), self.backend, device, dtype, self.record, affine)
-        found = self._choices.get(asked)
-        if found is None:
-            choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
-            found = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
-            self._choices[asked] = found
+        return self._choices.get(asked) or self._ask(asked)
+
+    def _ask(self, asked: tuple[Any, ...]) -> tuple[Choice, str, str]:
+        _, _, device, dtype, _, affine = asked
+        choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
+        found = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
+        self._choices[asked] = found
         return found
 
     def _choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
@@ -351,7 +351,8 @@ class Neuron(Configurable, Stateful):
         if torch.compiler.is_compiling():
             constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype, affine)
             return constant
-        choice, backend, key = self._chosen(device, dtype, affine)
+        asked = (registry(), self.backend, device, dtype, self.record, affine)
+        choice, backend, key = self._choices.get(asked) or self._ask(asked)
         if choice is not self.chosen and not affine:
             self.chosen = choice
         return backend, key

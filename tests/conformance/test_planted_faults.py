@@ -441,6 +441,15 @@ class ReadsAfterAll(ToyBackend):
         return False
 
 
+@fault("test_one_step", "one step")
+class Forgetful(ToyBackend):
+    """its own way for one step begins from nothing"""
+
+    def step(self, key, x, states, params):
+        out, finals, _, _ = self.run(key, x[None], [torch.zeros_like(state) for state in states], params, False)
+        return out[0], finals
+
+
 @fault("test_nan_and_infinity", "output|final state")
 class Cleaned(ToyBackend):
     """helpful repair: NaN becomes 0"""

@@ -340,6 +340,23 @@ class BackendSuite(Suite):
         if not looked_at:
             skip("its backward pass reads the input")
 
+    def test_one_step(self) -> None:
+        """`step`, where it is offered, gives what `run` gives with T = 1, whatever the strides, or None."""
+        backend = self.make()
+        if getattr(backend, "step", None) is None:
+            skip("it does not offer `step`")
+        for options in (*CASES, {"record": ("v",)}):
+            neuron = self.on("torch", LIF, **options)
+            program, params = neuron.program(), [p.detach() for p in neuron.parameters()]
+            backend.learn(program)
+            x = self.x(1, 4, 3)
+            for given in (x, torch.stack([x, x], -1)[..., 0], x[:, :0], x.expand(1, 4, 3)):
+                state = torch.full(given.shape[1:], 0.1, dtype=torch.promote_types(self.dtype, torch.float32))
+                found = backend.step(program.key, given[0], [state], params)
+                out, finals, _, _ = backend.run(program.key, given, [state], params, False)
+                if found is not None:
+                    assert_same([found[0], *found[1]], [out[0], *finals], "one step")
+
     def _program(self, steps: int, options: Options = LEARNED) -> tuple[Any, str, Tensor, list[Tensor], list[Tensor]]:
         neuron = self.on("torch", LIF, record=("v",), **options)
         program, backend = neuron.program(), self.make()

@@ -118,7 +118,7 @@ class CPUBackend(Configurable):
         if kernel.is_simple and not save and 0 < count < tuning.ALONE:
             found = _run_small(kernel, x, states, x.shape[0], count // x.shape[0])
             if found is not None:
-                return found
+                return *found, [], []
         program, shape = kernel.program, x.shape
         kept_dtype = self._kept_dtype(key, x) if save else None
         num_lanes = count // shape[0] if count else math.prod(shape[1:])
@@ -141,6 +141,14 @@ class CPUBackend(Configurable):
         call = kernel.forward.quick if is_small else kernel.forward.free
         _done(call(kernel.pack_forward(*numbers)))
         return out, finals, recorded, kept
+
+    def step(
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]] | None:
+        """See `interfaces.backend`."""
+        kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
+        count = x.numel()
+        return _run_small(kernel, x, states, 1, count) if kernel.is_simple and 0 < count < tuning.ALONE else None
 
     def run_bwd(
         self,
@@ -213,8 +221,11 @@ class CPUBackend(Configurable):
 
 def _run_small(
     kernel: Kernel, x: Tensor, states: Sequence[Tensor], num_steps: int, num_lanes: int
-) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]] | None:
-    """The same for the commonest form of a small call, where every line of Python shows; None for other forms."""
+) -> tuple[Tensor, list[Tensor]] | None:
+    """Out and final states for the commonest form of a small call, where every line of Python shows; None for others.
+
+    `x` has T in front or, for one step, has not.
+    """
     if not x.is_contiguous() or len(states) != kernel.num_states:
         return None
     dtype, empty_like = kernel.state_dtype, torch.empty_like
@@ -230,7 +241,7 @@ def _run_small(
         numbers += (state.data_ptr(), 0, 1, final.data_ptr())
     if kernel.forward.quick(kernel.pack_forward(*numbers)):
         _done(1)
-    return out, finals, [], []
+    return out, finals
 
 
 def _address(form: tuple[Tensor, int, int]) -> tuple[int, int, int]:
