@@ -83,8 +83,8 @@ def run_step(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """The same for one step `x` `[B, ...]`: `(out [B, ...], final states, recorded [1, B, ...])`."""
     step, tensors = _STEPS.get(name), (x, *states, *params)
-    is_plain = step is not None and _is_plain(tensors)
-    if is_plain and not (torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]):
+    wants_grad = torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]
+    if step is not None and not wants_grad and _is_plain(tensors):
         found: tuple[Tensor, list[Tensor]] | None = step(key, x, states, params)
         if found is not None:
             return *found, []
