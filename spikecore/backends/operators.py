@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import _C, Tensor
 from torch.nn import Parameter
 
+from spikecore.dynamics.vjp import reached
 from spikecore.errors import BackendError
 
 if TYPE_CHECKING:
@@ -150,12 +151,15 @@ class _Run(torch.autograd.Function):
         given, saved = tensors[: ctx.num_given], tensors[ctx.num_given :]
         plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
         arrived = grads[: 1 + ctx.num_states + ctx.num_recorded]
-        flowing = _without_gaps(ctx.key, given[0], given[1 : 1 + ctx.num_states], arrived)
         # Only `create_graph=True` can differentiate again. torch.compile does so once, and does not see through an
         # autograd.Function within a backward pass.
         once = torch.compiler.is_compiling() or not torch.is_grad_enabled()
         call: Any = _backward if once else _RunBackward.apply
-        found = call(*plan, *given, *saved, *flowing)
+        found = call(*plan, *given, *saved, *arrived)
+        if not torch.compiler.is_compiling():
+            arriving = tuple(grad is not None for grad in arrived)
+            reaches = _reaches(ctx.key, given[0].shape[0], arriving)
+            found = (grad if reached else None for grad, reached in zip(found, reaches, strict=True))
         return (None, None, None, *found)
 
 
@@ -178,7 +182,7 @@ class _RunBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Tensor
+        name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Any
     ) -> tuple[Tensor, ...]:
         return _backward(name, key, num_states, num_recorded, num_given, *tensors)
 
@@ -194,27 +198,45 @@ class _RunBackward(torch.autograd.Function):
         )
 
 
-def _without_gaps(key: str, x: Tensor, states: Sequence[Tensor], grads: Sequence[Any]) -> list[Tensor]:
-    """Where no gradient arrives, a zero that takes no memory."""
-    if all(grad is not None for grad in grads):
-        return list(grads)
+@lru_cache(maxsize=4096)
+def _reaches(key: str, steps: int, arriving: tuple[bool, ...]) -> list[bool]:
+    """Does a gradient reach x, each initial state, each parameter? What it does not reach has none, as under autograd.
+
+    Args:
+        key: of the program.
+        steps: T.
+        arriving: is there a gradient of out, of each final state, of each recorded sequence?
+    """
     program = _PROGRAMS[key]
-    recorded = [states[program.states.index(name)] for name in program.record]
-    like = [(x, x.shape), *((s, s.shape) for s in states), *((s, (x.shape[0], *s.shape)) for s in recorded)]
+    states, recorded = arriving[1 : 1 + len(program.states)], arriving[1 + len(program.states) :]
+    present = {f"state.{name}" for name, arrives in zip(program.states, states, strict=True) if arrives}
+    always = {f"state.{name}" for name, arrives in zip(program.record, recorded, strict=True) if arrives}
+    if arriving[0]:
+        always.add("out")
+    found: set[str] = {"x"} if not steps and arriving[0] else set()
+    for _ in range(steps):
+        names = reached(program.forward, present | always)
+        found |= names
+        following = {name for name in names if name.startswith("state.")}
+        if following == present:
+            break
+        present = following
     return [
-        tensor.new_zeros(()).expand(shape) if grad is None else grad
-        for grad, (tensor, shape) in zip(grads, like, strict=True)
+        "x" in found,
+        *(f"state.{name}" in present for name in program.states),
+        *(f"param.{param.name}" in found for param in program.params),
     ]
 
 
 def _backward(
-    name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Tensor
+    name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Any
 ) -> tuple[Tensor, ...]:
-    """`tensors`: x, states, params; what was saved; gradients of out, final states, recorded sequences."""
+    """`tensors`: x, states, params; what was saved; gradients of out, final states, recorded sequences, or None."""
     given, rest = tensors[:num_given], tensors[num_given:]
     num_grads = 1 + num_states + num_recorded
     saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
-    grad_x, grad_states, grad_params = _caller("run_bwd", name, tensors)(
+    there = [tensor for tensor in tensors if tensor is not None]
+    grad_x, grad_states, grad_params = _caller("run_bwd", name, there)(
         key,
         list(saved),
         given[0],
@@ -259,8 +281,8 @@ def _define(name: str) -> None:
         "-> (Tensor, Tensor[], Tensor[], Tensor[])"
     )
     define(
-        f"{run_bwd}(str key, Tensor[] saved, Tensor x, Tensor[] states, Tensor[] params, Tensor grad_out, "
-        "Tensor[] grad_states, Tensor[] grad_recorded) -> (Tensor, Tensor[], Tensor[])"
+        f"{run_bwd}(str key, Tensor[] saved, Tensor x, Tensor[] states, Tensor[] params, Tensor? grad_out, "
+        "Tensor?[] grad_states, Tensor?[] grad_recorded) -> (Tensor, Tensor[], Tensor[])"
     )
 
     def forward(key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool) -> Any:
@@ -294,8 +316,10 @@ def _define(name: str) -> None:
 # vmap. `x` and what follows it have T in front of B; states do not.
 
 
-def _merged(tensor: Tensor, dim: int | None, size: int, axis: int) -> Tensor:
-    """The mapped axis joined with axis `axis` (the batch); an unmapped tensor is repeated."""
+def _merged(tensor: Any, dim: int | None, size: int, axis: int) -> Any:
+    """The mapped axis joined with axis `axis` (the batch); an unmapped tensor is repeated, a missing one missing."""
+    if tensor is None:
+        return None
     if dim is None:
         tensor = tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
     else:

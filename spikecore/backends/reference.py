@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from spikecore.dynamics.evaluate import evaluate
+from spikecore.dynamics.vjp import reached, with_gaps
 from spikecore.errors import BackendError
 from spikecore.interfaces.backend import BackendCapabilities, Support
 from spikecore.interfaces.component import Configurable, make_config
 
 if TYPE_CHECKING:
-    from spikecore.dynamics import Program
+    from spikecore.dynamics import Graph, Program
 
 State = dict[str, Tensor]
 Step = Callable[[Tensor, State, dict[str, Any]], tuple[Tensor, State]]
@@ -55,6 +56,7 @@ class TorchBackend(Configurable):
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
         self._programs: dict[str, Program] = {}
+        self._pruned: dict[tuple[str, frozenset[str]], Graph] = {}
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Everything."""
@@ -96,9 +98,9 @@ class TorchBackend(Configurable):
         x: Tensor,
         states: Sequence[Tensor],
         params: Sequence[Tensor],
-        grad_out: Tensor,
-        grad_states: Sequence[Tensor],
-        grad_recorded: Sequence[Tensor],
+        grad_out: Tensor | None,
+        grad_states: Sequence[Tensor | None],
+        grad_recorded: Sequence[Tensor | None],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run_bwd`."""
         program = self._program(key)
@@ -110,31 +112,49 @@ class TorchBackend(Configurable):
             before = [dict(zip(program.states, states, strict=True))]
             for current in x.unbind(0):
                 before.append(_step(program, current, before[-1], given)[1])
-            grads = dict(zip(program.states, grad_states, strict=True))
-            grad_x = torch.empty_like(x)
+            grads = {n: g for n, g in zip(program.states, grad_states, strict=True) if g is not None}
+            grad_x = torch.zeros_like(x)
             for t in range(x.shape[0] - 1, -1, -1):
                 for name, sequence in zip(program.record, grad_recorded, strict=True):
-                    grads[name] = grads[name] + sequence[t]
+                    if sequence is not None:
+                        grads[name] = grads[name] + sequence[t] if name in grads else sequence[t]
+                arriving = {f"state.{name}": value for name, value in grads.items()}
+                if grad_out is not None:
+                    arriving["out"] = _wide(grad_out[t])
                 found = evaluate(
-                    program.backward,
+                    self._backward(program, frozenset(arriving)),
                     {
                         "x": _wide(x[t]),
                         **{f"state.{name}": value for name, value in before[t].items()},
                         **given,
-                        "grad.out": _wide(grad_out[t]),
-                        **{f"grad.state.{name}": value for name, value in grads.items()},
+                        **{f"grad.{name}": value for name, value in arriving.items()},
                     },
                 )
+                reaches = reached(program.forward, arriving)
                 grad_x[t] = found["grad.x"]
-                grads = {name: _like(found[f"grad.state.{name}"], before[t][name]) for name in program.states}
+                grads = {
+                    name: _like(found[f"grad.state.{name}"], before[t][name])
+                    for name in program.states
+                    if f"state.{name}" in reaches
+                }
                 for param in learned:
                     share = _like(
                         found[f"grad.param.{param.name}"], before[t][program.states[0]] if program.states else x[t]
                     )
                     axes = [axis for axis in range(share.dim()) if not (param.per_channel and axis == 1)]
                     sums[position[param.name]] += share.sum(axes)
-        finals = [grads[name].clone() for name in program.states]  # never an input itself, as with T = 0
+        finals = [  # never an input itself, as with T = 0
+            grads[name].clone() if name in grads else torch.zeros_like(state)
+            for name, state in zip(program.states, states, strict=True)
+        ]
         return grad_x, finals, sums
+
+    def _backward(self, program: Program, arriving: frozenset[str]) -> Graph:
+        """The gradient of a step at which only these outputs' gradients arrive."""
+        known = self._pruned.setdefault((program.key, arriving), program.backward)
+        if known is program.backward and len(arriving) < len(program.forward.outputs):
+            known = self._pruned[program.key, arriving] = with_gaps(program, sorted(arriving))
+        return known
 
     def _program(self, key: str) -> Program:
         if key not in self._programs:

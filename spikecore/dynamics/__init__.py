@@ -36,6 +36,7 @@ from spikecore.dynamics.ops import (
     where,
 )
 from spikecore.dynamics.trace import trace
+from spikecore.dynamics.vjp import reached, with_gaps
 
 __all__ = [
     "OPS",
@@ -62,6 +63,7 @@ __all__ = [
     "logical_or",
     "max",
     "min",
+    "reached",
     "round",
     "sigmoid",
     "sign",
@@ -71,4 +73,5 @@ __all__ = [
     "tanh",
     "trace",
     "where",
+    "with_gaps",
 ]

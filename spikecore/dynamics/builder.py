@@ -32,9 +32,9 @@ class Builder:
             self.nodes.append(node)
         return self._known[key]
 
-    def input(self, name: str) -> int:
+    def input(self, name: str, is_bool: bool = False) -> int:
         """The input of this name."""
-        return self._node(Node(INPUT, value=name), (INPUT, name))
+        return self._node(Node(INPUT, value=name, is_bool=is_bool), (INPUT, name))
 
     def const(self, value: float) -> int:
         """A constant; a Python bool is a constant truth value."""
@@ -159,7 +159,7 @@ def copy_into(builder: Builder, graph: Graph, lower: bool = False) -> list[int]:
     new: list[int] = []
     for node in graph.nodes:
         if node.op == INPUT:
-            new.append(builder.input(str(node.value)))
+            new.append(builder.input(str(node.value), node.is_bool))
         elif node.op == CONST:
             assert isinstance(node.value, float)
             new.append(builder.const(bool(node.value) if node.is_bool else node.value))

@@ -270,11 +270,14 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         u, ctx.surrogate = inputs
+        ctx.set_materialize_grads(False)  # no gradient is not zero, which times a derivative of NaN is NaN
         ctx.save_for_backward(u)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:
         (u,) = ctx.saved_tensors
+        if grad is None:
+            return None, None
         wide = u.float() if u.dtype in HALF else u  # α² and (1 + u²) leave the range of half precision early
         return (grad * ctx.surrogate.derivative(wide, ctx.surrogate.config)).to(u.dtype), None
 

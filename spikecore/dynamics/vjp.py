@@ -12,41 +12,87 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from spikecore.dynamics.builder import Builder, copy_into
-from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node, Program
 
 Rule = Callable[[Builder, int, Sequence[int], int], list[int | None]]
 """(builder, gradient, arguments, value of the node) → the gradient of each argument; None where nothing passes."""
 
 
-def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str]) -> Graph:
+def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str], may_miss: bool = False) -> Graph:
     """The backward pass of `forward`.
 
     Args:
         forward: one step.
         seeds: outputs whose gradient flows in, as the input `grad.NAME`.
         wanted: inputs whose gradient is asked for, as the output `grad.NAME`; 0 where nothing depends on it.
+        may_miss: the truth value `arrives.NAME`, one more input for each seed, says whether its gradient is there.
+            Terms of a missing one are left out, as autograd leaves them out. (A zero in its place would not do: zero
+            times infinity is not a number.)
     """
     builder = Builder()
     values = copy_into(builder, forward, lower=True)
     gradients: dict[int, int] = {}
+    arrives: dict[int, int] = {}
+    nothing = builder.const(-0.0)  # c + -0.0 is c for every c
 
-    def add(node: int, gradient: int) -> None:
-        gradients[node] = builder.op("add", gradients[node], gradient) if node in gradients else gradient
+    def add(node: int, gradient: int, arrival: int | None) -> None:
+        if node in gradients:
+            gradient = builder.op("add", gradients[node], gradient)
+        gradients[node] = gradient
+        if arrival is not None:
+            arrives[node] = builder.op("or", arrives[node], arrival) if node in arrives else arrival
 
     for name in seeds:
-        add(forward.outputs[name], builder.input(f"grad.{name}"))
+        gradient, arrival = builder.input(f"grad.{name}"), None
+        if may_miss:
+            arrival = builder.input(f"arrives.{name}", is_bool=True)
+            gradient = builder.op("where", arrival, gradient, nothing)
+        add(forward.outputs[name], gradient, arrival)
     for index in range(len(forward.nodes) - 1, -1, -1):
         node = forward.nodes[index]
         if index not in gradients or node.op in (INPUT, CONST):
             continue
-        shares = _shares(builder, node, gradients[index], [values[a] for a in node.args], values[index])
+        gradient, arrival = gradients[index], arrives.get(index)
+        shares = _shares(builder, node, gradient, [values[a] for a in node.args], values[index])
         for argument, share in zip(node.args, shares, strict=True):
-            if share is not None:
-                add(argument, share)
+            if share is None:
+                continue
+            if arrival is not None and share != gradient:
+                share = builder.op("where", arrival, share, nothing)
+            add(argument, share, arrival)
     inputs = forward.inputs
     found = {name: gradients.get(inputs[name]) if name in inputs else None for name in wanted}
     zero = builder.const(0.0)
     return builder.graph({f"grad.{name}": zero if index is None else index for name, index in found.items()})
+
+
+def with_gaps(program: Program, arriving: Iterable[str] | None = None) -> Graph:
+    """The backward pass of a program for steps at which gradients are missing.
+
+    Args:
+        program: the program.
+        arriving: the outputs whose gradients are there; without it that is an input, see `may_miss`.
+    """
+    wanted = [name.removeprefix("grad.") for name in program.backward.outputs]
+    if arriving is None:
+        return vjp(program.forward, list(program.forward.outputs), wanted, may_miss=True)
+    return vjp(program.forward, arriving, wanted)
+
+
+def reached(forward: Graph, seeds: Iterable[str]) -> frozenset[str]:
+    """The inputs at which a gradient arrives when those of the outputs `seeds` flow in."""
+    live = {forward.outputs[name] for name in seeds}
+    for index in range(len(forward.nodes) - 1, -1, -1):
+        if index in live:
+            live.update(_passing(forward.nodes[index]))
+    return frozenset(name for name, index in forward.inputs.items() if index in live)
+
+
+def _passing(node: Node) -> Sequence[int]:
+    """The arguments to which the gradient of a node passes on."""
+    if node.op in PASSES_NOTHING:
+        return ()
+    return {SPIKE: node.args[1:2], "where": node.args[1:]}.get(node.op, node.args)
 
 
 def _shares(b: Builder, node: Node, g: int, args: Sequence[int], out: int) -> list[int | None]:

@@ -105,8 +105,12 @@ class Backend(Protocol):
         x: Tensor,
         states: Sequence[Tensor],
         params: Sequence[Tensor],
-        grad_out: Tensor,
-        grad_states: Sequence[Tensor],
-        grad_recorded: Sequence[Tensor],
+        grad_out: Tensor | None,
+        grad_states: Sequence[Tensor | None],
+        grad_recorded: Sequence[Tensor | None],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        """The vector-Jacobian product: `(grad_x, grad of the initial states, grad of the params)`."""
+        """The vector-Jacobian product: `(grad_x, grad of the initial states, grad of the params)`.
+
+        A gradient that is None does not arrive, and its terms are left out (see `dynamics.with_gaps`): it is not zero,
+        which times infinity is not a number. What nothing reaches gets zeros.
+        """

@@ -189,8 +189,20 @@ class Double(Right):
         return out.to(x.dtype), [final.to(x.dtype) for final in finals], *rest
 
     def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
-        wide = ([each.double() for each in group] for group in (states, grad_states, grad_recorded))
+        wide = (
+            [None if each is None else each.double() for each in group]
+            for group in (states, grad_states, grad_recorded)
+        )
         states, grad_states, grad_recorded = wide
-        found = super().run_bwd(key, saved, x.double(), states, params, grad_out.double(), grad_states, grad_recorded)
+        found = super().run_bwd(
+            key,
+            saved,
+            x.double(),
+            states,
+            params,
+            None if grad_out is None else grad_out.double(),
+            grad_states,
+            grad_recorded,
+        )
         grad_x, grads, sums = found
         return grad_x.to(x.dtype), [grad.to(x.dtype) for grad in grads], sums

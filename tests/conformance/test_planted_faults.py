@@ -349,6 +349,15 @@ class WrongSign(ToyBackend):
         return grad_x, [-grad for grad in grad_states], grad_params
 
 
+@fault("test_gradients_that_do_not_arrive", "the gradient of x")
+class FillsIn(ToyBackend):
+    """gradients that do not arrive are taken for zeros"""
+
+    def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
+        zeros = [torch.zeros_like(s) if grad is None else grad for grad, s in zip(grad_states, states, strict=True)]
+        return super().run_bwd(key, saved, x, states, params, grad_out, zeros, grad_recorded)
+
+
 @fault("test_poisoned_memory", "output")
 class LastStepUnwritten(ToyBackend):
     """memory that is not written: outputs that are zero are left out"""

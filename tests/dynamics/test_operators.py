@@ -71,6 +71,9 @@ class NumpyBackend(Configurable):
 
     def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
         program, given = self.programs[key], self._params(key, x, params)
+        grad_out = torch.zeros_like(x) if grad_out is None else grad_out
+        grad_states = [torch.zeros_like(s) if g is None else g for g, s in zip(grad_states, states, strict=True)]
+        grad_recorded = [saved[0] * 0 if grad is None else grad for grad in grad_recorded]
         grads = {name: grad.numpy() for name, grad in zip(program.states, grad_states, strict=True)}
         grad_x, sums = torch.empty_like(x), [torch.zeros_like(param) for param in params]
         for t in reversed(range(x.shape[0])):

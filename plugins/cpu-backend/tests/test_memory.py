@@ -1,6 +1,7 @@
 """Recycled results: right whoever holds what, bounded, and given back."""
 
 import gc
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from spikecore_cpu_backend.memory import HUGE_PAGE, Recycler
 from spikecore.nn import LIF
 
 SHAPE = (4, 1 << 18)  # 4 MiB of float32
+SMALL = (4, 1 << 15)
 
 
 @pytest.fixture
@@ -137,3 +139,53 @@ def test_many_threads(recycler):
         worker.join()
     assert not wrong
     assert recycler.idle_bytes <= 32 << 20  # each held an old one while it got a new one
+
+
+@pytest.fixture
+def unraisable(monkeypatch):
+    """What finalizers raise."""
+    found = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: found.append(event.exc_value))
+    return found
+
+
+def test_leases_that_end_while_idle_memory_is_looked_at(unraisable):
+    recycler = Recycler(512 << 20)
+    held = [recycler.empty(SMALL, torch.float32) for _ in range(60)]
+    held.clear()
+    before = gc.get_threshold()
+    try:
+        for turn in range(1000):  # the collector runs within the look itself, wherever that allocates
+            circle = [recycler.empty(SMALL, torch.float32)]
+            circle.append(circle)
+            others = [[] for _ in range(turn % 5)]
+            gc.set_threshold(1 + turn % 4)
+            del circle, others
+            assert recycler.idle_bytes >= 59 * 512 << 10
+            recycler.empty(SMALL, torch.float32)
+    finally:
+        gc.set_threshold(*before)
+    assert not unraisable
+
+
+def test_looking_while_other_threads_let_go(recycler, unraisable):
+    wrong, before = [], sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def work(look):
+        try:
+            for _ in range(300):
+                recycler.idle_bytes if look else recycler.empty(SMALL, torch.float32)  # noqa: B018
+        except Exception as error:
+            wrong.append(error)
+
+    workers = [threading.Thread(target=work, args=(number % 2 == 0,)) for number in range(6)]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not wrong
+    assert not unraisable

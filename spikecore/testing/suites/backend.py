@@ -221,6 +221,22 @@ class BackendSuite(Suite):
         found, right = (each["gradient of"]["x"][:, others] for each in (ours, untouched))
         assert_same(found, right, "the gradient of the other neurons")
 
+    def test_gradients_that_do_not_arrive(self) -> None:
+        """A gradient that is None adds no term: zero in its place would meet an infinite potential and give NaN."""
+        x = self.x(5, 4, 3)
+        x[-1, 0, 0] = -math.inf  # met by the gradient of the final state, which nobody asked for
+        with self.backend():
+            for options in CASES:
+                found = []
+                for name in (BACKEND, "torch"):
+                    neuron, given = self.on(name, LIF, **options), x.clone().requires_grad_()
+                    found.append(torch.autograd.grad(neuron(given).sum(), given)[0])
+                assert found[1].isfinite().all(), "the reference itself has NaN: this proves nothing"
+                assert_close(found[0], found[1], "the gradient of x")
+            used = self.on(BACKEND, LIF, reset="soft", detach_reset=True, v_threshold=0.9, learnable=("v_threshold",))
+            used(x[:0].requires_grad_()).sum().backward()
+            assert next(used.parameters()).grad is None, "T = 0: a parameter that nothing depends on has a gradient"
+
     def test_poisoned_memory(self) -> None:
         """Outputs are written in full: memory that held NaN before shows through nowhere."""
         x = self.x(5, 4, 3, 7)

@@ -157,9 +157,9 @@ class CPUBackend(Configurable):
         x: Tensor,
         states: Sequence[Tensor],
         params: Sequence[Tensor],
-        grad_out: Tensor,
-        grad_states: Sequence[Tensor],
-        grad_recorded: Sequence[Tensor],
+        grad_out: Tensor | None,
+        grad_states: Sequence[Tensor | None],
+        grad_recorded: Sequence[Tensor | None],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run_bwd`."""
         kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
@@ -172,14 +172,18 @@ class CPUBackend(Configurable):
         sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
         head = self._head(kernel, shape, num_lanes, count, params)
         block, segment = tuning.backward_block(shape[0], num_lanes, len(states), kernel.state_dtype.itemsize)
-        used = [layout.sequence(saved[0] if saved else x), layout.sequence(grad_out)]
+        used = [layout.sequence(saved[0] if saved else x), layout.sequence(_filled(grad_out, x, shape))]
         numbers = [*head, block, segment, *_kept(saved), *_address(used[0]), *_address(used[1]), grad_x.data_ptr()]
         for state, grad, result in zip(states, grad_states, found, strict=True):
-            used += [layout.state(state), layout.state(grad)]
+            used += [layout.state(state), layout.state(_filled(grad, state, state.shape))]
             numbers += (*_address(used[-2]), *_address(used[-1]), result.data_ptr())
-        for grad in grad_recorded:
-            used.append(layout.sequence(grad))
+        arrives, arrives_recorded = _bits([grad_out, *grad_states]), 0
+        for name, grad in zip(program.record, grad_recorded, strict=True):
+            index = program.states.index(name)
+            used.append(layout.sequence(_filled(grad, states[index], (shape[0], *states[index].shape))))
             numbers += _address(used[-1])
+            arrives_recorded |= (grad is not None) << 1 + index
+        numbers += (arrives, arrives_recorded)
         values = [param.contiguous() for param in params]
         for value, total in zip(values, sums, strict=True):
             numbers += (value.data_ptr(), total.data_ptr())
@@ -251,6 +255,16 @@ def _address(form: tuple[Tensor, int, int]) -> tuple[int, int, int]:
 def _kept(saved: Sequence[Tensor]) -> tuple[int, int]:
     """Address and element type of u, or zeros."""
     return (saved[0].data_ptr(), ELEMENTS[saved[0].dtype]) if saved else (0, 0)
+
+
+def _filled(grad: Tensor | None, like: Tensor, shape: Sequence[int]) -> Tensor:
+    """A missing gradient has an address too: that of one zero."""
+    return like.new_zeros(()).expand(shape) if grad is None else grad
+
+
+def _bits(grads: Sequence[Tensor | None]) -> int:
+    """Which gradients there are."""
+    return sum((grad is not None) << place for place, grad in enumerate(grads))
 
 
 def _done(status: int) -> None:

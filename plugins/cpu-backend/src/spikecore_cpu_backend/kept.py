@@ -17,8 +17,10 @@ from spikecore.dynamics.printing import inputs_of
 KEPT = "kept"
 
 
-def keeping(program: Program) -> tuple[Graph, Graph] | None:
+def keeping(program: Program, gaps: Graph | None = None) -> tuple[Graph, Graph] | None:
     """`(forward with the output "kept", backward with the input "kept")`; None where u is not enough.
+
+    With `gaps`, a backward pass at which gradients may be missing, that one is rewritten.
 
     The class of programs: one spike, and a gradient in which x and the states occur only within u (and within the h of
     u = h - c, c free of both). IF and LIF belong to it, with a learnable threshold too; a learnable time constant,
@@ -29,7 +31,8 @@ def keeping(program: Program) -> tuple[Graph, Graph] | None:
         return None
     (distance,) = distances
     known: dict[tuple[object, ...], int] = {}
-    ours, theirs = (_identities(graph, known) for graph in (program.forward, program.backward))
+    source = program.backward if gaps is None else gaps
+    ours, theirs = (_identities(graph, known) for graph in (program.forward, source))
     u = program.forward.nodes[distance]
     nodes: list[Node] = [Node(INPUT, value=KEPT)]
     given = {ours[distance]: 0}
@@ -37,7 +40,7 @@ def keeping(program: Program) -> tuple[Graph, Graph] | None:
         threshold = _copied(program.forward, u.args[1], nodes)
         if not _is_infinite(nodes[threshold]):
             given.setdefault(ours[u.args[0]], _restored(threshold, nodes))
-    backward = _rewritten(program.backward, theirs, nodes, given)
+    backward = _rewritten(source, theirs, nodes, given)
     wanted = [name for name in backward.outputs if not name.startswith("grad.param.") or _is_learned(program, name)]
     if any(name == "x" or name.startswith("state.") for name in inputs_of(backward, wanted)):
         return None

@@ -18,6 +18,7 @@ ELEMENTS = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16
 """Input dtype → element type as in driver.c."""
 HEAD = 12
 INPUT = 3
+ARRIVES = 2
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Runtime:
         address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
         states, params, recorded = len(program.states), len(program.params), len(program.record)
         forward = HEAD + INPUT + 1 + states * (INPUT + 1) + recorded + params
-        backward = HEAD + 2 * INPUT + 1 + states * (2 * INPUT + 1) + recorded * INPUT + 2 * params
+        backward = HEAD + 2 * INPUT + 1 + states * (2 * INPUT + 1) + recorded * INPUT + ARRIVES + 2 * params
         return Kernel(
             program,
             library,

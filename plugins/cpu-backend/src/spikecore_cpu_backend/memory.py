@@ -68,7 +68,7 @@ class Recycler:
     @property
     def idle_bytes(self) -> int:
         """Bytes kept and not in use."""
-        return sum(region.size for region in tuple(self._idle))
+        return sum(region.size for region in self._snapshot())
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor with any content."""
@@ -86,8 +86,15 @@ class Recycler:
         while self._idle:
             self._close_oldest()
 
+    def _snapshot(self) -> tuple[Region, ...]:
+        while True:
+            try:
+                return tuple(self._idle)
+            except RuntimeError:  # a lease ended meanwhile: on another thread, or as garbage collected just here
+                continue
+
     def _region(self, size: int) -> Region:
-        for region in reversed(tuple(self._idle)):
+        for region in reversed(self._snapshot()):
             if region.size == size:
                 try:
                     self._idle.remove(region)
@@ -134,7 +141,7 @@ class Recycler:
         self._sweeper = 0
         before = time.monotonic() - IDLE_S
         is_waiting = False
-        for region in tuple(self._idle):
+        for region in self._snapshot():
             if region.idle_since is not None and region.idle_since <= before:
                 self._release(region)
             is_waiting |= region.idle_since is not None

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import ClassVar
 
-from spikecore.dynamics import Graph, Program
+from spikecore.dynamics import Graph, Program, reached, with_gaps
 from spikecore.dynamics.printing import C_OPERATIONS, Printer, inputs_of
 from spikecore_cpu_backend.hoist import DERIVED, hoist
 from spikecore_cpu_backend.kept import KEPT, keeping
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "abs", "sign", "floor", "round", "sin", "cos", "atan", "erf")
+ARRIVES = "arrives."
 MAX_TENSORS = 24
 """As in rows.h."""
 
@@ -52,12 +53,18 @@ def print_program(program: Program, is_double: bool) -> str:
     counts = [first, first + len(before.outputs)]
     parts.append(_prepare(printer, program, before, "backward", first))
     parts.append(_backward(printer, program, rest, "backward", gradients, first))
+    gaps = {"gaps": with_gaps(program), "last": with_gaps(program, ["out"])}
+    parts += [_backward(printer, program, each, f"backward_{name}", gradients) for name, each in gaps.items()]
     if kept is not None:
         parts.append(_forward(printer, program, hoist(forward, outputs, room)[1], "forward_keeping", outputs))
         before, rest = hoist(kept[1], gradients, room)
         counts.append(len(before.outputs))
         parts.append(_prepare(printer, program, before, "backward_kept"))
         parts.append(_backward(printer, program, rest, "backward_kept", gradients))
+        for name, each in gaps.items():
+            found = keeping(program, each)
+            assert found is not None  # it contains nothing that the whole backward pass does not
+            parts.append(_backward(printer, program, found[1], f"backward_kept_{name}", gradients))
     parts.append(_table(program, counts, kept is not None))
     return "\n\n".join(parts) + "\n"
 
@@ -84,7 +91,19 @@ def _backward(printer: Printer, program: Program, graph: Graph, name: str, wante
     grads = {f"grad.state.{each}": f"call->grad_states[{i}]" for i, each in enumerate(program.states)}
     sums = {f"grad.param.{param.name}": f"call->grad_params[{i}]" for i, param in enumerate(program.params)}
     rows = {each: row for each, row in (grads | sums).items() if each in wanted}
+    reads |= {f"{ARRIVES}{each}": f"call->arrives[{i}]" for i, each in enumerate(_seeds(program))}
     return _step(printer, name, graph, reads | grads, rows, {"grad.x": "out"})
+
+
+def _seeds(program: Program) -> list[str]:
+    """What a gradient may arrive of, in the order of the bits of `arrives`."""
+    return ["out", *(f"state.{each}" for each in program.states)]
+
+
+def _flows(program: Program) -> list[int]:
+    """For each of these, as bits: at which states before the step a gradient arrives then."""
+    found = [reached(program.forward, [each]) for each in _seeds(program)]
+    return [sum(2 << i for i, each in enumerate(program.states) if f"state.{each}" in names) for names in found]
 
 
 def _step(
@@ -126,14 +145,16 @@ def _row(
     """A function that computes tile by tile; `rows` are written where they stand, `sequences` through a target."""
     wanted = [*sequences, *rows]
     used = list(inputs_of(graph, wanted))
-    pointers = [f"const real *from{i} = {reads[each]};" for i, each in enumerate(used)]
+    kinds = {each: "int" if each.startswith(ARRIVES) else "real" for each in used}
+    pointers = [f"const {kinds[each]} *from{i} = {reads[each]};" for i, each in enumerate(used)]
     pointers += [f"real *to{i} = {rows[each]};" for i, each in enumerate(wanted) if each in rows]
     begin, end = list(fetches), []
     for i, target in enumerate(sequences.values()):
         begin += [f"real tile{i}[TILE] ALIGNED;"]
         begin += [f"real *to{i} = NAME(begin_tile)(&call->{target}, lane, tile{i});"]
         end += [f"NAME(end_tile)(&call->{target}, lane, to{i});"]
-    statements, values = printer.print(graph, {each: f"from{i}[lane + i]" for i, each in enumerate(used)}, wanted)
+    sources = {each: f"from{i}[{'lane + ' * (kinds[each] == 'real')}i]" for i, each in enumerate(used)}
+    statements, values = printer.print(graph, sources, wanted)
     for i, each in enumerate(wanted):
         place = f"to{i}[i]" if each in sequences else f"to{i}[lane + i]"
         statements.append(f"{place} {'+=' if each.startswith('grad.param.') else '='} {values[each]};")
@@ -152,14 +173,16 @@ def _lines(statements: Iterable[str], depth: int) -> str:
 def _table(program: Program, counts: list[int], keeps: bool) -> str:
     recorded = ", ".join(str(program.states.index(name)) for name in program.record) or "0"
     flags = [param.per_channel + 2 * param.learnable for param in program.params]
-    keeping, kept, prepare = (
-        ("forward_keeping_row", "backward_kept_row", "backward_kept_prepare_row") if keeps else ("NULL",) * 3
-    )
+    keeping, prepare = ("forward_keeping_row", "backward_kept_prepare_row") if keeps else ("NULL", "NULL")
+    backward = ", ".join(f"backward_{each}row" for each in ("", "gaps_", "last_"))
+    kept = ", ".join(f"backward_kept_{each}row" if keeps else "NULL" for each in ("", "gaps_", "last_"))
     return (
         "const struct NAME(program) sc_program = {\n"
         f"    {len(program.states)}, {len(program.params)}, {len(program.record)},\n"
         f"    {{{recorded}}}, {{{', '.join(map(str, flags)) or '0'}}}, {{{', '.join(map(str, counts))}}},\n"
         f"    {{forward_prepare_row, backward_prepare_row, {prepare}}},\n"
-        f"    forward_row, advance_row, {keeping}, backward_row, {kept},\n"
+        f"    {{{', '.join(map(str, _flows(program)))}}},\n"
+        f"    forward_row, advance_row, {keeping},\n"
+        f"    {{{backward}}}, {{{kept}}},\n"
         "};"
     )

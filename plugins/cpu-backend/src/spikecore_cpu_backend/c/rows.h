@@ -14,6 +14,7 @@
 #define TILE 64
 #define ALIGNED __attribute__((aligned(64)))
 enum { FORWARD, BACKWARD, KEPT };
+enum { ALL, SOME, LAST }; /* gradients that arrive; LAST: that of out alone, as at the last step */
 
 /* A row of a sequence that is written: from lane 0 on, as `real` or narrowed to 16 bits. */
 struct target {
@@ -61,6 +62,8 @@ struct NAME(call) {
     real *const *after;
     const real *grad_out;
     real *const *grad_states, *const *grad_params;
+    const int *arrives[MAX_TENSORS + 1]; /* of out and of each next state, for the lanes of any tile: is its gradient there? (As
+                                            one number compilers would make a loop of it for each combination.) */
     struct target out, kept;          /* out: or the gradient of x */
     struct ahead ahead[2];            /* of x and of grad_out */
 };
@@ -75,9 +78,10 @@ struct NAME(program) {
     int32_t param_flags[MAX_TENSORS];       /* PER_CHANNEL | LEARNABLE */
     int32_t num_derived[3];                 /* rows behind those of the parameters, for FORWARD, BACKWARD, KEPT */
     NAME(prepare_function) prepare[3];      /* computes them from the parameters */
+    int64_t flows[MAX_TENSORS + 1];         /* by a gradient of out, and of each next state: the states it reaches, as bits */
     NAME(row_function) forward;             /* out and the next states */
     NAME(row_function) advance;             /* the next states only */
     NAME(row_function) forward_keeping;     /* and what the backward pass takes in place of x; may be NULL */
-    NAME(row_function) backward;            /* from x and the states before the step */
-    NAME(row_function) backward_kept;       /* from what was kept, given as x; may be NULL */
+    NAME(row_function) backward[3];         /* from x and the states before the step, by ALL, SOME, LAST */
+    NAME(row_function) backward_kept[3];    /* from what was kept, given as x; may be NULL */
 };
