@@ -69,9 +69,9 @@ def run_program(
     """
     tensors = (x, *states, *params)
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
-    if torch.is_grad_enabled() and (any(tensor.requires_grad for tensor in tensors) or _is_transformed()):
-        function: Any = _PlainRun if _is_plain(tensors) else _Run
-        found = function.apply(name, key, len(states), *tensors)
+    if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or _is_transformed()):
+        apply: Any = _plain_run if _is_plain(tensors) else _Run.apply
+        found = apply(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
     run = _BACKENDS[name].run if name in _BACKENDS and _is_plain(tensors) else _operator("run", name)
@@ -142,24 +142,23 @@ class _Run(torch.autograd.Function):
         ctx.mark_non_differentiable(*saved)
         ctx.set_materialize_grads(False)
         if not _BACKENDS[ctx.name].reads_input(ctx.key, saved):
-            tensors[0] = tensors[0].new_empty(()).expand(tensors[0].shape)
+            tensors[0] = _stand_in(tensors[0], saved)
         ctx.save_for_backward(*tensors, *saved)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         tensors = ctx.saved_tensors
-        given, saved = tensors[: ctx.num_given], tensors[ctx.num_given :]
         plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
         arrived = grads[: 1 + ctx.num_states + ctx.num_recorded]
         # Only `create_graph=True` can differentiate again. torch.compile does so once, and does not see through an
         # autograd.Function within a backward pass.
         once = torch.compiler.is_compiling() or not torch.is_grad_enabled()
         call: Any = _backward if once else _RunBackward.apply
-        found = call(*plan, *given, *saved, *arrived)
+        found = call(*plan, *tensors, *arrived)
         if not torch.compiler.is_compiling():
             arriving = tuple(grad is not None for grad in arrived)
-            reaches = _reaches(ctx.key, given[0].shape[0], arriving)
-            found = (grad if reached else None for grad, reached in zip(found, reaches, strict=True))
+            reaches = _reaches(ctx.key, tensors[0].shape[0], arriving)
+            found = [grad if reached else None for grad, reached in zip(found, reaches, strict=True)]
         return (None, None, None, *found)
 
 
@@ -173,6 +172,18 @@ class _PlainRun(torch.autograd.Function):
         return output
 
     backward = _Run.backward
+
+
+_plain_run: Any = super(torch.autograd.Function, _PlainRun).apply
+"""Without what `apply` does for transforms."""
+
+
+def _stand_in(x: Tensor, saved: Sequence[Tensor]) -> Tensor:
+    """Something of x's shape and dtype that takes no memory of its own."""
+    for tensor in saved:
+        if tensor.shape == x.shape and tensor.dtype == x.dtype:
+            return tensor
+    return x.new_empty(()).expand(x.shape)
 
 
 class _RunBackward(torch.autograd.Function):

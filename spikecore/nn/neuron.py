@@ -373,7 +373,7 @@ class Neuron(Configurable, Stateful):
 
 def _one_step(x: Tensor) -> Tensor:
     """What one step of the sequence looks like, for its shape, dtype and device."""
-    return x[0] if x.shape[0] else x.new_empty(x.shape[1:])
+    return x.detach()[0] if x.shape[0] else x.new_empty(x.shape[1:])
 
 
 def _scaled(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -175,7 +175,7 @@ def test_looking_while_other_threads_let_go(recycler, unraisable):
     def work(look):
         try:
             for _ in range(300):
-                recycler.idle_bytes if look else recycler.empty(SMALL, torch.float32)  # noqa: B018
+                recycler.idle_bytes if look else recycler.empty(SMALL, torch.float32)
         except Exception as error:
             wrong.append(error)
 

@@ -172,15 +172,15 @@ class CPUBackend(Configurable):
         sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
         head = self._head(kernel, shape, num_lanes, count, params)
         block, segment = tuning.backward_block(shape[0], num_lanes, len(states), kernel.state_dtype.itemsize)
-        used = [layout.sequence(saved[0] if saved else x), layout.sequence(_filled(grad_out, x, shape))]
+        used = [layout.sequence(saved[0] if saved else x), layout.sequence(grad_out)]
         numbers = [*head, block, segment, *_kept(saved), *_address(used[0]), *_address(used[1]), grad_x.data_ptr()]
         for state, grad, result in zip(states, grad_states, found, strict=True):
-            used += [layout.state(state), layout.state(_filled(grad, state, state.shape))]
+            used += (layout.state(state), layout.state(grad))
             numbers += (*_address(used[-2]), *_address(used[-1]), result.data_ptr())
         arrives, arrives_recorded = _bits([grad_out, *grad_states]), 0
         for name, grad in zip(program.record, grad_recorded, strict=True):
             index = program.states.index(name)
-            used.append(layout.sequence(_filled(grad, states[index], (shape[0], *states[index].shape))))
+            used.append(layout.sequence(grad))
             numbers += _address(used[-1])
             arrives_recorded |= (grad is not None) << 1 + index
         numbers += (arrives, arrives_recorded)
@@ -255,11 +255,6 @@ def _address(form: tuple[Tensor, int, int]) -> tuple[int, int, int]:
 def _kept(saved: Sequence[Tensor]) -> tuple[int, int]:
     """Address and element type of u, or zeros."""
     return (saved[0].data_ptr(), ELEMENTS[saved[0].dtype]) if saved else (0, 0)
-
-
-def _filled(grad: Tensor | None, like: Tensor, shape: Sequence[int]) -> Tensor:
-    """A missing gradient has an address too: that of one zero."""
-    return like.new_zeros(()).expand(shape) if grad is None else grad
 
 
 def _bits(grads: Sequence[Tensor | None]) -> int:

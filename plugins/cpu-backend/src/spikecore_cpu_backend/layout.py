@@ -10,15 +10,20 @@ from torch import Tensor
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
 
+_ZERO = torch.zeros(1, dtype=torch.float64)
+"""Zero in every dtype: what a gradient that does not arrive is read from."""
 
-def sequence(x: Tensor) -> tuple[Tensor, int, int]:
+
+def sequence(x: Tensor | None) -> tuple[Tensor, int, int]:
     """`(tensor, step, lanes)` of `[T, ...]`: element (t, n) stands at t * step + n, or at t * step where lanes is 0.
 
     Repeated steps and numbers that stand for all lanes are read where they are; other strides are copied.
     """
-    strides = x.stride()
+    if x is None:
+        return _ZERO, 0, 0
     if x.is_contiguous():
         return x, x.numel() // x.shape[0] if x.shape[0] else 0, 1
+    strides = x.stride()
     if not any(stride for size, stride in zip(x.shape[1:], strides[1:], strict=True) if size > 1):
         return x, strides[0], 0
     if x[0].is_contiguous():
@@ -27,8 +32,10 @@ def sequence(x: Tensor) -> tuple[Tensor, int, int]:
     return x, x.numel() // x.shape[0], 1
 
 
-def state(tensor: Tensor) -> tuple[Tensor, int, int]:
+def state(tensor: Tensor | None) -> tuple[Tensor, int, int]:
     """The same for one step `[B, ...]`."""
+    if tensor is None:
+        return _ZERO, 0, 0
     if tensor.is_contiguous():
         return tensor, 0, 1
     if not any(stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1):
