@@ -3,8 +3,9 @@
     wall   seconds that passed; on an accelerator, between two events of its stream
     cpu    user and system time of this process, all threads
 
-One sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds, after one call that is not timed:
-it pays for the caches, which the candidate before has filled with its own. Medians and percentiles are over samples.
+One sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds, after as many calls that are not
+timed: they pay for the caches, which the candidate before has filled with its own, and for its threads, which go on
+spinning for a while. Medians and percentiles are over samples.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Times:
     Args:
         first_s: wall time of its first call in this process.
         repeats: calls per sample.
-        is_quick: a call that is not timed goes before each sample.
+        is_quick: as many calls that are not timed go before each sample.
         samples: in the order of the rounds.
         error: why it stopped, if it raised.
     """
@@ -169,7 +170,8 @@ def _warm_up(run: Run, clock: Clock, found: Times) -> None:
 
 def _take(run: Run, clock: Clock, found: Times) -> None:
     if found.is_quick:
-        run()
+        for _ in range(found.repeats):
+            run()
     found.samples.append(clock(run, found.repeats))
 
 

@@ -1,6 +1,8 @@
 """The pool: equal bits for any number of threads, forks, callers at once."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -169,3 +171,22 @@ def test_callers_at_once(threads):
     for caller in callers:
         caller.join()
     assert not wrong
+
+
+def test_a_worker_that_was_called_to_the_callers_core_may_go_where_it_could(threads):
+    """Beside processes that keep every core busy results stay right, and no thread stays bound to one core."""
+    threads(3)
+    neuron, x = LIF(backend="cpu"), noise(16, 4, 40000)
+    right = LIF(backend="torch")(x)
+    before = os.sched_getaffinity(0)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in before]
+    try:
+        for _ in range(60):
+            assert torch.equal(neuron(x), right)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert num_workers() >= 2
+    for task in os.listdir("/proc/self/task"):
+        assert os.sched_getaffinity(int(task)) == before

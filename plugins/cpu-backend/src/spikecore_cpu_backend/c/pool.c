@@ -15,7 +15,9 @@
 
 #define MAX_WORKERS 255
 #define SPINS 4000 /* about 20 to 40 microseconds */
-#define TURN_NS 100000
+#define TURN_NS 1000000
+#define PATIENCE_NS 300000
+#define MAX_MOVED 16
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -48,6 +50,8 @@ static void set_modes(modes wanted) { (void)wanted; }
 struct worker {
     _Atomic uint32_t called; /* counts the jobs this worker was woken for */
     _Atomic int asleep;
+    _Atomic int has_block;
+    pthread_t thread;
 };
 
 static struct worker workers[MAX_WORKERS];
@@ -64,20 +68,24 @@ static modes current_modes;
 static _Atomic uint32_t unfinished;
 static _Atomic int caller_sleeps;
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t value) {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+static void futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *longest) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, longest, NULL, 0);
 }
 
 static void futex_wake(_Atomic uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-static void work(int is_worker) {
+static void work(struct worker *me) {
     uint64_t seen = atomic_load(&ticket);
     while ((uint32_t)seen) {
         if (!atomic_compare_exchange_weak(&ticket, &seen, seen - 1)) continue;
-        if (is_worker) set_modes(current_modes);
+        if (me) {
+            atomic_store(&me->has_block, 1);
+            set_modes(current_modes);
+        }
         current_function(current_job, current_blocks - (int64_t)(uint32_t)seen);
+        if (me) atomic_store(&me->has_block, 0);
         if (atomic_fetch_sub(&unfinished, 1) == 1 && atomic_load(&caller_sleeps)) futex_wake(&unfinished);
         seen = atomic_load(&ticket);
     }
@@ -107,27 +115,27 @@ static void *worker_main(void *argument) {
         for (int spin = 0; spin < SPINS && atomic_load(&me->called) == known; spin++) RELAX();
         while (atomic_load(&me->called) == known) {
             atomic_store(&me->asleep, 1);
-            if (atomic_load(&me->called) == known) futex_wait(&me->called, known);
+            if (atomic_load(&me->called) == known) futex_wait(&me->called, known, NULL);
             atomic_store(&me->asleep, 0);
         }
         known = atomic_load(&me->called);
-        work(1);
+        work(me);
     }
     return NULL;
 }
 
 static int add_worker(void) {
     pthread_attr_t attributes;
-    pthread_t thread;
     struct worker *worker = &workers[num_workers];
     atomic_store(&worker->called, 0);
     atomic_store(&worker->asleep, 0);
+    atomic_store(&worker->has_block, 0);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     sigset_t all, before; /* signals are for the program's own threads */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(&thread, &attributes, worker_main, worker);
+    int failed = pthread_create(&worker->thread, &attributes, worker_main, worker);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     if (!failed) num_workers++;
@@ -136,6 +144,37 @@ static int add_worker(void) {
 
 static void alone(block_function function, void *job, int64_t num_blocks) {
     for (int64_t block = 0; block < num_blocks; block++) function(job, block);
+}
+
+/* Wait for the blocks that workers have begun. One whose core was taken from it in the middle of a block would get it back
+   when the other thread's turn is over, after milliseconds: it is called to this core, which is about to be free. */
+static void wait_for_workers(void) {
+    const struct timespec patience = {0, PATIENCE_NS};
+    cpu_set_t before[MAX_MOVED], here;
+    int moved[MAX_MOVED], num_moved = 0;
+    uint32_t left;
+    for (int spin = 0; spin < SPINS && atomic_load(&unfinished); spin++) RELAX();
+    if (!atomic_load(&unfinished)) return;
+    atomic_store(&caller_sleeps, 1);
+    if ((left = atomic_load(&unfinished))) futex_wait(&unfinished, left, &patience);
+    int cpu = sched_getcpu();
+    CPU_ZERO(&here);
+    if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &here);
+    for (int i = 0; i < num_workers && num_moved < MAX_MOVED && atomic_load(&unfinished); i++) {
+        pthread_t thread = workers[i].thread;
+        if (!atomic_load(&workers[i].has_block)) continue;
+        if (pthread_getaffinity_np(thread, sizeof here, &before[num_moved])) continue;
+        if (!pthread_setaffinity_np(thread, sizeof here, &here)) moved[num_moved++] = i;
+    }
+    while ((left = atomic_load(&unfinished))) futex_wait(&unfinished, left, NULL);
+    atomic_store(&caller_sleeps, 0);
+    while (num_moved--) {
+        pthread_t thread = workers[moved[num_moved]].thread;
+        cpu_set_t elsewhere = before[num_moved];
+        CPU_CLR(cpu, &elsewhere);
+        if (CPU_COUNT(&elsewhere)) pthread_setaffinity_np(thread, sizeof elsewhere, &elsewhere);
+        pthread_setaffinity_np(thread, sizeof here, &before[num_moved]);
+    }
 }
 
 void sc_share(block_function function, void *job, int64_t num_blocks, int num_threads) {
@@ -158,12 +197,8 @@ void sc_share(block_function function, void *job, int64_t num_blocks, int num_th
         atomic_fetch_add(&workers[index].called, 1);
         if (atomic_load(&workers[index].asleep)) futex_wake(&workers[index].called);
     }
-    work(0);
-    uint32_t left;
-    for (int spin = 0; spin < SPINS && atomic_load(&unfinished); spin++) RELAX();
-    atomic_store(&caller_sleeps, 1);
-    while ((left = atomic_load(&unfinished))) futex_wait(&unfinished, left);
-    atomic_store(&caller_sleeps, 0);
+    work(NULL);
+    wait_for_workers();
     pthread_mutex_unlock(&taken);
 }
 
