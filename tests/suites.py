@@ -122,7 +122,7 @@ def bench() -> None:
     """Measure, with every plugin and the other libraries, and write docs/benchmarks/*.csv and the README's table."""
     env = environment("bench", plugins(), PEERS)
     python, csv = env / "bin/python", ROOT / "docs" / "benchmarks"
-    for script in ("startup", "eager"):
+    for script in ("startup", "eager", "run"):
         call(python, f"tests/benchmarks/{script}.py")
     spike = [python, "-m", "spikecore", "bench"]
     call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
