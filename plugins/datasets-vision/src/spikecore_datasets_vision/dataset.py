@@ -201,7 +201,9 @@ class ImageSplit:
         outside = (index < -len(self)) | (index >= len(self))
         if outside.any():
             raise IndexError(f"sample {index[outside][0]} of {len(self)}")
-        index = index % max(len(self), 1)
+        if not len(index):
+            return []
+        index = index % len(self)
         chosen = self.chosen[index]
         x = self.read(chosen, index)
         return list(zip(x, self.stored.labels[chosen].tolist(), strict=True))
