@@ -140,6 +140,13 @@ def jpeg():
     return out.getvalue()
 
 
+def pcx():
+    """A format that Pillow reads and that is not among ours."""
+    out = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(out, "PCX")
+    return out.getvalue()
+
+
 BOMB_SIDE = 9000
 DATA = struct.pack(">I", 4) + b"IDAT" + bytes(8)
 
@@ -155,6 +162,7 @@ DATA = struct.pack(">I", 4) + b"IDAT" + bytes(8)
         ("a.png", png_header(10, 10) + DATA, "cannot be read as an image"),
         ("a.png", png_header(BOMB_SIDE, BOMB_SIDE) + DATA, f"claims {BOMB_SIDE} × {BOMB_SIDE} pixels"),
         ("a.png", png_header(2**31 - 1, 2**31 - 1) + DATA, "DecompressionBombError|claims"),
+        ("a.png", pcx(), "cannot be read as an image"),
         ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot be read as an image"),
     ],
 )

@@ -320,6 +320,8 @@ def test_normalisation_is_that_of_the_training_images(data, monkeypatch):
     found = torch.stack([x for x, _ in scaled.split("train")]).double()
     torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
     torch.testing.assert_close(found.std((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5, rtol=0)
+    monkeypatch.setattr("spikecore_datasets_vision.normalisation.CHUNK", 7)
+    torch.testing.assert_close(opened("cifar10", normalise="channels").split("train")[2][0], found[2].float())
     test = (plain.split("test")[3][0] - mean[:, None, None]) / std[:, None, None]
     torch.testing.assert_close(scaled.split("test")[3][0], test.float())
     given = opened("cifar10", normalise={"name": "channels", "mean": [0.5, 0.0, 0.1], "std": [2.0, 1.0, 0.5]})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageOps
 
 from spikecore_datasets_vision.draws import Draws
 from spikecore_datasets_vision.rand_augment import CHANGES, RandAugment, affine, rotation, shear, translation
@@ -70,11 +70,47 @@ def test_there_are_fourteen_changes_and_each_does_something():
 
 
 def test_without_strength_only_the_even_ones_change_anything():
-    x = (smooth() * 200).round() / 255
+    x = (smooth() * 255).round() / 255
+    x[:, :, 0, 0] = 1
     for name, change in CHANGES.items():
         found = change(x, torch.zeros(3).double(), 0.5)
         if name not in ("auto_contrast", "equalise"):
             torch.testing.assert_close(found, x, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "theirs"),
+    [
+        ("posterise", 1.0, lambda image: ImageOps.posterize(image, 4)),
+        ("posterise", -0.5, lambda image: ImageOps.posterize(image, 6)),
+        ("solarise", 0.5, lambda image: ImageOps.solarize(image, 128)),
+        ("solarise", -1.0, lambda image: ImageOps.solarize(image, 0)),
+        ("brightness", 1.0, lambda image: ImageEnhance.Brightness(image).enhance(1.9)),
+        ("contrast", -1.0, lambda image: ImageEnhance.Contrast(image).enhance(0.1)),
+        ("saturation", 0.5, lambda image: ImageEnhance.Color(image).enhance(1.45)),
+        ("sharpness", -0.5, lambda image: ImageEnhance.Sharpness(image).enhance(0.55)),
+    ],
+)
+def test_how_strong_a_change_is(name, strength, theirs):
+    levels = np.random.default_rng(2).integers(0, 256, (12, 14, 3)).astype(np.uint8)
+    x = torch.from_numpy(levels).permute(2, 0, 1)[None].double() / 255
+    found = CHANGES[name](x, torch.tensor([strength]).double(), 0.5)[0].permute(1, 2, 0) * 255
+    assert np.abs(found.numpy() - np.asarray(theirs(Image.fromarray(levels)))).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "matrix"),
+    [
+        ("rotate", rotation(torch.tensor([15.0]).double())),
+        ("shear_x", shear(torch.tensor([0.15]).double(), torch.tensor([0.0]).double())),
+        ("shear_y", shear(torch.tensor([0.0]).double(), torch.tensor([0.15]).double())),
+        ("translate_x", translation(torch.tensor([0.225 * 30]).double(), torch.tensor([0.0]).double())),
+        ("translate_y", translation(torch.tensor([0.0]).double(), torch.tensor([0.225 * 24]).double())),
+    ],
+)
+def test_how_far_a_change_moves(name, matrix):
+    x = smooth(1)
+    torch.testing.assert_close(CHANGES[name](x, torch.tensor([0.5]).double(), 0.5), affine(x, matrix, 0.5))
 
 
 def test_each_change_is_drawn_evenly(monkeypatch):

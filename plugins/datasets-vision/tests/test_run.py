@@ -7,6 +7,7 @@ import tiny
 import torch
 from click.testing import CliRunner
 
+import spikecore
 from spikecore import create
 from spikecore.cli import spike as commands
 from spikecore.interfaces.trainer import Task
@@ -60,6 +61,17 @@ def test_spike_run(files, tmp_path, monkeypatch):
     assert losses[0] == losses[1], "augmentation and mixing repeat themselves"
 
 
+def test_a_run_that_is_resumed_comes_to_the_same_bits(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exp.toml").write_text(CONFIG)
+    constant = ("--set", "trainer.schedule=constant")
+    spike("run", "exp.toml", "--out", "whole", *constant, "--set", "trainer.epochs=4")
+    spike("run", "exp.toml", "--out", "parts", *constant, "--set", "trainer.epochs=2")
+    spike("run", "--resume", "parts", "--set", "trainer.epochs=4")
+    whole, parts = (spikecore.load(tmp_path / name).state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
 def test_spike_info():
     told = spike("info", "dataset", "mnist")
     for words in ("random_erasing", "f68b3c2dcbeaaa9fbdd348bbdeb94873", "LeCun", "('train', 60000)", "allow_partial"):
@@ -108,6 +120,27 @@ def test_batches_are_mixed_in_training_only(files):
     assert assemble(train, range(20), False).label.tolist() == [i % 10 for i in range(20)]
     assert assemble(dataset.split("test"), range(20), False, torch.Generator()).label.dtype == torch.int64
     assert assemble(train, [3], False, torch.Generator()).label.tolist() == [3], "nothing to mix it with"
+
+
+def test_the_test_split_is_transformed_and_the_training_split_augmented_before_that(files):
+    size = {"height": 20, "width": 20}
+    options = {"augment": [{"name": "random_crop", **size}], "transforms": [{"name": "crop", **size}]}
+    plain, dataset = (create("dataset", "mnist", allow_partial=True, **given) for given in ({}, options))
+    assert torch.equal(dataset.split("test")[3][0], plain.split("test")[3][0][:, 4:24, 4:24])
+    train, whole = dataset.split("train"), plain.split("train")
+    cropped = [whole[i][0].unfold(1, 20, 1).unfold(2, 20, 1)[0] for i in range(50)]
+    places = [tuple((crops == train[i][0][0]).all(-1).all(-1).nonzero()[0].tolist()) for i, crops in enumerate(cropped)]
+    assert len(set(places)) > 20
+
+
+def test_augmentation_depends_on_the_seed_and_on_its_place(files):
+    def flips(augment, seed):
+        dataset = create("dataset", "mnist", allow_partial=True, augment=augment, seed=seed)
+        train, whole = dataset.split("train"), create("dataset", "mnist", allow_partial=True).split("train")
+        return [not torch.equal(train[i][0], whole[i][0]) for i in range(100)]
+
+    assert flips(["random_flip"], 0) != flips(["random_flip"], 1)
+    assert 25 < sum(flips(["random_flip", "random_flip"], 0)) < 75, "flipped by one of them, and not back by the other"
 
 
 def test_torchs_loader_reads_whole_batches(files):
