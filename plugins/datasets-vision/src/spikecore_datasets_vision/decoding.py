@@ -6,6 +6,7 @@ decoded, so a small file cannot ask for much memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,11 @@ SUFFIXES = frozenset(
 MOST_PIXELS = 1 << 26
 """67 million; a camera's picture has fewer."""
 Fit = Literal["crop", "stretch", "pad"]
+FITS: dict[str, Callable[..., Image.Image]] = {
+    "crop": ImageOps.fit,
+    "stretch": Image.Image.resize,
+    "pad": ImageOps.pad,
+}
 
 
 def decode(path: Path, size: tuple[int, int], channels: Literal["colour", "grey"], fit: Fit) -> np.ndarray:
@@ -45,10 +51,7 @@ def decode(path: Path, size: tuple[int, int], channels: Literal["colour", "grey"
                 )
             mode = "RGB" if channels == "colour" else "L"
             flat = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
-            fitted = {"crop": ImageOps.fit, "pad": ImageOps.pad, "stretch": Image.Image.resize}[fit](
-                flat, (width, height), Image.Resampling.BILINEAR
-            )
-            array = np.array(fitted, np.uint8)
+            array = np.array(FITS[fit](flat, (width, height), Image.Resampling.BILINEAR), np.uint8)
     except DatasetError:
         raise
     except FileNotFoundError as error:

@@ -70,11 +70,11 @@ def measure(images: Images) -> Channels:
     Raises:
         DatasetError: a channel is the same everywhere.
     """
-    counts = np.zeros(0)
+    channels = images.take(np.arange(1)).shape[1]
+    counts = np.zeros((channels, 256), np.int64)
     for start in range(0, len(images), CHUNK):
         part = images.take(np.arange(start, min(start + CHUNK, len(images))))
-        own = np.stack([np.bincount(part[:, c].ravel(), minlength=256) for c in range(part.shape[1])])
-        counts = own if not counts.size else counts + own
+        counts += np.stack([np.bincount(part[:, c].ravel(), minlength=256) for c in range(channels)])
     values = np.arange(256) / 255
     total = counts.sum(1)
     mean = counts @ values / total
