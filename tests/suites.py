@@ -128,6 +128,7 @@ def bench() -> None:
     call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
     call(*spike, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
     call(*spike, "--neuron", "all", "--csv", csv / "neurons.csv")
+    call(python, "plugins/datasets-vision/benchmarks/images.py", "--out", csv / "images.csv")
     call(python, "tests/benchmarks/readme_table.py")
 
 

@@ -56,6 +56,10 @@ KNOWN: dict[tuple[str, str], str] = {
         )
     },
     **{
+        ("dataset", name): "datasets-vision"
+        for name in ("mnist", "fashion-mnist", "cifar10", "cifar100", "image-folder")
+    },
+    **{
         ("dataset", f"tonic:{name}"): "datasets-dvs"
         for name in (
             *("ASLDVS", "CIFAR10DVS", "DAVISDATA", "DSEC", "DVSGesture", "DVSLip", "EBSSA", "MVSEC", "NCALTECH101"),

@@ -20,7 +20,9 @@ def assemble(split: Split, index: Iterable[Any], is_sequence: bool, generator: t
         is_sequence: samples have a time axis, which then comes first.
         generator: for a `collate` that draws; None while evaluating.
     """
-    return put_together(split, [split[int(i)] for i in index], is_sequence, generator)
+    wanted, at_once = [int(i) for i in index], getattr(split, "__getitems__", None)
+    samples = at_once(wanted) if at_once is not None else [split[i] for i in wanted]
+    return put_together(split, samples, is_sequence, generator)
 
 
 def put_together(

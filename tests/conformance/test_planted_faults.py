@@ -690,6 +690,9 @@ class Padding(ToySplit):
         x, label = super().__getitem__(index)
         return (x + self.epoch).expand(2 + index % 2, -1, -1, -1).clone(), label
 
+    def __getitems__(self, indices):
+        return [self[index] for index in indices]
+
     def set_epoch(self, epoch):
         object.__setattr__(self, "epoch", epoch)
 
@@ -722,6 +725,30 @@ class Unmarked(Padding):
 class Growing(Padding):
     def set_epoch(self, epoch):
         object.__setattr__(self, "epoch", self.epoch + 1)
+
+
+class Sorted(Padding):
+    def __getitems__(self, indices):
+        return super().__getitems__(sorted(indices))
+
+
+class Unbounded(Padding):
+    def __getitems__(self, indices):
+        return super().__getitems__([index % len(self) for index in indices])
+
+
+@fault("test_several_at_once", "read at once")
+class SortedDataset(ToySequences):
+    """samples that come in another order than they were asked for in"""
+
+    make_split = Sorted
+
+
+@fault("test_several_at_once", "DID NOT RAISE")
+class UnboundedDataset(ToySequences):
+    """an index beyond the end that begins again from the start"""
+
+    make_split = Unbounded
 
 
 @fault("test_collate", "labels|steps")

@@ -83,3 +83,14 @@ def test_samples_of_one_length_are_stacked_with_time_first():
     assert batch.x[0, :, 0].tolist() == [4, 1]
     assert assemble(Plain(), [4, 1], is_sequence=False).x.shape == (2, 3, 2)
     assert batch.mask is None
+
+
+def test_samples_are_read_at_once_where_the_split_can():
+    class AtOnce:
+        def __getitem__(self, i):
+            raise AssertionError("one by one")
+
+        def __getitems__(self, indices):
+            return [(torch.full((3, 2), float(i)), i) for i in indices]
+
+    assert assemble(AtOnce(), torch.tensor([4, 1]), is_sequence=False).x[:, 0, 0].tolist() == [4, 1]

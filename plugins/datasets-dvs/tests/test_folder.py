@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 import spikecore
 from spikecore import create
+from spikecore.datasets.splits import split_by_subject, split_per_class, subset
 from spikecore.errors import DatasetError, OptionError
 from spikecore.run.config import resolve
 from spikecore_datasets_dvs.collate import BucketSampler, pad_collate
 from spikecore_datasets_dvs.dataset import Recording
 from spikecore_datasets_dvs.events import empty, make_events
-from spikecore_datasets_dvs.splits import split_by_subject, split_per_class, subset
 from spikecore_datasets_dvs.statistics import statistics
 
 

@@ -203,6 +203,19 @@ class DatasetSuite(Suite):
                 found.append([split[index][0] for index in self.indices(split, 10)])
             assert_same(found[2], found[0], f"{name}: the samples of epoch 0, read after those of epoch 1")
 
+    def test_several_at_once(self) -> None:
+        """`__getitems__`, where a split has it, gives what indexing gives, and refuses what that refuses."""
+        splits = [(name, self.make().split(name)) for name in self.make().splits]
+        if not any(hasattr(split, "__getitems__") for _, split in splits):
+            skip("its splits have no __getitems__: samples are read one by one")
+        for name, split in splits:
+            chosen = self.indices(split, 10)[::-1]
+            found, wanted = split.__getitems__(chosen), [split[index] for index in chosen]
+            assert_same([x for x, _ in found], [x for x, _ in wanted], f"samples of {name} read at once")
+            assert [y for _, y in found] == [y for _, y in wanted], f"labels of {name} read at once"
+            with pytest.raises(IndexError):
+                split.__getitems__([0, len(split)])
+
     @needs("embedded")
     def test_needs_no_network(self) -> None:
         """Every split is read with all connections refused."""

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
+from spikecore.datasets.splits import split_by_subject, split_per_class
 from spikecore.errors import DatasetError
 from spikecore.interfaces.component import OneOf, Range
 from spikecore_datasets_dvs import declarations, pickled
@@ -25,7 +26,6 @@ from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
 from spikecore_datasets_dvs.formats.hdf5 import open_file
 from spikecore_datasets_dvs.named import NamedDataset, numbered, table, the_directory
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Units
-from spikecore_datasets_dvs.splits import split_by_subject, split_per_class
 
 Splits = dict[str, list[Recording]]
 

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikecore.datasets import mixing
+from spikecore.datasets.splits import subset
 from spikecore.datasets.store import data_dir
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
@@ -26,7 +28,6 @@ from spikecore_datasets_dvs.cache import FrameCache, build
 from spikecore_datasets_dvs.collate import pad_collate
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Custom, Frames, Representation, Sensor
-from spikecore_datasets_dvs.splits import subset
 from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, apply
 
 CACHE_VERSION = 1
@@ -307,22 +308,4 @@ def _collate(
     batch = pad_collate(samples)
     if mix is None or generator is None or len(samples) < 2:
         return batch
-    seed = int(torch.randint(2**62, (), generator=generator))
-    return cut_mix(batch, mix, num_classes, np.random.default_rng(seed))
-
-
-def cut_mix(batch: Batch, mix: EventCutMix, num_classes: int, rng: np.random.Generator) -> Batch:
-    """`EventCutMix` of a batch with itself: x `[T, B, C, H, W]`, labels as shares `[B, num_classes]`."""
-    shares = torch.nn.functional.one_hot(batch.label, num_classes).float()
-    if rng.random() >= mix.p:
-        return batch._replace(label=shares)
-    if batch.x.dim() != 5:
-        raise OptionError(f"event_cutmix needs samples [T, C, H, W]; these are {tuple(batch.x.shape[2:])} a step")
-    height, width = batch.x.shape[-2:]
-    rows, columns = mix.box(height, width, rng)
-    other = torch.from_numpy(rng.permutation(len(batch.label)))
-    x = batch.x.clone()
-    x[..., rows, columns] = batch.x[:, other][..., rows, columns]
-    inside = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
-    mask = batch.mask if batch.mask is None else batch.mask | batch.mask[:, other]
-    return Batch(x, shares * (1 - inside) + shares[other] * inside, mask)
+    return mixing.mix(batch, [mix], num_classes, True, generator)

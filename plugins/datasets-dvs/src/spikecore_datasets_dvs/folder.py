@@ -12,12 +12,13 @@ sensor_size = [720, 1280]
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from spikecore.datasets.folders import class_names, labelled, tops
+from spikecore.datasets.splits import split_by_subject, split_per_class
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import DatasetInfo
@@ -25,7 +26,6 @@ from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import FORMATS, SUFFIXES, read_events
 from spikecore_datasets_dvs.representations import Sensor
-from spikecore_datasets_dvs.splits import split_by_subject, split_per_class
 
 
 def by_class(
@@ -42,23 +42,10 @@ def by_class(
     Raises:
         DatasetError: the directory is missing, or one in it is no class.
     """
-    if not directory.is_dir():
-        raise DatasetError(f"{directory}: is missing; it should hold a directory for each class")
-    labels = {name: i for i, name in enumerate(classes)}
-    found = []
-    for path in sorted(directory.iterdir()):
-        if not path.is_dir() or path.name.startswith((".", "__MACOSX")):
-            continue
-        if path.name not in labels:
-            raise DatasetError(f"{path}: is the directory of an unknown class (classes: {_some(classes)})")
-        files = [file for file in sorted(path.glob(pattern)) if file.is_file() and not file.name.startswith(".")]
-        label = labels[path.name]
-        found += [Recording(file.relative_to(root or directory).as_posix(), label) for file in files]
-    return found
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:12]) + (f" … {len(names)} in all" if len(names) > 12 else "")
+    return [
+        Recording(file.relative_to(root or directory).as_posix(), label)
+        for file, label in labelled(directory, classes, pattern)
+    ]
 
 
 class EventFolder(EventDataset):
@@ -110,30 +97,24 @@ class EventFolder(EventDataset):
     @cached_property
     def info(self) -> DatasetInfo:  # type: ignore[override]
         """What the directory shows."""
-        classes = sorted({path.name for top in self._tops() for path in top.iterdir() if _is_class(path)})
+        classes = class_names(tops(self.directory, self.splits))
         if not classes:
             raise DatasetError(f"{self.directory}: holds no directories; one per class is expected")
         return DatasetInfo(
             title=f"Recordings in {self.directory}",
-            classes=tuple(classes),
+            classes=classes,
             sample_shape=(None, *self.sample_shape),
             licence="that of the files",
             citation="",
             sensor_size=self.sensor_size,
         )
 
-    def _tops(self) -> Iterator[Path]:
-        if not self.directory.is_dir():
-            raise DatasetError(f"{self.directory}: is not a directory; option 'root' should hold one per class")
-        halves = [self.directory / split for split in self.splits]
-        yield from halves if all(half.is_dir() for half in halves) else [self.directory]
-
     def recordings(self, directory: Path) -> dict[str, list[Recording]]:
-        tops = list(self._tops())
-        found = [self._within(top, directory) for top in tops]
+        parts = tops(self.directory, self.splits)
+        found = [self._within(top, directory) for top in parts]
         if not any(found):
             raise DatasetError(f"{directory}: holds no recordings (suffixes: {', '.join(SUFFIXES)})")
-        if len(tops) == 2:
+        if len(parts) == 2:
             return dict(zip(self.splits, found, strict=True))
         config = self.config
         cut = split_by_subject if config.subject_pattern else split_per_class
@@ -159,7 +140,3 @@ class EventFolder(EventDataset):
 
     def reading_options(self) -> Any:
         return self.config.form
-
-
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith((".", "__MACOSX"))

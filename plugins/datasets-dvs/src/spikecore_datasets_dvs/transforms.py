@@ -6,7 +6,7 @@ augment      random, for the training split only; drawn anew for every (seed, ep
 level     call                                          what changes
 events    (events, sensor_size, rng) → events           `sensor_size` also changes with crops: see `size`
 frames    (frames [T, ...], rng) → frames               behind the representation, and behind the cache
-batch     (x [T, B, ...], labels, num_classes, rng)     → x, labels `[B, num_classes]`
+batch     in `collate`                                  → x `[T, B, ...]`, labels `[B, num_classes]`
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
+from spikecore.datasets.mixing import CutMix
 from spikecore.errors import DatasetError
 from spikecore.interfaces.component import Range
 from spikecore_datasets_dvs.events import Events, in_order
@@ -293,11 +294,8 @@ class RandomTemporalDelete(Transform):
 
 
 @dataclass(frozen=True)
-class EventCutMix(Transform):
+class EventCutMix(CutMix, Transform):
     """A box of every sample is replaced by that of another one, over all steps; labels mix by area.
-
-    λ ~ Beta(α, α);  the box has √(1 - λ) of each side, its centre is uniform, and it is clipped at the border;
-    label = share of the area outside the box · own + share inside · other.
 
     Source: Yun et al., CutMix (ICCV 2019); for events Li et al., Neuromorphic Data Augmentation (ECCV 2022).
 
@@ -308,17 +306,6 @@ class EventCutMix(Transform):
 
     name: ClassVar[str] = "event_cutmix"
     level: ClassVar[Literal["events", "frames", "batch"]] = "batch"
-    alpha: Annotated[float, Range(gt=0.0)] = 1.0
-    p: Probability = 1.0
-
-    def box(self, height: int, width: int, rng: Rng) -> tuple[slice, slice]:
-        """Rows and columns of the box."""
-        share = (1 - rng.beta(self.alpha, self.alpha)) ** 0.5
-        spans = []
-        for side in (height, width):
-            half, middle = share * side / 2, rng.random() * side
-            spans.append(slice(max(0, round(middle - half)), min(side, round(middle + half))))
-        return spans[0], spans[1]
 
 
 TRANSFORMS: dict[str, type] = {kind.name: kind for kind in (Crop, Downsample, Flip, Denoise, Refractory)}

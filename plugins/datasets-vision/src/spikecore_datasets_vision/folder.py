@@ -1,0 +1,171 @@
+"""Anyone's images: one directory per class.
+
+root/cat/a.png    root/dog/b.jpg …               split per class, seeded
+root/train/cat/…  root/test/cat/…                split as it stands
+
+[dataset]
+name = "image-folder"
+root = "photographs"
+size = [64, 64]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+
+from spikecore.datasets.folders import class_names, labelled, tops
+from spikecore.datasets.splits import split_per_class
+from spikecore.errors import DatasetError, OptionError
+from spikecore.interfaces.component import Range
+from spikecore.interfaces.dataset import DatasetInfo
+from spikecore_datasets_vision.dataset import ImageDataset, Stored
+from spikecore_datasets_vision.decoding import MOST_PIXELS, SUFFIXES, Fit, decode
+from spikecore_datasets_vision.normalisation import Channels
+
+Found = list[tuple[Path, int]]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Images that are decoded when they are asked for.
+
+    Args:
+        paths: of the files.
+        size: `(H, W)`.
+        channels, fit: see `decode`.
+        num_threads: that decode; Pillow lets them run at the same time.
+    """
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int]
+    channels: Literal["colour", "grey"]
+    fit: Fit
+    num_threads: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def take(self, index: np.ndarray) -> np.ndarray:
+        """uint8 `[B, C, H, W]`."""
+        paths = [self.paths[i] for i in index]
+        if self.num_threads < 2 or len(paths) < 2:
+            images = [self._one(path) for path in paths]
+        else:
+            with ThreadPoolExecutor(self.num_threads) as pool:
+                images = list(pool.map(self._one, paths))
+        depth = 3 if self.channels == "colour" else 1
+        return np.stack(images) if images else np.empty((0, depth, *self.size), np.uint8)
+
+    def _one(self, path: Path) -> np.ndarray:
+        return decode(path, self.size, self.channels, self.fit)
+
+
+class ImageFolder(ImageDataset):
+    """Images in a directory per class, `[3, H, W]`, or `[1, H, W]` when grey.
+
+    Raises:
+        DatasetError: the directory does not exist, a class has no images, or one is in the test split only.
+    """
+
+    name: ClassVar[str] = "image-folder"
+
+    @dataclass(frozen=True)
+    class Config(ImageDataset.Config):
+        """
+        Args:
+            root: directory with one directory per class, or with `train` and `test` that hold these.
+            size: H and W that images are brought to when they are decoded.
+            fit: how: cut off what is too much, change the shape, or add black.
+            channels: `colour` (red, green, blue) or `grey`; transparency is left out.
+            test_share: share of each class that goes to the test split.
+            num_threads: that decode.
+        """
+
+        size: tuple[int, ...] = (0, 0)
+        fit: Fit = "crop"
+        channels: Literal["colour", "grey"] = "colour"
+        test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
+        num_threads: Annotated[int, Range(ge=1, le=256)] = 1
+
+    @cached_property
+    def info(self) -> DatasetInfo:  # type: ignore[override]
+        """What the directory shows."""
+        return self.described()
+
+    def described(self) -> DatasetInfo:
+        config = self.config
+        if not config.root:
+            raise OptionError("ImageFolder: option 'root' must name a directory with one directory per class")
+        if len(config.size) != 2 or min(config.size) < 1 or config.size[0] * config.size[1] > MOST_PIXELS:
+            raise OptionError(f"ImageFolder: option 'size' must be [H, W], as in [64, 64]; got {list(config.size)}")
+        if isinstance(config.normalise, Channels) and not config.normalise.mean:
+            raise OptionError(
+                "ImageFolder: option 'normalise' needs 'mean' and 'std': measuring them would decode every image"
+            )
+        classes = class_names(tops(self.directory, self.splits))
+        if not classes:
+            raise DatasetError(f"{self.directory}: holds no directories; one per class is expected")
+        return DatasetInfo(
+            title=f"Images in {self.directory}",
+            classes=classes,
+            sample_shape=self.stored_shape,
+            licence="that of the files",
+            citation="that of the files",
+        )
+
+    @property
+    def stored_shape(self) -> tuple[int, int, int]:
+        """`[C, H, W]` as decoded."""
+        height, width = self.config.size
+        return (3 if self.config.channels == "colour" else 1), height, width
+
+    def stored(self, name: str) -> Stored:
+        parts = tops(self.directory, self.splits)
+        found = [self._images(top) for top in parts]
+        if len(parts) == 1:
+            self._check(found[0], parts[0])
+            whole = split_per_class(found[0], self.config.test_share, self.config.seed, label=lambda item: item[1])
+            found = list(whole)
+        else:
+            self._check(found[0], parts[0])
+            self._check_test(found[1], parts[1])
+        chosen = found[self.splits.index(name)]
+        if not chosen:
+            raise DatasetError(f"{self.directory}: no class has images enough for the split {name!r}")
+        config = self.config
+        height, width = config.size
+        files = Files(
+            tuple(path for path, _ in chosen), (height, width), config.channels, config.fit, config.num_threads
+        )
+        return Stored(files, np.array([label for _, label in chosen], np.int64))
+
+    def _images(self, top: Path) -> Found:
+        return [item for item in labelled(top, self.info.classes) if item[0].suffix.lower() in SUFFIXES]
+
+    def _check(self, found: Found, top: Path) -> None:
+        if missing := self._without(found, self.info.classes):
+            raise DatasetError(
+                f"{top}: {_some(missing)} {'has' if len(missing) == 1 else 'have'} no images (suffixes: "
+                f"{', '.join(sorted(SUFFIXES))}); every class needs some to learn from"
+            )
+
+    def _check_test(self, found: Found, top: Path) -> None:
+        empty = self._without(found, class_names([top]))
+        if empty:
+            raise DatasetError(f"{top}: the directory of {_some(empty)} holds no images; fill it, or take it away")
+
+    def _without(self, found: Found, names: Sequence[str]) -> list[str]:
+        labels = {label for _, label in found}
+        return [name for name in names if self.info.classes.index(name) not in labels]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:5]))
+    return f"class {shown}" if len(names) == 1 else f"the classes {shown}" + (" …" if len(names) > 5 else "")

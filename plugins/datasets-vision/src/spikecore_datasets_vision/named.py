@@ -1,0 +1,114 @@
+"""The base of datasets that others made: fetch → verify → unpack → images and labels that are as many as published."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from spikecore.datasets.store import fetch
+from spikecore.errors import DatasetError
+from spikecore_datasets_vision.dataset import ImageDataset, Images, Stored
+
+MOST_BYTES = 1 << 30
+"""More than any of these files holds."""
+
+
+class NamedDataset(ImageDataset):
+    """Base: `present` are there as a person unpacked them, or the archives are fetched and unpacked."""
+
+    present: ClassVar[tuple[str, ...]]
+    """The files that are read."""
+
+    @dataclass(frozen=True)
+    class Config(ImageDataset.Config):
+        """
+        Args:
+            allow_partial: take fewer or more images than were published.
+        """
+
+        allow_partial: bool = False
+
+    def prepare(self) -> Path:
+        """The directory of the files that are read."""
+        root = self.directory
+        if (unpacked := self._unpacked(root)) is not None:
+            return unpacked
+        extracted = root / "extracted"
+        if not extracted.is_dir():
+            archives = [fetch(file, root, manual=self.info.manual) for file in self.info.files]
+            self.unpack(archives, extracted)
+        if (unpacked := self._unpacked(extracted)) is None:
+            raise DatasetError(
+                f"{extracted}: {self._missing(extracted)} is missing; is this {self.info.title}? Delete this "
+                "directory, and get the archives again"
+            )
+        return unpacked
+
+    def unpack(self, archives: Sequence[Path], into: Path) -> None:
+        """Unpack verified archives into a directory, which exists afterwards if and only if all went well."""
+        raise NotImplementedError(f"{type(self).__name__} declares no unpack")
+
+    def _unpacked(self, top: Path) -> Path | None:
+        """`top`, or a directory in it, that has all the files."""
+        if not top.is_dir():
+            return None
+        places = [top, *sorted(path for path in top.iterdir() if path.is_dir() and path.name[0] != ".")]
+        return next((place for place in places if all((place / name).is_file() for name in self.present)), None)
+
+    def _missing(self, top: Path) -> str:
+        found = {path.name for path in top.rglob("*")}
+        return next((name for name in self.present if name not in found), self.present[0])
+
+    def checked(self, name: str, images: Images, labels: np.ndarray, where: Path) -> Stored:
+        """Images with their labels.
+
+        Args:
+            name: of the split.
+            images: all of them.
+            labels: as the file has them.
+            where: the labels are from, for messages.
+
+        Raises:
+            DatasetError: they do not belong together, a label is unknown, or they are not as many as were published.
+        """
+        if len(images) != len(labels):
+            raise DatasetError(f"{where}: has {len(labels)} labels for {len(images)} images; get the files again")
+        labels = np.asarray(labels).astype(np.int64)
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
+        if len(wrong):
+            raise DatasetError(
+                f"{where}: the label of image {wrong[0]} is {labels[wrong[0]]}; there are {self.num_classes} classes"
+            )
+        wanted = dict(self.info.num_samples)[name]
+        if len(labels) != wanted and not self.config.allow_partial:
+            raise DatasetError(
+                f"{where}: the split {name} has {len(labels)} of {wanted} images: get the files again, or set "
+                "allow_partial = true"
+            )
+        if not len(labels):
+            raise DatasetError(f"{where}: holds no images for the split {name!r} of {self.name}")
+        return Stored(images, labels)
+
+
+def gunzip(archive: Path, target: Path) -> None:
+    """Write what a gz file holds.
+
+    Raises:
+        DatasetError: it is damaged, or a bomb.
+    """
+    size = 0
+    try:
+        with gzip.open(archive) as content, target.open("xb") as file:
+            while chunk := content.read(1 << 20):
+                size += len(chunk)
+                if size > MOST_BYTES:
+                    raise DatasetError(f"{archive}: unpacks to more than {MOST_BYTES} bytes; is it the right file?")
+                file.write(chunk)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DatasetError(f"{archive}: cannot be unpacked: {error}; delete it and fetch it again") from error

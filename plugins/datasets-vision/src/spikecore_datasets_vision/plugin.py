@@ -1,0 +1,1 @@
+"""The hooks of this plugin: none; the module gives the plugin its id."""

@@ -1,0 +1,43 @@
+"""Directories of classes, with and without splits above."""
+
+import pytest
+
+from spikecore.datasets.folders import class_names, labelled, tops
+from spikecore.errors import DatasetError
+
+
+def filled(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    return root
+
+
+def test_classes_in_alphabetical_order_and_files_with_labels(tmp_path):
+    filled(tmp_path, "b/2.x", "b/1.x", "a/z.x", "c/.hidden", "c/d/e.x", ".git/x", "__MACOSX/x", "readme")
+    assert tops(tmp_path, ("train", "test")) == [tmp_path]
+    assert class_names([tmp_path]) == ("a", "b", "c")
+    found = labelled(tmp_path, ("a", "b", "c"))
+    assert [(path.relative_to(tmp_path).as_posix(), label) for path, label in found] == [
+        ("a/z.x", 0),
+        ("b/1.x", 1),
+        ("b/2.x", 1),
+    ]
+    assert labelled(tmp_path, ("a", "b", "c"), "*.y") == []
+    with pytest.raises(DatasetError, match=r"c: is the directory of an unknown class \(classes: a, b\)"):
+        labelled(tmp_path, ("a", "b"))
+
+
+def test_splits_above_the_classes(tmp_path):
+    filled(tmp_path, "train/a/1", "test/b/1")
+    halves = tops(tmp_path, ("train", "test"))
+    assert halves == [tmp_path / "train", tmp_path / "test"]
+    assert class_names(halves) == ("a", "b")
+    assert tops(tmp_path, ("train", "test", "val")) == [tmp_path], "all of them or none"
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(DatasetError, match="is not a directory"):
+        tops(tmp_path / "a", ("train",))
+    with pytest.raises(DatasetError, match="is missing"):
+        labelled(tmp_path / "a", ())
