@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import writers
-from test_catalogue import columns, sine, wav
+from published import columns, sine, wav
 
 from spikecore import create
 from spikecore.errors import DatasetError, PluginUnavailable

@@ -5,15 +5,13 @@ import hashlib
 import io
 import pickle
 import shutil
-import tarfile
 import tracemalloc
-import wave
-import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import writers
+from published import bullying, columns, h5, mat, npy, npz, sine, tar_of, wav, zip_of
 
 from spikecore import create
 from spikecore.datasets.store import DataFile
@@ -22,64 +20,6 @@ from spikecore.registry import load
 from spikecore_datasets_dvs import declarations, pickled, rar
 from spikecore_datasets_dvs.catalogue import ALL, CIFAR10DVS, DVS128Gesture
 from spikecore_datasets_dvs.events import make_events
-
-
-def columns(seed, n=50, width=30, height=30, longest=100_000):
-    rng = np.random.default_rng(seed)
-    t = np.sort(rng.integers(0, longest, n))
-    return tuple(c.tolist() for c in (t, rng.integers(0, width, n), rng.integers(0, height, n), rng.integers(0, 2, n)))
-
-
-def zip_of(members):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
-def tar_of(members):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, content in members.items():
-            item = tarfile.TarInfo(name)
-            item.size = len(content)
-            archive.addfile(item, io.BytesIO(content))
-    return out.getvalue()
-
-
-def npy(array, **kwargs):
-    out = io.BytesIO()
-    np.save(out, array, **kwargs)
-    return out.getvalue()
-
-
-def npz(**arrays):
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue()
-
-
-def mat(**arrays):
-    from scipy.io import savemat
-
-    out = io.BytesIO()
-    savemat(out, arrays)
-    return out.getvalue()
-
-
-def h5(times, units, labels, speakers):
-    import h5py
-
-    out = io.BytesIO()
-    with h5py.File(out, "w") as file:
-        for name, rows, kind in (("times", times, np.float16), ("units", units, np.uint16)):
-            made = file.create_dataset(f"spikes/{name}", (len(rows),), dtype=h5py.vlen_dtype(kind))
-            for i, row in enumerate(rows):
-                made[i] = np.asarray(row, kind)
-        file["labels"] = np.asarray(labels)
-        file["extra/speaker"] = np.asarray(speakers)
-    return out.getvalue()
 
 
 def put(monkeypatch, cls, directory, archives):
@@ -311,12 +251,6 @@ def test_hardvs(data, monkeypatch):
         dataset.split("train")
 
 
-def bullying(rows):
-    frames = np.empty(2, object)
-    frames[0], frames[1] = rows[:20], rows[20:]
-    return npy(frames, allow_pickle=True)
-
-
 def test_bullying10k(data, monkeypatch):
     rows = [tuple(row) for row in np.array(columns(4, width=346, height=260)).T.tolist()]
     files = {
@@ -431,20 +365,6 @@ def test_heidelberg(data, monkeypatch, name, splits):
     assert part[2][0].sum() == 0
     ours = pickle.loads(pickle.dumps(part))
     assert ours[0][0].equal(x)
-
-
-def wav(samples, rate=16_000, channels=1):
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return out.getvalue()
-
-
-def sine(hz, n=16_000):
-    return 0.5 * np.sin(2 * np.pi * hz * np.arange(n) / 16_000)
 
 
 def test_speech_commands(data, monkeypatch):

@@ -118,7 +118,7 @@ class EventFolder(EventDataset):
             classes=tuple(classes),
             sample_shape=(None, *self.sample_shape),
             licence="that of the files",
-            citation="",
+            citation="that of the recordings",
             sensor_size=self.sensor_size,
         )
 
