@@ -71,6 +71,7 @@ def h5(times, units, labels, speakers):
                 made[i] = np.asarray(row, kind)
         file["labels"] = np.asarray(labels)
         file["extra/speaker"] = np.asarray(speakers)
+        file["extra/keys"] = np.array([f"word{i}".encode() for i in range(20)])
     return out.getvalue()
 
 
