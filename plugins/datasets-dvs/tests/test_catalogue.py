@@ -2,9 +2,7 @@
 
 import contextlib
 import hashlib
-import io
 import pickle
-import shutil
 import tracemalloc
 from dataclasses import replace
 
@@ -15,9 +13,9 @@ from published import bullying, columns, h5, mat, npy, npz, sine, tar_of, wav, z
 
 from spikecore import create
 from spikecore.datasets.store import DataFile
-from spikecore.errors import DatasetError, OptionError, PluginUnavailable
+from spikecore.errors import DatasetError, OptionError
 from spikecore.registry import load
-from spikecore_datasets_dvs import declarations, pickled, rar
+from spikecore_datasets_dvs import declarations, pickled
 from spikecore_datasets_dvs.catalogue import ALL, CIFAR10DVS, DVS128Gesture
 from spikecore_datasets_dvs.events import make_events
 
@@ -450,58 +448,6 @@ def test_a_recording_that_vanishes_while_the_cache_is_built(data, monkeypatch):
     with pytest.raises(DatasetError, match=r"5/1\.bin: is missing; it was there when the dataset was listed"):
         create("dataset", "n-mnist", allow_partial=True).split("train")
     monkeypatch.undo()
-
-
-def rar_member_list(names):
-    class Item:
-        def __init__(self, name, kind="file"):
-            self.filename, self.file_size, self.kind = name, 3, kind
-
-        def is_dir(self):
-            return self.kind == "directory"
-
-        def is_file(self):
-            return self.kind == "file"
-
-    class Opened:
-        def infolist(self):
-            return [Item(*name) for name in names]
-
-        def open(self, item):
-            return io.BytesIO(b"abc")
-
-    return Opened()
-
-
-@pytest.mark.parametrize(("name", "says"), [(("../evil",), "leads out"), (("a", "link"), "'a' is a link")])
-def test_rar_members_that_escape(tmp_path, name, says):
-    from spikecore.datasets.store import unpack
-
-    with pytest.raises(DatasetError, match=says):
-        unpack(rar.members(rar_member_list([name])), tmp_path, source="a.rar")
-    assert not (tmp_path.parent / "evil").exists()
-    unpack(rar.members(rar_member_list([("good/b",)])), tmp_path, source="a.rar")
-    assert (tmp_path / "good" / "b").read_bytes() == b"abc"
-
-
-def test_rar_without_rarfile_says_what_to_install(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "rarfile", None)
-    with pytest.raises(PluginUnavailable, match=r"pip install 'spikecore-datasets-dvs\[rar\]'"):
-        rar.extract(tmp_path / "a.rar", tmp_path / "out")
-
-
-def test_rar_without_a_tool_says_what_to_install(tmp_path):
-    rarfile = pytest.importorskip("rarfile")
-    if shutil.which("bsdtar") or shutil.which("unrar") or shutil.which("unar") or shutil.which("7z"):
-        (tmp_path / "a.rar").write_bytes(b"no rar")
-        with pytest.raises(DatasetError, match="cannot be unpacked"):
-            rar.extract(tmp_path / "a.rar", tmp_path / "out")
-    else:
-        assert rarfile
-        with pytest.raises(PluginUnavailable, match="apt install libarchive-tools"):
-            rar.extract(tmp_path / "a.rar", tmp_path / "out")
 
 
 @pytest.mark.parametrize("cls", ALL, ids=[cls.name for cls in ALL])

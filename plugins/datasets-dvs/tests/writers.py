@@ -1,6 +1,7 @@
 """Writers of the genuine formats, byte by byte, from the published descriptions; independent of the readers."""
 
 import struct
+import zlib
 
 import numpy as np
 
@@ -105,3 +106,90 @@ def evt3(t, x, y, p, vectors=True, triggers=True):
             words.append(0xA << 12 | 1)  # to be passed over
         i = j + 1
     return b"% evt 3.0\n% format EVT3;height=720;width=1280\n% end\n" + np.array(words, "<u2").tobytes()
+
+
+RAR4, RAR5 = b"Rar!\x1a\x07\x00", b"Rar!\x1a\x07\x01\x00"
+UNIX_FILE, UNIX_DIRECTORY, UNIX_LINK = 0o100644, 0o040755, 0o120777
+
+
+def rar4(members, room=1 << 30):
+    """The parts of an archive of stored members.
+
+    Args:
+        members: name → content; None for a directory, `(target,)` for a symbolic link.
+        room: bytes of content in one part; what does not fit goes on in the next.
+    """
+
+    def block(kind, flags, body):
+        head = struct.pack("<BHH", kind, flags, 7 + len(body)) + body
+        return struct.pack("<H", zlib.crc32(head) & 0xFFFF) + head
+
+    def entry(name, mode, part, whole, before, after):
+        flags = 0x8000 | before | after << 1 | (0xE0 if mode == UNIX_DIRECTORY else 0)
+        crc = zlib.crc32(part if after else whole)
+        numbers = struct.pack("<IIBIIBBHI", len(part), len(whole), 3, crc, 0, 20, 0x30, len(name), mode)
+        return block(0x74, flags, numbers + name.encode()) + part
+
+    parts = _parts(members, room, entry)
+    several = len(parts) > 1
+    return [
+        RAR4
+        + block(0x73, several * (0x11 | (i == 0) << 8), bytes(6))
+        + part
+        + block(0x7B, 0x4000 | (i + 1 < len(parts)), b"")
+        for i, part in enumerate(parts)
+    ]
+
+
+def rar5(members, room=1 << 30):
+    """As `rar4`, in the newer format."""
+
+    def block(*numbers, tail=b""):
+        head = b"".join(map(_vint, numbers)) + tail
+        sized = _vint(len(head)) + head
+        return struct.pack("<I", zlib.crc32(sized)) + sized
+
+    def entry(name, mode, part, whole, before, after):
+        extra = b""
+        if mode == UNIX_LINK:  # record 5: where it points
+            record = _vint(5) + _vint(1) + _vint(0) + _vint(len(whole)) + whole
+            extra, part, whole = _vint(len(record)) + record, b"", b""
+        has_crc = mode != UNIX_DIRECTORY
+        numbers = [2, 2 | bool(extra) | before << 3 | after << 4, *([len(extra)] if extra else []), len(part)]
+        numbers += [4 if has_crc else 1, len(whole), mode]
+        tail = struct.pack("<I", zlib.crc32(part if after else whole)) if has_crc else b""
+        tail += _vint(0) + _vint(1) + _vint(len(name.encode())) + name.encode() + extra
+        return block(*numbers, tail=tail) + part
+
+    parts = _parts(members, room, entry)
+    several = len(parts) > 1
+    return [
+        RAR5 + block(1, 0, *((3, i) if i else (int(several),))) + part + block(5, 0, int(i + 1 < len(parts)))
+        for i, part in enumerate(parts)
+    ]
+
+
+def _parts(members, room, entry):
+    parts, left = [b""], room
+    for name, content in members.items():
+        mode = UNIX_DIRECTORY if content is None else UNIX_LINK if isinstance(content, tuple) else UNIX_FILE
+        whole = content[0] if isinstance(content, tuple) else content or b""
+        start = 0
+        while True:
+            part = whole[start : start + left]
+            after = start + len(part) < len(whole)
+            parts[-1] += entry(name, mode, part, whole, start > 0, after)
+            start, left = start + len(part), left - len(part)
+            if not after:
+                break
+            parts.append(b"")
+            left = room
+    return parts
+
+
+def _vint(number):
+    out = b""
+    while number > 0x7F:
+        out += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return out + bytes([number])
