@@ -211,8 +211,8 @@ ES_IMAGENET = DatasetInfo(
     "for Spiking Neural Networks, Frontiers in Neuroscience 15:726582, 2021",
     homepage="https://github.com/lyh983012/ES-imagenet-master",
     notes="The authors' validation part is the split `test`. 25 parts of a rar archive: needs rarfile "
-    "(pip install 'spikecore-datasets-dvs[rar]') and bsdtar (apt install libarchive-tools), or unpack it with a tool of "
-    "your own. SpikingJelly exchanges x and y.",
+    "(pip install 'spikecore-datasets-dvs[rar]') and bsdtar (apt install libarchive-tools), or unpack it yourself. "
+    "SpikingJelly exchanges x and y.",
     sensor_size=(256, 256),
     files=tuple(
         DataFile(
