@@ -4,6 +4,7 @@ import io
 import tarfile
 import zipfile
 
+import peer
 import published
 import pytest
 import writers
@@ -14,7 +15,7 @@ from spikecore.errors import DatasetError
 from spikecore.testing.suites.dataset import DatasetSuite
 from spikecore_datasets_dvs import tonic_bridge
 
-tonic = pytest.importorskip("tonic", exc_type=ImportError)
+tonic = peer.require("tonic")
 
 
 def unpack(files, directory):
