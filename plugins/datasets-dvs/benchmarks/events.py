@@ -33,6 +33,7 @@ from spikecore_datasets_dvs.representations import Frames, VoxelGrid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import peer
+import writers
 
 SENSOR, STEPS, REPEATS = (128, 128), 10, 9
 Row = tuple[str, str, float, str]
@@ -75,26 +76,6 @@ def bincount_pipeline(events: Events, by: str, side: int) -> np.ndarray:
         step = np.minimum(np.arange(len(events)) // (len(events) // STEPS), STEPS - 1)
     place = ((step * 2 + (events.p != 0)) * side + events.y) * side + events.x
     return np.bincount(place, minlength=STEPS * 2 * side * side).reshape(STEPS, 2, side, side)
-
-
-def atis_file(path: Path, events: Events) -> None:
-    raw = np.zeros((len(events), 5), np.uint8)
-    t = events.t % (1 << 23)
-    raw[:, 0], raw[:, 1] = events.x, events.y
-    raw[:, 2], raw[:, 3], raw[:, 4] = events.p << 7 | (t >> 16).astype(np.uint8), t >> 8 & 255, t & 255
-    path.write_bytes(raw.tobytes())
-
-
-def aedat3_file(path: Path, events: Events, per_packet: int = 4096) -> None:
-    data = np.stack([events.x.astype("<u4") << 17 | events.y.astype("<u4") << 2 | events.p.astype("<u4") << 1 | 1], 1)
-    both = np.hstack([data, events.t.astype("<u4")[:, None]]).astype("<u4")
-    with path.open("wb") as file:
-        file.write(b"#!AER-DAT3.1\r\n#!END-HEADER\r\n")
-        for start in range(0, len(events), per_packet):
-            part = both[start : start + per_packet]
-            file.write(np.array([1, 1], "<i2").tobytes())
-            file.write(np.array([8, 4, 0, len(part), len(part), len(part)], "<i4").tobytes())
-            file.write(part.tobytes())
 
 
 def pipelines(events: Events, by: Any, side: int) -> dict[str, Callable[[], Any]]:
@@ -154,7 +135,7 @@ def integration(largest: int) -> list[Row]:
 def readers(count: int, directory: Path) -> list[Row]:
     rows = []
     events = recording(count)
-    for name, write in {"a.bin": atis_file, "a.aedat3": aedat3_file}.items():
+    for name, write in {"a.bin": writers.large_atis, "a.aedat3": writers.large_aedat3}.items():
         path = directory / name
         write(path, events)
         assert read_events(path) == events

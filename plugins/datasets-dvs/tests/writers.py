@@ -1,4 +1,7 @@
-"""Writers of the genuine formats, byte by byte, from the published descriptions; independent of the readers."""
+"""Writers of the genuine formats, byte by byte, from the published descriptions; independent of the readers.
+
+`large_…` write millions of `Events` at once.
+"""
 
 import struct
 import zlib
@@ -193,3 +196,23 @@ def _vint(number):
         out += bytes([number & 0x7F | 0x80])
         number >>= 7
     return out + bytes([number])
+
+
+def large_atis(path, events):
+    raw = np.zeros((len(events), 5), np.uint8)
+    t = events.t % (1 << 23)
+    raw[:, 0], raw[:, 1] = events.x, events.y
+    raw[:, 2], raw[:, 3], raw[:, 4] = events.p << 7 | (t >> 16).astype(np.uint8), t >> 8 & 255, t & 255
+    path.write_bytes(raw.tobytes())
+
+
+def large_aedat3(path, events, per_packet=4096):
+    data = np.stack([events.x.astype("<u4") << 17 | events.y.astype("<u4") << 2 | events.p.astype("<u4") << 1 | 1], 1)
+    both = np.hstack([data, events.t.astype("<u4")[:, None]]).astype("<u4")
+    with path.open("wb") as file:
+        file.write(b"#!AER-DAT3.1\r\n#!END-HEADER\r\n")
+        for start in range(0, len(events), per_packet):
+            part = both[start : start + per_packet]
+            file.write(np.array([1, 1], "<i2").tobytes())
+            file.write(np.array([8, 4, 0, len(part), len(part), len(part)], "<i4").tobytes())
+            file.write(part.tobytes())
