@@ -81,7 +81,8 @@ class Batch(NamedTuple):
     Args:
         x: `[B, ...]` for static samples, `[T, B, ...]` for sequences.
         label: `[B]`, int64; or shares of the classes `[B, num_classes]`, which cross entropy takes as well.
-        mask: bool `[T, B]`, True where a step belongs to its sample; None where all do.
+        mask: bool `[T, B]`, True where a step belongs to its sample; None where all do. Losses and readouts leave other
+            steps out; a layer that looks over the batch (batch normalisation) sees them.
     """
 
     x: Tensor
