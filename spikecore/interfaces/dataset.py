@@ -60,6 +60,7 @@ class DatasetInfo:
         num_samples: split → number of samples, as published.
         files: what is downloaded, with the digests it is checked against.
         manual: where to get the files and where to put them, where a download needs a person.
+        unverified: what of all this nobody has held against the source.
     """
 
     title: str
@@ -73,6 +74,7 @@ class DatasetInfo:
     num_samples: tuple[tuple[str, int], ...] = ()
     files: tuple[DataFile, ...] = ()
     manual: str = ""
+    unverified: tuple[str, ...] = ()
 
 
 class Batch(NamedTuple):

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import writers
+from click.testing import CliRunner
 from published import bullying, columns, h5, mat, npy, npz, sine, tar_of, wav, zip_of
 
 from spikecore import create
+from spikecore.cli.info import command as info
 from spikecore.datasets.store import DataFile
 from spikecore.errors import DatasetError, OptionError
 from spikecore.registry import load
@@ -391,6 +393,18 @@ def test_speech_commands(data, monkeypatch):
         create("dataset", "speech-commands", transforms=["denoise"])
 
 
+@pytest.mark.parametrize("cls", [*ALL, load("dataset", "speech-commands")], ids=lambda cls: cls.name)
+def test_spike_info_shows_what_nobody_verified(cls):
+    shown = CliRunner().invoke(info, ["dataset", cls.name])
+    assert shown.exit_code == 0
+    assert shown.output.count("\n  ! ") == len(cls.info.unverified) >= 3
+    for statement in (*cls.info.unverified, cls.info.licence, cls.info.homepage):
+        assert statement in shown.output
+    for file in cls.info.files:
+        assert file.name in shown.output
+        assert file.md5 in shown.output
+
+
 def test_a_manual_download_is_explained(data):
     with pytest.raises(DatasetError) as caught:
         create("dataset", "dvs128-gesture").split("train")
@@ -453,6 +467,9 @@ def test_a_recording_that_vanishes_while_the_cache_is_built(data, monkeypatch):
 @pytest.mark.parametrize("cls", ALL, ids=[cls.name for cls in ALL])
 def test_declarations_are_complete(cls):
     info = cls.info
+    assert any("licence" in statement for statement in info.unverified)
+    assert any("number" in statement for statement in info.unverified)
+    assert any("layout" in statement for statement in info.unverified)
     assert load("dataset", cls.name) is cls
     assert len(set(info.classes)) == len(info.classes) > 1
     assert info.citation

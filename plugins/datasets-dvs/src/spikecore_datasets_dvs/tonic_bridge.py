@@ -84,6 +84,7 @@ class TonicDataset(EventDataset):
             "https://doi.org/10.5281/zenodo.5079802; and the authors of the data",
             homepage=f"https://tonic.readthedocs.io/en/latest/generated/tonic.datasets.{self.tonic_name}.html",
             sensor_size=self.sensor_size,
+            unverified=("what Tonic says is passed on",),
         )
 
     def _classes_on_disk(self) -> list[Any]:
