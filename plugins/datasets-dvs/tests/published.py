@@ -53,11 +53,7 @@ def npz(**arrays):
 
 
 def mat(**arrays):
-    from scipy.io import savemat
-
-    out = io.BytesIO()
-    savemat(out, arrays)
-    return out.getvalue()
+    return writers.mat(arrays)
 
 
 def h5(times, units, labels, speakers):
@@ -149,8 +145,6 @@ def dvs128_gesture_of_tonic():
 
 
 def asl_dvs():
-    pytest.importorskip("scipy")
-
     def content(k, i):
         t, x, y, p = (np.array(c, np.float64)[:, None] for c in columns([k, i], width=240, height=180))
         return mat(ts=t, x=x, y=y, pol=p)

@@ -1,6 +1,8 @@
 """Mel spectra against librosa and closed forms; Tonic's datasets where Tonic is installed."""
 
+import contextlib
 import os
+import random
 
 import numpy as np
 import pytest
@@ -56,6 +58,20 @@ def test_sounds_that_are_none(tmp_path, content, says):
     with pytest.raises(DatasetError, match=says):
         read_wav(path)
     assert len(read_wav(_written(tmp_path / "b.wav", wav(sine(100, 77))))) == 77
+
+
+def test_any_damage_to_a_sound_is_an_error_of_ours_or_another_sound(tmp_path):
+    whole, rng, path = wav(sine(100, 300)), random.Random(0), tmp_path / "a.wav"
+    num_whole = 0
+    for _ in range(1500):
+        raw = bytearray(whole[: rng.randrange(len(whole))] if rng.random() < 0.15 else whole)
+        for _ in range(rng.choice([1, 1, 2, 4]) if raw else 0):
+            raw[rng.randrange(min(len(raw), 60))] = rng.choice([0, 1, 127, 128, 255])
+        path.write_bytes(raw)
+        with contextlib.suppress(DatasetError):
+            assert np.abs(read_wav(path)).max(initial=0) <= 1
+            num_whole += 1
+    assert 100 < num_whole < 1400
 
 
 def _written(path, content):

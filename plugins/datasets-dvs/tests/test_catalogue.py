@@ -167,7 +167,6 @@ def test_labels_missing_or_unknown(data, monkeypatch, change, says):
 
 
 def test_asl_dvs(data, monkeypatch):
-    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 240, 20), rng.integers(0, 180, 20)
     arrays = {"ts": np.arange(20)[:, None], "x": x[:, None], "y": y[:, None], "pol": np.ones((20, 1))}

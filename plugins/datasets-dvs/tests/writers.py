@@ -111,6 +111,29 @@ def evt3(t, x, y, p, vectors=True, triggers=True):
     return b"% evt 3.0\n% format EVT3;height=720;width=1280\n% end\n" + np.array(words, "<u2").tobytes()
 
 
+MAT_TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 9, "i8": 12, "u8": 13}
+MAT_CLASSES = {"f8": 6, "f4": 7, "i1": 8, "u1": 9, "i2": 10, "u2": 11, "i4": 12, "u4": 13, "i8": 14, "u8": 15}
+
+
+def mat(arrays, order="<", is_packed=False, stored=None):
+    """MATLAB's version 5: arrays `[N, 1]`, in either byte order; `stored` is the dtype of numbers that all fit."""
+
+    def element(kind, data):
+        if len(data) <= 4 and kind not in (14, 15):
+            return struct.pack(f"{order}I", len(data) << 16 | kind) + data.ljust(4, b"\0")
+        return struct.pack(f"{order}II", kind, len(data)) + data + b"\0" * (-len(data) % 8 if kind != 15 else 0)
+
+    out = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}HH", 0x0100, 0x4D49)
+    for name, array in arrays.items():
+        kind = array.dtype.str[1:]
+        parts = element(6, struct.pack(f"{order}II", MAT_CLASSES[kind], 0))
+        parts += element(5, struct.pack(f"{order}{array.ndim}i", *array.shape)) + element(1, name.encode())
+        parts += element(MAT_TYPES[stored or kind], array.astype(order + (stored or kind)).tobytes(order="F"))
+        whole = element(14, parts)
+        out += element(15, zlib.compress(whole)) if is_packed else whole
+    return out
+
+
 RAR4, RAR5 = b"Rar!\x1a\x07\x00", b"Rar!\x1a\x07\x01\x00"
 UNIX_FILE, UNIX_DIRECTORY, UNIX_LINK = 0o100644, 0o040755, 0o120777
 

@@ -23,6 +23,7 @@ from spikecore_datasets_dvs.folder import by_class
 from spikecore_datasets_dvs.formats import aedat2, read_events, reading
 from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
 from spikecore_datasets_dvs.formats.hdf5 import check_chunks, check_rows, open_file, sound, whole
+from spikecore_datasets_dvs.formats.mat import read_mat
 from spikecore_datasets_dvs.named import NamedDataset, numbered, table, the_directory
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Units
 from spikecore_datasets_dvs.splits import split_by_subject, split_per_class
@@ -229,8 +230,6 @@ class ASLDVS(_Shared):
         return self.divided(found)
 
     def read(self, directory: Path, recording: Recording) -> Events:
-        from spikecore_datasets_dvs.formats.mat import read_mat
-
         path = directory / recording.path
         with reading(path):
             ts, x, y, pol = read_mat(path, ("ts", "x", "y", "pol"))

@@ -183,14 +183,19 @@ ASL_DVS = DatasetInfo(
     "Neuromorphic Vision Sensing, ICCV 2019",
     homepage="https://github.com/PIX2NVS/NVS2Graph",
     notes="24 letters: j and z are movements. The authors publish no split: a share of each class, seeded. Nobody "
-    "states a digest for the archive; the number of recordings is checked. MATLAB files need scipy: "
-    "pip install 'spikecore-datasets-dvs[mat]'.",
+    "states a digest for the archive; the number of recordings is checked.",
     sensor_size=(180, 240),
     num_samples=(("all", 100_800),),
     files=(DataFile("ICCV2019_DVS_dataset.zip"),),
     manual="open https://www.dropbox.com/sh/ibq0jsicatn7l6r/AACNrNELV56rs1YInMWUs9CAa?dl=0 in a browser and download "
     "the folder as ICCV2019_DVS_dataset.zip",
-    unverified=(LAYOUT, NO_LICENCE, COUNTS, "the archive: nobody states a digest or a size of it"),
+    unverified=(
+        LAYOUT,
+        NO_LICENCE,
+        COUNTS,
+        "the archive: nobody states a digest or a size of it",
+        "the version of the MATLAB files: 5 (-v6, -v7) is read",
+    ),
 )
 
 
