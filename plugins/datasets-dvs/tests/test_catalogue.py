@@ -11,6 +11,7 @@ import pytest
 import writers
 from click.testing import CliRunner
 from published import bullying, columns, h5, mat, npy, npz, sine, tar_of, wav, zip_of
+from published import put as put_as_published
 
 from spikecore import create
 from spikecore.cli.info import command as info
@@ -442,6 +443,40 @@ def test_an_interrupted_unpacking_is_taken_up(data, monkeypatch):
     assert not (data / "n-mnist" / "extracted").exists()
     monkeypatch.setattr(cls, "_unpack", real)
     assert len(opened("n-mnist").split("test")) == 10
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from spikecore import create
+from spikecore.testing.stand_ins import stand_ins
+from spikecore_datasets_dvs import named
+real = named.extract
+def slow(path, into):
+    if path.name == "Test.zip" and sys.argv[1] == "slow":
+        print("unpacking", flush=True)
+        time.sleep(60)
+    real(path, into)
+named.extract = slow
+with stand_ins(Path(os.environ["SPIKECORE_DATA"])):
+    print(len(create("dataset", "n-mnist", allow_partial=True).split("test")), flush=True)
+"""
+
+
+def test_kill_9_while_unpacking_and_two_who_unpack_at_once(data):
+    put_as_published("n-mnist", data)
+
+    def start(how):
+        return subprocess.Popen([sys.executable, "-c", KILLED, how], stdout=subprocess.PIPE, text=True)
+
+    killed = start("slow")
+    assert killed.stdout.readline() == "unpacking\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (data / "n-mnist" / "extracted").exists()
+    both = [start("quick") for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["20\n", "20\n"]
+    assert (data / "n-mnist" / "extracted").is_dir()
 
 
 def test_a_recording_that_vanishes_while_the_cache_is_built(data, monkeypatch):
