@@ -29,6 +29,11 @@ SHARED = BUILD / "shared"
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
 """Other libraries for spiking nets, and what they import."""
+EVENT_PEERS = (
+    *("tonic", "tqdm", "importRosbag", "expelliarmus"),
+    *("requests", "urllib3", "idna", "certifi", "charset-normalizer"),
+)
+"""Tonic, and what it and the event data of spikingjelly import."""
 COUNTS = ("passed", "failed", "skipped")
 NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold", "peers")
 """Folders of tests that are not part of the suite `core`."""
@@ -110,20 +115,22 @@ def plugins_environment() -> Path:
 
 
 def peers_environment() -> Path:
-    """Core, the zoos and other libraries for spiking nets.
+    """Core, the plugins that are compared, and other libraries for spiking nets and event data.
 
     Some of them require packages that they import for parts not used here (torchvision, torchaudio, samna), or versions
     of each other that cannot be had together: they come without their requirements, and with what they do import.
     """
-    return environment("peers", [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo")], PEERS)
+    compared = [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo", "datasets-dvs")]
+    return environment("peers", compared, [*PEERS, *EVENT_PEERS])
 
 
 def bench() -> None:
     """Measure, with every plugin and the other libraries, and write docs/benchmarks/*.csv and the README's table."""
-    env = environment("bench", plugins(), PEERS)
+    env = environment("bench", plugins(), [*PEERS, *EVENT_PEERS])
     python, csv = env / "bin/python", ROOT / "docs" / "benchmarks"
     for script in ("startup", "eager", "run"):
         call(python, f"tests/benchmarks/{script}.py")
+    call(python, "plugins/datasets-dvs/benchmarks/events.py")
     spike = [python, "-m", "spikecore", "bench"]
     call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
     call(*spike, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
@@ -290,7 +297,8 @@ def check_peers() -> bool:
         record("check-peers", True, 0.0, dict.fromkeys(COUNTS, 0), "spikingjelly needs Python 3.11")
         return True
     python = peers_environment() / "bin/python"
-    return run_pytest("check-peers", python, "tests/peers", environment={"SPIKE_PEERS": "1"})
+    events = [f"plugins/datasets-dvs/tests/test_{name}.py" for name in ("frames", "tonic")]
+    return run_pytest("check-peers", python, "tests/peers", *events, environment={"SPIKE_PEERS": "1"})
 
 
 def check_integration() -> bool:

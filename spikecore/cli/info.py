@@ -30,7 +30,10 @@ def command(words: tuple[str, ...]) -> None:
     _section("capabilities", _fields(component.capabilities))
     described = getattr(component, "info", None)
     if dataclasses.is_dataclass(described) and not isinstance(described, type):
-        _section("data", _fields(described))
+        unverified = getattr(described, "unverified", ())
+        _section("data", (line for line in _fields(described) if not line.startswith("unverified:")))
+        if unverified:
+            _section("not verified", (f"! {statement}" for statement in unverified))
 
 
 def _section(title: str, lines: Iterator[str]) -> None:

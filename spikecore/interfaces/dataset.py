@@ -60,6 +60,7 @@ class DatasetInfo:
         num_samples: split → number of samples, as published.
         files: what is downloaded, with the digests it is checked against.
         manual: where to get the files and where to put them, where a download needs a person.
+        unverified: what of all this nobody has held against the source.
     """
 
     title: str
@@ -73,6 +74,7 @@ class DatasetInfo:
     num_samples: tuple[tuple[str, int], ...] = ()
     files: tuple[DataFile, ...] = ()
     manual: str = ""
+    unverified: tuple[str, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -81,7 +83,8 @@ class Batch(NamedTuple):
     Args:
         x: `[B, ...]` for static samples, `[T, B, ...]` for sequences.
         label: `[B]`, int64; or shares of the classes `[B, num_classes]`, which cross entropy takes as well.
-        mask: bool `[T, B]`, True where a step belongs to its sample; None where all do.
+        mask: bool `[T, B]`, True where a step belongs to its sample; None where all do. Losses and readouts leave other
+            steps out; a layer that looks over the batch (batch normalisation) sees them.
     """
 
     x: Tensor

@@ -9,7 +9,7 @@ max           max_t out[t]                               the largest membrane po
 max_abs       out[argmax_t |out[t]|]                     the one farthest from 0, with its sign
 first_spike   -t1,  t1 = Σ_t Π_{k<=t} (1 - out[k])       t1: steps before the first spike; T without one
 
-Half precision is summed in float32, and the result is float32.
+Half precision is summed in float32, and the result is float32. For padded batches see `over_own_steps`.
 """
 
 from __future__ import annotations
@@ -142,6 +142,48 @@ READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "first_spike": first_spike,
 }
 """Name in a configuration → readout."""
+
+
+def over_own_steps(function: Callable[..., Tensor], out: Tensor, mask: Tensor | None, *per_sample: Tensor) -> Tensor:
+    """`function(out, *per_sample)` as if every sample came alone and had never been padded.
+
+    Samples with equally many steps are taken together, so any readout or loss counts steps, takes the last one, or
+    looks at each of them without knowing of padding; values and gradients are those of the samples one by one.
+
+    Args:
+        function: of `[T, B, ...]` and what belongs to the samples, `[B, ...]` → `[B, ...]`, sample by sample.
+        out: `[T, B, ...]`.
+        mask: bool `[T, B]`, True for a sample's own steps (`Batch.mask`); None: all of them.
+        per_sample: `[B, ...]`, such as labels.
+
+    Raises:
+        ShapeError: the mask has another shape, or a sample has no step.
+        TypeError: the mask is not bool.
+
+    Gradients: padded steps get 0.
+
+    Example:
+        >>> out = torch.tensor([[[1.0], [1.0]], [[3.0], [9.0]]])
+        >>> over_own_steps(last, out, torch.tensor([[True, True], [True, False]])).tolist()
+        [[3.0], [1.0]]
+    """
+    if mask is None:
+        return function(out, *per_sample)
+    if mask.dtype != torch.bool:
+        raise TypeError(f"a mask of steps is bool, got {mask.dtype}")
+    if mask.shape != out.shape[:2]:
+        raise ShapeError(f"a mask of steps is [T, B] = {tuple(out.shape[:2])} for this output, got {tuple(mask.shape)}")
+    own = mask.to(out.device).T
+    counts, by_sample = mask.sum(0), out.transpose(0, 1)
+    results, order = [], []
+    for length in sorted(set(counts.tolist())):
+        if not length:
+            raise ShapeError(f"sample {int(counts.argmin())} of the batch has no step of its own")
+        which = (counts == length).nonzero().squeeze(1).to(out.device)
+        steps = by_sample[which][own[which]].reshape(len(which), length, *out.shape[2:]).transpose(0, 1)
+        results.append(function(steps, *(each[which] for each in per_sample)))
+        order.append(which)
+    return torch.cat(results)[torch.argsort(torch.cat(order))]
 
 
 def wide_sequence(out: Tensor, name: str) -> Tensor:

@@ -12,7 +12,9 @@ HEAD = """# The checks of the conformance suites
 
 What `spike test KIND:NAME` checks, kind by kind. *Applies to* names the capabilities a check depends on; where one is
 missing the check is skipped, and the reason names it. A component on which fewer checks than the minimum were executed
-fails. [How to use them](../how-to/prove-a-plugin.md).
+fails. [How to use them](../how-to/prove-a-plugin.md). A dataset whose files others give out is proved
+[on small files of the same format](../how-to/prove-a-plugin.md#datasets-of-files-that-others-give-out), which
+`prepare(data)` of its test class writes.
 
 This page is written by `python -m spikecore.testing.catalogue`; a test holds it equal to the code.
 """

@@ -1,4 +1,4 @@
-"""Samples put together for a step, as the split wants it; and outputs in which padding does not count."""
+"""Samples put together for a step, as the split wants it."""
 
 from __future__ import annotations
 
@@ -42,25 +42,3 @@ def begin_epoch(split: Split, epoch: int) -> None:
     set_epoch = getattr(split, "set_epoch", None)
     if set_epoch is not None:
         set_epoch(epoch)
-
-
-def fill_padding(out: Tensor, mask: Tensor | None) -> Tensor:
-    """Outputs `[T, B, ...]` whose padded steps hold the mean of the sample's own steps.
-
-    Mean and maximum over time then are those of the sample's own steps, so every loss and readout of rates leaves the
-    padding out. A count is T times the rate; a loss of every step weighs that mean as one more step.
-
-    Args:
-        out: output of every step.
-        mask: bool `[T, B]`, True for a sample's own steps; None: all of them.
-
-    Example:
-        >>> out, mask = torch.tensor([[1.0, 1.0], [3.0, 9.0]]), torch.tensor([[True, True], [True, False]])
-        >>> fill_padding(out, mask).tolist()
-        [[1.0, 1.0], [3.0, 1.0]]
-    """
-    if mask is None:
-        return out
-    own = mask.to(out.device).reshape(*mask.shape, *[1] * (out.dim() - 2))
-    mean = torch.where(own, out, 0).sum(0) / own.sum(0).clamp(min=1)
-    return torch.where(own, out, mean)

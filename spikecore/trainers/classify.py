@@ -16,7 +16,8 @@ from spikecore.interfaces.component import Configurable, Range, make_config
 from spikecore.interfaces.dataset import Batch
 from spikecore.interfaces.trainer import RunContext, Task, TrainerCapabilities
 from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
-from spikecore.trainers.batches import assemble, begin_epoch, fill_padding
+from spikecore.nn.readouts import over_own_steps
+from spikecore.trainers.batches import assemble, begin_epoch
 
 
 class Classify(Configurable):
@@ -91,8 +92,9 @@ class Classify(Configurable):
             for index in torch.split(torch.arange(len(task.test)), self.config.batch_size):
                 batch = assemble(task.test, index, task.is_sequence)
                 out = _output(task, context, batch)
-                loss += float(self._sum(out, batch.label.to(out.device)))
-                cell = batch.label * task.num_classes + self._readout(out).argmax(-1).cpu()
+                loss += float(self._sum(out, batch.label.to(out.device), batch.mask))
+                scores = over_own_steps(self._readout, out, batch.mask)
+                cell = batch.label * task.num_classes + scores.argmax(-1).cpu()
                 confusion += torch.bincount(cell, minlength=len(confusion))
         self.confusion = confusion.reshape(task.num_classes, task.num_classes)
         right, total = int(self.confusion.trace()), int(confusion.sum())
@@ -135,7 +137,7 @@ class Classify(Configurable):
                 batch = assemble(task.train, index, task.is_sequence, context.generator)
             with context.timed("forward"):
                 out = _output(task, context, batch)
-                loss: Tensor = self._loss(out, batch.label.to(out.device))
+                loss: Tensor = self._loss(out, batch.label.to(out.device), batch.mask)
             with context.timed("backward"):
                 self._optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -160,4 +162,4 @@ def _output(task: Task, context: RunContext, batch: Batch) -> Tensor:
     with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
         sequence = batch.x if task.is_sequence else task.sequence(batch.x, context.generator)
         out: Tensor = task.model(sequence.to(context.device))
-    return fill_padding(out, batch.mask)
+    return out

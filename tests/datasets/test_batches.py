@@ -6,8 +6,9 @@ import torch
 from spikecore import create
 from spikecore.interfaces.dataset import Batch
 from spikecore.interfaces.trainer import Task
+from spikecore.nn.losses import LOSSES
 from spikecore.run.experiment import Context
-from spikecore.trainers.batches import assemble, fill_padding
+from spikecore.trainers.batches import assemble
 
 
 class Lengths:
@@ -59,18 +60,24 @@ def test_labels_may_be_shares_and_epochs_are_told():
     assert split.epochs == list(range(8))
 
 
-def test_mean_and_maximum_leave_padding_out_also_for_the_gradient():
-    out = torch.randn(5, 3, 4, requires_grad=True)
-    mask = torch.arange(5)[:, None] < torch.tensor([5, 2, 1])
-    filled = fill_padding(out, mask)
-    for i, length in enumerate((5, 2, 1)):
-        torch.testing.assert_close(filled[:, i].mean(0), out[:length, i].mean(0))
-        torch.testing.assert_close(filled[:, i].amax(0), out[:length, i].amax(0))
-    (gradient,) = torch.autograd.grad(filled.mean(0).sum(), out)
-    for i, length in enumerate((5, 2, 1)):
-        torch.testing.assert_close(gradient[:length, i], torch.full((length, 4), 1 / length))
-        assert not gradient[length:, i].any()
-    assert fill_padding(out, None) is out
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("readout", ["auto", "last", "count"])
+def test_padding_changes_nothing_whatever_the_loss(loss, readout):
+    """Every sample comes alone, in batches of one and so without padding; or all together."""
+
+    def evaluated(split, batch_size, **options):
+        torch.manual_seed(0)
+        neuron = {} if "first_spike" in loss else {"v_threshold": 0.6}
+        net = create("model", "mlp", lambda: create("neuron", "lif", **neuron), (1, 2, 2), 2, hidden=(16,))
+        net = torch.nn.Sequential(net, create("neuron", "lif", v_threshold=0.05))  # spikes, which some losses need
+        task = Task(net, create("encoder", "direct"), split, split, 2, is_sequence=True)
+        context = Context(torch.device("cpu"), torch.float32, torch.Generator().manual_seed(0), net)
+        trainer = create("trainer", "classify", loss=loss, readout=readout, batch_size=batch_size, **options)
+        return trainer.evaluate(task, context), trainer.confusion.tolist()
+
+    alone = evaluated(Lengths(), 1)
+    assert evaluated(Lengths(padding=100.0), 16)[0] == pytest.approx(alone[0], rel=1e-5)
+    assert evaluated(Lengths(padding=100.0), 16)[1] == alone[1]
 
 
 def test_samples_of_one_length_are_stacked_with_time_first():

@@ -27,7 +27,7 @@ from spikecore.nn.losses import (
     ReadoutName,
     readout_of,
 )
-from spikecore.nn.readouts import READOUTS, count, first_spike_time, rate
+from spikecore.nn.readouts import READOUTS, count, first_spike_time, over_own_steps, rate
 from spikecore.registry import create
 
 T, B, C = 6, 4, 3
@@ -184,6 +184,80 @@ def test_first_spike_time_of_probabilities_is_the_expected_time():
     chance = [p[0], (1 - p[0]) * p[1], (1 - p[0]) * (1 - p[1]) * p[2], (1 - p).prod()]
     expected = sum(time * value for time, value in enumerate(chance))
     torch.testing.assert_close(first_spike_time(p.reshape(3, 1, 1)).squeeze(), expected)
+
+
+def padded(out):
+    """Only the first 6, 2, 2, 5 steps are the samples' own; what is behind them is poison."""
+    mask = torch.arange(T)[:, None] < torch.tensor([T, 2, 2, 5])
+    return torch.where(mask.reshape(T, B, *[1] * (out.dim() - 2)), out, torch.nan), mask
+
+
+def alone(out, mask, i):
+    return out[mask[:, i], i : i + 1]
+
+
+@pytest.mark.parametrize("extra", [(), (2, 3)])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_a_padded_batch_has_the_loss_and_gradient_of_its_samples_one_by_one(name, extra, reduction):
+    variants = [dict(zip(o[::2], o[1::2], strict=True)) for n, o in EXPECTED if n == name]
+    assert variants
+    for options in variants:
+        loss = LOSSES[name](**{**options, "reduction": reduction})
+        out, y = make(extra=extra)
+        out, mask = padded(out)
+        out.requires_grad_()
+        got = loss(out, y, mask)
+        parts = [LOSSES[name](**{**options, "reduction": "none"})(alone(out, mask, i), y[i : i + 1]) for i in range(B)]
+        wanted = torch.cat(parts)
+        wanted = wanted.mean() if reduction == "mean" else wanted.sum() if reduction == "sum" else wanted
+        torch.testing.assert_close(got, wanted)
+        (gradient,) = torch.autograd.grad(got.sum(), out)
+        (expected,) = torch.autograd.grad(wanted.sum(), out)
+        torch.testing.assert_close(gradient, expected)
+        assert not gradient.transpose(0, 1)[~mask.T].any()
+
+
+@pytest.mark.parametrize("name", READOUTS)
+def test_readouts_of_a_padded_batch_are_those_of_its_samples_one_by_one(name):
+    out, mask = padded(make()[0])
+    got = over_own_steps(READOUTS[name], out, mask)
+    assert torch.equal(got, torch.cat([READOUTS[name](alone(out, mask, i)) for i in range(B)]))
+    assert torch.equal(over_own_steps(READOUTS[name], out[:2], None), READOUTS[name](out[:2]))
+
+
+def test_padding_in_closed_form():
+    out = torch.tensor([[[1.0], [1.0]], [[0.0], [1.0]], [[1.0], [9.0]], [[1.0], [9.0]]])
+    mask = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
+    wanted = {
+        "rate": [0.75, 1.0],
+        "count": [3.0, 2.0],
+        "last": [1.0, 1.0],
+        "max": [1.0, 1.0],
+        "first_spike": [0.0, 0.0],
+    }
+    for name, values in wanted.items():
+        assert over_own_steps(READOUTS[name], out, mask).flatten().tolist() == values, name
+    holes = torch.tensor([[False, True], [True, False], [False, True], [True, False]])
+    # Own steps need not be the first ones.
+    assert over_own_steps(READOUTS["count"], out, holes).flatten().tolist() == [1.0, 10.0]
+    # 1/T Σ_t CE over two classes: T is the sample's own.
+    even = torch.zeros(4, 2, 2)
+    assert TET(reduction="none")(even, torch.tensor([0, 1]), mask).tolist() == pytest.approx([np.log(2)] * 2)
+    assert CountMSE(reduction="none")(even, torch.tensor([0, 1]), mask).tolist() == pytest.approx([8.0, 2.0])
+
+
+def test_masks_that_do_not_fit():
+    out, y = make()
+    loss = RateMSE()
+    with pytest.raises(ShapeError, match=r"\[T, B\] = \(6, 4\) for this output, got \(4, 6\)"):
+        loss(out, y, torch.ones(B, T, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"is bool, got torch\.float32"):
+        loss(out, y, torch.ones(T, B))
+    mask = torch.ones(T, B, dtype=torch.bool)
+    mask[:, 2] = False
+    with pytest.raises(ShapeError, match="sample 2 of the batch has no step"):
+        loss(out, y, mask)
 
 
 def test_readouts():

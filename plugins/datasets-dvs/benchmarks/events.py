@@ -2,8 +2,9 @@
 
     python plugins/datasets-dvs/benchmarks/events.py [--out docs/benchmarks/events.csv] [--millions 10]
 
-CPU time of one thread, median of seven; correctness is asserted first. Peers are measured in the same run where they
-are installed. Memory is the peak that numpy takes for reading and integrating one file, in sizes of that file.
+CPU time of one thread, medians of calls that take turns; correctness is asserted first. Peers are measured in the same
+run where they are installed. `counting alone` is what is left when addresses are free: one count in memory per event.
+Memory is the peak that numpy takes for reading and integrating one file, in sizes of that file.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import importlib.metadata
+import itertools
 import platform
 import statistics
 import sys
@@ -19,8 +21,10 @@ import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from spikecore_datasets_dvs.cache import build
 from spikecore_datasets_dvs.events import Events
@@ -29,99 +33,109 @@ from spikecore_datasets_dvs.representations import Frames, VoxelGrid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import peer
+import writers
 
-SENSOR, STEPS, REPEATS = (128, 128), 10, 7
+SENSOR, STEPS, REPEATS = (128, 128), 10, 9
+Row = tuple[str, str, float, str]
+
+
+def medians(calls: dict[str, Callable[[], object]], repeats: int = REPEATS, inner: int = 1) -> dict[str, float]:
+    """CPU seconds of one call of each; they take turns, so that a machine that slows down slows all of them.
+
+    `inner` calls in a row are one sample, so that a sample lasts milliseconds and caches are warm.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(repeats):
+        for name, call in calls.items():
+            start = time.process_time()
+            for _ in range(inner):
+                call()
+            times[name].append((time.process_time() - start) / inner)
+    return {name: statistics.median(own) for name, own in times.items()}
 
 
 def median_s(call: Callable[[], object]) -> float:
-    """CPU seconds."""
-    call()
-    times = []
-    for _ in range(REPEATS):
-        start = time.process_time()
-        call()
-        times.append(time.process_time() - start)
-    return statistics.median(times)
+    """CPU seconds of one."""
+    return medians({"": call})[""]
 
 
-def recording(count: int) -> Events:
+def recording(count: int, side: int = 128) -> Events:
     rng = np.random.default_rng(0)
     t = np.sort(rng.integers(0, 2_000_000, count))
-    x, y = rng.integers(0, 128, count).astype(np.uint16), rng.integers(0, 128, count).astype(np.uint16)
+    x, y = rng.integers(0, side, count).astype(np.uint16), rng.integers(0, side, count).astype(np.uint16)
     return Events(t, x, y, rng.integers(0, 2, count).astype(np.uint8))
 
 
-def bincount_pipeline(events: Events) -> np.ndarray:
+def bincount_pipeline(events: Events, by: str, side: int) -> np.ndarray:
     """What one would write: the address of every event, and one bincount."""
-    step = np.minimum((events.t - events.t[0]) // ((events.t[-1] - events.t[0]) // STEPS), STEPS - 1)
-    place = ((step * 2 + (events.p != 0)) * 128 + events.y) * 128 + events.x
-    return np.bincount(place, minlength=STEPS * 2 * 128 * 128).reshape(STEPS, 2, 128, 128)
+    if by == "time":
+        step = np.minimum((events.t - events.t[0]) // ((events.t[-1] - events.t[0]) // STEPS), STEPS - 1)
+    else:
+        step = np.minimum(np.arange(len(events)) // (len(events) // STEPS), STEPS - 1)
+    place = ((step * 2 + (events.p != 0)) * side + events.y) * side + events.x
+    return np.bincount(place, minlength=STEPS * 2 * side * side).reshape(STEPS, 2, side, side)
 
 
-def atis_file(path: Path, events: Events) -> None:
-    raw = np.zeros((len(events), 5), np.uint8)
-    t = events.t % (1 << 23)
-    raw[:, 0], raw[:, 1] = events.x, events.y
-    raw[:, 2], raw[:, 3], raw[:, 4] = events.p << 7 | (t >> 16).astype(np.uint8), t >> 8 & 255, t & 255
-    path.write_bytes(raw.tobytes())
-
-
-def aedat3_file(path: Path, events: Events, per_packet: int = 4096) -> None:
-    data = np.stack([events.x.astype("<u4") << 17 | events.y.astype("<u4") << 2 | events.p.astype("<u4") << 1 | 1], 1)
-    both = np.hstack([data, events.t.astype("<u4")[:, None]]).astype("<u4")
-    with path.open("wb") as file:
-        file.write(b"#!AER-DAT3.1\r\n#!END-HEADER\r\n")
-        for start in range(0, len(events), per_packet):
-            part = both[start : start + per_packet]
-            file.write(np.array([1, 1], "<i2").tobytes())
-            file.write(np.array([8, 4, 0, len(part), len(part), len(part)], "<i4").tobytes())
-            file.write(part.tobytes())
-
-
-def integration(count: int) -> list[tuple[str, str, float, str]]:
-    events = recording(count)
-    ours = Frames(num_steps=STEPS)
-    np.testing.assert_array_equal(ours(events, SENSOR).sum(0), bincount_pipeline(events).sum(0))
-    rows = []
-    for name, call in {
-        "frames by time": lambda: ours(events, SENSOR),
-        "frames by number": lambda: Frames(num_steps=STEPS, by="number")(events, SENSOR),
-        "voxel grid": lambda: VoxelGrid(num_steps=STEPS)(events, SENSOR),
-        "numpy bincount pipeline": lambda: bincount_pipeline(events),
-    }.items():
-        rows.append((name, "M events/s", count / median_s(call) / 1e6, f"{count} events, T = {STEPS}, 128 × 128"))
-    few = recording(1_000_000)
-    fewer = f"{len(few)} events, T = {STEPS}, 128 × 128"
-    rows.append(
-        ("frames by time, fewer events", "M events/s", len(few) / median_s(lambda: ours(few, SENSOR)) / 1e6, fewer)
-    )
+def pipelines(events: Events, by: Any, side: int) -> dict[str, Callable[[], Any]]:
+    """Ours first; the others as far as they are installed, each with the input it takes."""
+    calls: dict[str, Callable[[], Any]] = {
+        "spikecore": lambda: Frames(num_steps=STEPS, by=by)(events, (side, side)),
+        "numpy bincount": lambda: bincount_pipeline(events, by, side),
+    }
     try:
         theirs = peer.spikingjelly_utils().integrate_events_by_fixed_frames_number
-        columns = {name: getattr(few, name).astype(np.int64) for name in "txyp"}
-        np.testing.assert_array_equal(theirs(columns, "time", STEPS, *SENSOR), ours(few, SENSOR))
-        call = lambda: theirs(columns, "time", STEPS, *SENSOR)  # noqa: E731
-        version = importlib.metadata.version("spikingjelly")
-        rows.append((f"spikingjelly {version}", "M events/s", len(few) / median_s(call) / 1e6, fewer))
+        columns = {name: getattr(events, name).astype(np.int64) for name in "txyp"}
+        calls["spikingjelly"] = lambda: theirs(columns, by, STEPS, side, side)
     except BaseException as error:  # pytest's skip is one
         print(f"spikingjelly is left out: {error}")
     try:
         from tonic.functional import to_frame_numpy
-
-        array = np.zeros(len(few), [("t", int), ("x", int), ("y", int), ("p", int)])
-        for name in "txyp":
-            array[name] = getattr(few, name)
-        call = lambda: to_frame_numpy(array, (128, 128, 2), n_time_bins=STEPS)  # noqa: E731
-        version = importlib.metadata.version("tonic")
-        rows.append((f"tonic {version}", "M events/s", len(few) / median_s(call) / 1e6, fewer))
     except ImportError as error:
         print(f"tonic is left out: {error}")
-    return rows
+        return calls
+    array = np.zeros(len(events), [("t", int), ("x", int), ("y", int), ("p", int)])
+    for name in "txyp":
+        array[name] = getattr(events, name)
+    bins = {"n_time_bins": STEPS} if by == "time" else {"n_event_bins": STEPS}
+    calls["tonic"] = lambda: to_frame_numpy(array, (side, side, 2), **bins)
+    return calls
 
 
-def readers(count: int, directory: Path) -> list[tuple[str, str, float, str]]:
+def _places(events: Events, side: int) -> np.ndarray:
+    place = ((events.p != 0) * np.int64(side) + events.y) * side + events.x
+    return place.astype(np.uint16).view(np.int16)
+
+
+def integration(largest: int) -> list[Row]:
+    """Frames by time and by number, for sensors and recordings of several sizes, beside others."""
+    rows = []
+    for side, count, by in itertools.product((34, 128), (100_000, 1_000_000, largest), ("time", "number")):
+        events = recording(count, side)
+        size = f"{count} events, T = {STEPS}, {side} × {side}"
+        calls = pipelines(events, by, side)
+        wanted = bincount_pipeline(events, by, side)
+        for name in ("spikecore", *(name for name in calls if name == "spikingjelly")):
+            np.testing.assert_array_equal(calls[name](), wanted)
+        places = torch.from_numpy(_places(events, side))
+        calls["counting alone"] = lambda places=places, size=2 * side * side: [
+            torch.bincount(part, minlength=size) for part in places.chunk(STEPS)
+        ]
+        found = medians(calls, REPEATS if count < 5_000_000 else 5, max(1, 2_000_000 // count))
+        for name, seconds in found.items():
+            rows.append((f"frames by {by}, {name}", "M events/s", count / seconds / 1e6, size))
+        for name in list(found)[1:]:
+            rows.append((f"frames by {by}, spikecore / {name}", "ratio", found[name] / found["spikecore"], size))
+    events = recording(largest)
+    grid = median_s(lambda: VoxelGrid(num_steps=STEPS)(events, SENSOR))
+    return [*rows, ("voxel grid", "M events/s", largest / grid / 1e6, f"{largest} events, T = {STEPS}, 128 × 128")]
+
+
+def readers(count: int, directory: Path) -> list[Row]:
     rows = []
     events = recording(count)
-    for name, write in {"a.bin": atis_file, "a.aedat3": aedat3_file}.items():
+    for name, write in {"a.bin": writers.large_atis, "a.aedat3": writers.large_aedat3}.items():
         path = directory / name
         write(path, events)
         assert read_events(path) == events
@@ -138,7 +152,7 @@ def readers(count: int, directory: Path) -> list[tuple[str, str, float, str]]:
     return rows
 
 
-def cached(directory: Path) -> list[tuple[str, str, float, str]]:
+def cached(directory: Path) -> list[Row]:
     samples = [Frames(num_steps=16)(recording(200_000)[i * 100 :], SENSOR) for i in range(64)]
     cache = build(directory / "cache", 64, lambda i: samples[i], (2, 128, 128))
     size = samples[0].nbytes
@@ -153,7 +167,8 @@ def cached(directory: Path) -> list[tuple[str, str, float, str]]:
             offset = int(cache.indices[i // 16]["offset"][i % 16])
             np.array(plain[i][offset : offset + size])
 
-    return [("cached sample / plain memory map", "ratio", median_s(theirs) / median_s(ours), f"{size} bytes a sample")]
+    found = medians({"ours": ours, "theirs": theirs}, 21)
+    return [("cached sample / plain memory map", "ratio", found["theirs"] / found["ours"], f"{size} bytes a sample")]
 
 
 def memory_of(path: Path) -> int:
@@ -165,7 +180,25 @@ def memory_of(path: Path) -> int:
     return peak
 
 
+def _processor() -> str:
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _versions() -> str:
+    found = [f"Python {platform.python_version()}"]
+    for name in ("spikecore-datasets-dvs", "numpy", "torch", "spikingjelly", "tonic"):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
 def main() -> None:
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser()
     parser.add_argument("--out", default="docs/benchmarks/events.csv")
     parser.add_argument("--millions", type=int, default=10)
@@ -173,7 +206,7 @@ def main() -> None:
     count = options.millions * 1_000_000
     with tempfile.TemporaryDirectory() as directory:
         rows = integration(count) + readers(count, Path(directory)) + cached(Path(directory))
-    where = (platform.processor() or platform.machine(), f"Python {platform.python_version()}, numpy {np.__version__}")
+    where = (_processor(), _versions())
     with Path(options.out).open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["what", "unit", "value", "size", "machine", "versions"])

@@ -2,84 +2,25 @@
 
 import contextlib
 import hashlib
-import io
 import pickle
-import shutil
-import tarfile
 import tracemalloc
-import wave
-import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import writers
+from click.testing import CliRunner
+from published import bullying, columns, h5, mat, npy, npz, sine, tar_of, wav, zip_of
+from published import put as put_as_published
 
 from spikecore import create
+from spikecore.cli.info import command as info
 from spikecore.datasets.store import DataFile
-from spikecore.errors import DatasetError, OptionError, PluginUnavailable
+from spikecore.errors import DatasetError, OptionError
 from spikecore.registry import load
-from spikecore_datasets_dvs import declarations, pickled, rar
+from spikecore_datasets_dvs import declarations, pickled
 from spikecore_datasets_dvs.catalogue import ALL, CIFAR10DVS, DVS128Gesture
 from spikecore_datasets_dvs.events import make_events
-
-
-def columns(seed, n=50, width=30, height=30, longest=100_000):
-    rng = np.random.default_rng(seed)
-    t = np.sort(rng.integers(0, longest, n))
-    return tuple(c.tolist() for c in (t, rng.integers(0, width, n), rng.integers(0, height, n), rng.integers(0, 2, n)))
-
-
-def zip_of(members):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
-def tar_of(members):
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, content in members.items():
-            item = tarfile.TarInfo(name)
-            item.size = len(content)
-            archive.addfile(item, io.BytesIO(content))
-    return out.getvalue()
-
-
-def npy(array, **kwargs):
-    out = io.BytesIO()
-    np.save(out, array, **kwargs)
-    return out.getvalue()
-
-
-def npz(**arrays):
-    out = io.BytesIO()
-    np.savez(out, **arrays)
-    return out.getvalue()
-
-
-def mat(**arrays):
-    from scipy.io import savemat
-
-    out = io.BytesIO()
-    savemat(out, arrays)
-    return out.getvalue()
-
-
-def h5(times, units, labels, speakers):
-    import h5py
-
-    out = io.BytesIO()
-    with h5py.File(out, "w") as file:
-        for name, rows, kind in (("times", times, np.float16), ("units", units, np.uint16)):
-            made = file.create_dataset(f"spikes/{name}", (len(rows),), dtype=h5py.vlen_dtype(kind))
-            for i, row in enumerate(rows):
-                made[i] = np.asarray(row, kind)
-        file["labels"] = np.asarray(labels)
-        file["extra/speaker"] = np.asarray(speakers)
-    return out.getvalue()
 
 
 def put(monkeypatch, cls, directory, archives):
@@ -227,7 +168,6 @@ def test_labels_missing_or_unknown(data, monkeypatch, change, says):
 
 
 def test_asl_dvs(data, monkeypatch):
-    pytest.importorskip("scipy")
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 240, 20), rng.integers(0, 180, 20)
     arrays = {"ts": np.arange(20)[:, None], "x": x[:, None], "y": y[:, None], "pol": np.ones((20, 1))}
@@ -309,12 +249,6 @@ def test_hardvs(data, monkeypatch):
     (data / "hardvs" / "train_label.txt").write_text("action_001/nowhere 0\n")
     with pytest.raises(DatasetError, match="names action_001/nowhere, which is not there"):
         dataset.split("train")
-
-
-def bullying(rows):
-    frames = np.empty(2, object)
-    frames[0], frames[1] = rows[:20], rows[20:]
-    return npy(frames, allow_pickle=True)
 
 
 def test_bullying10k(data, monkeypatch):
@@ -433,20 +367,6 @@ def test_heidelberg(data, monkeypatch, name, splits):
     assert ours[0][0].equal(x)
 
 
-def wav(samples, rate=16_000, channels=1):
-    out = io.BytesIO()
-    with wave.open(out, "wb") as file:
-        file.setnchannels(channels)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return out.getvalue()
-
-
-def sine(hz, n=16_000):
-    return 0.5 * np.sin(2 * np.pi * hz * np.arange(n) / 16_000)
-
-
 def test_speech_commands(data, monkeypatch):
     words = declarations.COMMANDS
     members = {f"{word}/{i}.wav": wav(sine(200 + 100 * i, 12_000)) for word in words for i in range(3)}
@@ -471,6 +391,18 @@ def test_speech_commands(data, monkeypatch):
         part.events(0)
     with pytest.raises(OptionError, match="holds no events"):
         create("dataset", "speech-commands", transforms=["denoise"])
+
+
+@pytest.mark.parametrize("cls", [*ALL, load("dataset", "speech-commands")], ids=lambda cls: cls.name)
+def test_spike_info_shows_what_nobody_verified(cls):
+    shown = CliRunner().invoke(info, ["dataset", cls.name])
+    assert shown.exit_code == 0
+    assert shown.output.count("\n  ! ") == len(cls.info.unverified) >= 3
+    for statement in (*cls.info.unverified, cls.info.licence, cls.info.homepage):
+        assert statement in shown.output
+    for file in cls.info.files:
+        assert file.name in shown.output
+        assert file.md5 in shown.output
 
 
 def test_a_manual_download_is_explained(data):
@@ -513,6 +445,40 @@ def test_an_interrupted_unpacking_is_taken_up(data, monkeypatch):
     assert len(opened("n-mnist").split("test")) == 10
 
 
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from spikecore import create
+from spikecore.testing.stand_ins import stand_ins
+from spikecore_datasets_dvs import named
+real = named.extract
+def slow(path, into):
+    if path.name == "Test.zip" and sys.argv[1] == "slow":
+        print("unpacking", flush=True)
+        time.sleep(60)
+    real(path, into)
+named.extract = slow
+with stand_ins(Path(os.environ["SPIKECORE_DATA"])):
+    print(len(create("dataset", "n-mnist", allow_partial=True).split("test")), flush=True)
+"""
+
+
+def test_kill_9_while_unpacking_and_two_who_unpack_at_once(data):
+    put_as_published("n-mnist", data)
+
+    def start(how):
+        return subprocess.Popen([sys.executable, "-c", KILLED, how], stdout=subprocess.PIPE, text=True)
+
+    killed = start("slow")
+    assert killed.stdout.readline() == "unpacking\n"
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not (data / "n-mnist" / "extracted").exists()
+    both = [start("quick") for _ in range(2)]
+    assert [process.communicate(timeout=60)[0] for process in both] == ["20\n", "20\n"]
+    assert (data / "n-mnist" / "extracted").is_dir()
+
+
 def test_a_recording_that_vanishes_while_the_cache_is_built(data, monkeypatch):
     cls = load("dataset", "n-mnist")
     for half in ("Train", "Test"):
@@ -532,61 +498,12 @@ def test_a_recording_that_vanishes_while_the_cache_is_built(data, monkeypatch):
     monkeypatch.undo()
 
 
-def rar_member_list(names):
-    class Item:
-        def __init__(self, name, kind="file"):
-            self.filename, self.file_size, self.kind = name, 3, kind
-
-        def is_dir(self):
-            return self.kind == "directory"
-
-        def is_file(self):
-            return self.kind == "file"
-
-    class Opened:
-        def infolist(self):
-            return [Item(*name) for name in names]
-
-        def open(self, item):
-            return io.BytesIO(b"abc")
-
-    return Opened()
-
-
-@pytest.mark.parametrize(("name", "says"), [(("../evil",), "leads out"), (("a", "link"), "'a' is a link")])
-def test_rar_members_that_escape(tmp_path, name, says):
-    from spikecore.datasets.store import unpack
-
-    with pytest.raises(DatasetError, match=says):
-        unpack(rar.members(rar_member_list([name])), tmp_path, source="a.rar")
-    assert not (tmp_path.parent / "evil").exists()
-    unpack(rar.members(rar_member_list([("good/b",)])), tmp_path, source="a.rar")
-    assert (tmp_path / "good" / "b").read_bytes() == b"abc"
-
-
-def test_rar_without_rarfile_says_what_to_install(tmp_path, monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "rarfile", None)
-    with pytest.raises(PluginUnavailable, match=r"pip install 'spikecore-datasets-dvs\[rar\]'"):
-        rar.extract(tmp_path / "a.rar", tmp_path / "out")
-
-
-def test_rar_without_a_tool_says_what_to_install(tmp_path):
-    rarfile = pytest.importorskip("rarfile")
-    if shutil.which("bsdtar") or shutil.which("unrar") or shutil.which("unar") or shutil.which("7z"):
-        (tmp_path / "a.rar").write_bytes(b"no rar")
-        with pytest.raises(DatasetError, match="cannot be unpacked"):
-            rar.extract(tmp_path / "a.rar", tmp_path / "out")
-    else:
-        assert rarfile
-        with pytest.raises(PluginUnavailable, match="apt install libarchive-tools"):
-            rar.extract(tmp_path / "a.rar", tmp_path / "out")
-
-
 @pytest.mark.parametrize("cls", ALL, ids=[cls.name for cls in ALL])
 def test_declarations_are_complete(cls):
     info = cls.info
+    assert any("licence" in statement for statement in info.unverified)
+    assert any("number" in statement for statement in info.unverified)
+    assert any("layout" in statement for statement in info.unverified)
     assert load("dataset", cls.name) is cls
     assert len(set(info.classes)) == len(info.classes) > 1
     assert info.citation

@@ -1,14 +1,16 @@
-"""The conformance suite of datasets, on the simulated ones in their usual and in their unusual forms."""
+"""The conformance suite of datasets: the simulated ones in usual and unusual forms, the others from small archives."""
 
 import dataclasses
 
+import published
 import pytest
+from test_folder import fill
 
 from spikecore import register
 from spikecore.testing.suites.dataset import DatasetSuite
+from spikecore_datasets_dvs.catalogue import SHD
 from spikecore_datasets_dvs.embedded import MovingBars
 
-pytestmark = pytest.mark.usefixtures("embedded")
 FEW = {"num_train": 20, "num_test": 20}
 
 
@@ -19,15 +21,23 @@ class AnyLength(MovingBars):
     capabilities = dataclasses.replace(MovingBars.capabilities, variable_length=True)
 
 
+@register("dataset", "shd-of-any-length")
+class SHDOfAnyLength(SHD):
+    capabilities = dataclasses.replace(SHD.capabilities, variable_length=True)
+
+
+@pytest.mark.usefixtures("embedded")
 class TestNDigits(DatasetSuite):
     component = "ndigits"
     most_samples = 200
 
 
+@pytest.mark.usefixtures("embedded")
 class TestMovingBars(DatasetSuite):
     component = "moving-bars"
 
 
+@pytest.mark.usefixtures("embedded")
 class TestStepsOfFixedDuration(DatasetSuite):
     component = "bars-of-any-length"
     options = {  # noqa: RUF012
@@ -37,6 +47,99 @@ class TestStepsOfFixedDuration(DatasetSuite):
     }
 
 
+@pytest.mark.usefixtures("embedded")
 class TestMixed(DatasetSuite):
     component = "moving-bars"
     options = {"augment": ["event_cutmix"], **FEW}  # noqa: RUF012
+
+
+class OfOthers(DatasetSuite):
+    """From the files of `published.py`, which are fewer than the published ones."""
+
+    options = {"allow_partial": True}  # noqa: RUF012
+
+    @classmethod
+    def prepare(cls, data):
+        published.put(cls.component, data)
+
+
+class TestNMNIST(OfOthers):
+    component = "n-mnist"
+
+
+class TestNCaltech101(OfOthers):
+    component = "n-caltech101"
+
+
+class TestCIFAR10DVS(OfOthers):
+    component = "cifar10-dvs"
+
+
+class TestDVS128Gesture(OfOthers):
+    component = "dvs128-gesture"
+
+
+class TestASLDVS(OfOthers):
+    component = "asl-dvs"
+
+
+class TestNAVGestureWalk(OfOthers):
+    component = "nav-gesture-walk"
+
+
+class TestNAVGestureSit(OfOthers):
+    component = "nav-gesture-sit"
+
+
+class TestESImageNet(OfOthers):
+    component = "es-imagenet"
+
+
+class TestHARDVS(OfOthers):
+    component = "hardvs"
+
+
+class TestBullying10K(OfOthers):
+    component = "bullying10k"
+
+
+class TestDVSLip(OfOthers):
+    component = "dvs-lip"
+
+
+class TestSHD(OfOthers):
+    component = "shd"
+
+
+class TestSSC(OfOthers):
+    component = "ssc"
+
+
+class TestSpeechCommands(OfOthers):
+    component = "speech-commands"
+
+
+class TestTonicsRepackOfDVS128Gesture(OfOthers):
+    component = "dvs128-gesture"
+
+    @classmethod
+    def prepare(cls, data):
+        published.put(cls.component, data, published.dvs128_gesture_of_tonic())
+
+
+class TestSHDInStepsOfFixedDuration(OfOthers):
+    component = "shd-of-any-length"
+    options = {"allow_partial": True, "representation": {"name": "units", "num_steps": 0}}  # noqa: RUF012
+
+    @classmethod
+    def prepare(cls, data):
+        published.put("shd", data)
+
+
+class TestEventFolder(DatasetSuite):
+    component = "event-folder"
+
+    @classmethod
+    def prepare(cls, data):
+        fill(data / "mine")
+        return {"root": str(data / "mine"), "sensor_size": [16, 16]}

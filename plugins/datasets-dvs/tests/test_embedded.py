@@ -1,6 +1,7 @@
 """The simulated camera against its model; ndigits and moving-bars, by themselves and through `spike run`."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -154,6 +155,29 @@ def test_spike_run_trains_on_events(embedded, name, wanted, tmp_path):
         resolve({"dataset": {"name": name, "representation": "frames"}}).tables["dataset"] == config.tables["dataset"]
     )
     assert spikecore.run(config, out=tmp_path / "run").metrics["test_accuracy"] >= wanted
+
+
+ONE_STEP = "dataset.representation={name='frames', num_steps=1}"
+
+
+def test_spike_run_on_the_sum_over_time_stays_at_chance(embedded, tmp_path):
+    """The same net as above, given all events of a recording at once: 25 % is chance."""
+    sets = ["model.name=mlp", "model.hidden=[128]", "trainer.epochs=8", "dataset.name=moving-bars", ONE_STEP]
+    assert abs(spikecore.run(resolve(None, sets), out=tmp_path / "run").metrics["test_accuracy"] - 0.25) <= 0.10
+
+
+@pytest.mark.parametrize(
+    ("sets", "low", "high"),
+    [
+        (["dataset.name=moving-bars"], 0.95, 1.0),
+        (["dataset.name=moving-bars", ONE_STEP], 0.15, 0.35),
+        (["dataset.name=ndigits", "model.name=mlp", "model.hidden=[256]", "trainer.epochs=30"], 0.94, 1.0),
+    ],
+)
+def test_the_runs_that_the_readme_shows(embedded, tmp_path, sets, low, high):
+    if not os.environ.get("SPIKE_FULL"):
+        pytest.skip("half a minute: SPIKE_FULL=1 runs this")
+    assert low <= spikecore.run(resolve(None, sets), out=tmp_path / "run").metrics["test_accuracy"] <= high
 
 
 def test_a_configuration_chooses_representation_and_transforms(embedded):

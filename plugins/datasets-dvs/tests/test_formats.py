@@ -13,7 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikecore.errors import DatasetError, PluginUnavailable
-from spikecore_datasets_dvs.events import DTYPE, Events, check_inside, from_structured, make_events, unwrapped
+from spikecore_datasets_dvs.events import (
+    DTYPE,
+    Events,
+    check_inside,
+    from_structured,
+    in_order,
+    make_events,
+    unwrapped,
+)
 from spikecore_datasets_dvs.formats import FORMATS, aedat2, binary, read_events
 
 RNG = random.Random(7)
@@ -200,6 +208,24 @@ def test_times_that_run_backwards_are_sorted_and_keep_ties(tmp_path):
     path = tmp_path / "a.dat"
     path.write_bytes(writers.dat([50, 40, 60, 40], [1, 2, 3, 4], [0] * 4, [1] * 4))
     equal(read_events(path), ([40, 40, 50, 60], [2, 4, 1, 3], [0] * 4, [1] * 4))
+
+
+@given(
+    st.lists(st.one_of(st.integers(-50, 50), st.sampled_from([-(2**63), 2**63 - 1, 2**60, -(2**60)])), max_size=40),
+    st.booleans(),
+)
+def test_sorting_is_stable_whatever_the_times(times, in_place):
+    t = np.array(times, np.int64)
+    numbers = np.arange(len(t))
+    given_ = Events(
+        t.copy(), numbers.astype(np.uint16), (numbers * 3).astype(np.uint16), (numbers % 2).astype(np.uint8)
+    )
+    if not in_place:
+        for column in (given_.t, given_.x, given_.y, given_.p):
+            column.setflags(write=False)
+    order = np.argsort(t, kind="stable")
+    wanted = Events(t[order], order.astype(np.uint16), (order * 3).astype(np.uint16), (order % 2).astype(np.uint8))
+    assert in_order(given_, in_place) == wanted
 
 
 def test_what_is_no_brightness_change_is_left_out(tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from spikecore.errors import DatasetError, OptionError
 from spikecore_datasets_dvs import frames as module
 from spikecore_datasets_dvs.batched import batch_events, integrate
-from spikecore_datasets_dvs.events import empty, make_events
+from spikecore_datasets_dvs.events import Events, empty, make_events
 from spikecore_datasets_dvs.representations import (
     REPRESENTATIONS,
     Binary,
@@ -160,6 +160,37 @@ def test_large_recordings_pass_through_in_chunks(monkeypatch):
     assert whole.sum() == 1000
 
 
+@given(
+    st.sampled_from([(34, 34), (128, 128), (128, 129), (240, 304), (1, 700), (1, 1)]),
+    st.integers(1, 40),
+    st.integers(0, 400),
+    st.integers(1, 150),
+    st.integers(0, 2**20),
+)
+def test_every_width_of_address_counts_the_same(sensor, num_steps, count, chunk, seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, sensor[1], count), rng.integers(0, sensor[0], count)
+    x[:2], y[:2] = sensor[1] - 1, sensor[0] - 1
+    p = rng.choice([0, 1, 2, 255], count).astype(np.uint8)  # whatever is not 0 is bright
+    t = np.sort(rng.integers(0, 3 * num_steps, count))
+    events = Events(t, x.astype(np.uint16), y.astype(np.uint16), p)
+    bounds = np.sort(np.concatenate([[0, count], rng.integers(0, count + 1, num_steps - 1)]))
+    wanted = np.zeros((num_steps, 2, *sensor), np.int64)
+    step = np.searchsorted(bounds, np.arange(count), "right") - 1
+    np.add.at(wanted, (np.minimum(step, num_steps - 1), (p > 0).astype(int), y, x), 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "CHUNK", chunk)
+        np.testing.assert_array_equal(module.count_frames(events, bounds, sensor), wanted)
+
+
+def test_events_outside_are_refused_in_any_chunk(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 7)
+    for sensor in ((34, 34), (240, 304)):
+        events = make_events(range(30), [0] * 29 + [sensor[1]], [0] * 30, [1] * 30)
+        with pytest.raises(DatasetError, match=f"1 of .* outside the sensor of H, W = {sensor[0]}, {sensor[1]}"):
+            Frames(num_steps=3)(events, sensor)
+
+
 def test_counts_do_not_overflow():
     n = 70_000
     events = make_events(np.arange(n), np.zeros(n), np.zeros(n), np.ones(n))
@@ -189,7 +220,7 @@ def test_fixed_duration_equals_spikingjellys(duration):
 
 
 def test_frames_and_grids_equal_tonics():
-    functional = pytest.importorskip("tonic.functional", exc_type=ImportError)
+    functional = peer.require("tonic.functional")
     # A million µs in ten windows, with an event at both ends: here Tonic's windows are our segments.
     events = random_events(5000, SENSOR)
     t = events.t.copy()

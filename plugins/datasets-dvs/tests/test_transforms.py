@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from test_frames import SENSOR, random_events, recordings
 
 from spikecore.errors import DatasetError
+from spikecore_datasets_dvs import transforms as module
 from spikecore_datasets_dvs.events import empty, make_events
 from spikecore_datasets_dvs.transforms import (
     AUGMENTS,
@@ -42,7 +43,10 @@ def test_denoise_keeps_what_has_a_recent_neighbour(events, window):
     for i, (t, x, y, p) in enumerate(all_rows):
         if any(max(abs(x - ox), abs(y - oy)) == 1 and t - ot <= window for ot, ox, oy, _ in all_rows[:i]):
             wanted.append((t, x, y, p))
-    assert rows(Denoise(window_us=window)(events, SENSOR, rng())) == wanted
+    with pytest.MonkeyPatch.context() as patch:
+        for chunk in (1, 3, 1000):
+            patch.setattr(module, "CHUNK", chunk)
+            assert rows(Denoise(window_us=window)(events, SENSOR, rng())) == wanted
 
 
 @given(recordings(), st.integers(1, 100))
@@ -52,7 +56,10 @@ def test_refractory_pixels_are_blind_after_what_stays(events, delay):
         if t - last.get((x, y), -(10**9)) >= delay:
             last[x, y] = t
             wanted.append((t, x, y, p))
-    assert rows(Refractory(delay_us=delay)(events, SENSOR, rng())) == wanted
+    with pytest.MonkeyPatch.context() as patch:
+        for chunk in (1, 3, 1000):
+            patch.setattr(module, "CHUNK", chunk)
+            assert rows(Refractory(delay_us=delay)(events, SENSOR, rng())) == wanted
 
 
 @given(recordings(), st.sampled_from(["x", "y", "polarity", "time"]))

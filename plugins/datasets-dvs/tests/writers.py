@@ -1,6 +1,10 @@
-"""Writers of the genuine formats, byte by byte, from the published descriptions; independent of the readers."""
+"""Writers of the genuine formats, byte by byte, from the published descriptions; independent of the readers.
+
+`large_…` write millions of `Events` at once.
+"""
 
 import struct
+import zlib
 
 import numpy as np
 
@@ -105,3 +109,133 @@ def evt3(t, x, y, p, vectors=True, triggers=True):
             words.append(0xA << 12 | 1)  # to be passed over
         i = j + 1
     return b"% evt 3.0\n% format EVT3;height=720;width=1280\n% end\n" + np.array(words, "<u2").tobytes()
+
+
+MAT_TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 9, "i8": 12, "u8": 13}
+MAT_CLASSES = {"f8": 6, "f4": 7, "i1": 8, "u1": 9, "i2": 10, "u2": 11, "i4": 12, "u4": 13, "i8": 14, "u8": 15}
+
+
+def mat(arrays, order="<", is_packed=False, stored=None):
+    """MATLAB's version 5: arrays `[N, 1]`, in either byte order; `stored` is the dtype of numbers that all fit."""
+
+    def element(kind, data):
+        if len(data) <= 4 and kind not in (14, 15):
+            return struct.pack(f"{order}I", len(data) << 16 | kind) + data.ljust(4, b"\0")
+        return struct.pack(f"{order}II", kind, len(data)) + data + b"\0" * (-len(data) % 8 if kind != 15 else 0)
+
+    out = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack(f"{order}HH", 0x0100, 0x4D49)
+    for name, array in arrays.items():
+        kind = array.dtype.str[1:]
+        parts = element(6, struct.pack(f"{order}II", MAT_CLASSES[kind], 0))
+        parts += element(5, struct.pack(f"{order}{array.ndim}i", *array.shape)) + element(1, name.encode())
+        parts += element(MAT_TYPES[stored or kind], array.astype(order + (stored or kind)).tobytes(order="F"))
+        whole = element(14, parts)
+        out += element(15, zlib.compress(whole)) if is_packed else whole
+    return out
+
+
+RAR4, RAR5 = b"Rar!\x1a\x07\x00", b"Rar!\x1a\x07\x01\x00"
+UNIX_FILE, UNIX_DIRECTORY, UNIX_LINK = 0o100644, 0o040755, 0o120777
+
+
+def rar4(members, room=1 << 30):
+    """The parts of an archive of stored members.
+
+    Args:
+        members: name → content; None for a directory, `(target,)` for a symbolic link.
+        room: bytes of content in one part; what does not fit goes on in the next.
+    """
+
+    def block(kind, flags, body):
+        head = struct.pack("<BHH", kind, flags, 7 + len(body)) + body
+        return struct.pack("<H", zlib.crc32(head) & 0xFFFF) + head
+
+    def entry(name, mode, part, whole, before, after):
+        flags = 0x8000 | before | after << 1 | (0xE0 if mode == UNIX_DIRECTORY else 0)
+        crc = zlib.crc32(part if after else whole)
+        numbers = struct.pack("<IIBIIBBHI", len(part), len(whole), 3, crc, 0, 20, 0x30, len(name), mode)
+        return block(0x74, flags, numbers + name.encode()) + part
+
+    parts = _parts(members, room, entry)
+    several = len(parts) > 1
+    return [
+        RAR4
+        + block(0x73, several * (0x11 | (i == 0) << 8), bytes(6))
+        + part
+        + block(0x7B, 0x4000 | (i + 1 < len(parts)), b"")
+        for i, part in enumerate(parts)
+    ]
+
+
+def rar5(members, room=1 << 30):
+    """As `rar4`, in the newer format."""
+
+    def block(*numbers, tail=b""):
+        head = b"".join(map(_vint, numbers)) + tail
+        sized = _vint(len(head)) + head
+        return struct.pack("<I", zlib.crc32(sized)) + sized
+
+    def entry(name, mode, part, whole, before, after):
+        extra = b""
+        if mode == UNIX_LINK:  # record 5: where it points
+            record = _vint(5) + _vint(1) + _vint(0) + _vint(len(whole)) + whole
+            extra, part, whole = _vint(len(record)) + record, b"", b""
+        has_crc = mode != UNIX_DIRECTORY
+        numbers = [2, 2 | bool(extra) | before << 3 | after << 4, *([len(extra)] if extra else []), len(part)]
+        numbers += [4 if has_crc else 1, len(whole), mode]
+        tail = struct.pack("<I", zlib.crc32(part if after else whole)) if has_crc else b""
+        tail += _vint(0) + _vint(1) + _vint(len(name.encode())) + name.encode() + extra
+        return block(*numbers, tail=tail) + part
+
+    parts = _parts(members, room, entry)
+    several = len(parts) > 1
+    return [
+        RAR5 + block(1, 0, *((3, i) if i else (int(several),))) + part + block(5, 0, int(i + 1 < len(parts)))
+        for i, part in enumerate(parts)
+    ]
+
+
+def _parts(members, room, entry):
+    parts, left = [b""], room
+    for name, content in members.items():
+        mode = UNIX_DIRECTORY if content is None else UNIX_LINK if isinstance(content, tuple) else UNIX_FILE
+        whole = content[0] if isinstance(content, tuple) else content or b""
+        start = 0
+        while True:
+            part = whole[start : start + left]
+            after = start + len(part) < len(whole)
+            parts[-1] += entry(name, mode, part, whole, start > 0, after)
+            start, left = start + len(part), left - len(part)
+            if not after:
+                break
+            parts.append(b"")
+            left = room
+    return parts
+
+
+def _vint(number):
+    out = b""
+    while number > 0x7F:
+        out += bytes([number & 0x7F | 0x80])
+        number >>= 7
+    return out + bytes([number])
+
+
+def large_atis(path, events):
+    raw = np.zeros((len(events), 5), np.uint8)
+    t = events.t % (1 << 23)
+    raw[:, 0], raw[:, 1] = events.x, events.y
+    raw[:, 2], raw[:, 3], raw[:, 4] = events.p << 7 | (t >> 16).astype(np.uint8), t >> 8 & 255, t & 255
+    path.write_bytes(raw.tobytes())
+
+
+def large_aedat3(path, events, per_packet=4096):
+    data = np.stack([events.x.astype("<u4") << 17 | events.y.astype("<u4") << 2 | events.p.astype("<u4") << 1 | 1], 1)
+    both = np.hstack([data, events.t.astype("<u4")[:, None]]).astype("<u4")
+    with path.open("wb") as file:
+        file.write(b"#!AER-DAT3.1\r\n#!END-HEADER\r\n")
+        for start in range(0, len(events), per_packet):
+            part = both[start : start + per_packet]
+            file.write(np.array([1, 1], "<i2").tobytes())
+            file.write(np.array([8, 4, 0, len(part), len(part), len(part)], "<i4").tobytes())
+            file.write(part.tobytes())

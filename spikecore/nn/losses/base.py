@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from spikecore.errors import InputError, ShapeError
 from spikecore.interfaces.component import Configurable, Range, make_config
-from spikecore.nn.readouts import value_bounds, wide_sequence
+from spikecore.nn.readouts import over_own_steps, value_bounds, wide_sequence
 
 Finite = Annotated[float, Range(gt=-math.inf, lt=math.inf)]
 Share = Annotated[float, Range(ge=0.0, le=1.0)]
@@ -50,12 +50,14 @@ class Loss(Configurable, nn.Module):
         """The loss of each sample, `[B, ...]`, from checked arguments."""
         raise NotImplementedError("a loss declares `per_sample(out, target)`")
 
-    def forward(self, out: Tensor, target: Tensor) -> Tensor:
+    def forward(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of `out` `[T, B, C, ...]`.
 
         Args:
             out: floating point.
             target: labels `[B, ...]`, whole numbers from 0 to C - 1; or probabilities `[B, C, ...]`, floating point.
+            mask: bool `[T, B]`, True for a sample's own steps, where shorter samples were padded (`Batch.mask`): the
+                loss is that of the samples without their padding.
 
         Returns:
             a number, or `[B, ...]` with `reduction="none"`; float32 for half precision.
@@ -67,7 +69,7 @@ class Loss(Configurable, nn.Module):
         """
         name = type(self).__name__
         out = wide_sequence(out, name)
-        loss = self.per_sample(out, _checked_target(out, target, name))
+        loss = over_own_steps(self.per_sample, out, mask, _checked_target(out, target, name))
         reduction = self.config.reduction
         return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from spikecore.errors import SpikeError
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore.testing.compare import assert_same
+from spikecore.testing.stand_ins import no_network, stand_ins
 from spikecore.testing.suite import Suite, needs, skip
 
 DUPLICATES = 0.01
@@ -28,8 +30,44 @@ class DatasetSuite(Suite):
 
     kind: ClassVar[str] = "dataset"
     minimum = 12
+    _prepared: ClassVar[ExitStack] = ExitStack()
     most_samples: ClassVar[int] = 2000
     """No check looks at more samples of a split than this; they are taken evenly over the split."""
+
+    @classmethod
+    def prepare(cls, data: Path) -> Mapping[str, Any] | None:
+        """For a dataset that others recorded: put small files of the genuine format where it looks for the real ones.
+
+        Called once, before the checks. While they run, `data` is `$SPIKECORE_DATA`, the files that are in it count as
+        the published ones (`spikecore.testing.stand_ins`), and every network connection is refused.
+
+        Args:
+            data: an empty directory.
+
+        Returns:
+            Options that are known only now, such as `root`.
+        """
+        return None
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """pytest calls it before the checks of a class."""
+        if not any("prepare" in vars(base) for base in cls.__mro__[: cls.__mro__.index(DatasetSuite)]):
+            return
+        with ExitStack() as stack:
+            data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spike-", ignore_cleanup_errors=True)))
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setenv("SPIKECORE_DATA", str(data))
+            patch.setattr(cls, "options", {**cls.options, **(cls.prepare(data) or {})})
+            stack.enter_context(stand_ins(data))
+            stack.enter_context(no_network())
+            cls._prepared = stack.pop_all()
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """pytest calls it after the checks of a class."""
+        cls._prepared.close()
+        cls._prepared = ExitStack()
 
     def indices(self, split: Any, most: int | None = None) -> list[int]:
         """Evenly spaced, the first and the last among them."""
@@ -219,14 +257,14 @@ class DatasetSuite(Suite):
     @needs("embedded")
     def test_needs_no_network(self) -> None:
         """Every split is read with all connections refused."""
-        with _no_network():
+        with no_network():
             dataset = self.make()
             for name in dataset.splits:
                 dataset.split(name)[0]
 
     def test_construction_reads_nothing(self) -> None:
         """`info`, the number of classes, the shape and the names of splits are known before any file is there."""
-        with _no_network():
+        with no_network():
             dataset = self.make()
             assert dataset.num_classes >= 1
             assert all(size >= 1 for size in dataset.sample_shape)
@@ -242,16 +280,3 @@ def _digest(x: Tensor, label: int) -> str:
 def _as_it_is(samples: list[Any]) -> list[Any]:
     """For workers: a batch as a list of samples."""
     return samples
-
-
-@contextmanager
-def _no_network() -> Iterator[None]:
-    def refuse(*args: Any) -> None:
-        raise AssertionError("it opened a network connection")
-
-    before = socket.socket.connect
-    socket.socket.connect = refuse  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        socket.socket.connect = before  # type: ignore[method-assign]

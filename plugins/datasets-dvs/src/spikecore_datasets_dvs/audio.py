@@ -70,7 +70,7 @@ def read_wav(path: Path) -> np.ndarray:
             if kind != (1, 2, RATE_HZ):
                 raise DatasetError(f"{path}: has channels, bytes and rate {kind}; (1, 2, {RATE_HZ}) was expected")
             raw = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
+    except (wave.Error, EOFError, RuntimeError, ValueError) as error:  # RuntimeError: a chunk ends before it begins
         raise DatasetError(f"{path}: is not a sound .wav file: {error}") from error
     return np.frombuffer(raw[: len(raw) // 2 * 2], "<i2") / 32768.0
 

@@ -23,7 +23,8 @@ from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_e
 from spikecore_datasets_dvs.folder import by_class
 from spikecore_datasets_dvs.formats import aedat2, read_events, reading
 from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
-from spikecore_datasets_dvs.formats.hdf5 import open_file
+from spikecore_datasets_dvs.formats.hdf5 import check_chunks, check_rows, open_file, sound, whole
+from spikecore_datasets_dvs.formats.mat import read_mat
 from spikecore_datasets_dvs.named import NamedDataset, numbered, table, the_directory
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Units
 
@@ -229,8 +230,6 @@ class ASLDVS(_Shared):
         return self.divided(found)
 
     def read(self, directory: Path, recording: Recording) -> Events:
-        from spikecore_datasets_dvs.formats.mat import read_mat
-
         path = directory / recording.path
         with reading(path):
             ts, x, y, pol = read_mat(path, ("ts", "x", "y", "pol"))
@@ -405,12 +404,17 @@ class _Heidelberg(NamedDataset):
         if not paths:
             raise DatasetError(f"{directory}: holds no {name}; get the archives again")
         path = paths[0]
-        with open_file(path) as file:
-            try:
-                labels = np.asarray(file["labels"][...]).astype(int).tolist()
-                speakers = file["extra/speaker"][...].tolist() if "extra/speaker" in file else [""] * len(labels)
-            except (KeyError, OSError, ValueError, TypeError) as error:
-                raise DatasetError(f"{path}: is damaged: {error}") from error
+        with open_file(path) as file, sound(path):
+            labels, speakers = whole(file["labels"], str(path)), file.get("extra/speaker")
+            speakers = whole(speakers, str(path)) if speakers is not None else [""] * len(labels)
+            numbers = [len(file[f"spikes/{name}"]) for name in ("times", "units")]
+        labels = labels.astype(int).tolist()
+        if {len(speakers), *numbers} != {len(labels)}:
+            raise DatasetError(
+                f"{path}: is damaged: it holds {len(labels)} labels, {len(speakers)} speakers, "
+                f"{numbers[0]} rows of times and {numbers[1]} of units"
+            )
+        check_rows(path, ("spikes/times", "spikes/units"))
         if wrong := [label for label in labels if not 0 <= label < self.num_classes]:
             raise DatasetError(f"{path}: has the unknown class {wrong[0]}; there are {self.num_classes}")
         where = path.relative_to(directory).as_posix()
@@ -421,16 +425,17 @@ class _Heidelberg(NamedDataset):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path):
-            file = self._file(path)
-            try:
-                times = np.asarray(file["spikes/times"][recording.item], np.float64)
-                units = np.asarray(file["spikes/units"][recording.item])
-            except (KeyError, ValueError, OSError, RuntimeError) as error:
-                raise DatasetError(f"{path}: recording {recording.item} is damaged: {error}") from error
+        with reading(path), sound(path, f"recording {recording.item}"):
+            spikes = self._file(path)["spikes"]
+            times = np.asarray(self._row(spikes["times"], recording.item, path), np.float64)
+            units = self._row(spikes["units"], recording.item, path)
         ones = np.ones(len(times), np.uint8)
         events = make_events(np.rint(times * 1e6), units, np.zeros(len(units)), ones, str(path))
         return check_inside(in_order(events), self.sensor_size, str(path))
+
+    def _row(self, rows: Any, item: int, path: Path) -> np.ndarray:
+        check_chunks(rows, str(path))
+        return np.asarray(rows[item])
 
     def _file(self, path: Path) -> Any:
         import os

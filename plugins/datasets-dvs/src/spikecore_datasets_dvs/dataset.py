@@ -155,8 +155,10 @@ class EventDataset(Configurable):
 
     def transformed(self, directory: Path, recording: Recording) -> tuple[Events, Sensor]:
         """The events of a recording behind `transforms`, and their `(H, W)`."""
-        events = self.read(directory, recording)
-        return apply(self.config.transforms, events, self.sensor_size, np.random.default_rng(0))
+        events, size, rng = self.read(directory, recording), self.sensor_size, np.random.default_rng(0)
+        for transform in self.config.transforms:  # here, so that no caller holds on to what came before
+            events, size = transform(events, size, rng), transform.size(size)
+        return events, size
 
     def cached_shape(self) -> tuple[int, ...]:
         """Shape of one step of what the cache keeps."""

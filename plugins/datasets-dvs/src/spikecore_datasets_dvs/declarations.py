@@ -1,8 +1,8 @@
 """What the well-known event datasets are: one table of facts each.
 
 Digests are those that the authors publish, or that SpikingJelly 2.0 or Tonic 1.7 record for the same file; where nobody
-states one, there is none, and the number of recordings is what is checked. Licences are given where the authors' own
-page states them plainly; else the page is named.
+states one, there is none, and the number of recordings is what is checked. None of the archives was at hand when this
+was written: what was not held against the authors' own words stands in `unverified`, which `spike info` shows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from importlib.resources import files
 from spikecore.interfaces.dataset import DataFile, DatasetInfo
 
 SEE_PAGE = "see the authors' page"
+LAYOUT = "the names and the layout of the files: from descriptions and other readers, not from the archives themselves"
+NO_LICENCE = "the licence: no plain statement was found; read the authors' page before you use the data"
+LICENCE = "the licence: as it is quoted, not read on the authors' page"
+COUNTS = "the numbers of recordings: as they are quoted, not counted"
 DIGITS = tuple("0123456789")
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 GESTURES = (
@@ -68,6 +72,7 @@ N_MNIST = DatasetInfo(
             md5="69ca8762b2fe404d9b9bad1103e97832",
         ),
     ),
+    unverified=(LAYOUT, LICENCE, COUNTS),
 )
 
 N_CALTECH101 = DatasetInfo(
@@ -91,6 +96,7 @@ N_CALTECH101 = DatasetInfo(
             md5="66201824eabb0239c7ab992480b50ba3",
         ),
     ),
+    unverified=(LAYOUT, NO_LICENCE, COUNTS),
 )
 
 CIFAR10_DVS = DatasetInfo(
@@ -125,6 +131,7 @@ CIFAR10_DVS = DatasetInfo(
             strict=True,
         )
     ),
+    unverified=(LAYOUT, LICENCE, COUNTS),
 )
 CIFAR10_DVS_TONIC = (
     DataFile(
@@ -148,6 +155,11 @@ DVS128_GESTURE = DatasetInfo(
     files=(DataFile("DvsGesture.tar.gz", md5="8a5c71fb11e24e5ca5b11866ca6c00a1"),),
     manual="open https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8/folder/50167556794 in a browser and "
     "download DvsGesture.tar.gz",
+    unverified=(
+        LAYOUT,
+        LICENCE,
+        "the numbers of trials: those that SpikingJelly and Tonic give; without them allow_partial = true",
+    ),
 )
 DVS128_GESTURE_TONIC = (
     DataFile(
@@ -171,13 +183,19 @@ ASL_DVS = DatasetInfo(
     "Neuromorphic Vision Sensing, ICCV 2019",
     homepage="https://github.com/PIX2NVS/NVS2Graph",
     notes="24 letters: j and z are movements. The authors publish no split: a share of each class, seeded. Nobody "
-    "states a digest for the archive; the number of recordings is checked. MATLAB files need scipy: "
-    "pip install 'spikecore-datasets-dvs[mat]'.",
+    "states a digest for the archive; the number of recordings is checked.",
     sensor_size=(180, 240),
     num_samples=(("all", 100_800),),
     files=(DataFile("ICCV2019_DVS_dataset.zip"),),
     manual="open https://www.dropbox.com/sh/ibq0jsicatn7l6r/AACNrNELV56rs1YInMWUs9CAa?dl=0 in a browser and download "
     "the folder as ICCV2019_DVS_dataset.zip",
+    unverified=(
+        LAYOUT,
+        NO_LICENCE,
+        COUNTS,
+        "the archive: nobody states a digest or a size of it",
+        "the version of the MATLAB files: 5 (-v6, -v7) is read",
+    ),
 )
 
 
@@ -196,6 +214,7 @@ def _nav(kind: str, place: str, md5: str) -> DatasetInfo:
         files=(DataFile(f"navgesture-{kind}.zip", md5=md5),),
         manual=f"the authors' server has been unreachable at times: "
         f"https://www.neuromorphic-vision.com/public/downloads/navgesture/navgesture-{kind}.zip",
+        unverified=(LAYOUT, NO_LICENCE, "the numbers of recordings: not known, and not checked"),
     )
 
 
@@ -211,7 +230,8 @@ ES_IMAGENET = DatasetInfo(
     "for Spiking Neural Networks, Frontiers in Neuroscience 15:726582, 2021",
     homepage="https://github.com/lyh983012/ES-imagenet-master",
     notes="The authors' validation part is the split `test`. 25 parts of a rar archive: needs rarfile "
-    "(pip install 'spikecore-datasets-dvs[rar]') and bsdtar or unrar. SpikingJelly exchanges x and y.",
+    "(pip install 'spikecore-datasets-dvs[rar]') and bsdtar (apt install libarchive-tools), or unpack it yourself. "
+    "SpikingJelly exchanges x and y.",
     sensor_size=(256, 256),
     files=tuple(
         DataFile(
@@ -250,6 +270,13 @@ ES_IMAGENET = DatasetInfo(
             1,
         )
     ),
+    unverified=(
+        LAYOUT,
+        NO_LICENCE,
+        "the numbers of recordings: not known, and not checked",
+        "the names of classes: numbers stand for ImageNet's",
+        "which version of rar the archive is",
+    ),
 )
 
 HARDVS = DatasetInfo(
@@ -268,6 +295,13 @@ HARDVS = DatasetInfo(
         DataFile("val_label.txt", md5="cd2cebcba80e4552102bbacf2b5df812"),
     ),
     manual="follow the links to MINI_HARDVS on https://github.com/Event-AHU/HARDVS",
+    unverified=(
+        LAYOUT,
+        NO_LICENCE,
+        "the numbers of recordings: not known, and not checked",
+        "the lines of the label files: `name label`, with labels from 0, are assumed",
+        "the names of classes: numbers, action_001 to action_300",
+    ),
 )
 
 BULLYING10K = DatasetInfo(
@@ -301,6 +335,7 @@ BULLYING10K = DatasetInfo(
             strict=True,
         )
     ),
+    unverified=(LAYOUT, NO_LICENCE, "the numbers of recordings: not known, and not checked"),
 )
 
 DVS_LIP = DatasetInfo(
@@ -316,6 +351,7 @@ DVS_LIP = DatasetInfo(
     num_samples=(("train", 14_896), ("test", 4_975)),
     files=(DataFile("DVS-Lip.zip", md5="2dcb959255122d4cdeb6094ca282494b"),),
     manual="open https://drive.google.com/file/d/1dBEgtmctTTWJlWnuWxFtk8gfOdVVpkQ0/view in a browser and download it",
+    unverified=(LAYOUT, NO_LICENCE, COUNTS, "the order of classes: that of the alphabet"),
 )
 
 HEIDELBERG = (
@@ -339,6 +375,12 @@ SHD = DatasetInfo(
         DataFile("shd_train.h5.zip", (f"{ZENKE}/shd_train.h5.zip",), md5="f3252aeb598ac776c1b526422d90eecb"),
         DataFile("shd_test.h5.zip", (f"{ZENKE}/shd_test.h5.zip",), md5="1503a5064faa34311c398fb0a1ed0a6f"),
     ),
+    unverified=(
+        LAYOUT,
+        LICENCE,
+        COUNTS,
+        "the names of classes: English and German numbers in our spelling; the files have their own, under extra/keys",
+    ),
 )
 
 SSC = DatasetInfo(
@@ -356,6 +398,12 @@ SSC = DatasetInfo(
         DataFile("ssc_train.h5.zip", (f"{ZENKE}/ssc_train.h5.zip",), md5="d102be95e7144fcc0553d1f45ba94170"),
         DataFile("ssc_valid.h5.zip", (f"{ZENKE}/ssc_valid.h5.zip",), md5="b4eee3516a4a90dd0c71a6ac23a8ae43"),
         DataFile("ssc_test.h5.zip", (f"{ZENKE}/ssc_test.h5.zip",), md5="a35ff1e9cffdd02a20eb850c17c37748"),
+    ),
+    unverified=(
+        LAYOUT,
+        LICENCE,
+        COUNTS,
+        "the names of classes: numbers; the words stand in the files, under extra/keys",
     ),
 )
 
@@ -375,4 +423,5 @@ SPEECH_COMMANDS = DatasetInfo(
             md5="6b74f3901214cb2c2934e98196829835",
         ),
     ),
+    unverified=(LAYOUT, LICENCE, COUNTS),
 )

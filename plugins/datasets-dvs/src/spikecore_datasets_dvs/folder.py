@@ -105,7 +105,7 @@ class EventFolder(EventDataset):
             classes=classes,
             sample_shape=(None, *self.sample_shape),
             licence="that of the files",
-            citation="",
+            citation="that of the recordings",
             sensor_size=self.sensor_size,
         )
 

@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events, check_inside
 
-CHUNK = 1 << 17
-"""Events whose addresses are computed at a time: they stay in the cache."""
+CHUNK = 1 << 19
+"""Events whose addresses are computed at a time."""
+NARROW = 1 << 15
+"""Places that have 16-bit addresses."""
 
 
 def bounds_by_number(events: Events, num_steps: int) -> np.ndarray:
@@ -61,39 +64,75 @@ def _bounds(events: Events, width: int, num_steps: int) -> np.ndarray:
 def count_frames(events: Events, bounds: np.ndarray, sensor_size: tuple[int, int]) -> np.ndarray:
     """Counts `[T, 2, H, W]` in the smallest unsigned dtype that holds them.
 
+    Args:
+        events: in time order.
+        bounds: `[T + 1]`, not decreasing: segment j holds the events `bounds[j] … bounds[j + 1] - 1`.
+        sensor_size: `(H, W)`.
+
     Raises:
         DatasetError: an event lies outside the sensor.
     """
-    check_inside(events, sensor_size)
     height, width = sensor_size
-    num_places = 2 * height * width
-    out = np.empty((len(bounds) - 1, num_places), np.uint32)
-    for step, addresses in _addresses(events, bounds, height, width):
-        out[step] = np.bincount(next(addresses), minlength=num_places)
-        for more in addresses:
-            out[step] += np.bincount(more, minlength=num_places).astype(np.uint32)
-    return compact(out).reshape(-1, 2, height, width)
+    num_places, edges = 2 * height * width, bounds.tolist()
+    out = np.zeros((len(edges) - 1, num_places), np.uint8)
+    for first, counts in _groups(events, edges, sensor_size, max(1, NARROW // num_places)):
+        most = int(counts.max())
+        if most > np.iinfo(out.dtype).max:
+            out = out.astype(np.min_scalar_type(most))
+        counts = counts.reshape(-1, num_places)
+        out[first : first + len(counts)] = counts
+    return out.reshape(-1, 2, height, width)
 
 
-def _addresses(
-    events: Events, bounds: np.ndarray, height: int, width: int
-) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
-    """For each step the places (c H + y) W + x of its events, in chunks of one buffer; at least one."""
-    narrow = 2 * height * width < 1 << 31  # half the bytes to move
-    buffer = np.empty(min(CHUNK, max(len(events), 1)), np.int32 if narrow else np.int64)
+def _groups(
+    events: Events, edges: list[int], sensor_size: tuple[int, int], size: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Counts of neighbouring steps, which are taken `size` at a time, with the first of them; not of empty ones."""
+    num_places, num_steps = 2 * sensor_size[0] * sensor_size[1], len(edges) - 1
+    buffers = _buffers(num_places, min(CHUNK, len(events)))
+    step, counts = 0, None
+    for low in range(edges[0], edges[-1], CHUNK):
+        high = min(low + CHUNK, edges[-1])
+        place = _places(events[low:high], sensor_size, buffers)
+        start = low
+        while start < high:
+            while edges[step + 1] <= start:
+                step += 1
+            first = step - step % size
+            behind = min(first + size, num_steps)
+            stop = min(edges[behind], high)
+            for later in range(first + 1, behind):
+                place[max(edges[later], start) - low : max(min(edges[later + 1], stop), start) - low] += (
+                    later - first
+                ) * num_places
+            more = torch.bincount(_tensor(place[start - low : stop - low]), minlength=(behind - first) * num_places)
+            counts = more if counts is None else counts + more
+            if stop == edges[behind]:
+                yield first, counts.numpy()
+                counts = None
+            start = stop
 
-    def parts(start: int, stop: int) -> Iterator[np.ndarray]:
-        for low in range(start, max(stop, start + 1), CHUNK):
-            part = slice(low, min(low + CHUNK, stop))
-            place = buffer[: max(part.stop - low, 0)]
-            np.multiply(events.p[part] != 0, height, out=place, casting="unsafe")
-            np.add(place, events.y[part], out=place, casting="unsafe")
-            np.multiply(place, width, out=place)
-            np.add(place, events.x[part], out=place, casting="unsafe")
-            yield place
 
-    for step in range(len(bounds) - 1):
-        yield step, parts(int(bounds[step]), int(bounds[step + 1]))
+def _buffers(num_places: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """For addresses, in the smallest dtype: torch counts narrow ones as they are, and the fewer bytes the faster."""
+    kind = np.uint16 if num_places <= NARROW else np.int32 if num_places < 1 << 31 else np.int64
+    return np.empty(count, kind), np.empty(count, kind)
+
+
+def _places(events: Events, sensor_size: tuple[int, int], buffers: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The places (c H + y) W + x of a few events, in the first of the buffers."""
+    height, width = sensor_size
+    if int(events.x.max()) >= width or int(events.y.max()) >= height:
+        check_inside(events, sensor_size)
+    place, offset = (buffer[: len(events)] for buffer in buffers)
+    np.multiply(events.y, width, out=place, dtype=place.dtype)
+    np.add(place, events.x, out=place)
+    np.multiply(events.p != 0, height * width, out=offset, dtype=offset.dtype)
+    return np.add(place, offset, out=place)
+
+
+def _tensor(place: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(place.view(np.int16) if place.dtype == np.uint16 else place)
 
 
 def compact(counts: np.ndarray) -> np.ndarray:

@@ -74,20 +74,25 @@ class TonicDataset(EventDataset):
     @cached_property
     def info(self) -> DatasetInfo:  # type: ignore[override]
         """What Tonic says about it."""
-        classes = getattr(self.theirs, "classes", None) or self._labels_on_disk()
+        classes = getattr(self.theirs, "classes", None) or self._classes_on_disk()
         return DatasetInfo(
             title=f"{self.tonic_name}, through Tonic",
-            classes=tuple(map(str, classes)),
+            classes=tuple(name.decode() if isinstance(name, bytes) else str(name) for name in classes),
             sample_shape=(None, *self.sample_shape),
             licence="see Tonic's page of this dataset",
             citation="G. Lenz et al., Tonic: event-based datasets and transformations, "
             "https://doi.org/10.5281/zenodo.5079802; and the authors of the data",
             homepage=f"https://tonic.readthedocs.io/en/latest/generated/tonic.datasets.{self.tonic_name}.html",
             sensor_size=self.sensor_size,
+            unverified=("what Tonic says is passed on",),
         )
 
-    def _labels_on_disk(self) -> list[Any]:
-        labels = {target for part in self._parts.values() for target in part.targets}
+    def _classes_on_disk(self) -> list[Any]:
+        """What Tonic finds in the files: names of classes (as of SHD), or the labels themselves."""
+        named = getattr(next(iter(self._parts.values())), "classes", None)
+        if named is not None:
+            return list(named)
+        labels = {target for part in self._parts.values() for target in self._targets(part)}
         if not labels or not all(isinstance(label, int | str | np.integer) for label in labels):
             raise DatasetError(f"recordings of Tonic's {self.tonic_name} have no single label: not a classification")
         return sorted(labels)
@@ -105,6 +110,8 @@ class TonicDataset(EventDataset):
             return {"all": self.theirs(save_to=save_to)}
         except TypeError as error:  # it wants the name of a recording, as the odometry datasets do
             raise DatasetError(f"Tonic's {self.tonic_name} is no dataset for classification: {error}") from error
+        except Exception as error:  # Tonic, h5py and the like raise what they like
+            raise DatasetError(f"Tonic cannot read {self.tonic_name} below {save_to}: {error!r}") from error
 
     def _label(self, target: Any) -> int:
         if isinstance(target, int | np.integer) and 0 <= target < self.num_classes:

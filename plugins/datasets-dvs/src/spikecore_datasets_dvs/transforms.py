@@ -11,6 +11,7 @@ batch     in `collate`                                  → x `[T, B, ...]`, lab
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -19,8 +20,10 @@ import numpy as np
 from spikecore.datasets.mixing import CutMix
 from spikecore.errors import DatasetError
 from spikecore.interfaces.component import Range
-from spikecore_datasets_dvs.events import Events, in_order
+from spikecore_datasets_dvs.events import Events, check_inside, in_order
 
+CHUNK = 1 << 15
+"""Events that are sorted at a time: they stay in the cache."""
 Sensor = tuple[int, int]
 Probability = Annotated[float, Range(ge=0.0, le=1.0)]
 Length = Annotated[int, Range(ge=1)]
@@ -45,6 +48,11 @@ def apply(transforms: tuple[Transform, ...], events: Events, sensor_size: Sensor
             events = transform(events, sensor_size, rng)  # type: ignore[operator]
             sensor_size = transform.size(sensor_size)
     return events, sensor_size
+
+
+def _chunks(count: int) -> Iterator[slice]:
+    for low in range(0, count, CHUNK):
+        yield slice(low, min(low + CHUNK, count))
 
 
 def _cut(events: Events, top: int, left: int, height: int, width: int) -> Events:
@@ -230,17 +238,29 @@ class Denoise(Transform):
     window_us: Length = 10_000
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
-        count, width = len(events), sensor_size[1] + 2  # a margin, so that rows do not touch
-        pixel = (events.y.astype(np.int64) + 1) * width + events.x + 1
+        check_inside(events, sensor_size)
+        height, width = sensor_size[0] + 2, sensor_size[1] + 2  # a margin, so that rows do not touch
+        last = np.full(height * width, -self.window_us - 1, np.int64)
+        keep = np.zeros(len(events), bool)
+        for part in _chunks(len(events)):
+            some = events[part]
+            pixel = (some.y.astype(np.int64) + 1) * width + some.x + 1
+            keep[part] = self._near(pixel, some.t - events.t[0], last, width)
+        return events[keep]
+
+    def _near(self, pixel: np.ndarray, t: np.ndarray, last: np.ndarray, width: int) -> np.ndarray:
+        """Which of a few events stay; `last` has the time of each pixel's last event before them, and is moved on."""
+        count = len(pixel)
         order = np.argsort(pixel, kind="stable")
         key = pixel[order] * count + order  # by pixel, then by position in time
         keep = np.zeros(count, bool)
         for shift in (-width - 1, -width, -width + 1, -1, 1, width - 1, width, width + 1):
             before = np.searchsorted(key, (pixel + shift) * count + np.arange(count)) - 1
             source = order[before]  # -1 wraps around, to a pixel that differs
-            near = (before >= 0) & (pixel[source] == pixel + shift)
-            keep |= near & (events.t - events.t[source] <= self.window_us)
-        return events[keep]
+            is_here = (before >= 0) & (pixel[source] == pixel + shift)
+            keep |= t - np.where(is_here, t[source], last[pixel + shift]) <= self.window_us
+        last[pixel[order]] = t[order]  # of several events of a pixel the last one stays
+        return keep
 
 
 @dataclass(frozen=True)
@@ -255,24 +275,38 @@ class Refractory(Transform):
     delay_us: Length = 1_000
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
-        if not len(events):
-            return events
-        pixel = events.y.astype(np.int64) * sensor_size[1] + events.x
-        order = np.argsort(pixel, kind="stable")
-        span = events.duration_us + self.delay_us + 1
-        if span > (1 << 62) // max(sensor_size[0] * sensor_size[1], 1):
+        check_inside(events, sensor_size)
+        num_pixels = sensor_size[0] * sensor_size[1]
+        if events.duration_us + self.delay_us >= (1 << 62) // num_pixels:
             raise DatasetError(f"refractory: the recording of {events.duration_us} µs is too long; look at its times")
-        key = pixel[order] * span + (events.t[order] - events.t[0])
+        free = np.zeros(num_pixels, np.int64)
         keep = np.zeros(len(events), bool)
-        sorted_pixel = pixel[order]
-        now = np.flatnonzero(np.diff(sorted_pixel, prepend=-1))  # the first event of each pixel
-        while len(now):  # one round per event that stays in the busiest pixel
-            keep[order[now]] = True
-            later = np.searchsorted(key, key[now] + self.delay_us)
-            inside = later < len(key)
-            now, later = now[inside], later[inside]
-            now = later[sorted_pixel[later] == sorted_pixel[now]]
+        for part in _chunks(len(events)):
+            some = events[part]
+            pixel = some.y.astype(np.int64) * sensor_size[1] + some.x
+            keep[part] = self._sighted(pixel, some.t - events.t[0], free)
         return events[keep]
+
+    def _sighted(self, pixel: np.ndarray, t: np.ndarray, free: np.ndarray) -> np.ndarray:
+        """Which of a few events stay; `free` says from when on each pixel sees again, and is moved on."""
+        order = np.argsort(pixel, kind="stable")
+        pixel, t = pixel[order], t[order]
+        span = int(t.max()) + self.delay_us + 1
+        key = pixel * span + t
+        here = pixel[np.flatnonzero(np.diff(pixel, prepend=-1))]
+        now = np.searchsorted(key, here * span + np.minimum(free[here], span - 1))  # the first that each pixel sees
+        keep = np.zeros(len(pixel), bool)
+        while True:  # one round per event that stays in the busiest pixel
+            inside = now < len(pixel)
+            now, here = now[inside], here[inside]
+            is_same = pixel[now] == here
+            now, here = now[is_same], here[is_same]
+            if not len(now):
+                break
+            keep[order[now]] = True
+            free[here] = t[now] + self.delay_us
+            now = np.searchsorted(key, key[now] + self.delay_us)
+        return keep
 
 
 @dataclass(frozen=True)

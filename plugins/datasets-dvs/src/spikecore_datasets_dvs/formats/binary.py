@@ -62,11 +62,13 @@ def num_records(file: BinaryIO, size: int, path: Path) -> int:
     return count
 
 
-def chunks(file: BinaryIO, dtype: str | np.dtype, count: int, path: Path, width: int = 1) -> Iterator[np.ndarray]:
-    """`count` records of `width` numbers, as arrays `[n, width]` (`[n]` for a width of 1)."""
+def chunks(
+    file: BinaryIO, dtype: str | np.dtype, count: int, path: Path, width: int = 1, most: int = 1 << 30
+) -> Iterator[np.ndarray]:
+    """`count` records of `width` numbers, as arrays `[n, width]` (`[n]` for a width of 1), at most `most` at a time."""
     kind = np.dtype(dtype)
     while count:
-        wanted = min(count, CHUNK)
+        wanted = min(count, CHUNK, most)
         got = np.frombuffer(file.read(wanted * width * kind.itemsize), kind)
         if len(got) != wanted * width:
             raise DatasetError(f"{path}: became shorter while it was read")
@@ -98,4 +100,4 @@ class Columns:
 
     def events(self) -> Events:
         """What was filled in, in time order."""
-        return in_order(Events(*(array[: self.count] for array in self.arrays.values())))
+        return in_order(Events(*(array[: self.count] for array in self.arrays.values())), in_place=True)

@@ -24,8 +24,11 @@ from pathlib import Path
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore_datasets_dvs.events import Events, empty, in_order, join, unwrapped
+from spikecore_datasets_dvs.events import Events, unwrapped
 from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, num_records
+
+BITS = np.array([bin(value).count("1") for value in range(1 << 12)])
+"""Bits that are set, by value."""
 
 
 def read(path: Path) -> Events:
@@ -77,10 +80,21 @@ class _State:
 
 
 def _read3(file, path: Path) -> Events:
-    count = num_records(file, 2, path)
-    state, parts = _State(), []
-    parts.extend(_decode3(words.astype(np.int64), state, path) for words in chunks(file, "<u2", count, path))
-    return in_order(join(parts)) if parts else empty()
+    count, start = num_records(file, 2, path), file.tell()
+    columns = Columns(sum(_num_events(words) for words in chunks(file, "<u2", count, path)))
+    file.seek(start)
+    state = _State()
+    for words in chunks(file, "<u2", count, path, most=1 << 16):
+        part = _decode3(words.astype(np.int64), state, path)
+        columns.put(part.t, part.x, part.y, part.p)
+    return columns.events()
+
+
+def _num_events(words: np.ndarray) -> int:
+    """The most events that these words can hold."""
+    counts = np.bincount(words >> 12, minlength=16)
+    bits = BITS[words[(words >> 12 == 4) | (words >> 12 == 5)] & 0xFFF]
+    return int(counts[2] + bits.sum())
 
 
 def _decode3(words: np.ndarray, state: _State, path: Path) -> Events:
