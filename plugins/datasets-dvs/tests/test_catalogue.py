@@ -3,6 +3,9 @@
 import contextlib
 import hashlib
 import pickle
+import signal
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 
