@@ -146,8 +146,9 @@ static void alone(block_function function, void *job, int64_t num_blocks) {
     for (int64_t block = 0; block < num_blocks; block++) function(job, block);
 }
 
-/* Wait for the blocks that workers have begun. One whose core was taken from it in the middle of a block would get it back
-   when the other thread's turn is over, after milliseconds: it is called to this core, which is about to be free. */
+/* Wait for the blocks that workers have begun. One whose core was taken from it in the middle of a block would get it
+   back when the other thread's turn is over, after milliseconds: it is called to this core, which is about to be
+   free. */
 static void wait_for_workers(void) {
     const struct timespec patience = {0, PATIENCE_NS};
     cpu_set_t before[MAX_MOVED], here;

@@ -62,8 +62,9 @@ struct NAME(call) {
     real *const *after;
     const real *grad_out;
     real *const *grad_states, *const *grad_params;
-    const int *arrives[MAX_TENSORS + 1]; /* of out and of each next state, for the lanes of any tile: is its gradient there? (As
-                                            one number compilers would make a loop of it for each combination.) */
+    /* Of out and of each next state, for the lanes of any tile: is its gradient there? (As one number compilers would make
+       a loop of it for each combination.) */
+    const int *arrives[MAX_TENSORS + 1];
     struct target out, kept;          /* out: or the gradient of x */
     struct ahead ahead[2];            /* of x and of grad_out */
 };
@@ -78,7 +79,7 @@ struct NAME(program) {
     int32_t param_flags[MAX_TENSORS];       /* PER_CHANNEL | LEARNABLE */
     int32_t num_derived[3];                 /* rows behind those of the parameters, for FORWARD, BACKWARD, KEPT */
     NAME(prepare_function) prepare[3];      /* computes them from the parameters */
-    int64_t flows[MAX_TENSORS + 1];         /* by a gradient of out, and of each next state: the states it reaches, as bits */
+    int64_t flows[MAX_TENSORS + 1];         /* of a gradient of out and of each next state: states it reaches, as bits */
     NAME(row_function) forward;             /* out and the next states */
     NAME(row_function) advance;             /* the next states only */
     NAME(row_function) forward_keeping;     /* and what the backward pass takes in place of x; may be NULL */

@@ -1,5 +1,6 @@
-/* Streaming stores go past the caches: they save the read of the old line, which is worth it where the destination is too
-   large to stay cached anyway. Written out, because the compilers' header for them takes as long to read as a kernel. */
+/* Streaming stores go past the caches: they save the read of the old line, which is worth it where the destination is
+   too large to stay cached anyway. Written out, because the compilers' header for them takes as long to read as a
+   kernel. */
 
 #ifndef SC_STREAM
 #define SC_STREAM
