@@ -395,8 +395,18 @@ class Pressed(Classify):
         return super().evaluate(task, context)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """As on a terminal, also where the tests run in the background of a shell, which has its jobs ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("times", "last"), [(1, "checkpoint-00000011"), (2, "checkpoint-00000010")])
-def test_ctrl_c_stops_at_the_next_safe_point_and_pressed_again_at_once(times, last, tmp_path, own_registry, capsys):
+def test_ctrl_c_stops_at_the_next_safe_point_and_pressed_again_at_once(
+    times, last, tmp_path, own_registry, capsys, heeds_ctrl_c
+):
     own_registry.register("trainer", "pressed", type("Pressed", (Pressed,), {"times": times}))
     whole = spikecore.run(small(), out=tmp_path / "whole")
     before = signal.getsignal(signal.SIGINT)
@@ -410,7 +420,7 @@ def test_ctrl_c_stops_at_the_next_safe_point_and_pressed_again_at_once(times, la
     assert resume(tmp_path / "r").metrics == whole.metrics
 
 
-def test_ctrl_c_on_the_command_line(tmp_path):
+def test_ctrl_c_on_the_command_line(tmp_path, heeds_ctrl_c):
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     long = ["--set", "trainer.epochs=100000", "--set", "encoder.num_steps=2"]
     command = [sys.executable, "-m", "spikecore", "run", *OPTIONS, *long, "--out", str(tmp_path / "r")]
