@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from spikecore.backends.selection import AUTO, REFERENCE, configure_backend
 from spikecore.errors import ConfigError
 from spikecore.interfaces.dataset import Split
 from spikecore.interfaces.trainer import Task
@@ -33,7 +34,9 @@ def _prepare(resolved: Resolved, device: torch.device | None) -> tuple[Task, Any
     seed_everything(options.seed)
     dataset = create("dataset", resolved.names["dataset"], **resolved.options("dataset"))
     encoder = create("encoder", resolved.names["encoder"], **resolved.options("encoder"))
-    backend = resolved.tables["backend"].name
+    backend = resolved.names["backend"]
+    if backend not in (AUTO, REFERENCE):
+        configure_backend(backend, **resolved.options("backend"))
 
     def make_neuron() -> nn.Module:
         made: nn.Module = create("neuron", resolved.names["neuron"], backend=backend, **resolved.options("neuron"))

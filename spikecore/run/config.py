@@ -62,17 +62,12 @@ class RunOptions:
         report: bool = True
 
 
-class BackendOptions:
-    """The `[backend]` table."""
+class AutoOptions:
+    """The `[backend]` table where `name` is `auto`: each neuron gets the first backend that can, with its defaults."""
 
     @dataclass(frozen=True)
     class Config:
-        """
-        Args:
-            name: `auto`, or the backend that must run every neuron.
-        """
-
-        name: str = "auto"
+        pass
 
 
 class PluginOptions:
@@ -88,7 +83,10 @@ class PluginOptions:
         disable: tuple[str, ...] = ()
 
 
-OWN_TABLES: Mapping[str, Any] = {"run": RunOptions, "backend": BackendOptions, "plugins": PluginOptions}
+NAMED = (*ROLES, "backend")
+"""Tables whose `name` picks a component; their other keys are its options."""
+AUTO_BACKEND = ("backend", "auto")
+OWN_TABLES: Mapping[str, Any] = {"run": RunOptions, "plugins": PluginOptions}
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,8 @@ class Resolved:
     """A configuration with every default filled in.
 
     Args:
-        tables: table → its frozen Config; for a role, the component's.
-        names: role → registered name of the component.
+        tables: table → its frozen Config; for a role and the backend, the component's.
+        names: role → registered name of the component; `backend` → that of the backend, or `auto`.
         registry: where these components come from: the one in use, without the plugins that the config disables.
     """
 
@@ -158,13 +156,15 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
             if component is None:
                 names[table] = str(options.pop("name", ""))
                 try:
-                    component = active.load(table, names[table])
+                    component = _component(active, table, names[table])
                 except SpikeError as error:
                     problems.append(f"{table}.name: {error}")
                     continue
             configs[table], wrong = check_options(component, options)
+            if component is AutoOptions:
+                wrong = [(option, "'auto' takes no options; set backend.name to the one that does") for option, _ in wrong]
             problems += [f"{table}.{option}: {text}" for option, text in wrong]
-    problems += _run_problems(tables["run"]) + _backend_problems(active, tables["backend"])
+    problems += _run_problems(tables["run"])
     if problems:
         raise ConfigError(problems)
     return Resolved(configs, names, active)
@@ -221,15 +221,8 @@ def _disable_problems(active: Registry, names: Sequence[str]) -> list[str]:
     ]
 
 
-def _backend_problems(active: Registry, table: Mapping[str, Any]) -> list[str]:
-    name = table.get("name", "auto")
-    if not isinstance(name, str) or name == "auto":
-        return []
-    try:
-        active.find("backend", name)
-    except PluginError as error:
-        return [f"backend.name: {error}"]
-    return []
+def _component(active: Registry, table: str, name: str) -> Any:
+    return AutoOptions if (table, name) == AUTO_BACKEND else active.load(table, name)
 
 
 def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
@@ -243,7 +236,7 @@ def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
             problems.append(f"{table}: must be a table, got {values!r}")
         else:
             before = tables[table].get("name")
-            if table in ROLES and values.get("name", before) != before:
+            if table in NAMED and values.get("name", before) != before:
                 tables[table] = {}  # another component: the old one's options do not apply to it
             tables[table] |= values
     return problems

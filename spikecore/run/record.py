@@ -23,7 +23,7 @@ from torch import nn
 import spikecore
 from spikecore.errors import ConfigError
 from spikecore.registry import Registry
-from spikecore.run.config import ROLES, Resolved, tables_of
+from spikecore.run.config import AUTO_BACKEND, Resolved, tables_of
 from spikecore.run.files import holder, write_file
 from spikecore.run.log import finite
 
@@ -203,16 +203,17 @@ def _imported(registry: Registry) -> dict[str, str]:
 
 
 def _components(resolved: Resolved) -> dict[str, dict[str, str]]:
-    entries = {role: resolved.registry.find(role, resolved.names[role]) for role in ROLES}
+    chosen = {table: name for table, name in resolved.names.items() if (table, name) != AUTO_BACKEND}
+    entries = {table: resolved.registry.find(table, name) for table, name in chosen.items()}
     return {
-        role: {
+        table: {
             "name": entry.name,
             "target": entry.target,
             "plugin": entry.plugin.id,
             "distribution": entry.plugin.distribution,
             "version": entry.plugin.version,
         }
-        for role, entry in entries.items()
+        for table, entry in entries.items()
     }
 
 
