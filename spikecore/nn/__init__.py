@@ -8,8 +8,9 @@ from spikecore.nn.functional import functional
 from spikecore.nn.integrators import LI, NonSpikingIF
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
-from spikecore.nn.neuron import Neuron, set_backend
+from spikecore.nn.neuron import Neuron
 from spikecore.nn.neurons import IF, LIF, CubaLIF, ParametricLIF, fire_and_reset, leaky_charge, reset_after
+from spikecore.nn.placement import set_backend
 from spikecore.nn.state import (
     Stateful,
     detach_state,

@@ -12,26 +12,23 @@ A subclass declares its options, its states and one pure step; all else is here:
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
-from spikecore.backends import operators
 from spikecore.backends.operators import run_program, run_step
 from spikecore.backends.reference import Step, loop
-from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
+from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
-from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError, StepError
+from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
 from spikecore.interfaces.component import Configurable, Inner, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.nn.placement import Placed
 from spikecore.nn.state import Form, Stateful
 from spikecore.nn.surrogates import ATan, Surrogate
-from spikecore.registry import registry
 
 HALF = (torch.float16, torch.bfloat16)
 LARGE = 1 << 15
@@ -40,7 +37,7 @@ RESERVED = "spikecore_"
 SCALE, SHIFT = f"{RESERVED}scale", f"{RESERVED}shift"
 
 
-class Neuron(Configurable, Stateful):
+class Neuron(Configurable, Placed, Stateful):
     """Base of elementwise neurons.
 
     Args:
@@ -101,16 +98,13 @@ class Neuron(Configurable, Stateful):
         plain = {name: _plain(value) for name, value in options.items()}
         self.config = make_config(type(self), plain)
         self.step_mode = step_mode
-        self.backend = backend
         self.record = tuple(record)
         self.recorded: dict[str, Tensor] = {}
-        self.chosen: Choice | None = None
-        self._choices: dict[tuple[Any, ...], tuple[Choice, str, str]] = {}
         self._programs: dict[tuple[Any, ...], Program] = {}
         _known("record", self.record, self.state)
         self._make_tensors()
-        set_backend(self, backend)
-        self._token = _enlist(self)
+        self._begin()
+        self.place(backend)
 
     def _make_tensors(self) -> None:
         values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
@@ -295,75 +289,8 @@ class Neuron(Configurable, Stateful):
             self._programs[self.record, affine] = found
         return found
 
-    def choose_backend(self, device: torch.device, dtype: torch.dtype, affine: bool = False) -> Choice:
-        """Which backend runs inputs like this, and why.
-
-        Args:
-            device: of the input.
-            dtype: of the input.
-            affine: which one runs scale, shift and step as one; the reference where none does.
-
-        Raises:
-            PluginError: the backend that was named cannot be used here.
-            BackendError: it cannot run this neuron.
-            DynamicsError: the step is outside the neuron language, and a backend was named.
-            StepError: the step branches on values or writes to them in place.
-        """
-        return self._chosen(device, dtype, affine)[0]
-
-    def _chosen(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[Choice, str, str]:
-        """The choice, its backend, and the key of the program for it; "" on the reference. Asked in every call."""
-        asked = (registry(), self.backend, device, dtype, self.record, affine)
-        return self._choices.get(asked) or self._ask(asked)
-
-    def _ask(self, asked: tuple[Any, ...]) -> tuple[Choice, str, str]:
-        _, _, device, dtype, _, affine = asked
-        choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
-        found = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
-        self._choices[asked] = found
-        return found
-
-    def _choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
-        if self.backend == REFERENCE:
-            return Choice(REFERENCE, "asked for")
-        try:
-            program = self.program()
-        except DynamicsError as error:
-            if self.backend != AUTO or isinstance(error, StepError):
-                raise
-            return Choice(REFERENCE, f"cannot be traced: {error}")
-        return choose(self.backend, program, device, dtype)
-
-    def _choose_affine(self, device: torch.device, dtype: torch.dtype) -> Choice:
-        plain = self.choose_backend(device, dtype)
-        if plain.backend == REFERENCE:
-            return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
-        backend, program = named(plain.backend), self.program(affine=True)
-        if not backend.capabilities.affine_neuron:
-            return Choice(REFERENCE, f"backend {plain.backend!r} does not offer affine_neuron")
-        support = backend.supports(program, device, dtype)
-        if not support:
-            return Choice(REFERENCE, f"backend {plain.backend!r}: {support.reason}")
-        operators.learn(plain.backend, program)
-        return Choice(plain.backend, f"backend {plain.backend!r} offers affine_neuron")
-
-    def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
-        if torch.compiler.is_compiling():
-            constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype, affine)
-            return constant
-        asked = (registry(), self.backend, device, dtype, self.record, affine)
-        choice, backend, key = self._choices.get(asked) or self._ask(asked)
-        if choice is not self.chosen and not affine:
-            self.chosen = choice
-        return backend, key
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._choices = {}
-        self._token = _enlist(self)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_choices": {}, "_programs": {}, "recorded": {}}
+        return {**super().__getstate__(), "_programs": {}, "recorded": {}}
 
     def extra_repr(self) -> str:
         fields = dataclasses.fields(self.config)
@@ -381,40 +308,6 @@ def _scaled(step: Callable[..., Any]) -> Callable[..., Any]:
         return step(x * getattr(params, SCALE) + getattr(params, SHIFT), state, params)
 
     return scaled
-
-
-_LIVE: WeakValueDictionary[int, Neuron] = WeakValueDictionary()
-_TOKENS = itertools.count()
-
-
-def _enlist(neuron: Neuron) -> int:
-    token = next(_TOKENS)
-    _LIVE[token] = neuron
-    return token
-
-
-def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
-    """The choice as plain strings: torch.compile asks once, outside of what it traces."""
-    _, chosen, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
-    return chosen, key
-
-
-# All that torch.compiler.assume_constant_result does, which imports the whole compiler to do it.
-_constant_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def set_backend(net: nn.Module, backend: str) -> None:
-    """Choose the backend of every neuron of `net`.
-
-    Raises:
-        UnknownComponentError: there is no such backend; the message holds the line that installs it.
-        PluginError: it is blocked or does not fit.
-    """
-    if backend not in (AUTO, REFERENCE):
-        registry().find("backend", backend)
-    for module in net.modules():
-        if isinstance(module, Neuron):
-            module.backend, module.chosen = backend, None
 
 
 def _known(option: str, names: Sequence[str], allowed: Any) -> None:

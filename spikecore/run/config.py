@@ -162,7 +162,7 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
                     continue
             configs[table], wrong = check_options(component, options)
             if component is AutoOptions:
-                wrong = [(option, "'auto' takes no options; set backend.name to the one that does") for option, _ in wrong]
+                wrong = [(option, "'auto' takes no options; set backend.name as well") for option, _ in wrong]
             problems += [f"{table}.{option}: {text}" for option, text in wrong]
     problems += _run_problems(tables["run"])
     if problems:

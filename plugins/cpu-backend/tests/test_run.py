@@ -46,9 +46,9 @@ def test_options_come_from_the_config(tmp_path):
 
 
 def test_wrong_options_in_the_config():
-    with pytest.raises(ConfigError, match="backend.keep: .*distance_bf16"):
+    with pytest.raises(ConfigError, match=r"backend\.keep: .*distance_bf16"):
         resolve(None, ["backend.name=cpu", "backend.keep=everything"])
-    with pytest.raises(ConfigError, match="backend.recycle_mib"):
+    with pytest.raises(ConfigError, match=r"backend\.recycle_mib"):
         resolve(None, ["backend.name=cpu", "backend.recycle_mib=-1"])
 
 

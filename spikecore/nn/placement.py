@@ -1,0 +1,142 @@
+"""Where a neuron runs: the backend that was asked for, the one chosen for an input, and why.
+
+The answer is kept for each kind of input, because it is asked for in every call.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import nn
+
+from spikecore.backends import operators
+from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
+from spikecore.dynamics import Program
+from spikecore.errors import DynamicsError, StepError
+from spikecore.registry import registry
+
+_Found = tuple[Choice, str, str]
+"""The choice, its backend, and the key of the program for it; "" on the reference."""
+
+
+class Placed(nn.Module):
+    """Base of modules with a program that a backend runs; `chosen` says which one ran last."""
+
+    backend: str
+    record: tuple[str, ...]
+    chosen: Choice | None
+
+    def program(self, affine: bool = False) -> Program:
+        """The traced equations, as backends get them; see `Neuron.program`."""
+        raise NotImplementedError("a placed module has a program")
+
+    def place(self, backend: str) -> None:
+        """Choose the backend; see `set_backend`."""
+        if backend not in (AUTO, REFERENCE):
+            registry().find("backend", backend)
+        self.backend, self.chosen = backend, None
+
+    def _begin(self) -> None:
+        """Nothing has been chosen yet."""
+        self._choices: dict[tuple[Any, ...], _Found] = {}
+        self._token = next(_TOKENS)
+        _LIVE[self._token] = self
+
+    def choose_backend(self, device: torch.device, dtype: torch.dtype, affine: bool = False) -> Choice:
+        """Which backend runs inputs like this, and why.
+
+        Args:
+            device: of the input.
+            dtype: of the input.
+            affine: which one runs scale, shift and step as one; the reference where none does.
+
+        Raises:
+            PluginError: the backend that was named cannot be used here.
+            BackendError: it cannot run this neuron.
+            DynamicsError: the step is outside the neuron language, and a backend was named.
+            StepError: the step branches on values or writes to them in place.
+        """
+        return self._chosen(device, dtype, affine)[0]
+
+    def _chosen(self, device: torch.device, dtype: torch.dtype, affine: bool) -> _Found:
+        asked = (registry(), self.backend, device, dtype, self.record, affine)
+        return self._choices.get(asked) or self._ask(asked)
+
+    def _ask(self, asked: tuple[Any, ...]) -> _Found:
+        _, _, device, dtype, _, affine = asked
+        choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
+        found = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
+        self._choices[asked] = found
+        return found
+
+    def _choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        if self.backend == REFERENCE:
+            return Choice(REFERENCE, "asked for")
+        try:
+            program = self.program()
+        except DynamicsError as error:
+            if self.backend != AUTO or isinstance(error, StepError):
+                raise
+            return Choice(REFERENCE, f"cannot be traced: {error}")
+        return choose(self.backend, program, device, dtype)
+
+    def _choose_affine(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        plain = self.choose_backend(device, dtype)
+        if plain.backend == REFERENCE:
+            return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
+        backend, program = named(plain.backend), self.program(affine=True)
+        if not backend.capabilities.affine_neuron:
+            return Choice(REFERENCE, f"backend {plain.backend!r} does not offer affine_neuron")
+        support = backend.supports(program, device, dtype)
+        if not support:
+            return Choice(REFERENCE, f"backend {plain.backend!r}: {support.reason}")
+        operators.learn(plain.backend, program)
+        return Choice(plain.backend, f"backend {plain.backend!r} offers affine_neuron")
+
+    def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
+        if torch.compiler.is_compiling():
+            constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype, affine)
+            return constant
+        asked = (registry(), self.backend, device, dtype, self.record, affine)
+        choice, backend, key = self._choices.get(asked) or self._ask(asked)
+        if choice is not self.chosen and not affine:
+            self.chosen = choice
+        return backend, key
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._begin()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_choices": {}}  # type: ignore[no-untyped-call]
+
+
+_LIVE: WeakValueDictionary[int, Placed] = WeakValueDictionary()
+_TOKENS = itertools.count()
+
+
+def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
+    """The choice as plain strings: torch.compile asks once, outside of what it traces."""
+    _, chosen, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
+    return chosen, key
+
+
+# All that torch.compiler.assume_constant_result does, which imports the whole compiler to do it.
+_constant_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def set_backend(net: nn.Module, backend: str) -> None:
+    """Choose the backend of every neuron of `net`.
+
+    Raises:
+        UnknownComponentError: there is no such backend; the message holds the line that installs it.
+        PluginError: it is blocked or does not fit.
+    """
+    if backend not in (AUTO, REFERENCE):
+        registry().find("backend", backend)  # before any of them is changed, or where there is none
+    for module in net.modules():
+        if isinstance(module, Placed):
+            module.place(backend)
