@@ -9,7 +9,7 @@ from typing import Any
 from spikecore.backends.selection import REFERENCE, named
 from spikecore.bench.cases import STEP, Case, Runner, options_of
 from spikecore.errors import DynamicsError, PluginError
-from spikecore.registry import create, registry
+from spikecore.registry import create, load, registry
 
 
 class Unsupported(Exception):
@@ -97,7 +97,10 @@ def neuron_runner(case: Case, measure: str, name: str, backend: Any = None) -> R
         Unsupported: the backend does not take this neuron, device or dtype.
     """
     mode = "single" if measure == STEP else "multi"
-    neuron = create("neuron", case.neuron, backend=name, step_mode=mode, **options_of(case.neuron)).to(case.device)
+    modes = load("neuron", case.neuron).capabilities.step_modes
+    if mode not in modes:
+        raise Unsupported(f"the neuron takes step_mode {', '.join(map(repr, modes))} only")
+    neuron = create("neuron", case.neuron, backend=name, step_mode=mode, **options_of(case)).to(case.device)
     if backend is not None:
         try:
             program = neuron.program()

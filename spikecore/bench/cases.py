@@ -121,10 +121,15 @@ def call_context(measure: str) -> torch.no_grad | torch.enable_grad:
     return torch.enable_grad() if measure == TRAINING else torch.no_grad()
 
 
-def options_of(neuron: str) -> dict[str, Any]:
-    """Options for benching: the defaults, with the reset detached where a neuron can."""
-    fields = {field.name for field in dataclasses.fields(load("neuron", neuron).Config)}
-    return {"detach_reset": True} if "detach_reset" in fields else {}
+def options_of(case: Case) -> dict[str, Any]:
+    """Options for benching: the defaults, with the reset detached where a neuron can, and those it needs."""
+    fields = {field.name for field in dataclasses.fields(load("neuron", case.neuron).Config)}
+    return needed_options(case) | ({"detach_reset": True} if "detach_reset" in fields else {})
+
+
+def needed_options(case: Case) -> dict[str, Any]:
+    """What a neuron must be told of its input: T, where it works for one only."""
+    return {"num_steps": case.shape[0]} if load("neuron", case.neuron).capabilities.fixed_num_steps else {}
 
 
 def is_elementwise(component: Any) -> bool:
@@ -144,7 +149,7 @@ def elementwise_neurons() -> tuple[list[str], dict[str, str]]:
         name = entry.name if entry.status == "ok" else entry.qualified
         try:
             if is_elementwise(load("neuron", name)):
-                create("neuron", name, **options_of(name))
+                create("neuron", name, **options_of(Case(name, QUICK_SHAPES[0])))
                 found.append(name)
             else:
                 left_out[name] = "not elementwise: it stays a torch module on every backend"

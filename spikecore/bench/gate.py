@@ -3,7 +3,8 @@
 Backends are compared at odd sizes, on strided input and on the very shape that is timed, with and without gradients, in
 outputs, final states, and gradients to input, initial states and parameters:
 
-    outputs      equal; where the step calls exp, tanh and their like, at most one in 100 000 differs
+    outputs      equal; where the step calls exp, tanh and their like, at most one in 100 000 spikes differs, and the
+                 first of each element lies within 4 ulp of the threshold
     the rest     within 1e-5 of the reference, on the elements whose outputs are equal; where float32 itself is worse
                  conditioned, within twice the distance of eager float32 from eager float64
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from spikecore.bench.candidates import Candidate
 from spikecore.bench.cases import FORWARD, STEP, TRAINING, Case, Runner
+from spikecore.bench.mismatch import NEAR_ULP, first_mismatches
 from spikecore.dynamics import Program
 from spikecore.nn import Neuron, get_state, reset_state, set_state, streaming
 
@@ -34,6 +36,7 @@ MOST_DIFFERENT = 1e-5
 PEER_MOST_DIFFERENT = 1e-3
 RELATIVE = 1e-5
 RELATIVE_SUM = 1e-4
+SINGLE = "single"
 ODD_SHAPES = ((7, 3, 37), (1, 2, 5))
 
 
@@ -53,11 +56,13 @@ class Outcome:
         out: `[T, B, ...]`, with gradients on.
         inference: the same from the initial state, without gradients.
         values: the rest, by name.
+        start: the state before `out`.
     """
 
     out: Tensor
     inference: Tensor
     values: dict[str, Tensor]
+    start: dict[str, Tensor]
 
 
 def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict:
@@ -66,22 +71,21 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
     Raises:
         Unsupported: it does not run this case.
     """
-    runner = candidate.make(case, TRAINING)
-    exact = _is_exact(_neuron(runner).program())
     compared = 0
     for shape, strided in [*((shape, False) for shape in ODD_SHAPES), (ODD_SHAPES[0], True), (case.shape, False)]:
         here = replace(case, shape=shape)
+        runner = candidate.make(here, TRAINING)
         x = _strided(here.input()) if strided else here.input()
         try:
             got = outcome(runner, x, here.grad())
         except Exception as error:
             return Verdict(False, f"{type(error).__name__} at {here.title}: {error}")
         eager = reference.make(here, TRAINING)
-        found = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad(), exact)
+        found = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad())
         if found:
             return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {found}")
         compared += here.num_elements
-    if found := _step_differs(candidate, reference, case):
+    if SINGLE in _neuron(runner).capabilities.step_modes and (found := _step_differs(candidate, reference, case)):
         return Verdict(False, f"single steps: {found}")
     return Verdict(True, f"equal to eager over {compared} element-steps")
 
@@ -137,22 +141,27 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
     values = {f"final {name}": value.detach() for name, value in finals.items()}
     for (name, tensor), value in zip(wanted.items(), found, strict=True):
         values[f"gradient of {name}"] = torch.zeros_like(tensor) if value is None else value
-    return Outcome(out.detach(), inference, values)
+    return Outcome(out.detach(), inference, values, {name: value.detach() for name, value in start.items()})
 
 
-def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor, exact: bool) -> str:
+def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:
     """What is wrong, or ""."""
     pairs = {"output": (got.out, want.out), "output without gradients": (got.inference, want.inference)}
     pairs |= {name: (value, want.values[name]) for name, value in got.values.items()}
     for name, (value, other) in pairs.items():
         if value.shape != other.shape or value.dtype != other.dtype:
             return f"{name} is {value.dtype} {tuple(value.shape)}, expected {other.dtype} {tuple(other.shape)}"
-    spiking = _neuron(eager).capabilities.spiking
-    for name in ("output", "output without gradients"):
+    neuron = _neuron(eager)
+    spiking, exact = neuron.capabilities.spiking, _is_exact(neuron.program())
+    for name, start in (("output", want.start), ("output without gradients", neuron.initial_state(x[0]))):
         value, other = pairs.pop(name)
         differ = int(_different(value, other, spiking).sum())
         if differ > (0 if exact else MOST_DIFFERENT * int((other != 0).sum())):
             return f"{differ} of {other.numel()} values of the {name} differ"
+        if differ and spiking:
+            ulps = first_mismatches(neuron, x, start, value, other)
+            if not bool((ulps <= NEAR_ULP).all()):
+                return f"a spike of the {name} differs {float(ulps.max()):.0f} ulp from the threshold"
     equal = ~_different(got.out, want.out, spiking).any(0)
     far = {
         name: distance

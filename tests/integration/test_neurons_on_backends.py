@@ -1,7 +1,8 @@
 """Neurons and surrogates of every plugin on every other plugin's backend, by the rules of `spike bench`'s gate.
 
 Spikes equal those of eager float32 where the step is exact; with exp, tanh and their like at most one in 100 000
-differs; gradients are within 1e-5 on elements of equal spikes, or as close to float64 as eager float32 is.
+differs, next to the threshold; gradients are within 1e-5 on elements of equal spikes, or as close to float64 as eager
+float32 is.
 """
 
 import dataclasses
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from spikecore.bench.candidates import backends, reference
-from spikecore.bench.cases import STEP, Case, Runner, elementwise_neurons
+from spikecore.bench.cases import STEP, Case, Runner, elementwise_neurons, needed_options
 from spikecore.bench.gate import backend_gate
 from spikecore.errors import OptionError
 from spikecore.registry import components, create, load
@@ -34,7 +35,7 @@ def has(neuron, option):
 def candidate(backend, options):
     def make(case, measure):
         mode = "single" if measure == STEP else "multi"
-        neuron = create("neuron", case.neuron, backend=backend, step_mode=mode, **options)
+        neuron = create("neuron", case.neuron, backend=backend, step_mode=mode, **needed_options(case), **options)
         first = (lambda x: x[0]) if measure == STEP else (lambda x: x)
         return Runner(neuron, tuple(neuron.parameters()), prepare=first, module=neuron)
 
@@ -44,7 +45,7 @@ def candidate(backend, options):
 def fits(neuron, surrogate):
     """Does the neuron take this surrogate? Integer spikes need one that rounds."""
     try:
-        create("neuron", neuron, surrogate=surrogate)
+        create("neuron", neuron, surrogate=surrogate, **needed_options(Case(neuron, (1, 1, 1))))
     except OptionError:
         return False
     return True
@@ -57,7 +58,9 @@ def agree(backend, neuron, **options):
 
 def test_there_is_enough_to_compare():
     assert len(NEURONS) >= 19
-    assert {"lif", "plif", "cuba_lif", "izhikevich", "adex", "alif", "ilif", "synapse_filter"} <= set(NEURONS)
+    assert {"lif", "plif", "cuba_lif", "izhikevich", "adex", "alif", "ilif", "synapse_filter", "timed_glif"} <= set(
+        NEURONS
+    )
     assert len(SURROGATES) >= 20
     assert "cpu" in CANDIDATES
 
