@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
 from spikecore.dynamics import Graph, Program, reached, with_gaps
 from spikecore.dynamics.printing import C_OPERATIONS, Printer, inputs_of
-from spikecore_cpu_backend.hoist import DERIVED, hoist
+from spikecore_cpu_backend.hoist import hoist, hoist_alike
 from spikecore_cpu_backend.kept import KEPT, keeping
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "abs", "sign", "floor", "round", "sin", "cos", "atan", "erf")
@@ -42,29 +43,21 @@ def print_program(program: Program, is_double: bool) -> str:
     room = MAX_TENSORS - len(program.params)
     kept = keeping(program)
     forward, outputs = (program.forward, ["out", *states]) if kept is None else (kept[0], ["out", *states, KEPT])
-    before, rest = hoist(forward, outputs, room)
-    first = len(before.outputs)
+    before, (rest,) = hoist([forward], outputs, room)
+    first, reads = len(before.outputs), _reads(program, before)
     parts = [
         _prepare(printer, program, before, "forward"),
-        _forward(printer, program, rest, "forward", ["out", *states]),
-        _forward(printer, program, rest, "advance", states),
+        _forward(printer, program, rest, "forward", ["out", *states], reads),
+        _forward(printer, program, rest, "advance", states, reads),
     ]
-    before, rest = hoist(program.backward, gradients, room - first)  # which advances too: its rows follow
-    counts = [first, first + len(before.outputs)]
-    parts.append(_prepare(printer, program, before, "backward", first))
-    parts.append(_backward(printer, program, rest, "backward", gradients, first))
-    gaps = {"gaps": with_gaps(program), "last": with_gaps(program, ["out"])}
-    parts += [_backward(printer, program, each, f"backward_{name}", gradients) for name, each in gaps.items()]
     if kept is not None:
-        parts.append(_forward(printer, program, hoist(forward, outputs, room)[1], "forward_keeping", outputs))
-        before, rest = hoist(kept[1], gradients, room)
-        counts.append(len(before.outputs))
-        parts.append(_prepare(printer, program, before, "backward_kept"))
-        parts.append(_backward(printer, program, rest, "backward_kept", gradients))
-        for name, each in gaps.items():
-            found = keeping(program, each)
-            assert found is not None  # it contains nothing that the whole backward pass does not
-            parts.append(_backward(printer, program, found[1], f"backward_kept_{name}", gradients))
+        parts.append(_forward(printer, program, rest, "forward_keeping", outputs, reads))
+    graphs = [program.backward, with_gaps(program), with_gaps(program, ["out"])]
+    counts = [first]
+    # The backward pass advances too: its rows follow those of the forward pass.
+    parts += _backwards(printer, program, graphs, "backward", gradients, counts, first)
+    if kept is not None:
+        parts += _backwards(printer, program, _kept_graphs(program, graphs), "backward_kept", gradients, counts)
     parts.append(_table(program, counts, kept is not None))
     return "\n\n".join(parts) + "\n"
 
@@ -73,26 +66,69 @@ _CALL = "const struct NAME(call) *call, long lane, long end"
 _PREPARE = "const real *const *params, real *const *derived, long lane, long end"
 
 
+@dataclass(frozen=True)
+class _Read:
+    """Where an input of a graph is read.
+
+    Args:
+        row: the row it stands in.
+        is_uniform: all lanes share its first number.
+        kind: C type of a lane.
+        in_tile: the row is one tile long, the same for all tiles.
+    """
+
+    row: str
+    is_uniform: bool = False
+    kind: str = "real"
+    in_tile: bool = False
+
+
 def _prepare(printer: Printer, program: Program, graph: Graph, name: str, first: int = 0) -> str:
     """Computes the derived rows from number `first` on; those before it are those of the forward pass."""
     targets = {each: f"derived[{first + i}]" for i, each in enumerate(graph.outputs)}
     head = "    forward_prepare_row(params, derived, lane, end);\n" if first else ""
-    return _row(printer, f"{name}_prepare", _PREPARE, graph, _reads(program, "params"), targets, first=head)
+    reads = {f"param.{param.name}": _Read(f"params[{i}]") for i, param in enumerate(program.params)}
+    return _row(printer, f"{name}_prepare", _PREPARE, graph, reads, targets, first=head)
 
 
-def _forward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str]) -> str:
+def _forward(
+    printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str], reads: Mapping[str, _Read]
+) -> str:
     sequences = {"out": "out", KEPT: "kept"}
     rows = {f"state.{each}": f"call->after[{i}]" for i, each in enumerate(program.states)}
-    return _step(printer, name, graph, _reads(program), rows, {k: v for k, v in sequences.items() if k in wanted})
+    return _step(printer, name, graph, reads, rows, {k: v for k, v in sequences.items() if k in wanted})
 
 
-def _backward(printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str], first: int = 0) -> str:
-    reads = _reads(program, first=first) | {"grad.out": "call->grad_out", KEPT: "call->x"}
+def _backwards(
+    printer: Printer,
+    program: Program,
+    graphs: Sequence[Graph],
+    name: str,
+    wanted: list[str],
+    counts: list[int],
+    first: int = 0,
+) -> list[str]:
+    """The rows for ALL, SOME and LAST, and the one that prepares them; appends to `counts` how many rows it makes."""
+    before, rests = hoist(graphs, wanted, MAX_TENSORS - len(program.params) - first)
+    counts.append(first + len(before.outputs))
+    reads = _reads(program, before, first) | {"grad.out": _Read("call->grad_out"), KEPT: _Read("call->x")}
+    for i, each in enumerate(_seeds(program)):
+        reads[f"{ARRIVES}{each}"] = _Read(f"call->arrives[{i}]", kind="int", in_tile=True)
     grads = {f"grad.state.{each}": f"call->grad_states[{i}]" for i, each in enumerate(program.states)}
+    reads |= {each: _Read(row) for each, row in grads.items()}
     sums = {f"grad.param.{param.name}": f"call->grad_params[{i}]" for i, param in enumerate(program.params)}
     rows = {each: row for each, row in (grads | sums).items() if each in wanted}
-    reads |= {f"{ARRIVES}{each}": f"call->arrives[{i}]" for i, each in enumerate(_seeds(program))}
-    return _step(printer, name, graph, reads | grads, rows, {"grad.x": "out"})
+    shared = {f"grad.param.{param.name}" for param in program.params if not param.per_channel}
+    parts = [_prepare(printer, program, before, name, first)]
+    for kind, rest in zip(("", "_gaps", "_last"), rests, strict=True):
+        parts.append(_step(printer, name + kind, rest, reads, rows, {"grad.x": "out"}, shared))
+    return parts
+
+
+def _kept_graphs(program: Program, graphs: Iterable[Graph]) -> list[Graph]:
+    """The same gradients from what was kept. (No other contains anything that the whole backward pass does not.)"""
+    found = [keeping(program, each) for each in graphs]
+    return [each[1] for each in found if each is not None]
 
 
 def _seeds(program: Program) -> list[str]:
@@ -110,25 +146,31 @@ def _step(
     printer: Printer,
     name: str,
     graph: Graph,
-    reads: Mapping[str, str],
+    reads: Mapping[str, _Read],
     rows: Mapping[str, str],
     sequences: Mapping[str, str],
+    shared: Collection[str] = (),
 ) -> str:
     """One time step; fetches what later steps read."""
     used = set(inputs_of(graph, [*sequences, *rows]))
     fetches = [f"fetch_tile(&call->ahead[{i}], lane);" for i, each in enumerate(_SEQUENCES) if used & each]
-    return _row(printer, name, _CALL, graph, reads, rows, sequences, fetches)
+    return _row(printer, name, _CALL, graph, reads, rows, sequences, shared, fetches)
 
 
 _SEQUENCES = ({"x", KEPT}, {"grad.out"})
 
 
-def _reads(program: Program, params: str = "call->params", first: int = 0) -> dict[str, str]:
-    """Input of the step → the row it is read from; derived rows stand behind those of the parameters."""
-    rows = {"x": "call->x"} | {f"state.{each}": f"call->before[{i}]" for i, each in enumerate(program.states)}
-    rows |= {f"param.{param.name}": f"{params}[{i}]" for i, param in enumerate(program.params)}
-    first += len(program.params)
-    return rows | {f"{DERIVED}{i}": f"{params}[{first + i}]" for i in range(MAX_TENSORS - first)}
+def _reads(program: Program, derived: Graph | None = None, first: int = 0) -> dict[str, _Read]:
+    """Input of the step → where it is read; `derived` rows, from number `first` on, follow those of the parameters."""
+    rows = {"x": _Read("call->x")}
+    rows |= {f"state.{each}": _Read(f"call->before[{i}]") for i, each in enumerate(program.states)}
+    alike = {f"param.{param.name}" for param in program.params if not param.per_channel}
+    names = [f"param.{param.name}" for param in program.params]
+    rows |= {name: _Read(f"call->params[{i}]", name in alike) for i, name in enumerate(names)}
+    for i, name in enumerate(derived.outputs if derived is not None else ()):
+        is_uniform = alike.issuperset(inputs_of(derived, [name]))
+        rows[name] = _Read(f"call->params[{len(names) + first + i}]", is_uniform)
+    return rows
 
 
 def _row(
@@ -136,27 +178,41 @@ def _row(
     name: str,
     signature: str,
     graph: Graph,
-    reads: Mapping[str, str],
+    reads: Mapping[str, _Read],
     rows: Mapping[str, str],
     sequences: Mapping[str, str] = MappingProxyType({}),
+    shared: Collection[str] = (),
     fetches: Iterable[str] = (),
     first: str = "",
 ) -> str:
-    """A function that computes tile by tile; `rows` are written where they stand, `sequences` through a target."""
+    """A function that computes tile by tile; `rows` are written where they stand, `sequences` through a target.
+
+    Those of the rows that are `shared` are one tile long: every tile adds to the same.
+    """
     wanted = [*sequences, *rows]
-    used = list(inputs_of(graph, wanted))
-    kinds = {each: "int" if each.startswith(ARRIVES) else "real" for each in used}
-    pointers = [f"const {kinds[each]} *from{i} = {reads[each]};" for i, each in enumerate(used)]
+    before, graph = hoist_alike(graph, wanted, lambda each: each in reads and reads[each].is_uniform)
+    pointers, sources = [], {}
+    used = [*inputs_of(before, before.outputs), *inputs_of(graph, wanted)]
+    for i, each in enumerate(dict.fromkeys(each for each in used if each in reads)):
+        read = reads[each]
+        if read.is_uniform:
+            pointers.append(f"const {read.kind} from{i} = {read.row}[0];")
+            sources[each] = f"from{i}"
+        else:
+            pointers.append(f"const {read.kind} *from{i} = {read.row};")
+            sources[each] = f"from{i}[{'i' if read.in_tile else 'lane + i'}]"
+    statements, alike = printer.print(before, sources, before.outputs, tag="alike_")
+    pointers += statements
+    sources |= alike
     pointers += [f"real *to{i} = {rows[each]};" for i, each in enumerate(wanted) if each in rows]
     begin, end = list(fetches), []
     for i, target in enumerate(sequences.values()):
         begin += [f"real tile{i}[TILE] ALIGNED;"]
         begin += [f"real *to{i} = NAME(begin_tile)(&call->{target}, lane, tile{i});"]
         end += [f"NAME(end_tile)(&call->{target}, lane, to{i});"]
-    sources = {each: f"from{i}[{'lane + ' * (kinds[each] == 'real')}i]" for i, each in enumerate(used)}
     statements, values = printer.print(graph, sources, wanted)
     for i, each in enumerate(wanted):
-        place = f"to{i}[i]" if each in sequences else f"to{i}[lane + i]"
+        place = f"to{i}[i]" if each in sequences or each in shared else f"to{i}[lane + i]"
         statements.append(f"{place} {'+=' if each.startswith('grad.param.') else '='} {values[each]};")
     return (
         f"static void {name}_row({signature}) {{\n{first}{_lines(pointers, 1)}"
