@@ -14,9 +14,9 @@
 #include "pool.h"
 
 #define MAX_WORKERS 255
-#define SPINS 4000 /* about 20 to 40 microseconds */
-#define TURN_NS 1000000
-#define PATIENCE_NS 300000
+#define SPINS 400 /* a few microseconds: who spins longer is granted less of a core that others want */
+#define TURN_NS 300000
+#define PATIENCE_NS 60000
 #define MAX_MOVED 16
 
 #if defined(__x86_64__) || defined(__i386__)
