@@ -5,7 +5,7 @@ import torch
 from cpu_comparison import agree, outcome
 from spikecore_cpu_backend import tuning
 
-from spikecore.nn import LIF, ParametricLIF
+from spikecore.nn import LI, LIF, ParametricLIF
 
 LANES = [1, 63, 64, 65, 128, 200, 2048 + 64, 4096 + 17]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -58,3 +58,16 @@ def test_gradients_are_the_same_whatever_is_kept(monkeypatch, large):
     monkeypatch.undo()
     right = outcome(LIF(backend="torch", detach_reset=True), x)
     torch.testing.assert_close(ours["grad x"], right["grad x"], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("tau", [2.0, (2.0, 3.0, 4.0, 5.0)], ids=["one value", "per channel"])
+def test_long_sums_for_parameters_lose_nothing(tau):
+    """Millions of terms of one sign (v stays behind a current that rises), against float64."""
+    slope = torch.rand(1, 1, 4, 1024, generator=torch.Generator().manual_seed(2)) + 0.5
+    x = torch.arange(1000.0).reshape(-1, 1, 1, 1) * slope
+    found = []
+    for on, dtype in (("cpu", torch.float32), ("torch", torch.float64)):
+        neuron = LI(tau=tau, learnable=("tau",), backend=on).to(dtype)
+        neuron(x.to(dtype)).sum(dtype=torch.float64).backward()
+        found.append(neuron.param_tau.grad.double())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
