@@ -1,6 +1,7 @@
 """Recycled results: right whoever holds what, bounded, and given back."""
 
 import gc
+import subprocess
 import sys
 import threading
 import time
@@ -189,3 +190,16 @@ def test_looking_while_other_threads_let_go(recycler, unraisable):
         sys.setswitchinterval(before)
     assert not wrong
     assert not unraisable
+
+
+def test_a_program_that_holds_results_until_its_end_ends():
+    """No timer is started by the interpreter's own end, where the thread for it would never come."""
+    script = """
+import torch
+from spikecore.nn import LIF
+result = LIF(backend="cpu")(torch.linspace(-1, 3, 16 * 24000).reshape(16, 24000))
+cycle = [result + 0, result]
+cycle.append(cycle)
+"""
+    process = subprocess.run([sys.executable, "-c", script], timeout=120, capture_output=True)
+    assert (process.returncode, process.stderr) == (0, b"")

@@ -12,6 +12,7 @@ import ctypes
 import math
 import mmap
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -111,10 +112,12 @@ class Recycler:
     def _type(self, size: int) -> Any:
         """A ctypes array whose end gives its region back; a tensor's storage holds it, and so do all views."""
         if size not in self._types:
-            recycler = self
+            recycler, is_ending = self, sys.is_finalizing  # at the interpreter's end a module's names may be gone
 
             def __del__(self: Any) -> None:
-                recycler._take_back(self.region)
+                # At the end the region simply goes: there a timer would wait forever for its thread (Python 3.11).
+                if not is_ending():
+                    recycler._take_back(self.region)
 
             self._types[size] = type("Lease", (ctypes.c_char * size,), {"__del__": __del__})
         return self._types[size]

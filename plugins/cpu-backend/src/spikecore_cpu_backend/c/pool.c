@@ -10,13 +10,18 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 #include "pool.h"
 
 #define MAX_WORKERS 255
+#ifndef SPINS
 #define SPINS 400 /* a few microseconds: who spins longer is granted less of a core that others want */
+#endif
 #define TURN_NS 300000
-#define PATIENCE_NS 60000
+#define PATIENCE_NS 60000 /* how long a caller sleeps before it looks at its workers; each time twice as long */
+#define MAX_LOOKS 8       /* together 15 milliseconds */
+#define LOOK_AGAIN_NS 50000000
 #define MAX_MOVED 16
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -146,36 +151,81 @@ static void alone(block_function function, void *job, int64_t num_blocks) {
     for (int64_t block = 0; block < num_blocks; block++) function(job, block);
 }
 
+/* Sleep until a worker ends the job, but not for ever: should a wake-up be lost somewhere, the caller looks again. */
+static void sleep_while_unfinished(long nanoseconds) {
+    const struct timespec longest = {0, nanoseconds};
+    uint32_t left = atomic_load(&unfinished);
+    if (left) futex_wait(&unfinished, left, &longest);
+}
+
+/* The processor time that a worker has had; 0 where the system does not say. */
+static int64_t time_of(const struct worker *worker) {
+    clockid_t clock;
+    struct timespec used;
+    if (pthread_getcpuclockid(worker->thread, &clock) || clock_gettime(clock, &used)) return 0;
+    return used.tv_sec * (int64_t)1000000000 + used.tv_nsec;
+}
+
+struct move {
+    const struct worker *worker;
+    cpu_set_t before;
+};
+
+/* One more worker may run on this core only. */
+static int call_here(struct move *move, const struct worker *worker, int cpu) {
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    if (cpu < 0 || cpu >= CPU_SETSIZE) return 0;
+    CPU_SET(cpu, &here);
+    move->worker = worker;
+    if (pthread_getaffinity_np(worker->thread, sizeof move->before, &move->before)) return 0;
+    return !pthread_setaffinity_np(worker->thread, sizeof here, &here);
+}
+
+/* It may go where it could before; `cpu`, where the caller goes on, it leaves at once (-1: it need not). */
+static void let_go(const struct move *move, int cpu) {
+    pthread_t thread = move->worker->thread;
+    cpu_set_t elsewhere = move->before;
+    if (cpu >= 0) CPU_CLR(cpu, &elsewhere);
+    if (CPU_COUNT(&elsewhere)) pthread_setaffinity_np(thread, sizeof elsewhere, &elsewhere);
+    pthread_setaffinity_np(thread, sizeof move->before, &move->before);
+}
+
+static int is_moved(const struct worker *worker, const struct move *moves, int num_moves) {
+    while (num_moves--)
+        if (moves[num_moves].worker == worker) return 1;
+    return 0;
+}
+
 /* Wait for the blocks that workers have begun. One whose core was taken from it in the middle of a block would get it
-   back when the other thread's turn is over, after milliseconds: it is called to this core, which is about to be
-   free. */
+   back when the other thread's turn is over, after milliseconds: it is called to this core, which is about to be free.
+   One that runs stays where it is: all of them here would run one after the other. And nobody is held here for long,
+   since other threads may want this core too. */
 static void wait_for_workers(void) {
-    const struct timespec patience = {0, PATIENCE_NS};
-    cpu_set_t before[MAX_MOVED], here;
-    int moved[MAX_MOVED], num_moved = 0;
-    uint32_t left;
+    int64_t used[MAX_WORKERS];
+    struct move moves[MAX_MOVED];
+    int num_moves = 0, cpu = -1;
     for (int spin = 0; spin < SPINS && atomic_load(&unfinished); spin++) RELAX();
     if (!atomic_load(&unfinished)) return;
     atomic_store(&caller_sleeps, 1);
-    if ((left = atomic_load(&unfinished))) futex_wait(&unfinished, left, &patience);
-    int cpu = sched_getcpu();
-    CPU_ZERO(&here);
-    if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &here);
-    for (int i = 0; i < num_workers && num_moved < MAX_MOVED && atomic_load(&unfinished); i++) {
-        pthread_t thread = workers[i].thread;
-        if (!atomic_load(&workers[i].has_block)) continue;
-        if (pthread_getaffinity_np(thread, sizeof here, &before[num_moved])) continue;
-        if (!pthread_setaffinity_np(thread, sizeof here, &here)) moved[num_moved++] = i;
+    for (int look = 0; look < MAX_LOOKS; look++) {
+        long patience = PATIENCE_NS << look;
+        for (int i = 0; i < num_workers; i++) used[i] = atomic_load(&workers[i].has_block) ? time_of(&workers[i]) : 0;
+        sleep_while_unfinished(patience);
+        if (!atomic_load(&unfinished)) break;
+        if (!num_moves) cpu = sched_getcpu();
+        for (int i = 0; i < num_workers && num_moves < MAX_MOVED; i++) {
+            const struct worker *worker = &workers[i];
+            if (!atomic_load(&worker->has_block) || is_moved(worker, moves, num_moves)) continue;
+            if (time_of(worker) - used[i] < patience / 2) num_moves += call_here(&moves[num_moves], worker, cpu);
+        }
     }
-    while ((left = atomic_load(&unfinished))) futex_wait(&unfinished, left, NULL);
+    if (atomic_load(&unfinished)) {
+        while (num_moves) let_go(&moves[--num_moves], -1);
+        while (atomic_load(&unfinished)) sleep_while_unfinished(LOOK_AGAIN_NS);
+    }
     atomic_store(&caller_sleeps, 0);
-    while (num_moved--) {
-        pthread_t thread = workers[moved[num_moved]].thread;
-        cpu_set_t elsewhere = before[num_moved];
-        CPU_CLR(cpu, &elsewhere);
-        if (CPU_COUNT(&elsewhere)) pthread_setaffinity_np(thread, sizeof elsewhere, &elsewhere);
-        pthread_setaffinity_np(thread, sizeof here, &before[num_moved]);
-    }
+    while (num_moves) let_go(&moves[--num_moves], cpu);
 }
 
 void sc_share(block_function function, void *job, int64_t num_blocks, int num_threads) {

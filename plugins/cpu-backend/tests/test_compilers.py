@@ -1,0 +1,93 @@
+"""Every C compiler that is installed: no warnings, and the results that the reference gives."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from cpu_comparison import agree
+from spikecore_cpu_backend import CPUBackend
+from spikecore_cpu_backend.compiler import CANDIDATES, find_compiler
+from spikecore_cpu_backend.source import kernel_source, runtime_source
+
+from spikecore.dynamics import exp, log, sigmoid, sin, spike, tanh
+from spikecore.nn import IF, LIF, Neuron
+from spikecore.registry import Registry, use
+
+
+class Curved(Neuron):
+    """Functions that compilers are free to compute as they like."""
+
+    state = {"v": 0.1}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v + (sin(x) + exp(-state.v) * 0.1 - sigmoid(x) * tanh(state.v) + log(x * x + 1.0)) / 3.0
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": h - s * params.v_threshold}
+
+
+NEURONS = {
+    "lif": lambda **on: LIF(tau=2.0, surrogate="atan", detach_reset=True, **on),
+    "soft reset": lambda **on: IF(reset="soft", surrogate="sigmoid", **on),
+    "learnable, per channel": lambda **on: LIF(tau=[1.5, 2.0, 3.0], learnable=("tau", "v_threshold"), **on),
+    "functions": lambda **on: Curved(surrogate="erf", record=("v",), **on),
+}
+WARNINGS = ("-Wall", "-Wextra", "-Werror")
+NOT_MEANT = ("-Wno-unused-parameter", "-Wno-unused-function")
+"""Rows have one form whatever a neuron needs of it, and each kernel carries all functions that one may call."""
+STAYS_SCALAR = ("-Wno-pass-failed",)
+"""In float64 functions are the C library's: clang says of their loops that it could not make vector code."""
+X = torch.randn(9, 4, 3, 47, generator=torch.Generator().manual_seed(2)) * 1.5
+
+
+@pytest.fixture(params=CANDIDATES)
+def compiler(request):
+    path = shutil.which(request.param)
+    if path is None:
+        pytest.skip(f"{request.param} is not installed")
+    same = [name for name in CANDIDATES[: CANDIDATES.index(request.param)] if shutil.which(name)]
+    if Path(path).resolve() in [Path(shutil.which(name)).resolve() for name in same]:
+        pytest.skip(f"{request.param} is the same program as one of {', '.join(same)}")
+    return request.param
+
+
+@pytest.fixture
+def backend(compiler, tmp_path):
+    """`cpu` with this compiler, under a name of its own."""
+    chosen = compiler
+
+    class Compiled(CPUBackend):
+        @dataclass(frozen=True)
+        class Config(CPUBackend.Config):
+            compiler: str = chosen
+            cache_dir: str = str(tmp_path)
+
+    registry = Registry()
+    registry.register("backend", "compiled", Compiled)
+    with use(registry):
+        yield "compiled"
+
+
+def test_no_warnings(compiler, tmp_path):
+    found = find_compiler(compiler)
+    texts: dict = {"runtime": (runtime_source(), ())}
+    for name, make in NEURONS.items():
+        texts[name] = (kernel_source(make().program(), False), ())
+        texts[f"{name} in float64"] = (kernel_source(make().program(), True), STAYS_SCALAR)
+    source, library = tmp_path / "text.c", tmp_path / "text.so"
+    for name, (text, flags) in texts.items():
+        source.write_text(text)
+        command = [found.path, *found.flags, *WARNINGS, *NOT_MEANT, *flags, str(source), "-o", str(library), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", NEURONS)
+def test_results(backend, name, dtype):
+    named = {"cpu": backend, "torch": "torch"}
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}[dtype]
+    agree(lambda on: NEURONS[name](backend=named[on]), X.to(dtype), tolerance=tolerance)
