@@ -13,7 +13,7 @@ from spikecore_cpu_backend.compiler import CANDIDATES, find_compiler
 from spikecore_cpu_backend.source import kernel_source, runtime_source
 
 from spikecore.dynamics import exp, log, sigmoid, sin, spike, tanh
-from spikecore.nn import IF, LIF, Neuron
+from spikecore.nn import IF, LIF, Neuron, ParametricLIF
 from spikecore.registry import Registry, use
 
 
@@ -29,10 +29,25 @@ class Curved(Neuron):
         return s, {"v": h - s * params.v_threshold}
 
 
+class Quadratic(Neuron):
+    """Izhikevich's form: a product of the state with itself, a second state, both reset."""
+
+    state = {"v": -0.6, "u": -0.1}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v + 0.5 * (0.4 * state.v * state.v + 0.5 * state.v + 0.14 - state.u + x)
+        u = state.u + 0.02 * (0.2 * state.v - state.u)
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": h * (1.0 - s) - 0.65 * s, "u": u + 0.08 * s}
+
+
 NEURONS = {
     "lif": lambda **on: LIF(tau=2.0, surrogate="atan", detach_reset=True, **on),
     "soft reset": lambda **on: IF(reset="soft", surrogate="sigmoid", **on),
     "learnable, per channel": lambda **on: LIF(tau=[1.5, 2.0, 3.0], learnable=("tau", "v_threshold"), **on),
+    "plif": lambda **on: ParametricLIF(init_tau=2.5, **on),
+    "quadratic": lambda **on: Quadratic(surrogate="atan", **on),
     "functions": lambda **on: Curved(surrogate="erf", record=("v",), **on),
 }
 WARNINGS = ("-Wall", "-Wextra", "-Werror")
