@@ -5,6 +5,7 @@ below the 32768 elements from which on torch shares a fill among threads, and a 
 the neuron does.
 """
 
+import contextlib
 import hashlib
 import os
 import select
@@ -275,3 +276,70 @@ def test_loader_workers(context, persistent):
     assert os.getpid() not in processes[0] | processes[1]
     assert (processes[0] == processes[1]) == persistent
     del loader
+
+
+@contextlib.contextmanager
+def computing(neuron, given, right, num_threads=1):
+    """Threads that compute until the end of the block, and then have met nothing but the right bits."""
+    stop, results = threading.Event(), []
+
+    def compute():
+        is_right = True
+        while is_right and not stop.is_set():
+            is_right = bits(neuron, *given) == right
+        results.append(is_right)
+
+    computers = [threading.Thread(target=compute, daemon=True) for _ in range(num_threads)]
+    for computer in computers:
+        computer.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for computer in computers:
+            computer.join(LIMIT_S)
+    assert results == [True] * num_threads
+
+
+def test_several_children_while_several_threads_compute():
+    """At whatever point the callers are: each child's pool is empty and free."""
+    neuron, given = make(), inputs()
+    right = bits(neuron, *given)
+    with computing(neuron, given, right, num_threads=3):
+        for index in range(12):
+            time.sleep(index % 4 * 0.0007)
+            assert in_child(lambda: bits(neuron, *given) + bytes([num_workers()])) == right + b"\1"
+
+
+def test_a_child_forks_while_a_thread_of_it_computes():
+    neuron, given = make(), inputs()
+    right = bits(neuron, *given)
+
+    def work():
+        with computing(neuron, given, right):
+            return b"".join(in_child(lambda: bits(neuron, *given)) for _ in range(3))
+
+    assert in_child(work) == right * 3
+
+
+def test_a_child_ends_while_a_thread_of_it_computes():
+    neuron, given = make(), inputs()
+    right = bits(neuron, *given)
+
+    def work():
+        threading.Thread(target=lambda: [bits(neuron, *given) for _ in range(100000)], daemon=True).start()
+        return bits(neuron, *given)
+
+    for _ in range(4):
+        assert in_child(work) == right
+
+
+def test_loader_workers_while_a_thread_computes():
+    neuron, given = make(), inputs()
+    right = bits(neuron, *given)
+    data = Spikes()
+    wanted = [data[index][0].tolist() for index in range(len(data))]
+    with computing(neuron, given, right):
+        loader = torch.utils.data.DataLoader(data, batch_size=None, num_workers=2, timeout=LIMIT_S)
+        for _ in range(2):
+            assert [sample.tolist() for sample, _, _ in loader] == wanted
