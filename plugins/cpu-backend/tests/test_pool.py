@@ -40,7 +40,7 @@ def run(program, *arguments, cores=None):
 
 
 def test_no_schedule_hangs_or_loses_a_block(tmp_path):
-    """Every schedule with at most two preemptions (three take a quarter of an hour), and others at random."""
+    """Every schedule with at most two preemptions (three take more than a quarter of an hour), and others at random."""
     done = run(build(tmp_path, "pool_schedules"), 2, 500_000 if IS_FULL else 1000)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("schedules with up to 2 preemptions") == 8
