@@ -203,3 +203,53 @@ cycle.append(cycle)
 """
     process = subprocess.run([sys.executable, "-c", script], timeout=120, capture_output=True)
     assert (process.returncode, process.stderr) == (0, b"")
+
+
+def test_many_results_go_and_come_one_step_each(recycler, monkeypatch):
+    """However many are idle: neither giving one back nor taking one looks at all of them."""
+    recycler.limit = 1 << 30
+    held = [recycler.empty(SMALL, torch.float32) for _ in range(2000)]
+    steps = 0
+
+    class Counted(memory.deque):
+        def __iter__(self):
+            nonlocal steps
+            steps += len(self)
+            return super().__iter__()
+
+    monkeypatch.setattr(memory, "deque", Counted)
+    held.clear()
+    held += [recycler.empty(SMALL, torch.float32) for _ in range(2000)]
+    assert recycler.idle_bytes == 0
+    assert steps == 0
+
+
+def test_the_oldest_goes_first_whatever_its_size():
+    recycler = Recycler(9 << 20)
+    shapes = [(4, 1 << 18), (2, 1 << 18), (4, 1 << 18)]
+    tensors = [recycler.empty(shape, torch.float32) for shape in shapes]
+    newest = tensors[2].data_ptr()
+    while tensors:
+        tensors.pop(0)  # 4, 2, 4 MiB: the first 4 have to go
+    assert recycler.idle_bytes == 6 << 20
+    assert recycler.empty(shapes[2], torch.float32).data_ptr() == newest
+
+
+@pytest.mark.parametrize("device", ["meta", "cpu"])
+@pytest.mark.parametrize("lanes", [8, 700, 40000])
+def test_the_default_device_is_no_matter(device, lanes):
+    """Results of every size, on first use too."""
+    code = f"""
+import torch
+from spikecore.nn import LIF
+x = torch.randn(8, 4, {lanes}, requires_grad=True)
+neuron = LIF(backend="cpu", record=("v",))
+torch.set_default_device({device!r})
+out = neuron(x)
+(out.sum() + neuron.recorded["v"].sum()).backward()
+neuron(x[:, :, ::2])
+assert out.device.type == neuron.recorded["v"].device.type == x.grad.device.type == "cpu"
+assert float(x.grad.abs().sum()) > 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -10,7 +10,7 @@ from torch import Tensor
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
 
-_ZERO = torch.zeros(1, dtype=torch.float64)
+_ZERO = torch.zeros(1, dtype=torch.float64, device="cpu")  # whatever the default device is
 """Zero in every dtype: what a gradient that does not arrive is read from."""
 
 

@@ -35,8 +35,7 @@ class Region:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.idle_since: float | None = None
-        """Since when nobody uses it; None while used, and once the kernel knows."""
+        self.idle_since = 0.0
         is_huge = size >= HUGE_PAGE
         self._pages = mmap.mmap(-1, size + is_huge * HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
@@ -53,6 +52,70 @@ class Region:
         self._pages.close()
 
 
+class Idle:
+    """Regions that nobody uses, by size: warm ones, and cold ones that the kernel knows of.
+
+    Each step is one operation of a deque, which is atomic: leases end on any thread, and wherever garbage is collected.
+    """
+
+    def __init__(self) -> None:
+        self._warm: dict[int, deque[Region]] = {}  # the oldest first
+        self._cold: dict[int, deque[Region]] = {}
+
+    def __len__(self) -> int:
+        """How many bytes that is."""
+        kept = (self._warm.copy(), self._cold.copy())
+        return sum(size * len(regions) for each in kept for size, regions in each.items())
+
+    def put(self, region: Region) -> None:
+        """Nobody uses it any more."""
+        region.idle_since = time.monotonic()
+        self._warm.setdefault(region.size, deque()).append(region)
+
+    def take(self, size: int) -> Region | None:
+        """The one used last, whose content may still be in the caches."""
+        for kept in (self._warm, self._cold):
+            try:
+                return kept[size].pop()
+            except LookupError:  # there is none
+                continue
+        return None
+
+    def take_oldest(self) -> Region | None:
+        """The one whose memory is missed least."""
+        for kept in (self._cold.copy(), self._warm.copy()):
+            for regions in sorted((each for each in kept.values() if each), key=_age):
+                try:
+                    return regions.popleft()
+                except IndexError:  # another thread was faster
+                    continue
+        return None
+
+    def cool(self, before: float) -> bool:
+        """Tell the kernel about those that have been idle since then; are there younger ones?"""
+        is_waiting = False
+        for size, regions in self._warm.copy().items():
+            while regions:
+                try:
+                    region = regions.popleft()  # nobody may take it meanwhile
+                except IndexError:
+                    break
+                if region.idle_since > before:
+                    regions.appendleft(region)
+                    is_waiting = True
+                    break
+                region.advise(MADV_FREE)
+                self._cold.setdefault(size, deque()).append(region)
+        return is_waiting
+
+
+def _age(regions: deque[Region]) -> float:
+    try:
+        return regions[0].idle_since
+    except IndexError:
+        return math.inf
+
+
 class Recycler:
     """Hands out tensors and takes their memory back.
 
@@ -62,20 +125,20 @@ class Recycler:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._idle: deque[Region] = deque()  # appends and removals are atomic: leases end on any thread
+        self._idle = Idle()
         self._types: dict[int, Any] = {}
         self._sweeper = 0  # the process that has a timer running
 
     @property
     def idle_bytes(self) -> int:
         """Bytes kept and not in use."""
-        return sum(region.size for region in self._snapshot())
+        return len(self._idle)
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor with any content."""
         count = math.prod(shape)
         if count * dtype.itemsize < SMALLEST:
-            return torch.empty(shape, dtype=dtype)
+            return torch.empty(shape, dtype=dtype, device="cpu")
         grain = GRAIN if count * dtype.itemsize < HUGE_PAGE else HUGE_PAGE
         size = -(-count * dtype.itemsize // grain) * grain
         lease = self._type(size).from_address((region := self._region(size)).address)
@@ -84,25 +147,18 @@ class Recycler:
 
     def free(self) -> None:
         """Give everything that is not in use back to the system."""
-        while self._idle:
-            self._close_oldest()
+        self._shrink_to(0)
 
-    def _snapshot(self) -> tuple[Region, ...]:
-        while True:
-            try:
-                return tuple(self._idle)
-            except RuntimeError:  # a lease ended meanwhile: on another thread, or as garbage collected just here
-                continue
+    def _shrink_to(self, limit: int) -> None:
+        while len(self._idle) > limit:
+            region = self._idle.take_oldest()
+            if region is not None:
+                region.close()
 
     def _region(self, size: int) -> Region:
-        for region in reversed(self._snapshot()):
-            if region.size == size:
-                try:
-                    self._idle.remove(region)
-                except ValueError:  # another thread was faster
-                    continue
-                region.idle_since = None
-                return region
+        region = self._idle.take(size)
+        if region is not None:
+            return region
         try:
             return Region(size)
         except OSError:
@@ -123,10 +179,8 @@ class Recycler:
         return self._types[size]
 
     def _take_back(self, region: Region) -> None:
-        region.idle_since = time.monotonic()
-        self._idle.append(region)
-        while self._idle and self.idle_bytes > self.limit:
-            self._close_oldest()
+        self._idle.put(region)
+        self._shrink_to(self.limit)
         if self._sweeper != os.getpid():  # a forked child has no timer
             self._sweeper = os.getpid()
             self._sweep_later()
@@ -142,30 +196,9 @@ class Recycler:
     def _sweep(self) -> None:
         """Tell the kernel about regions that have been idle for a while; again later, if there are younger ones."""
         self._sweeper = 0
-        before = time.monotonic() - IDLE_S
-        is_waiting = False
-        for region in self._snapshot():
-            if region.idle_since is not None and region.idle_since <= before:
-                self._release(region)
-            is_waiting |= region.idle_since is not None
-        if is_waiting and not self._sweeper:
+        if self._idle.cool(time.monotonic() - IDLE_S) and not self._sweeper:
             self._sweeper = os.getpid()
             self._sweep_later()
-
-    def _release(self, region: Region) -> None:
-        try:
-            self._idle.remove(region)  # nobody may take it meanwhile
-        except ValueError:
-            return
-        region.advise(MADV_FREE)
-        region.idle_since = None
-        self._idle.appendleft(region)
-
-    def _close_oldest(self) -> None:
-        try:
-            self._idle.popleft().close()
-        except IndexError:  # another thread was faster
-            return
 
 
 _libc = ctypes.CDLL(None)

@@ -160,14 +160,14 @@ def _step(
 _SEQUENCES = ({"x", KEPT}, {"grad.out"})
 
 
-def _reads(program: Program, derived: Graph | None = None, first: int = 0) -> dict[str, _Read]:
+def _reads(program: Program, derived: Graph, first: int = 0) -> dict[str, _Read]:
     """Input of the step → where it is read; `derived` rows, from number `first` on, follow those of the parameters."""
     rows = {"x": _Read("call->x")}
     rows |= {f"state.{each}": _Read(f"call->before[{i}]") for i, each in enumerate(program.states)}
     alike = {f"param.{param.name}" for param in program.params if not param.per_channel}
     names = [f"param.{param.name}" for param in program.params]
     rows |= {name: _Read(f"call->params[{i}]", name in alike) for i, name in enumerate(names)}
-    for i, name in enumerate(derived.outputs if derived is not None else ()):
+    for i, name in enumerate(derived.outputs):
         is_uniform = alike.issuperset(inputs_of(derived, [name]))
         rows[name] = _Read(f"call->params[{len(names) + first + i}]", is_uniform)
     return rows
