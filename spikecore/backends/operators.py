@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import _C, Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 from spikecore.dynamics.vjp import reached
@@ -36,13 +38,14 @@ _STEPS: dict[str, Any] = {}  # the method `step` of those that have it
 _PROGRAMS: dict[str, Program] = {}
 _LEARNED: dict[str, dict[str, Program]] = {}
 _IDENTIFIERS: dict[str, str] = {}
+_DEFINING = Lock()
 
 
 def install(name: str, backend: Backend) -> None:
     """Give a backend its operators; a second one under a known name takes the place of the first, with its programs."""
     former = _BACKENDS.get(name)
     if former is not backend:
-        for program in _LEARNED.get(name, {}).values():
+        for program in _LEARNED.get(name, {}).copy().values():  # another thread may learn meanwhile
             backend.learn(program)
     _BACKENDS[name] = backend
     _STEPS[name] = getattr(backend, "step", None)
@@ -65,13 +68,14 @@ def run_program(
         `(out [T, B, ...], final states, recorded sequences)`, differentiable.
 
     Raises:
-        BackendError: no such backend, or a key that it has not learned.
+        BackendError: no such backend, a key that it has not learned, or a forward-mode derivative is wanted.
     """
     tensors = (x, *states, *params)
+    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0 and _has_tangent(tensors):
+        raise BackendError(_no_derivative("forward-mode", name))
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
     if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or _is_transformed()):
-        apply: Any = _plain_run if _is_plain(tensors) else _Run.apply
-        found = apply(name, key, len(states), *tensors)
+        found = _apply_for(tensors)(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
     run = _BACKENDS[name].run if name in _BACKENDS and _is_plain(tensors) else _operator("run", name)
@@ -102,18 +106,39 @@ def _caller(which: str, name: str, tensors: Sequence[Tensor]) -> Any:
 
 _transforms = _C._functorch.peek_interpreter_stack
 _num_modes = _C._len_torch_dispatch_stack
+_tracing: Callable[[], object] = _C._get_tracing_state
 
 
 def _is_transformed() -> bool:
     return not torch.compiler.is_compiling() and _transforms() is not None
 
 
+def _apply_for(tensors: Sequence[Tensor]) -> Any:
+    if _is_plain(tensors):
+        return _plain_run
+    return _Run.apply if torch.compiler.is_compiling() else _TransformedRun.apply
+
+
+def _has_tangent(tensors: Sequence[Tensor]) -> bool:
+    unpack: Any = forward_ad.unpack_dual
+    return any(unpack(tensor).tangent is not None for tensor in tensors)
+
+
+def _no_derivative(which: str, name: str) -> str:
+    return (
+        f"{which} derivatives of a neuron on backend {name!r}: only the reference has them; "
+        "call set_backend(net, 'torch')"
+    )
+
+
 def _is_plain(tensors: Sequence[Tensor]) -> bool:
-    """Nothing that needs to see the operator is at work: no compiler, no transform, no mode, no tensor subclass.
+    """Nothing that needs to see the operator is at work: no compiler, tracer, transform or mode, no tensor subclass.
 
     Nor a lazily negated view (`z.conj().imag`), whose memory torch's dispatcher negates before a backend reads it.
     """
-    if torch.compiler.is_compiling() or _transforms() is not None or _num_modes():
+    if torch.compiler.is_compiling() or _transforms() is not None or _num_modes() or _tracing() is not None:
+        return False
+    if forward_ad._current_level >= 0:
         return False
     for tensor in tensors:
         kind = type(tensor)
@@ -135,24 +160,24 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        ctx.name, ctx.key, ctx.num_states, *tensors = inputs
-        ctx.num_given = len(tensors)
-        ctx.num_recorded = _recorded(ctx.key)
-        saved = output[1 + ctx.num_states + ctx.num_recorded :]
-        ctx.mark_non_differentiable(*saved)
-        ctx.set_materialize_grads(False)
-        if not _BACKENDS[ctx.name].reads_input(ctx.key, saved):
-            tensors[0] = _stand_in(tensors[0], saved)
-        ctx.save_for_backward(*tensors, *saved)
+        x, *rest = inputs[3:]
+        saved = _begin(ctx, inputs, output)
+        if torch.compiler.is_compiling() and not _BACKENDS[ctx.name].reads_input(ctx.key, saved):
+            x = _stand_in(x.shape, saved, x)
+        ctx.save_for_backward(x, *rest, *saved)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors
-        plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
-        arrived = grads[: 1 + ctx.num_states + ctx.num_recorded]
         # Only `create_graph=True` can differentiate again. torch.compile does so once, and does not see through an
         # autograd.Function within a backward pass.
         once = torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        tensors = ctx.saved_tensors
+        if ctx.spared is not None:
+            shape, anchor = ctx.spared
+            saved = tensors[ctx.num_given - 1 :]
+            tensors = (anchor.expand(shape) if not once else _stand_in(shape, saved, anchor), *tensors)
+        plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
+        arrived = grads[: 1 + ctx.num_states + ctx.num_recorded]
         call: Any = _backward if once else _RunBackward.apply
         found = call(*plan, *tensors, *arrived)
         if not torch.compiler.is_compiling():
@@ -162,13 +187,44 @@ class _Run(torch.autograd.Function):
         return (None, None, None, *found)
 
 
+class _TransformedRun(_Run):
+    """The same outside of torch.compile, which does not take functions with a `jvp`."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Any, ...]:
+        raise BackendError(_no_derivative("forward-mode", ctx.name))
+
+
+def _begin(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """What both ways to set up a context share; returns what the backend saved."""
+    ctx.name, ctx.key, ctx.num_states, *tensors = inputs
+    ctx.num_given = len(tensors)
+    ctx.num_recorded = _recorded(ctx.key)
+    ctx.spared = None
+    saved = output[1 + ctx.num_states + ctx.num_recorded :]
+    ctx.mark_non_differentiable(*saved)
+    ctx.set_materialize_grads(False)
+    return saved
+
+
 class _PlainRun(torch.autograd.Function):
-    """The same where no transform is at work: without `setup_context`, torch does not inspect each call's arguments."""
+    """The same where no transform is at work: without `setup_context`, torch does not inspect each call's arguments.
+
+    An x that the backend does not read again is not kept. An empty sum over it is, which has no memory but a place in
+    the graph: whoever differentiates twice with respect to x must come by here and be refused.
+    """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         output = _Run.forward(*inputs)
-        _Run.setup_context(ctx, inputs, output)
+        x, *rest = inputs[3:]
+        saved = _begin(ctx, inputs, output)
+        if _BACKENDS[ctx.name].reads_input(ctx.key, saved):
+            ctx.save_for_backward(x, *rest, *saved)
+        else:
+            with torch.enable_grad():
+                ctx.spared = x.shape, x[:0].sum()
+            ctx.save_for_backward(*rest, *saved)
         return output
 
     backward = _Run.backward
@@ -178,12 +234,12 @@ _plain_run: Any = super(torch.autograd.Function, _PlainRun).apply
 """Without what `apply` does for transforms."""
 
 
-def _stand_in(x: Tensor, saved: Sequence[Tensor]) -> Tensor:
-    """Something of x's shape and dtype that takes no memory of its own."""
+def _stand_in(shape: Sequence[int], saved: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Something of x's shape and dtype (which is that of `like`) that takes no memory of its own."""
     for tensor in saved:
-        if tensor.shape == x.shape and tensor.dtype == x.dtype:
+        if tensor.shape == shape and tensor.dtype == like.dtype:
             return tensor
-    return x.new_empty(()).expand(x.shape)
+    return like.new_empty(()).expand(shape)
 
 
 class _RunBackward(torch.autograd.Function):
@@ -203,10 +259,7 @@ class _RunBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        raise BackendError(
-            f"second derivatives of a neuron on backend {ctx.name!r}: only the reference has them; "
-            "call set_backend(net, 'torch')"
-        )
+        raise BackendError(_no_derivative("second", ctx.name))
 
 
 @lru_cache(maxsize=4096)
@@ -280,11 +333,17 @@ def _operator(which: str, name: str) -> Any:
     return getattr(torch.ops.spikecore, f"{which}_{_IDENTIFIERS[name]}")
 
 
-@cache
 def _define(name: str) -> None:
-    """The operators of one backend; torch keeps them for the life of the process."""
-    _IDENTIFIERS[name] = re.sub(r"\W", "_", name)
-    run, run_bwd = f"run_{_IDENTIFIERS[name]}", f"run_bwd_{_IDENTIFIERS[name]}"
+    """The operators of one backend, once; torch keeps them for the life of the process."""
+    with _DEFINING:
+        if name not in _IDENTIFIERS:
+            identifier = re.sub(r"\W", "_", name)
+            _define_as(name, identifier)
+            _IDENTIFIERS[name] = identifier
+
+
+def _define_as(name: str, identifier: str) -> None:
+    run, run_bwd = f"run_{identifier}", f"run_bwd_{identifier}"
     define: Any = _LIBRARY.define
     implement: Any = _LIBRARY.impl
     define(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,16 @@ class Shape(click.ParamType):  # type: ignore[type-arg]
         return sizes
 
 
+class Seconds(click.FloatRange):
+    """A time that ends."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"expected a number of seconds, got {value}", param, ctx)
+        return seconds
+
+
 @click.command()
 @click.option("--backend", "backends", metavar="NAME", multiple=True, help="Only this one and eager. Repeatable.")
 @click.option("--neuron", "neurons", metavar="NAME", multiple=True, help="Default: lif. `all`: every elementwise one.")
@@ -42,7 +53,7 @@ class Shape(click.ParamType):  # type: ignore[type-arg]
 @click.option("--nets", is_flag=True, help="A linear layer with a neuron, and a training step of a small net, as well.")
 @click.option("--full", is_flag=True, help="64,64,16384 as well: larger than the caches.")
 @click.option("--quick", is_flag=True, help="Tiny shapes, few rounds, no fresh processes: to see that all works.")
-@click.option("--seconds", type=click.FloatRange(min=0), help="Time per cell; by default so that all takes 2 minutes.")
+@click.option("--seconds", type=Seconds(min=0), help="Time per cell; by default so that all takes 2 minutes.")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of torch; by default as torch decides.")
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False), help="Write a row per measurement.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")

@@ -198,6 +198,13 @@ def test_a_device_that_is_not_there_is_named(registry):
         Session(plan(device=torch.device("cuda")))
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_a_time_must_end(seconds):
+    done = bench("--quick", "--seconds", seconds)
+    assert done.exit_code == 2
+    assert "--seconds" in done.output
+
+
 @pytest.mark.parametrize("shape", ["4,5", "4,5,0", "a,b,c", "4,-1,2"])
 def test_a_shape_has_three_positive_sizes(shape):
     done = bench("--shape", shape)

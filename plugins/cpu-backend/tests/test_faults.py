@@ -191,6 +191,25 @@ def test_a_child_that_left_the_compiler_s_group_is_not_waited_for(folder, tmp_pa
     assert time.monotonic() - start < 15
 
 
+def test_a_compiler_that_hung_is_not_asked_again(folder, tmp_path):
+    asked = tmp_path / "asked"
+    path = script(tmp_path, f'[ "$1" = --version ] && echo "my cc 1.0" && exit 0; echo x >> "{asked}"; sleep 20')
+    kernels = cache.KernelCache(compiler.find_compiler(path), folder, 0.5)
+    with pytest.raises(BackendError, match=r"did not finish within 0\.5 s"):
+        kernels.load("int one;")
+    with pytest.raises(BackendError, match=r"did not finish within 0\.5 s.*not asked again"):
+        kernels.load("int another;")
+    assert asked.read_text().split() == ["x"]
+
+
+def test_a_relative_cache_directory(tmp_path, monkeypatch, compilations):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert runs(CPUBackend(cache_dir="."))
+    assert len(compilations) == 2  # the driver and a kernel, once
+    assert len(list(tmp_path.glob("*.so"))) == 2
+
+
 def test_no_temporary_files_for_the_compiler(folder, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from spikecore.errors import BackendError
-from spikecore_cpu_backend.compiler import Compiler
+from spikecore_cpu_backend.compiler import Compiler, CompilerStopped
 
 MARK = b"spikecore kernel"
 
@@ -42,7 +42,8 @@ class KernelCache:
     """
 
     def __init__(self, compiler: Compiler, folder: Path, timeout_s: float) -> None:
-        self.compiler, self.folder, self.timeout_s = compiler, folder, timeout_s
+        self.compiler, self.folder, self.timeout_s = compiler, folder.absolute(), timeout_s
+        self._stopped = ""  # why nothing more is compiled
 
     def load(self, source: str) -> ctypes.CDLL:
         """The library of this source.
@@ -55,7 +56,7 @@ class KernelCache:
         if self._is_whole(path):
             with contextlib.suppress(OSError):  # a file system without execution, or a file changed meanwhile
                 return ctypes.CDLL(str(path))
-        library = self.compiler.compile(source, self.timeout_s)
+        library = self._compiled(source)
         if _is_private(self.folder) and _store(path, library):
             with contextlib.suppress(OSError):
                 return ctypes.CDLL(str(path))
@@ -66,6 +67,16 @@ class KernelCache:
             return ctypes.CDLL(str(fallback))
         except OSError as error:
             raise BackendError(f"a compiled kernel does not load: {error}") from None
+
+    def _compiled(self, source: str) -> bytes:
+        """A compiler that hung once is not asked again: every neuron of a net would wait as long."""
+        if self._stopped:
+            raise BackendError(f"{self._stopped}; it is not asked again in this process")
+        try:
+            return self.compiler.compile(source, self.timeout_s)
+        except CompilerStopped as error:
+            self._stopped = str(error)
+            raise
 
     def _is_whole(self, path: Path) -> bool:
         try:

@@ -24,6 +24,10 @@ EXACT = ("-ffp-contract=off",)
 TIMEOUT_S = 60.0
 
 
+class CompilerStopped(BackendError):
+    """The compiler took too long."""
+
+
 @dataclass(frozen=True)
 class Compiler:
     """A compiler that has answered.
@@ -47,7 +51,8 @@ class Compiler:
         """A shared library.
 
         Raises:
-            BackendError: the compiler fails, or takes too long, or there is no room for its files.
+            BackendError: the compiler fails, or there is no room for its files.
+            CompilerStopped: it takes too long.
         """
         try:
             with tempfile.TemporaryDirectory(prefix="spikecore-") as folder:
@@ -60,7 +65,7 @@ class Compiler:
         text.write_text(source)
         code, output = _call([self.path, *self.flags, str(text), "-o", str(library), "-lm"], timeout_s)
         if code is None:
-            raise BackendError(f"{self.path} did not finish within {timeout_s:g} s and was stopped")
+            raise CompilerStopped(f"{self.path} did not finish within {timeout_s:g} s and was stopped")
         if code or not library.is_file():
             raise BackendError(f"{self.path} failed with exit status {code}: {_tail(output)}")
         return library.read_bytes()

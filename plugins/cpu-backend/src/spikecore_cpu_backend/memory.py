@@ -62,8 +62,9 @@ class Idle:
         self._warm: dict[int, deque[Region]] = {}  # the oldest first
         self._cold: dict[int, deque[Region]] = {}
 
-    def __len__(self) -> int:
-        """How many bytes that is."""
+    @property
+    def num_bytes(self) -> int:
+        """Of all of them."""
         kept = (self._warm.copy(), self._cold.copy())
         return sum(size * len(regions) for each in kept for size, regions in each.items())
 
@@ -132,7 +133,7 @@ class Recycler:
     @property
     def idle_bytes(self) -> int:
         """Bytes kept and not in use."""
-        return len(self._idle)
+        return self._idle.num_bytes
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor with any content."""
@@ -150,7 +151,7 @@ class Recycler:
         self._shrink_to(0)
 
     def _shrink_to(self, limit: int) -> None:
-        while len(self._idle) > limit:
+        while self._idle.num_bytes > limit:
             region = self._idle.take_oldest()
             if region is not None:
                 region.close()
