@@ -165,9 +165,10 @@ def test_large_recordings_pass_through_in_chunks(monkeypatch):
     st.integers(1, 40),
     st.integers(0, 400),
     st.integers(1, 150),
+    st.sampled_from([(0.0, 1), (1e9, 1), (1e9, 1 << 17)]),
     st.integers(0, 2**20),
 )
-def test_every_width_of_address_counts_the_same(sensor, num_steps, count, chunk, seed):
+def test_every_way_and_width_of_address_counts_the_same(sensor, num_steps, count, chunk, way, seed):
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, sensor[1], count), rng.integers(0, sensor[0], count)
     x[:2], y[:2] = sensor[1] - 1, sensor[0] - 1
@@ -180,6 +181,8 @@ def test_every_width_of_address_counts_the_same(sensor, num_steps, count, chunk,
     np.add.at(wanted, (np.minimum(step, num_steps - 1), (p > 0).astype(int), y, x), 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(module, "DENSE", way[0])
+        patch.setattr(module, "BLOCK", way[1])
         np.testing.assert_array_equal(module.count_frames(events, bounds, sensor), wanted)
 
 
@@ -198,6 +201,10 @@ def test_counts_do_not_overflow():
     assert got.dtype == np.uint32
     assert got[0, 1, 0, 0] == n
     assert Frames(num_steps=100)(events, SENSOR).dtype == np.uint16
+    for count, kind in ((n, np.uint32), (30_000, np.uint16), (200, np.uint8)):  # fewer events than places
+        sparse = Frames(num_steps=4)(make_events(np.zeros(count), *np.zeros((2, count)), np.ones(count)), (200, 300))
+        assert sparse.dtype == kind
+        assert sparse[3, 1, 0, 0] == sparse.sum() == count
 
 
 @pytest.mark.parametrize("by", ["time", "number"])
