@@ -18,6 +18,8 @@ from spikecore_datasets_dvs.events import COLUMNS, Events, _plain, from_structur
 
 LARGEST_RATIO = 1100
 """Deflate packs at most about a thousand to one."""
+PIECE = 1 << 18
+"""Bytes read at a time."""
 
 
 def read(path: Path) -> Events:
@@ -77,10 +79,14 @@ def _array(file: IO[bytes], size: int, source: str) -> np.ndarray:
             raise DatasetError(
                 f"{source}: names {wanted} bytes and holds {size - head.tell()}: it is cut short or damaged"
             )
-        body = head.read() + file.read()
-        if len(body) != wanted:
+        body = np.empty(wanted, np.uint8)
+        filled = head.readinto(memoryview(body))
+        while piece := file.read(PIECE):  # to the end, where a zip archive's checksum is compared
+            body[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+            filled += len(piece)
+        if filled != wanted:
             raise DatasetError(f"{source}: is cut short")
-        return np.frombuffer(body, dtype).reshape(shape, order="F" if is_fortran else "C")
+        return body.view(dtype).reshape(shape, order="F" if is_fortran else "C")
     except DatasetError:
         raise
     except Exception as error:  # numpy parses the header as Python source; a broken one raises what it likes
