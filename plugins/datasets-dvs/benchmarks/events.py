@@ -3,7 +3,10 @@
     python plugins/datasets-dvs/benchmarks/events.py [--out docs/benchmarks/events.csv] [--millions 10]
 
 CPU time of one thread, medians of calls that take turns; correctness is asserted first. Peers are measured in the same
-run where they are installed. `counting alone` is what is left when addresses are free: one count in memory per event.
+run where they are installed, with columns of the dtypes that their own readers give (N-MNIST's at 34 × 34, DVS128
+Gesture's at 128 × 128). `from an .npz` includes reading the file that spikingjelly keeps, for both.
+The floor is what numpy and torch cannot do without: `addresses alone` the multiplications and additions of the columns,
+`counting alone` one count in memory per ready address, in the fastest of the ways that are tried.
 Memory is the peak that numpy takes for reading and integrating one file, in sizes of that file.
 """
 
@@ -29,13 +32,13 @@ import torch
 from spikecore_datasets_dvs.cache import build
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import read_events
-from spikecore_datasets_dvs.representations import Frames, VoxelGrid
+from spikecore_datasets_dvs.representations import FixedDuration, Frames, VoxelGrid
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import peer
 import writers
 
-SENSOR, STEPS, REPEATS = (128, 128), 10, 9
+SENSOR, STEPS, DURATION_US, REPEATS = (128, 128), 10, 200_000, 9
 Row = tuple[str, str, float, str]
 
 
@@ -72,24 +75,35 @@ def bincount_pipeline(events: Events, by: str, side: int) -> np.ndarray:
     """What one would write: the address of every event, and one bincount."""
     if by == "time":
         step = np.minimum((events.t - events.t[0]) // ((events.t[-1] - events.t[0]) // STEPS), STEPS - 1)
+    elif by == "duration":
+        step = np.minimum((events.t - events.t[0]) // DURATION_US, STEPS - 1)
     else:
         step = np.minimum(np.arange(len(events)) // (len(events) // STEPS), STEPS - 1)
     place = ((step * 2 + (events.p != 0)) * side + events.y) * side + events.x
     return np.bincount(place, minlength=STEPS * 2 * side * side).reshape(STEPS, 2, side, side)
 
 
-def pipelines(events: Events, by: Any, side: int) -> dict[str, Callable[[], Any]]:
+def pipelines(events: Events, by: Any, side: int, file: Path) -> dict[str, Callable[[], Any]]:
     """Ours first; the others as far as they are installed, each with the input it takes."""
+    ours = FixedDuration(duration_us=DURATION_US) if by == "duration" else Frames(num_steps=STEPS, by=by)
     calls: dict[str, Callable[[], Any]] = {
-        "spikecore": lambda: Frames(num_steps=STEPS, by=by)(events, (side, side)),
+        "spikecore": lambda: ours(events, (side, side)),
         "numpy bincount": lambda: bincount_pipeline(events, by, side),
     }
     try:
-        theirs = peer.spikingjelly_utils().integrate_events_by_fixed_frames_number
-        columns = {name: getattr(events, name).astype(np.int64) for name in "txyp"}
-        calls["spikingjelly"] = lambda: theirs(columns, by, STEPS, side, side)
+        utils = peer.spikingjelly_utils()
     except BaseException as error:  # pytest's skip is one
         print(f"spikingjelly is left out: {error}")
+    else:
+        kind = np.uint32 if side == 34 else np.int64
+        columns = {name: getattr(events, name).astype(kind) for name in "txyp"}
+        np.savez(file, **columns)
+        theirs = {
+            "duration": lambda columns: utils.integrate_events_by_fixed_duration(columns, DURATION_US, side, side)
+        }.get(by, lambda columns: utils.integrate_events_by_fixed_frames_number(columns, by, STEPS, side, side))
+        calls["spikingjelly"] = lambda: theirs(columns)
+        calls["spikecore from an .npz"] = lambda: ours(read_events(file), (side, side))
+        calls["spikingjelly from an .npz"] = lambda: theirs(np.load(file))
     try:
         from tonic.functional import to_frame_numpy
     except ImportError as error:
@@ -98,38 +112,78 @@ def pipelines(events: Events, by: Any, side: int) -> dict[str, Callable[[], Any]
     array = np.zeros(len(events), [("t", int), ("x", int), ("y", int), ("p", int)])
     for name in "txyp":
         array[name] = getattr(events, name)
-    bins = {"n_time_bins": STEPS} if by == "time" else {"n_event_bins": STEPS}
-    calls["tonic"] = lambda: to_frame_numpy(array, (side, side, 2), **bins)
+    bins = {"time": {"n_time_bins": STEPS}, "number": {"n_event_bins": STEPS}, "duration": {"time_window": DURATION_US}}
+    calls["tonic"] = lambda: to_frame_numpy(array, (side, side, 2), **bins[by])
     return calls
 
 
-def _places(events: Events, side: int) -> np.ndarray:
-    place = ((events.p != 0) * np.int64(side) + events.y) * side + events.x
-    return place.astype(np.uint16).view(np.int16)
+def floor(events: Events, side: int) -> dict[str, Callable[[], Any]]:
+    """What is left of counting by number when the rest is free; buffers are ready, in caches where they fit."""
+    num_places, size = 2 * side * side, len(events) // STEPS
+    place, sign = np.empty(len(events), np.uint16), events.p != 0
+
+    def addresses() -> np.ndarray:
+        np.copyto(place, sign)
+        for factor, column in ((np.uint16(side), events.y), (np.uint16(side), events.x)):
+            np.multiply(place, factor, out=place)
+            np.add(place, column, out=place)
+        return place
+
+    narrow = torch.from_numpy(addresses().astype(np.int16))
+    step = torch.arange(len(events)).div_(size, rounding_mode="floor").clamp_(max=STEPS - 1)
+    wide = narrow.long() + step * num_places
+    counts, ones = torch.zeros(STEPS * num_places, dtype=torch.int16), torch.ones(len(events), dtype=torch.int16)
+    together = narrow.int() + (step * num_places).int()
+    ways = {
+        "bincount, 16 bits": lambda: [torch.bincount(part, minlength=num_places) for part in narrow.chunk(STEPS)],
+        "bincount, 32 bits": lambda: torch.bincount(together, minlength=STEPS * num_places),
+        "scatter_add_": lambda: counts.scatter_add_(0, wide, ones),
+        "index_add_": lambda: counts.index_add_(0, together, ones),
+        "np.bincount": lambda: np.bincount(wide.numpy(), minlength=STEPS * num_places),
+        "np.add.at": lambda: np.add.at(counts.numpy(), wide.numpy(), ones.numpy()),
+    }
+    return {"addresses alone": addresses, **{f"counting alone, {name}": way for name, way in ways.items()}}
 
 
-def integration(largest: int) -> list[Row]:
-    """Frames by time and by number, for sensors and recordings of several sizes, beside others."""
+def integration(largest: int, directory: Path) -> list[Row]:
+    """Frames by time, by number and by duration, for sensors and recordings of several sizes, beside others."""
     rows = []
-    for side, count, by in itertools.product((34, 128), (100_000, 1_000_000, largest), ("time", "number")):
+    kinds = ("time", "number", "duration")
+    for side, count, by in itertools.product((34, 128), (100_000, 300_000, 1_000_000, largest), kinds):
         events = recording(count, side)
         size = f"{count} events, T = {STEPS}, {side} × {side}"
-        calls = pipelines(events, by, side)
+        calls = pipelines(events, by, side, directory / "events.npz")
         wanted = bincount_pipeline(events, by, side)
-        for name in ("spikecore", *(name for name in calls if name == "spikingjelly")):
-            np.testing.assert_array_equal(calls[name](), wanted)
-        places = torch.from_numpy(_places(events, side))
-        calls["counting alone"] = lambda places=places, size=2 * side * side: [
-            torch.bincount(part, minlength=size) for part in places.chunk(STEPS)
-        ]
-        found = medians(calls, REPEATS if count < 5_000_000 else 5, max(1, 2_000_000 // count))
+        for name in calls:
+            if name != "tonic":  # its segments are others
+                np.testing.assert_array_equal(calls[name](), wanted)
+        repeats, inner = REPEATS if count < 5_000_000 else 5, max(1, 2_000_000 // count)
+        found = medians(calls, repeats, inner)
         for name, seconds in found.items():
             rows.append((f"frames by {by}, {name}", "M events/s", count / seconds / 1e6, size))
         for name in list(found)[1:]:
-            rows.append((f"frames by {by}, spikecore / {name}", "ratio", found[name] / found["spikecore"], size))
+            if name != "spikecore from an .npz":
+                own = found["spikecore from an .npz" if "npz" in name else "spikecore"]
+                rows.append((f"frames by {by}, spikecore / {name}", "ratio", found[name] / own, size))
+        if by == "number":
+            rows += floor_rows(events, side, found, size, repeats, inner)
     events = recording(largest)
     grid = median_s(lambda: VoxelGrid(num_steps=STEPS)(events, SENSOR))
     return [*rows, ("voxel grid", "M events/s", largest / grid / 1e6, f"{largest} events, T = {STEPS}, 128 × 128")]
+
+
+def floor_rows(events: Events, side: int, found: dict[str, float], size: str, repeats: int, inner: int) -> list[Row]:
+    """Nanoseconds an event of what cannot be left out, beside a fifth of the peer's time."""
+    alone = medians(floor(events, side), repeats, inner)
+    ns = {name: seconds / len(events) * 1e9 for name, seconds in alone.items()}
+    rows = [(f"frames by number, {name}", "ns/event", value, size) for name, value in ns.items()]
+    least = ns.pop("addresses alone") + min(ns.values())
+    rows.append(("frames by number, addresses and the fastest counting", "ns/event", least, size))
+    rows.append(("frames by number, spikecore", "ns/event", found["spikecore"] / len(events) * 1e9, size))
+    if "spikingjelly" in found:
+        fifth = found["spikingjelly"] / 5 / len(events) * 1e9
+        rows.append(("frames by number, a fifth of spikingjelly", "ns/event", fifth, size))
+    return rows
 
 
 def readers(count: int, directory: Path) -> list[Row]:
@@ -205,7 +259,7 @@ def main() -> None:
     options = parser.parse_args()
     count = options.millions * 1_000_000
     with tempfile.TemporaryDirectory() as directory:
-        rows = integration(count) + readers(count, Path(directory)) + cached(Path(directory))
+        rows = integration(count, Path(directory)) + readers(count, Path(directory)) + cached(Path(directory))
     where = (_processor(), _versions())
     with Path(options.out).open("w", newline="") as file:
         table = csv.writer(file)
