@@ -201,6 +201,8 @@ def _parts(members, room, entry):
         mode = UNIX_DIRECTORY if content is None else UNIX_LINK if isinstance(content, tuple) else UNIX_FILE
         whole = content[0] if isinstance(content, tuple) else content or b""
         start = 0
+        if whole and not left:
+            parts, left = [*parts, b""], room
         while True:
             part = whole[start : start + left]
             after = start + len(part) < len(whole)

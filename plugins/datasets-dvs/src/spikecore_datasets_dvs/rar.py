@@ -3,8 +3,8 @@
 `pip install spikecore-datasets-dvs[rar]` and `apt install libarchive-tools`.
 
 bsdtar turns the archive, its parts one behind the other, into a tar stream, from which the store unpacks with its own
-checks; names, sizes and checksums of what comes are held against rarfile's list. bsdtar does not read several parts of
-RAR 5: they take unrar, unar or 7z, which rarfile calls for each member, and that is slow for a million of them.
+checks; names, sizes and checksums of what comes are held against rarfile's list. Without bsdtar, rarfile calls unrar,
+unar or 7z for each member, and that is slow for a million of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import IO, Any
 from spikecore.datasets.store import Limits, Member, made, unpack
 from spikecore.errors import DatasetError, PluginUnavailable
 
-RAR5 = b"Rar!\x1a\x07\x01\x00"
+READ_AHEAD = 1 << 16
+"""Zeros behind the last part: bsdtar looks further ahead than a short last part of RAR 5 reaches, and gives up."""
 
 
 def extract(archive: Path, into: Path, *, limits: Limits | None = None) -> Path:
@@ -46,9 +47,8 @@ def extract(archive: Path, into: Path, *, limits: Limits | None = None) -> Path:
             with rarfile.RarFile(str(archive)) as opened:
                 if opened.needs_password():
                     raise DatasetError(f"{archive}: is encrypted; is it the right archive?")
-                volumes = [Path(volume) for volume in opened.volumelist()]
-                if _suits_bsdtar(archive, volumes):
-                    with _streamed(volumes) as tar:
+                if _has_bsdtar(archive):
+                    with _streamed([Path(volume) for volume in opened.volumelist()]) as tar:
                         unpack(_checked(tar, opened, archive), aside, source=str(archive), limits=limits)
                 else:
                     unpack(members(opened), aside, source=str(archive), limits=limits)
@@ -60,21 +60,14 @@ def extract(archive: Path, into: Path, *, limits: Limits | None = None) -> Path:
     return made(into, make)
 
 
-def _suits_bsdtar(archive: Path, volumes: Sequence[Path]) -> bool:
+def _has_bsdtar(archive: Path) -> bool:
     import rarfile
 
-    with archive.open("rb") as file:
-        is_split_rar5 = file.read(len(RAR5)) == RAR5 and len(volumes) > 1
-    if shutil.which("bsdtar") and not is_split_rar5:
+    if shutil.which("bsdtar"):
         return True
     try:
         rarfile.tool_setup(bsdtar=False, force=True)  # rarfile's own command line for bsdtar does not work
     except rarfile.RarCannotExec as error:
-        if is_split_rar5:
-            raise PluginUnavailable(
-                f"{archive.name} is a RAR 5 archive of several parts, which bsdtar does not read",
-                "apt install unar (or unrar), or unpack it with a tool of your own",
-            ) from error
         raise PluginUnavailable(
             f"{archive.name} is a rar archive, and bsdtar, which unpacks one, is not installed",
             "apt install libarchive-tools",
@@ -115,6 +108,7 @@ def _feed(volumes: Sequence[Path], pipe: IO[bytes]) -> None:
         for volume in volumes:
             with volume.open("rb") as file:
                 shutil.copyfileobj(file, pipe, 1 << 20)
+        pipe.write(bytes(READ_AHEAD))
 
 
 def members(opened: Any) -> Iterator[Member]:
