@@ -53,3 +53,11 @@ def test_core_knows_what_is_in_it(folder):
         if GROUPS.get(group) in KINDS:
             for name in points:
                 assert KNOWN.get((GROUPS[group], name)) == folder.name, f"registry/known.py lacks {name}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_every_source_is_of_this_python(folder):
+    sources = sorted(folder.rglob("*.py"))
+    assert sources
+    for path in sources:
+        compile(path.read_text(encoding="utf-8"), str(path), "exec")
