@@ -2,6 +2,7 @@
 
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +179,25 @@ def test_the_runs_that_the_readme_shows(embedded, tmp_path, sets, low, high):
     if not os.environ.get("SPIKE_FULL"):
         pytest.skip("half a minute: SPIKE_FULL=1 runs this")
     assert low <= spikecore.run(resolve(None, sets), out=tmp_path / "run").metrics["test_accuracy"] <= high
+
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "ndigits.toml"
+
+
+def test_the_example_builds_the_net_that_it_describes(embedded):
+    resolved = resolve(EXAMPLE)
+    dataset = create("dataset", "ndigits", **resolved.options("dataset"))
+    assert dataset.sample_shape == (2, 12, 12)
+    assert dataset.split("test")[0][0].shape == (6, 2, 12, 12)
+    assert resolved.options("model")["channels"] == (32, 64)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_example_reads_the_digits(embedded, tmp_path, seed):
+    if not os.environ.get("SPIKE_FULL"):
+        pytest.skip("a minute: SPIKE_FULL=1 runs this")
+    result = spikecore.run(resolve(EXAMPLE, [f"run.seed={seed}"]), out=tmp_path / "run")
+    assert result.metrics["test_accuracy"] >= 0.95
 
 
 def test_a_configuration_chooses_representation_and_transforms(embedded):
