@@ -132,9 +132,10 @@ def bench() -> None:
         call(python, f"tests/benchmarks/{script}.py")
     call(python, "plugins/datasets-dvs/benchmarks/events.py")
     spike = [python, "-m", "spikecore", "bench"]
+    shapes = ["--shape", "16,32,4096", "--shape", "64,64,16384"]  # in the third-level cache, and beyond
     call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
     call(*spike, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
-    call(*spike, "--neuron", "all", "--csv", csv / "neurons.csv")
+    call(*spike, "--neuron", "all", "--load", "examples/own_neuron.py", *shapes, "--csv", csv / "neurons.csv")
     call(python, "plugins/datasets-vision/benchmarks/images.py", "--out", csv / "images.csv")
     call(python, "tests/benchmarks/readme_table.py")
 
