@@ -197,7 +197,7 @@ def test_the_example_reads_the_digits(embedded, tmp_path, seed):
     if not os.environ.get("SPIKE_FULL"):
         pytest.skip("a minute: SPIKE_FULL=1 runs this")
     result = spikecore.run(resolve(EXAMPLE, [f"run.seed={seed}"]), out=tmp_path / "run")
-    assert result.metrics["test_accuracy"] >= 0.95
+    assert result.metrics["test_accuracy"] >= 0.96
 
 
 def test_a_configuration_chooses_representation_and_transforms(embedded):
