@@ -70,16 +70,20 @@ def run_program(
     Raises:
         BackendError: no such backend, a key that it has not learned, or a forward-mode derivative is wanted.
     """
-    tensors = (x, *states, *params)
-    if not torch.compiler.is_compiling() and forward_ad._current_level >= 0 and _has_tangent(tensors):
-        raise BackendError(_no_derivative("forward-mode", name))
+    tensors: Sequence[Tensor] = (x, *states, *params)
+    if not (is_plain := _is_plain(tensors)) and not torch.compiler.is_compiling():
+        if forward_ad._current_level >= 0 and _has_tangent(tensors):
+            raise BackendError(_no_derivative("forward-mode", name))
+        tensors = [_in_memory(tensor) for tensor in tensors]
+        is_plain = _is_plain(tensors)
+        x, states, params = tensors[0], tensors[1 : 1 + len(states)], tensors[1 + len(states) :]
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
     if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or _is_transformed()):
-        found = _apply_for(tensors)(name, key, len(states), *tensors)
+        apply = _plain_run if is_plain else _Run.apply if torch.compiler.is_compiling() else _TransformedRun.apply
+        found = apply(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
-    run = _BACKENDS[name].run if name in _BACKENDS and _is_plain(tensors) else _operator("run", name)
-    out, finals, recorded, _ = run(key, x, states, params, False)
+    out, finals, recorded, _ = _method("run", name, is_plain)(key, x, states, params, False)
     return out, finals, recorded
 
 
@@ -97,11 +101,9 @@ def run_step(
     return out[0], finals, recorded
 
 
-def _caller(which: str, name: str, tensors: Sequence[Tensor]) -> Any:
+def _method(which: str, name: str, is_plain: bool) -> Any:
     """The backend's own method, or the operator where something needs to see one."""
-    if name in _BACKENDS and _is_plain(tensors):
-        return getattr(_BACKENDS[name], which)
-    return _operator(which, name)
+    return getattr(_BACKENDS[name], which) if is_plain and name in _BACKENDS else _operator(which, name)
 
 
 _transforms = _C._functorch.peek_interpreter_stack
@@ -113,10 +115,17 @@ def _is_transformed() -> bool:
     return not torch.compiler.is_compiling() and _transforms() is not None
 
 
-def _apply_for(tensors: Sequence[Tensor]) -> Any:
-    if _is_plain(tensors):
-        return _plain_run
-    return _Run.apply if torch.compiler.is_compiling() else _TransformedRun.apply
+def _in_memory(tensor: Any) -> Any:
+    """The same values where a backend can read them.
+
+    Not in memory are a lazily negated view (`z.conj().imag`: torch negates when it reads) and zeros that torch only
+    thinks of. Its dispatcher would see to both, but not in lists that may hold None.
+    """
+    if tensor is None:
+        return None
+    if tensor.is_neg():
+        return tensor.resolve_neg()
+    return tensor.new_zeros(tensor.shape) + tensor if tensor._is_zerotensor() else tensor
 
 
 def _has_tangent(tensors: Sequence[Tensor]) -> bool:
@@ -134,7 +143,7 @@ def _no_derivative(which: str, name: str) -> str:
 def _is_plain(tensors: Sequence[Tensor]) -> bool:
     """Nothing that needs to see the operator is at work: no compiler, tracer, transform or mode, no tensor subclass.
 
-    Nor a lazily negated view (`z.conj().imag`), whose memory torch's dispatcher negates before a backend reads it.
+    And all tensors are in memory.
     """
     if torch.compiler.is_compiling() or _transforms() is not None or _num_modes() or _tracing() is not None:
         return False
@@ -142,7 +151,7 @@ def _is_plain(tensors: Sequence[Tensor]) -> bool:
         return False
     for tensor in tensors:
         kind = type(tensor)
-        if (kind is not Tensor and kind is not Parameter) or tensor.is_neg():
+        if (kind is not Tensor and kind is not Parameter) or tensor.is_neg() or tensor._is_zerotensor():
             return False
     return True
 
@@ -155,7 +164,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(name: str, key: str, num_states: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         states, params = list(rest[:num_states]), list(rest[num_states:])
-        out, finals, recorded, saved = _caller("run", name, (x, *rest))(key, x, states, params, True)
+        out, finals, recorded, saved = _method("run", name, _is_plain((x, *rest)))(key, x, states, params, True)
         return (out, *finals, *recorded, *saved)
 
     @staticmethod
@@ -296,11 +305,14 @@ def _backward(
     name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Any
 ) -> tuple[Tensor, ...]:
     """`tensors`: x, states, params; what was saved; gradients of out, final states, recorded sequences, or None."""
+    is_plain = _is_plain([tensor for tensor in tensors if tensor is not None])
+    if not is_plain and not torch.compiler.is_compiling():
+        tensors = tuple(_in_memory(tensor) for tensor in tensors)
+        is_plain = _is_plain([tensor for tensor in tensors if tensor is not None])
     given, rest = tensors[:num_given], tensors[num_given:]
     num_grads = 1 + num_states + num_recorded
     saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
-    there = [tensor for tensor in tensors if tensor is not None]
-    grad_x, grad_states, grad_params = _caller("run_bwd", name, there)(
+    grad_x, grad_states, grad_params = _method("run_bwd", name, is_plain)(
         key,
         list(saved),
         given[0],

@@ -202,6 +202,24 @@ def test_a_compiler_that_hung_is_not_asked_again(folder, tmp_path):
     assert asked.read_text().split() == ["x"]
 
 
+def test_a_pipe_under_a_kernel_s_name_is_not_waited_for(folder, compilations):
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    for path in folder.glob("*.so"):
+        path.unlink()
+        os.mkfifo(path)
+    assert runs(CPUBackend(cache_dir=str(folder)))
+    assert len(compilations) == 4
+
+
+def test_what_a_compiler_prints_is_made_readable(folder, tmp_path):
+    path = script(
+        tmp_path, '[ "$1" = --version ] && echo "my cc 1.0" && exit 0; printf "error: \\033[31m\\001\\377"; exit 1'
+    )
+    with pytest.raises(BackendError) as caught:
+        CPUBackend(compiler=path, cache_dir=str(folder))
+    assert str(caught.value).isprintable()
+
+
 def test_a_relative_cache_directory(tmp_path, monkeypatch, compilations):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):

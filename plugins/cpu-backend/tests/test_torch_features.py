@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torch.autograd.graph import save_on_cpu, saved_tensors_hooks
 
 from spikecore.errors import BackendError
-from spikecore.nn import IF, LI, LIF, ParametricLIF
+from spikecore.nn import IF, LI, LIF, ParametricLIF, get_state, set_state, streaming
 
 WAY_OUT = r"only the reference has them; call set_backend\(net, 'torch'\)"
 
@@ -115,3 +115,53 @@ assert not problems, problems
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_first_use_inside_a_transform():
+    code = """
+import torch
+from spikecore.nn import LIF
+x = torch.ones(4, 2, 30)
+inside = torch.func.grad(lambda given: LIF()(given).sum())(x)
+given = x.clone().requires_grad_()
+LIF()(given).sum().backward()
+right = x.clone().requires_grad_()
+LIF(backend="torch")(right).sum().backward()
+assert torch.equal(inside, given.grad)
+torch.testing.assert_close(inside, right.grad)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def lazily_negated(tensor):
+    """The same values times -1 twice, the second time when they are read."""
+    return torch.complex(tensor, -tensor).conj().imag
+
+
+@pytest.mark.parametrize("make", [LIF, ParametricLIF])
+def test_gradients_that_torch_negates_when_it_reads(make, x):
+    weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+    found = []
+    for on in ("cpu", "torch"):
+        neuron, given = make(backend=on, record=("v",)), x.clone().requires_grad_()
+        with streaming(neuron):
+            set_state(neuron, {"": {"v": lazily_negated(torch.full((3, 50), 0.25))}})
+            neuron(lazily_negated(given))
+            final = get_state(neuron)[""]["v"]
+        (lazily_negated(neuron.recorded["v"]) * weight).sum().backward(retain_graph=True)
+        (lazily_negated(final) * weight[0]).sum().backward()
+        found.append(given.grad)
+    torch.testing.assert_close(*found)
+
+
+def test_zeros_that_torch_only_thinks_of(x):
+    nothing = torch._efficientzerotensor(x.shape)
+    assert torch.equal(LIF(backend="cpu")(nothing), LIF(backend="torch")(nothing))
+    given = x.requires_grad_()
+    out = LIF(backend="cpu", record=("v",))
+    values = (out(given), out.recorded["v"])
+    (found,) = torch.autograd.grad(values, given, (nothing, torch.ones_like(x)))
+    right = LIF(backend="torch", record=("v",))
+    values = (right(given), right.recorded["v"])
+    torch.testing.assert_close(found, torch.autograd.grad(values, given, (torch.zeros_like(x), torch.ones_like(x)))[0])

@@ -248,7 +248,7 @@ def _run_small(
     return out, finals
 
 
-def _address(form: tuple[Tensor, int, int]) -> tuple[int, int, int]:
+def _address(form: tuple[layout.Readable, int, int]) -> tuple[int, int, int]:
     return form[0].data_ptr(), form[1], form[2]
 
 

@@ -80,7 +80,7 @@ class KernelCache:
 
     def _is_whole(self, path: Path) -> bool:
         try:
-            if not _is_private(self.folder):
+            if not _is_private(self.folder) or not path.is_file():  # reading a pipe would never end
                 return False
             content = path.read_bytes()
         except OSError:

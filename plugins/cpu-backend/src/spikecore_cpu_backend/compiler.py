@@ -149,4 +149,5 @@ def _call(command: list[str], timeout_s: float) -> tuple[int | None, str]:
 def _tail(output: str) -> str:
     lines = [line for line in output.strip().splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line] or lines
-    return "; ".join(errors[:3]) or "no message"
+    text = "; ".join(errors[:3]) or "no message"
+    return "".join(each if each.isprintable() else "?" for each in text[:2000])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 
 import torch
@@ -10,11 +11,25 @@ from torch import Tensor
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
 
-_ZERO = torch.zeros(1, dtype=torch.float64, device="cpu")  # whatever the default device is
-"""Zero in every dtype: what a gradient that does not arrive is read from."""
+
+class Zero:
+    """A number in memory that is zero in every dtype: what a gradient that does not arrive is read from.
+
+    No tensor, since one that is made under a transform or for another default device has no memory here.
+    """
+
+    _memory = ctypes.c_double(0.0)
+
+    def data_ptr(self) -> int:
+        """As of a tensor."""
+        return ctypes.addressof(self._memory)
 
 
-def sequence(x: Tensor | None) -> tuple[Tensor, int, int]:
+Readable = Tensor | Zero
+_ZERO = Zero()
+
+
+def sequence(x: Tensor | None) -> tuple[Readable, int, int]:
     """`(tensor, step, lanes)` of `[T, ...]`: element (t, n) stands at t * step + n, or at t * step where lanes is 0.
 
     Repeated steps and numbers that stand for all lanes are read where they are; other strides are copied.
@@ -32,7 +47,7 @@ def sequence(x: Tensor | None) -> tuple[Tensor, int, int]:
     return x, x.numel() // x.shape[0], 1
 
 
-def state(tensor: Tensor | None) -> tuple[Tensor, int, int]:
+def state(tensor: Tensor | None) -> tuple[Readable, int, int]:
     """The same for one step `[B, ...]`."""
     if tensor is None:
         return _ZERO, 0, 0
