@@ -133,7 +133,7 @@ def bench() -> None:
     call(python, "plugins/datasets-dvs/benchmarks/events.py")
     spike = [python, "-m", "spikecore", "bench"]
     shapes = ["--shape", "16,32,4096", "--shape", "64,64,16384"]  # in the third-level cache, and beyond
-    call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
+    call(*spike, "--peers", "--nets", "--compile-steps", "128", "--csv", csv / "speed.csv")
     call(*spike, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
     call(*spike, "--neuron", "all", "--load", "examples/own_neuron.py", *shapes, "--csv", csv / "neurons.csv")
     call(python, "plugins/datasets-vision/benchmarks/images.py", "--out", csv / "images.csv")

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,7 @@ def _no_derivative(which: str, name: str) -> str:
     )
 
 
-def _is_plain(tensors: Sequence[Tensor]) -> bool:
+def _is_plain(tensors: Sequence[Tensor | None]) -> bool:
     """Nothing that needs to see the operator is at work: no compiler, tracer, transform or mode, no tensor subclass.
 
     And all tensors are in memory.
@@ -150,6 +150,8 @@ def _is_plain(tensors: Sequence[Tensor]) -> bool:
     if forward_ad._current_level >= 0:
         return False
     for tensor in tensors:
+        if tensor is None:
+            continue
         kind = type(tensor)
         if (kind is not Tensor and kind is not Parameter) or tensor.is_neg() or tensor._is_zerotensor():
             return False
@@ -162,10 +164,8 @@ class _Run(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, key: str, num_states: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-        states, params = list(rest[:num_states]), list(rest[num_states:])
-        out, finals, recorded, saved = _method("run", name, _is_plain((x, *rest)))(key, x, states, params, True)
-        return (out, *finals, *recorded, *saved)
+    def forward(name: str, key: str, num_states: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return _flat_run(_method("run", name, _is_plain(tensors)), key, num_states, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -184,7 +184,7 @@ class _Run(torch.autograd.Function):
         if ctx.spared is not None:
             shape, anchor = ctx.spared
             saved = tensors[ctx.num_given - 1 :]
-            tensors = (anchor.expand(shape) if not once else _stand_in(shape, saved, anchor), *tensors)
+            tensors = (_stand_in(shape, saved, anchor) if once else anchor.sum().expand(shape), *tensors)
         plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
         arrived = grads[: 1 + ctx.num_states + ctx.num_recorded]
         call: Any = _backward if once else _RunBackward.apply
@@ -194,6 +194,11 @@ class _Run(torch.autograd.Function):
             reaches = _reaches(ctx.key, tensors[0].shape[0], arriving)
             found = [grad if reached else None for grad, reached in zip(found, reaches, strict=True)]
         return (None, None, None, *found)
+
+
+def _flat_run(run: Any, key: str, num_states: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    out, finals, recorded, saved = run(key, x, list(rest[:num_states]), list(rest[num_states:]), True)
+    return (out, *finals, *recorded, *saved)
 
 
 class _TransformedRun(_Run):
@@ -219,20 +224,19 @@ def _begin(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[
 class _PlainRun(torch.autograd.Function):
     """The same where no transform is at work: without `setup_context`, torch does not inspect each call's arguments.
 
-    An x that the backend does not read again is not kept. An empty sum over it is, which has no memory but a place in
-    the graph: whoever differentiates twice with respect to x must come by here and be refused.
+    An x that the backend does not read again is not kept. None of its steps is, which has no memory but a place in the
+    graph: whoever differentiates twice with respect to x must come by here and be refused.
     """
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        output = _Run.forward(*inputs)
-        x, *rest = inputs[3:]
+        name, key, num_states, x, *rest = inputs
+        output = _flat_run(_method("run", name, True), key, num_states, x, *rest)
         saved = _begin(ctx, inputs, output)
         if _BACKENDS[ctx.name].reads_input(ctx.key, saved):
             ctx.save_for_backward(x, *rest, *saved)
         else:
-            with torch.enable_grad():
-                ctx.spared = x.shape, x[:0].sum()
+            ctx.spared = x.shape, _anchor(x)
             ctx.save_for_backward(*rest, *saved)
         return output
 
@@ -241,6 +245,19 @@ class _PlainRun(torch.autograd.Function):
 
 _plain_run: Any = super(torch.autograd.Function, _PlainRun).apply
 """Without what `apply` does for transforms."""
+
+
+@cache
+def _no_steps(device: torch.device) -> Tensor:
+    return torch.empty(0, dtype=torch.int64, device=device)
+
+
+def _anchor(x: Tensor) -> Tensor:
+    """No step of x: no memory, and x's place in the graph."""
+    if not x.requires_grad:
+        return x.new_empty(0)
+    with torch.enable_grad():
+        return torch.index_select(x, 0, _no_steps(x.device))
 
 
 def _stand_in(shape: Sequence[int], saved: Sequence[Tensor], like: Tensor) -> Tensor:
@@ -305,10 +322,10 @@ def _backward(
     name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Any
 ) -> tuple[Tensor, ...]:
     """`tensors`: x, states, params; what was saved; gradients of out, final states, recorded sequences, or None."""
-    is_plain = _is_plain([tensor for tensor in tensors if tensor is not None])
+    is_plain = _is_plain(tensors)
     if not is_plain and not torch.compiler.is_compiling():
         tensors = tuple(_in_memory(tensor) for tensor in tensors)
-        is_plain = _is_plain([tensor for tensor in tensors if tensor is not None])
+        is_plain = _is_plain(tensors)
     given, rest = tensors[:num_given], tensors[num_given:]
     num_grads = 1 + num_states + num_recorded
     saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
