@@ -280,6 +280,7 @@ class EventSplit:
         parts = {
             "version": CACHE_VERSION,
             "dataset": self.dataset.name,
+            "sensor_size": [int(side) for side in self.dataset.sensor_size],
             "shape": self.dataset.cached_shape(),
             "reading": self.dataset.reading_options(),
             "representation": (
