@@ -27,7 +27,7 @@ from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
 from spikecore_datasets_dvs.cache import FrameCache, build
 from spikecore_datasets_dvs.collate import pad_collate
 from spikecore_datasets_dvs.events import Events
-from spikecore_datasets_dvs.representations import REPRESENTATIONS, Custom, Frames, Representation, Sensor
+from spikecore_datasets_dvs.representations import REPRESENTATIONS, Frames, Representation, Sensor
 from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, apply
 
 CACHE_VERSION = 1
@@ -74,7 +74,8 @@ class EventDataset(Configurable):
             transforms: the same for every sample: `crop`, `downsample`, `flip`, `denoise`, `refractory`.
             augment: random, for the training split: `random_crop`, `random_flip`, `drop_events`, `spatial_jitter`,
                 `time_jitter`, `random_temporal_delete`, `event_cutmix`.
-            cache: keep integrated samples on the disk; false integrates on the fly.
+            cache: keep integrated samples on the disk; false integrates on the fly, as does a representation of your
+                own without a version.
             num_workers: processes that fill the cache; 0 uses this one.
             share: part of each class that is used.
             seed: of the split, of the choice of that part, and of the augmentation.
@@ -211,8 +212,9 @@ class EventSplit:
         self.augment = config.augment if name == "train" else ()
         self.epoch = 0
         self.mix = next((item for item in self.augment if isinstance(item, EventCutMix)), None)
-        # What is drawn anew before the integration cannot be kept.
-        is_cached = config.cache and all(item.level != "events" for item in self.augment)
+        # What is drawn anew before the integration cannot be kept, nor what may change without a sign.
+        is_certain = config.representation.key is not None
+        is_cached = config.cache and is_certain and all(item.level != "events" for item in self.augment)
         self.cache: FrameCache | None = self._cache() if is_cached else None
         # Of all splits or of none: whoever trains should not have to ask twice.
         if config.representation.is_variable or any(item.level != "events" for item in config.augment):
@@ -276,18 +278,13 @@ class EventSplit:
     def _key(self) -> str:
         """Everything that decides what the cache holds."""
         config = self.dataset.config
-        representation = config.representation
         parts = {
             "version": CACHE_VERSION,
             "dataset": self.dataset.name,
             "sensor_size": [int(side) for side in self.dataset.sensor_size],
             "shape": self.dataset.cached_shape(),
             "reading": self.dataset.reading_options(),
-            "representation": (
-                [representation.name, representation.key, representation.shape]
-                if isinstance(representation, Custom)
-                else [representation.name, dataclasses.asdict(representation)]
-            ),
+            "representation": [config.representation.name, config.representation.key],
             "transforms": [[item.name, dataclasses.asdict(item)] for item in config.transforms],
             "directory": str(self.directory.resolve()),
         }
