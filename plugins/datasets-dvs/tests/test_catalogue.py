@@ -325,6 +325,18 @@ def test_pickles_that_would_take_all_memory(tmp_path):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("part", [np.zeros((1000, 4), "f4"), [[1, 2, 3, 0]] * 1000, (1, 2, 3, 0), [[]] * 1000])
+def test_a_pickle_that_names_the_same_rows_over_and_over(tmp_path, part):
+    path = tmp_path / "a.npy"
+    head = npy(np.array([None], object), allow_pickle=True)
+    path.write_bytes(head[: head.index(b"\n") + 1] + pickle.dumps([part] * 60_000, 4))
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=r"a\.npy: holds .* over and over"):
+        pickled.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 100 * path.stat().st_size
+    tracemalloc.stop()
+
+
 def test_arrays_of_rows_are_read_as_well(tmp_path):
     path = tmp_path / "a.npy"
     inner = np.empty(2, object)
