@@ -28,7 +28,7 @@ from spikecore_datasets_dvs.cache import FrameCache, build
 from spikecore_datasets_dvs.collate import pad_collate
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Frames, Representation, Sensor
-from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, apply
+from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, Transform, apply
 
 CACHE_VERSION = 1
 """Raised when a formula or a reader changes, so that no old result is taken for a new one."""
@@ -120,8 +120,18 @@ class EventDataset(Configurable):
     @property
     def frame_size(self) -> Sensor:
         """`(H, W)` behind the transforms."""
-        size = self.sensor_size
-        for transform in (*self.config.transforms, *self.config.augment):
+        test = self._size_behind(self.config.transforms, self.sensor_size)
+        train = self._size_behind(self.config.augment, test)
+        if train != test:
+            raise OptionError(
+                f"{self.name}: recordings of the training split are {train} behind 'augment', those of the test split "
+                f"{test}: name the size in 'transforms', with a crop; 'augment' may move the picture, as in "
+                '{name="random_crop", padding=4}'
+            )
+        return test
+
+    def _size_behind(self, transforms: Sequence[Transform], size: Sensor) -> Sensor:
+        for transform in transforms:
             size = transform.size(size)
         return size
 
@@ -160,16 +170,6 @@ class EventDataset(Configurable):
         for transform in self.config.transforms:  # here, so that no caller holds on to what came before
             events, size = transform(events, size, rng), transform.size(size)
         return events, size
-
-    def cached_shape(self) -> tuple[int, ...]:
-        """Shape of one step of what the cache keeps."""
-        if not self.config.augment:
-            return self.sample_shape
-        size = self.sensor_size
-        for transform in self.config.transforms:
-            size = transform.size(size)
-        shape: tuple[int, ...] = self.config.representation.step_shape(size)
-        return shape
 
     def identity(self, directory: Path, path: str) -> bytes:
         """Changes when the file does; part of the cache's key."""
@@ -270,7 +270,7 @@ class EventSplit:
             directory,
             len(self),
             self._integrate,
-            self.dataset.cached_shape(),
+            self.dataset.sample_shape,
             num_workers=self.dataset.config.num_workers,
             label=f"{self.dataset.name} {self.name}",
         )
@@ -281,8 +281,8 @@ class EventSplit:
         parts = {
             "version": CACHE_VERSION,
             "dataset": self.dataset.name,
-            "sensor_size": [int(side) for side in self.dataset.sensor_size],
-            "shape": self.dataset.cached_shape(),
+            "sensor_size": [int(side) for side in self.dataset.info.sensor_size or ()],
+            "shape": self.dataset.sample_shape,
             "reading": self.dataset.reading_options(),
             "representation": [config.representation.name, config.representation.key],
             "transforms": [[item.name, dataclasses.asdict(item)] for item in config.transforms],

@@ -100,8 +100,8 @@ def _load(path: Path) -> tuple[Any, int]:
 
 def _repeated(path: Path, size: int) -> DatasetError:
     return DatasetError(
-        f"{path}: holds a list within itself, or the same rows over and over: at most {size // 4} rows were expected of "
-        f"{size} bytes; get the archive again"
+        f"{path}: holds a list within itself, or the same rows over and over: at most {size // 4} rows were expected "
+        f"of {size} bytes; get the archive again"
     )
 
 
