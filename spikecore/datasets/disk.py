@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 from spikecore.errors import DatasetError
 
 VARIABLE = "SPIKECORE_DATA"
+NUMPY_IS_FULL = re.compile(r"Not enough free space|requested and \d+ written")
+"""What numpy says of a full disk, without the system's number for it."""
 MANY = 32
 """Files that are flushed one by one."""
 
@@ -133,7 +136,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and NUMPY_IS_FULL.search(str(error))):
             cure = f"free some space, or set {VARIABLE} to a directory on a larger disk"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             cure = f"set {VARIABLE} to a directory you may write to"

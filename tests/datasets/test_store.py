@@ -12,6 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -236,6 +237,28 @@ def test_a_full_or_read_only_disk_says_what_to_do(tmp_path, number, says):
         write_aside(tmp_path / "f", lambda path: make(tmp_path))
     assert not (tmp_path / "d").exists()
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_that_numpy_reports_without_a_number(tmp_path):
+    def through_numpy(path):
+        with open("/dev/full", "wb") as file:
+            np.zeros(100_000).tofile(file)
+
+    def before_it_writes(path):  # where the file system can reserve space
+        raise OSError("Not enough free space to write 800000 bytes")
+
+    for write in (through_numpy, before_it_writes):
+        with pytest.raises(DatasetError, match=r"f: cannot be written: .*; free some space"):
+            write_aside(tmp_path / "f", write)
+        with pytest.raises(DatasetError, match=r"d: cannot be written: .*; free some space"):
+            made(tmp_path / "d", write)
+
+    def other(path):
+        raise OSError("not a gzip file")
+
+    with pytest.raises(OSError, match="^not a gzip file$"):
+        write_aside(tmp_path / "f", other)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
