@@ -77,7 +77,8 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
     Args:
         target: is whole whenever it exists.
         make: fills the directory it is given, on the same file system.
-        resumable: `make` is given back what an interrupted call left; else it starts from an empty directory.
+        resumable: `make` is given back what an interrupted call left; else it starts from an empty directory, and
+            what it made is taken away when it fails.
 
     Raises:
         DatasetError: it cannot be written.
@@ -92,8 +93,13 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
             if not resumable and aside.exists():
                 shutil.rmtree(aside)
             aside.mkdir(parents=True, exist_ok=True)
-            make(aside)
-            _sync_tree(aside)
+            try:
+                make(aside)
+                _sync_tree(aside)
+            except BaseException:
+                if not resumable:
+                    shutil.rmtree(aside, ignore_errors=True)
+                raise
             aside.rename(target)
             sync(target.parent)
     return target
