@@ -151,6 +151,8 @@ def test_dvs128_gesture_in_tonics_repack(data, monkeypatch):
     dataset = opened("dvs128-gesture")
     assert sorted(dataset.split("train").labels.tolist()) == [0, 10]
     same(dataset.split("test"), 0, (t, x, y, p))
+    unasked = create("dataset", "dvs128-gesture", cache=False)  # nobody states how many there are
+    assert [len(unasked.split(name)) for name in ("train", "test")] == [2, 1]
 
 
 @pytest.mark.parametrize(

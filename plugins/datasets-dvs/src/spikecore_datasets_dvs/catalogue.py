@@ -139,7 +139,7 @@ class DVS128Gesture(NamedDataset):
             top = lists[0].parent
             return self.counted({name: self._trials(top, f"trials_to_{name}.txt", directory) for name in self.splits})
         tops = {name: the_directory(directory, f"ibmGesture{name.capitalize()}") for name in self.splits}
-        return self.counted({name: self._repacked(top, directory) for name, top in tops.items()})
+        return {name: self._repacked(top, directory) for name, top in tops.items()}  # how many, nobody states
 
     def _trials(self, top: Path, name: str, root: Path) -> list[Recording]:
         found: list[Recording] = []
