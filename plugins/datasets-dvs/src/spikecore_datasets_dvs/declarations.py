@@ -158,7 +158,7 @@ DVS128_GESTURE = DatasetInfo(
     unverified=(
         LAYOUT,
         LICENCE,
-        "the numbers of trials: those that SpikingJelly gives for the authors' files; without them allow_partial = true",
+        "the numbers of trials: SpikingJelly's for the authors' files; without them allow_partial = true",
         "the numbers of trials in Tonic's repack: nobody states them, and they are not checked",
     ),
 )
