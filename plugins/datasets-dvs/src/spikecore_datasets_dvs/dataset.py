@@ -25,7 +25,7 @@ from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
 from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
 from spikecore_datasets_dvs.cache import FrameCache, build
-from spikecore_datasets_dvs.collate import pad_collate
+from spikecore_datasets_dvs.collate import BucketSampler, pad_collate
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Frames, Representation, Sensor
 from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, Transform, apply
@@ -76,6 +76,8 @@ class EventDataset(Configurable):
                 `time_jitter`, `random_temporal_delete`, `event_cutmix`.
             cache: keep integrated samples on the disk; false integrates on the fly, as does a representation of your
                 own without a version.
+            bucket: batches of the training split hold recordings of similar length, sorted within pools of so many
+                batches; 0 leaves them to chance. Without a cache every recording is read once for it.
             num_workers: processes that fill the cache; 0 uses this one.
             share: part of each class that is used.
             seed: of the split, of the choice of that part, and of the augmentation.
@@ -86,6 +88,7 @@ class EventDataset(Configurable):
         transforms: Annotated[tuple[Any, ...], OneOf(TRANSFORMS)] = ()
         augment: Annotated[tuple[Any, ...], OneOf(AUGMENTS)] = ()
         cache: bool = True
+        bucket: Annotated[int, Range(ge=0, le=100_000)] = 0
         num_workers: Annotated[int, Range(ge=0, le=256)] = 0
         share: Annotated[float, Range(gt=0.0, le=1.0)] = 1.0
         seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
@@ -219,6 +222,8 @@ class EventSplit:
         # Of all splits or of none: whoever trains should not have to ask twice.
         if config.representation.is_variable or any(item.level != "events" for item in config.augment):
             self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_classes)
+        if config.bucket and name == "train":
+            self.batches = self._batches
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -242,6 +247,16 @@ class EventSplit:
     def num_steps(self, index: int) -> int:
         """T of a sample; without reading it where it is cached."""
         return self.cache.num_steps(index) if self.cache is not None else len(self[index][0])
+
+    def _batches(self, batch_size: int, generator: torch.Generator) -> list[list[int]]:
+        return list(BucketSampler(self._lengths, batch_size, generator, self.dataset.config.bucket))
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """Before any augmentation: the same in every epoch, so that a run that goes on has the same batches."""
+        cache = self.cache
+        count = (lambda index: len(self._integrate(index))) if cache is None else cache.num_steps
+        return [count(index) for index in range(len(self))]
 
     def events(self, index: int) -> tuple[Events, Sensor]:
         """The events of a sample behind the transforms that are the same every time, and their `(H, W)`."""
