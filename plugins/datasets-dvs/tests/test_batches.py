@@ -49,3 +49,16 @@ def test_a_run_takes_them(embedded, tmp_path, monkeypatch):
     sets += ["dataset.bucket=5", "dataset.num_train=20", "model.name=mlp", "model.hidden=[16]", "trainer.epochs=2"]
     spikecore.run(resolve(None, sets), out=tmp_path / "run")
     assert asked == [64, 64]
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_the_epoch_reaches_workers_that_stay(embedded, context):
+    augment = [{"name": "drop_events", "p": 0.5}]
+    split = create("dataset", "moving-bars", augment=augment, num_train=5).split("train")
+    loader = torch.utils.data.DataLoader(
+        split, batch_size=10, num_workers=1, persistent_workers=True, multiprocessing_context=context
+    )
+    for epoch in (0, 1, 5, 0):
+        split.set_epoch(epoch)
+        seen = torch.cat([x for x, _ in loader])
+        assert torch.equal(seen, torch.stack([split[i][0] for i in range(len(split))])), epoch

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from spikecore.datasets import mixing
+from spikecore.datasets.epochs import Epoch
 from spikecore.datasets.splits import subset
 from spikecore.datasets.store import data_dir
 from spikecore.errors import DatasetError, OptionError
@@ -213,7 +214,7 @@ class EventSplit:
         self.dataset, self.name, self.directory, self.recordings = dataset, name, directory, recordings
         config = dataset.config
         self.augment = config.augment if name == "train" else ()
-        self.epoch = 0
+        self._epoch = Epoch()
         self.mix = next((item for item in self.augment if isinstance(item, EventCutMix)), None)
         # What is drawn anew before the integration cannot be kept, nor what may change without a sign.
         is_certain = config.representation.key is not None
@@ -264,10 +265,10 @@ class EventSplit:
 
     def set_epoch(self, epoch: int) -> None:
         """The augmentation of this epoch is the one that indexing gives."""
-        self.epoch = epoch
+        self._epoch.number = epoch
 
     def _rng(self, index: int) -> np.random.Generator:
-        return np.random.default_rng([self.dataset.config.seed, self.epoch, index])
+        return np.random.default_rng([self.dataset.config.seed, self._epoch.number, index])
 
     def _integrate(self, index: int) -> np.ndarray:
         return self.dataset.integrate(self.directory, self.recordings[index])
