@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from spikecore.datasets.disk import made
 from spikecore.errors import DatasetError
@@ -56,6 +56,8 @@ DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, NotImplementedError, ValueError, RuntimeError),  # RuntimeError: the member is encrypted
 )
+MOST_BEHIND = 1 << 24
+"""Bytes behind the end of a tar archive; it is filled up to a multiple of some kilobytes."""
 DAMAGED_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
 """What OSError says of an offset or a name that cannot be; None: not a gzip file, or a wrong checksum in one."""
 
@@ -164,7 +166,18 @@ def _zip(archive: Path) -> Iterator[Iterable[Member]]:
 
 @contextmanager
 def _tar(archive: Path) -> Iterator[Iterable[Member]]:
-    with tarfile.open(archive, "r:*") as opened:
+    is_ended = False
+
+    class Header(tarfile.TarInfo):
+        """tarfile takes whatever is no header for the end; here only zeros are it."""
+
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
+            nonlocal is_ended
+            is_ended = is_ended or buf == bytes(tarfile.BLOCKSIZE)
+            return super().frombuf(buf, encoding, errors)
+
+    with tarfile.open(archive, "r:*", tarinfo=Header) as opened:
 
         def members() -> Iterator[Member]:
             for item in opened:
@@ -179,5 +192,17 @@ def _tar(archive: Path) -> Iterator[Iterable[Member]]:
                         yield stream
 
                 yield Member(item.name, item.size, kind, content)
+            if not is_ended:
+                raise tarfile.ReadError("it ends without the mark of an end: it was cut off, or is damaged")
+            _read_out(opened.fileobj)
 
         yield members()
+
+
+def _read_out(file: Any) -> None:
+    """To the end of what was squeezed: the checksum stands there."""
+    left = MOST_BEHIND
+    while chunk := file.read(1 << 20):
+        left -= len(chunk)
+        if left < 0:
+            raise tarfile.ReadError(f"it has more than {MOST_BEHIND} bytes behind its end")

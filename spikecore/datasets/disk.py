@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sys
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 from spikecore.errors import DatasetError
 
 VARIABLE = "SPIKECORE_DATA"
+NUMPY_IS_FULL = re.compile(r"Not enough free space|requested and \d+ written")
+"""What numpy says of a full disk, without the system's number for it."""
 MANY = 32
 """Files that are flushed one by one."""
 
@@ -74,7 +77,8 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
     Args:
         target: is whole whenever it exists.
         make: fills the directory it is given, on the same file system.
-        resumable: `make` is given back what an interrupted call left; else it starts from an empty directory.
+        resumable: `make` is given back what an interrupted call left; else it starts from an empty directory, and
+            what it made is taken away when it fails.
 
     Raises:
         DatasetError: it cannot be written.
@@ -89,8 +93,13 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
             if not resumable and aside.exists():
                 shutil.rmtree(aside)
             aside.mkdir(parents=True, exist_ok=True)
-            make(aside)
-            _sync_tree(aside)
+            try:
+                make(aside)
+                _sync_tree(aside)
+            except BaseException:
+                if not resumable:
+                    shutil.rmtree(aside, ignore_errors=True)
+                raise
             aside.rename(target)
             sync(target.parent)
     return target
@@ -133,7 +142,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and NUMPY_IS_FULL.search(str(error))):
             cure = f"free some space, or set {VARIABLE} to a directory on a larger disk"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             cure = f"set {VARIABLE} to a directory you may write to"

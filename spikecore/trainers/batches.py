@@ -37,6 +37,15 @@ def put_together(
     return Batch(x.transpose(0, 1) if is_sequence else x, torch.tensor([label for _, label in samples]))
 
 
+def in_batches(split: Split, batch_size: int, generator: torch.Generator) -> Sequence[Any]:
+    """The indices of each batch of an epoch: as the split wants them where it has `batches`, else in random order."""
+    own = getattr(split, "batches", None)
+    if own is not None:
+        chosen: Sequence[Any] = own(batch_size, generator)
+        return chosen
+    return torch.split(torch.randperm(len(split), generator=generator), batch_size)
+
+
 def begin_epoch(split: Split, epoch: int) -> None:
     """Tell a split that augments its samples which epoch it is."""
     set_epoch = getattr(split, "set_epoch", None)

@@ -6,6 +6,7 @@ out = the model's output [T, B, num_classes];  loss, readout: by name, of `spike
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,11 +14,11 @@ import torch
 from torch import Tensor
 
 from spikecore.interfaces.component import Configurable, Range, make_config
-from spikecore.interfaces.dataset import Batch
+from spikecore.interfaces.dataset import Batch, Split
 from spikecore.interfaces.trainer import RunContext, Task, TrainerCapabilities
 from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
 from spikecore.nn.readouts import over_own_steps
-from spikecore.trainers.batches import assemble, begin_epoch
+from spikecore.trainers.batches import assemble, begin_epoch, in_batches
 
 
 class Classify(Configurable):
@@ -130,9 +131,7 @@ class Classify(Configurable):
         assert self._optimizer is not None
         task.model.train()
         begin_epoch(task.train, self._epoch)
-        order = self._draw(len(task.train), context.generator)
-        batches = torch.split(order, self.config.batch_size)
-        for index in batches[self._steps :]:
+        for index in self._draw(task.train, context.generator)[self._steps :]:
             with context.timed("data"):
                 batch = assemble(task.train, index, task.is_sequence, context.generator)
             with context.timed("forward"):
@@ -148,14 +147,14 @@ class Classify(Configurable):
             context.checkpoint()
         return self._loss_sum / max(self._num_samples, 1)
 
-    def _draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """The epoch's order of samples; in the middle of an epoch the one it began with."""
+    def _draw(self, split: Split, generator: torch.Generator) -> Sequence[Any]:
+        """The epoch's batches; in the middle of an epoch those that it began with."""
         if self._order is None:
             self._start_epoch(generator.get_state())
-            return torch.randperm(size, generator=generator)
-        then = torch.Generator()
-        then.set_state(self._order)
-        return torch.randperm(size, generator=then)
+        else:
+            generator = torch.Generator()
+            generator.set_state(self._order)
+        return in_batches(split, self.config.batch_size, generator)
 
 
 def _output(task: Task, context: RunContext, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ from spikecore.interfaces.dataset import Batch
 from spikecore.interfaces.trainer import Task
 from spikecore.nn.losses import LOSSES
 from spikecore.run.experiment import Context
-from spikecore.trainers.batches import assemble
+from spikecore.trainers.batches import assemble, in_batches
 
 
 class Lengths:
@@ -101,3 +101,40 @@ def test_samples_are_read_at_once_where_the_split_can():
             return [(torch.full((3, 2), float(i)), i) for i in indices]
 
     assert assemble(AtOnce(), torch.tensor([4, 1]), is_sequence=False).x[:, 0, 0].tolist() == [4, 1]
+
+
+class Bucketed(Lengths):
+    """Batches of one length each."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = []
+
+    def batches(self, batch_size, generator):
+        order = torch.randperm(len(self), generator=generator)
+        return [part for k in range(3) for part in torch.split(order[order % 3 == k], batch_size)]
+
+    def collate(self, samples, generator):
+        if generator is not None:
+            self.read.append([len(x) for x, _ in samples])
+        return super().collate(samples, generator)
+
+
+def test_a_split_may_say_which_samples_are_a_batch():
+    split = Bucketed()
+    train(split)
+    assert all(len(set(lengths)) == 1 for lengths in split.read)
+    assert (
+        sorted(n for lengths in split.read[: len(split.read) // 8] for n in lengths) == [1] * 20 + [2] * 20 + [3] * 20
+    )
+
+
+def test_batches_of_a_split_are_drawn_as_an_order_is():
+    generator = torch.Generator().manual_seed(1)
+    plain = in_batches(Lengths(), 16, generator)
+    assert [len(index) for index in plain] == [16, 16, 16, 12]
+    wanted = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(torch.cat(list(plain)), wanted)
+    assert torch.equal(
+        torch.cat(in_batches(Bucketed(), 60, torch.Generator().manual_seed(1))).sort()[0], torch.arange(60)
+    )

@@ -1,6 +1,7 @@
 """Archives with every kind of malice, written byte by byte; directories that are whole or absent; locks."""
 
 import errno
+import gzip
 import io
 import os
 import signal
@@ -12,6 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -63,6 +65,54 @@ def test_members_can_be_chosen(tmp_path):
     assert set(tree(out)) == {"b/c.bin", "b/d/e"}
 
 
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_byte_that_has_changed_within_a_member_is_found(tmp_path, mode):
+    content = np.random.default_rng(0).bytes(100_000)  # is stored, not squeezed: no rule of the format is broken
+    options = {"compresslevel": 1} if mode == "w:gz" else {}
+    with tarfile.open(tmp_path / "x", mode, **options) as archive:
+        item = tarfile.TarInfo("a")
+        item.size = len(content)
+        archive.addfile(item, io.BytesIO(content))
+    raw = bytearray((tmp_path / "x").read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (tmp_path / "x").write_bytes(raw)
+    with pytest.raises(DatasetError, match="fetch it again"):
+        extract(tmp_path / "x", tmp_path / "out")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.lock", "x"], "nothing half done stays"
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_that_ends_between_two_members_was_cut_off(tmp_path, mode):
+    tarred(tmp_path / "whole", {"a": b"1" * 512, "b": b"2" * 512}, "w")
+    raw = (tmp_path / "whole").read_bytes()
+    for size in (1024, 1024 + 100, 2048):
+        cut = raw[:size]
+        (tmp_path / "x").write_bytes(gzip.compress(cut) if mode == "w:gz" else cut)
+        with pytest.raises(DatasetError, match=r"x: .*(ends without the mark|unexpected end).*fetch it again"):
+            extract(tmp_path / "x", tmp_path / "out")
+
+
+def test_a_header_that_is_damaged_does_not_end_a_tar(tmp_path):
+    raw = bytearray(tarred(tmp_path / "x", {"a": b"1" * 512, "b": b"2" * 512}, "w").read_bytes())
+    raw[1024] ^= 1
+    (tmp_path / "x").write_bytes(raw)
+    with pytest.raises(DatasetError, match="ends without the mark"):
+        extract(tmp_path / "x", tmp_path / "out")
+
+
+def test_no_bomb_behind_the_end_of_a_tar(tmp_path):
+    raw = tarred(tmp_path / "x", GOOD, "w").read_bytes()
+    with gzip.open(tmp_path / "x", "wb", 1) as file:
+        file.write(raw + bytes(1 << 20))
+    assert tree(extract(tmp_path / "x", tmp_path / "fine")) == GOOD
+    with gzip.open(tmp_path / "x", "wb", 1) as file:
+        file.write(raw)
+        for _ in range(40):
+            file.write(bytes(1 << 20))
+    with pytest.raises(DatasetError, match="behind its end"):
+        extract(tmp_path / "x", tmp_path / "out")
+
+
 ESCAPES = ["../evil", "a/../../evil", "/etc/evil", "C:/evil", "..\\evil", "\\evil", "a/../b"]
 
 
@@ -72,7 +122,7 @@ def test_no_name_leads_out(tmp_path, name, write):
     archive = write(tmp_path / "x", {"fine": b"1", name: b"evil"})
     with pytest.raises(DatasetError, match="leads out"):
         extract(archive, tmp_path / "deep" / "er" / "out")
-    assert not (tmp_path / "deep" / "er" / "out").exists()
+    assert [p.name for p in (tmp_path / "deep" / "er").iterdir()] == [".out.lock"]
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -236,6 +286,28 @@ def test_a_full_or_read_only_disk_says_what_to_do(tmp_path, number, says):
         write_aside(tmp_path / "f", lambda path: make(tmp_path))
     assert not (tmp_path / "d").exists()
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_that_numpy_reports_without_a_number(tmp_path):
+    def through_numpy(path):
+        with open("/dev/full", "wb") as file:
+            np.zeros(100_000).tofile(file)
+
+    def before_it_writes(path):  # where the file system can reserve space
+        raise OSError("Not enough free space to write 800000 bytes")
+
+    for write in (through_numpy, before_it_writes):
+        with pytest.raises(DatasetError, match=r"f: cannot be written: .*; free some space"):
+            write_aside(tmp_path / "f", write)
+        with pytest.raises(DatasetError, match=r"d: cannot be written: .*; free some space"):
+            made(tmp_path / "d", write)
+
+    def other(path):
+        raise OSError("not a gzip file")
+
+    with pytest.raises(OSError, match=r"^not a gzip file$"):
+        write_aside(tmp_path / "f", other)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

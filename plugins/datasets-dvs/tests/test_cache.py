@@ -1,12 +1,15 @@
 """The cache: what comes out is what went in; interrupted, killed, full, damaged, two at once, in workers."""
 
 import errno
+import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -150,6 +153,102 @@ def test_a_damaged_cache_is_refused(tmp_path, damage):
         (tmp_path / "c" / "cache.json").write_text("{}")
     with pytest.raises(DatasetError, match=r"the cache is damaged: .* delete this directory"):
         FrameCache(tmp_path / "c")
+
+
+def damaged_index(directory, **columns):
+    """An index that says something else, under the checksum that belongs to it."""
+    path, mark = directory / "00003.npy", directory / "cache.json"
+    index = np.load(path)
+    for name, value in columns.items():
+        index[name][5] = value
+    np.save(path, index)
+    about = json.loads(mark.read_text())
+    about["shards"][3]["index_crc"] = zlib.crc32(path.read_bytes())
+    mark.write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"dtype": b"|O8"}, {"dtype": b"\xff\xfe"}, {"dtype": b"<f3"}, {"dtype": b""}]
+    + [{"offset": 1 << 63}, {"offset": 10_000}, {"steps": 1 << 31}, {"steps": 500}],
+)
+def test_an_index_that_leads_astray_is_refused(tmp_path, columns):
+    build(tmp_path / "c", 100, sample, (2, 3))
+    damaged_index(tmp_path / "c", **columns)
+    with pytest.raises(DatasetError, match=r"the cache is damaged: 00003\.npy .* delete this directory"):
+        FrameCache(tmp_path / "c")
+
+
+@pytest.mark.parametrize("change", ["shorter", "bytes", "empty"])
+def test_an_index_that_has_changed_is_refused(tmp_path, change):
+    build(tmp_path / "c", 100, sample, (2, 3))
+    path = tmp_path / "c" / "00003.npy"
+    if change == "shorter":
+        np.save(path, np.load(path)[:-1])
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"\1" if change == "bytes" else b"")
+    with pytest.raises(DatasetError, match=r"00003\.npy is not the one .* delete this directory"):
+        FrameCache(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"shards": []}, {"shards": 3}, {"shard_size": 0}, {"shard_size": 17}, {"shard_size": 1e400}, {"step_shape": [-2]}]
+    + [{"step_shape": ["a"]}, {"count": 99}, {"version": 1}, {"version": None}],
+)
+def test_a_mark_that_says_something_else_is_refused(tmp_path, changes):
+    build(tmp_path / "c", 100, sample, (2, 3))
+    mark = tmp_path / "c" / "cache.json"
+    mark.write_text(json.dumps({**json.loads(mark.read_text()), **changes}))
+    with pytest.raises(DatasetError, match=r"the cache is damaged: .* delete this directory"):
+        FrameCache(tmp_path / "c")
+
+
+def flipped(directory):
+    path = directory / "00003.bin"
+    raw = bytearray(path.read_bytes())
+    raw[100] ^= 4
+    path.write_bytes(raw)
+    return path
+
+
+def test_data_that_were_written_to_are_refused(tmp_path):
+    cache = build(tmp_path / "c", 100, sample, (2, 3))
+    flipped(tmp_path / "c")
+    assert cache[47].tolist() == sample(47).tolist(), "of another shard"
+    for opened in (cache, FrameCache(tmp_path / "c"), pickle.loads(pickle.dumps(cache))):
+        with pytest.raises(DatasetError, match=r"00003\.bin holds another sample \d+ than .* delete this directory"):
+            opened[50]
+
+
+def test_verify_reads_everything(tmp_path):
+    cache = build(tmp_path / "c", 100, sample, (2, 3))
+    cache.verify()
+    before = (tmp_path / "c" / "00003.bin").stat()
+    os.utime(flipped(tmp_path / "c"), ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(DatasetError, match=r"00003\.bin holds another sample"):
+        cache.verify()
+
+
+def test_a_copied_cache_is_a_cache(tmp_path):
+    build(tmp_path / "c", 100, sample, (2, 3))
+    shutil.copytree(tmp_path / "c", tmp_path / "d", copy_function=shutil.copyfile)
+    check(FrameCache(tmp_path / "d"), 100)
+
+
+def test_data_that_shrink_while_they_are_read_are_refused(tmp_path):
+    cache = build(tmp_path / "c", 100, sample, (2, 3))
+    (tmp_path / "c" / "00003.bin").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"00003\.bin has 0 bytes, \d+ were expected; delete this directory"):
+        cache[50]
+
+
+def test_what_a_killed_build_left_goes(tmp_path):
+    aside = tmp_path / ".c.partial"
+    aside.mkdir()
+    (aside / ".00001.bin.123.partial").write_bytes(b"half a shard")
+    build(tmp_path / "c", 100, sample, (2, 3))
+    assert sorted(path.name for path in (tmp_path / "c").iterdir() if path.name[0] == ".") == []
 
 
 def test_a_sample_of_another_shape_is_not_kept(tmp_path):

@@ -119,7 +119,7 @@ def gestures(labels=None):
         "DvsGesture/user01_fluorescent.aedat": writers.aedat3(t, x, y, p),
         "DvsGesture/user01_fluorescent_labels.csv": (labels or rows).encode(),
         "DvsGesture/user02_led.aedat": writers.aedat3(t, x, y, p),
-        "DvsGesture/user02_led_labels.csv": b"class,startTime_usec,endTime_usec\n5,0,50\n",
+        "DvsGesture/user02_led_labels.csv": b"class,startTime_usec,endTime_usec\n5,0,500000\n",
         "DvsGesture/trials_to_train.txt": b"user01_fluorescent.aedat\n",
         "DvsGesture/trials_to_test.txt": b"user02_led.aedat\n",
     }
@@ -151,6 +151,8 @@ def test_dvs128_gesture_in_tonics_repack(data, monkeypatch):
     dataset = opened("dvs128-gesture")
     assert sorted(dataset.split("train").labels.tolist()) == [0, 10]
     same(dataset.split("test"), 0, (t, x, y, p))
+    unasked = create("dataset", "dvs128-gesture", cache=False)  # nobody states how many there are
+    assert [len(unasked.split(name)) for name in ("train", "test")] == [2, 1]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,16 @@ def test_dvs128_gesture_in_tonics_repack(data, monkeypatch):
         ({"DvsGesture/trials_to_test.txt": None}, "list of the split is missing"),
         ({"DvsGesture/user01_fluorescent_labels.csv": b"h\n12,0,5\n"}, "line 2 has the unknown class 12"),
         ({"DvsGesture/user01_fluorescent_labels.csv": b"h\nx,0,5\n"}, "class, start and end were expected"),
+        ({"DvsGesture/user01_fluorescent_labels.csv": b"h\n1,5,5\n"}, "line 2 ends at 5 µs, not behind its start at 5"),
+        ({"DvsGesture/user01_fluorescent_labels.csv": b"h\n1,-5,5\n"}, "line 2 starts at -5 µs"),
+        ({"DvsGesture/user01_fluorescent_labels.csv": b"1,0,5\n2,5,9\n"}, "line 1 is .*; a heading was expected"),
+        ({"DvsGesture/user01_fluorescent_labels.csv": b""}, "line 1 is .*; a heading was expected"),
+        ({"DvsGesture/user01_fluorescent_labels.csv": b"h\n\xff,0,5\n"}, r"labels\.csv: cannot be read: .*utf-8"),
+        ({"DvsGesture/user01_fluorescent_labels.csv": "h\n1,²,5\n".encode()}, "class, start and end were expected"),
+        ({"DvsGesture/user01_fluorescent_labels.csv": b'h\n"1,0,5\n' + b"x" * 200_000}, r"labels\.csv: cannot be read"),
+        ({"DvsGesture/trials_to_train.txt": b"\xff.aedat\n"}, r"trials_to_train\.txt: cannot be read: .*utf-8"),
+        ({"DvsGesture/trials_to_train.txt": b"/tmp/a.aedat\n"}, "names '/tmp/a.aedat', which leads out of"),
+        ({"DvsGesture/trials_to_train.txt": b"../../a.aedat\n"}, "names '../../a.aedat', which leads out of"),
     ],
 )
 def test_labels_missing_or_unknown(data, monkeypatch, change, says):
@@ -168,6 +180,15 @@ def test_labels_missing_or_unknown(data, monkeypatch, change, says):
     put(monkeypatch, DVS128Gesture, data / "dvs128-gesture", {"DvsGesture.tar.gz": tar_of(members)})
     with pytest.raises(DatasetError, match=says):
         opened("dvs128-gesture").split("train")
+
+
+def test_a_trial_beyond_its_recording(data, monkeypatch):
+    _, members = gestures("h\n1,0,900000\n2,4000001,5000000\n")
+    put(monkeypatch, DVS128Gesture, data / "dvs128-gesture", {"DvsGesture.tar.gz": tar_of(members)})
+    train = opened("dvs128-gesture").split("train")
+    assert len(train.events(0)[0]) > 0
+    with pytest.raises(DatasetError, match=r"trial from 4000001 to 5000000 µs is not in the recording, .* to \d+ µs"):
+        train.events(1)
 
 
 def test_asl_dvs(data, monkeypatch):
@@ -228,6 +249,14 @@ def test_es_imagenet_unpacked(data):
     labels.write_text("c.npz 1000\n")
     with pytest.raises(DatasetError, match="unknown class 1000"):
         opened("es-imagenet").split("test")
+    for name in ("/tmp/v.npz", "../../v.npz", "../train/class0/a.npz"):
+        labels.write_text(f"{name} 0\n")
+        with pytest.raises(DatasetError, match=f"names '{name}', which leads out of"):
+            opened("es-imagenet").split("test")
+    for line, says in (("a ²".encode(), "a name and a label were expected"), (b"a\xff 0", "cannot be read: .*utf-8")):
+        labels.write_bytes(line + b"\n")
+        with pytest.raises(DatasetError, match=says):
+            opened("es-imagenet").split("test")
     labels.unlink()
     with pytest.raises(DatasetError, match="file of labels is missing"):
         opened("es-imagenet").split("test")
@@ -323,6 +352,18 @@ def test_pickles_that_would_take_all_memory(tmp_path):
             assert len(pickled.read(path)) == 0, says
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("part", [np.zeros((1000, 4), "f4"), [[1, 2, 3, 0]] * 1000, (1, 2, 3, 0), [[]] * 1000])
+def test_a_pickle_that_names_the_same_rows_over_and_over(tmp_path, part):
+    path = tmp_path / "a.npy"
+    head = npy(np.array([None], object), allow_pickle=True)
+    path.write_bytes(head[: head.index(b"\n") + 1] + pickle.dumps([part] * 60_000, 4))
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match=r"a\.npy: holds .* over and over"):
+        pickled.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 100 * path.stat().st_size
+    tracemalloc.stop()
 
 
 def test_arrays_of_rows_are_read_as_well(tmp_path):

@@ -232,6 +232,11 @@ def test_a_configuration_chooses_representation_and_transforms(embedded):
         ({"transforms": [RandomFlip()]}, "option 'transforms' takes crop"),
         ({"transforms": "flip"}, "must be a list"),
         ({"transforms": [{"name": "crop", "height": 99, "width": 9}]}, "larger than the sensor"),
+        (
+            {"augment": [{"name": "random_crop", "height": 12, "width": 10}]},
+            r"training split are \(12, 10\) behind 'augment', those of the test split \(16, 16\)",
+        ),
+        ({"augment": [{"name": "random_crop", "height": 20, "width": 16, "padding": 1}]}, "larger than the sensor"),
         ({"augment": ["flip"]}, "must have a name among random_crop"),
         ({"representation": lambda events, size: None}, r"wrap a function of your own: Custom\(function\)"),
         ({"share": 0.0}, "must be > 0"),

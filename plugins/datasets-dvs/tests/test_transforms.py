@@ -98,9 +98,30 @@ def test_crops(events, height, width):
     assert rows(somewhere) in choices
 
 
+@given(recordings(), st.integers(0, 3))
+def test_a_random_crop_with_a_margin_moves_the_picture(events, padding):
+    crop = RandomCrop(padding=padding)
+    got, size = apply((crop,), events, SENSOR, rng(4))
+    assert size == SENSOR
+    moves = [(a, b) for a in range(-padding, padding + 1) for b in range(-padding, padding + 1)]
+    choices = [
+        [(t, x - b, y - a, p) for t, x, y, p in rows(events) if 0 <= x - b < SENSOR[1] and 0 <= y - a < SENSOR[0]]
+        for a, b in moves
+    ]
+    assert rows(got) in choices
+
+
+def test_a_random_crop_reaches_every_place():
+    events = make_events([0], [3], [2], [1])
+    seen = {tuple(rows(RandomCrop(padding=1)(events, SENSOR, rng(i)))[0][1:3]) for i in range(200)}
+    assert seen == {(x, y) for x in (2, 3, 4) for y in (1, 2, 3)}
+
+
 def test_a_crop_larger_than_the_sensor():
     with pytest.raises(DatasetError, match="larger than the sensor"):
         apply((Crop(6, 3),), empty(), SENSOR, rng())
+    with pytest.raises(DatasetError, match="larger than the sensor"):
+        apply((RandomCrop(8, 3, padding=1),), empty(), SENSOR, rng())
 
 
 def test_downsample_keeps_every_event():

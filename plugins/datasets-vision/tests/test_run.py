@@ -150,3 +150,12 @@ def test_torchs_loader_reads_whole_batches(files):
         loader = torch.utils.data.DataLoader(split, 30, num_workers=workers)
         x = torch.cat([x for x, _ in loader])
         assert torch.equal(x, torch.stack([split[i][0] for i in range(len(split))]))
+
+
+def test_the_epoch_reaches_workers_that_stay(files):
+    split = create("dataset", "mnist", allow_partial=True, augment=["colour_jitter"]).split("train")
+    loader = torch.utils.data.DataLoader(split, 30, num_workers=1, persistent_workers=True)
+    for epoch in (0, 1, 0):
+        split.set_epoch(epoch)
+        x = torch.cat([x for x, _ in loader])
+        assert torch.equal(x, torch.stack([split[i][0] for i in range(len(split))])), epoch

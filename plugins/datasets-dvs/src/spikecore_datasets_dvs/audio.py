@@ -24,7 +24,7 @@ from spikecore_datasets_dvs import declarations
 from spikecore_datasets_dvs.dataset import Recording
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import reading
-from spikecore_datasets_dvs.named import NamedDataset, the_directory
+from spikecore_datasets_dvs.named import NamedDataset, text, the_directory
 
 RATE_HZ = 16_000
 WINDOW, HOP = 400, 160
@@ -108,10 +108,7 @@ class SpeechCommands(NamedDataset):
         top = next(path for pattern in self.present for path in sorted(directory.glob(pattern))).parent
         halves = {}
         for split, name in LISTS.items():
-            try:
-                halves[split] = set(top.joinpath(name).read_text(encoding="utf-8").split())
-            except OSError as error:
-                raise DatasetError(f"{top / name}: the list of the split is missing: {error}") from error
+            halves[split] = set(text(top / name, "list of the split").split())
         found: dict[str, list[Recording]] = {split: [] for split in self.splits}
         for label, word in enumerate(self.info.classes):
             for path in sorted(the_directory(top, word, depth=2).glob("*.wav")):

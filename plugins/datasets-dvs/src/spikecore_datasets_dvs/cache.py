@@ -1,17 +1,25 @@
 """A disk cache of integrated samples: compact, memory-mapped, whole or absent.
 
-<key>/cache.json       what it is: shape of a step, number of samples and bytes of every shard; written last
+<key>/cache.json       what it is: shape of a step, number of samples; of every shard its bytes, its time and the
+                       checksum of its index; written last
 <key>/00000.bin        samples one behind the other, each in the smallest dtype that holds its counts
-<key>/00000.npy        for each sample: offset, number of steps, dtype
+<key>/00000.npy        for each sample: offset, number of steps, dtype, checksum
 
 While it is built it has another name (`store.made`); shards that are whole stay when the build is interrupted, and the
 next build goes on behind them. One process builds, others wait for its lock.
+
+An index is held against its checksum whenever the cache is opened. Samples are where their file has been written to
+since it was made (or copied), when it is first used; and all of them by `verify`.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import re
 import sys
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,32 +29,37 @@ import numpy as np
 from spikecore.datasets.store import made, write_aside
 from spikecore.errors import DatasetError, SpikeError
 
-INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4")])
+INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4"), ("crc", "<u4")])
 SMALLEST_SHARD, LARGEST_SHARD = 16, 256
-VERSION = 1
-KINDS = "uif"
+VERSION = 2
+KIND = re.compile(rb"[|<>]([ui][1248]|f[248])")
+"""Dtypes that are kept, as numpy writes them."""
+Job = tuple[int, dict[str, int], Exception | None]
 
 
 class FrameCache:
     """The samples of one split, ready to be indexed: `cache[i]` is `[T, *step_shape]`, read-only, mapped from the disk.
 
     Raises:
-        DatasetError: a file is missing or has another size than it had when the cache was made.
+        DatasetError: a file is missing or is not the one that the cache was made with.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
             about = json.loads((directory / "cache.json").read_text(encoding="utf-8"))
+            if about["version"] != VERSION:
+                raise ValueError(f"it is of version {about['version']}, {VERSION} was expected")
             self.step_shape = tuple(about["step_shape"])
-            self.shard_size = int(about["shard_size"])
-            sizes = about["shards"]
-            self.indices = [np.load(directory / f"{i:05}.npy", allow_pickle=False) for i in range(len(sizes))]
-            for i, size in enumerate(sizes):
-                if (directory / f"{i:05}.bin").stat().st_size != size:
-                    raise ValueError(f"{i:05}.bin has not the {size} bytes it was made with")
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{directory}: the cache is damaged: {error}; delete this directory") from error
+            self.shard_size, self.shards = about["shard_size"], about["shards"]
+            sizes = _sizes(about["count"], self.shard_size)
+            if len(self.shards) != len(sizes) or not all(type(n) is int and n >= 0 for n in self.step_shape):
+                raise ValueError("cache.json contradicts itself")
+            self.indices = [self._index(i, length) for i, length in enumerate(sizes)]
+            for i in range(len(sizes)):
+                self._size(i)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise self._damaged(error) from error
         self._maps: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -55,19 +68,82 @@ class FrameCache:
     def __getitem__(self, index: int) -> np.ndarray:
         shard, place = divmod(index, self.shard_size)
         if shard not in self._maps:
-            path = self.directory / f"{shard:05}.bin"
-            has_bytes = path.stat().st_size > 0  # nothing cannot be mapped
-            self._maps[shard] = np.memmap(path, np.uint8, mode="r") if has_bytes else np.empty(0, np.uint8)
-        offset, steps, kind = self.indices[shard][place]
-        return np.ndarray((int(steps), *self.step_shape), np.dtype(kind.decode()), self._maps[shard], int(offset))
+            self._maps[shard] = self._map(shard)
+        return self._sample(self._maps[shard], self.indices[shard][place])
 
     def num_steps(self, index: int) -> int:
         """T of a sample, without reading it."""
         shard, place = divmod(index, self.shard_size)
         return int(self.indices[shard]["steps"][place])
 
+    def verify(self) -> None:
+        """Read every sample and hold it against its checksum.
+
+        Raises:
+            DatasetError: a sample is not the one that was written.
+        """
+        for shard in range(len(self.indices)):
+            self._map(shard, is_sure=False)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_maps": {}}  # a worker maps the files itself
+
+    def _damaged(self, what: object) -> DatasetError:
+        return DatasetError(f"{self.directory}: the cache is damaged: {what}; delete this directory")
+
+    def _size(self, shard: int) -> int:
+        size, wanted = (self.directory / f"{shard:05}.bin").stat().st_size, self.shards[shard]["bytes"]
+        if size != wanted:
+            raise ValueError(f"{shard:05}.bin has {size} bytes, {wanted} were expected")
+        return size
+
+    def _index(self, shard: int, length: int) -> np.ndarray:
+        raw = (self.directory / f"{shard:05}.npy").read_bytes()
+        if zlib.crc32(raw) != self.shards[shard]["index_crc"]:
+            raise ValueError(f"{shard:05}.npy is not the one that was written")
+        index: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)
+        if index.dtype != INDEX or index.shape != (length,):
+            raise ValueError(f"{shard:05}.npy is {index.dtype} {index.shape}; {length} entries were expected")
+        size = self.shards[shard]["bytes"]
+        for kind in np.unique(index["dtype"]).tolist():
+            some = index[index["dtype"] == kind]
+            if not KIND.fullmatch(kind):
+                raise ValueError(f"{shard:05}.npy names the dtype {kind!r}; numbers were expected")
+            step = math.prod(self.step_shape) * np.dtype(kind.decode()).itemsize
+            is_inside = some["steps"] <= (size // step if step else 1 << 32)
+            if not is_inside.all() or (some["offset"] > size - some["steps"].astype(np.int64) * step).any():
+                raise ValueError(f"{shard:05}.npy leads out of {shard:05}.bin")
+        return index
+
+    def _map(self, shard: int, is_sure: bool = True) -> np.ndarray:
+        """The bytes of a shard.
+
+        Args:
+            shard: its number.
+            is_sure: take them as they are where nobody has written to the file since it was made.
+        """
+        path = self.directory / f"{shard:05}.bin"
+        try:
+            is_empty = self._size(shard) == 0  # nothing cannot be mapped
+            content = np.empty(0, np.uint8) if is_empty else np.memmap(path, np.uint8, mode="r")
+            is_old = path.stat().st_mtime_ns == self.shards[shard]["mtime_ns"]
+        except (OSError, ValueError) as error:
+            raise self._damaged(error) from error
+        if not (is_sure and is_old):
+            for place, entry in enumerate(self.indices[shard]):
+                if zlib.crc32(self._sample(content, entry)) != entry["crc"]:
+                    number = shard * self.shard_size + place
+                    raise self._damaged(f"{path.name} holds another sample {number} than was written")
+        return content
+
+    def _sample(self, content: np.ndarray, entry: Any) -> np.ndarray:
+        offset, steps, kind, _ = entry
+        return np.ndarray((int(steps), *self.step_shape), np.dtype(kind.decode()), content, int(offset))
+
+
+def _sizes(count: int, shard_size: int) -> list[int]:
+    """Samples per shard."""
+    return [min(shard_size, count - start) for start in range(0, count, shard_size)]
 
 
 def build(
@@ -93,21 +169,22 @@ def build(
         DatasetError: a recording cannot be read, or the cache cannot be written.
     """
     shard_size = min(max(SMALLEST_SHARD, -(-count // 64)), LARGEST_SHARD)
-    starts = range(0, count, shard_size)
 
     def fill(aside: Path) -> None:
+        for left in aside.glob(".*.partial"):  # of a build that was killed
+            left.unlink()
         jobs = _Shards(aside, tuple(step_shape), shard_size, count, make)
-        sizes = {}
-        for shard, size, problem in _progress(_run(jobs, num_workers), label, len(jobs)):
+        stamps = {}
+        for shard, stamp, problem in _progress(_run(jobs, num_workers), label, len(jobs)):
             if problem is not None:
                 raise problem
-            sizes[shard] = size
+            stamps[shard] = stamp
         about = {
             "version": VERSION,
             "count": count,
             "step_shape": list(step_shape),
             "shard_size": shard_size,
-            "shards": [sizes[shard] for shard in range(len(starts))],
+            "shards": [stamps[shard] for shard in range(len(jobs))],
         }
         write_aside(aside / "cache.json", lambda path: path.write_text(json.dumps(about), encoding="utf-8"))
 
@@ -115,7 +192,7 @@ def build(
 
 
 class _Shards:
-    """Job `i` makes shard `i`, unless it is there: `(i, bytes, what went wrong)`."""
+    """Job `i` makes shard `i`, unless it is there: `(i, what `cache.json` says of it, what went wrong)`."""
 
     def __init__(
         self, directory: Path, step_shape: tuple[int, ...], size: int, count: int, make: Callable[[int], np.ndarray]
@@ -125,19 +202,20 @@ class _Shards:
     def __len__(self) -> int:
         return -(-self.count // self.size)
 
-    def __getitem__(self, shard: int) -> tuple[int, int, Exception | None]:
+    def __getitem__(self, shard: int) -> Job:
         if not 0 <= shard < len(self):
             raise IndexError(shard)
         index_path, data_path = (self.directory / f"{shard:05}.{suffix}" for suffix in ("npy", "bin"))
-        if index_path.is_file():  # written after the data
-            return shard, data_path.stat().st_size, None
         try:
-            size = self._write(shard, index_path, data_path)
+            if not index_path.is_file():  # written after the data
+                self._write(shard, index_path, data_path)
+            found = data_path.stat()
+            index_crc = zlib.crc32(index_path.read_bytes())
         except (SpikeError, OSError) as error:  # an error has to travel from a worker as it is
-            return shard, 0, error
-        return shard, size, None
+            return shard, {}, error
+        return shard, {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "index_crc": index_crc}, None
 
-    def _write(self, shard: int, index_path: Path, data_path: Path) -> int:
+    def _write(self, shard: int, index_path: Path, data_path: Path) -> None:
         numbers = range(shard * self.size, min((shard + 1) * self.size, self.count))
         index = np.zeros(len(numbers), INDEX)
 
@@ -145,16 +223,15 @@ class _Shards:
             with path.open("wb") as file:
                 for place, number in enumerate(numbers):
                     sample = np.ascontiguousarray(self.make(number))
-                    if sample.shape[1:] != self.step_shape or sample.dtype.kind not in KINDS:
+                    if sample.shape[1:] != self.step_shape or not KIND.fullmatch(sample.dtype.str.encode()):
                         wanted = f"[T, {self.step_shape}] of numbers"
                         raise DatasetError(f"sample {number} is {sample.shape} of {sample.dtype}, not {wanted}")
                     file.write(b"\0" * (-file.tell() % sample.itemsize))
-                    index[place] = (file.tell(), len(sample), sample.dtype.str.encode())
+                    index[place] = (file.tell(), len(sample), sample.dtype.str.encode(), zlib.crc32(sample))
                     file.write(sample.data)
 
         write_aside(data_path, write)
         write_aside(index_path, lambda path: _save(path, index))
-        return data_path.stat().st_size
 
 
 def _save(path: Path, array: np.ndarray) -> None:
@@ -162,7 +239,7 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
-def _run(jobs: _Shards, num_workers: int) -> Iterable[tuple[int, int, Exception | None]]:
+def _run(jobs: _Shards, num_workers: int) -> Iterable[Job]:
     if not num_workers:
         return (jobs[shard] for shard in range(len(jobs)))
     from torch.utils.data import DataLoader

@@ -25,7 +25,7 @@ from spikecore_datasets_dvs.formats import aedat2, read_events, reading
 from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
 from spikecore_datasets_dvs.formats.hdf5 import check_chunks, check_rows, open_file, sound, whole
 from spikecore_datasets_dvs.formats.mat import read_mat
-from spikecore_datasets_dvs.named import NamedDataset, numbered, table, the_directory
+from spikecore_datasets_dvs.named import NamedDataset, below, numbered, table, text, the_directory
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Units
 
 Splits = dict[str, list[Recording]]
@@ -139,37 +139,40 @@ class DVS128Gesture(NamedDataset):
             top = lists[0].parent
             return self.counted({name: self._trials(top, f"trials_to_{name}.txt", directory) for name in self.splits})
         tops = {name: the_directory(directory, f"ibmGesture{name.capitalize()}") for name in self.splits}
-        return self.counted({name: self._repacked(top, directory) for name, top in tops.items()})
+        return {name: self._repacked(top, directory) for name, top in tops.items()}  # how many, nobody states
 
     def _trials(self, top: Path, name: str, root: Path) -> list[Recording]:
-        try:
-            names = top.joinpath(name).read_text(encoding="utf-8").split()
-        except OSError as error:
-            raise DatasetError(f"{top / name}: the list of the split is missing: {error}") from error
         found: list[Recording] = []
-        for file in names:
-            labels = top / file.replace(".aedat", "_labels.csv")
-            path = (top / file).relative_to(root).as_posix()
+        for file in text(top / name, "list of the split").split():
+            whole = below(top, file, top / name)
+            labels, path = below(top, file.replace(".aedat", "_labels.csv"), top / name), whole.relative_to(root)
             subject = file.partition("_")[0]
-            found += [Recording(path, label, subject, start, stop) for label, start, stop in self._rows(labels)]
+            rows = self._rows(labels)
+            found += [Recording(path.as_posix(), label, subject, start, stop) for label, start, stop in rows]
         return found
 
     def _rows(self, path: Path) -> list[tuple[int, int, int]]:
         try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))[1:]
-        except FileNotFoundError as error:
-            raise DatasetError(f"{path}: the file of labels is missing; get the archive again") from error
-        out = []
-        for number, row in enumerate(filter(None, rows), 2):
-            try:
-                label, start, stop = (int(cell) for cell in row)
-            except ValueError as error:
-                raise DatasetError(f"{path}: line {number} is {row}; class, start and end were expected") from error
-            if not 1 <= label <= self.num_classes:
-                raise DatasetError(f"{path}: line {number} has the unknown class {label}; 1 to 11 were expected")
-            out.append((label - 1, start, stop))
-        return out
+            rows = list(csv.reader(text(path, "file of labels").splitlines()))
+        except csv.Error as error:
+            raise DatasetError(f"{path}: cannot be read: {error}; get the archive again") from error
+        heading = rows[0] if rows else []
+        if not heading or heading[0].strip().isdigit():
+            raise DatasetError(f"{path}: line 1 is {heading}; a heading was expected (class, start, end)")
+        return [self._row(path, number, row) for number, row in enumerate(rows[1:], 2) if row]
+
+    def _row(self, path: Path, number: int, row: list[str]) -> tuple[int, int, int]:
+        try:
+            label, start, stop = (int(cell) for cell in row)
+        except ValueError as error:
+            raise DatasetError(f"{path}: line {number} is {row}; class, start and end were expected") from error
+        if not 1 <= label <= self.num_classes:
+            raise DatasetError(f"{path}: line {number} has the unknown class {label}; 1 to 11 were expected")
+        if start < 0:
+            raise DatasetError(f"{path}: line {number} starts at {start} µs; at least 0 was expected")
+        if stop <= start:
+            raise DatasetError(f"{path}: line {number} ends at {stop} µs, not behind its start at {start}")
+        return label - 1, start, stop
 
     def _repacked(self, top: Path, root: Path) -> list[Recording]:
         found = []
@@ -186,6 +189,12 @@ class DVS128Gesture(NamedDataset):
         if path.suffix == ".npy":
             return check_inside(_columns(path, "xypt", t_us=1000.0), self.sensor_size, str(path))
         events = self._whole(path)
+        first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, -1)
+        if recording.stop_us <= first or recording.start_us > last:
+            raise DatasetError(
+                f"{path}: the trial from {recording.start_us} to {recording.stop_us} µs is not in the recording, which "
+                f"goes from {first} to {last} µs: labels and recording do not belong together; get the archive again"
+            )
         start, stop = np.searchsorted(events.t, (recording.start_us, recording.stop_us))
         return events[int(start) : int(stop)]
 
@@ -298,7 +307,7 @@ class ESImageNet(NamedDataset):
             (path for path in (top / "vallabel.txt", val / "vallabel.txt") if path.is_file()), top / "vallabel.txt"
         )
         test = [
-            Recording((val / name).relative_to(directory).as_posix(), label)
+            Recording(below(val, name, labels).relative_to(directory).as_posix(), label)
             for name, label in table(labels, self.num_classes)
         ]
         return {"train": by_class(top / "train", self.info.classes, "*.npz", directory), "test": test}

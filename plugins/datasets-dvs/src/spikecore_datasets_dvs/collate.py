@@ -33,6 +33,8 @@ def pad_collate(samples: Sequence[tuple[Tensor, int]], generator: torch.Generato
 class BucketSampler(Sampler[list[int]]):
     """Batches of samples of similar length, so that little is padded; for a DataLoader's `batch_sampler`.
 
+    A dataset's option `bucket` gives them to a run. They are drawn anew whenever they are asked for.
+
     The samples are shuffled, cut into pools, and sorted by length within each pool; the batches are shuffled.
 
     Args:

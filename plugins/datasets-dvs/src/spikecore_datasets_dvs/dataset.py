@@ -19,18 +19,19 @@ import torch
 from torch import Tensor
 
 from spikecore.datasets import mixing
+from spikecore.datasets.epochs import Epoch
 from spikecore.datasets.splits import subset
 from spikecore.datasets.store import data_dir
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
 from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
 from spikecore_datasets_dvs.cache import FrameCache, build
-from spikecore_datasets_dvs.collate import pad_collate
+from spikecore_datasets_dvs.collate import BucketSampler, pad_collate
 from spikecore_datasets_dvs.events import Events
-from spikecore_datasets_dvs.representations import REPRESENTATIONS, Custom, Frames, Representation, Sensor
-from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, apply
+from spikecore_datasets_dvs.representations import REPRESENTATIONS, Frames, Representation, Sensor
+from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, Transform, apply
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised when a formula or a reader changes, so that no old result is taken for a new one."""
 
 
@@ -74,7 +75,10 @@ class EventDataset(Configurable):
             transforms: the same for every sample: `crop`, `downsample`, `flip`, `denoise`, `refractory`.
             augment: random, for the training split: `random_crop`, `random_flip`, `drop_events`, `spatial_jitter`,
                 `time_jitter`, `random_temporal_delete`, `event_cutmix`.
-            cache: keep integrated samples on the disk; false integrates on the fly.
+            cache: keep integrated samples on the disk; false integrates on the fly, as does a representation of your
+                own without a version.
+            bucket: batches of the training split hold recordings of similar length, sorted within pools of so many
+                batches; 0 leaves them to chance. Without a cache every recording is read once for it.
             num_workers: processes that fill the cache; 0 uses this one.
             share: part of each class that is used.
             seed: of the split, of the choice of that part, and of the augmentation.
@@ -85,6 +89,7 @@ class EventDataset(Configurable):
         transforms: Annotated[tuple[Any, ...], OneOf(TRANSFORMS)] = ()
         augment: Annotated[tuple[Any, ...], OneOf(AUGMENTS)] = ()
         cache: bool = True
+        bucket: Annotated[int, Range(ge=0, le=100_000)] = 0
         num_workers: Annotated[int, Range(ge=0, le=256)] = 0
         share: Annotated[float, Range(gt=0.0, le=1.0)] = 1.0
         seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
@@ -119,8 +124,18 @@ class EventDataset(Configurable):
     @property
     def frame_size(self) -> Sensor:
         """`(H, W)` behind the transforms."""
-        size = self.sensor_size
-        for transform in (*self.config.transforms, *self.config.augment):
+        test = self._size_behind(self.config.transforms, self.sensor_size)
+        train = self._size_behind(self.config.augment, test)
+        if train != test:
+            raise OptionError(
+                f"{self.name}: recordings of the training split are {train} behind 'augment', those of the test split "
+                f"{test}: name the size in 'transforms', with a crop; 'augment' may move the picture, as in "
+                '{name="random_crop", padding=4}'
+            )
+        return test
+
+    def _size_behind(self, transforms: Sequence[Transform], size: Sensor) -> Sensor:
+        for transform in transforms:
             size = transform.size(size)
         return size
 
@@ -159,16 +174,6 @@ class EventDataset(Configurable):
         for transform in self.config.transforms:  # here, so that no caller holds on to what came before
             events, size = transform(events, size, rng), transform.size(size)
         return events, size
-
-    def cached_shape(self) -> tuple[int, ...]:
-        """Shape of one step of what the cache keeps."""
-        if not self.config.augment:
-            return self.sample_shape
-        size = self.sensor_size
-        for transform in self.config.transforms:
-            size = transform.size(size)
-        shape: tuple[int, ...] = self.config.representation.step_shape(size)
-        return shape
 
     def identity(self, directory: Path, path: str) -> bytes:
         """Changes when the file does; part of the cache's key."""
@@ -209,14 +214,17 @@ class EventSplit:
         self.dataset, self.name, self.directory, self.recordings = dataset, name, directory, recordings
         config = dataset.config
         self.augment = config.augment if name == "train" else ()
-        self.epoch = 0
+        self._epoch = Epoch()
         self.mix = next((item for item in self.augment if isinstance(item, EventCutMix)), None)
-        # What is drawn anew before the integration cannot be kept.
-        is_cached = config.cache and all(item.level != "events" for item in self.augment)
+        # What is drawn anew before the integration cannot be kept, nor what may change without a sign.
+        is_certain = config.representation.key is not None
+        is_cached = config.cache and is_certain and all(item.level != "events" for item in self.augment)
         self.cache: FrameCache | None = self._cache() if is_cached else None
         # Of all splits or of none: whoever trains should not have to ask twice.
         if config.representation.is_variable or any(item.level != "events" for item in config.augment):
             self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_classes)
+        if config.bucket and name == "train":
+            self.batches = self._batches
 
     def __len__(self) -> int:
         return len(self.recordings)
@@ -241,16 +249,26 @@ class EventSplit:
         """T of a sample; without reading it where it is cached."""
         return self.cache.num_steps(index) if self.cache is not None else len(self[index][0])
 
+    def _batches(self, batch_size: int, generator: torch.Generator) -> list[list[int]]:
+        return list(BucketSampler(self._lengths, batch_size, generator, self.dataset.config.bucket))
+
+    @cached_property
+    def _lengths(self) -> list[int]:
+        """Before any augmentation: the same in every epoch, so that a run that goes on has the same batches."""
+        cache = self.cache
+        count = (lambda index: len(self._integrate(index))) if cache is None else cache.num_steps
+        return [count(index) for index in range(len(self))]
+
     def events(self, index: int) -> tuple[Events, Sensor]:
         """The events of a sample behind the transforms that are the same every time, and their `(H, W)`."""
         return self.dataset.transformed(self.directory, self.recordings[index])
 
     def set_epoch(self, epoch: int) -> None:
         """The augmentation of this epoch is the one that indexing gives."""
-        self.epoch = epoch
+        self._epoch.number = epoch
 
     def _rng(self, index: int) -> np.random.Generator:
-        return np.random.default_rng([self.dataset.config.seed, self.epoch, index])
+        return np.random.default_rng([self.dataset.config.seed, self._epoch.number, index])
 
     def _integrate(self, index: int) -> np.ndarray:
         return self.dataset.integrate(self.directory, self.recordings[index])
@@ -268,7 +286,7 @@ class EventSplit:
             directory,
             len(self),
             self._integrate,
-            self.dataset.cached_shape(),
+            self.dataset.sample_shape,
             num_workers=self.dataset.config.num_workers,
             label=f"{self.dataset.name} {self.name}",
         )
@@ -276,17 +294,13 @@ class EventSplit:
     def _key(self) -> str:
         """Everything that decides what the cache holds."""
         config = self.dataset.config
-        representation = config.representation
         parts = {
             "version": CACHE_VERSION,
             "dataset": self.dataset.name,
-            "shape": self.dataset.cached_shape(),
+            "sensor_size": [int(side) for side in self.dataset.info.sensor_size or ()],
+            "shape": self.dataset.sample_shape,
             "reading": self.dataset.reading_options(),
-            "representation": (
-                [representation.name, representation.key, representation.shape]
-                if isinstance(representation, Custom)
-                else [representation.name, dataclasses.asdict(representation)]
-            ),
+            "representation": [config.representation.name, config.representation.key],
             "transforms": [[item.name, dataclasses.asdict(item)] for item in config.transforms],
             "directory": str(self.directory.resolve()),
         }

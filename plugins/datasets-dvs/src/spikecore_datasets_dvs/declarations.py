@@ -158,7 +158,8 @@ DVS128_GESTURE = DatasetInfo(
     unverified=(
         LAYOUT,
         LICENCE,
-        "the numbers of trials: those that SpikingJelly and Tonic give; without them allow_partial = true",
+        "the numbers of trials: SpikingJelly's for the authors' files; without them allow_partial = true",
+        "the numbers of trials in Tonic's repack: nobody states them, and they are not checked",
     ),
 )
 DVS128_GESTURE_TONIC = (

@@ -5,9 +5,10 @@ What each of them is stands in `declarations.py`; how it is laid out, in `catalo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from spikecore.datasets.store import DataFile, extract, fetch, made
@@ -133,24 +134,50 @@ def the_directory(top: Path, *names: str, depth: int = 4) -> Path:
     raise DatasetError(f"{top}: holds no directory {' or '.join(names)}; files are missing, get the archives again")
 
 
+def text(path: Path, what: str) -> str:
+    """The content of a list that came with the data.
+
+    Raises:
+        DatasetError: it is missing, or no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: the {what} is missing; get the archive again") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read: {error}; get the archive again") from error
+
+
+def below(top: Path, name: str, source: Path) -> Path:
+    """The file that a list names, below a directory.
+
+    Args:
+        top: the directory.
+        name: as it stands in the list.
+        source: the list.
+
+    Raises:
+        DatasetError: the name is an absolute path, or goes up.
+    """
+    plain = PurePosixPath(name)
+    if plain.is_absolute() or ".." in plain.parts or "\0" in name:
+        raise DatasetError(f"{source}: names {name!r}, which leads out of {top}; get the archive again")
+    return top / plain
+
+
 def table(path: Path, classes: int, separator: str | None = None) -> list[tuple[str, int]]:
     """Lines `name label`.
 
     Raises:
         DatasetError: the file is missing, a line is not of this form, or a label is out of range.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise DatasetError(f"{path}: the file of labels is missing; get the archive again") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}") from error
+    lines = text(path, "file of labels").splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(separator or ("," if "," in line else " "))
-        if not name or not label.strip().isdigit():
+        if not name or not re.fullmatch(r"[0-9]{1,9}", label.strip()):
             raise DatasetError(f"{path}: line {number} is {line!r}; a name and a label were expected")
         if int(label) >= classes:
             raise DatasetError(f"{path}: line {number} has the unknown class {label}; there are {classes}")

@@ -98,6 +98,13 @@ def _load(path: Path) -> tuple[Any, int]:
         raise DatasetError(f"{path}: is damaged: {error}") from error
 
 
+def _repeated(path: Path, size: int) -> DatasetError:
+    return DatasetError(
+        f"{path}: holds a list within itself, or the same rows over and over: at most {size // 4} rows were expected "
+        f"of {size} bytes; get the archive again"
+    )
+
+
 def read(path: Path) -> Events:
     """Events `(t, x, y, p)` from lists of lists of them, however deep.
 
@@ -107,7 +114,8 @@ def read(path: Path) -> Events:
     found, size = _load(path)
     rows: list[Any] = []
     stack = [found]
-    for _ in range(size + 1):  # every item took a byte at least; more of them means a list within itself
+    # Whatever is written once takes a byte at least, and a row four; more than that is named again and again.
+    for _ in range(size + 1):
         if not stack:
             break
         item = stack.pop()
@@ -115,6 +123,8 @@ def read(path: Path) -> Events:
         if isinstance(item, np.ndarray):
             if item.ndim != 2 or item.shape[1] != 4:
                 raise DatasetError(f"{path}: holds an array {item.shape}; rows of t, x, y, p were expected")
+            if len(item) > size // 4 - len(rows):
+                raise _repeated(path, size)
             rows.extend(reversed(item.tolist()))
         elif not isinstance(item, list | tuple):
             raise DatasetError(f"{path}: holds a {type(item).__name__}; rows of t, x, y, p were expected")
@@ -122,8 +132,8 @@ def read(path: Path) -> Events:
             rows.append(item)
         else:
             stack.extend(item)
-    if stack:
-        raise DatasetError(f"{path}: holds a list within itself")
+    if stack or len(rows) > size // 4:
+        raise _repeated(path, size)
     rows.reverse()  # a stack gives the last first
     try:
         columns = np.array(rows, np.float64).reshape(-1, 4).T

@@ -8,13 +8,13 @@ time_surface     exp(-(age of the last event) / tau) at the end of each step    
 units            counts per unit of a cochlea, polarities together                   [T, W]
 
 A dataset's option `representation` takes one of them by name, as a table, or as an instance. A function of one's own is
-an instance of `Custom`, or a frozen dataclass of this form under `@add_representation`.
+an instance of `Custom`, or a frozen dataclass of this form under `@add_representation`. What code does cannot be told
+from its text (a closure, a global, a function that it calls), so what has no `version` is not cached.
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -41,6 +41,8 @@ class Representation:
     """Base: a frozen dataclass with `name`, that is called with events and `(H, W)`."""
 
     name: ClassVar[str]
+    version: ClassVar[str] = ""
+    """Raised whenever what it computes changes; without one of its own (a base's does not count) it is not cached."""
     is_variable: ClassVar[bool] = False
     """T differs between recordings."""
 
@@ -51,6 +53,14 @@ class Representation:
     def step_shape(self, sensor_size: Sensor) -> tuple[int, ...]:
         """Shape of one step."""
         return (2, *sensor_size)
+
+    @property
+    def key(self) -> Any:
+        """What the cache tells it apart by, as JSON data; None: nothing does for certain."""
+        kind = type(self)
+        version = vars(kind).get("version", "")
+        values = dataclasses.asdict(self)  # type: ignore[call-overload]
+        return [kind.__module__, kind.__qualname__, version, values] if version else None
 
 
 def _bounds(events: Events, num_steps: int, by: str) -> np.ndarray:
@@ -67,6 +77,7 @@ class Frames(Representation):
     """
 
     name: ClassVar[str] = "frames"
+    version: ClassVar[str] = "1"
     num_steps: Steps = 10
     by: Literal["time", "number"] = "time"
 
@@ -84,6 +95,7 @@ class FixedDuration(Representation):
     """
 
     name: ClassVar[str] = "fixed_duration"
+    version: ClassVar[str] = "1"
     is_variable: ClassVar[bool] = True
     duration_us: Annotated[int, Range(ge=1)] = 50_000
     max_steps: Steps = 10_000
@@ -101,6 +113,7 @@ class Binary(Representation):
     """
 
     name: ClassVar[str] = "binary"
+    version: ClassVar[str] = "1"
     num_steps: Steps = 10
     by: Literal["time", "number"] = "time"
 
@@ -125,6 +138,7 @@ class VoxelGrid(Representation):
     """
 
     name: ClassVar[str] = "voxel_grid"
+    version: ClassVar[str] = "1"
     num_steps: Steps = 10
     polarity: Literal["signed", "split"] = "signed"
 
@@ -162,6 +176,7 @@ class TimeSurface(Representation):
     """
 
     name: ClassVar[str] = "time_surface"
+    version: ClassVar[str] = "1"
     num_steps: Steps = 10
     tau_us: Annotated[float, Range(gt=0.0)] = 50_000.0
 
@@ -193,6 +208,7 @@ class Units(Representation):
     """
 
     name: ClassVar[str] = "units"
+    version: ClassVar[str] = "1"
     num_steps: Annotated[int, Range(ge=0, le=100_000)] = 10
     duration_us: Annotated[int, Range(ge=1)] = 10_000
     max_steps: Steps = 10_000
@@ -226,14 +242,15 @@ class Custom(Representation):
         function: `(events, sensor_size)` → `[T, *shape]`.
         shape: of one step; () takes `[2, H, W]`.
         variable: T differs between recordings.
-        version: told apart in the cache together with the function's source; needed where there is no source.
+        version: names the function in the cache: another one, or whatever it uses, needs another version. Without one
+            samples are not cached.
     """
 
     name: ClassVar[str] = "custom"
     function: Callable[[Events, Sensor], np.ndarray]
     shape: tuple[int, ...] = ()
     variable: bool = False
-    version: str = ""
+    version: str = ""  # type: ignore[misc]
 
     @property
     def is_variable(self) -> bool:  # type: ignore[override]
@@ -241,19 +258,13 @@ class Custom(Representation):
         return self.variable
 
     @property
-    def key(self) -> str:
-        """What the cache tells it apart by.
-
-        Raises:
-            OptionError: the function has no source, and no version was given.
-        """
-        if self.version:
-            return f"{self.function.__module__}.{self.function.__qualname__} {self.version}"
-        try:
-            source = inspect.getsource(self.function)
-        except (OSError, TypeError) as error:
-            raise OptionError(f"the source of {self.function!r} is not there: give version=, or cache=False") from error
-        return hashlib.sha256(source.encode()).hexdigest()
+    def key(self) -> Any:
+        """What the cache tells it apart by, as JSON data; None without a version."""
+        if not self.version:
+            return None
+        kind = type(self.function)
+        names = [getattr(self.function, part, getattr(kind, part)) for part in ("__module__", "__qualname__")]
+        return [*names, self.version, list(self.shape), self.variable]
 
     def step_shape(self, sensor_size: Sensor) -> tuple[int, ...]:
         return self.shape or (2, *sensor_size)
@@ -276,7 +287,10 @@ R = TypeVar("R", bound=type)
 
 
 def add_representation(kind: R) -> R:
-    """Class decorator: a frozen dataclass derived from `Representation`, from now on known by its `name`."""
+    """Class decorator: a frozen dataclass derived from `Representation`, from now on known by its `name`.
+
+    Give it a `version: ClassVar[str]`, and raise it with every change, or its samples are not cached.
+    """
     name: Any = getattr(kind, "name", None)
     if not isinstance(name, str) or REPRESENTATIONS.get(name, kind) is not kind:
         raise OptionError(f"{kind.__name__} needs a `name` of its own; taken: {', '.join(REPRESENTATIONS)}")

@@ -27,6 +27,7 @@ CHUNK = 1 << 15
 Sensor = tuple[int, int]
 Probability = Annotated[float, Range(ge=0.0, le=1.0)]
 Length = Annotated[int, Range(ge=1)]
+OrSame = Annotated[int, Range(ge=0, lt=1 << 16)]
 Rng = np.random.Generator
 
 
@@ -90,19 +91,29 @@ class Crop(Transform):
 
 
 @dataclass(frozen=True)
-class RandomCrop(Crop):
-    """A part of the picture, anywhere.
+class RandomCrop(Transform):
+    """A part of the picture, anywhere; with an empty margin around it first.
 
     Args:
-        height, width: what is left.
+        height, width: what is left; 0 is as many as there were before the margin.
+        padding: width of the margin.
     """
 
     name: ClassVar[str] = "random_crop"
+    height: OrSame = 0
+    width: OrSame = 0
+    padding: OrSame = 0
+
+    def size(self, sensor_size: Sensor) -> Sensor:
+        height, width = self.height or sensor_size[0], self.width or sensor_size[1]
+        _fits(height, width, (sensor_size[0] + 2 * self.padding, sensor_size[1] + 2 * self.padding))
+        return height, width
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
         height, width = self.size(sensor_size)
-        top, left = rng.integers(sensor_size[0] - height + 1), rng.integers(sensor_size[1] - width + 1)
-        return _cut(events, int(top), int(left), height, width)
+        places = (side + 2 * self.padding - kept + 1 for side, kept in zip(sensor_size, (height, width), strict=True))
+        top, left = (int(rng.integers(count)) - self.padding for count in places)
+        return _cut(events, top, left, height, width)
 
 
 @dataclass(frozen=True)

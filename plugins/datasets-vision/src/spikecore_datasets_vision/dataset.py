@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spikecore.datasets import mixing
+from spikecore.datasets.epochs import Epoch
 from spikecore.datasets.splits import subset
 from spikecore.datasets.store import data_dir
 from spikecore.errors import OptionError
@@ -180,7 +181,7 @@ class ImageSplit:
         self, dataset: ImageDataset, name: str, stored: Stored, chosen: np.ndarray, normaliser: Channels | None
     ) -> None:
         self.stored, self.chosen, self.normaliser, self.name = stored, chosen, normaliser, name
-        self.seed, self.epoch, self.transforms = dataset.config.seed, 0, dataset.config.transforms
+        self.seed, self._epoch, self.transforms = dataset.config.seed, Epoch(), dataset.config.transforms
         augment = dataset.config.augment if name == "train" else ()
         self.augment = tuple(item for item in augment if isinstance(item, Transform))
         mixes = [item for item in dataset.config.augment if isinstance(item, mixing.Mix)]
@@ -217,7 +218,7 @@ class ImageSplit:
         """
         x = torch.from_numpy(self.stored.images.take(chosen)).float().div_(255)
         for place, transform in enumerate((*self.augment, *self.transforms)):
-            x = transform(x, Draws(self.seed, self.epoch, index, place))
+            x = transform(x, Draws(self.seed, self._epoch.number, index, place))
         return x if self.normaliser is None else self.normaliser(x)
 
     @property
@@ -227,7 +228,7 @@ class ImageSplit:
 
     def set_epoch(self, epoch: int) -> None:
         """The augmentation of this epoch is the one that indexing gives."""
-        self.epoch = epoch
+        self._epoch.number = epoch
 
 
 def _collate(
