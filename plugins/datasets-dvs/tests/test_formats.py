@@ -191,6 +191,25 @@ def test_data_that_look_like_a_header_line(y, tmp_path):
     equal(read_events(path), ([10], [7], [y], [0]))
 
 
+LINE_LIKE = {  # words that read "%…\n" behind the header
+    "3.0": (np.array([0x8025, 0x6041, 0x000A, 0x2807], "<u2"), ([0x25041], [7], [10], [1])),
+    "3.0 y": (
+        np.array([0x8025, 0x6041, 0x0A80, 0x2807, 0x000A, 0x2808], "<u2"),
+        ([0x25041] * 2, [7, 8], [0x280, 10], [1, 1]),
+    ),
+    "2.0": (np.array([0x800A8025, 0x1041280A], "<u4"), ([0xA8025 << 6 | 1], [0x25], [10], [1])),
+}
+
+
+@pytest.mark.parametrize("name", LINE_LIKE)
+@pytest.mark.parametrize("end", [b"% end\n", b"% end\r\n", b"%end\n"])
+def test_a_header_that_names_its_end_ends_there(name, end, tmp_path):
+    words, columns = LINE_LIKE[name]
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"% evt " + name[:3].encode() + b"\n% integrator_name Prophesee\n" + end + words.tobytes())
+    equal(read_events(path), columns)
+
+
 @given(st.lists(st.integers(0, 120), max_size=30), st.integers(2, 9))
 def test_unwrapping(steps, cut):
     wanted = np.cumsum(np.array(steps, dtype=np.int64))
