@@ -362,6 +362,38 @@ def test_arrays_that_are_no_events(tmp_path):
             read_events(path)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "says"),
+    [
+        (
+            "t",
+            np.linspace(0, 0.9, 10),
+            r"column t must hold whole numbers; got 0\.1 at event 1 \(9 of 10 .* microseconds",
+        ),
+        (
+            "x",
+            np.r_[np.zeros(9), 1.7],
+            r"column x must hold whole numbers; got 1\.7 at event 9 \(1 of 10 .* round or scale",
+        ),
+        ("y", np.full(10, -0.5, np.float32), r"column y must hold whole numbers; got -0\.5 at event 0"),
+        ("t", np.full(10, 2.0**63), r"column t runs from 9223372036854775808 to 9223372036854775808, beyond"),
+        ("t", np.full(10, 2**63, np.uint64), r"column t runs from 9223372036854775808"),
+        ("x", np.full(10, 65536.0), r"column x runs from 65536 to 65536, beyond 0 \.\. 65535"),
+    ],
+)
+def test_numbers_that_are_not_whole_or_too_large(column, values, says):
+    columns = {name: np.zeros(10) for name in "txyp"} | {column: values}
+    with pytest.raises(DatasetError, match=says):
+        make_events(**columns)
+
+
+def test_whole_numbers_in_floats_are_taken():
+    equal(
+        make_events([0.0, 2.0**40], np.float32([3, 4]), [0.0, 65535.0], [-1.0, 0.5]),
+        ([0, 1 << 40], [3, 4], [0, 65535], [0, 1]),
+    )
+
+
 def test_hdf5_that_are_no_events(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "a.h5"

@@ -81,7 +81,7 @@ def make_events(t: Any, x: Any, y: Any, p: Any, source: str = "events") -> Event
         source: what to call them in an error.
 
     Raises:
-        DatasetError: lengths differ, or a number is not finite or does not fit its column.
+        DatasetError: lengths differ, or a number is not finite, no whole number or does not fit its column.
     """
     columns = [np.asarray(column).reshape(-1) for column in (t, x, y, p)]
     if len({len(column) for column in columns}) > 1:
@@ -202,7 +202,13 @@ def unwrapped(t: np.ndarray, period: int, before: int = 0) -> np.ndarray:
 def _fitted(column: np.ndarray, name: str, kind: type, source: str) -> np.ndarray:
     if column.dtype == kind or not len(column):
         return column.astype(kind, copy=False)
-    low, high = column.min(), column.max()
+    if column.dtype.kind == "f" and (broken := np.flatnonzero(column != np.rint(column))).size:
+        remedy = "give times in microseconds" if name == "t" else "round or scale them before"
+        raise DatasetError(
+            f"{source}: column {name} must hold whole numbers; got {column[broken[0]]} at event {broken[0]} "
+            f"({len(broken)} of {len(column)} are not whole): {remedy}"
+        )
+    low, high = int(column.min()), int(column.max())
     bounds = np.iinfo(kind)
     if low < bounds.min or high > bounds.max:
         raise DatasetError(f"{source}: column {name} runs from {low} to {high}, beyond {bounds.min} .. {bounds.max}")
