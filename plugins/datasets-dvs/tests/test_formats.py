@@ -3,6 +3,7 @@
 import contextlib
 import io
 import random
+import re
 import tracemalloc
 import zipfile
 
@@ -507,6 +508,34 @@ def test_layouts_of_aedat2_can_be_told(tmp_path):
     path = tmp_path / "a.aedat"
     path.write_bytes(writers.aedat2([5], [100], [90], [1], layout="davis").replace(b"DAVIS240C", b"unknown"))
     equal(aedat2.read(path, "davis"), ([5], [100], [90], [1]))
+    equal(read_events(path, aedat2_layout="davis"), ([5], [100], [90], [1]))
     path.write_bytes(b"#!AER-DAT1.0\r\n" + b"\0" * 8)
     with pytest.raises(DatasetError, match="is not AEDAT 2"):
+        read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "chip"),
+    [
+        ("dvs128", b"ch.unizh.ini.jaer.chip.retina.DVS128"),
+        ("davis", b"eu.seebetter.ini.chips.davis.DAVIS240C"),
+        ("davis", b"eu.seebetter.ini.chips.davis.Davis240b"),
+    ],
+)
+def test_the_layout_of_aedat2_is_that_of_its_chip_line(layout, chip, tmp_path):
+    path = tmp_path / "a.aedat"
+    other = b"DVS128" if layout == "davis" else b"davis"
+    whole = writers.aedat2([5], [100], [90], [1], layout)
+    named = re.sub(rb"AEChip: \w+", b"recorded by " + other + b"@lab\r\n# AEChip: " + chip, whole)
+    path.write_bytes(named)
+    equal(read_events(path), ([5], [100], [90], [1]))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [(b"AEChip: Cochlea64", "names the chip 'cochlea64'"), (b"davis", "has no line")]
+)
+def test_the_layout_of_aedat2_is_not_guessed(line, says, tmp_path):
+    path = tmp_path / "a.aedat"
+    path.write_bytes(re.sub(rb"AEChip: \w+", line, writers.aedat2([5], [100], [90], [1])))
+    with pytest.raises(DatasetError, match=f"{says}.*dvs128 or davis.*aedat2_layout"):
         read_events(path)

@@ -6,11 +6,14 @@ layout    x                y                p                 taken as an event 
 dvs128    bits 1 .. 7      bits 8 .. 14     1 - bit 0         bit 15 = 0
 davis     bits 12 .. 21    bits 22 .. 30    bit 11            bit 31 = 0
 
+Which of them it is stands in the header line `AEChip: <class of jAER>`.
+
 Source: the AEDAT file formats page of iniVation; jAER's retina classes.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +22,26 @@ from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events, unwrapped
 from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, num_records
 
+LAYOUTS = ("dvs128", "davis")
+CHIP = re.compile(rb"\s*AEChip:\s*(\S+)", re.IGNORECASE)
+
 
 def read(path: Path, layout: str = "auto") -> Events:
     """The events of a file.
 
     Args:
         path: the file.
-        layout: `dvs128`, `davis`, or `auto`: davis when the header names such a chip.
+        layout: `dvs128`, `davis`, or `auto`: that of the chip that the header names.
+
+    Raises:
+        DatasetError: the file is damaged, or its header does not say which layout it has.
     """
     with path.open("rb") as file:
         lines = header(file, b"#", path)
         if not lines or (lines[0].startswith(b"!AER-DAT") and not lines[0].startswith(b"!AER-DAT2")):
             raise DatasetError(f"{path}: is not AEDAT 2.0: it begins with {(lines or [b'no header'])[0][:20]!r}")
         if layout == "auto":
-            layout = "davis" if any(b"davis" in line.lower() for line in lines) else "dvs128"
+            layout = _layout(_chip(lines), path)
         count = num_records(file, 8, path)
         columns = Columns(count)
         last = 0
@@ -53,3 +62,22 @@ def read(path: Path, layout: str = "auto") -> Events:
             else:
                 columns.put(t[keep], x[keep], y[keep], p[keep])
     return columns.events()
+
+
+def _chip(lines: list[bytes]) -> str:
+    """The class of the chip, in lower case; "" where the header names none."""
+    for line in lines:
+        if match := CHIP.match(line):
+            return match[1].decode("latin-1").lower()
+    return ""
+
+
+def _layout(chip: str, path: Path) -> str:
+    for layout in LAYOUTS:
+        if layout in chip:
+            return layout
+    found = f"names the chip {chip!r}" if chip else "has no line 'AEChip: …'"
+    raise DatasetError(
+        f"{path}: its header {found}; one with {' or '.join(LAYOUTS)} in its name is expected, since the layout of an "
+        f'address depends on it: say which it is (event-folder: aedat2_layout = "dvs128")'
+    )
