@@ -231,5 +231,5 @@ def test_the_layout_of_aedat2_is_an_option(tmp_path, data):
         folder(tmp_path / "r", test_share=0.5).split("train")
     split = folder(tmp_path / "r", test_share=0.5, aedat2_layout="dvs128").split("train")
     other = folder(tmp_path / "r", test_share=0.5, aedat2_layout="davis").split("train")
-    assert split[0][0].sum() == other[0][0].sum() == 400
+    assert split[0][0].sum() == 400
     assert not split[0][0].equal(other[0][0])  # nor is it what the cache has of the other layout

@@ -4,6 +4,7 @@ import contextlib
 import io
 import random
 import re
+import struct
 import tracemalloc
 import zipfile
 
@@ -252,7 +253,8 @@ def test_what_is_no_brightness_change_is_left_out(tmp_path):
     path = tmp_path / "a.aedat"
     path.write_bytes(writers.aedat2([5], [1], [2], [1], extra=[(0x8000, 6)]))
     equal(read_events(path), ([5], [1], [2], [1]))
-    path.write_bytes(writers.aedat2([5], [1], [2], [1], layout="davis", extra=[(1 << 31, 6)]))
+    samples = [(1 << 31, 6), (1 << 10, 7), (1 << 31 | 1 << 10, 8)]  # a picture's, from outside, the inertial sensor's
+    path.write_bytes(writers.aedat2([5], [1], [2], [1], layout="davis", extra=samples))
     equal(read_events(path), ([5], [1], [2], [1]))
     events = [(writers.aedat3_data(1, 2, 1), 5), (writers.aedat3_data(1, 2, 1, valid=0), 6)]
     path.write_bytes(writers.AEDAT3_HEADER + writers.aedat3_packet(events, capacity=3, body=None) + b"\0" * 8)
@@ -507,8 +509,10 @@ def test_every_format_is_covered_here():
 def test_layouts_of_aedat2_can_be_told(tmp_path):
     path = tmp_path / "a.aedat"
     path.write_bytes(writers.aedat2([5], [100], [90], [1], layout="davis").replace(b"DAVIS240C", b"unknown"))
-    equal(aedat2.read(path, "davis"), ([5], [100], [90], [1]))
-    equal(read_events(path, aedat2_layout="davis"), ([5], [100], [90], [1]))
+    equal(aedat2.read(path, "davis", 180), ([5], [100], [90], [1]))
+    equal(read_events(path, sensor_size=(180, 240), aedat2_layout="davis"), ([5], [100], [90], [1]))
+    with pytest.raises(DatasetError, match="'unknown' the number of rows is not known: give sensor_size"):
+        read_events(path, aedat2_layout="davis")
     path.write_bytes(b"#!AER-DAT1.0\r\n" + b"\0" * 8)
     with pytest.raises(DatasetError, match="is not AEDAT 2"):
         read_events(path)
@@ -539,3 +543,27 @@ def test_the_layout_of_aedat2_is_not_guessed(line, says, tmp_path):
     path.write_bytes(re.sub(rb"AEChip: \w+", line, writers.aedat2([5], [100], [90], [1])))
     with pytest.raises(DatasetError, match=f"{says}.*dvs128 or davis.*aedat2_layout"):
         read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("chip", "height"),
+    [
+        ("Davis240a", 180),
+        ("DAVIS240C", 180),
+        ("DAVIS346cBSI", 260),
+        ("Davis640", 480),
+        ("DavisRGBW640", 480),
+        ("DVS128", 128),
+    ],
+)
+def test_rows_of_aedat2_count_from_below(chip, height, tmp_path):
+    path = tmp_path / "a.aedat"
+    row, is_davis = height // 4, chip != "DVS128"  # a quarter from below: in the lower half of the picture
+    address = row << (22 if is_davis else 8)
+    head = f"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.{chip}\r\n".encode()
+    path.write_bytes(head + struct.pack(">II", address, 5))
+    assert read_events(path).y.tolist() == [height - 1 - row]
+    if is_davis:
+        path.write_bytes(head + struct.pack(">II", height << 22, 5))
+        with pytest.raises(DatasetError, match=f"row {height} lies outside the sensor of H = {height}"):
+            read_events(path)

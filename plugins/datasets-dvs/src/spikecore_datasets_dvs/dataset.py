@@ -30,7 +30,7 @@ from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Custom, Frames, Representation, Sensor
 from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, apply
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised when a formula or a reader changes, so that no old result is taken for a new one."""
 
 

@@ -62,18 +62,18 @@ def read_events(
     """
     path = Path(path)
     with reading(path):
-        events = reader(path, form, aedat2_layout)(path)
+        events = reader(path, form, aedat2_layout, sensor_size[0] if sensor_size else 0)(path)
     return events if sensor_size is None else check_inside(events, sensor_size, str(path))
 
 
-def reader(path: Path, form: str = "auto", aedat2_layout: str = "auto") -> Callable[[Path], Events]:
-    """The function that reads this file."""
+def reader(path: Path, form: str = "auto", aedat2_layout: str = "auto", height: int = 0) -> Callable[[Path], Events]:
+    """The function that reads this file; `aedat2_layout` and `height` are for AEDAT 2.0."""
     if form == "auto":
         form = _recognised(path)
     if form not in FORMATS:
         raise DatasetError(f"no event format {form!r} (formats: {', '.join(FORMATS)})")
     read: Callable[[Path], Events] = import_module(f"{__name__}.{FORMATS[form].module}").read
-    return partial(read, layout=aedat2_layout) if form == "aedat2" else read
+    return partial(read, layout=aedat2_layout, height=height) if form == "aedat2" else read
 
 
 def _recognised(path: Path) -> str:
