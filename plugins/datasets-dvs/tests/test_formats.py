@@ -171,6 +171,34 @@ def test_overflow_markers_of_atis(tmp_path):
     equal(read_events(path), ([10, 20, 5 + 2 * 8192, 6 + 2 * 8192], [1, 2, 5, 6], [3, 4, 7, 239], [1, 0, 0, 1]))
 
 
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_the_counter_of_atis_runs_over_without_a_mark(chunk, tmp_path, monkeypatch):
+    if chunk:
+        monkeypatch.setattr(binary, "CHUNK", chunk)
+    path, period = tmp_path / "a.bin", 1 << 23
+    t = [period - 900_000, period - 5, period - 1, period + 3, 2 * period - 70_000, 2 * period + 8, 2 * period + 9]
+    columns = (t, list(range(7)), [3] * 7, [1] * 7)
+    path.write_bytes(writers.atis_bin(*columns))  # it writes the low 23 bits
+    equal(read_events(path), columns)
+    # Two events that changed places at the edge, and marks besides.
+    t = [period - 9, period + 4, period - 2, period + 6]
+    mark = writers.overflow_marker(7)
+    path.write_bytes(writers.atis_bin(t, [1, 2, 3, 4], [0] * 4, [0] * 4) + mark + writers.atis_bin([8], [5], [0], [0]))
+    equal(read_events(path), ([*sorted(t), period + 8 + 8192], [1, 3, 2, 4, 5], [0] * 5, [0] * 5))
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_times_of_atis_that_run_backwards(chunk, tmp_path, monkeypatch):
+    if chunk:
+        monkeypatch.setattr(binary, "CHUNK", chunk)
+    path = tmp_path / "a.bin"
+    path.write_bytes(writers.atis_bin([5_000_000, 1_600_000], [1, 2], [0, 0], [0, 0]))
+    with pytest.raises(DatasetError, match=r"timestamps run backwards: by 3400000 µs to 1600000 µs"):
+        read_events(path)
+    path.write_bytes(writers.atis_bin([50, 9000, 4000], [1, 2, 3], [0] * 3, [0] * 3))
+    equal(read_events(path), ([50, 4000, 9000], [1, 3, 2], [0] * 3, [0] * 3))
+
+
 def test_counters_that_run_over(tmp_path):
     times = [(1 << 32) - 10, (1 << 32) - 1, (1 << 32) + 5, (2 << 32) - 3, (2 << 32) + 1]
     t = sorted({*times, *range(1 << 32, 2 << 32, 1 << 30)})
