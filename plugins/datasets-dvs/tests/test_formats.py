@@ -350,6 +350,22 @@ def test_damaged_packets(packet, says, tmp_path):
         read_events(path)
 
 
+@pytest.mark.parametrize("form", [b"SERIALIZED_TS", b"PNG_FRAMES", b"0x01", b""])
+def test_packets_of_another_format_are_refused(form, tmp_path):
+    path = tmp_path / "a.aedat3"
+    head = writers.AEDAT3_HEADER.replace(b"RAW", form)
+    path.write_bytes(head + writers.aedat3_packet([(writers.aedat3_data(1, 2, 1), 5)]))
+    with pytest.raises(DatasetError, match=f"the format '{form.decode()}'; RAW is expected"):
+        read_events(path)
+
+
+def test_rows_of_aedat3_0_count_otherwise(tmp_path):
+    path = tmp_path / "a.aedat3"
+    path.write_bytes(writers.AEDAT3_HEADER.replace(b"3.1", b"3.0"))
+    with pytest.raises(DatasetError, match=r"is not AEDAT 3\.1: line 1 is b'#!AER-DAT3\.0"):
+        read_events(path)
+
+
 def npz_bytes(members):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
