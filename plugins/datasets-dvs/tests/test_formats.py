@@ -434,6 +434,22 @@ def test_numbers_that_are_not_whole_or_too_large(column, values, says):
         make_events(**columns)
 
 
+@pytest.mark.parametrize("ends", [(-(2**63), 2**63 - 1), (0, 2**62), (-(2**61) - 1, 0)])
+def test_times_whose_difference_fits_no_column(ends):
+    with pytest.raises(DatasetError, match=f"column t runs from {ends[0]} to {ends[1]}, beyond .* microseconds"):
+        make_events(np.array(ends), [0, 0], [0, 0], [0, 0])
+    assert make_events([-(2**61), 2**61], [0, 0], [0, 0], [0, 0]).duration_us == 1 << 62
+
+
+def test_names_of_members_that_are_no_text(tmp_path):
+    path, ok = tmp_path / "a.npz", npy_bytes(np.arange(3))
+    raw = npz_bytes({"\xe9.npy": ok, **{f"{n}.npy": ok for n in "txyp"}})
+    for at in (raw.index(b"\xc3\xa9"), raw.rindex(b"\xc3\xa9")):  # in front of the member, and in the list of all
+        path.write_bytes(raw[:at] + b"\xff" + raw[at + 1 :])
+        with pytest.raises(DatasetError, match="a.npz: is not a sound .npz file"):
+            read_events(path)
+
+
 def test_whole_numbers_in_floats_are_taken():
     equal(
         make_events([0.0, 2.0**40], np.float32([3, 4]), [0.0, 65535.0], [-1.0, 0.5]),
