@@ -96,10 +96,11 @@ class Batch(NamedTuple):
 class Split(Protocol):
     """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers.
 
-    Three more members are optional. `collate(samples, generator) -> Batch` puts samples together where stacking does
+    Four more members are optional. `collate(samples, generator) -> Batch` puts samples together where stacking does
     not do: lengths that differ, or samples that are mixed; it draws from the generator, or not at all where that is
     None. `set_epoch(epoch)` makes the augmentation of that epoch the one that indexing gives. `__getitems__(indices)`
     gives a list of samples, the same as one by one, where reading them at once is faster; a DataLoader asks for it too.
+    `unnormalised(x)` undoes the normalisation of a sample's values, for pictures.
     """
 
     def __len__(self) -> int: ...
