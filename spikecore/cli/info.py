@@ -1,15 +1,21 @@
-"""`spike info KIND NAME`: fields, types, defaults, capabilities and documentation of a component."""
+"""`spike info KIND NAME`: fields, types, defaults, capabilities and documentation of a component.
+
+Each option comes with what the `Args:` of the class that declares it says, also where that is a base; options that are
+chosen from a table have a section of their own, with the options of each choice.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import click
 
 from spikecore.cli.naming import kind_and_name
+from spikecore.interfaces.component import OneOf
 from spikecore.registry import name_of, registry
 
 
@@ -23,10 +29,12 @@ def command(words: tuple[str, ...]) -> None:
     plugin = entry.plugin
     click.echo(f"{kind} {entry.name}  ({plugin.distribution} {plugin.version}, api_version {component.api_version})\n")
     click.echo(inspect.getdoc(component) or "(no documentation)")
-    _section("options", _options(component))
-    config_doc = inspect.getdoc(component.Config) or ""
-    if config_doc and not config_doc.startswith(f"{component.Config.__name__}("):  # that is what dataclass writes
-        click.echo("\n" + config_doc)
+    _section("options", _options(component.Config))
+    before, _, behind = _split(_doc(component.Config))
+    if remarks := f"{before}\n\n{behind}".strip():
+        click.echo("\n" + remarks)
+    for option, table in _tables(component.Config):
+        _section(f"choices of {option}", _choices(table))
     _section("capabilities", _fields(component.capabilities))
     described = getattr(component, "info", None)
     if dataclasses.is_dataclass(described) and not isinstance(described, type):
@@ -42,9 +50,9 @@ def _section(title: str, lines: Iterator[str]) -> None:
         click.echo(f"  {line}")
 
 
-def _options(component: Any) -> Iterator[str]:
-    hints = get_type_hints(component.Config, include_extras=True)
-    for field in dataclasses.fields(component.Config):
+def _options(config: type) -> Iterator[str]:
+    hints, described = get_type_hints(config, include_extras=True), _arguments(config)
+    for field in dataclasses.fields(config):
         if field.default is not dataclasses.MISSING:
             default = f" = {_shown(field.default)}"
         elif field.default_factory is not dataclasses.MISSING:
@@ -52,6 +60,49 @@ def _options(component: Any) -> Iterator[str]:
         else:
             default = "  (required)"
         yield f"{field.name}: {_type(hints[field.name])}{default}"
+        yield from (f"    {line}" for line in described.get(field.name, ()))
+
+
+def _tables(config: type) -> Iterator[tuple[str, Mapping[str, type]]]:
+    """The options that are chosen from a table."""
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        for mark in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+            if isinstance(mark, OneOf):
+                yield name, mark.table
+
+
+def _choices(table: Mapping[str, type]) -> Iterator[str]:
+    for name, kind in table.items():
+        yield f"{name}: {_doc(kind).partition(chr(10))[0]}".rstrip(": ")
+        yield from (f"    {line}" for line in _options(kind))
+
+
+def _doc(kind: type) -> str:
+    """Its own docstring; "" where it has none but what dataclass writes."""
+    doc = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
+    return "" if doc.startswith(f"{kind.__name__}(") else doc
+
+
+def _split(doc: str) -> tuple[str, list[str], str]:
+    """What stands before the `Args:`, their lines, and what follows."""
+    before, _, rest = doc.partition("Args:\n")
+    lines = list(itertools.takewhile(lambda line: not line or line.startswith("    "), rest.splitlines()))
+    return before.strip(), [line for line in lines if line], "\n".join(rest.splitlines()[len(lines) :])
+
+
+def _arguments(kind: type) -> dict[str, list[str]]:
+    """What the `Args:` of a class and of its bases say of each name, line by line."""
+    found: dict[str, list[str]] = {}
+    for base in reversed(kind.__mro__):
+        names: list[str] = []
+        for line in _split(_doc(base))[1]:
+            if line[4] != " ":
+                before, _, line = line.strip().partition(": ")
+                names = before.split(", ")
+                found.update((name, []) for name in names)
+            for name in names:
+                found[name].append(line.strip())
+    return found
 
 
 def _fields(instance: Any) -> Iterator[str]:

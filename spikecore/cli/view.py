@@ -57,17 +57,18 @@ def command(dataset: str, index: int, split_name: str, options: Sequence[str], o
         raise click.UsageError(f"--out {path}: the name must end in .png or .gif")
     if path.suffix == ".gif" and not is_moving:
         raise click.UsageError(f"--out {path}: a sample [{axes}] does not move; name a .png")
+    drawn = split.unnormalised(x).numpy() if hasattr(split, "unnormalised") else values
     try:
         if path.suffix == ".gif":
-            _write_gif(path, values, fps)
+            _write_gif(path, drawn, fps)
         else:
-            _write_png(path, values, f"{made.info.classes[label]}", made.is_sequence)
+            _write_png(path, drawn, f"{made.info.classes[label]}", made.is_sequence)
     except OSError as error:
         raise click.UsageError(f"--out {path}: cannot be written: {error}") from error
     click.echo(f"  picture {path}")
 
 
-def picture(step: np.ndarray, top: float) -> np.ndarray:
+def picture(step: np.ndarray, top: float, is_signed: bool = False) -> np.ndarray:
     """`[C, H, W]` → RGB `[H, W, 3]`, uint8.
 
     One channel is grey (a signed one blue to red), two are events: the second (brighter) takes blue and green away,
@@ -76,13 +77,14 @@ def picture(step: np.ndarray, top: float) -> np.ndarray:
     Args:
         step: one step.
         top: the value that is drawn at full strength.
+        is_signed: its sample has negative values; a step without any is drawn like the others.
     """
     import numpy as np
 
     scaled = step.astype(np.float64) / (top or 1.0)
     if len(step) == 3:
         return (np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-    if len(step) == 1 and step.min() >= 0:
+    if len(step) == 1 and not is_signed:
         return np.repeat((np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0), 3, axis=2)
     down, up = (np.clip(-scaled[0], 0, 1), np.clip(scaled[0], 0, 1)) if len(step) == 1 else np.clip(scaled[:2], 0, 1)
     rgb = np.stack([1 - down, 1 - np.maximum(up, down), 1 - up], axis=2)
@@ -101,10 +103,11 @@ def _top(values: np.ndarray) -> float:
 def _write_gif(path: Path, values: np.ndarray, fps: float) -> None:
     from PIL import Image
 
-    top = _top(values)
+    top, is_signed = _top(values), bool((values < 0).any())
     factor = max(1, 240 // max(values.shape[-2:]))
     size = (values.shape[-1] * factor, values.shape[-2] * factor)
-    frames = [Image.fromarray(picture(step, top)).resize(size, Image.Resampling.NEAREST) for step in values]
+    pictures = [picture(step, top, is_signed) for step in values]
+    frames = [Image.fromarray(step).resize(size, Image.Resampling.NEAREST) for step in pictures]
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=round(1000 / fps), loop=0)
 
 
@@ -124,10 +127,10 @@ def _write_png(path: Path, values: np.ndarray, title: str, is_sequence: bool) ->
         rows = -(-len(chosen) // columns)
         figure = Figure(figsize=(1.4 * columns + 0.4, 1.6 * rows + 0.4), layout="constrained")
         figure.suptitle(title)
-        top = _top(values)
+        top, is_signed = _top(values), bool((values < 0).any())
         for place, step in enumerate(chosen):
             axes = figure.add_subplot(rows, columns, place + 1)
-            axes.imshow(picture(steps[step], top), interpolation="nearest")
+            axes.imshow(picture(steps[step], top, is_signed), interpolation="nearest")
             axes.set(xticks=[], yticks=[])
             if is_sequence:
                 axes.set_title(f"t = {step}", fontsize=8)

@@ -96,12 +96,13 @@ class Batch(NamedTuple):
 class Split(Protocol):
     """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers.
 
-    Four more members are optional. `collate(samples, generator) -> Batch` puts samples together where stacking does not
+    Five more members are optional. `collate(samples, generator) -> Batch` puts samples together where stacking does not
     do: lengths that differ, or samples that are mixed; it draws from the generator, or not at all where that is None.
     `set_epoch(epoch)` makes the augmentation of that epoch the one that indexing gives, also in workers that a
     DataLoader started before and keeps. `__getitems__(indices)` gives a list of samples, the same as one by one, where
     reading them at once is faster; a DataLoader asks for it too. `batches(batch_size, generator)` gives a list with the
-    indices of each batch of an epoch, all of them once, where random ones do not do.
+    indices of each batch of an epoch, all of them once, where random ones do not do. `unnormalised(x)` undoes the
+    normalisation of a sample's values, for pictures.
     """
 
     def __len__(self) -> int: ...

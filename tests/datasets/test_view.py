@@ -88,5 +88,51 @@ def test_colours():
     assert picture(on, 2)[0, 0].tolist() == [255, 0, 0]
     assert picture(off, 2)[0, 0].tolist() == [0, 0, 255]
     assert picture(np.full((1, 1, 1), 1.0), 2)[0, 0].tolist() == [127, 127, 127]
-    assert picture(np.array([[[1.0, -1.0]]]), 1)[0].tolist() == [[255, 0, 0], [0, 0, 255]]
+    assert picture(np.array([[[1.0, -1.0]]]), 1, True)[0].tolist() == [[255, 0, 0], [0, 0, 255]]
+    assert picture(np.array([[[1.0, 0.0]]]), 1, True)[0].tolist() == [[255, 0, 0], [255, 255, 255]]
     assert picture(np.array([1.0, 0.5, 0.0]).reshape(3, 1, 1), 1)[0, 0].tolist() == [255, 127, 0]
+
+
+class Signed(Digits):
+    """Two steps: the digit as it is, and its negative."""
+
+    is_sequence = True
+
+    def split(self, name):
+        x, label = super().split(name)[0]
+        return [(torch.stack([x, -x]), label)]
+
+
+class Normalised(Digits):
+    """Values far from 0 .. 1, and the way back."""
+
+    def split(self, name):
+        x, label = super().split(name)[0]
+
+        class Split(list):
+            def unnormalised(self, x):
+                return x / 4 + 0.5
+
+        return Split([((x - 0.5) * 4, label)])
+
+
+def test_all_steps_of_a_signed_sample_have_the_same_ground(tmp_path):
+    spikecore.register("dataset", "signed-for-view", Signed, replace=True)
+    assert view("signed-for-view", "--out", str(tmp_path / "a.gif")).exit_code == 0
+    gif = Image.open(tmp_path / "a.gif")
+    corners, darkest = [], []
+    for step in range(gif.n_frames):
+        gif.seek(step)
+        rgb = np.asarray(gif.convert("RGB")).astype(int)
+        corners.append(rgb[0, 0].tolist())
+        darkest.append(rgb.reshape(-1, 3)[rgb.sum(2).argmin()].tolist())
+    assert corners == [[255, 255, 255]] * 2  # nothing there: white in both
+    assert darkest == [[255, 0, 0], [0, 0, 255]]
+
+
+def test_a_normalised_sample_is_drawn_as_it_was(tmp_path):
+    spikecore.register("dataset", "normalised-for-view", Normalised, replace=True)
+    result = view("normalised-for-view", "--out", str(tmp_path / "a.png"))
+    assert "values  -2 to 1.75" in result.output  # what a net is given
+    assert view("digits", "--out", str(tmp_path / "b.png")).exit_code == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

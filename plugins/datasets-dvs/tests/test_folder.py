@@ -219,3 +219,17 @@ def test_statistics():
     assert found.share_active == pytest.approx(3 / 8)
     assert found.busiest == (0, 1, 2)
     assert statistics(empty(), (2, 4)).rate_hz == 0.0
+
+
+def test_the_layout_of_aedat2_is_an_option(tmp_path, data):
+    for label, name in enumerate(("left", "right")):
+        (tmp_path / "r" / name).mkdir(parents=True)
+        for i in range(2):
+            whole = writers.aedat2(*columns(label, i)).replace(b"AEChip", b"Chip")
+            (tmp_path / "r" / name / f"{i}.aedat").write_bytes(whole)
+    with pytest.raises(DatasetError, match="aedat2_layout"):
+        folder(tmp_path / "r", test_share=0.5).split("train")
+    split = folder(tmp_path / "r", test_share=0.5, aedat2_layout="dvs128").split("train")
+    other = folder(tmp_path / "r", test_share=0.5, aedat2_layout="davis").split("train")
+    assert split[0][0].sum() == 400
+    assert not split[0][0].equal(other[0][0])  # nor is it what the cache has of the other layout

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import random
+import re
+import struct
 import tracemalloc
 import zipfile
 
@@ -169,6 +171,34 @@ def test_overflow_markers_of_atis(tmp_path):
     equal(read_events(path), ([10, 20, 5 + 2 * 8192, 6 + 2 * 8192], [1, 2, 5, 6], [3, 4, 7, 239], [1, 0, 0, 1]))
 
 
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_the_counter_of_atis_runs_over_without_a_mark(chunk, tmp_path, monkeypatch):
+    if chunk:
+        monkeypatch.setattr(binary, "CHUNK", chunk)
+    path, period = tmp_path / "a.bin", 1 << 23
+    t = [period - 900_000, period - 5, period - 1, period + 3, 2 * period - 70_000, 2 * period + 8, 2 * period + 9]
+    columns = (t, list(range(7)), [3] * 7, [1] * 7)
+    path.write_bytes(writers.atis_bin(*columns))  # it writes the low 23 bits
+    equal(read_events(path), columns)
+    # Two events that changed places at the edge, and marks besides.
+    t = [period - 9, period + 4, period - 2, period + 6]
+    mark = writers.overflow_marker(7)
+    path.write_bytes(writers.atis_bin(t, [1, 2, 3, 4], [0] * 4, [0] * 4) + mark + writers.atis_bin([8], [5], [0], [0]))
+    equal(read_events(path), ([*sorted(t), period + 8 + 8192], [1, 3, 2, 4, 5], [0] * 5, [0] * 5))
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_times_of_atis_that_run_backwards(chunk, tmp_path, monkeypatch):
+    if chunk:
+        monkeypatch.setattr(binary, "CHUNK", chunk)
+    path = tmp_path / "a.bin"
+    path.write_bytes(writers.atis_bin([5_000_000, 1_600_000], [1, 2], [0, 0], [0, 0]))
+    with pytest.raises(DatasetError, match=r"timestamps run backwards: by 3400000 µs to 1600000 µs"):
+        read_events(path)
+    path.write_bytes(writers.atis_bin([50, 9000, 4000], [1, 2, 3], [0] * 3, [0] * 3))
+    equal(read_events(path), ([50, 4000, 9000], [1, 3, 2], [0] * 3, [0] * 3))
+
+
 def test_counters_that_run_over(tmp_path):
     times = [(1 << 32) - 10, (1 << 32) - 1, (1 << 32) + 5, (2 << 32) - 3, (2 << 32) + 1]
     t = sorted({*times, *range(1 << 32, 2 << 32, 1 << 30)})
@@ -189,6 +219,25 @@ def test_data_that_look_like_a_header_line(y, tmp_path):
     body = np.array([y, 0x8000, 0x6000 | 0x0A, 0x2000 | 7], "<u2").tobytes()  # a line feed among them
     path.write_bytes(b"% evt 3.0\n" + body)
     equal(read_events(path), ([10], [7], [y], [0]))
+
+
+LINE_LIKE = {  # words that read "%…\n" behind the header
+    "3.0": (np.array([0x8025, 0x6041, 0x000A, 0x2807], "<u2"), ([0x25041], [7], [10], [1])),
+    "3.0 y": (
+        np.array([0x8025, 0x6041, 0x0A80, 0x2807, 0x000A, 0x2808], "<u2"),
+        ([0x25041] * 2, [7, 8], [0x280, 10], [1, 1]),
+    ),
+    "2.0": (np.array([0x800A8025, 0x1041280A], "<u4"), ([0xA8025 << 6 | 1], [0x25], [10], [1])),
+}
+
+
+@pytest.mark.parametrize("name", LINE_LIKE)
+@pytest.mark.parametrize("end", [b"% end\n", b"% end\r\n", b"%end\n"])
+def test_a_header_that_names_its_end_ends_there(name, end, tmp_path):
+    words, columns = LINE_LIKE[name]
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"% evt " + name[:3].encode() + b"\n% integrator_name Prophesee\n" + end + words.tobytes())
+    equal(read_events(path), columns)
 
 
 @given(st.lists(st.integers(0, 120), max_size=30), st.integers(2, 9))
@@ -232,7 +281,8 @@ def test_what_is_no_brightness_change_is_left_out(tmp_path):
     path = tmp_path / "a.aedat"
     path.write_bytes(writers.aedat2([5], [1], [2], [1], extra=[(0x8000, 6)]))
     equal(read_events(path), ([5], [1], [2], [1]))
-    path.write_bytes(writers.aedat2([5], [1], [2], [1], layout="davis", extra=[(1 << 31, 6)]))
+    samples = [(1 << 31, 6), (1 << 10, 7), (1 << 31 | 1 << 10, 8)]  # a picture's, from outside, the inertial sensor's
+    path.write_bytes(writers.aedat2([5], [1], [2], [1], layout="davis", extra=samples))
     equal(read_events(path), ([5], [1], [2], [1]))
     events = [(writers.aedat3_data(1, 2, 1), 5), (writers.aedat3_data(1, 2, 1, valid=0), 6)]
     path.write_bytes(writers.AEDAT3_HEADER + writers.aedat3_packet(events, capacity=3, body=None) + b"\0" * 8)
@@ -300,6 +350,22 @@ def test_damaged_packets(packet, says, tmp_path):
         read_events(path)
 
 
+@pytest.mark.parametrize("form", [b"SERIALIZED_TS", b"PNG_FRAMES", b"0x01", b""])
+def test_packets_of_another_format_are_refused(form, tmp_path):
+    path = tmp_path / "a.aedat3"
+    head = writers.AEDAT3_HEADER.replace(b"RAW", form)
+    path.write_bytes(head + writers.aedat3_packet([(writers.aedat3_data(1, 2, 1), 5)]))
+    with pytest.raises(DatasetError, match=f"the format '{form.decode()}'; RAW is expected"):
+        read_events(path)
+
+
+def test_rows_of_aedat3_0_count_otherwise(tmp_path):
+    path = tmp_path / "a.aedat3"
+    path.write_bytes(writers.AEDAT3_HEADER.replace(b"3.1", b"3.0"))
+    with pytest.raises(DatasetError, match=r"is not AEDAT 3\.1: line 1 is b'#!AER-DAT3\.0"):
+        read_events(path)
+
+
 def npz_bytes(members):
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
@@ -341,6 +407,54 @@ def test_arrays_that_are_no_events(tmp_path):
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=says):
             read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "says"),
+    [
+        (
+            "t",
+            np.linspace(0, 0.9, 10),
+            r"column t must hold whole numbers; got 0\.1 at event 1 \(9 of 10 .* microseconds",
+        ),
+        (
+            "x",
+            np.r_[np.zeros(9), 1.7],
+            r"column x must hold whole numbers; got 1\.7 at event 9 \(1 of 10 .* round or scale",
+        ),
+        ("y", np.full(10, -0.5, np.float32), r"column y must hold whole numbers; got -0\.5 at event 0"),
+        ("t", np.full(10, 2.0**63), r"column t runs from 9223372036854775808 to 9223372036854775808, beyond"),
+        ("t", np.full(10, 2**63, np.uint64), r"column t runs from 9223372036854775808"),
+        ("x", np.full(10, 65536.0), r"column x runs from 65536 to 65536, beyond 0 \.\. 65535"),
+    ],
+)
+def test_numbers_that_are_not_whole_or_too_large(column, values, says):
+    columns = {name: np.zeros(10) for name in "txyp"} | {column: values}
+    with pytest.raises(DatasetError, match=says):
+        make_events(**columns)
+
+
+@pytest.mark.parametrize("ends", [(-(2**63), 2**63 - 1), (0, 2**62), (-(2**61) - 1, 0)])
+def test_times_whose_difference_fits_no_column(ends):
+    with pytest.raises(DatasetError, match=f"column t runs from {ends[0]} to {ends[1]}, beyond .* microseconds"):
+        make_events(np.array(ends), [0, 0], [0, 0], [0, 0])
+    assert make_events([-(2**61), 2**61], [0, 0], [0, 0], [0, 0]).duration_us == 1 << 62
+
+
+def test_names_of_members_that_are_no_text(tmp_path):
+    path, ok = tmp_path / "a.npz", npy_bytes(np.arange(3))
+    raw = npz_bytes({"\xe9.npy": ok, **{f"{n}.npy": ok for n in "txyp"}})
+    for at in (raw.index(b"\xc3\xa9"), raw.rindex(b"\xc3\xa9")):  # in front of the member, and in the list of all
+        path.write_bytes(raw[:at] + b"\xff" + raw[at + 1 :])
+        with pytest.raises(DatasetError, match="a.npz: is not a sound .npz file"):
+            read_events(path)
+
+
+def test_whole_numbers_in_floats_are_taken():
+    equal(
+        make_events([0.0, 2.0**40], np.float32([3, 4]), [0.0, 65535.0], [-1.0, 0.5]),
+        ([0, 1 << 40], [3, 4], [0, 65535], [0, 1]),
+    )
 
 
 def test_hdf5_that_are_no_events(tmp_path):
@@ -455,7 +569,61 @@ def test_every_format_is_covered_here():
 def test_layouts_of_aedat2_can_be_told(tmp_path):
     path = tmp_path / "a.aedat"
     path.write_bytes(writers.aedat2([5], [100], [90], [1], layout="davis").replace(b"DAVIS240C", b"unknown"))
-    equal(aedat2.read(path, "davis"), ([5], [100], [90], [1]))
+    equal(aedat2.read(path, "davis", 180), ([5], [100], [90], [1]))
+    equal(read_events(path, sensor_size=(180, 240), aedat2_layout="davis"), ([5], [100], [90], [1]))
+    with pytest.raises(DatasetError, match="'unknown' the number of rows is not known: give sensor_size"):
+        read_events(path, aedat2_layout="davis")
     path.write_bytes(b"#!AER-DAT1.0\r\n" + b"\0" * 8)
     with pytest.raises(DatasetError, match="is not AEDAT 2"):
         read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "chip"),
+    [
+        ("dvs128", b"ch.unizh.ini.jaer.chip.retina.DVS128"),
+        ("davis", b"eu.seebetter.ini.chips.davis.DAVIS240C"),
+        ("davis", b"eu.seebetter.ini.chips.davis.Davis240b"),
+    ],
+)
+def test_the_layout_of_aedat2_is_that_of_its_chip_line(layout, chip, tmp_path):
+    path = tmp_path / "a.aedat"
+    other = b"DVS128" if layout == "davis" else b"davis"
+    whole = writers.aedat2([5], [100], [90], [1], layout)
+    named = re.sub(rb"AEChip: \w+", b"recorded by " + other + b"@lab\r\n# AEChip: " + chip, whole)
+    path.write_bytes(named)
+    equal(read_events(path), ([5], [100], [90], [1]))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"), [(b"AEChip: Cochlea64", "names the chip 'cochlea64'"), (b"davis", "has no line")]
+)
+def test_the_layout_of_aedat2_is_not_guessed(line, says, tmp_path):
+    path = tmp_path / "a.aedat"
+    path.write_bytes(re.sub(rb"AEChip: \w+", line, writers.aedat2([5], [100], [90], [1])))
+    with pytest.raises(DatasetError, match=f"{says}.*dvs128 or davis.*aedat2_layout"):
+        read_events(path)
+
+
+@pytest.mark.parametrize(
+    ("chip", "height"),
+    [
+        ("Davis240a", 180),
+        ("DAVIS240C", 180),
+        ("DAVIS346cBSI", 260),
+        ("Davis640", 480),
+        ("DavisRGBW640", 480),
+        ("DVS128", 128),
+    ],
+)
+def test_rows_of_aedat2_count_from_below(chip, height, tmp_path):
+    path = tmp_path / "a.aedat"
+    row, is_davis = height // 4, chip != "DVS128"  # a quarter from below: in the lower half of the picture
+    address = row << (22 if is_davis else 8)
+    head = f"#!AER-DAT2.0\r\n# AEChip: eu.seebetter.ini.chips.{chip}\r\n".encode()
+    path.write_bytes(head + struct.pack(">II", address, 5))
+    assert read_events(path).y.tolist() == [height - 1 - row]
+    if is_davis:
+        path.write_bytes(head + struct.pack(">II", height << 22, 5))
+        with pytest.raises(DatasetError, match=f"row {height} lies outside the sensor of H = {height}"):
+            read_events(path)

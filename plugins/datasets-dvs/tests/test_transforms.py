@@ -1,14 +1,19 @@
 """Transforms against slow references and their invariants."""
 
+import re
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from test_frames import SENSOR, random_events, recordings
 
+from spikecore.cli.info import command as info
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs import transforms as module
 from spikecore_datasets_dvs.events import empty, make_events
+from spikecore_datasets_dvs.representations import REPRESENTATIONS
 from spikecore_datasets_dvs.transforms import (
     AUGMENTS,
     TRANSFORMS,
@@ -205,3 +210,18 @@ def test_the_same_seed_gives_the_same_and_nothing_is_written_to(kind):
     assert rows(transform(empty(), SENSOR, rng(5))) == []
     with pytest.raises(AttributeError):
         transform.p = 1
+
+
+def test_spike_info_describes_all_that_can_be_chosen():
+    """Also what the base of all datasets declares, and the options of every choice."""
+    shown = CliRunner().invoke(info, ["dataset", "ndigits"]).output
+    for option, says in (
+        ("representation: ", "what a recording becomes"),
+        ("num_workers: ", "processes that fill the cache"),
+        ("tau_us: float > 0 = 50000.0", "decay."),
+        ("by: Literal['time', 'number'] = 'time'", "segments of equal time"),
+        ("factor: int >= 1 = 2", "side of a square."),
+    ):
+        assert re.search(f"^ +{re.escape(option)}.*\n +{says}", shown, re.MULTILINE), option
+    for name in (*REPRESENTATIONS, *TRANSFORMS, *AUGMENTS):
+        assert f"\n  {name}: " in shown

@@ -22,10 +22,12 @@ def overflow_marker(t=0):
 
 
 def aedat2(t, x, y, p, layout="dvs128", extra=()):
+    """Rows count from below: 180 of a DAVIS240C, 128 of a DVS128."""
     chip = "DAVIS240C" if layout == "davis" else "DVS128"
     out = f"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n# AEChip: {chip}\r\n".encode()
     for ti, xi, yi, pi in zip(t, x, y, p, strict=True):
-        address = xi << 12 | yi << 22 | pi << 11 if layout == "davis" else xi << 1 | yi << 8 | (1 - pi)
+        row = (179 if layout == "davis" else 127) - yi
+        address = xi << 12 | row << 22 | pi << 11 if layout == "davis" else xi << 1 | row << 8 | (1 - pi)
         out += struct.pack(">II", address, ti % (1 << 32))
     for address, ti in extra:
         out += struct.pack(">II", address, ti)

@@ -322,6 +322,10 @@ def test_normalisation_is_that_of_the_training_images(data, monkeypatch):
     torch.testing.assert_close(found.std((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5, rtol=0)
     monkeypatch.setattr("spikecore_datasets_vision.normalisation.CHUNK", 7)
     torch.testing.assert_close(opened("cifar10", normalise="channels").split("train")[2][0], found[2].float())
+    split = opened("cifar10", normalise="channels").split("test")
+    torch.testing.assert_close(split.unnormalised(split[1][0]), plain.split("test")[1][0])
+    unit = plain.split("test")
+    assert torch.equal(unit.unnormalised(unit[1][0]), unit[1][0])
     test = (plain.split("test")[3][0] - mean[:, None, None]) / std[:, None, None]
     torch.testing.assert_close(scaled.split("test")[3][0], test.float())
     given = opened("cifar10", normalise={"name": "channels", "mean": [0.5, 0.0, 0.1], "std": [2.0, 1.0, 0.5]})

@@ -122,8 +122,7 @@ class CIFAR10DVS(NamedDataset):
             return super().read(directory, recording)
         with reading(path):
             raw = aedat2.read(path, "dvs128")
-        last = np.uint16(127)  # the sensor stood on its side, and the axes run the other way
-        return raw.replace(x=last - raw.y, y=last - raw.x)
+        return raw.replace(x=raw.y, y=np.uint16(127) - raw.x)  # the sensor stood on its side
 
 
 class DVS128Gesture(NamedDataset):

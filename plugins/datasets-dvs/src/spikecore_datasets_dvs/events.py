@@ -20,6 +20,8 @@ from spikecore.errors import DatasetError
 
 DTYPE = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
 """The same four as one structured array, as it stands in `.npy` files."""
+LONGEST_US = 1 << 61
+"""How far times may be from 0 (73 000 years): sums and differences of two of them fit their column."""
 COLUMNS = {"t": np.int64, "x": np.uint16, "y": np.uint16, "p": np.uint8}
 
 
@@ -81,7 +83,7 @@ def make_events(t: Any, x: Any, y: Any, p: Any, source: str = "events") -> Event
         source: what to call them in an error.
 
     Raises:
-        DatasetError: lengths differ, or a number is not finite or does not fit its column.
+        DatasetError: lengths differ, or a number is not finite, no whole number or does not fit its column.
     """
     columns = [np.asarray(column).reshape(-1) for column in (t, x, y, p)]
     if len({len(column) for column in columns}) > 1:
@@ -200,10 +202,17 @@ def unwrapped(t: np.ndarray, period: int, before: int = 0) -> np.ndarray:
 
 
 def _fitted(column: np.ndarray, name: str, kind: type, source: str) -> np.ndarray:
-    if column.dtype == kind or not len(column):
+    if not len(column) or (column.dtype == kind and name != "t"):
         return column.astype(kind, copy=False)
-    low, high = column.min(), column.max()
-    bounds = np.iinfo(kind)
-    if low < bounds.min or high > bounds.max:
-        raise DatasetError(f"{source}: column {name} runs from {low} to {high}, beyond {bounds.min} .. {bounds.max}")
-    return column.astype(kind)
+    if column.dtype.kind == "f" and (broken := np.flatnonzero(column != np.rint(column))).size:
+        remedy = "give times in microseconds" if name == "t" else "round or scale them before"
+        raise DatasetError(
+            f"{source}: column {name} must hold whole numbers; got {column[broken[0]]} at event {broken[0]} "
+            f"({len(broken)} of {len(column)} are not whole): {remedy}"
+        )
+    low, high = int(column.min()), int(column.max())
+    least, most = (-LONGEST_US, LONGEST_US) if name == "t" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    if low < least or high > most:
+        remedy = ": give times in microseconds" if name == "t" else ""
+        raise DatasetError(f"{source}: column {name} runs from {low} to {high}, beyond {least} .. {most}{remedy}")
+    return column.astype(kind, copy=False)

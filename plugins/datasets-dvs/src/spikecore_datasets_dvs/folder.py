@@ -64,6 +64,7 @@ class EventFolder(EventDataset):
             root: directory with one directory per class, or with `train` and `test` that hold these.
             sensor_size: H and W.
             form: file format; `auto` goes by suffix and content.
+            aedat2_layout: of the addresses in AEDAT 2.0; `auto`: that of the chip which the file's header names.
             test_share: share of each class (or of the subjects) that goes to the test split.
             subject_pattern: regular expression with one group, found in a file name: the subject, which then is in one
                 split only; "" splits per class.
@@ -71,6 +72,7 @@ class EventFolder(EventDataset):
 
         sensor_size: tuple[int, ...] = (0, 0)
         form: Literal["auto", "aedat2", "aedat3", "aedat4", "atis", "dat", "evt", "npz", "npy", "hdf5"] = "auto"
+        aedat2_layout: Literal["auto", "dvs128", "davis"] = "auto"
         test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
         subject_pattern: str = ""
 
@@ -136,7 +138,8 @@ class EventFolder(EventDataset):
         return kept
 
     def read(self, directory: Path, recording: Recording) -> Events:
-        return read_events(directory / recording.path, self.config.form, self.sensor_size)
+        config = self.config
+        return read_events(directory / recording.path, config.form, self.sensor_size, config.aedat2_layout)
 
     def reading_options(self) -> Any:
-        return self.config.form
+        return [self.config.form, self.config.aedat2_layout]

@@ -221,6 +221,10 @@ class ImageSplit:
             x = transform(x, Draws(self.seed, self._epoch.number, index, place))
         return x if self.normaliser is None else self.normaliser(x)
 
+    def unnormalised(self, x: Tensor) -> Tensor:
+        """A sample with its values in 0 .. 1 again, for pictures."""
+        return x if self.normaliser is None else self.normaliser.undone(x)
+
     @property
     def labels(self) -> Tensor:
         """All labels, without reading an image."""

@@ -60,8 +60,17 @@ class Channels:
             raise OptionError(f"normalise: 'std' must be > 0; got mean {list(self.mean)}, std {list(self.std)}")
 
     def __call__(self, x: Tensor) -> Tensor:
-        mean, std = (torch.tensor(values, dtype=x.dtype)[:, None, None] for values in (self.mean, self.std))
+        mean, std = self._columns(x)
         return (x - mean) / std
+
+    def undone(self, x: Tensor) -> Tensor:
+        """x std + mean: the values in 0 .. 1 again, and rounding leaves none outside."""
+        mean, std = self._columns(x)
+        return (x * std + mean).clamp(0, 1)
+
+    def _columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(values, dtype=x.dtype)[:, None, None] for values in (self.mean, self.std))
+        return mean, std
 
 
 def measure(images: Images) -> Channels:

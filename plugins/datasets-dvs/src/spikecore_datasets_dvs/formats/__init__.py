@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -44,13 +45,16 @@ FORMATS: dict[str, Format] = {
 SUFFIXES = tuple(sorted({suffix for form in FORMATS.values() for suffix in form.suffixes}))
 
 
-def read_events(path: str | Path, form: str = "auto", sensor_size: tuple[int, int] | None = None) -> Events:
+def read_events(
+    path: str | Path, form: str = "auto", sensor_size: tuple[int, int] | None = None, aedat2_layout: str = "auto"
+) -> Events:
     """The events of a file.
 
     Args:
         path: the file.
         form: a name in `FORMATS`; `auto` goes by the suffix, and by the first bytes where several share it.
         sensor_size: `(H, W)`; coordinates are held against it.
+        aedat2_layout: of the addresses in AEDAT 2.0: `dvs128`, `davis`, or `auto`: that of the chip in the header.
 
     Raises:
         DatasetError: the file is missing, damaged, of another format, or has events outside the sensor.
@@ -58,18 +62,18 @@ def read_events(path: str | Path, form: str = "auto", sensor_size: tuple[int, in
     """
     path = Path(path)
     with reading(path):
-        events = reader(path, form)(path)
+        events = reader(path, form, aedat2_layout, sensor_size[0] if sensor_size else 0)(path)
     return events if sensor_size is None else check_inside(events, sensor_size, str(path))
 
 
-def reader(path: Path, form: str = "auto") -> Callable[[Path], Events]:
-    """The function that reads this file."""
+def reader(path: Path, form: str = "auto", aedat2_layout: str = "auto", height: int = 0) -> Callable[[Path], Events]:
+    """The function that reads this file; `aedat2_layout` and `height` are for AEDAT 2.0."""
     if form == "auto":
         form = _recognised(path)
     if form not in FORMATS:
         raise DatasetError(f"no event format {form!r} (formats: {', '.join(FORMATS)})")
     read: Callable[[Path], Events] = import_module(f"{__name__}.{FORMATS[form].module}").read
-    return read
+    return partial(read, layout=aedat2_layout, height=height) if form == "aedat2" else read
 
 
 def _recognised(path: Path) -> str:

@@ -1,6 +1,6 @@
 """AEDAT 3.1: cAER's recordings (DVS128 Gesture).
 
-Lines that begin with `#`, the last one `#!END-HEADER`; then packets, all little-endian:
+Lines that begin with `#`, among them `#Format: RAW`, the last one `#!END-HEADER`; then packets, all little-endian:
 
 header, 28 bytes   int16 type, int16 source, int32 event size, time offset, overflow, capacity, number, valid
 event, 8 bytes     uint32: bit 0 valid, bit 1 p, bits 2 .. 16 y, bits 17 .. 31 x;   int32 time in µs
@@ -12,6 +12,7 @@ Source: the AEDAT file formats page of iniVation.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from spikecore_datasets_dvs.formats.binary import CHUNK, Columns, left
 HEADER = struct.Struct("<hhiiiiii")
 POLARITY = 1
 END = b"!END-HEADER"
+FORMAT = re.compile(rb"#\s*Format:\s*(\S*)", re.IGNORECASE)
 
 
 class _Packet(NamedTuple):
@@ -49,10 +51,15 @@ def _skip_header(file: BinaryIO, path: Path) -> None:
     lines = 0
     while True:
         line = file.readline(1 << 16)
-        if not line.startswith(b"#") or (not lines and not line.startswith(b"#!AER-DAT3")):
-            what = "has no end of header" if lines else "is not AEDAT 3"
+        if not line.startswith(b"#") or (not lines and not line.startswith(b"#!AER-DAT3.1")):
+            what = "has no end of header" if lines else "is not AEDAT 3.1"
             raise DatasetError(f"{path}: {what}: line {lines + 1} is {line[:20]!r}")
         lines += 1
+        if (match := FORMAT.match(line)) and match[1].upper() != b"RAW":
+            raise DatasetError(
+                f"{path}: its packets have the format {match[1].decode('latin-1')!r}; RAW is expected: write it anew "
+                "as RAW with the software that recorded it"
+            )
         if line[1:].strip() == END:
             return
         if lines > 10_000:

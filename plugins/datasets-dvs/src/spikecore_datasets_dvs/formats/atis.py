@@ -2,7 +2,9 @@
 
 byte 0: x    byte 1: y    byte 2, bit 7: p    the other 23 bits, big-endian: t in µs
 
-An event with y = 240 marks an overflow of the time: it is no event, and 2^13 µs are added to all that follow.
+An event with y = 240 marks an overflow of the time: it is no event, and 2^13 µs are added to all that follow. The
+counter of 23 bits (8.39 s) is unwrapped besides: a fall by more than half of it is a turn. Events may change places
+within 2^13 µs, as they do around a mark, and are sorted; a longer way back is an error.
 
 Source: Orchard et al., Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades (Frontiers in
 Neuroscience 2015); the overflow rule is that of the readers published with it.
@@ -14,11 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats.binary import Columns, chunks, num_records
 
 OVERFLOW_Y = 240
 OVERFLOW_US = 1 << 13
+PERIOD_US = 1 << 23
 
 
 def read(path: Path) -> Events:
@@ -26,7 +30,8 @@ def read(path: Path) -> Events:
     with path.open("rb") as file:
         count = num_records(file, 5, path)
         columns = Columns(count)
-        overflows = 0
+        overflows = turns = 0
+        last: int | None = None
         for raw in chunks(file, np.uint8, count, path, 5):
             x, y, high = raw[:, 0], raw[:, 1], raw[:, 2]
             t = (high & 0x7F).astype(np.int32) << 16
@@ -36,7 +41,25 @@ def read(path: Path) -> Events:
                 late = t + (overflows + np.cumsum(marks, dtype=np.int64)) * OVERFLOW_US
                 overflows += int(marks.sum())
                 real = ~marks
-                columns.put(late[real], x[real], y[real], high[real] >> 7)
-            else:
-                columns.put(t, x, y, high >> 7)
+                t, x, y, high = late[real], x[real], y[real], high[real]
+            if len(t):
+                counter, (t, turns) = t, _unwrapped(t, last, turns, path)
+                last = int(counter[-1])
+            columns.put(t, x, y, high >> 7)
     return columns.events()
+
+
+def _unwrapped(t: np.ndarray, last: int | None, turns: int, path: Path) -> tuple[np.ndarray, int]:
+    """Times with the turns of the counter, and how many there were; `last` is the value before, without turns."""
+    steps = np.diff(t, prepend=t[:1] if last is None else np.array([last], t.dtype))
+    if not turns and steps.min() >= -OVERFLOW_US and steps.max() <= PERIOD_US - OVERFLOW_US:
+        return t, 0
+    back, ahead = steps < -OVERFLOW_US, steps > PERIOD_US - OVERFLOW_US  # ahead: back across the edge of a turn
+    if (wrong := np.flatnonzero(back & (steps > -(PERIOD_US // 2)))).size:
+        raise DatasetError(
+            f"{path}: timestamps run backwards: by {-int(steps[wrong[0]])} µs to {int(t[wrong[0]])} µs; events in "
+            "order of time are expected, or a counter that falls by most of its 2^23 µs: get the file again, or cut "
+            "it there where two recordings stand in it"
+        )
+    counts = turns + np.cumsum(back, dtype=np.int64) - np.cumsum(ahead)
+    return t + counts * PERIOD_US, int(counts[-1])

@@ -18,10 +18,16 @@ MAX_HEADER = 1 << 20
 TEXT = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 
 
-def header(file: BinaryIO, mark: bytes, path: Path) -> list[bytes]:
+def header(file: BinaryIO, mark: bytes, path: Path, end: bytes = b"") -> list[bytes]:
     """The lines of plain text at the front that begin with `mark`, without it; the file stands behind them afterwards.
 
-    Data may begin with the mark as well, but hardly go on as text.
+    Data may begin with the mark as well, but hardly go on as text; a file that says where its header ends is believed.
+
+    Args:
+        file: at its beginning.
+        mark: how every line begins.
+        path: of the file, for errors.
+        end: what the last line says behind the mark, where the format has such a line; files without it are read too.
 
     Raises:
         DatasetError: the header has no end.
@@ -38,6 +44,8 @@ def header(file: BinaryIO, mark: bytes, path: Path) -> list[bytes]:
         if not line.endswith(b"\n") or total > MAX_HEADER:
             raise DatasetError(f"{path}: its header is cut short or has no end")
         lines.append(line[len(mark) :].rstrip())
+        if end and lines[-1].strip() == end:
+            return lines
 
 
 def left(file: BinaryIO) -> int:

@@ -1,4 +1,5 @@
-"""Prophesee `.raw`: EVT 2.0 and EVT 3.0, little-endian. Lines that begin with `%` say which of them it is.
+"""Prophesee `.raw`: EVT 2.0 and EVT 3.0, little-endian. Lines that begin with `%` say which of them it is; where
+one is `% end`, the words follow it.
 
 EVT 2.0, 32-bit words; bits 28 .. 31 are the type
     0, 1   event with p = type: bits 22 .. 27 low 6 bits of the time, 11 .. 21 x, 0 .. 10 y
@@ -34,7 +35,7 @@ BITS = np.array([bin(value).count("1") for value in range(1 << 12)])
 def read(path: Path) -> Events:
     """The events of a file."""
     with path.open("rb") as file:
-        text = b" ".join(header(file, b"%", path)).lower().replace(b" ", b"")
+        text = b" ".join(header(file, b"%", path, b"end")).lower().replace(b" ", b"")
         if b"evt3" in text:
             return _read3(file, path)
         if b"evt2" in text and b"evt2.1" not in text and b"evt21" not in text:

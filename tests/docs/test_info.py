@@ -1,0 +1,89 @@
+"""`spike info` says of every option what its documentation says."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from click.testing import CliRunner
+
+from spikecore.cli import info, spike
+from spikecore.interfaces.component import OneOf
+from spikecore.registry import components, load
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Blurs.
+
+    Args:
+        height, width: of the box,
+            in pixels.
+    """
+
+    name: ClassVar[str] = "blur"
+    height: int = 3
+    width: int = 5
+
+
+@dataclass(frozen=True)
+class Base:
+    """
+    Args:
+        depth: how deep.
+        changes: the same every time.
+    """
+
+    depth: int = 1
+    changes: Annotated[tuple[Any, ...], OneOf({"blur": Blur})] = ()
+
+
+@dataclass(frozen=True)
+class Derived(Base):
+    """A remark.
+
+    Args:
+        depth: how deep, here.
+
+        speed: how fast.
+
+    Raises:
+        OptionError: never.
+    """
+
+    speed: float = 2.0
+
+
+def shown(kind, name):
+    done = CliRunner().invoke(spike, ["info", kind, name])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_options_of_bases_and_of_choices_are_described():
+    assert list(info._options(Derived)) == [
+        *("depth: int = 1", "    how deep, here."),
+        *("changes: tuple[Any, ...] from blur = ()", "    the same every time."),
+        *("speed: float = 2.0", "    how fast."),
+    ]
+    ((option, table),) = info._tables(Derived)
+    box = ["        of the box,", "        in pixels."]
+    assert option == "changes"
+    assert list(info._choices(table)) == ["blur: Blurs.", "    height: int = 3", *box, "    width: int = 5", *box]
+    assert info._split(info._doc(Derived))[::2] == ("A remark.", "Raises:\n    OptionError: never.")
+
+
+def test_inherited_options_are_shown_with_their_documentation():
+    text = shown("neuron", "lif")
+    assert "tau: float > 1 and < inf = 2.0\n      membrane time constant, in steps." in text
+    assert "v_threshold: float = 1.0\n      fires when `h >= v_threshold`." in text
+
+
+def test_every_option_of_ours_is_described():
+    for entry in components():
+        config = load(entry.kind, entry.name).Config
+        for kind in (config, *(kind for _, table in info._tables(config) for kind in table.values())):
+            described = info._arguments(kind)
+            for field in dataclasses.fields(kind):
+                assert described.get(field.name), (
+                    f"{entry.kind} {entry.name}: {kind.__qualname__} leaves out {field.name}"
+                )
