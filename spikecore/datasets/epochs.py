@@ -17,7 +17,7 @@ class Epoch:
 
     def __init__(self) -> None:
         # A tensor is what torch hands to its workers as shared memory, whichever way they start.
-        self._number = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._number = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     @property
     def number(self) -> int:
