@@ -20,12 +20,22 @@ def tops(root: Path, splits: Sequence[str]) -> list[Path]:
     """The directories that hold those of the classes: one for each split where all of them are there, else the root.
 
     Raises:
-        DatasetError: the root is no directory.
+        DatasetError: the root is no directory, or only some of the splits are there.
     """
     if not root.is_dir():
         raise DatasetError(f"{root}: is not a directory; option 'root' should hold one per class")
     halves = [root / split for split in splits]
-    return halves if all(half.is_dir() for half in halves) else [root]
+    there = [half for half in halves if half.is_dir()]
+    if len(there) == len(halves):
+        return halves
+    for half in there:  # a class may have that name, but holds no directories
+        if any(map(is_class, half.iterdir())):
+            missing = " and ".join(repr(other.name) for other in halves if other not in there)
+            raise DatasetError(
+                f"{root}: has {half.name!r} with a directory per class, but no {missing}; add it, or give {half} "
+                "as root"
+            )
+    return [root]
 
 
 def class_names(directories: Sequence[Path]) -> tuple[str, ...]:
@@ -42,18 +52,51 @@ def labelled(directory: Path, classes: Sequence[str], pattern: str = "*") -> lis
         pattern: of the files.
 
     Raises:
-        DatasetError: the directory is missing, or one in it is no class.
+        DatasetError: the directory is missing, one in it is no class, or a link leads nowhere.
     """
     if not directory.is_dir():
         raise DatasetError(f"{directory}: is missing; it should hold a directory for each class")
     labels = {name: i for i, name in enumerate(classes)}
     found = []
     for path in sorted(directory.iterdir()):
+        _check_link(path)
         if not is_class(path):
             continue
         if path.name not in labels:
             some = ", ".join(classes[:12]) + (f" … {len(classes)} in all" if len(classes) > 12 else "")
             raise DatasetError(f"{path}: is the directory of an unknown class (classes: {some})")
-        files = [file for file in sorted(path.glob(pattern)) if file.is_file() and not file.name.startswith(".")]
-        found += [(file, labels[path.name]) for file in files]
+        for file in sorted(path.glob(pattern)):
+            _check_link(file)
+            if file.is_file() and not file.name.startswith("."):
+                found.append((file, labels[path.name]))
     return found
+
+
+def _check_link(path: Path) -> None:
+    if path.is_symlink() and not path.exists() and not path.name.startswith("."):
+        raise DatasetError(f"{path}: is a link to {path.readlink()}, which is not there; mend it, or take it away")
+
+
+def check_filled(parts: Sequence[tuple[Path, set[int]]], classes: Sequence[str], what: str) -> None:
+    """Every class has something to learn from, and no directory is empty.
+
+    Args:
+        parts: each directory that holds those of the classes, the first one of them to learn from; the labels found.
+        classes: their names, in label order.
+        what: should be in a directory, as in `images (suffixes: .png)`.
+
+    Raises:
+        DatasetError: a class has nothing in the first part, or a directory of another part has nothing.
+    """
+    (top, labels), *others = parts
+    if missing := [name for label, name in enumerate(classes) if label not in labels]:
+        has = "has" if len(missing) == 1 else "have"
+        raise DatasetError(f"{top}: {_some(missing)} {has} no {what}; every class needs some to learn from")
+    for top, labels in others:
+        if empty := [name for name in class_names([top]) if classes.index(name) not in labels]:
+            raise DatasetError(f"{top}: the directory of {_some(empty)} holds no {what}; fill it, or take it away")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:5]))
+    return f"class {shown}" if len(names) == 1 else f"the classes {shown}" + (" …" if len(names) > 5 else "")

@@ -33,7 +33,26 @@ def test_splits_above_the_classes(tmp_path):
     halves = tops(tmp_path, ("train", "test"))
     assert halves == [tmp_path / "train", tmp_path / "test"]
     assert class_names(halves) == ("a", "b")
-    assert tops(tmp_path, ("train", "test", "val")) == [tmp_path], "all of them or none"
+    with pytest.raises(DatasetError, match="has 'train' with a directory per class, but no 'val'; add it, or give"):
+        tops(tmp_path, ("train", "test", "val"))
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    filled(tmp_path, "train/1", "bus/1")
+    assert tops(tmp_path, ("train", "test")) == [tmp_path]
+
+
+def test_a_link_to_nothing(tmp_path):
+    filled(tmp_path, "a/1", "b/1")
+    (tmp_path / "c").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match=r"c: is a link to .*nowhere, which is not there; mend it"):
+        labelled(tmp_path, ("a", "b"))
+    (tmp_path / "c").unlink()
+    (tmp_path / "b" / "2").symlink_to(tmp_path / "a" / "1")
+    assert len(labelled(tmp_path, ("a", "b"))) == 3
+    (tmp_path / "b" / "3").symlink_to("gone")
+    with pytest.raises(DatasetError, match=r"3: is a link to gone, which is not there; mend it"):
+        labelled(tmp_path, ("a", "b"))
 
 
 def test_what_is_not_there(tmp_path):

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from spikecore.datasets.folders import class_names, labelled, tops
+from spikecore.datasets.folders import check_filled, class_names, labelled, tops
 from spikecore.datasets.splits import split_by_subject, split_per_class
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.component import Range
@@ -52,7 +52,7 @@ class EventFolder(EventDataset):
     """Recordings in a directory per class, in any of the formats that are read here.
 
     Raises:
-        DatasetError: the directory does not exist, or holds no classes or no recordings.
+        DatasetError: the directory does not exist, a class has no recordings, or is in the test split only.
     """
 
     name: ClassVar[str] = "event-folder"
@@ -115,19 +115,25 @@ class EventFolder(EventDataset):
         parts = tops(self.directory, self.splits)
         found = [self._within(top, directory) for top in parts]
         if not any(found):
-            raise DatasetError(f"{directory}: holds no recordings (suffixes: {', '.join(SUFFIXES)})")
+            raise DatasetError(f"{directory}: holds no recordings (suffixes: {', '.join(self._suffixes)})")
+        labels = [{recording.label for recording in part} for part in found]
+        what = f"recordings (suffixes: {', '.join(self._suffixes)})"
+        check_filled(list(zip(parts, labels, strict=True)), self.info.classes, what)
         if len(parts) == 2:
             return dict(zip(self.splits, found, strict=True))
         config = self.config
         cut = split_by_subject if config.subject_pattern else split_per_class
         return dict(zip(self.splits, cut(found[0], config.test_share, config.seed), strict=True))
 
+    @property
+    def _suffixes(self) -> tuple[str, ...]:
+        return tuple(SUFFIXES if self.config.form == "auto" else FORMATS[self.config.form].suffixes)
+
     def _within(self, top: Path, root: Path) -> list[Recording]:
-        suffixes = SUFFIXES if self.config.form == "auto" else FORMATS[self.config.form].suffixes
         kept = []
         for recording in by_class(top, self.info.classes, root=root):
             path = Path(recording.path)
-            if path.suffix.lower() not in suffixes:
+            if path.suffix.lower() not in self._suffixes:
                 continue
             if pattern := self.config.subject_pattern:
                 match = re.search(pattern, path.name)

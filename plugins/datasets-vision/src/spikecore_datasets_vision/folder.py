@@ -11,7 +11,6 @@ size = [64, 64]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from spikecore.datasets.folders import class_names, labelled, tops
+from spikecore.datasets.folders import check_filled, class_names, labelled, tops
 from spikecore.datasets.splits import split_per_class
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.component import Range
@@ -129,13 +128,12 @@ class ImageFolder(ImageDataset):
     def stored(self, name: str) -> Stored:
         parts = tops(self.directory, self.splits)
         found = [self._images(top) for top in parts]
+        what = f"images (suffixes: {', '.join(sorted(SUFFIXES))})"
+        labels = [{label for _, label in part} for part in found]
+        check_filled(list(zip(parts, labels, strict=True)), self.info.classes, what)
         if len(parts) == 1:
-            self._check(found[0], parts[0])
             whole = split_per_class(found[0], self.config.test_share, self.config.seed, label=lambda item: item[1])
             found = list(whole)
-        else:
-            self._check(found[0], parts[0])
-            self._check_test(found[1], parts[1])
         chosen = found[self.splits.index(name)]
         if not chosen:
             raise DatasetError(f"{self.directory}: no class has images enough for the split {name!r}")
@@ -148,24 +146,3 @@ class ImageFolder(ImageDataset):
 
     def _images(self, top: Path) -> Found:
         return [item for item in labelled(top, self.info.classes) if item[0].suffix.lower() in SUFFIXES]
-
-    def _check(self, found: Found, top: Path) -> None:
-        if missing := self._without(found, self.info.classes):
-            raise DatasetError(
-                f"{top}: {_some(missing)} {'has' if len(missing) == 1 else 'have'} no images (suffixes: "
-                f"{', '.join(sorted(SUFFIXES))}); every class needs some to learn from"
-            )
-
-    def _check_test(self, found: Found, top: Path) -> None:
-        empty = self._without(found, class_names([top]))
-        if empty:
-            raise DatasetError(f"{top}: the directory of {_some(empty)} holds no images; fill it, or take it away")
-
-    def _without(self, found: Found, names: Sequence[str]) -> list[str]:
-        labels = {label for _, label in found}
-        return [name for name in names if self.info.classes.index(name) not in labels]
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:5]))
-    return f"class {shown}" if len(names) == 1 else f"the classes {shown}" + (" …" if len(names) > 5 else "")
