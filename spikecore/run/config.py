@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import difflib
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class RunOptions:
     class Config:
         """
         Args:
-            name: first part of the run directory's name.
+            name: first part of the run directory's name; unless it is given, the dataset's name.
             seed: of initial weights, data order and encoders.
             device: `auto` takes a GPU where there is one; `cpu`, `cuda` or `cuda:N` insist.
             precision: `bfloat16` computes under autocast.
@@ -139,6 +140,8 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
             problems += error.problems
     for change in changes:
         problems += _merge(tables, change)
+    if "name" not in tables["run"]:
+        tables["run"]["name"] = re.sub(r"[^\w.-]+", "-", str(tables["dataset"].get("name", ""))).strip(".-") or "run"
     active = registry()
     plugins, wrong = check_options(PluginOptions, tables["plugins"])
     if not wrong:  # what is wrong is told below, with the other tables

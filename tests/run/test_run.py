@@ -15,7 +15,7 @@ from spikecore.cli import spike
 from spikecore.errors import ConfigError, ShapeError
 from spikecore.interfaces.trainer import Task
 from spikecore.nn import LIF, Direct, set_step_mode
-from spikecore.registry import Registry, use
+from spikecore.registry import Registry, load, use
 from spikecore.run.build import prepare
 from spikecore.run.config import _toml, resolve, tomllib
 from spikecore.run.experiment import Context, evaluate
@@ -259,3 +259,16 @@ def test_classify_goes_on_where_it_stopped():
     second.fit(half, context)
     for ours, theirs in zip(half.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("sets", "name"),
+    [([], "digits"), (["dataset.name='toy set'"], "toy-set"), (["run.name=mine", "dataset.name='toy set'"], "mine")],
+)
+def test_a_run_has_the_name_of_its_dataset_unless_it_has_its_own(sets, name):
+    active = Registry()
+    active.register("dataset", "toy set", load("dataset", "digits"))
+    with use(active):
+        resolved = resolve(None, sets)
+        assert resolved.tables["run"].name == name
+        assert resolve(tomllib.loads(resolved.to_toml())).tables["run"].name == name
