@@ -1,5 +1,7 @@
 """The name of a cache: two datasets that differ in anything that decides a sample have two of them."""
 
+import sys
+import types
 from functools import partial
 
 import numpy as np
@@ -8,6 +10,7 @@ import writers
 from test_folder import columns
 
 from spikecore import create
+from spikecore_datasets_dvs import tonic_bridge
 from spikecore_datasets_dvs.representations import REPRESENTATIONS, Custom, Frames
 
 
@@ -86,3 +89,29 @@ def test_a_class_of_ones_own_is_cached_under_its_own_version(embedded, monkeypat
     first, second = split(1, version="1"), split(2, version="2")
     assert first.cache.directory != second.cache.directory
     assert [part[0][0].unique().tolist() for part in (first, second)] == [[1], [2]]
+
+
+def test_tonics_files_are_in_the_key(tmp_path, monkeypatch):
+    fake = types.SimpleNamespace(__version__="1", datasets=types.SimpleNamespace(NMNIST=None))
+    monkeypatch.setitem(sys.modules, "tonic", fake)
+
+    def key():
+        dataset = object.__new__(tonic_bridge.NMNIST)
+        dataset.config = tonic_bridge.NMNIST.Config(root=str(tmp_path))
+        return dataset.identity(tmp_path, "train")
+
+    keys = [key()]
+    path = tmp_path / "NMNIST" / "Train" / "1.bin"
+    path.parent.mkdir(parents=True)
+    for content in (b"12345", b"1234567890"):
+        path.write_bytes(content)
+        keys.append(key())
+    assert key() == keys[-1]
+    fake.__version__ = "2"
+    keys.append(key())
+    assert len(set(keys)) == 4
+
+
+def test_tonics_ssc_has_three_splits():
+    assert tonic_bridge.SSC.splits == ("train", "valid", "test")
+    assert tonic_bridge.SHD.splits == ("train", "test")

@@ -6,6 +6,7 @@ used and never otherwise. Its own rules for downloads hold.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import inspect
 from collections.abc import Iterator
@@ -97,10 +98,14 @@ class TonicDataset(EventDataset):
             raise DatasetError(f"recordings of Tonic's {self.tonic_name} have no single label: not a classification")
         return sorted(labels)
 
+    @property
+    def _save_to(self) -> Path:
+        return self.directory if self.config.root else self.directory.parent / "tonic"
+
     @cached_property
     def _parts(self) -> dict[str, Any]:
         """Tonic's objects, by split; one for both where Tonic has no split."""
-        save_to = str(self.directory if self.config.root else self.directory.parent / "tonic")
+        save_to = str(self._save_to)
         parameters = inspect.signature(self.theirs.__init__).parameters
         try:
             if "train" in parameters:
@@ -143,11 +148,27 @@ class TonicDataset(EventDataset):
         return from_structured(events, f"Tonic's {self.tonic_name}, {recording.item}")
 
     def identity(self, directory: Path, path: str) -> bytes:
-        return f"tonic {importlib.import_module('tonic').__version__}".encode()
+        """Tonic's version, and the files that it reads."""
+        return f"tonic {importlib.import_module('tonic').__version__} {self._files}".encode()
+
+    @cached_property
+    def _files(self) -> str:
+        digest = hashlib.sha256()
+        for path in sorted((self._save_to / self.tonic_name).rglob("*")):
+            found = path.stat()
+            digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
 
 
 def _made(name: str) -> type[TonicDataset]:
-    body = {"tonic_name": name, "name": f"tonic-{name.lower()}", "__module__": __name__, "__doc__": f"Tonic's {name}."}
+    body: dict[str, Any] = {
+        "tonic_name": name,
+        "name": f"tonic-{name.lower()}",
+        "__module__": __name__,
+        "__doc__": f"Tonic's {name}.",
+    }
+    if name == "SSC":
+        body["splits"] = ("train", "valid", "test")
     return type(name, (TonicDataset,), body)
 
 
