@@ -147,6 +147,15 @@ def test_dropping(by, p):
         assert np.diff(got.t).max() == pytest.approx(p * events.duration_us, rel=0.01)
 
 
+@pytest.mark.parametrize("by", ["event", "time", "area"])
+@pytest.mark.parametrize("t", [[0] * 5 + [10] * 5, [7] * 10, []])
+def test_dropping_all_leaves_nothing(by, t):
+    n = len(t)
+    events = make_events(t, list(range(n)), list(range(n)), [1] * n)
+    assert len(DropEvents(p=1.0, by=by)(events, (10, 10), rng(1))) == 0
+    assert DropEvents(p=0.0, by=by)(events, (10, 10), rng(1)) == events
+
+
 def test_jitters_have_their_standard_deviation():
     n = 20_000
     events = make_events(np.arange(n) * 1000, np.full(n, 50), np.full(n, 60), np.ones(n))

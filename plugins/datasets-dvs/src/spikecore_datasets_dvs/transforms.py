@@ -191,8 +191,9 @@ class DropEvents(Transform):
         if self.by == "event":
             return events[rng.random(len(events)) >= self.p]
         if self.by == "time":
-            length = self.p * events.duration_us
-            start = rng.random() * (events.duration_us - length)
+            duration = events.duration_us + 1  # the last microsecond too
+            length = self.p * duration
+            start = rng.random() * (duration - length)
             since = events.t - events.t[:1]
             return events[(since < start) | (since >= start + length)]
         height, width = (round(side * self.p**0.5) for side in sensor_size)
