@@ -125,7 +125,7 @@ class Downsample(Transform):
     """
 
     name: ClassVar[str] = "downsample"
-    factor: Length = 2
+    factor: Annotated[int, Range(ge=1, le=65_535)] = 2
 
     def size(self, sensor_size: Sensor) -> Sensor:
         return -(-sensor_size[0] // self.factor), -(-sensor_size[1] // self.factor)
