@@ -229,7 +229,7 @@ def test_spike_info_describes_all_that_can_be_chosen():
         ("num_workers: ", "processes that fill the cache"),
         ("tau_us: float > 0 = 50000.0", "decay."),
         ("by: Literal['time', 'number'] = 'time'", "segments of equal time"),
-        ("factor: int >= 1 = 2", "side of a square."),
+        ("factor: int >= 1 and <= 65535 = 2", "side of a square."),
     ):
         assert re.search(f"^ +{re.escape(option)}.*\n +{says}", shown, re.MULTILINE), option
     for name in (*REPRESENTATIONS, *TRANSFORMS, *AUGMENTS):
