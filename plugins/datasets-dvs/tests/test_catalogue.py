@@ -436,6 +436,8 @@ def test_speech_commands(data, monkeypatch):
         part.events(0)
     with pytest.raises(OptionError, match="holds no events"):
         create("dataset", "speech-commands", transforms=["denoise"])
+    with pytest.raises(OptionError, match="holds no events"):
+        create("dataset", "speech-commands", representation="voxel_grid")
 
 
 @pytest.mark.parametrize("cls", [*ALL, load("dataset", "speech-commands")], ids=lambda cls: cls.name)

@@ -233,3 +233,8 @@ def test_the_layout_of_aedat2_is_an_option(tmp_path, data):
     other = folder(tmp_path / "r", test_share=0.5, aedat2_layout="davis").split("train")
     assert split[0][0].sum() == 400
     assert not split[0][0].equal(other[0][0])  # nor is it what the cache has of the other layout
+
+
+def test_a_factor_beyond_the_columns_is_refused(tmp_path):
+    with pytest.raises(OptionError, match="'factor' must be >= 1 and <= 65535, got 70000"):
+        folder(tmp_path, transforms=[{"name": "downsample", "factor": 70_000}])

@@ -627,3 +627,10 @@ def test_rows_of_aedat2_count_from_below(chip, height, tmp_path):
         path.write_bytes(head + struct.pack(">II", height << 22, 5))
         with pytest.raises(DatasetError, match=f"row {height} lies outside the sensor of H = {height}"):
             read_events(path)
+
+
+def test_the_time_of_an_event_that_is_not_valid_does_not_matter(tmp_path):
+    path = tmp_path / "a.aedat3"
+    events = [(writers.aedat3_data(1, 2, 1), 5), (writers.aedat3_data(1, 2, 1, valid=0), -7)]
+    path.write_bytes(writers.AEDAT3_HEADER + writers.aedat3_packet(events) + writers.aedat3_packet(events[1:]))
+    equal(read_events(path), ([5], [1], [2], [1]))

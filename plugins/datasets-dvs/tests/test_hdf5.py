@@ -190,3 +190,39 @@ def test_labels_without_rows(tmp_path):
         file["labels"] = np.zeros(7, int)
     with pytest.raises(DatasetError, match="holds 7 labels, 5 speakers, 5 rows of times and 5 of units"):
         opened(path)
+
+
+@pytest.mark.parametrize("way", ["storage", "virtual", "link", "group", "soft"])
+def test_numbers_that_stand_in_another_file_are_not_read(way, tmp_path):
+    path, other = tmp_path / "a.h5", tmp_path / "other.h5"
+    (tmp_path / "raw").write_bytes(bytes(range(16)))
+    with h5py.File(other, "w") as file:
+        for name in "txyp":
+            file[f"events/{name}"] = np.zeros(4, "u1")
+    with h5py.File(path, "w") as file:
+        group = file if way == "group" else file.create_group("events")
+        for name in "" if way == "group" else "xyp":
+            group[name] = np.zeros(4, "u1")
+        if way == "storage":
+            group.create_dataset("t", (4,), "i4", external=[(str(tmp_path / "raw"), 0, 16)])
+        elif way == "virtual":
+            layout = h5py.VirtualLayout((4,), "u1")
+            layout[:] = h5py.VirtualSource(str(other), "events/t", (4,))
+            group.create_virtual_dataset("t", layout)
+        else:
+            file["elsewhere" if way == "soft" else "events" if way == "group" else "events/t"] = h5py.ExternalLink(
+                str(other), "/events" if way == "group" else "/events/t"
+            )
+        if way == "soft":
+            group["t"] = h5py.SoftLink("/elsewhere")
+    with pytest.raises(DatasetError, match=r"a\.h5: .*(in another file|is a link to).*; a file that holds all of its"):
+        hdf5.read(path)
+
+
+def test_links_within_a_file_are_followed(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name in "txyp":
+            file[f"kept/{name}"] = np.arange(2, dtype="u1")
+        file["events"] = h5py.SoftLink("/kept")
+    assert hdf5.read(path).t.tolist() == [0, 1]

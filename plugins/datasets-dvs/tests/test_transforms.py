@@ -147,6 +147,15 @@ def test_dropping(by, p):
         assert np.diff(got.t).max() == pytest.approx(p * events.duration_us, rel=0.01)
 
 
+@pytest.mark.parametrize("by", ["event", "time", "area"])
+@pytest.mark.parametrize("t", [[0] * 5 + [10] * 5, [7] * 10, []])
+def test_dropping_all_leaves_nothing(by, t):
+    n = len(t)
+    events = make_events(t, list(range(n)), list(range(n)), [1] * n)
+    assert len(DropEvents(p=1.0, by=by)(events, (10, 10), rng(1))) == 0
+    assert DropEvents(p=0.0, by=by)(events, (10, 10), rng(1)) == events
+
+
 def test_jitters_have_their_standard_deviation():
     n = 20_000
     events = make_events(np.arange(n) * 1000, np.full(n, 50), np.full(n, 60), np.ones(n))
@@ -220,7 +229,7 @@ def test_spike_info_describes_all_that_can_be_chosen():
         ("num_workers: ", "processes that fill the cache"),
         ("tau_us: float > 0 = 50000.0", "decay."),
         ("by: Literal['time', 'number'] = 'time'", "segments of equal time"),
-        ("factor: int >= 1 = 2", "side of a square."),
+        ("factor: int >= 1 and <= 65535 = 2", "side of a square."),
     ):
         assert re.search(f"^ +{re.escape(option)}.*\n +{says}", shown, re.MULTILINE), option
     for name in (*REPRESENTATIONS, *TRANSFORMS, *AUGMENTS):

@@ -273,3 +273,9 @@ def test_a_file_that_vanishes_or_changes(tmp_path):
     with pytest.raises(DatasetError, match="is missing; it was there when the dataset was listed"):
         split[2]
     assert len(pickle.dumps(split)) < 20_000, "paths, not pixels"
+
+
+def test_grey_maps_of_16_bits(tmp_path):
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 2 1 65535\n" + bytes([0x80, 0xFF, 0x01, 0x00]))
+    assert decode(path, (1, 2), "grey", "stretch").tolist() == [[[0x80, 0x01]]]

@@ -377,3 +377,12 @@ def test_a_file_is_mapped_and_not_read_as_a_whole(tmp_path):
     assert images.take(np.array([0, count - 1])).shape == (2, 1, 28, 28)
     assert tracemalloc.get_traced_memory()[1] < 100_000
     tracemalloc.stop()
+
+
+def test_a_label_that_is_unknown_is_blamed_on_its_file(tmp_path):
+    members = tiny.cifar10_members()
+    for name, content in members.items():
+        path = tmp_path / name.rpartition("/")[2]
+        path.write_bytes(b"\xc8" + content[1:] if name.endswith("data_batch_3.bin") else content)
+    with pytest.raises(DatasetError, match=r"data_batch_3\.bin: the label of image \d+ is 200"):
+        opened("cifar10", root=str(tmp_path)).split("train")

@@ -25,6 +25,7 @@ from spikecore_datasets_dvs.dataset import Recording
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import reading
 from spikecore_datasets_dvs.named import NamedDataset, text, the_directory
+from spikecore_datasets_dvs.representations import Frames
 
 RATE_HZ = 16_000
 WINDOW, HOP = 400, 160
@@ -96,8 +97,9 @@ class SpeechCommands(NamedDataset):
         low_hz: Annotated[float, Range(ge=0.0, lt=8000.0)] = 20.0
 
     def _check(self) -> None:
-        if self.config.transforms or self.config.augment:
-            raise OptionError("SpeechCommands holds no events: transforms and augment are not for it")
+        config = self.config
+        if config.transforms or config.augment or config.representation != Frames():
+            raise OptionError("SpeechCommands holds no events: representation, transforms and augment are not for it")
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

@@ -125,7 +125,7 @@ class Downsample(Transform):
     """
 
     name: ClassVar[str] = "downsample"
-    factor: Length = 2
+    factor: Annotated[int, Range(ge=1, le=65_535)] = 2
 
     def size(self, sensor_size: Sensor) -> Sensor:
         return -(-sensor_size[0] // self.factor), -(-sensor_size[1] // self.factor)
@@ -191,8 +191,9 @@ class DropEvents(Transform):
         if self.by == "event":
             return events[rng.random(len(events)) >= self.p]
         if self.by == "time":
-            length = self.p * events.duration_us
-            start = rng.random() * (events.duration_us - length)
+            duration = events.duration_us + 1  # the last microsecond too
+            length = self.p * duration
+            start = rng.random() * (duration - length)
             since = events.t - events.t[:1]
             return events[(since < start) | (since >= start + length)]
         height, width = (round(side * self.p**0.5) for side in sensor_size)

@@ -69,6 +69,10 @@ class RecordImages:
             out[own] = file[index[own] - (self._ends[number] - len(file)), self.num_labels :]
         return out.reshape(-1, 3, 32, 32)
 
+    def path_of(self, index: int) -> Path:
+        """The file that an image stands in."""
+        return self.paths[int(np.searchsorted(self._ends, index, side="right"))]
+
     def labels(self, place: int) -> np.ndarray:
         """The labels at this byte of each record."""
         return np.concatenate([file[:, place] for file in self._files])
@@ -95,7 +99,8 @@ class _CIFAR(NamedDataset):
     def stored(self, name: str) -> Stored:
         directory = self.prepare()
         images = RecordImages([directory / file for file in self.files[name]], self.num_labels)
-        return self.checked(name, images, images.labels(self._label()), images.paths[0])
+        labels = images.labels(self._label())
+        return self.checked(name, images, labels, images.path_of(int(np.argmax(labels >= self.num_classes))))
 
 
 class CIFAR10(_CIFAR):

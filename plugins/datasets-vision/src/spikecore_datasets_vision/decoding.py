@@ -50,7 +50,8 @@ def decode(path: Path, size: tuple[int, int], channels: Literal["colour", "grey"
                     f"{path}: claims {image.width} × {image.height} pixels, more than {MOST_PIXELS}; scale it down"
                 )
             mode = "RGB" if channels == "colour" else "L"
-            flat = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+            is_sixteen = image.format == "PPM" and image.mode == "I"  # Pillow brings such values to 0 .. 65535
+            flat = _eight_bits(ImageOps.exif_transpose(image), is_sixteen).convert(mode)
             array = np.array(FITS[fit](flat, (width, height), Image.Resampling.BILINEAR), np.uint8)
     except DatasetError:
         raise
@@ -61,9 +62,9 @@ def decode(path: Path, size: tuple[int, int], channels: Literal["colour", "grey"
     return np.ascontiguousarray(array.transpose(2, 0, 1)) if array.ndim == 3 else array[None]
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
+def _eight_bits(image: Image.Image, is_sixteen: bool) -> Image.Image:
     """Images of 16 bits scaled down, which Pillow's own conversion would cut off."""
-    if image.mode.startswith("I;16"):
+    if is_sixteen or image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"its pixels are of mode {image.mode}; 8 or 16 bits were expected")

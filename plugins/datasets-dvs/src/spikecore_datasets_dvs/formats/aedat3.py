@@ -114,11 +114,11 @@ def _decode(file: BinaryIO, group: list[_Packet], columns: Columns, path: Path) 
             raise DatasetError(f"{path}: became shorter while it was read")
         at += 8 * packet.count
     data, time = raw[:, 0], raw[:, 1].astype(np.int64)
-    if int(raw[:, 1].max()) >= 1 << 31:
+    keep = (data & 1).astype(bool)
+    if int(raw[:, 1].max()) >= 1 << 31 and int(raw[keep, 1].max(initial=0)) >= 1 << 31:
         raise DatasetError(f"{path}: a time is negative: the file is damaged")
     if any(packet.overflow for packet in group):
         time += np.repeat([packet.overflow << 31 for packet in group], [packet.count for packet in group])
-    keep = (data & 1).astype(bool)
     if not keep.all():
         data, time = data[keep], time[keep]
     columns.put(time, data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1)

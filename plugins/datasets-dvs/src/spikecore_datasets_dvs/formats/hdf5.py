@@ -18,6 +18,8 @@ from spikecore.datasets.store import write_aside
 from spikecore.errors import DatasetError, PluginUnavailable, SpikeError
 from spikecore_datasets_dvs.events import COLUMNS, Events, _plain, from_structured, make_events
 
+OWN = "a file that holds all of its numbers itself is expected: copy them into one"
+
 
 def open_file(path: Path) -> Any:
     """An h5py file.
@@ -59,23 +61,31 @@ def read(path: Path) -> Events:
 
 
 def _events(file: Any, source: str) -> Events:
-    group = file.get("events", file)
+    group = _member(file, "events", source) if "events" in file.keys() else file  # noqa: SIM118  `in file` follows links
     if hasattr(group, "dtype"):
         return from_structured(whole(group, source), source)
     names = {_plain(name): name for name in group}
     if missing := [name for name in COLUMNS if name not in names]:
         raise DatasetError(f"{source}: lacks the dataset {missing[0]!r}; it has {', '.join(group) or 'none'}")
-    return make_events(*(whole(group[names[name]], source) for name in COLUMNS), source=source)
+    return make_events(*(whole(_member(group, names[name], source), source) for name in COLUMNS), source=source)
+
+
+def _member(group: Any, name: str, source: str) -> Any:
+    """What a name in a group means; a link into another file is not followed."""
+    link = group.get(name, getlink=True)
+    if hasattr(link, "filename"):
+        raise DatasetError(f"{source}: {name!r} is a link to {link.filename!r}; {OWN}")
+    return group[name]
 
 
 def whole(dataset: Any, source: str) -> np.ndarray:
     """All of a dataset; never more than its file can hold."""
     if not hasattr(dataset, "shape") or dataset.dtype.hasobject:
         raise DatasetError(f"{source}: {dataset.name} is not an array of numbers")
+    check_chunks(dataset, source)
     stored = dataset.id.get_storage_size()
     if dataset.nbytes > 1100 * max(stored, 1):
         raise DatasetError(f"{source}: {dataset.name} names {dataset.nbytes} bytes and holds {stored}: it is cut short")
-    check_chunks(dataset, source)
     return np.asarray(dataset[...])
 
 
@@ -128,11 +138,15 @@ def check_rows(path: Path, names: Sequence[str]) -> None:
 
 
 def check_chunks(dataset: Any, source: str) -> None:
-    """libhdf5 (2.0) ends the process on a chunk that is too short for its checksum of 4 bytes: none is read.
+    """Nothing is read that a dataset keeps in another file: that could be any file of whoever opens it.
+
+    Nor is a chunk that is too short for its checksum of 4 bytes: libhdf5 (2.0) ends the process on it.
 
     Raises:
-        DatasetError: there is one.
+        DatasetError: there is one, or the numbers stand elsewhere.
     """
+    if dataset.external or dataset.is_virtual or dataset.file.filename != source:
+        raise DatasetError(f"{source}: {dataset.name} keeps its numbers in another file; {OWN}")
     if not dataset.fletcher32:
         return
     sizes: list[int] = []
