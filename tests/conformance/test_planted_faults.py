@@ -1083,7 +1083,7 @@ def test_the_named_check_catches_it(fault, registry):
 
 
 def test_a_net_that_runs_on_something_else_is_caught(registry, monkeypatch):
-    monkeypatch.setattr("spikecore.nn.neuron.choose", lambda *_: Choice("torch", "it seemed faster"))
+    monkeypatch.setattr("spikecore.nn.placement.choose", lambda *_: Choice("torch", "it seemed faster"))
     registry.register("backend", "toy", ToyBackend)
     assert "it seemed faster" in caught("backend", "test_requested_is_executed")
 
