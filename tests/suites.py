@@ -124,6 +124,10 @@ def peers_environment() -> Path:
     return environment("peers", compared, [*PEERS, *EVENT_PEERS])
 
 
+PER_BYTE = ("lif", "plif", "izhikevich", "alif", "cuba_lif", "adaptive_threshold")
+"""Where bytes alone count, these should cost what LIF costs; the last is of `examples/own_neuron.py`."""
+
+
 def bench() -> None:
     """Measure, with every plugin and the other libraries, and write docs/benchmarks/*.csv and the README's table."""
     env = environment("bench", plugins(), [*PEERS, *EVENT_PEERS])
@@ -132,10 +136,11 @@ def bench() -> None:
         call(python, f"tests/benchmarks/{script}.py")
     call(python, "plugins/datasets-dvs/benchmarks/events.py")
     spike = [python, "-m", "spikecore", "bench"]
-    shapes = ["--shape", "16,32,4096", "--shape", "64,64,16384"]  # in the third-level cache, and beyond
-    call(*spike, "--peers", "--nets", "--compile-steps", "128", "--csv", csv / "speed.csv")
-    call(*spike, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
-    call(*spike, "--neuron", "all", "--load", "examples/own_neuron.py", *shapes, "--csv", csv / "neurons.csv")
+    some = [part for name in PER_BYTE for part in ("--neuron", name)]
+    own = ["--load", "examples/own_neuron.py"]
+    call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
+    call(*spike, *some, *own, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
+    call(*spike, "--neuron", "all", *own, "--csv", csv / "neurons.csv")
     call(python, "plugins/datasets-vision/benchmarks/images.py", "--out", csv / "images.csv")
     call(python, "tests/benchmarks/readme_table.py")
 
