@@ -30,10 +30,10 @@ OTHER_PYTHONS = ("3.10", "3.12", "3.13")
 PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
 """Other libraries for spiking nets, and what they import."""
 EVENT_PEERS = (
-    *("tonic", "tqdm", "importRosbag", "expelliarmus"),
+    *("tonic", "tqdm", "importRosbag", "expelliarmus", "aedat", "dv-processing"),
     *("requests", "urllib3", "idna", "certifi", "charset-normalizer"),
 )
-"""Tonic, and what it and the event data of spikingjelly import."""
+"""Tonic, other readers of event files, and what they and the event data of spikingjelly import."""
 COUNTS = ("passed", "failed", "skipped")
 NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold", "peers")
 """Folders of tests that are not part of the suite `core`."""
@@ -303,7 +303,7 @@ def check_peers() -> bool:
         record("check-peers", True, 0.0, dict.fromkeys(COUNTS, 0), "spikingjelly needs Python 3.11")
         return True
     python = peers_environment() / "bin/python"
-    events = [f"plugins/datasets-dvs/tests/test_{name}.py" for name in ("frames", "tonic")]
+    events = [f"plugins/datasets-dvs/tests/test_{name}.py" for name in ("formats", "frames", "tonic")]
     return run_pytest("check-peers", python, "tests/peers", *events, environment={"SPIKE_PEERS": "1"})
 
 

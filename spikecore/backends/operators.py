@@ -5,26 +5,26 @@
 
 The key is a string (the content hash of the equations), so the operators are the same for every neuron and a module
 holds nothing that cannot be pickled. Both have fake implementations, for `torch.compile` and `torch.export`, and vmap
-rules: a mapped axis of `x` or of a state joins the batch axis; a mapped parameter runs once for each of its values. The
-gradient is one `autograd.Function` around the pair, because `register_autograd` breaks `torch.func.grad`.
+rules (see `vmap`). The gradient is one `autograd.Function` around the pair, because `register_autograd` breaks
+`torch.func.grad`.
 
 Torch's dispatcher costs several microseconds a call. It is there for transforms, compilers and modes; where none of
-them is at work and all tensors are plain ones, the backend is called directly.
+them is at work and all tensors are plain ones, the backend is called directly (see `plain`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import _C, Tensor
-from torch.autograd import forward_ad
-from torch.nn import Parameter
+from torch import Tensor
 
+from spikecore.backends.plain import has_tangent, in_memory, is_plain, is_transformed
+from spikecore.backends.vmap import run_bwd_rule, run_rule
 from spikecore.dynamics.vjp import reached
 from spikecore.errors import BackendError
 
@@ -71,19 +71,19 @@ def run_program(
         BackendError: no such backend, a key that it has not learned, or a forward-mode derivative is wanted.
     """
     tensors: Sequence[Tensor] = (x, *states, *params)
-    if not (is_plain := _is_plain(tensors)) and not torch.compiler.is_compiling():
-        if forward_ad._current_level >= 0 and _has_tangent(tensors):
+    if not (direct := is_plain(tensors)) and not torch.compiler.is_compiling():
+        if has_tangent(tensors):
             raise BackendError(_no_derivative("forward-mode", name))
-        tensors = [_in_memory(tensor) for tensor in tensors]
-        is_plain = _is_plain(tensors)
+        tensors = [in_memory(tensor) for tensor in tensors]
+        direct = is_plain(tensors)
         x, states, params = tensors[0], tensors[1 : 1 + len(states)], tensors[1 + len(states) :]
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
-    if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or _is_transformed()):
-        apply = _plain_run if is_plain else _Run.apply if torch.compiler.is_compiling() else _TransformedRun.apply
+    if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or is_transformed()):
+        apply = _plain_run if direct else _Run.apply if torch.compiler.is_compiling() else _TransformedRun.apply
         found = apply(name, key, len(states), *tensors)
         count = 1 + len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
-    out, finals, recorded, _ = _method("run", name, is_plain)(key, x, states, params, False)
+    out, finals, recorded, _ = _method("run", name, direct)(key, x, states, params, False)
     return out, finals, recorded
 
 
@@ -93,7 +93,7 @@ def run_step(
     """The same for one step `x` `[B, ...]`: `(out [B, ...], final states, recorded [1, B, ...])`."""
     step, tensors = _STEPS.get(name), (x, *states, *params)
     wants_grad = torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]
-    if step is not None and not wants_grad and _is_plain(tensors):
+    if step is not None and not wants_grad and is_plain(tensors):
         found: tuple[Tensor, list[Tensor]] | None = step(key, x, states, params)
         if found is not None:
             return *found, []
@@ -101,36 +101,9 @@ def run_step(
     return out[0], finals, recorded
 
 
-def _method(which: str, name: str, is_plain: bool) -> Any:
+def _method(which: str, name: str, direct: bool) -> Any:
     """The backend's own method, or the operator where something needs to see one."""
-    return getattr(_BACKENDS[name], which) if is_plain and name in _BACKENDS else _operator(which, name)
-
-
-_transforms = _C._functorch.peek_interpreter_stack
-_num_modes = _C._len_torch_dispatch_stack
-_tracing: Callable[[], object] = _C._get_tracing_state
-
-
-def _is_transformed() -> bool:
-    return not torch.compiler.is_compiling() and _transforms() is not None
-
-
-def _in_memory(tensor: Any) -> Any:
-    """The same values where a backend can read them.
-
-    Not in memory are a lazily negated view (`z.conj().imag`: torch negates when it reads) and zeros that torch only
-    thinks of. Its dispatcher would see to both, but not in lists that may hold None.
-    """
-    if tensor is None:
-        return None
-    if tensor.is_neg():
-        return tensor.resolve_neg()
-    return tensor.new_zeros(tensor.shape) + tensor if tensor._is_zerotensor() else tensor
-
-
-def _has_tangent(tensors: Sequence[Tensor]) -> bool:
-    unpack: Any = forward_ad.unpack_dual
-    return any(unpack(tensor).tangent is not None for tensor in tensors)
+    return getattr(_BACKENDS[name], which) if direct and name in _BACKENDS else _operator(which, name)
 
 
 def _no_derivative(which: str, name: str) -> str:
@@ -140,24 +113,6 @@ def _no_derivative(which: str, name: str) -> str:
     )
 
 
-def _is_plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Nothing that needs to see the operator is at work: no compiler, tracer, transform or mode, no tensor subclass.
-
-    And all tensors are in memory.
-    """
-    if torch.compiler.is_compiling() or _transforms() is not None or _num_modes() or _tracing() is not None:
-        return False
-    if forward_ad._current_level >= 0:
-        return False
-    for tensor in tensors:
-        if tensor is None:
-            continue
-        kind = type(tensor)
-        if (kind is not Tensor and kind is not Parameter) or tensor.is_neg() or tensor._is_zerotensor():
-            return False
-    return True
-
-
 class _Run(torch.autograd.Function):
     """Forward and backward of one program; tensors in flat tuples, as autograd wants them."""
 
@@ -165,7 +120,7 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def forward(name: str, key: str, num_states: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _flat_run(_method("run", name, _is_plain(tensors)), key, num_states, *tensors)
+        return _flat_run(_method("run", name, is_plain(tensors)), key, num_states, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
@@ -322,14 +277,14 @@ def _backward(
     name: str, key: str, num_states: int, num_recorded: int, num_given: int, *tensors: Any
 ) -> tuple[Tensor, ...]:
     """`tensors`: x, states, params; what was saved; gradients of out, final states, recorded sequences, or None."""
-    is_plain = _is_plain(tensors)
-    if not is_plain and not torch.compiler.is_compiling():
-        tensors = tuple(_in_memory(tensor) for tensor in tensors)
-        is_plain = _is_plain(tensors)
+    direct = is_plain(tensors)
+    if not direct and not torch.compiler.is_compiling():
+        tensors = tuple(in_memory(tensor) for tensor in tensors)
+        direct = is_plain(tensors)
     given, rest = tensors[:num_given], tensors[num_given:]
     num_grads = 1 + num_states + num_recorded
     saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
-    grad_x, grad_states, grad_params = _method("run_bwd", name, is_plain)(
+    grad_x, grad_states, grad_params = _method("run_bwd", name, direct)(
         key,
         list(saved),
         given[0],
@@ -408,95 +363,5 @@ def _define_as(name: str, identifier: str) -> None:
     implement(run_bwd, backward, "CompositeExplicitAutograd")
     torch.library.register_fake(f"spikecore::{run}", fake, lib=_LIBRARY)
     torch.library.register_fake(f"spikecore::{run_bwd}", fake_bwd, lib=_LIBRARY)
-    torch.library.register_vmap(f"spikecore::{run}", _vmap_run(name), lib=_LIBRARY)
-    torch.library.register_vmap(f"spikecore::{run_bwd}", _vmap_run_bwd(name), lib=_LIBRARY)
-
-
-# vmap. `x` and what follows it have T in front of B; states do not.
-
-
-def _merged(tensor: Any, dim: int | None, size: int, axis: int) -> Any:
-    """The mapped axis joined with axis `axis` (the batch); an unmapped tensor is repeated, a missing one missing."""
-    if tensor is None:
-        return None
-    if dim is None:
-        tensor = tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
-    else:
-        tensor = tensor.movedim(dim, axis)
-    return tensor.flatten(axis, axis + 1)
-
-
-def _split(tensor: Tensor, size: int, axis: int) -> Tensor:
-    return tensor.reshape(*tensor.shape[:axis], size, -1, *tensor.shape[axis + 1 :])
-
-
-def _each(
-    tensors: Sequence[Any], dims: Sequence[Any], size: int, call: Callable[..., tuple[Any, ...]]
-) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """`call` once for every index of the mapped axis; results stacked along a new first axis."""
-
-    def pick(tensor: Any, dim: Any, index: int) -> Any:
-        if isinstance(tensor, list | tuple):
-            return [pick(t, d, index) for t, d in zip(tensor, dim, strict=True)]
-        return tensor if dim is None else tensor.select(dim, index)
-
-    found = [call(*(pick(t, d, index) for t, d in zip(tensors, dims, strict=True))) for index in range(size)]
-    stacked: list[Any] = []
-    places: list[Any] = []
-    for parts in zip(*found, strict=True):
-        if isinstance(parts[0], Tensor):
-            stacked.append(torch.stack(parts))
-            places.append(0)
-        else:
-            stacked.append([torch.stack(each) for each in zip(*parts, strict=True)])
-            places.append([0] * len(parts[0]))
-    return tuple(stacked), tuple(places)
-
-
-def _vmap_run(name: str) -> Callable[..., Any]:
-    def rule(
-        info: Any, in_dims: Any, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool
-    ) -> Any:
-        _, x_dim, state_dims, param_dims, _ = in_dims
-        size = info.batch_size
-        if any(dim is not None for dim in param_dims):
-            operator = _operator("run", name)
-            return _each((x, states, params), in_dims[1:4], size, lambda *given: operator(key, *given, save))
-        merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
-        out, finals, recorded, saved = _operator("run", name)(key, _merged(x, x_dim, size, 1), merged, params, save)
-        outputs = (
-            _split(out, size, 1),
-            [_split(final, size, 0) for final in finals],
-            [_split(each, size, 1) for each in recorded],
-            saved,  # as it is: only the backward rule, which merges in the same way, reads it
-        )
-        return outputs, (1, [0] * len(finals), [1] * len(recorded), [None] * len(saved))
-
-    return rule
-
-
-def _vmap_run_bwd(name: str) -> Callable[..., Any]:
-    def rule(info: Any, in_dims: Any, key: str, *tensors: Any) -> Any:
-        saved, x, states, params, grad_out, grad_states, grad_recorded = tensors
-        _, saved_dims, x_dim, state_dims, param_dims, out_dim, grad_state_dims, recorded_dims = in_dims
-        size = info.batch_size
-        was_merged = x_dim is not None or any(dim is not None for dim in state_dims)
-        if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
-            return _each(tensors, in_dims[1:], size, lambda *given: _operator("run_bwd", name)(key, *given))
-        if params:  # the sum over the batch must stay apart for each mapped index
-            saved, saved_dims = [_split(each, size, 1) for each in saved], [1] * len(saved)
-            dims = (saved_dims, *in_dims[2:])
-            return _each((saved, *tensors[1:]), dims, size, lambda *given: _operator("run_bwd", name)(key, *given))
-        grad_x, found, _ = _operator("run_bwd", name)(
-            key,
-            saved,
-            _merged(x, x_dim, size, 1),
-            [_merged(t, d, size, 0) for t, d in zip(states, state_dims, strict=True)],
-            params,
-            _merged(grad_out, out_dim, size, 1),
-            [_merged(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
-            [_merged(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
-        )
-        return (_split(grad_x, size, 1), [_split(each, size, 0) for each in found], []), (1, [0] * len(found), [])
-
-    return rule
+    torch.library.register_vmap(f"spikecore::{run}", run_rule(lambda: _operator("run", name)), lib=_LIBRARY)
+    torch.library.register_vmap(f"spikecore::{run_bwd}", run_bwd_rule(lambda: _operator("run_bwd", name)), lib=_LIBRARY)

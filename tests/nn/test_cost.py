@@ -119,7 +119,7 @@ def test_an_operator_backend_gets_two_views_and_no_more(monkeypatch):
         lif, x = LIF(step_mode="single"), torch.rand(2, 3)
         lif(x)
         v = torch.zeros(2, 3)
-        monkeypatch.setattr(operators, "_is_plain", lambda *_: True)
+        monkeypatch.setattr(operators, "is_plain", lambda *_: True)
         monkeypatch.setattr(Asked, "run", lambda *_: (x[None], [v], [], []))
         assert operations(lambda: lif(x)) == ["unsqueeze", "unsqueeze", "select"]  # the first one is the stand-in's
 

@@ -1,0 +1,105 @@
+"""The operators under `torch.func.vmap`.
+
+A mapped axis of `x` or of a state joins the batch axis; a mapped parameter runs once for each of its values.
+`x` and what follows it have T in front of B; states do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Operator = Callable[[], Callable[..., Any]]
+
+
+def _merged(tensor: Any, dim: int | None, size: int, axis: int) -> Any:
+    """The mapped axis joined with axis `axis` (the batch); an unmapped tensor is repeated, a missing one missing."""
+    if tensor is None:
+        return None
+    if dim is None:
+        tensor = tensor.unsqueeze(axis).expand(*tensor.shape[:axis], size, *tensor.shape[axis:])
+    else:
+        tensor = tensor.movedim(dim, axis)
+    return tensor.flatten(axis, axis + 1)
+
+
+def _split(tensor: Tensor, size: int, axis: int) -> Tensor:
+    return tensor.reshape(*tensor.shape[:axis], size, -1, *tensor.shape[axis + 1 :])
+
+
+def _each(
+    tensors: Sequence[Any], dims: Sequence[Any], size: int, call: Callable[..., tuple[Any, ...]]
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """`call` once for every index of the mapped axis; results stacked along a new first axis."""
+
+    def pick(tensor: Any, dim: Any, index: int) -> Any:
+        if isinstance(tensor, list | tuple):
+            return [pick(t, d, index) for t, d in zip(tensor, dim, strict=True)]
+        return tensor if dim is None else tensor.select(dim, index)
+
+    found = [call(*(pick(t, d, index) for t, d in zip(tensors, dims, strict=True))) for index in range(size)]
+    stacked: list[Any] = []
+    places: list[Any] = []
+    for parts in zip(*found, strict=True):
+        if isinstance(parts[0], Tensor):
+            stacked.append(torch.stack(parts))
+            places.append(0)
+        else:
+            stacked.append([torch.stack(each) for each in zip(*parts, strict=True)])
+            places.append([0] * len(parts[0]))
+    return tuple(stacked), tuple(places)
+
+
+def run_rule(operator: Operator) -> Callable[..., Any]:
+    """The rule of `run`; `operator()` is the operator itself."""
+
+    def rule(
+        info: Any, in_dims: Any, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool
+    ) -> Any:
+        _, x_dim, state_dims, param_dims, _ = in_dims
+        size = info.batch_size
+        if any(dim is not None for dim in param_dims):
+            return _each((x, states, params), in_dims[1:4], size, lambda *given: operator()(key, *given, save))
+        merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
+        out, finals, recorded, saved = operator()(key, _merged(x, x_dim, size, 1), merged, params, save)
+        outputs = (
+            _split(out, size, 1),
+            [_split(final, size, 0) for final in finals],
+            [_split(each, size, 1) for each in recorded],
+            saved,  # as it is: only the backward rule, which merges in the same way, reads it
+        )
+        return outputs, (1, [0] * len(finals), [1] * len(recorded), [None] * len(saved))
+
+    return rule
+
+
+def run_bwd_rule(operator: Operator) -> Callable[..., Any]:
+    """The rule of `run_bwd`."""
+
+    def rule(info: Any, in_dims: Any, key: str, *tensors: Any) -> Any:
+        saved, x, states, params, grad_out, grad_states, grad_recorded = tensors
+        _, saved_dims, x_dim, state_dims, param_dims, out_dim, grad_state_dims, recorded_dims = in_dims
+        size = info.batch_size
+        was_merged = x_dim is not None or any(dim is not None for dim in state_dims)
+        if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
+            return _each(tensors, in_dims[1:], size, lambda *given: operator()(key, *given))
+        if params:  # the sum over the batch must stay apart for each mapped index
+            saved, saved_dims = [_split(each, size, 1) for each in saved], [1] * len(saved)
+            dims = (saved_dims, *in_dims[2:])
+            return _each((saved, *tensors[1:]), dims, size, lambda *given: operator()(key, *given))
+        grad_x, found, _ = operator()(
+            key,
+            saved,
+            _merged(x, x_dim, size, 1),
+            [_merged(t, d, size, 0) for t, d in zip(states, state_dims, strict=True)],
+            params,
+            _merged(grad_out, out_dim, size, 1),
+            [_merged(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
+            [_merged(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
+        )
+        return (_split(grad_x, size, 1), [_split(each, size, 0) for each in found], []), (1, [0] * len(found), [])
+
+    return rule
