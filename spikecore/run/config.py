@@ -166,6 +166,8 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
             configs[table], wrong = check_options(component, options)
             if component is AutoOptions:
                 wrong = [(option, "'auto' takes no options; set backend.name as well") for option, _ in wrong]
+            if table in NAMED:  # whose key `name` is no option
+                wrong = [(option, text + _name_hint(option, text)) for option, text in wrong]
             problems += [f"{table}.{option}: {text}" for option, text in wrong]
     problems += _run_problems(tables["run"])
     if problems:
@@ -222,6 +224,11 @@ def _disable_problems(active: Registry, names: Sequence[str]) -> list[str]:
         for name in names
         if normalise(name) not in known
     ]
+
+
+def _name_hint(option: str, text: str) -> str:
+    near = difflib.get_close_matches(option, ["name"], cutoff=0.7)
+    return "; did you mean 'name'?" if near and text.startswith("is unknown") else ""
 
 
 def _component(active: Registry, table: str, name: str) -> Any:

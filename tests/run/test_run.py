@@ -82,6 +82,7 @@ def test_a_run_name_stays_inside_its_folder(name):
         ({"run": {"seed": 2**64}}, "run.seed: must be >= 0 and <"),
         ({"backend": {"name": "abacus"}}, "backend.name: no backend 'abacus'"),
         ({"backend": {"keep": "input"}}, "backend.keep: 'auto' takes no options"),
+        ({"dataset": {"nmae": "digits"}}, "dataset.nmae: is unknown (options: test_share, split_seed); did you mean"),
         ({"backend": {"name": "torch", "keep": "input"}}, "backend.keep: is unknown"),
         ({"model": {"channels": [8, 0]}}, "model.channels"),
         ({"model": {"name": "mlp", "hidden": [-1]}}, "model.hidden"),
