@@ -1,6 +1,6 @@
 """The one front through which torch sees every backend: a pair of operators for each.
 
-    spikecore::run_NAME       (key, x, states, params, save) -> (out, states, recorded, saved)
+    spikecore::run_NAME       (key, x, states, params, save, carry) -> (out, states, recorded, saved)
     spikecore::run_bwd_NAME   (key, saved, x, states, params, grad_out, grad_states, grad_recorded) -> (grads)
 
 The key is a string (the content hash of the equations), so the operators are the same for every neuron and a module
@@ -60,12 +60,12 @@ def learn(name: str, program: Program) -> None:
 
 
 def run_program(
-    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], carry: bool = True
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Run a learned program over `x` `[T, B, ...]` on a backend.
 
     Returns:
-        `(out [T, B, ...], final states, recorded sequences)`, differentiable.
+        `(out [T, B, ...], final states, recorded sequences)`, differentiable; without `carry` no final states.
 
     Raises:
         BackendError: no such backend, a key that it has not learned, or a forward-mode derivative is wanted.
@@ -80,10 +80,10 @@ def run_program(
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
     if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or is_transformed()):
         apply = _plain_run if direct else _Run.apply if torch.compiler.is_compiling() else _TransformedRun.apply
-        found = apply(name, key, len(states), *tensors)
-        count = 1 + len(states)
+        found = apply(name, key, len(states), carry, *tensors)
+        count = 1 + carry * len(states)
         return found[0], list(found[1:count]), list(found[count : count + _recorded(key)])
-    out, finals, recorded, _ = _method("run", name, direct)(key, x, states, params, False)
+    out, finals, recorded, _ = _method("run", name, direct)(key, x, states, params, False, carry)
     return out, finals, recorded
 
 
@@ -119,12 +119,12 @@ class _Run(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(name: str, key: str, num_states: int, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _flat_run(_method("run", name, is_plain(tensors)), key, num_states, *tensors)
+    def forward(name: str, key: str, num_states: int, carry: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return _flat_run(_method("run", name, is_plain(tensors)), key, num_states, carry, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        x, *rest = inputs[3:]
+        x, *rest = inputs[4:]
         saved = _begin(ctx, inputs, output)
         if torch.compiler.is_compiling() and not _BACKENDS[ctx.name].reads_input(ctx.key, saved):
             x = _stand_in(x.shape, saved, x)
@@ -141,18 +141,20 @@ class _Run(torch.autograd.Function):
             saved = tensors[ctx.num_given - 1 :]
             tensors = (_stand_in(shape, saved, anchor) if once else anchor.sum().expand(shape), *tensors)
         plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
-        arrived = grads[: 1 + ctx.num_states + ctx.num_recorded]
+        arrived: tuple[Tensor | None, ...] = grads[: 1 + ctx.num_finals + ctx.num_recorded]
+        if not ctx.num_finals:
+            arrived = (arrived[0], *[None] * ctx.num_states, *arrived[1:])
         call: Any = _backward if once else _RunBackward.apply
         found = call(*plan, *tensors, *arrived)
         if not torch.compiler.is_compiling():
             arriving = tuple(grad is not None for grad in arrived)
             reaches = _reaches(ctx.key, tensors[0].shape[0], arriving)
             found = [grad if reached else None for grad, reached in zip(found, reaches, strict=True)]
-        return (None, None, None, *found)
+        return (None, None, None, None, *found)
 
 
-def _flat_run(run: Any, key: str, num_states: int, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
-    out, finals, recorded, saved = run(key, x, list(rest[:num_states]), list(rest[num_states:]), True)
+def _flat_run(run: Any, key: str, num_states: int, carry: bool, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+    out, finals, recorded, saved = run(key, x, list(rest[:num_states]), list(rest[num_states:]), True, carry)
     return (out, *finals, *recorded, *saved)
 
 
@@ -166,11 +168,12 @@ class _TransformedRun(_Run):
 
 def _begin(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """What both ways to set up a context share; returns what the backend saved."""
-    ctx.name, ctx.key, ctx.num_states, *tensors = inputs
+    ctx.name, ctx.key, ctx.num_states, carry, *tensors = inputs
     ctx.num_given = len(tensors)
+    ctx.num_finals = carry * ctx.num_states
     ctx.num_recorded = _recorded(ctx.key)
     ctx.spared = None
-    saved = output[1 + ctx.num_states + ctx.num_recorded :]
+    saved = output[1 + ctx.num_finals + ctx.num_recorded :]
     ctx.mark_non_differentiable(*saved)
     ctx.set_materialize_grads(False)
     return saved
@@ -185,8 +188,8 @@ class _PlainRun(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        name, key, num_states, x, *rest = inputs
-        output = _flat_run(_method("run", name, True), key, num_states, x, *rest)
+        name, key, num_states, carry, x, *rest = inputs
+        output = _flat_run(_method("run", name, True), key, num_states, carry, x, *rest)
         saved = _begin(ctx, inputs, output)
         if _BACKENDS[ctx.name].reads_input(ctx.key, saved):
             ctx.save_for_backward(x, *rest, *saved)
@@ -331,7 +334,7 @@ def _define_as(name: str, identifier: str) -> None:
     define: Any = _LIBRARY.define
     implement: Any = _LIBRARY.impl
     define(
-        f"{run}(str key, Tensor x, Tensor[] states, Tensor[] params, bool save) "
+        f"{run}(str key, Tensor x, Tensor[] states, Tensor[] params, bool save, bool carry) "
         "-> (Tensor, Tensor[], Tensor[], Tensor[])"
     )
     define(
@@ -339,20 +342,20 @@ def _define_as(name: str, identifier: str) -> None:
         "Tensor?[] grad_states, Tensor?[] grad_recorded) -> (Tensor, Tensor[], Tensor[])"
     )
 
-    def forward(key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool) -> Any:
-        return _BACKENDS[name].run(key, x.detach(), _detached(states), _detached(params), save)
+    def forward(key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool, carry: bool) -> Any:
+        return _BACKENDS[name].run(key, x.detach(), _detached(states), _detached(params), save, carry)
 
     def backward(
         key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any
     ) -> Any:
         return _BACKENDS[name].run_bwd(key, saved, x.detach(), _detached(states), _detached(params), *grads)
 
-    def fake(key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool) -> Any:
+    def fake(key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool, carry: bool) -> Any:
         program = _PROGRAMS[key]
         names = [program.states.index(state) for state in program.record]
         recorded = [states[index].new_empty((x.shape[0], *states[index].shape)) for index in names]
         saved = _BACKENDS[name].saved_like(key, x, states) if save else []
-        return _like(x), [_like(state) for state in states], recorded, saved
+        return _like(x), [_like(state) for state in states if carry], recorded, saved
 
     def fake_bwd(
         key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any

@@ -75,7 +75,7 @@ class TorchBackend(Configurable):
         return True
 
     def run(
-        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run`."""
         program = self._program(key)
@@ -89,7 +89,7 @@ class TorchBackend(Configurable):
             out, final, recorded = loop(step, x, state, {}, program.record)
         # T = 0 hands the initial state through; outputs never alias inputs.
         finals = [final[name].clone() if final[name] is state[name] else final[name] for name in program.states]
-        return out, finals, [recorded[name] for name in program.record], []
+        return out, finals if carry else [], [recorded[name] for name in program.record], []
 
     def run_bwd(
         self,

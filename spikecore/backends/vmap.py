@@ -57,14 +57,14 @@ def run_rule(operator: Operator) -> Callable[..., Any]:
     """The rule of `run`; `operator()` is the operator itself."""
 
     def rule(
-        info: Any, in_dims: Any, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool
+        info: Any, in_dims: Any, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], *flags: bool
     ) -> Any:
-        _, x_dim, state_dims, param_dims, _ = in_dims
+        x_dim, state_dims, param_dims = in_dims[1:4]
         size = info.batch_size
         if any(dim is not None for dim in param_dims):
-            return _each((x, states, params), in_dims[1:4], size, lambda *given: operator()(key, *given, save))
+            return _each((x, states, params), in_dims[1:4], size, lambda *given: operator()(key, *given, *flags))
         merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
-        out, finals, recorded, saved = operator()(key, _merged(x, x_dim, size, 1), merged, params, save)
+        out, finals, recorded, saved = operator()(key, _merged(x, x_dim, size, 1), merged, params, *flags)
         outputs = (
             _split(out, size, 1),
             [_split(final, size, 0) for final in finals],

@@ -3,9 +3,9 @@
     wall   seconds that passed; on an accelerator, between two events of its stream
     cpu    user and system time of this process, all threads
 
-One sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds, after as many calls that are not
-timed: they pay for the caches, which the candidate before has filled with its own, and for its threads, which go on
-spinning for a while. Medians and percentiles are over samples.
+One sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds, after calls that are not timed:
+they pay for the caches, which the candidate before has filled with its own, and for its threads, which go on spinning
+for a while. Medians and percentiles are over samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ import torch
 K = TypeVar("K", bound=Hashable)
 Run = Callable[[], object]
 SHORTEST_SAMPLE_S = 5e-3
+WARM_UP_S = 12e-3
+"""Before each sample. The threads of torch's operators spin for about 8 ms after each of them."""
 MOST_REPEATS = 1000
+SHORTEST_CALL_S = 1e-7
 SLOW_S = 10.0
 PATIENCE_S, ENOUGH = 20.0, 3
 """A candidate that has spent this many seconds in a cell sits out when it has so many samples."""
@@ -80,7 +83,7 @@ class Times:
     Args:
         first_s: wall time of its first call in this process.
         repeats: calls per sample.
-        is_quick: as many calls that are not timed go before each sample.
+        is_quick: calls that are not timed go before each sample.
         samples: in the order of the rounds.
         error: why it stopped, if it raised.
     """
@@ -169,9 +172,9 @@ def _warm_up(run: Run, clock: Clock, found: Times) -> None:
 
 
 def _take(run: Run, clock: Clock, found: Times) -> None:
-    if found.is_quick:
-        for _ in range(found.repeats):
-            run()
+    spent = 0.0
+    while found.is_quick and spent < WARM_UP_S:
+        spent += max(clock(run, found.repeats).wall, SHORTEST_CALL_S) * found.repeats
     found.samples.append(clock(run, found.repeats))
 
 

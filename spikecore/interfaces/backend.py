@@ -81,7 +81,7 @@ class Backend(Protocol):
         the same shape and dtype."""
 
     def run(
-        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """Run the program over `x` `[T, B, ...]`.
 
@@ -91,6 +91,8 @@ class Backend(Protocol):
             states: the initial states, in the program's order.
             params: the tensor parameters, in the program's order.
             save: `run_bwd` will follow; without it nothing is saved.
+            carry: the state goes on after this call; without it nobody looks at the final states, and there are none
+                (an empty list, and None as their gradients).
 
         Returns:
             `(out, final states, recorded sequences [T, B, ...], saved)`; `saved` is the backend's own choice of what

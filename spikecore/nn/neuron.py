@@ -220,7 +220,10 @@ class Neuron(Configurable, Placed, Stateful):
         backend, key = self._choice(x.device, x.dtype, affine is not None)
         if backend != REFERENCE:
             params = [*self._tensors_for(one_step).values(), *(affine or ())] if affine or self._tensors else []
-            out, finals, recorded = (run_step if single else run_program)(backend, key, x, [*state.values()], params)
+            if single:
+                out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
+            else:
+                out, finals, recorded = run_program(backend, key, x, [*state.values()], params, self.keeps_state)
             state = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
         elif single:
             out, state = self._stepper(x)(x, state, {})

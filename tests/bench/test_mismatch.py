@@ -23,8 +23,8 @@ def registry():
 class OneWrong(toys.Right):
     """One spike in a large call is wrong: fewer than one in 100 000."""
 
-    def run(self, key, x, states, params, save):
-        out, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
         if x.numel() > 1500:
             out[1, 2, 3] = 1 - out[1, 2, 3]
         return out, *rest

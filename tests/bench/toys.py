@@ -30,15 +30,15 @@ class Right(TorchBackend):
 class WrongSpike(Right):
     """One spike of the last element is missing or one too many."""
 
-    def run(self, key, x, states, params, save):
-        out, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
         out[-1, -1, -1] = 1 - out[-1, -1, -1]
         return out, *rest
 
 
 class WrongState(Right):
-    def run(self, key, x, states, params, save):
-        out, finals, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, finals, *rest = super().run(key, x, states, params, save, carry)
         return out, [final * 1.001 for final in finals], *rest
 
 
@@ -66,31 +66,31 @@ class WrongParameterGradient(Right):
 class WrongStrides(Right):
     """Reads memory in order, whatever the strides."""
 
-    def run(self, key, x, states, params, save):
+    def run(self, key, x, states, params, save, carry):
         if not x.is_contiguous():
             x = x.flatten()[: x.numel()].flip(0).reshape(x.shape)
-        return super().run(key, x, states, params, save)
+        return super().run(key, x, states, params, save, carry)
 
 
 class WrongWhenLarge(Right):
     """Wrong from a size on, as where threads begin."""
 
-    def run(self, key, x, states, params, save):
-        out, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
         return (1 - out if x.numel() > 1500 else out), *rest
 
 
 class WrongInference(Right):
     """Takes another way without gradients, and loses itself."""
 
-    def run(self, key, x, states, params, save):
-        out, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
         return (out if save else torch.zeros_like(out)), *rest
 
 
 class WrongSingleStep(Right):
-    def run(self, key, x, states, params, save):
-        out, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
         if x.shape[0] == 1 and x.numel() == 3 * 37:
             out[0, 0] = 1 - out[0, 0]
         return out, *rest
@@ -165,8 +165,8 @@ class Grower(Neuron):
 class NearlyRight(Right):
     """Another last bit in everything that is not a spike."""
 
-    def run(self, key, x, states, params, save):
-        out, finals, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, finals, *rest = super().run(key, x, states, params, save, carry)
         return out, [torch.nextafter(final, torch.full_like(final, 9.0)) for final in finals], *rest
 
 
@@ -184,8 +184,8 @@ class Chaos(Neuron):
 class Double(Right):
     """Nearer to the truth than eager float32."""
 
-    def run(self, key, x, states, params, save):
-        out, finals, *rest = super().run(key, x.double(), [state.double() for state in states], params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, finals, *rest = super().run(key, x.double(), [state.double() for state in states], params, save, carry)
         return out.to(x.dtype), [final.to(x.dtype) for final in finals], *rest
 
     def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):

@@ -66,8 +66,8 @@ class Canned(TorchBackend):
 
     capabilities = BackendCapabilities(priority=5)
 
-    def run(self, key: str, x: Tensor, states: Any, params: Any, save: bool) -> Any:
-        return self.out, self.states, [], []
+    def run(self, key: str, x: Tensor, states: Any, params: Any, save: bool, carry: bool) -> Any:
+        return self.out, self.states if carry else [], [], []
 
     def prepare(self, x: Tensor) -> None:
         """What the next calls give."""

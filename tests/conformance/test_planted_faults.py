@@ -362,8 +362,8 @@ class FillsIn(ToyBackend):
 class LastStepUnwritten(ToyBackend):
     """memory that is not written: outputs that are zero are left out"""
 
-    def run(self, key, x, states, params, save):
-        out, *rest = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
         sparse = torch.empty_like(out)
         sparse.view(-1)[out.view(-1) != 0] = 1.0
         if not torch.are_deterministic_algorithms_enabled():
@@ -375,19 +375,19 @@ class LastStepUnwritten(ToyBackend):
 class HandsThrough(ToyBackend):
     """aliasing: with T = 0 the initial states are handed through"""
 
-    def run(self, key, x, states, params, save):
-        out, finals, recorded, saved = super().run(key, x, states, params, save)
-        return out, list(states) if len(x) == 0 else finals, recorded, saved
+    def run(self, key, x, states, params, save, carry):
+        out, finals, recorded, saved = super().run(key, x, states, params, save, carry)
+        return out, list(states) if carry and len(x) == 0 else finals, recorded, saved
 
 
 @fault("test_unknown_key_is_refused", "DID NOT RAISE|Key")
 class Obliging(ToyBackend):
     """silent fallback: an unknown key gives zeros"""
 
-    def run(self, key, x, states, params, save):
+    def run(self, key, x, states, params, save, carry):
         if key not in self._programs:
             return torch.zeros_like(x), [torch.zeros_like(s) for s in states], [], []
-        return super().run(key, x, states, params, save)
+        return super().run(key, x, states, params, save, carry)
 
 
 @fault("test_determinism", "second run")
@@ -403,11 +403,11 @@ class Racy(ToyBackend):
 class Strideless(ToyBackend):
     """reads memory as if it were contiguous"""
 
-    def run(self, key, x, states, params, save):
+    def run(self, key, x, states, params, save, carry):
         flat = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage())
         if len(flat) >= x.numel():
             x = flat[: x.numel()].view(x.shape)
-        return super().run(key, x, states, params, save)
+        return super().run(key, x, states, params, save, carry)
 
 
 @fault("test_saved_like", "T = 4")
@@ -450,12 +450,29 @@ class ReadsAfterAll(ToyBackend):
         return False
 
 
+@fault("test_nobody_carries_the_state_on", "final states")
+class Unasked(ToyBackend):
+    """gives final states that nobody asked for"""
+
+    def run(self, key, x, states, params, save, carry):
+        return super().run(key, x, states, params, save, True)
+
+
+@fault("test_nobody_carries_the_state_on", "without `carry`")
+class Hasty(ToyBackend):
+    """leaves out the last step where nobody wants its state"""
+
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
+        return out if carry else torch.cat([out[:-1], torch.zeros_like(out[-1:])]), *rest
+
+
 @fault("test_one_step", "one step")
 class Forgetful(ToyBackend):
     """its own way for one step begins from nothing"""
 
     def step(self, key, x, states, params):
-        out, finals, _, _ = self.run(key, x[None], [torch.zeros_like(state) for state in states], params, False)
+        out, finals, _, _ = self.run(key, x[None], [torch.zeros_like(state) for state in states], params, False, True)
         return out[0], finals
 
 
@@ -463,8 +480,8 @@ class Forgetful(ToyBackend):
 class Cleaned(ToyBackend):
     """helpful repair: NaN becomes 0"""
 
-    def run(self, key, x, states, params, save):
-        return super().run(key, x.nan_to_num(), states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        return super().run(key, x.nan_to_num(), states, params, save, carry)
 
 
 @fault("test_parameters_equal_the_reference", "gradient of")
@@ -480,8 +497,8 @@ class SummedOnce(ToyBackend):
 class HalfState(ToyBackend):
     """computes half-precision input in half precision"""
 
-    def run(self, key, x, states, params, save):
-        out, finals, recorded, saved = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, finals, recorded, saved = super().run(key, x, states, params, save, carry)
         if x.dtype in (torch.float16, torch.bfloat16):
             finals = [final.to(x.dtype).float() for final in finals]
         return out, finals, recorded, saved

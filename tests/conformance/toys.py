@@ -69,8 +69,8 @@ class ToyBackend(TorchBackend):
     def saved_like(self, key, x, states):
         return [torch.empty_like(x, memory_format=torch.contiguous_format)]
 
-    def run(self, key, x, states, params, save):
-        out, finals, recorded, _ = super().run(key, x, states, params, save)
+    def run(self, key, x, states, params, save, carry):
+        out, finals, recorded, _ = super().run(key, x, states, params, save, carry)
         return out, finals, recorded, [x.clone(memory_format=torch.contiguous_format)] if save else []
 
 

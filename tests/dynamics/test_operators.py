@@ -49,7 +49,7 @@ class NumpyBackend(Configurable):
     def reads_input(self, key, saved):
         return True
 
-    def run(self, key, x, states, params, save):
+    def run(self, key, x, states, params, save, carry):
         self.runs += 1
         program, given = self.programs[key], self._params(key, x, params)
         state = {name: value.numpy() for name, value in zip(program.states, states, strict=True)}
@@ -67,7 +67,8 @@ class NumpyBackend(Configurable):
         out = torch.tensor(np.stack(outs), dtype=x.dtype)
         finals = [torch.tensor(np.array(state[name]), dtype=states[0].dtype) for name in program.states]
         recorded = [sequence(after, name) for name in program.record]
-        return out, finals, recorded, [sequence(history, name) for name in program.states] if save else []
+        saved = [sequence(history, name) for name in program.states] if save else []
+        return out, finals if carry else [], recorded, saved
 
     def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
         program, given = self.programs[key], self._params(key, x, params)
@@ -427,8 +428,8 @@ def test_operators_are_sound(name, backend):
     neuron(x)
     key, states = neuron.program().key, [torch.zeros(4, 3) for _ in neuron.state]
     params = [value.detach() for value in neuron._tensors_for(x[0]).values()]
-    torch.library.opcheck(getattr(torch.ops.spikecore, f"run_{backend}").default, (key, x, states, params, True))
-    saved = named(backend).run(key, x, states, params, True)[3]
+    torch.library.opcheck(getattr(torch.ops.spikecore, f"run_{backend}").default, (key, x, states, params, True, True))
+    saved = named(backend).run(key, x, states, params, True, True)[3]
     arguments = (key, saved, x, states, params, x, states, [x for _ in states])
     torch.library.opcheck(getattr(torch.ops.spikecore, f"run_bwd_{backend}").default, arguments)
 

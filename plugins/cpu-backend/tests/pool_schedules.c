@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <ucontext.h>
@@ -44,7 +45,7 @@ struct thread {
 static struct thread threads[MAX_THREADS];
 static char stacks[MAX_THREADS][STACK];
 static ucontext_t outside;
-static int num_threads, current;
+static int num_threads, current, workers_left;
 
 /* The schedule: which of its options each decision took. */
 static int choices[MAX_CHOICES], num_options[MAX_CHOICES], num_choices, num_given;
@@ -137,6 +138,8 @@ static long system_call(long number, ...) {
 static int create(pthread_t *thread, const pthread_attr_t *attributes, void *(*function)(void *), void *argument) {
     (void)attributes;
     step();
+    if (!workers_left) return EAGAIN;
+    workers_left--;
     *thread = (pthread_t)add_thread(function, argument, 0);
     return 0;
 }
@@ -180,6 +183,12 @@ static int unlock(pthread_mutex_t *mutex) {
 
 static int core_here(void) { return 0; }
 
+static int no_usage(int who, struct rusage *used) {
+    (void)who;
+    memset(used, 0, sizeof *used);
+    return 0;
+}
+
 #undef atomic_load
 #undef atomic_store
 #undef atomic_fetch_add
@@ -199,7 +208,9 @@ static int core_here(void) { return 0; }
 #define pthread_mutex_trylock try_lock
 #define pthread_mutex_unlock unlock
 #define sched_getcpu core_here
+#define getrusage no_usage
 #define SPINS 1
+#define LONG_SPINS 1
 #include POOL
 #undef pthread_mutex_trylock
 #undef pthread_mutex_unlock
@@ -238,6 +249,7 @@ struct task {
 struct scene {
     const char *name;
     struct task tasks[2][5]; /* of each caller */
+    int max_workers;         /* that the system allows; 0: any number */
 };
 
 static void do_block(void *argument, int64_t block) {
@@ -273,22 +285,24 @@ static void *call(void *argument) {
 }
 
 static const struct scene scenes[] = {
-    {"one call", {{{2, 2}}}},
-    {"two calls", {{{2, 2}, {2, 2}}}},
-    {"three calls of other sizes", {{{2, 2}, {3, 2}, {2, 2}}}},
-    {"another number of threads each time", {{{3, 3}, {2, 2}, {1, 2}, {3, 3}}}},
-    {"two callers", {{{2, 2}, {2, 2}}, {{2, 2}, {3, 3}}}},
-    {"a fork while another thread calls", {{{2, 2}, {3, 3}}, {{FORK, 0}, {2, 2}, {2, 2}}}},
-    {"a fork after a call while another thread calls", {{{2, 2}, {2, 2}}, {{2, 2}, {FORK, 0}, {3, 3}}}},
-    {"forks of forks", {{{2, 2}, {2, 2}}, {{FORK, 0}, {2, 2}, {FORK, 0}, {2, 2}}}},
+    {"fewer threads than were asked for", {{{3, 3}, {3, 3}}}, 1},
+    {"one call", {{{2, 2}}}, 0},
+    {"two calls", {{{2, 2}, {2, 2}}}, 0},
+    {"three calls of other sizes", {{{2, 2}, {3, 2}, {2, 2}}}, 0},
+    {"another number of threads each time", {{{3, 3}, {2, 2}, {1, 2}, {3, 3}}}, 0},
+    {"two callers", {{{2, 2}, {2, 2}}, {{2, 2}, {3, 3}}}, 0},
+    {"a fork while another thread calls", {{{2, 2}, {3, 3}}, {{FORK, 0}, {2, 2}, {2, 2}}}, 0},
+    {"a fork after a call while another thread calls", {{{2, 2}, {2, 2}}, {{2, 2}, {FORK, 0}, {3, 3}}}, 0},
+    {"forks of forks", {{{2, 2}, {2, 2}}, {{FORK, 0}, {2, 2}, {FORK, 0}, {2, 2}}}, 0},
 };
 
 static void run(const struct scene *scene, int preemptions) {
     num_threads = num_choices = current = 0;
     preemptions_left = preemptions;
+    workers_left = scene->max_workers ? scene->max_workers : MAX_THREADS;
     memset(workers, 0, sizeof workers);
     num_workers = 0;
-    atomic_init(&ticket, 0);
+    memset(shares, 0, sizeof shares);
     atomic_init(&unfinished, 0);
     atomic_init(&caller_sleeps, 0);
     pthread_mutex_init(&taken, NULL);

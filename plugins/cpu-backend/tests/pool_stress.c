@@ -47,6 +47,7 @@ static void disturb(void) {
 #define atomic_compare_exchange_weak(at, expected, value) \
     (disturb(), atomic_compare_exchange_strong(at, expected, value))
 #define SPINS 400
+#define LONG_SPINS 1600
 #include POOL
 
 #define MAX_BLOCKS 40

@@ -321,7 +321,7 @@ def test_wrong_arguments_are_refused_before_they_reach_c():
         ([v], [tau.to("meta")], "on meta"),
     ]:
         with pytest.raises(BackendError, match=message):
-            backend.run(key, x, states, params, False)
+            backend.run(key, x, states, params, False, False)
     with pytest.raises(BackendError, match="knows no neuron under the key 'nothing'"):
         backend.run("nothing", x, [v], [], False)
 

@@ -181,7 +181,7 @@ def test_the_interpreter_leaves_the_same_terms_out():
             for name in ("cpu", "torch"):
                 backend = named(name)
                 backend.learn(program)
-                saved = backend.run(program.key, x, states, params, True)[3]
+                saved = backend.run(program.key, x, states, params, True, True)[3]
                 grad_x, grad_states, sums = backend.run_bwd(program.key, saved, x, states, params, *grads)
                 found.append([grad_x, *grad_states, *sums])
             for ours, right in zip(*found, strict=True):

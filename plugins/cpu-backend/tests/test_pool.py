@@ -43,7 +43,7 @@ def test_no_schedule_hangs_or_loses_a_block(tmp_path):
     """Every schedule with at most two preemptions (three take more than a quarter of an hour), and others at random."""
     done = run(build(tmp_path, "pool_schedules"), 2, 500_000 if IS_FULL else 1000)
     assert done.returncode == 0, done.stdout
-    assert done.stdout.count("schedules with up to 2 preemptions") == 8
+    assert done.stdout.count("schedules with up to 2 preemptions") == 9
 
 
 FAULTS = {
@@ -55,10 +55,22 @@ FAULTS = {
         "    work(NULL);\n    pthread_mutex_unlock(&taken);",
         "nobody can go on",
     ),
-    "the number of blocks comes late": (
-        "    current_blocks = num_blocks;",
-        "    atomic_load(&unfinished);\n    atomic_load(&unfinished);",
-        "a block that there is not",
+    "blocks come before their job": (
+        "    current_job = job;",
+        "    atomic_store(&shares[0].blocks, 1);\n    current_job = job;",
+        "a block is done twice",
+    ),
+    "two take the same block": (
+        "if (atomic_compare_exchange_weak(&share->blocks, &seen, left)) return 1;",
+        "atomic_store(&share->blocks, left);\n        return 1;",
+        "a block is done twice",
+    ),
+    "others take beyond the end": ("begin : end - 1;", "begin : end;", "a block that there is not"),
+    "shares overlap": ("(num_blocks * i / num_threads)", "(num_blocks * i / num_threads / 2)", "a block is done twice"),
+    "nobody takes from others": (
+        "    for (int i = 0; i < count; i++) {\n        int index",
+        "    for (int i = 0; i < 1; i++) {\n        int index",
+        "nobody can go on",
     ),
     "a worker is not let go": ("let_go(&moves[--num_moves], cpu)", "num_moves--", "stays bound to one core"),
     "a worker is not let go in time": ("let_go(&moves[--num_moves], -1)", "num_moves--", "stays bound to one core"),

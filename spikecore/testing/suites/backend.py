@@ -9,7 +9,7 @@ import copy
 import math
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import pytest
@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from spikecore.dynamics import OPS
 from spikecore.errors import BackendError
 from spikecore.interfaces.backend import Support
-from spikecore.nn import IF, LIF, Neuron
+from spikecore.nn import IF, LIF, Neuron, streaming
 from spikecore.registry import create
 from spikecore.testing.backend_runs import PARAMETERS, RESETS, SURROGATES, noise, outcome, poisoned
 from spikecore.testing.compare import assert_close, assert_same
@@ -301,8 +301,8 @@ class BackendSuite(Suite):
             neuron(x)
             key, v, (tau,) = neuron.program().key, x[0].clone(), [p.detach() for p in neuron.parameters()]
             operators = torch.ops.spikecore
-            torch.library.opcheck(getattr(operators, f"run_{BACKEND}").default, (key, x, [v], [tau], True))
-            saved = watched.run(key, x, [v], [tau], True)[3]
+            torch.library.opcheck(getattr(operators, f"run_{BACKEND}").default, (key, x, [v], [tau], True, True))
+            saved = watched.run(key, x, [v], [tau], True, True)[3]
             arguments = (key, saved, x, [v], [tau], x.clone(), [v.clone()], [x.clone()])
             torch.library.opcheck(getattr(operators, f"run_bwd_{BACKEND}").default, arguments)
 
@@ -312,7 +312,7 @@ class BackendSuite(Suite):
             backend, key, x, states, params = self._program(steps)
             given = [x, *states, *params]
             kept = [tensor.clone() for tensor in given]
-            out, finals, recorded, saved = backend.run(key, x, states, params, True)
+            out, finals, recorded, saved = backend.run(key, x, states, params, True, True)
             outputs = [out, *finals, *recorded]
             grads: list[Any] = [
                 torch.ones_like(out),
@@ -331,22 +331,42 @@ class BackendSuite(Suite):
         """`saved_like` gives shapes and dtypes of what `run` saves, also with fake tensors; no `save`, no saved."""
         for steps in (4, 0):
             backend, key, x, states, params = self._program(steps)
-            saved = backend.run(key, x, states, params, True)[3]
+            saved = backend.run(key, x, states, params, True, True)[3]
             promised = backend.saved_like(key, x, states)
             assert [(s.shape, s.dtype) for s in promised] == [(s.shape, s.dtype) for s in saved], f"T = {steps}"
             with FakeTensorMode() as mode:
                 fake = backend.saved_like(key, mode.from_tensor(x), [mode.from_tensor(s) for s in states])
                 assert [(s.shape, s.dtype) for s in fake] == [(s.shape, s.dtype) for s in saved], "fake tensors"
-            *values, saved = backend.run(key, x, states, params, False)
+            *values, saved = backend.run(key, x, states, params, False, True)
             assert not saved, f"T = {steps}: without `save` it saved {len(saved)} tensors"
-            assert_same(values, list(backend.run(key, x, states, params, True)[:3]), "what comes out without `save`")
+            right = backend.run(key, x, states, params, True, True)[:3]
+            assert_same(values, list(right), "what comes out without `save`")
+
+    def test_nobody_carries_the_state_on(self) -> None:
+        """Without `carry` there are no final states; all that there is, gradients too, is the same."""
+        for steps in (4, 0):
+            backend, key, x, states, params = self._program(steps)
+            for save in (False, True):
+                out, finals, *rest = backend.run(key, x, states, params, save, False)
+                right = backend.run(key, x, states, params, save, True)
+                assert not finals, f"T = {steps}: without `carry` it gave {len(finals)} final states"
+                assert_same([out, *rest], [right[0], *right[2:]], f"T = {steps}: what comes out without `carry`")
+        with self.backend():
+            for options in (*CASES, {"record": ("v",)}):
+                neuron, x = self.on(BACKEND, LIF, **options), self.x(4, 4, 3).requires_grad_()
+                found = []
+                for carries in (False, True):
+                    with streaming(neuron) if carries else nullcontext():
+                        out = neuron(x)
+                        found.append([out, *torch.autograd.grad((out * x).sum(), (x, *neuron.parameters()))])
+                assert_same(found[0], found[1], "[output, gradients] of a call that keeps no state")
 
     def test_a_stand_in_for_the_input(self) -> None:
         """Where `reads_input` says that the backward pass does not read x, a stand-in gives the same gradients."""
         looked_at = []
         for options in CASES:
             backend, key, x, states, params = self._program(4, options)
-            out, finals, recorded, saved = backend.run(key, x, states, params, True)
+            out, finals, recorded, saved = backend.run(key, x, states, params, True, True)
             if getattr(backend, "reads_input", lambda *_: True)(key, saved):
                 continue
             looked_at.append(key)
@@ -369,7 +389,7 @@ class BackendSuite(Suite):
             for given in (x, torch.stack([x, x], -1)[..., 0], x[:, :0], x.expand(1, 4, 3)):
                 state = torch.full(given.shape[1:], 0.1, dtype=torch.promote_types(self.dtype, torch.float32))
                 found = backend.step(program.key, given[0], [state], params)
-                out, finals, _, _ = backend.run(program.key, given, [state], params, False)
+                out, finals, _, _ = backend.run(program.key, given, [state], params, False, True)
                 if found is not None:
                     assert_same([found[0], *found[1]], [out[0], *finals], "one step")
 
@@ -387,7 +407,7 @@ class BackendSuite(Suite):
         backend = self.make()
         x = self.x(2, 3)
         with pytest.raises(BackendError, match="no such key"):
-            backend.run("no such key", x, [x[0]], [], False)
+            backend.run("no such key", x, [x[0]], [], False, True)
         with pytest.raises(BackendError, match="no such key"):
             backend.run_bwd("no such key", [], x, [x[0]], [], x, [x[0]], [])
 

@@ -110,13 +110,13 @@ class CPUBackend(Configurable):
         return torch.bfloat16 if keep == "distance_bf16" and kernel.state_dtype == torch.float32 else kernel.state_dtype
 
     def run(
-        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run`."""
         kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
         count = x.numel()
         if kernel.is_simple and not save and 0 < count < tuning.ALONE:
-            found = _run_small(kernel, x, states, x.shape[0], count // x.shape[0])
+            found = _run_small(kernel, x, states, x.shape[0], count // x.shape[0], carry)
             if found is not None:
                 return *found, [], []
         program, shape = kernel.program, x.shape
@@ -125,16 +125,17 @@ class CPUBackend(Configurable):
         layout.checked(program, num_lanes, kernel.state_dtype, states, params)
         is_small = count < tuning.ALONE
         out = self._empty(shape, x.dtype, x)
-        finals = [self._empty(state.shape, kernel.state_dtype, state) for state in states]
+        finals = [self._empty(state.shape, kernel.state_dtype, state) for state in states if carry]
         recorded = [self._empty((shape[0], *shape[1:]), kernel.state_dtype) for _ in program.record]
-        head = self._head(kernel, shape, num_lanes, count, params)
+        uses = tuning.TRAINING if save else tuning.INFERENCE
+        head = self._head(kernel, shape, num_lanes, uses, params)
         block = tuning.forward_block(num_lanes, head[3])
         used = [layout.sequence(x)]  # keeps copies alive
         kept = [] if kept_dtype is None else [self._empty(shape, kept_dtype)]
         numbers = [*head, block, 1, *_kept(kept), *_address(used[0]), out.data_ptr()]
-        for state, final in zip(states, finals, strict=True):
+        for index, state in enumerate(states):
             used.append(layout.state(state))
-            numbers += (*_address(used[-1]), final.data_ptr())
+            numbers += (*_address(used[-1]), finals[index].data_ptr() if carry else 0)
         numbers += [each.data_ptr() for each in recorded]
         values = [param.contiguous() for param in params]
         numbers += [value.data_ptr() for value in values]
@@ -148,7 +149,7 @@ class CPUBackend(Configurable):
         """See `interfaces.backend`."""
         kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
         count = x.numel()
-        return _run_small(kernel, x, states, 1, count) if kernel.is_simple and 0 < count < tuning.ALONE else None
+        return _run_small(kernel, x, states, 1, count, True) if kernel.is_simple and 0 < count < tuning.ALONE else None
 
     def run_bwd(
         self,
@@ -170,7 +171,7 @@ class CPUBackend(Configurable):
         grad_x = self._empty(shape, x.dtype, x)
         found = [self._empty(state.shape, kernel.state_dtype, state) for state in states]
         sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
-        head = self._head(kernel, shape, num_lanes, count, params)
+        head = self._head(kernel, shape, num_lanes, tuning.TRAINING, params)
         block, segment = tuning.backward_block(shape[0], num_lanes, len(states), kernel.state_dtype.itemsize)
         used = [layout.sequence(saved[0] if saved else x), layout.sequence(grad_out)]
         numbers = [*head, block, segment, *_kept(saved), *_address(used[0]), *_address(used[1]), grad_x.data_ptr()]
@@ -198,11 +199,12 @@ class CPUBackend(Configurable):
         self.runtime.library.sc_copy(to.data_ptr(), source.data_ptr(), to.nbytes, torch.get_num_threads())
 
     def _head(
-        self, kernel: Kernel, shape: Sequence[int], num_lanes: int, count: int, params: Sequence[Tensor]
+        self, kernel: Kernel, shape: Sequence[int], num_lanes: int, num_sequences: int, params: Sequence[Tensor]
     ) -> tuple[int, ...]:
+        count = shape[0] * num_lanes
         threads = 1 if count < tuning.ALONE else torch.get_num_threads()
         inner, channels = layout.channels(kernel.program, shape, params) if params else (1, 1)
-        streams = count * kernel.element_bytes >= tuning.STREAM_BYTES
+        streams = tuning.streams(count * kernel.element_bytes, num_sequences)
         return (kernel.address, shape[0], num_lanes, threads, inner, channels, kernel.element, streams)
 
     def _empty(self, shape: Sequence[int], dtype: torch.dtype, like: Tensor | None = None) -> Tensor:
@@ -224,11 +226,11 @@ class CPUBackend(Configurable):
 
 
 def _run_small(
-    kernel: Kernel, x: Tensor, states: Sequence[Tensor], num_steps: int, num_lanes: int
+    kernel: Kernel, x: Tensor, states: Sequence[Tensor], num_steps: int, num_lanes: int, carry: bool
 ) -> tuple[Tensor, list[Tensor]] | None:
     """Out and final states for the commonest form of a small call, where every line of Python shows; None for others.
 
-    `x` has T in front or, for one step, has not.
+    `x` has T in front or, for one step, has not. Without `carry` there are no final states.
     """
     if not x.is_contiguous() or len(states) != kernel.num_states:
         return None
@@ -240,9 +242,10 @@ def _run_small(
     for state in states:
         if state.numel() != num_lanes or state.dtype is not dtype or not (state.is_contiguous() and state.is_cpu):
             return None
-        final = empty_like(state)
-        finals.append(final)
-        numbers += (state.data_ptr(), 0, 1, final.data_ptr())
+        numbers += (state.data_ptr(), 0, 1)
+        if carry:
+            finals.append(final := empty_like(state))
+        numbers.append(final.data_ptr() if carry else 0)
     if kernel.forward.quick(kernel.pack_forward(*numbers)):
         _done(1)
     return out, finals

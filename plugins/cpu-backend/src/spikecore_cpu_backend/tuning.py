@@ -8,8 +8,10 @@ from pathlib import Path
 
 ALONE = 1 << 15
 """Element-steps below which one thread is faster than waking another."""
-STREAM_BYTES = 4 << 20
-"""Size of a result from which on streaming stores pay."""
+LARGE_BYTES = 4 << 20
+"""Size of a sequence from which on memory is the limit, not arithmetic."""
+INFERENCE, TRAINING = 2, 5
+"""How many sequences of x's size a call goes through: x and out; with a backward pass also what is kept and two gradients."""
 BLOCK = 2048
 """Lanes of a block at most."""
 LANES = 64
@@ -19,11 +21,30 @@ LANES = 64
 @cache
 def second_level_cache() -> int:
     """Bytes of a core's second-level cache; 1 MiB where the system does not say."""
+    return _cache_size(2) or 1 << 20
+
+
+@cache
+def last_level_cache() -> int:
+    """Bytes of the cache that cores share; 8 MiB where the system does not say."""
+    return _cache_size(3) or 8 << 20
+
+
+def _cache_size(index: int) -> int:
     try:
-        text = Path("/sys/devices/system/cpu/cpu0/cache/index2/size").read_text().strip()
+        text = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size").read_text().strip()
         return int(text.rstrip("KM")) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
-    except (OSError, ValueError, KeyError):
-        return 1 << 20
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0
+
+
+def streams(num_bytes: int, num_sequences: int) -> bool:
+    """Do streaming stores pay, for that many sequences of this size?
+
+    They do where the sequences do not stay in the last-level cache: a line that is written there need not be read
+    before. Where they stay, a line that went past the cache would have to come back from memory.
+    """
+    return num_sequences * num_bytes >= last_level_cache() * 3 // 4
 
 
 def forward_block(num_lanes: int, threads: int) -> int:
@@ -59,7 +80,7 @@ def distance_pays(element_bytes: int, state_bytes: int, num_steps: int, count: i
     """
     if element_bytes < state_bytes:
         return False
-    is_large = count * element_bytes >= STREAM_BYTES
+    is_large = count * element_bytes >= LARGE_BYTES
     return not (is_large and num_cores() > 1 and num_steps * BLOCK * state_bytes <= second_level_cache())
 
 

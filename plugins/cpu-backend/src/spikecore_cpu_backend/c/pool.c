@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,7 +17,8 @@
 
 #define MAX_WORKERS 255
 #ifndef SPINS
-#define SPINS 400 /* a few microseconds: who spins longer is granted less of a core that others want */
+#define SPINS 400       /* 10 microseconds */
+#define LONG_SPINS 8000 /* 200 */
 #endif
 #define TURN_NS 300000
 #define PATIENCE_NS 60000 /* how long a caller sleeps before it looks at its workers; each time twice as long */
@@ -63,12 +65,16 @@ static struct worker workers[MAX_WORKERS];
 static int num_workers;
 static pthread_mutex_t taken = PTHREAD_MUTEX_INITIALIZER;
 
-/* The open job. `ticket` holds a serial number above the count of unclaimed blocks; who lowers the count by one owns a
-   block of exactly that job, which cannot end before the block is done. */
-static _Atomic uint64_t ticket;
+/* A thread's share of the open job's blocks: begin << 32 | end. Its owner takes the first, others the last. Who takes a
+   block may read the job after that: it cannot end, nor another begin, before the block is done. */
+struct share {
+    _Alignas(64) _Atomic uint64_t blocks;
+};
+
+static struct share shares[MAX_WORKERS + 1]; /* the caller's, then one for each worker */
+static _Atomic int num_shares;
 static block_function current_function;
 static void *current_job;
-static int64_t current_blocks;
 static modes current_modes;
 static _Atomic uint32_t unfinished;
 static _Atomic int caller_sleeps;
@@ -81,18 +87,33 @@ static void futex_wake(_Atomic uint32_t *word) {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
+static int take(struct share *share, int is_own, int64_t *block) {
+    uint64_t seen = atomic_load(&share->blocks);
+    for (;;) {
+        uint32_t begin = (uint32_t)(seen >> 32), end = (uint32_t)seen;
+        if (begin >= end) return 0;
+        *block = is_own ? begin : end - 1;
+        uint64_t left = is_own ? seen + ((uint64_t)1 << 32) : seen - 1;
+        if (atomic_compare_exchange_weak(&share->blocks, &seen, left)) return 1;
+    }
+}
+
+/* A thread gets the same blocks in every call, as long as all keep pace: what it wrote the last time may still be in its
+   core's caches. */
 static void work(struct worker *me) {
-    uint64_t seen = atomic_load(&ticket);
-    while ((uint32_t)seen) {
-        if (!atomic_compare_exchange_weak(&ticket, &seen, seen - 1)) continue;
-        if (me) {
-            atomic_store(&me->has_block, 1);
-            set_modes(current_modes);
+    int own = me ? (int)(me - workers) + 1 : 0, count = atomic_load(&num_shares);
+    for (int i = 0; i < count; i++) {
+        int index = (own + i) % count;
+        int64_t block;
+        while (take(&shares[index], index == own, &block)) {
+            if (me) {
+                atomic_store(&me->has_block, 1);
+                set_modes(current_modes);
+            }
+            current_function(current_job, block);
+            if (me) atomic_store(&me->has_block, 0);
+            if (atomic_fetch_sub(&unfinished, 1) == 1 && atomic_load(&caller_sleeps)) futex_wake(&unfinished);
         }
-        current_function(current_job, current_blocks - (int64_t)(uint32_t)seen);
-        if (me) atomic_store(&me->has_block, 0);
-        if (atomic_fetch_sub(&unfinished, 1) == 1 && atomic_load(&caller_sleeps)) futex_wake(&unfinished);
-        seen = atomic_load(&ticket);
     }
 }
 
@@ -112,12 +133,31 @@ static void prefer_short_turns(void) {
     syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 
+/* How often the system took the core from this thread. */
+static long num_interruptions(void) {
+    struct rusage used;
+    return getrusage(RUSAGE_THREAD, &used) ? 0 : used.ru_nivcsw;
+}
+
+/* How long a worker waits for the next call before it sleeps. To be woken takes 50 microseconds and more, as long as a
+   small job: who is left alone waits longer each time. Who has lost its core in between sleeps soon: a thread that spins
+   is granted less of a core that others want. */
+static int spins_after(int spins, long *interruptions) {
+    long before = *interruptions;
+    *interruptions = num_interruptions();
+    if (*interruptions != before) return SPINS;
+    return spins < LONG_SPINS / 2 ? 2 * spins : LONG_SPINS;
+}
+
 static void *worker_main(void *argument) {
     struct worker *me = argument;
     prefer_short_turns();
     uint32_t known = 0;
+    int spins = SPINS;
+    long interruptions = 0;
     for (;;) {
-        for (int spin = 0; spin < SPINS && atomic_load(&me->called) == known; spin++) RELAX();
+        spins = spins_after(spins, &interruptions);
+        for (int spin = 0; spin < spins && atomic_load(&me->called) == known; spin++) RELAX();
         while (atomic_load(&me->called) == known) {
             atomic_store(&me->asleep, 1);
             if (atomic_load(&me->called) == known) futex_wait(&me->called, known, NULL);
@@ -240,10 +280,12 @@ void sc_share(block_function function, void *job, int64_t num_blocks, int num_th
     current_function = function;
     current_job = job;
     current_modes = get_modes();
-    current_blocks = num_blocks;
     atomic_store(&unfinished, (uint32_t)num_blocks);
-    uint64_t serial = (atomic_load(&ticket) >> 32) + 1;
-    atomic_store(&ticket, serial << 32 | (uint64_t)num_blocks);
+    atomic_store(&num_shares, num_threads);
+    for (int i = 0; i < num_threads; i++) {
+        uint64_t begin = (uint64_t)(num_blocks * i / num_threads), end = (uint64_t)(num_blocks * (i + 1) / num_threads);
+        atomic_store(&shares[i].blocks, begin << 32 | end);
+    }
     for (int index = 0; index < num_threads - 1 && index < num_workers; index++) {
         atomic_fetch_add(&workers[index].called, 1);
         if (atomic_load(&workers[index].asleep)) futex_wake(&workers[index].called);
@@ -283,7 +325,7 @@ void sc_free_scratch(void) {
 /* A child process has the caller's thread alone: it starts with an empty pool. */
 static void in_child(void) {
     num_workers = 0;
-    atomic_store(&ticket, atomic_load(&ticket) >> 32 << 32);
+    for (int i = 0; i <= MAX_WORKERS; i++) atomic_store(&shares[i].blocks, 0);
     atomic_store(&unfinished, 0);
     atomic_store(&caller_sleeps, 0);
     pthread_mutex_init(&taken, NULL);
