@@ -24,8 +24,9 @@ import torch
 K = TypeVar("K", bound=Hashable)
 Run = Callable[[], object]
 SHORTEST_SAMPLE_S = 5e-3
-WARM_UP_S = 12e-3
-"""Before each sample. The threads of torch's operators spin for about 8 ms after each of them."""
+WARM_UP_S = 25e-3
+"""Before each sample. The threads of torch's operators spin for about 8 ms after each of them; for twice as long on a
+core that another thread wants too."""
 MOST_REPEATS = 1000
 SHORTEST_CALL_S = 1e-7
 SLOW_S = 10.0

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from spikecore.bench import peers as peers_module
+from spikecore.bench import timing
 from spikecore.bench.cases import FORWARD, STEP, TRAINING, Case
 from spikecore.bench.gate import peer_gate
 from spikecore.bench.peers import LIBRARIES, peers
@@ -109,7 +110,12 @@ def test_the_terminal_says_what_failed(registry):
     assert "FAILED wrong_spike on lif 3,2,8, forward, not timed: at 7,3,37: " in done.output
 
 
-def test_ratios_are_of_medians_relative_to_eager_and_to_the_floor(registry):
+@pytest.fixture
+def no_warm_up(monkeypatch):
+    monkeypatch.setattr(timing, "WARM_UP_S", 0.0)
+
+
+def test_ratios_are_of_medians_relative_to_eager_and_to_the_floor(registry, no_warm_up):
     clock.calls = 0
     found = by_place(Session(plan(), clock=clock).run())
     eager, right = (found["lif", "5,2,8", FORWARD, name] for name in ("torch", "right"))
@@ -129,7 +135,7 @@ def test_ratios_are_of_medians_relative_to_eager_and_to_the_floor(registry):
     assert training.floor_ms == pytest.approx(15 * 2.5)
 
 
-def test_many_neurons_take_turns_and_stand_beside_lif(registry):
+def test_many_neurons_take_turns_and_stand_beside_lif(registry, no_warm_up):
     register("neuron", "grower", toys.Grower)
     clock.calls = 0
     found = by_place(Session(plan(neurons=("lif", "grower")), clock=clock).run())

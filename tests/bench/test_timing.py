@@ -61,7 +61,7 @@ def test_short_calls_are_repeated_until_the_clock_can_see_them():
     calls = []
     times = interleave({"a": lambda: calls.append(1)}, clock, Effort(0, least=2, most=2))["a"]
     assert times.repeats == 167
-    assert len(calls) == 3 + 2 * (3 * 167 + 167)  # before each sample 12 ms that are not timed
+    assert len(calls) == 3 + 2 * (5 * 167 + 167)  # before each sample 25 ms that are not timed
     assert interleave({"a": lambda: None}, Counter([0.0]), Effort(0, 1, 1))["a"].repeats == 1000
 
 
@@ -76,7 +76,7 @@ def test_nobody_waits_for_ever_for_a_slow_candidate():
     times = interleave(runs, clock, Effort(0, least=6, most=6), now=lambda: 0.0)
     assert len(times["slow"].samples) == 3
     assert len(times["fast"].samples) == 6
-    assert order == ["slow"] * 2 + ["fast"] * 3 + ["slow", "fast", "fast", "fast"] * 3 + ["fast", "fast", "fast"] * 3
+    assert order == ["slow"] * 2 + ["fast"] * 3 + ["slow", *["fast"] * 4] * 3 + ["fast"] * 4 * 3
 
 
 def test_a_candidate_that_raises_leaves_the_others_alone():

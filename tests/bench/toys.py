@@ -57,6 +57,14 @@ class WrongInitialGradient(Right):
         return grad_x, [-grad for grad in grad_states], grad_params
 
 
+class WrongLastGradient(Right):
+    """Where no gradient arrives of the states, that of the input is off."""
+
+    def run_bwd(self, *given):
+        grad_x, *rest = super().run_bwd(*given)
+        return (grad_x if any(grad is not None for grad in given[6]) else 1.001 * grad_x), *rest
+
+
 class WrongParameterGradient(Right):
     def run_bwd(self, *given):
         grad_x, grad_states, grad_params = super().run_bwd(*given)
@@ -125,6 +133,7 @@ WRONG = {
     "wrong_state": (WrongState, "final v differs"),
     "wrong_gradient": (WrongGradient, "gradient of the input differs"),
     "wrong_initial_gradient": (WrongInitialGradient, "gradient of initial v differs"),
+    "wrong_last_gradient": (WrongLastGradient, "gradient of the input from the initial state differs"),
     "wrong_strides": (WrongStrides, "strided: "),
     "wrong_when_large": (WrongWhenLarge, "at 8,4,128: "),
     "wrong_inference": (WrongInference, "values of the output without gradients differ"),

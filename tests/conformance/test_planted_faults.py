@@ -458,7 +458,7 @@ class Unasked(ToyBackend):
         return super().run(key, x, states, params, save, True)
 
 
-@fault("test_nobody_carries_the_state_on", "without `carry`")
+@fault("test_nobody_carries_the_state_on", "without `carry`|keeps no state")
 class Hasty(ToyBackend):
     """leaves out the last step where nobody wants its state"""
 

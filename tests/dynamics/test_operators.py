@@ -466,4 +466,4 @@ def test_outputs_never_alias_inputs_even_without_steps():
 
 def test_an_unknown_key_is_named():
     with pytest.raises(BackendError, match="knows no neuron under the key 'nothing'"):
-        named("graph").run("nothing", torch.zeros(1, 1), [], [], False)
+        named("graph").run("nothing", torch.zeros(1, 1), [], [], False, False)

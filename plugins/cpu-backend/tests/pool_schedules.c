@@ -296,18 +296,19 @@ static const struct scene scenes[] = {
     {"forks of forks", {{{2, 2}, {2, 2}}, {{FORK, 0}, {2, 2}, {FORK, 0}, {2, 2}}}, 0},
 };
 
-static void run(const struct scene *scene, int preemptions) {
+static void begin_anew(int preemptions, int max_workers) {
     num_threads = num_choices = current = 0;
     preemptions_left = preemptions;
-    workers_left = scene->max_workers ? scene->max_workers : MAX_THREADS;
+    workers_left = max_workers;
     memset(workers, 0, sizeof workers);
     num_workers = 0;
     memset(shares, 0, sizeof shares);
     atomic_init(&unfinished, 0);
     atomic_init(&caller_sleeps, 0);
     pthread_mutex_init(&taken, NULL);
-    for (int caller = 0; caller < 2; caller++)
-        if (scene->tasks[caller][0].num_blocks) add_thread(call, (void *)&scene->tasks[caller], 1);
+}
+
+static void go(void) {
     volatile int is_over = 0;
     getcontext(&outside);
     if (!is_over) {
@@ -316,6 +317,28 @@ static void run(const struct scene *scene, int preemptions) {
     }
     for (int i = 0; i < num_threads; i++)
         if (threads[i].cores != BOTH) fail("a worker stays bound to one core");
+}
+
+static void run(const struct scene *scene, int preemptions) {
+    begin_anew(preemptions, scene->max_workers ? scene->max_workers : MAX_THREADS);
+    for (int caller = 0; caller < 2; caller++)
+        if (scene->tasks[caller][0].num_blocks) add_thread(call, (void *)&scene->tasks[caller], 1);
+    go();
+}
+
+/* A caller without workers: first its own blocks from the first on, then the others' from the last on. */
+static int order[5], num_ordered;
+
+static void note(void *job, int64_t block) {
+    (void)job;
+    order[num_ordered++] = (int)block;
+}
+
+static void *call_alone(void *argument) {
+    static const int expected[5] = {0, 1, 4, 3, 2};
+    sc_share(note, argument, 5, 2);
+    if (num_ordered != 5 || memcmp(order, expected, sizeof order)) fail("blocks in another order");
+    return NULL;
 }
 
 /* The next schedule in order: the last decision that has another option takes it. 0: that was the last one. */
@@ -330,6 +353,9 @@ static int advance(void) {
 int main(int argc, char **argv) {
     int preemptions = argc > 1 ? atoi(argv[1]) : 2;
     long num_random = argc > 2 ? atol(argv[2]) : 10000;
+    begin_anew(0, 0);
+    add_thread(call_alone, NULL, 1);
+    go();
     for (size_t i = 0; i < sizeof scenes / sizeof *scenes; i++) {
         long count = 0;
         printf("%s: ", scenes[i].name);

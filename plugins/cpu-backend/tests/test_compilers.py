@@ -9,7 +9,7 @@ import pytest
 import torch
 from cpu_comparison import agree
 from spikecore_cpu_backend import CPUBackend
-from spikecore_cpu_backend.compiler import CANDIDATES, find_compiler
+from spikecore_cpu_backend.compiler import CANDIDATES, compilers
 from spikecore_cpu_backend.source import kernel_source, runtime_source
 
 from spikecore.dynamics import exp, log, sigmoid, sin, spike, tanh
@@ -87,7 +87,7 @@ def backend(compiler, tmp_path):
 
 
 def test_no_warnings(compiler, tmp_path):
-    found = find_compiler(compiler)
+    found = next(compilers(compiler))
     texts: dict = {"runtime": (runtime_source(), ())}
     for name, make in NEURONS.items():
         texts[name] = (kernel_source(make().program(), False), ())

@@ -30,7 +30,7 @@ def runs(backend):
     support = backend.supports(PROGRAM, X.device, X.dtype)
     assert support, support.reason
     backend.learn(PROGRAM)
-    found = backend.run(PROGRAM.key, X, [torch.zeros(3, 4)], [], False)[0]
+    found = backend.run(PROGRAM.key, X, [torch.zeros(3, 4)], [], False, False)[0]
     return torch.equal(found, RIGHT)
 
 
@@ -194,7 +194,7 @@ def test_a_child_that_left_the_compiler_s_group_is_not_waited_for(folder, tmp_pa
 def test_a_compiler_that_hung_is_not_asked_again(folder, tmp_path):
     asked = tmp_path / "asked"
     path = script(tmp_path, f'[ "$1" = --version ] && echo "my cc 1.0" && exit 0; echo x >> "{asked}"; sleep 20')
-    kernels = cache.KernelCache(compiler.find_compiler(path), folder, 0.5)
+    kernels = cache.KernelCache(next(compiler.compilers(path)), folder, 0.5)
     with pytest.raises(BackendError, match=r"did not finish within 0\.5 s"):
         kernels.load("int one;")
     with pytest.raises(BackendError, match=r"did not finish within 0\.5 s.*not asked again"):
@@ -260,6 +260,22 @@ def test_auto_passes_over_a_compiler_that_fails(folder, tmp_path):
     assert len((tmp_path / "calls").read_text().splitlines()) == 2  # asked once, tried once
 
 
+def test_a_cc_that_answers_but_does_not_compile_leads_to_the_next(folder, tmp_path, monkeypatch):
+    real = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
+    broken = script(tmp_path, '[ "$1" = --version ] && echo "broken cc" && exit 0; exit 3')
+    found = {"cc": broken, "gcc": real, "clang": None}
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: found.get(name, name))
+    backend = CPUBackend(cache_dir=str(folder))
+    assert backend.compiler.path == real
+    assert runs(backend)
+    with pytest.raises(BackendError, match="exit status 3"):  # one that is named is the only one
+        CPUBackend(compiler=broken, cache_dir=str(folder))
+    found["gcc"] = broken
+    assert len(list(compiler.compilers())) == 1  # two names of one program
+    with pytest.raises(BackendError, match="exit status 3"):
+        CPUBackend(cache_dir=str(folder))
+
+
 def test_a_compiler_that_makes_no_library(folder, tmp_path):
     path = script(tmp_path, '[ "$1" = --version ] && echo "my cc 1.0"; exit 0')
     with pytest.raises(BackendError, match="failed"):
@@ -323,7 +339,7 @@ def test_wrong_arguments_are_refused_before_they_reach_c():
         with pytest.raises(BackendError, match=message):
             backend.run(key, x, states, params, False, False)
     with pytest.raises(BackendError, match="knows no neuron under the key 'nothing'"):
-        backend.run("nothing", x, [v], [], False)
+        backend.run("nothing", x, [v], [], False, False)
 
 
 def test_doctor_names_the_compiler():

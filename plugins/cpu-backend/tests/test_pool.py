@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import spikecore_cpu_backend
-from spikecore_cpu_backend.compiler import find_compiler
+from spikecore_cpu_backend.compiler import compilers
 
 POOL = Path(spikecore_cpu_backend.__file__).parent / "c" / "pool.c"
 HERE = Path(__file__).parent
@@ -18,7 +18,7 @@ IS_FULL = bool(os.environ.get("SPIKE_FULL"))
 def build(folder, name, *flags, pool=POOL):
     """A program of this folder with the pool inside; None where these flags do not compile."""
     program = folder / name
-    command = [find_compiler().path, "-O2", "-g", "-std=gnu11", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    command = [next(compilers()).path, "-O2", "-g", "-std=gnu11", "-pthread", "-Wall", "-Wextra", "-Werror"]
     command += [*flags, f'-DPOOL="{pool}"', f"-I{POOL.parent}", str(HERE / f"{name}.c"), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S)
     if flags and done.returncode:
@@ -66,6 +66,11 @@ FAULTS = {
         "a block is done twice",
     ),
     "others take beyond the end": ("begin : end - 1;", "begin : end;", "a block that there is not"),
+    "nobody begins with their own": (
+        "index = (own + i) % count;",
+        "index = (own + i + 1) % count;",
+        "blocks in another order",
+    ),
     "shares overlap": ("(num_blocks * i / num_threads)", "(num_blocks * i / num_threads / 2)", "a block is done twice"),
     "nobody takes from others": (
         "    for (int i = 0; i < count; i++) {\n        int index",

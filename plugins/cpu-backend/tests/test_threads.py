@@ -89,7 +89,7 @@ def prepared(*shape):
     address = right.numpy()
 
     def run():
-        out = backend.run(neuron.program().key, x, [v], [], False)[0]
+        out = backend.run(neuron.program().key, x, [v], [], False, False)[0]
         return bool((out.numpy() == address).all())
 
     return run

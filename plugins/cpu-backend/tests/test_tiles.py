@@ -17,7 +17,7 @@ def noise(*shape, dtype=torch.float32):
 
 @pytest.fixture(params=[False, True], ids=["stored", "streamed"])
 def streams(request, monkeypatch):
-    monkeypatch.setattr(tuning, "STREAM_BYTES", 0 if request.param else 1 << 60)
+    monkeypatch.setattr(tuning, "streams", lambda *_: request.param)
     return request.param
 
 
@@ -44,10 +44,17 @@ def test_what_is_kept_depends_on_size_and_cores(monkeypatch, cores, steps):
     """One core, small results and long sequences: u. Large results that several cores pass through memory: x."""
     monkeypatch.setattr(tuning, "num_cores", lambda: cores)
     monkeypatch.setattr(tuning, "second_level_cache", lambda: 2 << 20)
-    small, large = 1000, tuning.STREAM_BYTES // 4
+    small, large = 1000, tuning.LARGE_BYTES // 4
     assert tuning.distance_pays(4, 4, steps, small)
     assert tuning.distance_pays(4, 4, steps, large) == (cores == 1 or steps == 1000)
     assert not tuning.distance_pays(2, 4, steps, small)
+
+
+def test_results_are_streamed_where_the_sequences_of_a_call_do_not_stay_in_the_cache(monkeypatch):
+    monkeypatch.setattr(tuning, "last_level_cache", lambda: 32 << 20)
+    mib = [4, 5, 8, 12, 16]
+    assert [tuning.streams(size << 20, tuning.INFERENCE) for size in mib] == [False, False, False, True, True]
+    assert [tuning.streams(size << 20, tuning.TRAINING) for size in mib] == [False, True, True, True, True]
 
 
 @pytest.mark.parametrize("large", [False, True])

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -71,8 +72,8 @@ class Compiler:
         return library.read_bytes()
 
 
-def find_compiler(named: str = "") -> Compiler:
-    """The compiler that is named, or the first of `cc`, `gcc`, `clang` that answers.
+def compilers(named: str = "") -> Iterator[Compiler]:
+    """The compiler that is named, or those of `cc`, `gcc`, `clang` that answer, each program once; at least one.
 
     Raises:
         PluginUnavailable: there is none, or this is not Linux.
@@ -82,16 +83,24 @@ def find_compiler(named: str = "") -> Compiler:
             f"the cpu backend needs Linux, this is {platform.system() or sys.platform}", "the reference runs instead"
         )
     refused: list[str] = []
+    asked: set[str] = set()
+    is_none = True
     for name in (named,) if named else CANDIDATES:
         path = shutil.which(name)
         if path is None:
             refused.append(f"{name}: not found")
             continue
+        if (program := os.path.realpath(path)) in asked:
+            continue
+        asked.add(program)
         code, output = _call([path, "--version"], 10.0)
         if code == 0 and output.strip():
-            return Compiler(path, output.strip().splitlines()[0], _flags())
+            is_none = False
+            yield Compiler(path, output.strip().splitlines()[0], _flags())
+            continue
         refused.append(f"{name}: {'no answer' if code is None else f'exit status {code}'} to --version")
-    raise PluginUnavailable(f"no C compiler works here ({'; '.join(refused)})", INSTALL)
+    if is_none:
+        raise PluginUnavailable(f"no C compiler works here ({'; '.join(refused)})", INSTALL)
 
 
 def _flags() -> tuple[str, ...]:

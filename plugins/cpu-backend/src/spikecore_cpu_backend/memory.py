@@ -127,6 +127,8 @@ class Recycler:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._idle = Idle()
+        self._sizes: dict[int, int] = {}  # of all regions, in use or not, by address
+        self._num_bytes = 0  # of these
         self._types: dict[int, Any] = {}
         self._sweeper = 0  # the process that has a timer running
 
@@ -154,17 +156,22 @@ class Recycler:
         while self._idle.num_bytes > limit:
             region = self._idle.take_oldest()
             if region is not None:
+                self._sizes.pop(region.address)
                 region.close()
+                self._num_bytes = sum(tuple(self._sizes.values()))
 
     def _region(self, size: int) -> Region:
         region = self._idle.take(size)
         if region is not None:
             return region
         try:
-            return Region(size)
+            region = Region(size)
         except OSError:
             self.free()
-            return Region(size)
+            region = Region(size)
+        self._sizes[region.address] = size
+        self._num_bytes = sum(tuple(self._sizes.values()))
+        return region
 
     def _type(self, size: int) -> Any:
         """A ctypes array whose end gives its region back; a tensor's storage holds it, and so do all views."""
@@ -181,7 +188,8 @@ class Recycler:
 
     def _take_back(self, region: Region) -> None:
         self._idle.put(region)
-        self._shrink_to(self.limit)
+        if self._num_bytes > self.limit:
+            self._shrink_to(self.limit)
         if self._sweeper != os.getpid():  # a forked child has no timer
             self._sweeper = os.getpid()
             self._sweep_later()

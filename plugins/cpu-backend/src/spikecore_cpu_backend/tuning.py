@@ -11,7 +11,7 @@ ALONE = 1 << 15
 LARGE_BYTES = 4 << 20
 """Size of a sequence from which on memory is the limit, not arithmetic."""
 INFERENCE, TRAINING = 2, 5
-"""How many sequences of x's size a call goes through: x and out; with a backward pass also what is kept and two gradients."""
+"""How many sequences of x's size a call goes through: x, out; with a backward pass also what is kept, two gradients."""
 BLOCK = 2048
 """Lanes of a block at most."""
 LANES = 64

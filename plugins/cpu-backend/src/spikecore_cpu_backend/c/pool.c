@@ -140,13 +140,13 @@ static long num_interruptions(void) {
 }
 
 /* How long a worker waits for the next call before it sleeps. To be woken takes 50 microseconds and more, as long as a
-   small job: who is left alone waits longer each time. Who has lost its core in between sleeps soon: a thread that spins
+   small job: who is left alone waits longer each time. Who lost its core in between waits less long: a thread that spins
    is granted less of a core that others want. */
 static int spins_after(int spins, long *interruptions) {
     long before = *interruptions;
     *interruptions = num_interruptions();
-    if (*interruptions != before) return SPINS;
-    return spins < LONG_SPINS / 2 ? 2 * spins : LONG_SPINS;
+    int next = *interruptions == before ? 2 * spins : spins / 2;
+    return next < SPINS ? SPINS : next > LONG_SPINS ? LONG_SPINS : next;
 }
 
 static void *worker_main(void *argument) {
