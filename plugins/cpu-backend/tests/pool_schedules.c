@@ -353,9 +353,6 @@ static int advance(void) {
 int main(int argc, char **argv) {
     int preemptions = argc > 1 ? atoi(argv[1]) : 2;
     long num_random = argc > 2 ? atol(argv[2]) : 10000;
-    begin_anew(0, 0);
-    add_thread(call_alone, NULL, 1);
-    go();
     for (size_t i = 0; i < sizeof scenes / sizeof *scenes; i++) {
         long count = 0;
         printf("%s: ", scenes[i].name);
@@ -370,5 +367,9 @@ int main(int argc, char **argv) {
         printf("%ld schedules with up to %d preemptions, %ld at random\n", count, preemptions, num_random);
         fflush(stdout);
     }
+    is_random = num_given = 0;
+    begin_anew(0, 0);
+    add_thread(call_alone, NULL, 1);
+    go();
     return 0;
 }

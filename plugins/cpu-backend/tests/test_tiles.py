@@ -38,16 +38,12 @@ def test_sums_for_parameters_leave_the_rest_of_a_tile_out(lanes, streams):
     agree(lambda on: ParametricLIF(backend=on), noise(20, 2, lanes))
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-@pytest.mark.parametrize("steps", [4, 1000])
-def test_what_is_kept_depends_on_size_and_cores(monkeypatch, cores, steps):
-    """One core, small results and long sequences: u. Large results that several cores pass through memory: x."""
-    monkeypatch.setattr(tuning, "num_cores", lambda: cores)
-    monkeypatch.setattr(tuning, "second_level_cache", lambda: 2 << 20)
-    small, large = 1000, tuning.LARGE_BYTES // 4
-    assert tuning.distance_pays(4, 4, steps, small)
-    assert tuning.distance_pays(4, 4, steps, large) == (cores == 1 or steps == 1000)
-    assert not tuning.distance_pays(2, 4, steps, small)
+def test_what_is_kept_depends_on_the_number_of_steps(monkeypatch):
+    """Long sequences, whose states do not stay in the second-level cache: u; of 16-bit input always x."""
+    monkeypatch.setattr(tuning, "second_level_cache", lambda: 1 << 20)
+    assert [tuning.distance_pays(4, 4, steps) for steps in (1, 128, 129, 1000)] == [False, False, True, True]
+    assert [tuning.distance_pays(8, 8, steps) for steps in (64, 65)] == [False, True]
+    assert not tuning.distance_pays(2, 4, 1000)
 
 
 def test_results_are_streamed_where_the_sequences_of_a_call_do_not_stay_in_the_cache(monkeypatch):

@@ -115,7 +115,7 @@ class CPUBackend(Configurable):
         if not kernel.can_keep:
             return None
         if keep == "auto":
-            pays = tuning.distance_pays(kernel.element_bytes, kernel.state_dtype.itemsize, x.shape[0], x.numel())
+            pays = tuning.distance_pays(kernel.element_bytes, kernel.state_dtype.itemsize, x.shape[0])
             return kernel.state_dtype if pays else None
         return torch.bfloat16 if keep == "distance_bf16" and kernel.state_dtype == torch.float32 else kernel.state_dtype
 
