@@ -179,7 +179,7 @@ def steps() -> Any:
         yield from take_turns("single step, no gradient", shape, calls, repeats, rounds)
         backend: Any = named("canned")
         backend.prepare(x.unsqueeze(0))
-        calls = {"backend alone": lambda: backend.run("", x, [], [], False), "LIF on it": lambda: fed(x)}
+        calls = {"backend alone": lambda: backend.run("", x, [], [], False, True), "LIF on it": lambda: fed(x)}
         yield from take_turns("operator backend, no gradient", shape, calls, repeats, rounds)
     given = torch.rand(shape, requires_grad=True)
     for group, backward in (("single step, gradient wanted", False), ("single step, with backward", True)):
