@@ -132,7 +132,7 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
         inference = neuron(x)
     given = x.detach().requires_grad_()
     with torch.enable_grad():
-        (alone,) = torch.autograd.grad(neuron(given), given, grad, allow_unused=True)
+        alone = _gradient(neuron(given), given, grad)
     given = x.detach().requires_grad_()  # keeps its strides
     with streaming(neuron), torch.enable_grad():
         start = {name: (value + 0.125).detach() for name, value in neuron.initial_state(given[0]).items()}
@@ -147,8 +147,14 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
     values = {f"final {name}": value.detach() for name, value in finals.items()}
     for (name, tensor), value in zip(wanted.items(), found, strict=True):
         values[f"gradient of {name}"] = torch.zeros_like(tensor) if value is None else value
-    values["gradient of the input from the initial state"] = torch.zeros_like(x) if alone is None else alone
+    values["gradient of the input from the initial state"] = alone
     return Outcome(out.detach(), inference, values, {name: value.detach() for name, value in start.items()})
+
+
+def _gradient(out: Tensor, x: Tensor, grad: Tensor) -> Tensor:
+    """Zeros where out does not depend on x, as one step may not."""
+    found = torch.autograd.grad(out, x, grad, allow_unused=True)[0] if out.requires_grad else None
+    return torch.zeros_like(x) if found is None else found
 
 
 def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:

@@ -303,7 +303,9 @@ class Neuron(Configurable, Placed, Stateful):
 
 def _one_step(x: Tensor) -> Tensor:
     """What one step of the sequence looks like, for its shape, dtype and device."""
-    return x.detach()[0] if x.shape[0] else x.new_empty(x.shape[1:])
+    if not x.shape[0]:
+        return x.new_empty(x.shape[1:])
+    return (x.detach() if x.requires_grad else x)[0]
 
 
 def _scaled(step: Callable[..., Any]) -> Callable[..., Any]:

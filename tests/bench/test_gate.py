@@ -24,6 +24,7 @@ def registry():
             register("backend", name, backend)
         register("neuron", "learner", toys.Learner)
         register("neuron", "grower", toys.Grower)
+        register("neuron", "late", toys.Late)
         yield registry
 
 
@@ -32,7 +33,7 @@ def verdict(name, case=Case("lif", SHAPE)):  # noqa: B008
     return backend_gate(candidate, reference, case)
 
 
-@pytest.mark.parametrize("neuron", ["lif", "if", "learner", "grower"])
+@pytest.mark.parametrize("neuron", ["lif", "if", "learner", "grower", "late"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_right_backend_passes(neuron, dtype):
     found = verdict("right", Case(neuron, SHAPE, dtype=dtype))

@@ -171,6 +171,16 @@ class Grower(Neuron):
         return s, {"v": h * (1 - s)}
 
 
+class Late(Neuron):
+    """Fires from what was there before the input."""
+
+    state: ClassVar = {"v": 0.0}
+
+    @staticmethod
+    def step(x, state, params):
+        return spike(state.v - params.v_threshold, params.surrogate), {"v": state.v / 2 + x}
+
+
 class NearlyRight(Right):
     """Another last bit in everything that is not a spike."""
 

@@ -53,7 +53,8 @@ def state(tensor: Tensor | None) -> tuple[Readable, int, int]:
         return _ZERO, 0, 0
     if tensor.is_contiguous():
         return tensor, 0, 1
-    if not any(stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if size > 1):
+    strides = tensor.stride()
+    if not any(strides) or not any(stride for size, stride in zip(tensor.shape, strides, strict=True) if size > 1):
         return tensor, 0, 0
     return tensor.contiguous(), 0, 1
 

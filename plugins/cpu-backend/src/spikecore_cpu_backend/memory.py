@@ -71,7 +71,10 @@ class Idle:
     def put(self, region: Region) -> None:
         """Nobody uses it any more."""
         region.idle_since = time.monotonic()
-        self._warm.setdefault(region.size, deque()).append(region)
+        warm = self._warm.get(region.size)
+        if warm is None:
+            warm = self._warm.setdefault(region.size, deque())
+        warm.append(region)
 
     def take(self, size: int) -> Region | None:
         """The one used last, whose content may still be in the caches."""
@@ -140,11 +143,13 @@ class Recycler:
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A contiguous tensor with any content."""
         count = math.prod(shape)
-        if count * dtype.itemsize < SMALLEST:
+        num_bytes = count * dtype.itemsize
+        if num_bytes < SMALLEST:
             return torch.empty(shape, dtype=dtype, device="cpu")
-        grain = GRAIN if count * dtype.itemsize < HUGE_PAGE else HUGE_PAGE
-        size = -(-count * dtype.itemsize // grain) * grain
-        lease = self._type(size).from_address((region := self._region(size)).address)
+        grain = GRAIN if num_bytes < HUGE_PAGE else HUGE_PAGE
+        size = -(-num_bytes // grain) * grain
+        region = self._idle.take(size) or self._new_region(size)
+        lease = (self._types.get(size) or self._new_type(size)).from_address(region.address)
         lease.region = region
         return torch.frombuffer(lease, dtype=dtype, count=count).resize_(shape)
 
@@ -160,10 +165,7 @@ class Recycler:
                 region.close()
                 self._num_bytes = sum(tuple(self._sizes.values()))
 
-    def _region(self, size: int) -> Region:
-        region = self._idle.take(size)
-        if region is not None:
-            return region
+    def _new_region(self, size: int) -> Region:
         try:
             region = Region(size)
         except OSError:
@@ -173,17 +175,16 @@ class Recycler:
         self._num_bytes = sum(tuple(self._sizes.values()))
         return region
 
-    def _type(self, size: int) -> Any:
+    def _new_type(self, size: int) -> Any:
         """A ctypes array whose end gives its region back; a tensor's storage holds it, and so do all views."""
-        if size not in self._types:
-            recycler, is_ending = self, sys.is_finalizing  # at the interpreter's end a module's names may be gone
+        recycler, is_ending = self, sys.is_finalizing  # at the interpreter's end a module's names may be gone
 
-            def __del__(self: Any) -> None:
-                # At the end the region simply goes: there a timer would wait forever for its thread (Python 3.11).
-                if not is_ending():
-                    recycler._take_back(self.region)
+        def __del__(self: Any) -> None:
+            # At the end the region simply goes: there a timer would wait forever for its thread (Python 3.11).
+            if not is_ending():
+                recycler._take_back(self.region)
 
-            self._types[size] = type("Lease", (ctypes.c_char * size,), {"__del__": __del__})
+        self._types[size] = type("Lease", (ctypes.c_char * size,), {"__del__": __del__})
         return self._types[size]
 
     def _take_back(self, region: Region) -> None:
