@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.backends.operators import run_program, run_step
+from spikecore.backends.plain import is_plain
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
@@ -101,6 +102,7 @@ class Neuron(Configurable, Placed, Stateful):
         self.record = tuple(record)
         self.recorded: dict[str, Tensor] = {}
         self._programs: dict[tuple[Any, ...], Program] = {}
+        self._start: tuple[tuple[Any, ...], dict[str, Tensor]] | None = None
         _known("record", self.record, self.state)
         self._make_tensors()
         self._begin()
@@ -178,7 +180,17 @@ class Neuron(Configurable, Placed, Stateful):
         is_large = not torch.compiler.is_compiling() and x.numel() >= LARGE
         if not is_large or type(self).initial_state is not Neuron.initial_state:  # a subclass has its own
             return self.initial_state(x)
-        return self._state_of(x, ())
+        if self._tensors or self.keeps_state or not x.is_cpu or type(x) is not Tensor:
+            return self._state_of(x, ())
+        # Made once: a twentieth of a call. Only where it never leaves the call, and in plain memory: what is made while
+        # an accelerator records its work, or in a transform, does not outlive that.
+        form = (x.shape, x.dtype, torch.is_inference_mode_enabled())
+        if self._start is None or self._start[0] != form:
+            start = self._state_of(x, ())
+            if not is_plain((x, *start.values())):
+                return start
+            self._start = (form, start)
+        return dict(self._start[1])
 
     def _state_of(self, x: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:
         dtype = torch.float32 if x.dtype in HALF else x.dtype
@@ -293,7 +305,7 @@ class Neuron(Configurable, Placed, Stateful):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_programs": {}, "recorded": {}}
+        return {**super().__getstate__(), "_programs": {}, "recorded": {}, "_start": None}
 
     def extra_repr(self) -> str:
         fields = dataclasses.fields(self.config)

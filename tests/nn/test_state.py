@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn as torch_nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from spikecore.backends.reference import TorchBackend
@@ -437,3 +438,35 @@ def test_a_large_initial_state_takes_no_memory_of_its_own_and_is_the_same():
     assert start.shape == x[0].shape
     assert start.untyped_storage().nbytes() == 4
     assert torch.equal(neuron(x)[:, :, :100], neuron(x[:, :, :100].contiguous()))
+
+
+def test_a_large_initial_state_is_made_once_where_it_stays_within_the_call():
+    x = torch.rand(3, 1, 1 << 15) * 3
+    neuron = LIF(backend="torch", v_reset=-0.5)
+    right = neuron(x)
+
+    def start(like=x):
+        return neuron.start_state(like[0])["v"]
+
+    assert start().data_ptr() == start().data_ptr()
+    assert start(x.double()).dtype == torch.float64
+    assert start(x.repeat(1, 2, 1)).shape == (2, 1 << 15)
+    with torch.inference_mode():
+        assert start().is_inference()
+    assert not start().is_inference()
+    with FakeTensorMode() as mode:
+        assert start(mode.from_tensor(x)).untyped_storage().device.type == "meta"
+    with streaming(neuron):
+        assert start().data_ptr() != start().data_ptr()
+    assert copy.deepcopy(neuron)._start is None
+    assert start(x.to("meta")).is_meta
+    assert torch.equal(torch.func.vmap(neuron, in_dims=1, out_dims=1)(x.reshape(3, 1, 1, -1))[:, :, 0], right)
+    given = x.clone().requires_grad_()
+    neuron(given).sum().backward()
+    assert start().grad_fn is None
+    assert torch.equal(neuron(x), right)
+    learned = LIF(v_reset=0.5, learnable=("v_reset",), backend="torch")
+    first = learned.start_state(x[0])["v"]
+    with torch.no_grad():
+        learned.param_v_reset.fill_(0.25)
+    assert learned.start_state(x[0])["v"].unique().tolist() == [0.25] != first.unique().tolist()
