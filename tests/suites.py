@@ -138,7 +138,7 @@ def bench() -> None:
     spike = [python, "-m", "spikecore", "bench"]
     some = [part for name in PER_BYTE for part in ("--neuron", name)]
     own = ["--load", "examples/own_neuron.py"]
-    call(*spike, "--peers", "--nets", "--csv", csv / "speed.csv")
+    call(*spike, "--peers", "--nets", "--compile-steps", "128", "--csv", csv / "speed.csv")
     call(*spike, *some, *own, "--shape", "64,64,16384", "--csv", csv / "beyond-caches.csv")
     call(*spike, "--neuron", "all", *own, "--csv", csv / "neurons.csv")
     call(python, "plugins/datasets-vision/benchmarks/images.py", "--out", csv / "images.csv")
