@@ -117,7 +117,7 @@ class Stateful(nn.Module):
         """Remember the final state, if state outlives the call.
 
         Args:
-            state: after the last step of this call.
+            state: after the last step of this call; may be empty where it does not outlive the call.
             outputs: all else that the call hands out with a gradient.
 
         Returns:

@@ -20,7 +20,7 @@ from spikecore.dynamics import sigmoid, spike, tanh, where
 from spikecore.errors import BackendError, DynamicsError, PluginUnavailable, StepError
 from spikecore.interfaces.backend import BackendCapabilities, Support
 from spikecore.interfaces.component import Configurable
-from spikecore.nn import IF, LIF, Neuron, get_state, reset_state, set_backend, set_state, streaming
+from spikecore.nn import IF, LIF, Neuron, get_state, reset_state, set_backend, set_state, set_step_mode, streaming
 from spikecore.registry import Blocking, Registry, components, create, load, register, use
 from tests.interpreter import run_graph
 
@@ -462,6 +462,20 @@ def test_outputs_never_alias_inputs_even_without_steps():
         assert neuron(torch.zeros(0, 2, 3)).shape == (0, 2, 3)
         assert get_state(neuron)[""]["v"].data_ptr() != state["v"].data_ptr()
     assert neuron.recorded["v"].shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_backend_is_told_whether_the_state_goes_on(monkeypatch, grad):
+    told = []
+    run = GraphBackend.run
+    monkeypatch.setattr(GraphBackend, "run", lambda *given: told.append(given[-2:]) or run(*given))
+    neuron, x = LIF(backend="graph"), torch.rand(3, 2, 3, requires_grad=grad)
+    neuron(x)
+    with streaming(neuron):
+        neuron(x)
+    set_step_mode(neuron, "single")
+    neuron(x[0])
+    assert told == [(grad, False), (grad, True), (grad, True)]
 
 
 def test_an_unknown_key_is_named():

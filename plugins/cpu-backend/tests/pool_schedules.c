@@ -225,11 +225,13 @@ static long futex(_Atomic uint32_t *word, int operation, uint32_t value, const s
         }
         return 0;
     }
+    errno = EAGAIN;
     if (atomic_load_explicit(word, memory_order_seq_cst) != value) return -1;
     struct thread *me = &threads[current];
     me->state = ASLEEP, me->word = word, me->timed_out = 0;
     me->may_time_out = longest && longest->tv_nsec < LOOK_AGAIN_NS;
     go_on();
+    errno = ETIMEDOUT;
     return me->timed_out ? -1 : 0;
 }
 
@@ -291,7 +293,7 @@ static const struct scene scenes[] = {
     {"three calls of other sizes", {{{2, 2}, {3, 2}, {2, 2}}}, 0},
     {"another number of threads each time", {{{3, 3}, {2, 2}, {1, 2}, {3, 3}}}, 0},
     {"two callers", {{{2, 2}, {2, 2}}, {{2, 2}, {3, 3}}}, 0},
-    {"a fork while another thread calls", {{{2, 2}, {3, 3}}, {{FORK, 0}, {2, 2}, {2, 2}}}, 0},
+    {"a fork while another thread calls", {{{2, 2}, {3, 3}}, {{FORK, 0}, {2, 2}, {3, 3}}}, 0},
     {"a fork after a call while another thread calls", {{{2, 2}, {2, 2}}, {{2, 2}, {FORK, 0}, {3, 3}}}, 0},
     {"forks of forks", {{{2, 2}, {2, 2}}, {{FORK, 0}, {2, 2}, {FORK, 0}, {2, 2}}}, 0},
 };

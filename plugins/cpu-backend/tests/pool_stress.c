@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,6 +36,16 @@ static void disturb(void) {
     else if (found < 96) for (volatile int i = 0; i < 3000; i++) continue;
 }
 
+/* As if the core had been taken from this thread now and then; `told`: as often as this. */
+static long told = -1;
+
+static int usage(int who, struct rusage *used) {
+    (void)who;
+    memset(used, 0, sizeof *used);
+    used->ru_nivcsw = told >= 0 ? told : (long)(next_random() % 3);
+    return 0;
+}
+
 #undef atomic_load
 #undef atomic_store
 #undef atomic_fetch_add
@@ -46,6 +57,7 @@ static void disturb(void) {
 #define atomic_fetch_sub(at, value) (disturb(), atomic_fetch_sub_explicit(at, value, memory_order_seq_cst))
 #define atomic_compare_exchange_weak(at, expected, value) \
     (disturb(), atomic_compare_exchange_strong(at, expected, value))
+#define getrusage usage
 #define SPINS 400
 #define LONG_SPINS 1600
 #include POOL
@@ -94,7 +106,23 @@ static void *call(void *argument) {
     return NULL;
 }
 
+/* Who is left alone waits twice as long each time, who is disturbed half as long, between two bounds. */
+static int check_spins(void) {
+    static const int taken_away[] = {0, 0, 0, 1, 0, 1, 1, 1}, expected[] = {800, 1600, 1600, 800, 1600, 800, 400, 400};
+    long interruptions = told = 0;
+    int spins = SPINS;
+    for (int i = 0; i < 8; i++) {
+        told += taken_away[i];
+        spins = spins_after(spins, &interruptions);
+        if (spins != expected[i]) printf("spins %d times, expected %d\n", spins, expected[i]);
+        if (spins != expected[i]) return 0;
+    }
+    told = -1;
+    return 1;
+}
+
 int main(int argc, char **argv) {
+    if (!check_spins()) return 1;
     double seconds = argc > 1 ? atof(argv[1]) : 2;
     int num_callers = argc > 2 ? atoi(argv[2]) : 2;
     first_seed = argc > 3 ? (uint64_t)atoll(argv[3]) : 1;

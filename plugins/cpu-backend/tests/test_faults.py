@@ -194,7 +194,7 @@ def test_a_child_that_left_the_compiler_s_group_is_not_waited_for(folder, tmp_pa
 def test_a_compiler_that_hung_is_not_asked_again(folder, tmp_path):
     asked = tmp_path / "asked"
     path = script(tmp_path, f'[ "$1" = --version ] && echo "my cc 1.0" && exit 0; echo x >> "{asked}"; sleep 20')
-    kernels = cache.KernelCache(next(compiler.compilers(path)), folder, 0.5)
+    kernels = cache.KernelCache(path, folder, 0.5)
     with pytest.raises(BackendError, match=r"did not finish within 0\.5 s"):
         kernels.load("int one;")
     with pytest.raises(BackendError, match=r"did not finish within 0\.5 s.*not asked again"):
@@ -270,10 +270,16 @@ def test_a_cc_that_answers_but_does_not_compile_leads_to_the_next(folder, tmp_pa
     assert runs(backend)
     with pytest.raises(BackendError, match="exit status 3"):  # one that is named is the only one
         CPUBackend(compiler=broken, cache_dir=str(folder))
-    found["gcc"] = broken
-    assert len(list(compiler.compilers())) == 1  # two names of one program
-    with pytest.raises(BackendError, match="exit status 3"):
-        CPUBackend(cache_dir=str(folder))
+    found.update(cc=real, gcc=broken, clang=real)
+    backend = CPUBackend(cache_dir=str(folder))  # its runtime comes from the cache
+    found.update(cc=broken, gcc=broken)
+    backend.runtime.cache.compiler = next(compiler.compilers())
+    assert runs(backend)
+    assert backend.compiler.path == real
+    (tmp_path / "other").mkdir()
+    found.update(clang=script(tmp_path / "other", '[ "$1" = --version ] && echo "other cc" && exit 0; exit 4'))
+    with pytest.raises(BackendError, match=r"exit status 3.*; .*exit status 4"):  # all of them are named
+        CPUBackend(cache_dir=str(folder / "another"))
 
 
 def test_a_compiler_that_makes_no_library(folder, tmp_path):

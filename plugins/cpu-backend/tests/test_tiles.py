@@ -53,6 +53,17 @@ def test_results_are_streamed_where_the_sequences_of_a_call_do_not_stay_in_the_c
     assert [tuning.streams(size << 20, tuning.TRAINING) for size in mib] == [False, True, True, True, True]
 
 
+def test_inference_goes_through_fewer_sequences_than_training(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tuning, "streams", lambda num_bytes, num_sequences: bool(asked.append(num_sequences)))
+    x, neuron = noise(4, 1, 1 << 14), LIF(backend="cpu")
+    with torch.no_grad():
+        neuron(x)
+    assert asked == [tuning.INFERENCE]
+    neuron(x.requires_grad_()).sum().backward()
+    assert asked == [tuning.INFERENCE, tuning.TRAINING, tuning.TRAINING]
+
+
 @pytest.mark.parametrize("large", [False, True])
 def test_gradients_are_the_same_whatever_is_kept(monkeypatch, large):
     monkeypatch.setattr(tuning, "distance_pays", lambda *_: large)

@@ -18,7 +18,7 @@ from spikecore.interfaces.backend import BackendCapabilities, Support
 from spikecore.interfaces.component import Configurable, Range, make_config
 from spikecore_cpu_backend import layout, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
-from spikecore_cpu_backend.compiler import TIMEOUT_S, compilers
+from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler
 from spikecore_cpu_backend.kernels import ELEMENTS, Kernel, Runtime
 from spikecore_cpu_backend.memory import Recycler
 from spikecore_cpu_backend.printer import MAX_TENSORS
@@ -58,23 +58,17 @@ class CPUBackend(Configurable):
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
-        self.runtime = self._start()
-        self.compiler = self.runtime.cache.compiler
+        folder = Path(self.config.cache_dir).expanduser() if self.config.cache_dir else default_folder()
+        self.runtime = Runtime(KernelCache(self.config.compiler, folder, self.config.compile_timeout_s))
         self.recycler = Recycler(self.config.recycle_mib << 20)
         self._programs: dict[str, Program] = {}
         self._kernels: dict[tuple[str, torch.dtype], Kernel] = {}
         _LIVE.add(self)
 
-    def _start(self) -> Runtime:
-        """With the first compiler that compiles it; where none does, the first one's error."""
-        folder = Path(self.config.cache_dir).expanduser() if self.config.cache_dir else default_folder()
-        refused: list[BackendError] = []
-        for compiler in compilers(self.config.compiler):
-            try:
-                return Runtime(KernelCache(compiler, folder, self.config.compile_timeout_s))
-            except BackendError as error:
-                refused.append(error)
-        raise refused[0]
+    @property
+    def compiler(self) -> Compiler:
+        """The one that compiles now."""
+        return self.runtime.cache.compiler
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Any program, for CPU tensors; its kernel is compiled here, so that a failure shows before the choice."""

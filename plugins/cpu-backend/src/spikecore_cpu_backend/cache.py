@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from spikecore.errors import BackendError
-from spikecore_cpu_backend.compiler import Compiler, CompilerStopped
+from spikecore_cpu_backend.compiler import Compiler, CompilerStopped, compilers
 
 MARK = b"spikecore kernel"
 
@@ -36,27 +36,48 @@ class KernelCache:
     """Loads kernels, compiling what is not there.
 
     Args:
-        compiler: compiles what is missing.
+        named: the compiler of what is missing; "": the first that works.
         folder: where files are kept.
         timeout_s: for one compilation.
+
+    Raises:
+        PluginUnavailable: there is no compiler.
     """
 
-    def __init__(self, compiler: Compiler, folder: Path, timeout_s: float) -> None:
-        self.compiler, self.folder, self.timeout_s = compiler, folder.absolute(), timeout_s
-        self._stopped = ""  # why nothing more is compiled
+    def __init__(self, named: str, folder: Path, timeout_s: float) -> None:
+        self.named, self.folder, self.timeout_s = named, folder.absolute(), timeout_s
+        self.compiler = next(compilers(named))
+        self._stopped: dict[str, str] = {}  # compiler → why it is not asked again
 
     def load(self, source: str) -> ctypes.CDLL:
-        """The library of this source.
+        """The library of this source; where the compiler fails, from the next one that does not.
 
         Raises:
             BackendError: it cannot be compiled, stored anywhere or loaded.
         """
-        text = f"{self.compiler.identity}\n{source}"
+        try:
+            return self._load(self.compiler, source)
+        except BackendError as error:
+            refused = [str(error)]
+        for compiler in () if self.named else compilers():
+            if compiler == self.compiler:
+                continue
+            try:
+                found = self._load(compiler, source)
+            except BackendError as error:
+                refused.append(str(error))
+                continue
+            self.compiler = compiler
+            return found
+        raise BackendError("; ".join(refused))
+
+    def _load(self, compiler: Compiler, source: str) -> ctypes.CDLL:
+        text = f"{compiler.identity}\n{source}"
         path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()}.so"
         if self._is_whole(path):
             with contextlib.suppress(OSError):  # a file system without execution, or a file changed meanwhile
                 return ctypes.CDLL(str(path))
-        library = self._compiled(source)
+        library = self._compiled(compiler, source)
         if _is_private(self.folder) and _store(path, library):
             with contextlib.suppress(OSError):
                 return ctypes.CDLL(str(path))
@@ -68,14 +89,14 @@ class KernelCache:
         except OSError as error:
             raise BackendError(f"a compiled kernel does not load: {error}") from None
 
-    def _compiled(self, source: str) -> bytes:
+    def _compiled(self, compiler: Compiler, source: str) -> bytes:
         """A compiler that hung once is not asked again: every neuron of a net would wait as long."""
-        if self._stopped:
-            raise BackendError(f"{self._stopped}; it is not asked again in this process")
+        if compiler.path in self._stopped:
+            raise BackendError(f"{self._stopped[compiler.path]}; it is not asked again in this process")
         try:
-            return self.compiler.compile(source, self.timeout_s)
+            return compiler.compile(source, self.timeout_s)
         except CompilerStopped as error:
-            self._stopped = str(error)
+            self._stopped[compiler.path] = str(error)
             raise
 
     def _is_whole(self, path: Path) -> bool:

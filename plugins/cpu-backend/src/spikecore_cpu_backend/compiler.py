@@ -73,7 +73,7 @@ class Compiler:
 
 
 def compilers(named: str = "") -> Iterator[Compiler]:
-    """The compiler that is named, or those of `cc`, `gcc`, `clang` that answer, each program once; at least one.
+    """The compiler that is named, or those of `cc`, `gcc`, `clang` that answer; at least one.
 
     Raises:
         PluginUnavailable: there is none, or this is not Linux.
@@ -83,16 +83,12 @@ def compilers(named: str = "") -> Iterator[Compiler]:
             f"the cpu backend needs Linux, this is {platform.system() or sys.platform}", "the reference runs instead"
         )
     refused: list[str] = []
-    asked: set[str] = set()
     is_none = True
     for name in (named,) if named else CANDIDATES:
         path = shutil.which(name)
         if path is None:
             refused.append(f"{name}: not found")
             continue
-        if (program := os.path.realpath(path)) in asked:
-            continue
-        asked.add(program)
         code, output = _call([path, "--version"], 10.0)
         if code == 0 and output.strip():
             is_none = False

@@ -163,7 +163,12 @@ class Recycler:
             if region is not None:
                 self._sizes.pop(region.address)
                 region.close()
-                self._num_bytes = sum(tuple(self._sizes.values()))
+                self._count()
+
+    def _count(self) -> None:
+        """Who counts last looks again: of two threads that count at once, the older sum may be stored last."""
+        while self._num_bytes != (total := sum(tuple(self._sizes.values()))):
+            self._num_bytes = total
 
     def _new_region(self, size: int) -> Region:
         try:
@@ -172,7 +177,7 @@ class Recycler:
             self.free()
             region = Region(size)
         self._sizes[region.address] = size
-        self._num_bytes = sum(tuple(self._sizes.values()))
+        self._count()
         return region
 
     def _new_type(self, size: int) -> Any:

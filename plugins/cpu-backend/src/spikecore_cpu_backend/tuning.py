@@ -70,8 +70,8 @@ def backward_block(num_steps: int, num_lanes: int, num_states: int, real_bytes: 
 def distance_pays(element_bytes: int, state_bytes: int, num_steps: int) -> bool:
     """Is it better to keep u than x?
 
-    It is where the states of a block's steps do not lie in the second-level cache when the steps run again. Elsewhere u
-    costs two more passes through memory: x measured as fast for sequences that stay in the caches, and up to 1.6 times
-    as fast beyond. For x of 16 bits u takes more memory.
+    It is where the states of a block's steps, for as many lanes as a block may have, do not lie in the second-level
+    cache when the steps run again. Elsewhere u costs two more passes through memory: x measured as fast for sequences
+    that stay in the caches, and up to 1.6 times as fast beyond. For x of 16 bits u takes more memory.
     """
     return element_bytes >= state_bytes and num_steps * BLOCK * state_bytes > second_level_cache()

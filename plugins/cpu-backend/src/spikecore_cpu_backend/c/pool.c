@@ -79,8 +79,9 @@ static modes current_modes;
 static _Atomic uint32_t unfinished;
 static _Atomic int caller_sleeps;
 
-static void futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *longest) {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, longest, NULL, 0);
+/* 1 where the time was over. */
+static int futex_wait(_Atomic uint32_t *word, uint32_t value, const struct timespec *longest) {
+    return syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, longest, NULL, 0) && errno == ETIMEDOUT;
 }
 
 static void futex_wake(_Atomic uint32_t *word) {
@@ -191,11 +192,12 @@ static void alone(block_function function, void *job, int64_t num_blocks) {
     for (int64_t block = 0; block < num_blocks; block++) function(job, block);
 }
 
-/* Sleep until a worker ends the job, but not for ever: should a wake-up be lost somewhere, the caller looks again. */
-static void sleep_while_unfinished(long nanoseconds) {
+/* Sleep until a worker ends the job, but not for ever: should a wake-up be lost somewhere, the caller looks again. 1 where
+   the time was over. */
+static int sleep_while_unfinished(long nanoseconds) {
     const struct timespec longest = {0, nanoseconds};
     uint32_t left = atomic_load(&unfinished);
-    if (left) futex_wait(&unfinished, left, &longest);
+    return left && futex_wait(&unfinished, left, &longest);
 }
 
 /* The processor time that a worker has had; 0 where the system does not say. */
@@ -251,8 +253,9 @@ static void wait_for_workers(void) {
     for (int look = 0; look < MAX_LOOKS; look++) {
         long patience = PATIENCE_NS << look;
         for (int i = 0; i < num_workers; i++) used[i] = atomic_load(&workers[i].has_block) ? time_of(&workers[i]) : 0;
-        sleep_while_unfinished(patience);
+        int is_over = sleep_while_unfinished(patience);
         if (!atomic_load(&unfinished)) break;
+        if (!is_over) continue;
         if (!num_moves) cpu = sched_getcpu();
         for (int i = 0; i < num_workers && num_moves < MAX_MOVED; i++) {
             const struct worker *worker = &workers[i];
