@@ -185,12 +185,13 @@ class Neuron(Configurable, Placed, Stateful):
         # Made once: a twentieth of a call. Only where it never leaves the call, and in plain memory: what is made while
         # an accelerator records its work, or in a transform, does not outlive that.
         form = (x.shape, x.dtype, torch.is_inference_mode_enabled())
-        if self._start is None or self._start[0] != form:
+        kept = self._start  # another thread may bring another form meanwhile
+        if kept is None or kept[0] != form:
             start = self._state_of(x, ())
             if not is_plain((x, *start.values())):
                 return start
-            self._start = (form, start)
-        return dict(self._start[1])
+            kept = self._start = (form, start)
+        return dict(kept[1])
 
     def _state_of(self, x: Tensor, shape: tuple[int, ...]) -> dict[str, Tensor]:
         dtype = torch.float32 if x.dtype in HALF else x.dtype

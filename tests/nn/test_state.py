@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -470,3 +472,20 @@ def test_a_large_initial_state_is_made_once_where_it_stays_within_the_call():
     with torch.no_grad():
         learned.param_v_reset.fill_(0.25)
     assert learned.start_state(x[0])["v"].unique().tolist() == [0.25] != first.unique().tolist()
+
+
+def test_threads_with_inputs_of_other_shapes_share_a_neuron():
+    neuron = LIF(backend="torch")
+    shapes = [(1, 1 << 15), (2, 1 << 15), (3, 1 << 15)]
+
+    def ask(shape):
+        x = torch.empty(shape)
+        return all(neuron.start_state(x)["v"].shape == shape for _ in range(10_000))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert all(pool.map(ask, shapes))
+    finally:
+        sys.setswitchinterval(before)
