@@ -6,7 +6,7 @@ from typing import Any
 
 from spikecore.version import __version__
 
-__all__ = ["__version__", "create", "explain", "hookimpl", "load", "name_of", "register", "run"]
+__all__ = ["__version__", "create", "explain", "find_python", "hookimpl", "load", "name_of", "register", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +18,10 @@ def __getattr__(name: str) -> Any:
         from spikecore.nn.explain import explain
 
         return explain
+    if name == "find_python":
+        from spikecore.pythons import find_python
+
+        return find_python
     if name == "hookimpl":
         from spikecore.registry.hookspecs import hookimpl
 

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import spikecore
+from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
 from spikecore.registry.loading import extras_of, unmet
 from spikecore.registry.metadata import GROUPS, installed, normalise
@@ -53,9 +54,16 @@ def environment() -> dict[str, str]:
         "spikecore": f"{spikecore.__version__} ({Path(spikecore.__file__).parent})",
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
+        "pythons": _pythons(),
         "cpus": str(os.cpu_count()),
         **{name: _version(name) for name in ("torch", "numpy", "pluggy", "click")},
     }
+
+
+def _pythons() -> str:
+    """The interpreters on this machine: some vendors' tools support one version of Python only."""
+    present = {version: find_python(version) for version in SUPPORTED_PYTHONS}
+    return ", ".join(f"{version} ({path})" for version, path in present.items() if path is not None) or "none"
 
 
 def of_core() -> Iterator[Finding]:

@@ -1,9 +1,11 @@
 """`spike doctor` and `--check`: plugins are loaded elsewhere, so that nothing they do harms the doctor."""
 
 import json
+import sys
 
 import pytest
 
+from spikecore.pythons import find_python
 from spikecore.registry import Blocking, Registry
 from spikecore.registry.manager import Hooks
 from spikecore.registry.probe import probe
@@ -19,6 +21,14 @@ def spike_doctor_checks():
 def spike_report_header():
     return ["one", "two"]
 """
+
+
+def test_the_pythons_of_this_machine_are_listed(spike):
+    listed = json.loads(spike("doctor", "core", "--json").stdout)["environment"]["pythons"]
+    for version in ("3.10", f"{sys.version_info.major}.{sys.version_info.minor}"):
+        interpreter = find_python(version)
+        assert (f"{version} ({interpreter})" in listed) == (interpreter is not None)
+    assert "3.9" not in listed
 
 
 def findings(done):
