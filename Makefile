@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test lint catalogue docs bench
+.PHONY: run test test-full check check-and-test lint catalogue doors docs bench
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -27,6 +27,9 @@ lint: $(STAMP)            # style, types, import contracts
 
 catalogue: $(STAMP)       # which component is in which plugin: spikecore/registry/known.json
 	$(PY) -m tests.tools.catalogue
+
+doors: $(STAMP)           # the names that core exports to plugins: tests/tools/doors.txt
+	$(PY) -m tests.tools.doors
 
 docs: $(STAMP)            # draws the figures of the docs
 	set -e; for figure in docs/figures/*.py; do $(PY) $$figure; done

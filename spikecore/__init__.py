@@ -6,7 +6,18 @@ from typing import Any
 
 from spikecore.version import __version__
 
-__all__ = ["__version__", "create", "explain", "find_python", "hookimpl", "load", "name_of", "register", "run"]
+__all__ = [
+    "DoctorCheck",
+    "__version__",
+    "create",
+    "explain",
+    "find_python",
+    "hookimpl",
+    "load",
+    "name_of",
+    "register",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,10 +33,10 @@ def __getattr__(name: str) -> Any:
         from spikecore.pythons import find_python
 
         return find_python
-    if name == "hookimpl":
-        from spikecore.registry.hookspecs import hookimpl
+    if name in ("hookimpl", "DoctorCheck"):
+        from spikecore.registry import hookspecs
 
-        return hookimpl
+        return getattr(hookspecs, name)
     if name == "run":
         import importlib
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import spikecore
 from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
 from spikecore.registry.loading import extras_of, unmet
 from spikecore.registry.metadata import GROUPS, installed, normalise
 from spikecore.registry.probe import probe
 from spikecore.registry.scan import CORE
+from spikecore.version import __version__
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -51,7 +51,7 @@ class Finding:
 def environment() -> dict[str, str]:
     """Versions and place of what runs here."""
     return {
-        "spikecore": f"{spikecore.__version__} ({Path(spikecore.__file__).parent})",
+        "spikecore": f"{__version__} ({Path(__file__).parents[1]})",
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "pythons": _pythons(),

@@ -1,6 +1,6 @@
 """What `transforms` and `augment` of a dataset may name."""
 
-from spikecore.datasets.mixing import CutMix, Mixup
+from spikecore.datasets import CutMix, Mixup
 from spikecore_datasets_vision.colour import ColourJitter
 from spikecore_datasets_vision.rand_augment import RandAugment
 from spikecore_datasets_vision.torchvision_bridge import Torchvision

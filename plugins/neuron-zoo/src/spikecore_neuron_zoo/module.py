@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import BackendError, OptionError, ShapeError
-from spikecore.interfaces.component import Configurable, make_config
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import Configurable, NeuronCapabilities, make_config
 from spikecore.nn import Stateful
 
 HALF = (torch.float16, torch.bfloat16)

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError, StateError
-from spikecore.interfaces.component import Inner, Range
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import Inner, NeuronCapabilities, Range
 from spikecore.nn import ATan, Surrogate
 from spikecore_neuron_zoo.module import TorchNeuron, widened
 
