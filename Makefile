@@ -19,11 +19,12 @@ check: $(STAMP)           # wheels, examples, new plugins, other libraries, a br
 check-and-test: $(STAMP)  # both in one pool, as in .ci/run
 	$(PY) -m tests.suites check test
 
-lint: $(STAMP)            # style, types, import contracts
+lint: $(STAMP)            # style, types, import contracts; figures on density
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+	$(PY) -m tests.tools.density
 
 catalogue: $(STAMP)       # which component is in which plugin: spikecore/registry/known.json
 	$(PY) -m tests.tools.catalogue
