@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from spikecore.analysis import figures, page
 from spikecore.errors import ConfigError
-from spikecore.run import figures, page, record
+from spikecore.run import record
 from spikecore.run.files import cause, write_file
 from spikecore.run.log import read_lines
 from spikecore.run.report import EPOCH, curves_by_name, seconds_text, value_text

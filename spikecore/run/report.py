@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from spikecore.run import figures, page, probe, record
+from spikecore.analysis import figures, page
+from spikecore.run import probe, record
 from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.files import write_file
