@@ -24,13 +24,14 @@ class Kind:
     api_versions: frozenset[int] = frozenset({1})
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str, api_versions: frozenset[int] = frozenset({1})) -> Kind:
     title = name.capitalize()
     return Kind(
         name=name,
         group=f"spikecore.{name}s",
         contract=f"spikecore.interfaces.{name}:{title}",
         suite=f"spikecore.testing.suites.{name}:{title}Suite",
+        api_versions=api_versions,
     )
 
 
@@ -45,7 +46,7 @@ KINDS: dict[str, Kind] = {
         _kind("dataset"),
         _kind("trainer"),
         _kind("converter"),
-        _kind("deployer"),
+        _kind("deployer", frozenset({2})),  # 2: check, trace, typed records
     )
 }
 

@@ -94,19 +94,28 @@ def check_contract(component: Any, entry: Entry) -> None:
     """
     kind = KINDS[entry.kind]
     problems = list(_problems(component, kind))
+    version = getattr(component, "api_version", None)
+    if version is not None and version not in kind.api_versions:
+        # Before the members: an older component lacks those that the contract gained since.
+        raise IncompatiblePluginError(_other_version(entry, kind, version, problems))
     if problems:
         raise ContractError(
             f"{who(entry)} is not a {entry.kind}: it lacks {', '.join(problems)}. "
             f"The contract is {kind.contract}; is the entry point in the right group?"
         )
-    version = component.api_version
-    if not isinstance(version, int) or version not in kind.api_versions:
-        known = ", ".join(map(str, sorted(kind.api_versions)))
-        older = isinstance(version, int) and version < min(kind.api_versions)
-        cure = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."
-        raise IncompatiblePluginError(
-            f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {cure}"
+
+
+def _other_version(entry: Entry, kind: Kind, version: Any, lacking: list[str]) -> str:
+    known = ", ".join(map(str, sorted(kind.api_versions)))
+    if isinstance(version, int) and version < min(kind.api_versions):
+        gap = f"(it lacks {', '.join(lacking)})" if lacking else "(what changed is in the contract's docstring)"
+        advice = (
+            f"It was written for an older contract {gap}: upgrade {entry.plugin.distribution}, or adapt it to "
+            f"{kind.contract} and set api_version = {max(kind.api_versions)}."
         )
+    else:
+        advice = "Upgrade spikecore, or install an older plugin."
+    return f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {advice}"
 
 
 def _problems(component: Any, kind: Kind) -> Iterable[str]:
