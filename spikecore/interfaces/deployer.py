@@ -37,9 +37,11 @@ class DeployerCapabilities:
         bit_exact: the simulation computes what the target computes, in every bit: it rounds as the target does, and
             what a sample gives does not depend on the batch that it is in. Not a statement about the net: the distance
             to that is `tolerance`, whether the target is exact or not.
-        tolerance: largest difference between the outputs of net and simulation, as the mean over outputs, samples and
-            steps of |net - simulation|, in spikes; 0: every spike is the same.
+        tolerance: largest distance of the simulation from the net, of every neuron layer and of the output: the mean of
+            |net - simulation| over outputs, samples and steps; 0: every spike is the same. Of outputs that are not
+            spikes, relative to their mean size, and besides the rounding of float32.
         deterministic: equal nets give equal artefacts, byte for byte.
+        fixed_shape: an artefact runs for the shape of the example input only, T and B included.
         imports: `load` reads an artefact back as a net.
     """
 
@@ -47,6 +49,7 @@ class DeployerCapabilities:
     bit_exact: bool = False
     tolerance: float = 0.0
     deterministic: bool = True
+    fixed_shape: bool = False
     imports: bool = False
 
 
