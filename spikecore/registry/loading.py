@@ -15,7 +15,7 @@ import importlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from spikecore.errors import (
@@ -68,6 +68,17 @@ def construct(component: Any, entry: Entry, args: tuple[Any, ...], options: dict
         if is_strict() or entry.plugin.is_runtime:
             raise
         raise explained(entry, error, "failed to start") from error
+
+
+def kind_keywords(component: Any, kind: Kind, options: Iterable[str]) -> dict[str, Callable[[Any, Any, str], None]]:
+    """The keywords among `options` that belong to the kind and not to the component, with what each of them does."""
+    own = {field.name for field in dataclasses.fields(component.Config)}
+    functions = {}
+    for keyword in options:
+        if keyword in kind.keywords and keyword not in own:
+            module, _, attribute = kind.keywords[keyword].partition(":")
+            functions[keyword] = getattr(importlib.import_module(module), attribute)
+    return functions
 
 
 def explained(entry: Entry, error: BaseException, what: str) -> PluginError:
