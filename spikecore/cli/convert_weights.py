@@ -62,8 +62,8 @@ def command(
 
     from safetensors.torch import save
 
+    from spikecore.files import cure, write_file
     from spikecore.nn.weights import WeightsNote, plain_options
-    from spikecore.run.files import write_file
 
     made = create("neuron", neuron, **neuron_options)
     note = WeightsNote(
@@ -80,7 +80,7 @@ def command(
     try:
         write_file(out, save(tensors, note.to_metadata()))
     except OSError as error:
-        raise click.UsageError(f"--out {out}: cannot be written: {error.strerror or error}") from error
+        raise click.UsageError(f"--out {out}: cannot be written: {cure(error)}") from error
     count = sum(value.numel() for value in tensors.values())
     click.echo(f"{out}: {len(tensors)} tensors, {count} values, for model {name} from {source}")
 

@@ -5,11 +5,21 @@ from spikecore.nn import layers, losses, readouts
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
-from spikecore.nn.integrators import LI, NonSpikingIF
+from spikecore.nn.half import widened
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron
-from spikecore.nn.neurons import IF, LIF, CubaLIF, ParametricLIF, fire_and_reset, leaky_charge, reset_after
+from spikecore.nn.neurons import (
+    IF,
+    LI,
+    LIF,
+    CubaLIF,
+    NonSpikingIF,
+    ParametricLIF,
+    fire_and_reset,
+    leaky_charge,
+    reset_after,
+)
 from spikecore.nn.placement import set_backend
 from spikecore.nn.state import (
     Stateful,
@@ -31,6 +41,7 @@ from spikecore.nn.surrogates import (
     SuperSpike,
     Surrogate,
 )
+from spikecore.nn.torch_neuron import TorchNeuron
 
 __all__ = [
     "IF",
@@ -59,6 +70,7 @@ __all__ = [
     "Stateful",
     "SuperSpike",
     "Surrogate",
+    "TorchNeuron",
     "detach_state",
     "fire_and_reset",
     "functional",
@@ -74,5 +86,6 @@ __all__ = [
     "set_state",
     "set_step_mode",
     "streaming",
+    "widened",
     *layers.__all__,
 ]

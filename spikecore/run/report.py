@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.analysis import figures, page
+from spikecore.files import write_file
 from spikecore.run import probe, record
 from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
-from spikecore.run.files import write_file
 from spikecore.run.log import read_lines
 
 FILE = "report.html"
