@@ -5,6 +5,8 @@ from spikecore.nn import layers, losses, readouts
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
+from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn.graph_net import GraphNet, features
 from spikecore.nn.integrators import LI, NonSpikingIF
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
@@ -43,9 +45,12 @@ __all__ = [
     "Direct",
     "Encoder",
     "Erf",
+    "GraphNet",
     "Latency",
     "LinearBNNeuron",
     "Model",
+    "NetGraph",
+    "NetNode",
     "Neuron",
     "NonSpikingIF",
     "ParametricLIF",
@@ -54,12 +59,14 @@ __all__ = [
     "Poisson",
     "Sequential",
     "Rect",
+    "Ref",
     "Sigmoid",
     "SoftSign",
     "Stateful",
     "SuperSpike",
     "Surrogate",
     "detach_state",
+    "features",
     "fire_and_reset",
     "functional",
     "get_state",
@@ -74,5 +81,6 @@ __all__ = [
     "set_state",
     "set_step_mode",
     "streaming",
+    "trace_net",
     *layers.__all__,
 ]
