@@ -7,11 +7,22 @@ from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
 from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
 from spikecore.nn.graph_net import GraphNet, features
-from spikecore.nn.integrators import LI, NonSpikingIF
+from spikecore.nn.half import widened
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron
-from spikecore.nn.neurons import IF, LIF, CubaLIF, ParametricLIF, fire_and_reset, leaky_charge, reset_after
+from spikecore.nn.neurons import (
+    IF,
+    LI,
+    LIF,
+    CubaLIF,
+    NonSpikingIF,
+    ParametricLIF,
+    ReLU,
+    fire_and_reset,
+    leaky_charge,
+    reset_after,
+)
 from spikecore.nn.placement import set_backend
 from spikecore.nn.state import (
     Stateful,
@@ -33,6 +44,7 @@ from spikecore.nn.surrogates import (
     SuperSpike,
     Surrogate,
 )
+from spikecore.nn.torch_neuron import TorchNeuron
 
 __all__ = [
     "IF",
@@ -57,6 +69,7 @@ __all__ = [
     "PiecewiseExp",
     "PiecewiseQuadratic",
     "Poisson",
+    "ReLU",
     "Sequential",
     "Rect",
     "Ref",
@@ -65,6 +78,7 @@ __all__ = [
     "Stateful",
     "SuperSpike",
     "Surrogate",
+    "TorchNeuron",
     "detach_state",
     "features",
     "fire_and_reset",
@@ -82,5 +96,6 @@ __all__ = [
     "set_step_mode",
     "streaming",
     "trace_net",
+    "widened",
     *layers.__all__,
 ]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.errors import ConfigError
+from spikecore.files import cure, write_file
 from spikecore.run import figures, page, record
-from spikecore.run.files import cause, write_file
 from spikecore.run.log import read_lines
 from spikecore.run.report import EPOCH, curves_by_name, seconds_text, value_text
 
@@ -79,7 +79,7 @@ def write(runs: Sequence[Compared], out: Path) -> None:
     try:
         write_file(out, page.page(f"{len(runs)} runs", body))
     except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be written: {cause(error)}") from error
+        raise ConfigError(f"--out {out}: cannot be written: {cure(error)}") from error
 
 
 def _read(path: Path, name: str) -> Compared:

@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from spikecore.errors import CheckpointError, RunError
+from spikecore.files import cure
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry.manager import Hooks
 from spikecore.run.checkpoint import Checkpoint, CheckpointStore
-from spikecore.run.files import cause
 from spikecore.run.log import MetricsLog
 
 T = TypeVar("T")
@@ -199,7 +199,7 @@ class Context:
             directory = self.keeping.directory
             last = f"the last good checkpoint is {self.saved}" if self.saved else "there is no checkpoint yet"
             raise RunError(
-                f"{directory}: {what} cannot be written: {cause(error)}, then `spike run --resume {directory}`; {last}"
+                f"{directory}: {what} cannot be written: {cure(error)}, then `spike run --resume {directory}`; {last}"
             ) from error
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.errors import ConfigError, RunError, SpikeError
+from spikecore.files import PARTIAL, clean, cure, write_file
 from spikecore.interfaces.trainer import Task
 from spikecore.registry import use
 from spikecore.run import probe as probing
@@ -26,7 +27,7 @@ from spikecore.run.build import prepare
 from spikecore.run.checkpoint import LAST, Checkpoint
 from spikecore.run.config import Resolved, resolve
 from spikecore.run.context import Context
-from spikecore.run.files import LOCK, PARTIAL, DirectoryLock, cause, clean, write_file
+from spikecore.run.files import LOCK, DirectoryLock
 from spikecore.run.log import EMPTY
 from spikecore.run.restore import CONFIG, evaluate, find, keep, load, resolved_of
 
@@ -61,7 +62,7 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
             records.write(directory, record)
             write_file(directory / CONFIG, resolved.to_toml())
         except OSError as error:
-            raise RunError(f"{directory}: cannot be written: {cause(error)}") from error
+            raise RunError(f"{directory}: cannot be written: {cure(error)}") from error
         keep(directory, record, resolved, task, trainer, context)
         return _carry_out(directory, record, resolved, task, trainer, context, None)
 
@@ -99,7 +100,7 @@ def resume(directory: str | Path, *, checkpoint: str = LAST, overrides: Sequence
         try:
             _rewind(directory, record, resolved, context, found, overrides)
         except OSError as error:
-            raise ConfigError(f"{directory}: cannot be written: {cause(error)}") from error
+            raise ConfigError(f"{directory}: cannot be written: {cure(error)}") from error
         return _carry_out(directory, record, resolved, task, trainer, context, found)
 
 
@@ -230,7 +231,7 @@ def _write(directory: Path, record: Mapping[str, Any]) -> None:
         records.write(directory, record)
     except OSError as error:
         again = f"then `spike run --resume {directory}`; nothing that is in a checkpoint is lost"
-        raise RunError(f"{directory}: the record cannot be written: {cause(error)}, {again}") from error
+        raise RunError(f"{directory}: the record cannot be written: {cure(error)}, {again}") from error
 
 
 def _close(directory: Path, record: Mapping[str, Any], report: bool) -> None:

@@ -16,11 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from spikecore.files import write_file
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.trainer import Task
 from spikecore.nn import Neuron, reset_state
 from spikecore.run.context import Context, undisturbed
-from spikecore.run.files import write_file
 from spikecore.run.tree import flatten, restore
 from spikecore.trainers.batches import put_together
 

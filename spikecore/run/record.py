@@ -22,9 +22,10 @@ from torch import nn
 
 import spikecore
 from spikecore.errors import ConfigError
+from spikecore.files import write_file
 from spikecore.registry import Registry
 from spikecore.run.config import AUTO_BACKEND, Resolved, tables_of
-from spikecore.run.files import holder, write_file
+from spikecore.run.files import holder
 from spikecore.run.log import finite
 
 FILE = "run.json"

@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from spikecore.files import write_file
 from spikecore.run import figures, page, probe, record
 from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
-from spikecore.run.files import write_file
 from spikecore.run.log import read_lines
 
 FILE = "report.html"
