@@ -65,7 +65,7 @@ def record_spikes(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     reset_state(twin)
     calls: list[tuple[str, Tensor]] = []
     for name, layer in neuron_layers(twin).items():
-        layer.register_forward_hook(partial(_keep, calls, name))
+        layer.register_forward_hook(partial(_keep, calls, name or "net"))  # as the graph of a net calls it
     if any(getattr(part, "step_mode", "multi") == "single" for part in twin.modules()):
         return _step_by_step(twin, x, calls)
     out = _one_tensor(twin(x))

@@ -58,8 +58,8 @@ class OperatorRecord:
     """What becomes of one operator of the net.
 
     Args:
-        name: the operator's name in the net's graph: the qualified name of its module (`layers.1`; a second call of the
-            same module is `layers.1#2`), or the name of the functional call.
+        name: that of its node in the net's graph (`spikecore.nn.trace_net`): the qualified name of its module
+            (`layers.1`; a second call of the same module is `layers.1#2`), or that of a function call (`layer1.0.add`).
         operator: what it is in the net, such as `Linear` or `LIF`.
         outcome: `mapped`: the target has it; `folded`: it is part of another operator on the target;
             `approximated`: the target has something near it; `refused`: the target has nothing for it.
@@ -122,6 +122,9 @@ class Deployer(Protocol):
 
     def check(self, model: nn.Module, example_input: Tensor) -> tuple[OperatorRecord, ...]:
         """What becomes of every operator of the net, in the net's order; writes nothing and refuses nothing.
+
+        The operators are the calls in `spikecore.nn.trace_net(model, example_input)` but for those whose result is a
+        number (`x.dim()`); parts of a layer that is one call there may be told apart.
 
         Args:
             model: the net; left as it is.

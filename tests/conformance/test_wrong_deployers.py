@@ -17,7 +17,7 @@ from spikecore.analysis import record_spikes
 from spikecore.errors import ConversionError, IncompatiblePluginError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, OperatorRecord, require_mapped
-from spikecore.nn import IF, streaming
+from spikecore.nn import IF, streaming, trace_net
 from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.small_nets import small_nets
 from spikecore.testing.suite import suite_for
@@ -415,3 +415,11 @@ def test_a_refusal_names_every_operator():
         "  'b' (GRU): it has gates; use LIF",
         "  'c' (sort): no sorting; leave it out",
     ]
+
+
+@pytest.mark.parametrize("net", small_nets(), ids=lambda net: net.name)
+def test_layers_are_recorded_under_the_names_of_the_graph(net):
+    model, x = net.make(), net.input()
+    named = {node.name: node.shape for node in trace_net(model, x).layers}
+    spikes = record_spikes(model, x)[1]
+    assert {name: tuple(values.shape) for name, values in spikes.items()}.items() <= named.items()

@@ -19,7 +19,7 @@ from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, Operat
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset
+from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset, trace_net
 from spikecore.registry import name_of
 
 
@@ -245,9 +245,9 @@ class ToyDeployer(Configurable):
         if type(model) is nn.Sequential:
             return tuple(self.record(name, layer) for name, layer in self.layers(model).items())
         reason = f"it is part of a {type(model).__name__}, whose forward may do more than call its parts in turn"
-        leaves = [(name, part) for name, part in model.named_modules() if not list(part.children())]
         cure = "write the net as one torch.nn.Sequential"
-        return tuple(OperatorRecord(name, type(part).__name__, "refused", "", reason, cure) for name, part in leaves)
+        nodes = [node for node in trace_net(model, example_input).layers if node.value is None]
+        return tuple(OperatorRecord(node.name, node.operation, "refused", "", reason, cure) for node in nodes)
 
     def layers(self, model):
         return dict(model.named_children())
