@@ -128,14 +128,14 @@ def _cycle(values: Sequence[float], count: int) -> tuple[float, ...]:
 def _trained(num_channels: int) -> nn.Module:
     neuron = LIF(backend="torch", tau=2.0, learnable=("tau",), v_threshold=0.375)
     with torch.no_grad():
-        neuron.param_tau.fill_(4.0)  # type: ignore[union-attr,operator]
+        neuron.param_tau.fill_(4.0)  # type: ignore[operator]
     return neuron
 
 
 def _trained_plif(num_channels: int) -> nn.Module:
     neuron = ParametricLIF(backend="torch", init_tau=2.0, v_threshold=0.375)
     with torch.no_grad():
-        neuron.param_w.fill_(-1.0)  # type: ignore[union-attr,operator]
+        neuron.param_w.fill_(-1.0)  # type: ignore[operator]
     return neuron
 
 

@@ -60,7 +60,8 @@ class Sorting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Sorts what the body gives."""
-        return self.body(x).sort(-1).values
+        out: Tensor = self.body(x)
+        return out.sort(-1).values
 
 
 @dataclass(frozen=True)
