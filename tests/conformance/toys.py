@@ -20,6 +20,7 @@ from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset
 from spikecore.registry import name_of
+from spikecore.trainers import Trainer
 
 
 class ToyNeuron(Neuron):
@@ -124,7 +125,7 @@ class ToyDataset(Configurable):
         return self.make_split(0, 40) if name == "train" else self.make_split(1000, 12)
 
 
-class ToyTrainer(Configurable):
+class ToyTrainer(Trainer):
     """Gradient descent with momentum; a safe point after every step."""
 
     capabilities = TrainerCapabilities()
@@ -136,7 +137,7 @@ class ToyTrainer(Configurable):
         lr: float = 0.1
 
     def __init__(self, **options):
-        self.config = make_config(type(self), options)
+        super().__init__(**options)
         self.epoch, self.order, self.velocity, self.metrics = 0, None, None, {}
 
     def fit(self, task, context):
