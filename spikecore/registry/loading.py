@@ -105,6 +105,8 @@ def check_contract(component: Any, entry: Entry) -> None:
         known = ", ".join(map(str, sorted(kind.api_versions)))
         older = isinstance(version, int) and version < min(kind.api_versions)
         cure = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."
+        if entry.plugin.is_runtime:
+            cure = f"Follow the contract {kind.contract} as it is now, then say api_version = {known}."
         raise IncompatiblePluginError(
             f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {cure}"
         )

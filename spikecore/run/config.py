@@ -21,7 +21,7 @@ from spikecore.registry import Registry, name_of, registry, use
 from spikecore.registry.blocking import ALL
 from spikecore.registry.known import KNOWN
 from spikecore.registry.metadata import normalise
-from spikecore.run.roles import ROLES, TABLES, Declared, OwnTable, kind_of, role_problems, tables_for
+from spikecore.run.roles import ROLES, TABLES, Declared, kind_of, role_problems, tables_for
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -168,7 +168,7 @@ def resolve(
             wanted, wrong_roles = _wanted(trainer, str(tables["trainer"].get("name", "")), given)
             problems += wrong_roles
             if trainer is not None:
-                own |= {role: OwnTable(config) for role, config in trainer.configs.items()}
+                own |= trainer.tables()
         if "run" in wanted and "name" not in tables["run"]:
             tables["run"]["name"] = _run_name(tables, wanted, own)
         configs, names, wrong_tables = _checked(active, tables, wanted, own)

@@ -88,6 +88,10 @@ class Declared:
         configs, defaults = getattr(trainer, "role_configs", {}), getattr(trainer, "role_defaults", {})
         return cls(trainer.capabilities.roles, configs, defaults)
 
+    def tables(self) -> dict[str, OwnTable]:
+        """The tables whose options the trainer declares; one that is declared wrongly is left to `role_problems`."""
+        return {role: OwnTable(config) for role, config in self.configs.items() if is_frozen_dataclass(config)}
+
 
 def role_problems(declared: Declared, name: str) -> list[str]:
     """What is wrong with the roles that a trainer declares: one that does not exist, or that nobody fills."""
@@ -113,5 +117,7 @@ def role_problems(declared: Declared, name: str) -> list[str]:
             problems.append(f"{who}: its role_configs[{role!r}] must be a frozen dataclass, got {config!r}")
     known = tables_for(roles)
     strangers = [role for role in declared.defaults if role not in known]
-    problems += [f"{who} has role_defaults for {role!r}, which its capabilities.roles do not name" for role in strangers]
+    problems += [
+        f"{who} has role_defaults for {role!r}, which its capabilities.roles do not name" for role in strangers
+    ]
     return problems

@@ -55,12 +55,13 @@ def _dataclass(hint: Any, value: Any, where: str) -> Any:
 
 
 def _union(arguments: tuple[Any, ...], value: Any, where: str) -> Any:
+    problems = []
     for argument in arguments:
         try:
             return from_plain(argument, value, where)
         except Mismatch as error:
-            last = error
-    raise last
+            problems.append(error)
+    raise problems[0]  # the alternatives after the first are None, which tells less
 
 
 def _expect(kind: type, value: Any, where: str) -> Any:

@@ -9,23 +9,21 @@ from spikecore.interfaces.dataset import Dataset, Split
 from spikecore.interfaces.task import Parts, Task
 
 
-def dataset_task(parts: Parts, num_outputs: int | None = None) -> Task:
+def dataset_task(parts: Parts) -> Task:
     """Train and test split of the dataset, its encoder, and a net that takes what the encoder gives.
 
     Args:
         parts: with the roles dataset, encoder, model and neuron.
-        num_outputs: of the net; None for as many as the dataset has classes.
     """
     dataset, encoder = parts.dataset(), parts.encoder()
     train, test = dataset.split("train"), dataset.split("test")
-    outputs = dataset.num_classes if num_outputs is None else num_outputs
-    model = parts.model(step_shape(dataset, encoder, train), outputs)
+    model = parts.model(step_shape(dataset, encoder, train), dataset.num_classes)
     return Task(
         model=model,
         encoder=encoder,
         train=train,
         test=test,
-        num_outputs=outputs,
+        num_outputs=dataset.num_classes,
         is_sequence=dataset.is_sequence,
         classes=tuple(dataset.info.classes),
     )
