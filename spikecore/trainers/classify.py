@@ -1,6 +1,6 @@
 """Supervised classification by backpropagation through time.
 
-out = the model's output [T, B, num_classes];  loss, readout: by name, of `spikecore.nn.losses` and `readouts`
+out = the model's output [T, B, num_outputs];  loss, readout: by name, of `spikecore.nn.losses` and `readouts`
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Classify(Trainer):
     """Trains a classifier; every step is a safe point, so it resumes anywhere, to the same bits.
 
     Attributes:
-        confusion: counts `[num_classes, num_classes]` of the latest evaluation, rows the true class; None before.
+        confusion: counts `[num_outputs, num_outputs]` of the latest evaluation, rows the true class; None before.
     """
 
     capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",))

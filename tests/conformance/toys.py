@@ -80,12 +80,12 @@ class ToyModel(Model):
 
     capabilities = ModelCapabilities()
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, num_classes, **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
         self.rank = len(input_shape)
         self.first = nn.Linear(int(torch.tensor(input_shape).prod()), 6)
         self.neuron = make_neuron()
-        self.last = nn.Linear(6, num_classes)
+        self.last = nn.Linear(6, num_outputs)
 
     def forward(self, x):
         return self.last(self.neuron(self.first(x.flatten(x.dim() - self.rank))))
