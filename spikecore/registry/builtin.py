@@ -13,6 +13,7 @@ BUILTIN: dict[tuple[str, str], str] = {
     ("neuron", "cuba_lif"): "spikecore.nn.neurons:CubaLIF",
     ("neuron", "li"): "spikecore.nn.neurons:LI",
     ("neuron", "non_spiking_if"): "spikecore.nn.neurons:NonSpikingIF",
+    ("neuron", "relu"): "spikecore.nn.neurons:ReLU",
     ("surrogate", "atan"): "spikecore.nn.surrogates:ATan",
     ("surrogate", "sigmoid"): "spikecore.nn.surrogates:Sigmoid",
     ("surrogate", "piecewise_quadratic"): "spikecore.nn.surrogates:PiecewiseQuadratic",
