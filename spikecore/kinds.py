@@ -52,9 +52,9 @@ KINDS: dict[str, Kind] = {
         _kind("neuron"),
         _kind("surrogate"),
         _kind("backend"),
-        _kind("model"),
+        _kind("model", 2),  # 2: num_outputs, which need not be classes
         _kind("dataset"),
-        _kind("trainer"),
+        _kind("trainer", 2),  # 2: prepare, roles
         _kind("converter"),
         _kind("deployer", 2),  # 2: check, trace, typed records
     )

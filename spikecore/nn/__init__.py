@@ -1,7 +1,7 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
 from spikecore.backends.selection import configure_backend
-from spikecore.nn import layers, losses, readouts
+from spikecore.nn import layers, losses, quantized, readouts
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
@@ -89,6 +89,7 @@ __all__ = [
     "leaky_charge",
     "losses",
     "option_values",
+    "quantized",
     "readouts",
     "reset_after",
     "reset_state",

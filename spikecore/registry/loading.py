@@ -118,15 +118,16 @@ def check_contract(component: Any, entry: Entry) -> None:
 
 def _other_version(entry: Entry, kind: Kind, version: Any, lacking: list[str]) -> str:
     known = ", ".join(map(str, sorted(kind.api_versions)))
-    if isinstance(version, int) and version < min(kind.api_versions):
-        gap = f"(it lacks {', '.join(lacking)})" if lacking else "(what changed is in the contract's docstring)"
-        advice = (
-            f"It was written for an older contract {gap}: upgrade {entry.plugin.distribution}, or adapt it to "
-            f"{kind.contract} and set api_version = {max(kind.api_versions)}."
-        )
+    lacks = f" It lacks {', '.join(lacking)}." if lacking else ""
+    if entry.plugin.is_runtime:
+        advice = f"Follow the contract {kind.contract} as it is now, then say api_version = {known}."
+    elif isinstance(version, int) and version < min(kind.api_versions):
+        advice = f"Upgrade {entry.plugin.distribution}."
     else:
         advice = "Upgrade spikecore, or install an older plugin."
-    return f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {advice}"
+    return (
+        f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}.{lacks} {advice}"
+    )
 
 
 def _problems(component: Any, kind: Kind) -> Iterable[str]:

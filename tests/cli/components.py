@@ -28,12 +28,12 @@ class WeightedToy(Model):
         hidden: int = 6
         gain: float = 1.0
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, num_classes, **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
         size = int(torch.tensor(input_shape).prod())
         self.rank = len(input_shape)
         self.first, self.neuron = nn.Linear(size, self.config.hidden), make_neuron()
-        self.last = nn.Linear(self.config.hidden, num_classes)
+        self.last = nn.Linear(self.config.hidden, num_outputs)
 
     def forward(self, x):
         return self.last(self.neuron(self.config.gain * self.first(x.flatten(x.dim() - self.rank))))

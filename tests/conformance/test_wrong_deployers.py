@@ -382,7 +382,7 @@ def test_a_deployer_of_the_old_contract_is_refused_by_name_with_the_reason(regis
     with pytest.raises(IncompatiblePluginError) as caught:
         registry.register("deployer", "old", Old)
     text = str(caught.value)
-    for part in ("deployer 'old'", "api_version 1", "understands 2", "it lacks check, trace", "api_version = 2"):
+    for part in ("deployer 'old'", "api_version 1", "understands 2", "It lacks check, trace", "api_version = 2"):
         assert part in text, text
 
 
