@@ -44,12 +44,10 @@ def command(words: tuple[str, ...], settings: tuple[str, ...], json_file: str | 
 
 
 def _options(settings: tuple[str, ...]) -> dict[str, Any]:
-    from spikecore.run.config import parse_value
+    from spikecore.errors import ConfigError
+    from spikecore.run.overrides import parse_settings
 
-    options = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not (equals and key.strip()):
-            raise click.UsageError(f"--set {text}: expected KEY=VALUE, as in tau=3.0")
-        options[key.strip()] = parse_value(value)
-    return options
+    try:
+        return parse_settings(settings)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error

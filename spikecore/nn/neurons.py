@@ -62,6 +62,7 @@ class IF(Neuron):
         [0.0, 1.0, 0.0, 1.0]
     """
 
+    known_as = ("IFNode", "IAF")
     state = {"v": "v_reset"}  # noqa: RUF012
 
     @staticmethod
@@ -98,6 +99,8 @@ class LIF(Neuron):
         [0.75, 0.0, 0.75, 0.0]
     """
 
+    known_as = ("LIFNode", "leaky")
+    renamed = {"beta": "tau = 1 / (1 - beta) with decay_input=False"}  # noqa: RUF012
     state = {"v": "v_reset"}  # noqa: RUF012
 
     @dataclass(frozen=True)
@@ -145,6 +148,11 @@ class ParametricLIF(Neuron):
         [-1.0986, 4.0]
     """
 
+    known_as = ("ParametricLIFNode",)
+    renamed = {  # noqa: RUF012
+        "tau": "init_tau",
+        "beta": "init_tau = 1 / (1 - beta) with decay_input=False",
+    }
     state = {"v": "v_reset"}  # noqa: RUF012
     trained = {"init_tau": ("w", lambda tau: -math.log(tau - 1))}  # noqa: RUF012
 
@@ -204,6 +212,8 @@ class CubaLIF(Neuron):
         [0.25, 0.0, 0.1875]
     """
 
+    known_as = ("CUBALIFNode", "synaptic")
+    renamed = {"alpha": "c_decay = alpha", "beta": "v_decay = beta"}  # noqa: RUF012
     state = {"current": 0.0, "v": "v_reset"}  # noqa: RUF012
 
     @dataclass(frozen=True)

@@ -92,7 +92,11 @@ def check_contract(component: Any, entry: Entry) -> None:
         ContractError: it lacks members; all are listed.
         IncompatiblePluginError: its `api_version` is not one that this core understands.
     """
-    kind = KINDS[entry.kind]
+    kind = KINDS.get(entry.kind)
+    if kind is None:  # a choice: its owner says what else it must be
+        if problem := _choice_problem(component):
+            raise ContractError(f"{who(entry)} cannot be chosen: its target must be {problem}. {cure(entry)}")
+        return
     problems = list(_problems(component, kind))
     if problems:
         raise ContractError(
@@ -103,9 +107,9 @@ def check_contract(component: Any, entry: Entry) -> None:
     if not isinstance(version, int) or version not in kind.api_versions:
         known = ", ".join(map(str, sorted(kind.api_versions)))
         older = isinstance(version, int) and version < min(kind.api_versions)
-        cure = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."
+        remedy = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."
         raise IncompatiblePluginError(
-            f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {cure}"
+            f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {remedy}"
         )
 
 
@@ -123,6 +127,14 @@ def _problems(component: Any, kind: Kind) -> Iterable[str]:
         yield "a dataclass instance as capabilities"
     if isinstance(component, type):  # what a factory makes is known only once it is made
         yield from (name for name in contract_members(kind) if not hasattr(component, name))
+
+
+def _choice_problem(target: Any) -> str:
+    """What the target of a choice should be and is not, or ""."""
+    if not isinstance(target, type):
+        return "" if callable(target) else "a class or a function"
+    forms = (target, getattr(target, "Config", None))
+    return "" if any(map(is_frozen_dataclass, forms)) else "a frozen dataclass, or a class with one as its Config"
 
 
 def contract_members(kind: Kind) -> list[str]:

@@ -11,8 +11,7 @@ from spikecore.backends.selection import AUTO, REFERENCE, configure_backend
 from spikecore.errors import ConfigError
 from spikecore.interfaces.dataset import Split
 from spikecore.interfaces.trainer import Task
-from spikecore.registry import create, use
-from spikecore.registry import load as load_component
+from spikecore.registry import build, use
 from spikecore.run.config import Resolved
 from spikecore.run.context import Context, seed_everything
 
@@ -32,21 +31,22 @@ def _prepare(resolved: Resolved, device: torch.device | None) -> tuple[Task, Any
     options = resolved.tables["run"]
     device = device or _device(options.device)
     seed_everything(options.seed)
-    dataset = create("dataset", resolved.names["dataset"], **resolved.options("dataset"))
-    encoder = create("encoder", resolved.names["encoder"], **resolved.options("encoder"))
+    dataset = build("dataset", resolved.names["dataset"], resolved.tables["dataset"])
+    encoder = build("encoder", resolved.names["encoder"], resolved.tables["encoder"])
     backend = resolved.names["backend"]
     if backend not in (AUTO, REFERENCE):
-        configure_backend(backend, **resolved.options("backend"))
+        configure_backend(backend, config=resolved.tables["backend"])
 
     def make_neuron() -> nn.Module:
-        made: nn.Module = create("neuron", resolved.names["neuron"], backend=backend, **resolved.options("neuron"))
+        made: nn.Module = build("neuron", resolved.names["neuron"], resolved.tables["neuron"], backend=backend)
         return made
 
     train, test = dataset.split("train"), dataset.split("test")
-    model = load_component("model", resolved.names["model"])(
-        make_neuron, _input_shape(dataset, encoder, train), dataset.num_classes, **resolved.options("model")
+    shape = _input_shape(dataset, encoder, train)
+    model = build(
+        "model", resolved.names["model"], resolved.tables["model"], make_neuron, shape, dataset.num_classes
     ).to(device)
-    trainer = create("trainer", resolved.names["trainer"], **resolved.options("trainer"))
+    trainer = build("trainer", resolved.names["trainer"], resolved.tables["trainer"])
     task = Task(model, encoder, train, test, dataset.num_classes, dataset.is_sequence, tuple(dataset.info.classes))
     dtype: torch.dtype = getattr(torch, options.precision)
     return task, trainer, Context(device, dtype, torch.Generator().manual_seed(options.seed), model)

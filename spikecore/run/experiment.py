@@ -27,6 +27,7 @@ from spikecore.run.checkpoint import LAST, Checkpoint
 from spikecore.run.config import Resolved, resolve
 from spikecore.run.context import Context
 from spikecore.run.files import LOCK, PARTIAL, DirectoryLock, cause, clean, write_file
+from spikecore.run.idle import idle_options, unused_tables
 from spikecore.run.log import EMPTY
 from spikecore.run.restore import CONFIG, evaluate, find, keep, load, resolved_of
 
@@ -56,6 +57,9 @@ def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out:
         hooks = resolved.registry.hooks
         record = records.new(resolved, context.device, hooks.report_header(str(context.device)), task.classes)
         _greet(record["header"], resolved)
+        for line in idle_options(resolved, unused_tables(resolved, task)):
+            record["notes"].append(line)
+            print(f"warning: {line}", file=sys.stderr)
         try:
             clean(directory)
             records.write(directory, record)
