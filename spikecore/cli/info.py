@@ -134,7 +134,7 @@ def _fields(instance: Any) -> Iterator[str]:
 def _type(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         plain, *notes = get_args(hint)
-        return " ".join([_type(plain), *map(str, notes)])
+        return " ".join([*([] if plain is Any else [_type(plain)]), *map(str, notes)])
     if isinstance(hint, type) and not get_args(hint):
         return hint.__name__
     return str(hint).replace("typing.", "")

@@ -79,19 +79,24 @@ class OneOf:
             accepted too.
         words: further names, kept as strings for the owner to interpret (`auto`).
         fixed: options of the choices that the owner decides; they must be left at their defaults.
+        hint: what to do instead, for the message about an instance that does not fit.
     """
 
     table: str
     base: Any = None
     words: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    hint: str = ""
 
     def __post_init__(self) -> None:
         declare_table(self.table)
 
     def __str__(self) -> str:
-        names = sorted({entry.shortest for entry in registry().choices(self.table)})
-        return f"from {', '.join([*self.words, *names])}"
+        return f"from {', '.join(self.names())}"
+
+    def names(self) -> list[str]:
+        """What the option may name."""
+        return [*self.words, *sorted({entry.shortest for entry in registry().choices(self.table)})]
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def make_config(component: Any, options: Mapping[str, Any]) -> Any:
     return config
 
 
-_VERBS = ("must", "is", "needs", "given")
+_VERBS = ("must", "is", "needs", "takes", "given")
 """First words of what is said of an option; anything else is a sentence of its own."""
 
 
@@ -352,12 +357,12 @@ def _instance_problem(mark: Inner | OneOf, value: Any) -> str:
         return "" if fits else f"{wanted}; got {value!r}"
     is_base = mark.base is not None and not isinstance(value, type) and isinstance(value, mark.base)
     if isinstance(value, type) or not (is_base or registry().choice_of(mark.table, value)):
-        return f"must be a {mark.table} {mark}: an instance, a name or a table with a 'name'; got {value!r}"
+        hint = f"; {mark.hint}" if mark.hint else ""
+        return f"takes {', '.join(mark.names())}: an instance, a name or a table with a 'name'; got {value!r}{hint}"
     config = getattr(value, "config", value)
-    for option in mark.fixed:
-        field = next(field for field in dataclasses.fields(config) if field.name == option)
-        if getattr(config, option) != default_of(field):
-            return f"must leave {option!r} at {default_of(field)!r}: the component that uses it decides"
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        if field.name in mark.fixed and getattr(config, field.name) != default_of(field):
+            return f"must leave {field.name!r} at {default_of(field)!r}: the component that uses it decides"
     return ""
 
 

@@ -160,6 +160,7 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
             problems.append(f"plugins.disable: {error}")
     configs: dict[str, Any] = {}
     names: dict[str, str] = {}
+    without: set[str] = set()
     with use(active):
         for table in TABLES:
             options = dict(tables[table])
@@ -171,7 +172,10 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
                 except SpikeError as error:
                     problems.append(f"{table}.name: {error}")
                     continue
-            options = {**_shared(component, configs), **options}
+            if table == "dataset" and getattr(component, "is_sequence", False) is True:
+                without = {"encoder"}  # its samples have a length of their own
+            usable = {name: config for name, config in configs.items() if name not in without}
+            options = {**_shared(component, usable), **options}
             configs[table], wrong = check_options(component, options)
             if component is AutoOptions:
                 wrong = [(option, "'auto' takes no options; set backend.name as well") for option, _ in wrong]
