@@ -24,13 +24,14 @@ class Kind:
     api_versions: frozenset[int] = frozenset({1})
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str, *api_versions: int) -> Kind:
     title = name.capitalize()
     return Kind(
         name=name,
         group=f"spikecore.{name}s",
         contract=f"spikecore.interfaces.{name}:{title}",
         suite=f"spikecore.testing.suites.{name}:{title}Suite",
+        api_versions=frozenset(api_versions or {1}),
     )
 
 
@@ -41,9 +42,9 @@ KINDS: dict[str, Kind] = {
         _kind("neuron"),
         _kind("surrogate"),
         _kind("backend"),
-        _kind("model"),
+        _kind("model", 2),  # 2: num_outputs, which need not be classes
         _kind("dataset"),
-        _kind("trainer"),
+        _kind("trainer", 2),  # 2: prepare, roles
         _kind("converter"),
         _kind("deployer"),
     )

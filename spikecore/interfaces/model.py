@@ -1,6 +1,6 @@
-"""Model: a net built from a neuron factory, the input shape and the number of classes.
+"""Model: a net built from a neuron factory, the input shape and the number of outputs.
 
-x [T, B, *input_shape] → [T, B, num_classes]       in multi-step mode
+x [T, B, *input_shape] → [T, B, num_outputs]       in multi-step mode
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Model(Protocol):
         self,
         make_neuron: Callable[[], nn.Module],
         input_shape: tuple[int, ...],
-        num_classes: int,
+        num_outputs: int,
         **options: Any,
     ) -> None:
         """Raises `ShapeError` when `input_shape` (without T and B) does not suit the model."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[T, B, *input_shape]` → `[T, B, num_classes]`; without T in single-step mode."""
+        """`[T, B, *input_shape]` → `[T, B, num_outputs]`; without T in single-step mode."""

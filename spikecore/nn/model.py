@@ -31,7 +31,7 @@ class Model(Configurable, nn.Module):
     Args:
         make_neuron: called once per neuron layer.
         input_shape: of one sample, without T and B.
-        num_classes: size of the output's last axis.
+        num_outputs: size of the output's last axis.
         options: the fields of `Config`.
 
     Raises:
@@ -39,8 +39,9 @@ class Model(Configurable, nn.Module):
         ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence.
     """
 
+    api_version: ClassVar[int] = 2
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities()
-    extra_keywords = ("make_neuron", "input_shape", "num_classes")
+    extra_keywords = ("make_neuron", "input_shape", "num_outputs")
 
     @dataclass(frozen=True)
     class Config:
@@ -49,7 +50,7 @@ class Model(Configurable, nn.Module):
     config: Any
 
     def __init__(
-        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
+        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_outputs: int, **options: Any
     ) -> None:
         nn.Module.__init__(self)
         self.config = make_config(type(self), options)
@@ -60,8 +61,8 @@ class Model(Configurable, nn.Module):
             raise ShapeError(f"{name} takes an input shape (without T and B) of {wanted}, got {shape}")
         if smallest and min(shape[1:], default=0) < smallest:
             raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
-        if num_classes < 1:
-            raise ShapeError(f"{name} needs num_classes >= 1, got {num_classes}")
+        if num_outputs < 1:
+            raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return guarded(self, super().__call__, *args, **kwargs)

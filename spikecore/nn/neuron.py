@@ -27,11 +27,11 @@ from spikecore.dynamics import Namespace, Param, Program, trace
 from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
 from spikecore.interfaces.component import Configurable, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.nn.half import HALF
 from spikecore.nn.placement import Placed
 from spikecore.nn.state import Form, Stateful
 from spikecore.nn.surrogates import ATan, Surrogate
 
-HALF = (torch.float16, torch.bfloat16)
 LARGE = 1 << 15
 """Neurons from which on writing an initial state costs more than it tells."""
 RESERVED = "spikecore_"

@@ -98,16 +98,19 @@ def check_contract(component: Any, entry: Entry) -> None:
             raise ContractError(f"{who(entry)} cannot be chosen: its target must be {problem}. {cure(entry)}")
         return
     problems = list(_problems(component, kind))
-    if problems:
+    version = getattr(component, "api_version", None)
+    # The version comes first: what was built for another one lacks members too, and that is not what is wrong with it.
+    if problems and (not isinstance(version, int) or version in kind.api_versions):
         raise ContractError(
             f"{who(entry)} is not a {entry.kind}: it lacks {', '.join(problems)}. "
             f"The contract is {kind.contract}; is the entry point in the right group?"
         )
-    version = component.api_version
     if not isinstance(version, int) or version not in kind.api_versions:
         known = ", ".join(map(str, sorted(kind.api_versions)))
         older = isinstance(version, int) and version < min(kind.api_versions)
         remedy = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."
+        if entry.plugin.is_runtime:
+            remedy = f"Follow the contract {kind.contract} as it is now, then say api_version = {known}."
         raise IncompatiblePluginError(
             f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {remedy}"
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spikecore.interfaces.trainer import Task
-from spikecore.run.config import AUTO_BACKEND, NAMED, Resolved
+from spikecore.interfaces.task import Task
+from spikecore.run.config import AUTO_BACKEND, Resolved
+from spikecore.run.roles import kind_of
 
 
 def idle_options(resolved: Resolved, unused: Mapping[str, str]) -> list[str]:
@@ -16,7 +17,7 @@ def idle_options(resolved: Resolved, unused: Mapping[str, str]) -> list[str]:
         unused: tables that this run does not use → why.
     """
     lines = []
-    for table in NAMED:
+    for table in resolved.names:
         if table in unused:
             reasons = dict.fromkeys(resolved.options(table), unused[table])
         else:
@@ -30,7 +31,7 @@ def idle_options(resolved: Resolved, unused: Mapping[str, str]) -> list[str]:
 
 def unused_tables(resolved: Resolved, task: Task) -> dict[str, str]:
     """Tables whose component this task never calls."""
-    if not task.is_sequence:
+    if not task.is_sequence or "encoder" not in resolved.names:
         return {}
     return {"encoder": f"the samples of {resolved.names['dataset']!r} are sequences, which go to the net as they are"}
 
@@ -38,6 +39,6 @@ def unused_tables(resolved: Resolved, task: Task) -> dict[str, str]:
 def _own_reasons(resolved: Resolved, table: str) -> dict[str, str]:
     if (table, resolved.names[table]) == AUTO_BACKEND:
         return {}
-    component = resolved.registry.load(table, resolved.names[table])
+    component = resolved.registry.load(str(kind_of(table)), resolved.names[table])
     rules = getattr(component, "idle_options", None)
     return {} if rules is None else dict(rules(resolved.tables[table]))

@@ -548,8 +548,8 @@ class AlwaysDropping(ToyModel):
 class TenClasses(ToyModel):
     """ten outputs, whatever the number of classes"""
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, 10 if num_classes > 0 else 0, **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, 10 if num_outputs > 0 else 0, **options)
 
 
 @fault("test_state_dict_round_trip", "after load_state_dict")
@@ -577,8 +577,8 @@ class OwnNeurons(ToyModel):
 class NoClasses(ToyModel):
     """takes a net without outputs"""
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, max(num_classes, 1), **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, max(num_outputs, 1), **options)
 
 
 @fault("test_output_shape", "the same for every input")

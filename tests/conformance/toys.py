@@ -20,6 +20,7 @@ from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset
 from spikecore.registry import name_of
+from spikecore.trainers import Trainer
 
 
 class ToyNeuron(Neuron):
@@ -79,12 +80,12 @@ class ToyModel(Model):
 
     capabilities = ModelCapabilities()
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, num_classes, **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
         self.rank = len(input_shape)
         self.first = nn.Linear(int(torch.tensor(input_shape).prod()), 6)
         self.neuron = make_neuron()
-        self.last = nn.Linear(6, num_classes)
+        self.last = nn.Linear(6, num_outputs)
 
     def forward(self, x):
         return self.last(self.neuron(self.first(x.flatten(x.dim() - self.rank))))
@@ -124,7 +125,7 @@ class ToyDataset(Configurable):
         return self.make_split(0, 40) if name == "train" else self.make_split(1000, 12)
 
 
-class ToyTrainer(Configurable):
+class ToyTrainer(Trainer):
     """Gradient descent with momentum; a safe point after every step."""
 
     capabilities = TrainerCapabilities()
@@ -136,7 +137,7 @@ class ToyTrainer(Configurable):
         lr: float = 0.1
 
     def __init__(self, **options):
-        self.config = make_config(type(self), options)
+        super().__init__(**options)
         self.epoch, self.order, self.velocity, self.metrics = 0, None, None, {}
 
     def fit(self, task, context):

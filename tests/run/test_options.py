@@ -106,8 +106,9 @@ def test_options_are_checked_once_for_each_component_of_a_run(monkeypatch):
     monkeypatch.setattr(checking, "check_options", count)
     monkeypatch.setattr(run_config, "check_options", count)
     given = {**SMALL, "neuron": {"tau": 3.0, "surrogate": {"alpha": 3.0}}, "backend": {"name": "torch"}}
-    task, trainer, _ = prepare(resolve(given, ["trainer.loss.name=tet", "trainer.optimizer=sgd"]))
+    prepared = prepare(resolve(given, ["trainer.loss.name=tet", "trainer.optimizer=sgd"]))
     seen = Counter(counted)
+    task, trainer = prepared.task, prepared.trainer
     neurons = [module for module in task.model.modules() if isinstance(module, nn.Neuron)]
     assert neurons
     assert {neuron.config.surrogate for neuron in neurons} == {nn.ATan(alpha=3.0)}
@@ -136,8 +137,8 @@ def test_a_component_that_takes_keywords_only_is_built_as_well(own):
         forward = encode = decode = __call__
 
     own.register("encoder", "plain", Plain)
-    task, _, _ = prepare(resolve({**SMALL, "encoder": {"name": "plain", "num_steps": 3}}))
-    assert task.encoder.num_steps == 3
+    prepared = prepare(resolve({**SMALL, "encoder": {"name": "plain", "num_steps": 3}}))
+    assert prepared.task.encoder.num_steps == 3
 
 
 def sequences(own):
@@ -308,7 +309,7 @@ def test_a_plugin_adds_choices_without_a_change_to_core(plugin, tmp_path):
     assert 'optimizer = { name = "plain", damping = 0.5 }' in text
     result = run(resolved, out=tmp_path / "run")
     assert math.isfinite(result.metrics["test_loss"])
-    _, trainer, _ = prepare(resolved)
+    trainer = prepare(resolved).trainer
     assert trainer._readout.__name__ == "steps", "a plugin's loss names a plugin's readout"
     out, y = torch.rand(4, 3, 5), torch.tensor([0, 4, 2])
     p = out.mean(0).softmax(1)[range(3), y]
@@ -343,7 +344,8 @@ def test_the_trainer_uses_what_was_chosen(monkeypatch):
     """Learning rates over the epochs, and the loss of the options given."""
     given = {**SMALL, "trainer": {"epochs": 4, "batch_size": 400, "lr": 0.1, "optimizer": "sgd"}}
     given["trainer"] |= {"schedule": {"final": 0.5}, "loss": {"name": "rate_mse", "on": 0.7, "off": 0.1}}
-    task, trainer, context = prepare(resolve(given))
+    prepared = prepare(resolve(given))
+    task, trainer, context = prepared.task, prepared.trainer, prepared.context
     rates: list[Any] = []
     monkeypatch.setattr(
         context, "epoch_end", lambda *_: rates.append(trainer._optimizer.param_groups[0]["lr"]), raising=False

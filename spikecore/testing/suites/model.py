@@ -42,12 +42,12 @@ class ModelSuite(Suite):
             return (12,), (7,)
         return (1, *[size] * (rank - 1)), (3, size + 2, *[size + 5] * (rank - 2))
 
-    def build(self, shape: tuple[int, ...] | None = None, num_classes: int = 5, **options: Any) -> Any:
+    def build(self, shape: tuple[int, ...] | None = None, num_outputs: int = 5, **options: Any) -> Any:
         """A net of LIF neurons on the reference backend, in float64 and evaluation mode, its norms settled."""
         make_neuron = options.pop("make_neuron", lambda: LIF(backend="torch"))
         chosen = {**self.options, **options}
         shape = shape or self.shapes[0]
-        net = registry().create("model", self.component, make_neuron, shape, num_classes, **chosen).double()
+        net = registry().create("model", self.component, make_neuron, shape, num_outputs, **chosen).double()
         self._settle(net, shape)
         return net.eval()
 
@@ -89,7 +89,7 @@ class ModelSuite(Suite):
         raise AssertionError(f"input {shape}: the output is the same for every input, weak or strong")
 
     def run(self, net: nn.Module, x: Tensor) -> Tensor:
-        """`[T, B, num_classes]`, in the first declared step mode that takes sequences, else step by step."""
+        """`[T, B, num_outputs]`, in the first declared step mode that takes sequences, else step by step."""
         if "multi" in self.capabilities.step_modes:
             set_step_mode(net, "multi")
             out: Tensor = net(x)
@@ -98,7 +98,7 @@ class ModelSuite(Suite):
         return torch.stack([net(step) for step in x])
 
     def test_output_shape(self) -> None:
-        """`[T, B, *input_shape]` becomes `[T, B, num_classes]`, for two input shapes and numbers of classes."""
+        """`[T, B, *input_shape]` becomes `[T, B, num_outputs]`, for two input shapes and numbers of outputs."""
         for shape, classes in zip(self.shapes, (5, 3), strict=True):
             out = self.run(self.build(shape, classes), self.input(shape))
             wanted = (NUM_STEPS, BATCH, classes)

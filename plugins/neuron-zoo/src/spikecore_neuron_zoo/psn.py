@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.interfaces.component import Inner, Range, SameAs
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn import ATan, Surrogate
-from spikecore_neuron_zoo.module import TorchNeuron, widened
+from spikecore.nn import ATan, Surrogate, TorchNeuron, widened
 
 WHY = "each output depends on many steps of the input"
 
