@@ -52,10 +52,23 @@ class BackendSuite(Suite):
     @property
     def device(self) -> torch.device:
         """The first declared device that is here."""
+        return torch.device(self._devices_here()[0])
+
+    def _devices_here(self) -> list[str]:
+        """The declared devices that this machine has."""
+        here = []
         for name in self.capabilities.devices:
-            if name == "cpu" or (getattr(torch, name, None) is not None and getattr(torch, name).is_available()):
-                return torch.device(name)
-        return skip(f"none of the devices {self.capabilities.devices} is here")  # type: ignore[no-any-return]
+            accelerator = getattr(torch, name, None)
+            if name == "cpu" or (accelerator is not None and accelerator.is_available()):
+                here.append(name)
+        return here
+
+    def find_obstacle(self) -> str:
+        """See `Suite`; a backend needs one of its devices."""
+        if self._devices_here():
+            return ""
+        declared = ", ".join(self.capabilities.devices)
+        return f"{self.kind} {self.component!r} runs on {declared}, and no such device is here"
 
     @property
     def dtypes(self) -> list[torch.dtype]:
@@ -75,8 +88,9 @@ class BackendSuite(Suite):
         def factory() -> Watched:
             return watched
 
-        for name in ("api_version", "Config", "capabilities"):
+        for name in ("api_version", "Config"):
             setattr(factory, name, getattr(self.target, name))
+        setattr(factory, "capabilities", self.capabilities)  # noqa: B010  (mypy knows no attributes of functions)
         with registered_backend(factory):
             yield watched
 

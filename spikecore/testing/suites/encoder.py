@@ -27,11 +27,6 @@ class EncoderSuite(Suite):
     minimum = 10
 
     @property
-    def capabilities(self) -> Any:
-        """What the component promises with the suite's options."""
-        return self.make().capabilities
-
-    @property
     def bounds(self) -> tuple[float, float]:
         """The range that inputs are drawn from."""
         return self.capabilities.input_range or (0.0, 1.0)

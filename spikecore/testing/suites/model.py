@@ -64,6 +64,15 @@ class ModelSuite(Suite):
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
 
+    def sample(self) -> Any:
+        """The class: a model is made for an input shape, which follows from its capabilities."""
+        return self.target
+
+    def find_obstacle(self) -> str:
+        """See `Suite`."""
+        registry().create("model", self.component, lambda: LIF(backend="torch"), self.shapes[0], 5, **self.options)
+        return ""
+
     def make(self, **options: Any) -> Any:
         """The same; what the checks common to all kinds use."""
         return self.build(**options)
