@@ -23,7 +23,7 @@ Options = dict[str, Any]
 Observation = list[Tensor] | str
 """What a component gave, or the name of the error that it raised."""
 FACTORS, STEPS = (1.25, 0.75, 2.0, 0.5), (0.25, -0.25, 1.0, -1.0)
-WHOLE_STEPS = (1, -1, 2, 5)
+WHOLE_STEPS = (1, -1, 5, 50)
 
 
 def options_without_effect(
@@ -84,14 +84,15 @@ def _is_without_effect(
 def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any) -> Iterator[Options]:
     """Values of the other options beside which an option may show its effect."""
     others = {other: values for other, values in choices.items() if other != name and values}
-    switches = {other: values for other, values in others.items() if not _is_number(getattr(config, other))}
-    moved = {other: values[0] for other, values in others.items() if other not in switches}
+    numbers = [other for other in others if _is_number(getattr(config, other))]
+    moved = {other: others[other][0] for other in numbers}
     yield {}
     yield moved
-    for other, values in switches.items():
+    for other, values in others.items():
         for value in values:
             yield {other: value}
-            yield {**moved, other: value}
+            if other not in numbers:
+                yield {**moved, other: value}
 
 
 def _observation(component: Any, observe: Callable[[Any], Observation]) -> Observation:
@@ -180,8 +181,8 @@ def _other_numbers(plain: Any, value: Any, marks: Sequence[Any]) -> list[Any]:
     return others
 
 
-def advice_for(names: Sequence[str]) -> str:
-    """The message for options without effect."""
+def ignored_text(names: Sequence[str]) -> str:
+    """What a check says of options without effect."""
     listed = ", ".join(repr(name) for name in names)
-    word = "the option" if len(names) == 1 else "the options"
-    return f"it accepts {word} {listed} and ignores {'it' if len(names) == 1 else 'them'}: no other value changes any result"
+    what, pronoun = ("the option", "it") if len(names) == 1 else ("the options", "them")
+    return f"it accepts {what} {listed} and ignores {pronoun}: no other value changes any result"

@@ -1,9 +1,9 @@
 """What stands above a check: the capabilities it depends on, since which contract, how long it takes, what to do.
 
-    @needs("elementwise")
-    @long
-    @advice("reset the counter in `initial_state`")
-    def test_long_sequences(self) -> None: ...
+@needs("elementwise")
+@long
+@advice("reset the counter in `initial_state`")
+def test_long_sequences(self) -> None: ...
 """
 
 from __future__ import annotations

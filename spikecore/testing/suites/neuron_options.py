@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spikecore.nn import set_state, streaming
 from spikecore.testing.compare import assert_close, assert_same
-from spikecore.testing.effects import Options, advice_for, options_without_effect
+from spikecore.testing.effects import Options, ignored_text, options_without_effect
 from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.neuron_equations import EquationChecks
 
@@ -32,7 +32,7 @@ class OptionChecks(EquationChecks):
         ignored = options_without_effect(
             self.target.Config, config, self._with_options, self._observed, left_out=("learnable",)
         )
-        assert not ignored, advice_for(ignored)
+        assert not ignored, ignored_text(ignored)
 
     def _with_options(self, options: Options) -> Any:
         return self.make(**{**options, **self._recording()})
