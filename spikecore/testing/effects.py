@@ -31,7 +31,7 @@ def options_without_effect(
     config: Any,
     make: Callable[[Options], Any],
     observe: Callable[[Any], Observation],
-    left_out: Sequence[str] = (),
+    looked_at: Sequence[str],
 ) -> list[str]:
     """The options for which no other value changes what is observed.
 
@@ -40,12 +40,12 @@ def options_without_effect(
         config: the values that the component has.
         make: an instance with these options over the present ones; raises where they are refused.
         observe: everything by which an option may show: outputs, states, gradients.
-        left_out: options that are not looked at.
+        looked_at: the options in question; the others are moved only to let these show their effect.
 
     Returns:
         Their names. An option that has no other value (or none that is accepted) is not among them.
     """
-    choices = {name: values for name, values in alternatives(config_type, config).items() if name not in left_out}
+    choices = alternatives(config_type, config)
     observed: dict[tuple[str, ...], Observation | None] = {}
 
     def look(options: Options) -> Observation | None:
@@ -60,7 +60,7 @@ def options_without_effect(
                 observed[key] = _observation(component, observe)
         return observed[key]
 
-    return [name for name in choices if _is_without_effect(name, choices, config, look)]
+    return [name for name in looked_at if _is_without_effect(name, choices, config, look)]
 
 
 def _is_without_effect(

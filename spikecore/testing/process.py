@@ -49,7 +49,7 @@ SETTINGS: dict[str, Setting] = {
     "computing with denormal numbers": (_keeps_denormals, _set_keeps_denormals),
     "the working directory": (os.getcwd, os.chdir),
 }
-"""Name → how to read and how to restore it. (Torch's number of interop threads is left out: it can be set only once.)"""
+"""Name → how to read and how to restore it. Torch's number of interop threads is left out: it can be set only once."""
 
 GENERATORS: dict[str, Setting] = {
     "Python's global random generator": (random.getstate, random.setstate),

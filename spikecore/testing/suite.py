@@ -19,7 +19,8 @@ import functools
 import importlib
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import pytest
@@ -106,7 +107,7 @@ class Suite:
     def capabilities(self) -> Any:
         """What the component promises with the suite's options: the capabilities of an instance."""
         if "capabilities" not in self._known:
-            with torch.random.fork_rng(devices=[]):
+            with _left_alone():
                 self._known["capabilities"] = self.sample().capabilities
         return self._known["capabilities"]
 
@@ -118,7 +119,8 @@ class Suite:
         """Why the component cannot be used here with the suite's options, or ""."""
         if "obstacle" not in self._known:
             try:
-                self._known["obstacle"] = self.find_obstacle()
+                with _left_alone():
+                    self._known["obstacle"] = self.find_obstacle()
             except PluginUnavailable as error:
                 self._known["obstacle"] = str(error)
             except Exception:  # a fault of the component, which its checks will show
@@ -169,6 +171,17 @@ class Suite:
         """A keyword that `Config` does not have is an error that names it."""
         with pytest.raises((OptionError, TypeError), match="no_such_option"):
             self.make(no_such_option=1)
+
+
+@contextmanager
+def _left_alone() -> Iterator[None]:
+    """Inside, no random number is drawn and no setting changed that a check could notice."""
+    before = process.snapshot()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        process.restore(before)
 
 
 def _watch_checks(cls: type[Suite]) -> None:

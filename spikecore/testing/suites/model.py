@@ -13,14 +13,15 @@ from spikecore.errors import ShapeError
 from spikecore.nn import LIF, reset_state, set_step_mode, streaming
 from spikecore.registry import registry
 from spikecore.testing.compare import assert_close, assert_same
-from spikecore.testing.suite import Suite, needs, skip
+from spikecore.testing.suite import needs, skip
+from spikecore.testing.suites.model_limits import LimitChecks
 from spikecore.testing.values import states_of
 
 NUM_STEPS, BATCH = 3, 2
 SCALES = (1.0, 5.0, 25.0)
 
 
-class ModelSuite(Suite):
+class ModelSuite(LimitChecks):
     """A net for any fitting input shape and number of classes, the same in both step modes; every parameter learns."""
 
     kind: ClassVar[str] = "model"

@@ -28,10 +28,9 @@ class OptionChecks(EquationChecks):
     @advice(WITHOUT)
     def test_every_option_has_an_effect(self) -> None:
         """For each option some other value changes the output, a recorded state or a gradient, alone or with others."""
+        names = [name for name in self._fields() if name != "learnable"]
         config = self.make().config
-        ignored = options_without_effect(
-            self.target.Config, config, self._with_options, self._observed, left_out=("learnable",)
-        )
+        ignored = options_without_effect(self.target.Config, config, self._with_options, self._observed, names)
         assert not ignored, ignored_text(ignored)
 
     def _with_options(self, options: Options) -> Any:
@@ -70,7 +69,7 @@ class OptionChecks(EquationChecks):
         # Where no spike can occur, the recorded v is the charged potential h.
         quiet = self.make(v_threshold=1e30, record=("v",))
         quiet(x)
-        charged = quiet.recorded["v"].flatten()
+        charged = quiet.recorded["v"].detach().flatten()
         place = int(charged.argmax())
         h = float(charged[place])
 
