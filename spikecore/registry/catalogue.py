@@ -19,7 +19,7 @@ PUBLISHED: frozenset[str] = frozenset()
 
 @lru_cache(maxsize=1)
 def known() -> Mapping[tuple[str, str], str]:
-    """`(kind, name)` → plugin id, of core and of every plugin of this project; commands count as a kind."""
+    """`(kind, name)` → plugin id, for core and all plugins of this project; commands and tables of choices too."""
     try:
         owners = json.loads(files("spikecore.registry").joinpath("known.json").read_text("utf-8"))
     except (OSError, ValueError):
@@ -44,5 +44,5 @@ def install_hint(kind: str, name: str) -> str:
     if owner == CORE_ID:
         return ""
     if owner in PUBLISHED:
-        return f"{name} is in the plugin {owner}: pip install spikecore-{owner}."
-    return f"{name} is in the plugin {owner}: pip install ./plugins/{owner} in a checkout of spikecore."
+        return f"{name} is in the plugin {owner}: pip install spikecore-{owner}"
+    return f"{name} is in the plugin {owner}: pip install ./plugins/{owner} in a checkout of spikecore"

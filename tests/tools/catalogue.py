@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from spikecore.registry.catalogue import CORE_ID
-from spikecore.registry.metadata import GROUPS
+from spikecore.registry.metadata import GROUPS, kind_and_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,13 +19,12 @@ FILE = ROOT / "spikecore/registry/known.json"
 
 
 def components(project: Path) -> set[str]:
-    """`KIND:NAME` of what a distribution's entry points offer; commands count, hook modules do not."""
+    """`KIND:NAME` of what a distribution's entry points offer; commands and choices count, hook modules do not."""
     tables = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     offered = set()
     for group, points in tables.get("entry-points", {}).items():
-        kind = GROUPS.get(group, "plugin")
-        if kind != "plugin":
-            offered |= {f"{kind}:{name}" for name in points}
+        if GROUPS.get(group, "plugin") != "plugin":
+            offered |= {":".join(kind_and_name(group, name)) for name in points}
     return offered
 
 

@@ -103,7 +103,7 @@ def test_unknown_names_answer_with_the_nearest(spike):
 
 
 def test_known_plugins_that_are_not_installed_come_with_their_line():
-    line = "mnist is in the plugin datasets-vision: pip install ./plugins/datasets-vision in a checkout of spikecore."
+    line = "mnist is in the plugin datasets-vision: pip install ./plugins/datasets-vision in a checkout of spikecore"
     assert install_hint("dataset", "mnist") == install_hint("dataset", "spikecore-datasets-vision:mnist") == line
     assert install_hint("dataset", "tonic:SHD").startswith("tonic:SHD is in the plugin datasets-dvs")
     assert install_hint("neuron", "lif") == install_hint("neuron", "mnist") == ""

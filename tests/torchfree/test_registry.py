@@ -11,7 +11,7 @@ from spikecore.errors import BrokenPluginError, ContractError, PluginError, Plug
 from spikecore.registry import Blocking, Registry, use
 from spikecore.registry import metadata as metadata_module
 from spikecore.registry.commands import COMMANDS
-from spikecore.registry.metadata import GROUPS, source_tree
+from spikecore.registry.metadata import GROUPS, kind_and_name, source_tree
 from spikecore.testing.distributions import fake_distribution, isolated_registry
 from tests.faulty_plugins import SOUND
 
@@ -23,7 +23,7 @@ else:
 ROOT = Path(spikecore.__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 DECLARED = {
-    (GROUPS[group], name): target
+    kind_and_name(group, name): target
     for group, points in PROJECT["entry-points"].items()
     if group in GROUPS
     for name, target in points.items()
@@ -152,7 +152,7 @@ def test_plugins_are_switched_off_for_a_copy_only(tmp_path):
 
 def test_our_entry_points_are_those_python_sees():
     seen = {
-        (GROUPS[p.group], p.name): p.value
+        kind_and_name(p.group, p.name): p.value
         for group in GROUPS
         for p in entry_points(group=group)
         if "spikecore." in p.value
