@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from spikecore.errors import ShapeError
+from spikecore.errors import ConversionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.nn.guard import guarded
@@ -41,6 +42,7 @@ class Model(Configurable, nn.Module):
 
     api_version: ClassVar[int] = 2
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities()
+    weight_sources: ClassVar[tuple[str, ...]] = ()
     extra_keywords = ("make_neuron", "input_shape", "num_outputs")
 
     @dataclass(frozen=True)
@@ -63,6 +65,19 @@ class Model(Configurable, nn.Module):
             raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
         if num_outputs < 1:
             raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
+
+    def import_weights(self, source: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The `state_dict` of this net from the tensors of another one; see `interfaces.model.WeightedModel`.
+
+        Raises:
+            ConversionError: here always: a subclass that names `weight_sources` says how.
+        """
+        raise ConversionError(f"{type(self).__name__} reads no weights of {source!r}, nor of anything else")
+
+    @classmethod
+    def weights(cls) -> Mapping[str, Path]:
+        """Name → file of the weights that ship with the model: none, until a subclass has some."""
+        return {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return guarded(self, super().__call__, *args, **kwargs)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spikecore.run import figures, page, probe
+from spikecore.analysis import figures, page
+from spikecore.run import probe
 
 NUM_ROWS = 48
 NUM_TRACES = 3

@@ -8,9 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from spikecore.analysis import figures, page
 from spikecore.errors import ConfigError
 from spikecore.files import cure, write_file
-from spikecore.run import figures, page
 from spikecore.run.log import read_lines
 from spikecore.run.record import Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name, seconds_text, value_text

@@ -8,8 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from spikecore.analysis import figures, page
 from spikecore.files import write_file
-from spikecore.run import figures, page, probe
+from spikecore.run import probe
 from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.log import read_lines

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 import spikecore
 from spikecore import create
+from spikecore.analysis import figures
 from spikecore.cli import spike as spike_command
 from spikecore.errors import ConfigError
 from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, get_state
-from spikecore.run import compare, figures, probe
+from spikecore.run import compare, probe
 from spikecore.run import record as records
 from spikecore.run.config import resolve
 from spikecore.run.experiment import Context, load, prepare

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from spikecore.errors import ShapeError
+from spikecore.errors import ShapeError, SpikeError
 from spikecore.nn import LIF, reset_state, set_step_mode, streaming
+from spikecore.nn.weights import read_tensors
 from spikecore.registry import registry
 from spikecore.testing.compare import assert_close, assert_same
-from spikecore.testing.suite import Suite, needs, skip
+from spikecore.testing.suite import needs, skip
+from spikecore.testing.suites.model_limits import LimitChecks
 from spikecore.testing.values import states_of
 
 NUM_STEPS, BATCH = 3, 2
 SCALES = (1.0, 5.0, 25.0)
 
 
-class ModelSuite(Suite):
+class ModelSuite(LimitChecks):
     """A net for any fitting input shape and number of classes, the same in both step modes; every parameter learns."""
 
     kind: ClassVar[str] = "model"
@@ -63,6 +66,15 @@ class ModelSuite(Suite):
             reset_state(net)
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
+
+    def sample(self) -> Any:
+        """The class: a model is made for an input shape, which follows from its capabilities."""
+        return self.target
+
+    def find_obstacle(self) -> str:
+        """See `Suite`."""
+        registry().create("model", self.component, lambda: LIF(backend="torch"), self.shapes[0], 5, **self.options)
+        return ""
 
     def make(self, **options: Any) -> Any:
         """The same; what the checks common to all kinds use."""
@@ -240,3 +252,47 @@ class ModelSuite(Suite):
             out = net(x if mode == "multi" else x[0])
             assert out.shape[-2:] == (BATCH, 5)
             assert bool(states_of(net)) == (mode == "single"), f"state in step mode {mode!r}: {list(states_of(net))}"
+
+    def test_weight_sources(self) -> None:
+        """Whose weights it reads is said in `weight_sources`; others, and files that lack tensors, are refused."""
+        sources = getattr(self.target, "weight_sources", ())
+        if not sources:
+            skip("it reads no weights of others")
+        assert isinstance(sources, tuple), f"weight_sources should be a tuple of names, is {sources!r}"
+        assert all(isinstance(name, str) and name.strip() for name in sources), f"weight_sources holds {sources!r}"
+        net = self.build()
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        with pytest.raises(SpikeError, match="no_such_source"):
+            net.import_weights("no_such_source", {})
+        for source in sources:
+            with pytest.raises((SpikeError, KeyError)):
+                net.import_weights(source, {})
+        assert_same(dict(net.state_dict()), before, "the net after import_weights, which gives a state_dict")
+
+    def test_weights_that_ship(self) -> None:
+        """Every name in `weights()` is a file with a note on its net, which loads into that net and changes it."""
+        shipped = self.target.weights() if hasattr(self.target, "weights") else {}
+        if not shipped:
+            skip("it ships no weights")
+        for name, path in shipped.items():
+            tensors, note = read_tensors(Path(path))
+            assert note is not None, f"{path}: is not what `spike convert-weights` writes: it has no note on its net"
+            neuron = dict(note.neuron)
+            kind = neuron.pop("name")
+            net = registry().create(
+                "model",
+                self.component,
+                lambda kind=kind, neuron=neuron: registry().create("neuron", kind, **neuron),
+                note.input_shape,
+                note.num_outputs,
+                weights=name,
+                **note.options,
+            )
+            state = net.state_dict()
+            for key, value in tensors.items():
+                assert torch.equal(state[key], value.to(state[key].dtype)), (
+                    f"weights {name!r}: {key} is not that of the file"
+                )
+            x = torch.rand(NUM_STEPS, BATCH, *note.input_shape)
+            with torch.no_grad():
+                assert self.run(net.eval(), x).isfinite().all(), f"weights {name!r}: the output holds NaN or infinity"

@@ -175,8 +175,10 @@ class TimedGLIF(Gated):
                 f"TimedGLIF has a conductance for each of its num_steps={self.config.num_steps} steps, got "
                 f"{tuple(x.shape)}: feed sequences of that length, or make it with num_steps={x.shape[0]}"
             )
-        params = self.params_for(x[0])
-        conductances = self.conductances.to(torch.float32 if x.dtype in HALF else x.dtype).sigmoid()
+        # Half-precision input is widened before it is scaled: a scaled input that is rounded moves spikes.
+        wide = x.float() if x.dtype in HALF else x
+        params = self.params_for(wide[0])
+        conductances = self.conductances.to(wide.dtype).sigmoid()
         shape = (len(conductances), 1, *conductances.shape[1:])
         conductances = conductances.reshape(*shape, *([1] * (x.dim() - len(shape))))
-        return super().forward((x * (1 - params.gate_beta.sigmoid() * (1 - conductances))).to(x.dtype))
+        return super().forward(wide * (1 - params.gate_beta.sigmoid() * (1 - conductances))).to(x.dtype)
