@@ -94,6 +94,16 @@ def test_the_first_difference_is_that_of_the_earliest_step_then_of_the_first_lay
     assert (first.layer, first.step, first.expected, first.got) == ("b", 1, 0, 1)
 
 
+def test_outputs_that_are_no_spikes_do_not_hide_the_spikes():
+    spikes = {"a": one([0, 1, 0, 1])}
+    late = {"a": one([0, 1, 0, 0])}
+    fidelity = compare_traces(spikes, late).with_output(one([0.5] * 4), one([0.6] * 4))
+    assert (fidelity.agreement, fidelity.num_outputs, fidelity.num_different) == (0.75, 4, 1)
+    assert (fidelity.first.layer, fidelity.first.step) == ("a", 3)
+    fidelity = compare_traces(spikes, spikes).with_output(one([0.5] * 4), one([0.6] * 4))
+    assert (fidelity.agreement, fidelity.is_exact, fidelity.first.layer) == (1.0, False, "output")
+
+
 def test_spikes_are_compared_without_tolerance_and_membranes_with():
     net = {"spikes": one([0, 1]), "v": one([0.5, 1.0])}
     chip = {"spikes": one([0, 0]), "v": one([0.75, 1.5])}
