@@ -164,15 +164,15 @@ def test_a_tolerance_is_a_distance(tolerance):
 
 
 def test_output_and_decisions():
-    scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [[0.0, 2.0], [0.0, 1.0], [0.0, 1.0]]])
+    scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [3.0, 2.0]], [[0.0, 2.0], [0.0, 1.0], [0.0, 2.0]]])  # summed: all 1
     other = scores.clone()
     other[1, 0] = 0.0  # sample 0 now chooses class 0
     fidelity = compare_traces({}, {}).with_output(scores, other, torch.tensor([1, 1, 1]))
     assert fidelity.output.num_different == 1
-    assert fidelity.decisions == Decisions(3, 1, pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert fidelity.decisions == Decisions(3, 1, 1.0, pytest.approx(2 / 3))
     assert fidelity.first.layer == "output"
     assert "Same decision on 2 of 3 samples" in str(fidelity)
-    assert "66.67% of the net, 33.33% of the artefact" in str(fidelity)
+    assert "100.00% of the net, 66.67% of the artefact" in str(fidelity)
     assert Fidelity.from_json(fidelity.to_json()) == fidelity
     unlabelled = compare_traces({}, {}).with_output(scores, other, decides=True)
     assert unlabelled.decisions == Decisions(3, 1)
