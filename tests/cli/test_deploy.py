@@ -12,7 +12,7 @@ from spikecore.analysis import Fidelity, record_spikes
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.samples import samples_of
 from spikecore.scaffold.names import names_for
-from spikecore.scaffold.render import _values, rendered
+from spikecore.scaffold.render import render
 
 SMALL = {
     "trainer": {"epochs": 2},
@@ -100,10 +100,11 @@ def run_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
     """The deployer that `spike new-plugin` writes, and variants of it, in one file."""
-    names = names_for("fresh-toy", "deployer")
-    texts = {path.name: text for path, text in rendered(_values(names, "deployer"), "deployer")}
-    file = tmp_path_factory.mktemp("toys") / "toys.py"
-    file.write_text(texts["component.py"] + VARIANTS.replace("FreshToy", names.class_name))
+    folder = tmp_path_factory.mktemp("toys")
+    (component,) = render("fresh-toy", "deployer", folder).rglob("component.py")
+    name = names_for("fresh-toy", "deployer").class_name
+    file = folder / "toys.py"
+    file.write_text(component.read_text() + VARIANTS.replace("FreshToy", name))
     return file
 
 
