@@ -23,11 +23,18 @@ SMALL = {
 }
 VARIANTS = '''
 import spikecore
+from spikecore.models.mlp import MLP
 from tests.run.toy_trainers import Walker
 spikecore.register("trainer", "walker", Walker)
 from dataclasses import dataclass, replace
 from spikecore.errors import PluginUnavailable
 from spikecore.interfaces.component import Configurable
+
+@spikecore.register("model", "branching")
+class Branching(MLP):
+    """Its way depends on the values."""
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else super().forward(x) * 2
 
 @spikecore.register("deployer", "toy")
 class Toy(FreshToy):
@@ -199,6 +206,18 @@ def test_a_refused_net_is_told_operator_by_operator(deploy, refused_run, tmp_pat
     status, printed = deploy("toy", "--check", "--json", run=refused_run)
     assert status == 2
     assert json.loads(printed)["operators"][0]["outcome"] == "refused"
+
+
+def test_a_net_that_cannot_be_traced_is_shown_its_line(deploy, spike, toys):
+    short = [f"--set={key}" for key in ("model.name=branching", "model.hidden=[4]", "trainer.epochs=1")]
+    status, printed = spike("run", *short, "--out", "branching", "--load", toys)
+    assert status == 0, printed
+    for options in (("--check",), ("--out", "chip")):
+        status, printed = deploy("toy", *options, run="branching")
+        assert status == 2
+        assert "deployer 'toy' cannot look into this net" in printed
+        assert "if x.sum() > 0" in printed
+    assert not Path("chip").exists()
 
 
 def test_a_deployer_without_simulation_deploys_and_says_so(deploy):
