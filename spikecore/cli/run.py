@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from spikecore.run.experiment import Result
+    from spikecore.run.processes import Group
 
 
 @click.command()
@@ -41,6 +42,7 @@ def command(
 ) -> None:
     """Train as CONFIG (TOML) says; without one, a small spiking net on handwritten digits."""
     from spikecore.registry import registry
+    from spikecore.run.processes import joined
 
     if run_dir is not None and (config is not None or out is not None):
         raise click.UsageError(
@@ -49,40 +51,61 @@ def command(
         )
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
-    for file in files:
-        registry().load_file(file)
-    if run_dir is None:
-        _new(config, overrides, out, dry_run, print_config)
-    else:
-        _resume(run_dir, checkpoint, overrides, dry_run, print_config)
+    with joined() as processes:
+        processes.together(lambda: [registry().load_file(file) for file in files])
+        if run_dir is None:
+            _new(processes, config, overrides, out, dry_run, print_config)
+        else:
+            _resume(processes, run_dir, checkpoint, overrides, dry_run, print_config)
 
 
-def _new(config: str | None, overrides: tuple[str, ...], out: str | None, dry_run: bool, print_config: bool) -> None:
+def _new(
+    processes: Group,
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    dry_run: bool,
+    print_config: bool,
+) -> None:
     from spikecore.run.config import resolve
 
-    resolved = resolve(config, overrides)
+    resolved = processes.together(lambda: resolve(config, overrides))
     if print_config:
-        click.echo(resolved.to_toml(), nl=False)
+        _tell(processes, resolved.to_toml())
         return
     from spikecore.run import experiment
 
     if dry_run:
-        click.echo(f"sound: {experiment.prepare(resolved)}")
+        _tell(processes, f"sound: {processes.together(lambda: experiment.prepare(resolved, processes=processes))}\n")
         return
-    _show(experiment.run(resolved, out=out))
+    _show(processes, experiment.run(resolved, out=out))
 
 
-def _resume(run_dir: str, checkpoint: str, overrides: tuple[str, ...], dry_run: bool, print_config: bool) -> None:
+def _resume(
+    processes: Group,
+    run_dir: str,
+    checkpoint: str,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    print_config: bool,
+) -> None:
     from spikecore.run import experiment
 
     if dry_run or print_config:
-        resolved, name = experiment.inspect_resume(run_dir, checkpoint, overrides)
-        click.echo(resolved.to_toml() if print_config else f"sound: would go on from {name or 'the seed'}\n", nl=False)
+        resolved, name = processes.together(lambda: experiment.inspect_resume(run_dir, checkpoint, overrides))
+        _tell(processes, resolved.to_toml() if print_config else f"sound: would go on from {name or 'the seed'}\n")
         return
-    _show(experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides))
+    _show(processes, experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides))
 
 
-def _show(result: Result) -> None:
+def _tell(processes: Group, text: str) -> None:
+    if processes.is_first:
+        click.echo(text, nl=False)
+
+
+def _show(processes: Group, result: Result) -> None:
+    if not processes.is_first:
+        return
     for name, value in result.metrics.items():
         click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")
     click.echo("time           " + ", ".join(f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()))

@@ -19,6 +19,7 @@ from spikecore.interfaces.encoder import Encoder, EncoderCapabilities
 from spikecore.interfaces.model import Model, ModelCapabilities, WeightedModel
 from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
+from spikecore.interfaces.processes import Processes, Shard
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
 from spikecore.interfaces.task import Parts, Task
@@ -53,11 +54,13 @@ __all__ = [
     "OperatorRecord",
     "Outcome",
     "Parts",
+    "Processes",
     "QuantizedLayer",
     "QuantizedNeuron",
     "Range",
     "RunContext",
     "SameAs",
+    "Shard",
     "Split",
     "StepMode",
     "Support",
