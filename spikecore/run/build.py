@@ -91,8 +91,8 @@ def _own_device(name: str, processes: Group) -> torch.device:
     if name not in ("auto", "cuda"):
         if name != "cpu":
             raise ConfigError(
-                f"run.device: {name!r} is one GPU, and {processes.world_size} processes were started: use 'cuda', which "
-                "gives each of them its own"
+                f"run.device: {name!r} is one GPU, and {processes.world_size} processes were started: use 'cuda', "
+                "which gives each of them its own"
             )
         return torch.device(name)
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -100,8 +100,8 @@ def _own_device(name: str, processes: Group) -> torch.device:
         return device_of(name)
     if processes.local_rank >= num_gpus:
         raise ConfigError(
-            f"run.device: process {processes.rank} needs a GPU of its own, and this machine has {num_gpus}: start at most "
-            f"{num_gpus} here (torchrun --nproc-per-node {num_gpus}), or set run.device = 'cpu'"
+            f"run.device: process {processes.rank} needs a GPU of its own, and this machine has {num_gpus}: start "
+            f"at most {num_gpus} here (torchrun --nproc-per-node {num_gpus}), or set run.device = 'cpu'"
         )
     device = torch.device("cuda", processes.local_rank)
     torch.cuda.set_device(device)  # for what asks for the current GPU, such as NCCL

@@ -7,9 +7,11 @@ reason, but its connections close just the same.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pickle
+import re
 import signal
 import threading
 import time
@@ -35,10 +37,13 @@ TIMEOUT_S = 600.0
 TIMEOUT_VARIABLE = "SPIKE_PROCESS_TIMEOUT_S"
 FAILURE, NUM_DONE = "failure", "done"
 """Keys of the store: the first failure; how many processes came to the end."""
+_times_joined = itertools.count()
+"""A second run of the same processes has keys of its own."""
 _REASON_WAIT_S = 2.0
 """A connection may break before the reason is in the store."""
 _POLL_S = 0.02
-_BROKEN = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", "timed out", "pair closure")
+_SILENT = ("timed out", "timeout")
+_BROKEN = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe", *_SILENT)
 """Words of torch.distributed's errors, all plain RuntimeErrors, when another process is gone."""
 
 
@@ -62,7 +67,7 @@ class Connected(Group):
     def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
         self.rank, self.world_size = rank, world_size
         self.local_rank = int(os.environ["LOCAL_RANK"])
-        self._store = dist.PrefixStore("spikecore", store)
+        self._store = store
         self._is_guarded = False
         """Training, or writing the last files: SIGTERM must not break in."""
 
@@ -77,7 +82,8 @@ class Connected(Group):
         timeout = timedelta(seconds=_timeout_s())
         owns = not dist.is_initialized()
         try:
-            store, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+            shared, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
+            store = dist.PrefixStore(f"spikecore-{next(_times_joined)}", shared)
             if owns:
                 with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
                 backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"
@@ -187,15 +193,24 @@ class Connected(Group):
             return ProcessError(f"process {failure['rank']} of {self.world_size} failed: {failure['text']}")
         if not is_broken:
             return error
+        return self._lost(error)
+
+    def _lost(self, error: BaseException) -> ProcessError:
+        """Another process is gone, and gave no reason."""
+        who = f"process {1 - self.rank}" if self.world_size == 2 else f"one of the {self.world_size - 1} others"
+        text = _first_line(error)
+        if any(word in text.lower() for word in _SILENT):
+            what = f"did not answer within {_timeout_s():g} s ({TIMEOUT_VARIABLE} changes that)"
+        else:
+            what = "is gone without giving a reason: it was killed, perhaps for want of memory, or crashed"
         return ProcessError(
-            f"process {self.rank} of {self.world_size} lost the connection to another one, which gave no reason: it was "
-            f"killed (perhaps for want of memory), crashed, or did not answer within {_timeout_s():g} s "
-            f"({_first_line(error)})"
+            f"process {self.rank} of {self.world_size} cannot go on: {who} {what}. Go on from the last checkpoint with "
+            f"`spike run --resume` (torch.distributed says: {text})"
         )
 
     def _publish(self, error: BaseException) -> None:
         """Tell the others why this process ends; the first to do so is believed."""
-        text = "\n".join([type(error).__name__ + (f": {error}" if str(error) else "")])
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         failure = {"rank": self.rank, "is_interrupt": isinstance(error, KeyboardInterrupt), "text": text}
         with suppress(RuntimeError):  # the store is gone when `torchrun` is
             self._store.compare_set(FAILURE, "", json.dumps(failure))
@@ -292,7 +307,7 @@ def _rebuilt(outcome: _Outcome, rank: int, world_size: int) -> SpikeError:
     error: SpikeError = ProcessError(f"process {rank} of {world_size} failed: {outcome.text}")
     if outcome.pickled:
         with suppress(Exception):
-            error = pickle.loads(outcome.pickled)  # noqa: S301  (from a process of this run)
+            error = pickle.loads(outcome.pickled)
     error.is_told = True
     return error
 
@@ -327,4 +342,6 @@ def _timeout_s() -> float:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """What torch.distributed says, without the place in its source and the advice to read logs."""
+    text = re.sub(r"^\[[^\]]*\.cc:\d+\] ", "", str(error).strip()).partition(". This is typically")[0]
+    return text.splitlines()[0] if text else type(error).__name__

@@ -99,8 +99,8 @@ class Context:
         """The net to call in training; says once if its batch norms make it another net than in one process."""
         if self.world_size > 1 and any(map(_has_own_statistics, model.modules())):
             self._note(
-                f"batch norm: each of the {self.world_size} processes normalises with the statistics of its own part of a "
-                "batch, and the running statistics of process 0 are kept, so the numbers are not those of one process"
+                f"batch norm: each of the {self.world_size} processes normalises with the statistics of its own part "
+                "of a batch, and the running statistics of process 0 are kept: the numbers are not those of one process"
             )
         return self.processes.wrap(model)
 
