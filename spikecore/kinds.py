@@ -24,13 +24,14 @@ class Kind:
     api_versions: frozenset[int] = frozenset({1})
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str, *api_versions: int) -> Kind:
     title = name.capitalize()
     return Kind(
         name=name,
         group=f"spikecore.{name}s",
         contract=f"spikecore.interfaces.{name}:{title}",
         suite=f"spikecore.testing.suites.{name}:{title}Suite",
+        api_versions=frozenset(api_versions or (1,)),
     )
 
 
@@ -40,7 +41,7 @@ KINDS: dict[str, Kind] = {
         _kind("encoder"),
         _kind("neuron"),
         _kind("surrogate"),
-        _kind("backend"),
+        _kind("backend", 2),
         _kind("model"),
         _kind("dataset"),
         _kind("trainer"),

@@ -8,6 +8,7 @@ precisions agree, and `x * 1`, `x - 0`, `-(-x)` only because they hold for every
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node
 from spikecore.dynamics.numbers import same, single
@@ -145,13 +146,16 @@ class Builder:
         return Graph(tuple(nodes), {name: new[index] for name, index in outputs.items()})
 
 
-def copy_into(builder: Builder, graph: Graph, lower: bool = False) -> list[int]:
+def copy_into(
+    builder: Builder, graph: Graph, lower: bool = False, given: Mapping[str, int] = MappingProxyType({})
+) -> list[int]:
     """Write a graph's nodes into a builder.
 
     Args:
         builder: gets the nodes.
         graph: read only.
         lower: `spike` and `detach`, which say something about the gradient only, become the value they stand for.
+        given: name of an input → the node of `builder` that takes its place.
 
     Returns:
         For each node of `graph`, its index in `builder`.
@@ -159,7 +163,8 @@ def copy_into(builder: Builder, graph: Graph, lower: bool = False) -> list[int]:
     new: list[int] = []
     for node in graph.nodes:
         if node.op == INPUT:
-            new.append(builder.input(str(node.value), node.is_bool))
+            name = str(node.value)
+            new.append(given[name] if name in given else builder.input(name, node.is_bool))
         elif node.op == CONST:
             assert isinstance(node.value, float)
             new.append(builder.const(bool(node.value) if node.is_bool else node.value))

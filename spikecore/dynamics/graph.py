@@ -74,9 +74,9 @@ class Param:
     learnable: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
-    """All that a backend needs to run one neuron.
+    """All that a backend needs to run one neuron. Programs are equal when their keys are.
 
     Args:
         name: class name of the neuron, for messages.
@@ -97,3 +97,9 @@ class Program:
     states: tuple[str, ...]
     params: tuple[Param, ...] = ()
     record: tuple[str, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)

@@ -93,14 +93,16 @@ def check_contract(component: Any, entry: Entry) -> None:
         IncompatiblePluginError: its `api_version` is not one that this core understands.
     """
     kind = KINDS[entry.kind]
-    problems = list(_problems(component, kind))
+    # The version first: what another version of the contract asks for may be what this one lacks.
+    version = getattr(component, "api_version", None)
+    speaks_another = isinstance(version, int) and version not in kind.api_versions
+    problems = [] if speaks_another else list(_problems(component, kind))
     if problems:
         raise ContractError(
             f"{who(entry)} is not a {entry.kind}: it lacks {', '.join(problems)}. "
             f"The contract is {kind.contract}; is the entry point in the right group?"
         )
-    version = component.api_version
-    if not isinstance(version, int) or version not in kind.api_versions:
+    if not isinstance(version, int) or speaks_another:
         known = ", ".join(map(str, sorted(kind.api_versions)))
         older = isinstance(version, int) and version < min(kind.api_versions)
         cure = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."

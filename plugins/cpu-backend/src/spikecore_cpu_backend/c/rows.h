@@ -8,7 +8,6 @@
 
 #ifndef SC_ROWS
 #define SC_ROWS
-#define MAX_TENSORS 24
 #define PER_CHANNEL 1
 #define LEARNABLE 2
 #define TILE 64
@@ -79,7 +78,6 @@ struct NAME(program) {
     int32_t param_flags[MAX_TENSORS];       /* PER_CHANNEL | LEARNABLE */
     int32_t num_derived[3];                 /* rows behind those of the parameters, for FORWARD, BACKWARD, KEPT */
     NAME(prepare_function) prepare[3];      /* computes them from the parameters */
-    int64_t flows[MAX_TENSORS + 1];         /* of a gradient of out and of each next state: states it reaches, as bits */
     NAME(row_function) forward;             /* out and the next states */
     NAME(row_function) advance;             /* the next states only */
     NAME(row_function) forward_keeping;     /* and what the backward pass takes in place of x; may be NULL */
