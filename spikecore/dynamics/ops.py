@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from spikecore.dynamics import numbers
-from spikecore.dynamics.function import apply
 from spikecore.dynamics.source import refuse
 from spikecore.dynamics.sym import Sym, emit, has_sym
+from spikecore.torch_internals import apply_unchecked, transforms_active
 
 HALF = (torch.float16, torch.bfloat16)
 _VALUES = (Tensor, Sym)
@@ -282,6 +282,10 @@ class _Spike(torch.autograd.Function):
         return (grad * ctx.surrogate.derivative(wide, ctx.surrogate.config)).to(u.dtype), None
 
 
+_watched_spike: Any = _Spike.apply
+_quick_spike = apply_unchecked(_Spike)
+
+
 def spike(u: Any, surrogate: Any) -> Any:
     """Θ(u) forward, `surrogate.derivative(u)` backward; the surrogate's primitive when it is not `spiking`.
 
@@ -301,7 +305,10 @@ def spike(u: Any, surrogate: Any) -> Any:
             "declare a static method derivative(u, params): the backward pass needs it",
         )
     if isinstance(u, Tensor):
-        return apply(_Spike, u, surrogate) if torch.is_grad_enabled() else _spikes(u, surrogate)
+        if not torch.is_grad_enabled():
+            return _spikes(u, surrogate)
+        is_watched = torch.compiler.is_compiling() or transforms_active()
+        return _watched_spike(u, surrogate) if is_watched else _quick_spike(u, surrogate)
     value = _output(u, surrogate)
     if isinstance(u, Sym):
         # Smooth too: differentiating g itself would lose g'(0) to the corner of |u|.

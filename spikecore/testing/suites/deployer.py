@@ -23,6 +23,7 @@ from spikecore.nn import IF, LIF, get_state
 from spikecore.testing.compare import assert_same
 from spikecore.testing.probes import Adaptive
 from spikecore.testing.suite import Suite, needs, skip
+from spikecore.torch_internals import num_hooks
 
 NUM_STEPS = 5
 
@@ -212,5 +213,5 @@ def _files(path: Path) -> dict[str, bytes]:
 
 
 def _condition(model: nn.Module) -> list[Any]:
-    parts = [(p.training, getattr(p, "step_mode", None), len(p._forward_hooks)) for p in model.modules()]
+    parts = [(p.training, getattr(p, "step_mode", None), num_hooks(p)) for p in model.modules()]
     return [parts, {name: value is None for name, value in get_state(model).items()}]
