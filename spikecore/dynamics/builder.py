@@ -16,8 +16,6 @@ from spikecore.dynamics.ops import OPS
 from spikecore.dynamics.source import refuse
 
 COMMUTATIVE = frozenset({"add", "mul", "eq", "ne", "and", "or"})
-NOT_FOLDED = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos", "atan", "erf", SPIKE, DETACH})
-"""Devices round these differently, or they carry meaning for the gradient."""
 
 
 class Builder:
@@ -77,7 +75,8 @@ class Builder:
     def _fold(self, name: str, args: tuple[int, ...]) -> int | None:
         values = [self._value(a) for a in args]
         numbers = [value for value in values if value is not None]
-        if len(numbers) == len(args) and name not in NOT_FOLDED:
+        may_fold = OPS[name].exact and name not in (SPIKE, DETACH)  # these two say something about the gradient
+        if len(numbers) == len(args) and may_fold:
             wide = float(OPS[name].numbers(*numbers))
             narrow = single(float(OPS[name].numbers(*map(single, numbers))))
             if same(single(wide), narrow):

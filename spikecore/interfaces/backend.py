@@ -82,7 +82,7 @@ class Backend(Configurable):
         """Can this program run on this device with inputs of this dtype?
 
         A program may hold operators that are newer than the backend: those it does not know it refuses by name, as
-        `backends.kit.refusal` does.
+        `backends.kit.check_support` does.
         """
         raise NotImplementedError("a backend says what it supports")
 

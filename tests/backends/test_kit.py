@@ -15,9 +15,9 @@ from spikecore.backends.kit import (
     cache_folder,
     channels,
     check_arguments,
+    check_support,
     read_sequence,
     read_state,
-    refusal,
 )
 from spikecore.backends.kit import store as store_module
 from spikecore.dynamics import OPS, evaluate
@@ -177,17 +177,17 @@ def test_lanes_of_states():
     assert read_state(torch.tensor(2.0).expand(3, 5)).lane == 0
 
 
-def test_what_speaks_against_a_program():
+def test_what_a_backend_cannot_run():
     capabilities = BackendCapabilities(devices=("cpu",), dtypes=("float32",))
     program = LIF().program()
-    assert refusal(capabilities, OPS, program, CPU, torch.float32) is None
+    assert check_support(capabilities, OPS, program, CPU, torch.float32)
     for device, dtype, operators, reason in [
         ("meta", torch.float32, OPS, "runs on cpu, not on meta"),
         ("cpu", torch.float64, OPS, "takes float32, not torch.float64"),
         ("cpu", torch.float32, set(OPS) - {"ge"}, "does not know the operator 'ge' of LIF"),
         ("cpu", torch.float32, set(OPS) - {"ge", "div"}, "does not know the operators 'div', 'ge' of LIF"),
     ]:
-        assert refusal(capabilities, operators, program, torch.device(device), dtype) == Support(False, reason)
+        assert check_support(capabilities, operators, program, torch.device(device), dtype) == Support(False, reason)
 
 
 class Counting(Interpreter):
@@ -200,6 +200,12 @@ class Counting(Interpreter):
     def evaluate(self, graph, inputs):
         self.graphs.append(graph)
         return evaluate(graph, inputs)
+
+
+def test_the_interpreter_refuses_what_it_does_not_declare():
+    backend, program = Counting(), LIF().program()
+    assert backend.supports(program, CPU, torch.float16)
+    assert backend.supports(program, torch.device("meta"), torch.float32).reason == "runs on cpu, not on meta"
 
 
 def test_the_interpreter_evaluates_each_step_and_its_gradient():

@@ -4,7 +4,7 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 `spikecore.interfaces.backend.Backend` and takes the rest from here and from `spikecore.dynamics` (printers, passes).
 """
 
-from spikecore.backends.kit.checks import channels, check_arguments, refusal
+from spikecore.backends.kit.checks import channels, check_arguments, check_support
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
 from spikecore.backends.kit.store import KernelStore, cache_folder
@@ -20,7 +20,7 @@ __all__ = [
     "cache_folder",
     "channels",
     "check_arguments",
+    "check_support",
     "read_sequence",
     "read_state",
-    "refusal",
 ]

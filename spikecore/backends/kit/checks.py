@@ -12,17 +12,17 @@ from spikecore.errors import BackendError
 from spikecore.interfaces.backend import BackendCapabilities, Support
 
 
-def refusal(
+def check_support(
     capabilities: BackendCapabilities,
     operators: Collection[str],
     program: Program,
     device: torch.device,
     dtype: torch.dtype,
-) -> Support | None:
-    """Why a backend with these capabilities cannot run a program, None where nothing speaks against it.
+) -> Support:
+    """Whether a backend with these capabilities, that knows these operators, can run a program.
 
     Args:
-        capabilities: its devices and dtypes count.
+        capabilities: of the backend; its devices and dtypes count.
         operators: those that it knows, such as `operations` of its printer.
         program: the program.
         device: of the input.
@@ -36,7 +36,7 @@ def refusal(
     if unknown:
         noun = "operator" if len(unknown) == 1 else "operators"
         return Support(False, f"does not know the {noun} {', '.join(map(repr, unknown))} of {program.name}")
-    return None
+    return Support(True)
 
 
 def channels(program: Program, shape: Sequence[int], params: Sequence[Tensor]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikecore.backends.kit.checks import refusal
+from spikecore.backends.kit.checks import check_support
 from spikecore.dynamics import OPS, Graph, Program, evaluate, gradient_at, phases, reached
 from spikecore.interfaces.backend import Backend, Support
 
@@ -27,7 +27,7 @@ class Interpreter(Backend):
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Every program of operators that core knows, on the declared devices and dtypes."""
-        return refusal(self.capabilities, OPS, program, device, dtype) or Support(True)
+        return check_support(self.capabilities, OPS, program, device, dtype)
 
     def evaluate(self, graph: Graph, inputs: Mapping[str, Tensor]) -> Mapping[str, Any]:
         """The outputs of a graph, elementwise.

@@ -21,7 +21,7 @@ from spikecore.backends.kit import (
     Support,
     channels,
     check_arguments,
-    refusal,
+    check_support,
 )
 from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
@@ -83,9 +83,9 @@ class CPUBackend(Backend):
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Any program, for CPU tensors; its kernel is compiled here, so that a failure shows before the choice."""
-        refused = refusal(self.capabilities, KernelPrinter.operations, program, device, dtype)
-        if refused is not None:
-            return refused
+        support = check_support(self.capabilities, KernelPrinter.operations, program, device, dtype)
+        if not support:
+            return support
         if dtype == torch.float16 and not self.runtime.has_float16:
             return Support(False, f"{self.compiler.path} has no 16-bit floats for this processor")
         largest = max(len(program.states), len(program.params))
