@@ -46,10 +46,11 @@ from spikecore.dynamics.passes import (
     hoist,
     hoist_uniform,
     keeping,
+    lift_numbers,
     phases,
     reached_by,
 )
-from spikecore.dynamics.printing import C_OPERATIONS, CPrinter, Printer, inputs_of, needed, unknown_operators
+from spikecore.dynamics.printing import C_OPERATIONS, CPrinter, Printer, inputs_of, needed, slots_of, unknown_operators
 from spikecore.dynamics.trace import trace
 from spikecore.dynamics.vjp import reached, with_gaps
 
@@ -86,6 +87,7 @@ __all__ = [
     "hoist_uniform",
     "inputs_of",
     "keeping",
+    "lift_numbers",
     "log",
     "logical_and",
     "logical_not",
@@ -100,6 +102,7 @@ __all__ = [
     "sigmoid",
     "sign",
     "sin",
+    "slots_of",
     "spike",
     "sqrt",
     "tanh",

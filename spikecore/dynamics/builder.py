@@ -8,6 +8,7 @@ precisions agree, and `x * 1`, `x - 0`, `-(-x)` only because they hold for every
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node
@@ -41,6 +42,10 @@ class Builder:
         number = float(value)
         return self._node(Node(CONST, value=number, is_bool=is_bool), (CONST, number.hex(), is_bool))
 
+    def number(self, value: float, slot: int) -> int:
+        """A constant that is an argument of compiled code: nothing folds on its value."""
+        return self._node(Node(CONST, value=value, slot=slot), (CONST, slot))
+
     def op(self, name: str, *args: int) -> int:
         """An operation on earlier nodes, or what it folds to.
 
@@ -70,7 +75,8 @@ class Builder:
 
     def _value(self, index: int) -> float | None:
         node = self.nodes[index]
-        return node.value if node.op == CONST and isinstance(node.value, float) else None
+        is_known = node.op == CONST and node.slot is None
+        return node.value if is_known and isinstance(node.value, float) else None
 
     def _fold(self, name: str, args: tuple[int, ...]) -> int | None:
         values = [self._value(a) for a in args]
@@ -141,7 +147,7 @@ class Builder:
                 if index not in new:
                     node = self.nodes[index]
                     new[index] = len(nodes)
-                    nodes.append(Node(node.op, tuple(new[a] for a in node.args), node.value, node.is_bool))
+                    nodes.append(replace(node, args=tuple(new[a] for a in node.args)))
         return Graph(tuple(nodes), {name: new[index] for name, index in outputs.items()})
 
 
@@ -166,7 +172,10 @@ def copy_into(
             new.append(given[name] if name in given else builder.input(name, node.is_bool))
         elif node.op == CONST:
             assert isinstance(node.value, float)
-            new.append(builder.const(bool(node.value) if node.is_bool else node.value))
+            if node.slot is not None:
+                new.append(builder.number(node.value, node.slot))
+            else:
+                new.append(builder.const(bool(node.value) if node.is_bool else node.value))
         elif lower and node.op in (SPIKE, DETACH):
             new.append(new[node.args[0]])
         else:

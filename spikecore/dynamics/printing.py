@@ -65,6 +65,14 @@ class Printer:
         """A constant: exact, rounded to float32 first where the code computes in float32; infinities and NaN too."""
         raise NotImplementedError("a printer says how its language writes a constant")
 
+    def number(self, slot: int, value: float) -> str:
+        """A constant that has a slot. A printer whose code is shared by all programs of one structure (see
+        `Program.structure`) gives the text that reads `Program.numbers[slot]`, rounded to the precision of the code.
+
+        Default: the constant.
+        """
+        return self.constant(value, is_bool=False)
+
     def print(
         self, graph: Graph, inputs: Mapping[str, str], wanted: Iterable[str], tag: str = ""
     ) -> tuple[list[str], dict[str, str]]:
@@ -91,7 +99,10 @@ class Printer:
                 continue
             if node.op == CONST:
                 assert isinstance(node.value, float)
-                texts[index] = self.constant(node.value, node.is_bool)
+                if node.slot is not None:
+                    texts[index] = self.number(node.slot, node.value)
+                else:
+                    texts[index] = self.constant(node.value, node.is_bool)
                 continue
             if node.op == INPUT:
                 text = inputs[str(node.value)]
@@ -144,6 +155,12 @@ def needed(graph: Graph, wanted: Iterable[str]) -> set[int]:
 
 def _read(node: Node) -> tuple[int, ...]:
     return node.args[:1] if node.op == SPIKE else node.args
+
+
+def slots_of(graph: Graph, wanted: Iterable[str]) -> list[int]:
+    """The slots of the numbers that some outputs depend on."""
+    live = needed(graph, wanted)
+    return sorted({node.slot for index, node in enumerate(graph.nodes) if index in live and node.slot is not None})
 
 
 def inputs_of(graph: Graph, wanted: Iterable[str]) -> list[str]:

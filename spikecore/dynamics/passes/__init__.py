@@ -1,5 +1,6 @@
 """What backends and learning rules compute from a program: rewritten graphs, and which gradients arrive when."""
 
+from spikecore.dynamics.passes.arguments import lift_numbers
 from spikecore.dynamics.passes.derivatives import derivatives
 from spikecore.dynamics.passes.hoist import DERIVED, UNIFORM, hoist, hoist_uniform
 from spikecore.dynamics.passes.kept import KEPT, keeping
@@ -17,6 +18,7 @@ __all__ = [
     "hoist",
     "hoist_uniform",
     "keeping",
+    "lift_numbers",
     "phases",
     "reached_by",
 ]

@@ -19,7 +19,7 @@ class Numbering:
         """The number of one operation on numbered arguments."""
         # As text, so that 0.0 and -0.0 differ and NaN equals itself.
         value = node.value.hex() if isinstance(node.value, float) else node.value
-        expression = (node.op, *args, value, node.is_bool)
+        expression = (node.op, *args, value, node.is_bool, node.slot)
         if expression not in self._numbers:
             self._numbers[expression] = len(self.nodes)
             self.nodes.append(replace(node, args=tuple(args)))

@@ -17,7 +17,6 @@ from torch import Tensor
 from spikecore.backends.kit import (
     Backend,
     BackendCapabilities,
-    Lanes,
     Support,
     channels,
     check_arguments,
@@ -125,12 +124,12 @@ class CPUBackend(Backend):
         """See `interfaces.backend.Backend.run`."""
         kernel = self._kernels.get((key, x.dtype)) or self._kernel(key, x.dtype)
         count = x.numel()
-        if kernel.is_simple and not save and 0 < count < tuning.ALONE:
+        kept_dtype = self._kept_dtype(key, x) if save else None
+        if kernel.is_simple and kept_dtype is None and 0 < count < tuning.ALONE:
             results = _run_small(kernel, x, states, x.shape[0], count // x.shape[0], carry)
             if results is not None:
                 return *results, [], []
         program, shape = kernel.program, x.shape
-        kept_dtype = self._kept_dtype(key, x) if save else None
         num_lanes = count // shape[0] if count else math.prod(shape[1:])
         check_arguments(program, num_lanes, kernel.state_dtype, CPU, states, params)
         out = self._empty(shape, x.dtype, x)
@@ -139,13 +138,14 @@ class CPUBackend(Backend):
         kept = [] if kept_dtype is None else [self._empty(shape, kept_dtype)]
         threads = _threads(count)
         inner, num_channels = channels(program, shape, params) if params else (1, 1)
-        used: list[Lanes] = []
+        used: list[Tensor] = []
         values = [param.contiguous() for param in params]
         state_views: list[int] = []
         for state in states:
             state_views += layout.state(state, used)
         call = ForwardCall(
             program=kernel.address,
+            numbers=kernel.numbers,
             num_threads=threads,
             inner=inner,
             channels=num_channels,
@@ -196,8 +196,9 @@ class CPUBackend(Backend):
         sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
         inner, num_channels = channels(program, shape, params) if params else (1, 1)
         block, segment = tuning.backward_block(shape[0], num_lanes, len(states), kernel.state_dtype.itemsize)
-        table = _phase_table(program, _arrivals(grad_out, grad_states, grad_recorded), shape[0])
-        used: list[Lanes] = []
+        arriving = tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
+        table = _phase_table(program, arriving, shape[0])
+        used: list[Tensor] = []
         values = [param.contiguous() for param in params]
         state_views: list[int] = []
         grad_views: list[int] = []
@@ -211,6 +212,7 @@ class CPUBackend(Backend):
             arrives_recorded |= (grad is not None) << 1 + program.states.index(name)
         call = BackwardCall(
             program=kernel.address,
+            numbers=kernel.numbers,
             num_threads=_threads(count),
             inner=inner,
             channels=num_channels,
@@ -288,12 +290,6 @@ def _run_small(
 
 def _threads(count: int) -> int:
     return 1 if count < tuning.ALONE else torch.get_num_threads()
-
-
-def _arrivals(
-    grad_out: Tensor | None, grad_states: Sequence[Tensor | None], grad_recorded: Sequence[Tensor | None]
-) -> tuple[bool, ...]:
-    return tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
 
 
 @lru_cache(maxsize=4096)

@@ -106,6 +106,7 @@ class ForwardCall(Call):
 
     Args:
         program: address of the table that the printer printed.
+        numbers: of the program's numbers, in the precision of the state.
         num_threads: that may work on it.
         inner: lane n belongs to channel n // inner % channels.
         channels: of the per-channel parameters.
@@ -126,6 +127,7 @@ class ForwardCall(Call):
 
     name = "forward_call"
     program: Address
+    numbers: Address
     num_threads: Int
     inner: Int
     channels: Int
@@ -163,6 +165,7 @@ class BackwardCall(Call):
 
     name = "backward_call"
     program: Address
+    numbers: Address
     num_threads: Int
     inner: Int
     channels: Int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,8 +33,9 @@ class Kernel:
 
     Args:
         program: its equations.
-        library: keeps the code loaded.
+        owned: keeps code and numbers in memory.
         address: of the table that the driver gets.
+        numbers: address of the program's numbers, as the driver reads them.
         element: the input's element type.
         element_bytes: its size.
         state_dtype: of states and parameters.
@@ -50,8 +51,9 @@ class Kernel:
     """
 
     program: Program
-    library: Any
+    owned: Any
     address: int
+    numbers: int
     element: int
     element_bytes: int
     state_dtype: torch.dtype
@@ -66,6 +68,14 @@ class Kernel:
     can_keep: bool
 
 
+class Code(NamedTuple):
+    """Compiled code of one structure in one precision; fields as of `Kernel`."""
+
+    library: ctypes.CDLL
+    address: int
+    can_keep: bool
+
+
 class Runtime:
     """The driver with its threads; makes kernels for it.
 
@@ -75,6 +85,7 @@ class Runtime:
 
     def __init__(self, cache: KernelCache) -> None:
         self.cache = cache
+        self._codes: dict[tuple[str, bool], Code] = {}
         self.library = cache.load(runtime_source())
         self.has_float16 = bool(self.library.sc_has_float16())
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
@@ -89,6 +100,15 @@ class Runtime:
         free, quick = (make(ctypes.c_int, ctypes.c_char_p)(address) for make in (ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE))
         return Entry(quick, free)
 
+    def _code(self, program: Program, is_double: bool) -> Code:
+        """The compiled code, which programs that differ in their numbers alone share."""
+        code = self._codes.get((program.structure, is_double))
+        if code is None:
+            library = self.cache.load(kernel_source(program, is_double))
+            address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
+            code = self._codes[program.structure, is_double] = Code(library, address, keeping(program) is not None)
+        return code
+
     def kernel(self, program: Program, dtype: torch.dtype) -> Kernel:
         """Compile a program, or find it in the cache.
 
@@ -97,11 +117,13 @@ class Runtime:
         """
         is_double = dtype == torch.float64
         bits = 64 if is_double else 32
-        library = self.cache.load(kernel_source(program, is_double))
-        address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
+        code = self._code(program, is_double)
+        real = ctypes.c_double if is_double else ctypes.c_float
+        numbers = (real * len(program.numbers))(*program.numbers)  # rounds to the nearest, as the printer does
         pack_forward = ForwardCall.packer(program)
         small = ForwardCall(
-            program=address,
+            program=code.address,
+            numbers=ctypes.addressof(numbers),
             num_threads=1,
             inner=1,
             channels=1,
@@ -121,8 +143,9 @@ class Runtime:
         ).pack(pack_forward)
         return Kernel(
             program,
-            library,
-            address,
+            (code.library, numbers),
+            code.address,
+            ctypes.addressof(numbers),
             ELEMENTS[dtype],
             dtype.itemsize,
             torch.float64 if is_double else torch.float32,
@@ -134,5 +157,5 @@ class Runtime:
             ForwardCall.packer(program, start="num_steps"),
             len(program.states),
             not program.params and not program.record,
-            keeping(program) is not None,
+            code.can_keep,
         )

@@ -6,7 +6,7 @@ import ctypes
 
 from torch import Tensor
 
-from spikecore.backends.kit import Lanes, read_sequence, read_state
+from spikecore.backends.kit import read_sequence, read_state
 
 _ZERO = ctypes.c_double(0.0)
 """Zero in every dtype: what a gradient that does not arrive is read from.
@@ -17,16 +17,19 @@ Words = tuple[int, int, int]
 NOTHING: Words = (ctypes.addressof(_ZERO), 0, 0)
 
 
-def sequence(x: Tensor | None, used: list[Lanes]) -> Words:
+def sequence(x: Tensor | None, used: list[Tensor]) -> Words:
     """Of `[T, ...]`; `used` keeps copies alive. Without a tensor it is zero."""
-    return NOTHING if x is None else _words(read_sequence(x), used)
+    if x is None:
+        return NOTHING
+    tensor, step, lane = read_sequence(x)
+    used.append(tensor)
+    return tensor.data_ptr(), step, lane
 
 
-def state(tensor: Tensor | None, used: list[Lanes]) -> Words:
+def state(given: Tensor | None, used: list[Tensor]) -> Words:
     """The same for one step `[B, ...]`."""
-    return NOTHING if tensor is None else _words(read_state(tensor), used)
-
-
-def _words(lanes: Lanes, used: list[Lanes]) -> Words:
-    used.append(lanes)
-    return lanes.tensor.data_ptr(), lanes.step, lanes.lane
+    if given is None:
+        return NOTHING
+    tensor, step, lane = read_state(given)
+    used.append(tensor)
+    return tensor.data_ptr(), step, lane

@@ -16,12 +16,14 @@ from spikecore.dynamics import (
     hoist_uniform,
     inputs_of,
     keeping,
+    slots_of,
     with_gaps,
 )
 from spikecore_cpu_backend.call import MAX_TENSORS
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "abs", "sign", "floor", "round", "sin", "cos", "atan", "erf")
 ARRIVES = "arrives."
+NUMBER = "sc_number"
 
 
 class KernelPrinter(CPrinter):
@@ -34,6 +36,10 @@ class KernelPrinter(CPrinter):
         "max": "sc_max({0}, {1})",
         "clamp": "sc_clamp({0}, {1}, {2})",
     }
+
+    def number(self, slot: int, value: float) -> str:
+        """Each row begins with its numbers, see `_row`."""
+        return f"{NUMBER}{slot}"
 
 
 def print_program(program: Program, is_double: bool) -> str:
@@ -65,7 +71,7 @@ def print_program(program: Program, is_double: bool) -> str:
 
 
 _CALL = "const struct NAME(call) *call, long lane, long end"
-_PREPARE = "const real *const *params, real *const *derived, long lane, long end"
+_PREPARE = "const real *numbers, const real *const *params, real *const *derived, long lane, long end"
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class _Read:
 def _prepare(printer: Printer, program: Program, graph: Graph, name: str, first: int = 0) -> str:
     """Computes the derived rows from number `first` on; those before it are those of the forward pass."""
     targets = {each: f"derived[{first + i}]" for i, each in enumerate(graph.outputs)}
-    head = "    forward_prepare_row(params, derived, lane, end);\n" if first else ""
+    head = "    forward_prepare_row(numbers, params, derived, lane, end);\n" if first else ""
     reads = {f"param.{param.name}": _Read(f"params[{i}]") for i, param in enumerate(program.params)}
     return _row(printer, f"{name}_prepare", _PREPARE, graph, reads, targets, first=head)
 
@@ -187,7 +193,10 @@ def _row(
     """
     wanted = [*sequences, *rows]
     before, graph = hoist_uniform(graph, wanted, lambda each: each in reads and reads[each].is_uniform)
-    pointers, sources = [], {}
+    numbers = "numbers" if signature == _PREPARE else "call->numbers"
+    slots = sorted({*slots_of(before, before.outputs), *slots_of(graph, wanted)})
+    pointers = [f"const real {NUMBER}{slot} = {numbers}[{slot}];" for slot in slots]
+    sources = {}
     used = [*inputs_of(before, before.outputs), *inputs_of(graph, wanted)]
     for i, each in enumerate(dict.fromkeys(each for each in used if each in reads)):
         read = reads[each]

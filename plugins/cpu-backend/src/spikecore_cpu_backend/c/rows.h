@@ -56,6 +56,7 @@ static inline void NAME(end_tile)(const struct target *to, long lane, const real
 
 /* The rows of one step. Those of `before` and `after` may be the same: every lane reads before it writes. */
 struct NAME(call) {
+    const real *numbers;              /* the program's */
     const real *x;                    /* or what was kept of the forward pass */
     const real *const *before, *const *params;
     real *const *after;
@@ -70,7 +71,7 @@ struct NAME(call) {
 
 /* Lanes [lane, end), whole tiles. */
 typedef void (*NAME(row_function))(const struct NAME(call) *call, long lane, long end);
-typedef void (*NAME(prepare_function))(const real *const *params, real *const *derived, long lane, long end);
+typedef void (*NAME(prepare_function))(const real *numbers, const real *const *params, real *const *derived, long lane, long end);
 
 struct NAME(program) {
     int32_t num_states, num_params, num_recorded;
