@@ -90,7 +90,7 @@ class Call:
 
 
 @cache
-def _kinds(call: type[Call]) -> list[tuple[str, C]]:
+def _kinds(call: type[object]) -> list[tuple[str, C]]:
     hints = get_type_hints(call, include_extras=True)
     kinds = []
     for name in call.__annotations__:
