@@ -7,7 +7,7 @@ Operators work alike on tensors, on symbols (while a step is traced) and on numb
 
 from spikecore.dynamics.evaluate import evaluate
 from spikecore.dynamics.explain import equations, explain
-from spikecore.dynamics.graph import Graph, Node, Param, Program
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node, Param, Program
 from spikecore.dynamics.namespace import Namespace
 from spikecore.dynamics.ops import (
     OPS,
@@ -55,10 +55,14 @@ from spikecore.dynamics.trace import trace
 from spikecore.dynamics.vjp import reached, with_gaps
 
 __all__ = [
+    "CONST",
     "C_OPERATIONS",
     "DERIVED",
+    "DETACH",
+    "INPUT",
     "KEPT",
     "OPS",
+    "SPIKE",
     "UNIFORM",
     "CPrinter",
     "Graph",

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from spikecore.errors import BackendError
-from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.component import Configurable
+from spikecore.interfaces.options import make_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
-from spikecore.nn.neuron import HALF, Neuron
+from spikecore.nn.neuron import Neuron
 from spikecore.nn.state import Memory, stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
 

@@ -24,7 +24,7 @@ from spikecore.backends.kit import (
 )
 from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_cpu_backend import layout, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
 from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, ForwardCall

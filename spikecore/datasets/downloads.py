@@ -1,0 +1,234 @@
+"""Downloads that go on where they stopped and are not believed before they are checked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spikecore.datasets.disk import lock, writing
+from spikecore.errors import DatasetError
+from spikecore.files import sync
+from spikecore.interfaces.dataset import DataFile
+from spikecore.version import __version__
+
+CHUNK = 1 << 18
+PAUSE_S = 0.2
+"""Before the second attempt; doubled before each further one."""
+
+
+def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 5, timeout_s: float = 60.0) -> Path:
+    """The file in `directory`, downloaded where it is missing, and verified.
+
+    Args:
+        file: name, places and digests.
+        directory: where it is, or goes.
+        manual: what a person has to do, for a file without urls.
+        attempts: per url; each goes on where the last one broke off.
+        timeout_s: of one read.
+
+    Raises:
+        DatasetError: it cannot be had, or is not what it should be.
+    """
+    path = directory / file.name
+    if path.is_file():
+        verify(path, file)
+        return path
+    if not file.urls:
+        where = manual or "get it from the authors"
+        raise DatasetError(f"{file.name} has to be fetched by a person: {where}. Put it at {path}")
+    with lock(directory / f".{file.name}.lock"):
+        if not path.is_file():
+            _from_any(file, path, attempts, timeout_s)
+    return path
+
+
+def verify(path: Path, file: DataFile) -> None:
+    """Size and digests, as far as they are known.
+
+    Raises:
+        DatasetError: the file differs; the message shows both values.
+    """
+    if problem := _difference(path, file):
+        raise DatasetError(f"{path}: {problem}. Delete it, and get {file.name} again{_source(file)}")
+
+
+def matches(path: Path, file: DataFile) -> bool:
+    """Is this the file, as far as size and digests say?"""
+    return path.is_file() and not _difference(path, file)
+
+
+def _difference(path: Path, file: DataFile) -> str:
+    size = path.stat().st_size
+    if file.size is not None and size != file.size:
+        return f"has {size} bytes instead of {file.size}"
+    for kind, wanted in (("sha256", file.sha256), ("md5", file.md5)):
+        if wanted and (got := _digest(path, kind)) != wanted.lower():
+            return f"its {kind} is {got} instead of {wanted.lower()}"
+    return ""
+
+
+def _digest(path: Path, kind: str) -> str:
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _source(file: DataFile) -> str:
+    return f" from {file.urls[0]}" if file.urls else ""
+
+
+def _from_any(file: DataFile, path: Path, attempts: int, timeout_s: float) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    failures = []
+    for url in file.urls:
+        try:
+            with writing(path):
+                _download(url, file, partial, attempts, timeout_s)
+                if problem := _difference(partial, file):
+                    raise DatasetError(f"what came {problem}")
+                sync(partial)
+                partial.replace(path)
+                sync(path.parent)
+            _note(partial).unlink(missing_ok=True)
+            return
+        except _Gone as error:
+            failures.append(f"{url}: {error}")  # what came so far is kept for the next call
+        except DatasetError as error:
+            failures.append(f"{url}: {error}")
+            _forget(partial)
+    raise DatasetError(f"{file.name} cannot be fetched: {'; '.join(failures)}. Try later, or put it at {path}")
+
+
+class _Gone(DatasetError):
+    """The server cannot be reached, or breaks off again and again; what came so far is good."""
+
+
+def _download(url: str, file: DataFile, partial: Path, attempts: int, timeout_s: float) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise DatasetError("only http and https are fetched")
+    with _bar(file) as advance:
+        for attempt in range(1, attempts + 1):
+            try:
+                _receive(url, file, partial, timeout_s, advance)
+                return
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise DatasetError(f"the server answers {error.code} {error.reason}") from error
+                failure: Exception = error
+            except (http.client.HTTPException, urllib.error.URLError, TimeoutError, ConnectionError) as error:
+                failure = error
+            if attempt == attempts:
+                raise _Gone(f"broke off {attempts} times, last with: {failure}") from failure
+            time.sleep(PAUSE_S * 2 ** (attempt - 1))
+
+
+def _receive(url: str, file: DataFile, partial: Path, timeout_s: float, advance: Callable[[int, int], None]) -> None:
+    """One request; appends to `partial` where the server agrees that it is the same file."""
+    have = partial.stat().st_size if partial.is_file() else 0
+    tag = _tag(partial, url)
+    if have and not tag:
+        _forget(partial)  # nothing says that the server's file is still the one it was
+        have = 0
+    headers = {"User-Agent": f"spikecore/{__version__}", "Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": tag}
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        error.close()
+        if error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # all of it had come
+        _forget(partial)
+        raise ConnectionError("the server's file has changed") from error
+    with response:
+        if "text/html" in response.headers.get("Content-Type", "") and not file.name.endswith((".html", ".htm")):
+            raise DatasetError("a web page came instead of the file; open the address in a browser to see what it says")
+        resumed = response.status == 206
+        if resumed and not re.match(rf"bytes {have}-\d+/", response.headers.get("Content-Range", "")):
+            _forget(partial)
+            raise ConnectionError("the server goes on at another place than asked")
+        start = have if resumed else 0
+        declared = response.headers.get("Content-Length")
+        total = start + int(declared) if declared and declared.isdigit() else None
+        if file.size is not None and total is not None and total != file.size:
+            raise DatasetError(f"the server's file has {total} bytes instead of {file.size}")
+        mark = response.headers.get("ETag", "")
+        mark = response.headers.get("Last-Modified", "") if mark.startswith("W/") or not mark else mark
+        _note(partial).write_text(json.dumps({"url": url, "tag": mark}), encoding="utf-8")
+        _append(response, partial, file, start, total, advance)
+
+
+def _append(
+    response: http.client.HTTPResponse,
+    partial: Path,
+    file: DataFile,
+    start: int,
+    total: int | None,
+    advance: Callable[[int, int], None],
+) -> None:
+    count = start
+    with partial.open("r+b" if start else "wb") as stream:
+        stream.seek(start)
+        while chunk := response.read(CHUNK):
+            if count == 0 and _is_page(chunk) and not file.name.endswith((".html", ".htm")):
+                raise DatasetError("a web page came instead of the file; open the address in a browser to read it")
+            count += len(chunk)
+            if file.size is not None and count > file.size:
+                raise DatasetError(f"more than the expected {file.size} bytes came")
+            stream.write(chunk)
+            advance(count, total or file.size or 0)
+        stream.flush()
+        os.fsync(stream.fileno())
+    if total is not None and count < total:
+        raise http.client.IncompleteRead(b"", total - count)
+
+
+def _is_page(head: bytes) -> bool:
+    return head[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html"))
+
+
+def _note(partial: Path) -> Path:
+    return partial.with_name(f"{partial.name}.json")
+
+
+def _tag(partial: Path, url: str) -> str:
+    """The server's mark of the file whose beginning we have; "" where it gave none or it is another's."""
+    try:
+        note = json.loads(_note(partial).read_text(encoding="utf-8"))
+        return str(note["tag"]) if note["url"] == url else ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _forget(partial: Path) -> None:
+    partial.unlink(missing_ok=True)
+    _note(partial).unlink(missing_ok=True)
+
+
+@contextmanager
+def _bar(file: DataFile) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of bytes; silent when not on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(file.name, total=file.size)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
