@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from spikecore.backends.operators import run_program, run_step
+from spikecore.backends.front import run_program, run_step
 from spikecore.backends.plain import is_plain
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikecore.dynamics.function import transforms_active
 from spikecore.errors import OptionError, StateError, StateGraphError, StateShapeError, StreamingError
+from spikecore.torch_internals import apply_unchecked, transforms_active
 
 State = dict[str, Tensor]
 Form = tuple[tuple[int, ...], torch.device, torch.dtype]
@@ -185,7 +185,7 @@ class _Tie(torch.autograd.Function):
         return None, None, *grads
 
 
-_tie: Any = super(torch.autograd.Function, _Tie).apply
+_tie = apply_unchecked(_Tie)
 """Never within a transform, so without what `apply` does for those."""
 
 

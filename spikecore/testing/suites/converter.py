@@ -19,6 +19,7 @@ from spikecore.interfaces.converter import ConversionReport
 from spikecore.nn import Stateful, set_step_mode
 from spikecore.testing.compare import assert_same
 from spikecore.testing.suite import Suite, needs
+from spikecore.torch_internals import num_hooks
 
 NUM_STEPS = 4
 
@@ -183,7 +184,7 @@ class ConverterSuite(Suite):
 
 
 def _condition(net: nn.Module) -> list[Any]:
-    return [(part.training, len(part._forward_hooks), len(part._forward_pre_hooks)) for part in net.modules()]
+    return [(part.training, num_hooks(part)) for part in net.modules()]
 
 
 def _class_named(name: str) -> Any:
