@@ -16,7 +16,7 @@ Integers stay integers and scales keep their precision, whatever dtype the modul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -266,6 +266,6 @@ def _range_problems(name: str, value: Tensor, low: int, high: int, kind: str) ->
     if value.dtype not in _INTEGERS:
         yield f"{name} must be integers, got {value.dtype}"
     elif value.numel() and not value.is_meta:
-        least, most = cast("tuple[int, int]", (int(value.min()), int(value.max())))
+        least, most = int(value.min()), int(value.max())
         if least < low or most > high:
             yield f"{name} must be {low} to {high} ({kind}), got {least} to {most}"
