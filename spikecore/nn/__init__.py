@@ -23,6 +23,7 @@ from spikecore.nn.neurons import (
     leaky_charge,
     reset_after,
 )
+from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
 from spikecore.nn.state import (
     Stateful,
@@ -87,6 +88,7 @@ __all__ = [
     "layers",
     "leaky_charge",
     "losses",
+    "option_values",
     "quantized",
     "readouts",
     "reset_after",
