@@ -30,7 +30,7 @@ class ConverterCapabilities:
     Args:
         needs_calibration: `convert` needs `calibration` batches.
         deterministic: equal nets and batches give equal results.
-        layers: qualified torch names of the modules, functions and methods it takes (`torch.nn.ReLU`,
+        layers: qualified names of the modules, functions and methods it takes (`torch.nn.ReLU`, `spikecore.nn.ReLU`,
             `torch.nn.functional.relu`, `torch.Tensor.relu`): a net of these alone is never refused, and only these
             become something else.
         num_steps: T after which the new net decides as the given one, and its scores are within `tolerance`.

@@ -20,7 +20,7 @@ from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, Operat
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, Encoder, GraphNet, Model, Neuron, Surrogate, fire_and_reset, trace_net
+from spikecore.nn import IF, LIF, Encoder, GraphNet, Model, Neuron, ReLU, Surrogate, fire_and_reset, trace_net
 from spikecore.registry import name_of
 from spikecore.trainers import Trainer
 
@@ -203,8 +203,8 @@ class SpikingReLU(nn.Module):
         return self.neuron(x / self.threshold) * self.threshold
 
 
-RELUS = (nn.ReLU, nn.functional.relu, torch.relu, "relu")
-"""Class, functions and method."""
+RELUS = (nn.ReLU, ReLU, nn.functional.relu, torch.relu, "relu")
+"""Classes, functions and method."""
 
 
 def operation(node):
@@ -216,7 +216,7 @@ class ToyConverter(Configurable):
 
     api_version = 2
     capabilities = ConverterCapabilities(
-        layers=("torch.nn.ReLU", "torch.nn.functional.relu", "torch.relu", "torch.Tensor.relu")
+        layers=("torch.nn.ReLU", "spikecore.nn.ReLU", "torch.nn.functional.relu", "torch.relu", "torch.Tensor.relu")
     )
     known = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten, operator.add, "flatten")
 
