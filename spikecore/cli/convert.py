@@ -75,8 +75,8 @@ def command(
         registry().load_file(file)
     converter = create("converter", name, **parsed(settings))
 
-    from spikecore.run.conversion import convert, example_of
-    from spikecore.run.sources import calibration_of, source_of
+    from spikecore.run.conversion import convert, example_of, source_of
+    from spikecore.run.sources import calibration_of
 
     given = source_of(source, weights, checkpoint)
     needs_data = converter.capabilities.needs_calibration or data is not None

@@ -1,13 +1,4 @@
-"""A converted net in a directory: written whole, and loaded without the data.
-
-converted.json        converter and its options, source, report, checksums
-net.safetensors       the weights, and what calibration found
-example.safetensors   the input that shows the net's shapes
-source/               what rebuilds the given net, without its weights
-
-`load_converted` builds the given net with new weights, converts it again with the example for calibration, and loads
-the weights: by the converter's contract the structure does not depend on the data. Nothing is unpickled.
-"""
+"""From a net to the directory of the converted one, whole or not at all; see `run.converted` for its files."""
 
 from __future__ import annotations
 
@@ -16,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,24 +15,34 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
 from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError, RunError
 from spikecore.files import cure
 from spikecore.interfaces.converter import ConversionReport
-from spikecore.nn import quantized, set_backend, set_step_mode
+from spikecore.nn import set_step_mode
 from spikecore.nn.weights import plain_options
-from spikecore.registry import create, registry
-from spikecore.run.restore import CONVERTED as MANIFEST
-from spikecore.run.sources import Calibration, Source, rebuilt
+from spikecore.registry import registry
+from spikecore.run.checkpoint import LAST
+from spikecore.run.converted import (
+    EXAMPLE,
+    FORM,
+    MANIFEST,
+    OWN_SUM,
+    SOURCE,
+    WEIGHTS,
+    is_converted,
+    load_converted,
+    sum_of,
+)
+from spikecore.run.directory import CONFIG
+from spikecore.run.loading import load
+from spikecore.run.record import FILE as RECORD
+from spikecore.run.record import Record
+from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given, from_function
 from spikecore.version import __version__
 
-FORM = 1
-"""Of converted.json."""
-OWN_SUM = "sha256_of_the_rest"
-WEIGHTS, EXAMPLE, SOURCE = "net.safetensors", "example.safetensors", "source"
 COMPARED = 64
 """Inputs on which the decisions of both nets are compared, where nobody can do harm with them."""
 
@@ -63,6 +64,50 @@ class Conversion:
     report: ConversionReport
     agreement: float | None
     compared: str
+
+
+def source_of(text: str, weights: Path | None = None, checkpoint: str = LAST) -> Source:
+    """The net that SOURCE names: a directory, or `FILE.py:function` with optional weights.
+
+    Raises:
+        ConfigError: there is no such directory, file or function, or the function gives no net.
+        CheckpointError: the weights are not those of the net.
+    """
+    file, _, function = text.rpartition(":")
+    if file.endswith(".py"):
+        return from_function(Path(file), function, weights)
+    if text.endswith(".py"):
+        raise ConfigError(f"SOURCE {text}: name the function that makes the net, as in {text}:make_net")
+    if weights is not None:
+        raise ConfigError(f"--weights {weights}: a directory has its own weights; leave it out")
+    directory = Path(text)
+    if not directory.is_dir():
+        raise ConfigError(f"SOURCE {text}: is no directory and no FILE.py:function")
+    return _from_directory(directory, checkpoint)
+
+
+def _from_directory(directory: Path, checkpoint: str) -> Source:
+    net = load(directory, checkpoint)
+    if is_converted(directory):
+        about: dict[str, Any] = {"kind": CONVERTED, "directory": str(directory)}
+        # All but the weights, which the newly converted net has its own of.
+        files = _files_below(directory, lambda name: not name.endswith(".safetensors") or "example" in name)
+        shape = None
+    else:
+        record = Record.read(directory)
+        names = [name for name in record.nets if name]
+        if names:
+            raise ConfigError(f"{directory}: this run has the nets {', '.join(names)}; only a single net is converted")
+        about = {"kind": RUN, "directory": str(directory), "checkpoint": checkpoint, "id": record.id}
+        files = _files_below(directory, lambda name: name in (RECORD, CONFIG))
+        shape = record.nets[""].input_shape if record.nets else None
+    about["step_mode"] = as_given(net)
+    return Source(net, about, files, shape, directory)
+
+
+def _files_below(directory: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    names = [str(path.relative_to(directory)) for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {name: (directory / name).read_bytes() for name in names if wanted(name)}
 
 
 def convert(
@@ -113,49 +158,6 @@ def convert(
     return Conversion(directory, net, report, agreement, compared)
 
 
-def load_converted(directory: Path, backend: str | None = None) -> nn.Module:
-    """The net in a directory that `convert` wrote, in evaluation mode, on the CPU; every byte read is verified.
-
-    Args:
-        directory: with a converted.json.
-        backend: to run the neurons on; None for the one that the converter chose.
-
-    Raises:
-        ConfigError: the directory is of another form, or the converter or what the source is built from is not here.
-        CheckpointError: a file is missing, damaged or of another net.
-    """
-    net = skeleton(directory)
-    state = tensors_of(_verified(directory, _manifest(directory), WEIGHTS))
-    quantized.prepare(net, state)
-    try:
-        net.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{directory / WEIGHTS}: does not fit the net that the converter makes of the source today: {error}"
-        ) from error
-    if backend is not None:
-        set_backend(net, backend)
-    return net.eval()
-
-
-def skeleton(directory: Path) -> nn.Module:
-    """The net in a directory that `convert` wrote, with new weights; errors are those of `load_converted`."""
-    manifest = _manifest(directory)
-    example = tensors_of(_verified(directory, manifest, EXAMPLE))["example"]
-    how = manifest["converter"]
-    converter = create("converter", how["name"], **how["options"])
-    net = rebuilt(manifest["source"], directory / SOURCE)
-    try:
-        made: nn.Module = converter.convert(net, example, [example])[0]
-    except (ConversionError, NetTraceError) as error:
-        raise ConfigError(
-            f"{directory}: converter {how['name']!r} refuses the net that it has converted before (with version "
-            f"{how['version']} of {how['distribution']}): {error}"
-        ) from error
-    set_step_mode(made, "multi")
-    return made
-
-
 def _files(
     converter: Any,
     name: str,
@@ -184,41 +186,8 @@ def _files(
         "report": report.to_dict(),
         "files": {path: hashlib.sha256(data).hexdigest() for path, data in files.items()},
     }
-    manifest[OWN_SUM] = _sum(manifest)
+    manifest[OWN_SUM] = sum_of(manifest)
     return {**files, MANIFEST: (json.dumps(manifest, indent=2) + "\n").encode()}
-
-
-def _sum(manifest: dict[str, Any]) -> str:
-    rest = json.dumps({key: value for key, value in manifest.items() if key != OWN_SUM}, sort_keys=True)
-    return hashlib.sha256(rest.encode()).hexdigest()
-
-
-def _manifest(directory: Path) -> dict[str, Any]:
-    path = directory / MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        form = manifest["form"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: is missing or damaged: {type(error).__name__}: {error}") from error
-    if form != FORM:
-        raise ConfigError(f"{path}: is of form {form!r}, this spikecore reads {FORM}: use the one that wrote it")
-    if manifest.get(OWN_SUM) != _sum(manifest):
-        raise ConfigError(f"{path}: is damaged or was edited: its content is not what {OWN_SUM} says")
-    for name in manifest["files"]:
-        if name != WEIGHTS:  # which are read, and verified, where they are wanted; a source has been saved without them
-            _verified(directory, manifest, name)
-    return manifest
-
-
-def _verified(directory: Path, manifest: dict[str, Any], name: str) -> bytes:
-    path = directory / name
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != manifest["files"].get(name):
-        raise CheckpointError(f"{path}: is damaged: its bytes are not those that were written")
-    return data
 
 
 def _check_loads(directory: Path, name: str, net: nn.Module, example: Tensor, step_mode: str) -> None:

@@ -23,43 +23,27 @@ from spikecore.run.log import MetricsLog
 from spikecore.run.parts import Parts, rebuilt
 from spikecore.run.record import Record
 
-CONVERTED = "converted.json"
-"""The file that makes a directory one of a converted net; see `spikecore.run.conversion`."""
-
 
 def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None = None) -> nn.Module:
-    """The net of a run or of `spike convert`, in evaluation mode, on the CPU; every byte read is verified.
+    """The net of a run, in evaluation mode, on the CPU; every byte read is verified.
 
     It needs the run directory and the plugins of model, neuron and backend; neither the dataset nor the trainer, unless
     the trainer made the net itself.
 
     Args:
-        directory: the run directory, or one that `spike convert` wrote.
-        checkpoint: `last`, `best` or a name; a converted net has only the one.
+        directory: the run directory.
+        checkpoint: `last`, `best` or a name.
         backend: to run the neurons on; None for the run's own.
 
     Raises:
         ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
         CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
     """
-    if is_converted(Path(directory)):
-        from spikecore.run.conversion import load_converted
-
-        if checkpoint != LAST:
-            raise CheckpointError(
-                f"{directory}: a converted net has no checkpoints; leave out checkpoint={checkpoint!r}"
-            )
-        return load_converted(Path(directory), backend)
     saved = SavedRun.open(Path(directory))
     net = saved.net(backend)
     restored = saved.checkpoint(checkpoint, net)
     net.load_state_dict(restored.model)
     return net.eval()
-
-
-def is_converted(directory: Path) -> bool:
-    """Whether `spike convert` wrote this directory."""
-    return (directory / CONVERTED).is_file()
 
 
 def evaluate(directory: str | Path, checkpoint: str = LAST) -> dict[str, float]:

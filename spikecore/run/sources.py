@@ -25,11 +25,7 @@ from spikecore.nn.weights import read_tensors
 from spikecore.registry import create
 from spikecore.registry.files import file_source, run_file
 from spikecore.run.build import prepare
-from spikecore.run.checkpoint import LAST
-from spikecore.run.directory import CONFIG
-from spikecore.run.record import FILE as RECORD
-from spikecore.run.record import Record
-from spikecore.run.restore import SavedRun, is_converted, load
+from spikecore.run.restore import SavedRun
 
 RUN, CONVERTED, FACTORY = "run", "converted", "factory"
 """Kinds of sources."""
@@ -55,57 +51,20 @@ class Source:
     directory: Path | None
 
 
-def source_of(text: str, weights: Path | None = None, checkpoint: str = LAST) -> Source:
-    """The net that SOURCE names: a directory, or `FILE.py:function` with optional weights.
+def from_function(file: Path, function: str, weights: Path | None) -> Source:
+    """The net that a function in a file makes; the file is run.
 
     Raises:
-        ConfigError: there is no such directory, file or function, or the function gives no net.
+        PluginError: the file cannot be read, or fails.
+        ConfigError: it has no such function, or the function gives no net.
         CheckpointError: the weights are not those of the net.
     """
-    file, _, function = text.rpartition(":")
-    if file.endswith(".py"):
-        return _from_function(Path(file), function, weights)
-    if text.endswith(".py"):
-        raise ConfigError(f"SOURCE {text}: name the function that makes the net, as in {text}:make_net")
-    if weights is not None:
-        raise ConfigError(f"--weights {weights}: a directory has its own weights; leave it out")
-    directory = Path(text)
-    if not directory.is_dir():
-        raise ConfigError(f"SOURCE {text}: is no directory and no FILE.py:function")
-    return _from_directory(directory, checkpoint)
-
-
-def _from_directory(directory: Path, checkpoint: str) -> Source:
-    net = load(directory, checkpoint)
-    if is_converted(directory):
-        about: dict[str, Any] = {"kind": CONVERTED, "directory": str(directory)}
-        # All but the weights, which the newly converted net has its own of.
-        files = _files_below(directory, lambda name: not name.endswith(".safetensors") or "example" in name)
-        shape = None
-    else:
-        record = Record.read(directory)
-        names = [name for name in record.nets if name]
-        if names:
-            raise ConfigError(f"{directory}: this run has the nets {', '.join(names)}; only a single net is converted")
-        about = {"kind": RUN, "directory": str(directory), "checkpoint": checkpoint, "id": record.id}
-        files = _files_below(directory, lambda name: name in (RECORD, CONFIG))
-        shape = record.nets[""].input_shape if record.nets else None
-    about["step_mode"] = as_given(net)
-    return Source(net, about, files, shape, directory)
-
-
-def _files_below(directory: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    names = [str(path.relative_to(directory)) for path in sorted(directory.rglob("*")) if path.is_file()]
-    return {name: (directory / name).read_bytes() for name in names if wanted(name)}
-
-
-def _from_function(file: Path, function: str, weights: Path | None) -> Source:
     plugin = file_source(file)
-    module = _imported(plugin.version)
+    module = imported(plugin.version)
     if module is None:
         run_file(plugin)
-        module = _imported(plugin.version)
-    net = _made(getattr(module, function, None), f"{file}:{function}")
+        module = imported(plugin.version)
+    net = made_by(getattr(module, function, None), f"{file}:{function}")
     if weights is not None:
         tensors, _ = read_tensors(weights)
         try:
@@ -123,7 +82,12 @@ def _from_function(file: Path, function: str, weights: Path | None) -> Source:
     return Source(net, about, {}, None, None)
 
 
-def _made(function: Any, what: str) -> nn.Module:
+def made_by(function: Any, what: str) -> nn.Module:
+    """The net that a function makes.
+
+    Raises:
+        ConfigError: it is no function, fails, or gives no net.
+    """
     if not callable(function):
         raise ConfigError(f"SOURCE {what}: the file has no function of this name")
     try:
@@ -137,7 +101,7 @@ def _made(function: Any, what: str) -> nn.Module:
     return net
 
 
-def _imported(digest: str) -> Any:
+def imported(digest: str) -> Any:
     """The module that was imported in this process from a file with this hash."""
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
@@ -156,34 +120,6 @@ def as_given(net: nn.Module) -> str:
     mode = "multi" if any(part.state_names != () for part in parts) else "single"
     set_step_mode(net, mode)
     return mode
-
-
-def rebuilt(about: dict[str, Any], directory: Path) -> nn.Module:
-    """The net of a source with new weights, in the step mode in which it was converted.
-
-    Args:
-        about: of the `Source`.
-        directory: that holds its `files`.
-
-    Raises:
-        ConfigError: what it is built from is not here.
-    """
-    if about["kind"] == RUN:
-        net = SavedRun.open(directory).net()
-    elif about["kind"] == CONVERTED:
-        from spikecore.run.conversion import skeleton
-
-        net = skeleton(directory)
-    else:
-        module = _imported(about["sha256"])
-        if module is None:
-            raise ConfigError(
-                f"this net was made by {about['file']}:{about['function']} (sha256 {about['sha256'][:12]}), which is "
-                "run only when you ask for it: import that file before, unchanged"
-            )
-        net = _made(getattr(module, about["function"], None), f"{about['file']}:{about['function']}")
-    set_step_mode(net.eval(), about["step_mode"])
-    return net
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from spikecore.errors import CheckpointError, ConfigError
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.samples import samples_of
 from spikecore.scaffold.names import names_for
-from spikecore.scaffold.render import _values, rendered
+from spikecore.scaffold.render import render
 
 ARTIFICIAL = {
     "trainer": {"epochs": 3},
@@ -30,7 +30,7 @@ ARTIFICIAL = {
 VARIANTS = '''
 import spikecore
 from dataclasses import dataclass, replace
-from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces import Configurable, make_config
 
 @spikecore.register("converter", "toy")
 class Toy(FreshToy):
@@ -118,10 +118,11 @@ def ann(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
     """The converter that `spike new-plugin` writes, and variants of it, in one file."""
-    names = names_for("fresh-toy", "converter")
-    texts = {path.name: text for path, text in rendered(_values(names, "converter"), "converter")}
-    file = tmp_path_factory.mktemp("toys") / "toys.py"
-    file.write_text(texts["component.py"] + VARIANTS.replace("FreshToy", names.class_name))
+    folder = tmp_path_factory.mktemp("toys")
+    (component,) = render("fresh-toy", "converter", folder).rglob("component.py")
+    name = names_for("fresh-toy", "converter").class_name
+    file = folder / "toys.py"
+    file.write_text(component.read_text() + VARIANTS.replace("FreshToy", name))
     return file
 
 
@@ -296,7 +297,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), REFUSED, ids=lambda value: " ".join(value)[:50] if value else "")
+@pytest.mark.parametrize(("arguments", "said"), REFUSED, ids=str)
 def test_what_is_refused(convert, ann, factory, arguments, said):
     places = {"ann": ann, "file": factory}
     status, printed = convert("toy", *[argument.format(**places) for argument in arguments])
