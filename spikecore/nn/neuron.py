@@ -100,7 +100,6 @@ class Neuron(Configurable, Placed, Stateful):
         self.config = make_config(type(self), plain)
         self.step_mode = step_mode
         self.record = tuple(record)
-        self.recorded: dict[str, Tensor] = {}
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._start: tuple[tuple[Any, ...], dict[str, Tensor]] | None = None
         _known("record", self.record, self.state)
@@ -128,6 +127,11 @@ class Neuron(Configurable, Placed, Stateful):
         self._tensors = [*tensors, *first]
         self._constants = {n: v for n, v in values.items() if n not in tensors}
         self._fixed = Namespace(**self._constants)
+
+    @property
+    def recorded(self) -> dict[str, Tensor]:
+        """State → its sequence `[T, B, ...]` in this thread's last call, for the names in `record`."""
+        return self._local.memory.recorded if self.record else {}
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
@@ -248,12 +252,9 @@ class Neuron(Configurable, Placed, Stateful):
             out, state, sequences = loop(self._stepper(one_step), x, state, {}, self.record)
             recorded = list(sequences.values())
         if not self.record:
-            if self.recorded:
-                self.recorded = {}
             return self.keep(state, out)[0]
         out, *recorded = self.keep(state, out, *recorded)
-        if not self._memory.is_explicit:
-            self.recorded = dict(zip(self.record, recorded, strict=True))
+        self._local.memory.take(dict(zip(self.record, recorded, strict=True)))
         return out
 
     def _stepper(self, x: Tensor) -> Step:
@@ -306,7 +307,7 @@ class Neuron(Configurable, Placed, Stateful):
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_programs": {}, "recorded": {}, "_start": None}
+        return {**super().__getstate__(), "_programs": {}, "_start": None}
 
     def extra_repr(self) -> str:
         fields = dataclasses.fields(self.config)
