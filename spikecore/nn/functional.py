@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
 from spikecore.errors import StateError
-from spikecore.nn.memory import graph_task
-from spikecore.nn.state import State, carried, checked_state, stateful
+from spikecore.nn.memory import State, graph_task
+from spikecore.nn.state import carried, checked_state, stateful
 
 NetState = dict[str, State]
 Step = Callable[[Mapping[str, Tensor], Any, Mapping[str, Mapping[str, Tensor]]], tuple[Any, NetState]]

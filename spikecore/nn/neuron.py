@@ -28,8 +28,9 @@ from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeE
 from spikecore.interfaces.component import Configurable, Inner, make_config
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.half import HALF
+from spikecore.nn.memory import Form
 from spikecore.nn.placement import Placed
-from spikecore.nn.state import Form, Stateful
+from spikecore.nn.state import Stateful
 from spikecore.nn.surrogates import ATan, Surrogate
 
 LARGE = 1 << 15
@@ -130,8 +131,18 @@ class Neuron(Configurable, Placed, Stateful):
 
     @property
     def recorded(self) -> dict[str, Tensor]:
-        """State → its sequence `[T, B, ...]` in this thread's last call, for the names in `record`."""
-        return self._local.memory.recorded if self.record else {}
+        """State → its sequence `[T, B, ...]` in this thread's last call, for the names in `record`.
+
+        While a recurrent container runs, the last step `[1, B, ...]`.
+        """
+        memory = self._local.memory
+        if not self.record:
+            return {}
+        return memory.pieces[-1] if memory.pieces else memory.recorded
+
+    @recorded.setter
+    def recorded(self, recorded: dict[str, Tensor]) -> None:
+        self._local.memory.recorded = recorded
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:

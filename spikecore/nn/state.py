@@ -175,7 +175,8 @@ class Stateful(nn.Module):
 
     def __setstate__(self, members: dict[str, Any]) -> None:
         values, token = members.get(_KEPT, (None, None))
-        super().__setstate__({name: value for name, value in members.items() if name != _KEPT})
+        own = {name: value for name, value in members.items() if name != _KEPT}
+        super().__setstate__(own)  # type: ignore[no-untyped-call]
         self.forget()
         if self.step_mode == "single":
             self._local.memory.state = values
