@@ -61,9 +61,7 @@ def _new(config: str | None, overrides: tuple[str, ...], out: str | None, dry_ru
     from spikecore.run import experiment
 
     if dry_run:
-        task, _, context = experiment.prepare(resolved)
-        count = sum(parameter.numel() for parameter in task.model.parameters())
-        click.echo(f"sound: {count} parameters on {context.device}, {len(task.train)} training samples")
+        click.echo(f"sound: {experiment.prepare(resolved)}")
         return
     _show(experiment.run(resolved, out=out))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
 from spikecore.cli.naming import kind_and_name
+from spikecore.cli.settings import parsed
 
 
 @click.command()
@@ -33,7 +33,7 @@ def command(words: tuple[str, ...], settings: tuple[str, ...], json_file: str | 
     kind, name = kind_and_name(words)
     for file in files:
         registry().load_file(file)
-    found = prove(kind, name, _options(settings), quiet=False)
+    found = prove(kind, name, parsed(settings), quiet=False)
     click.echo(summary(found))
     if json_file is not None:
         try:
@@ -41,15 +41,3 @@ def command(words: tuple[str, ...], settings: tuple[str, ...], json_file: str | 
         except OSError as error:
             raise click.UsageError(f"--json {json_file}: cannot be written: {error}") from error
     sys.exit(0 if found["ok"] else 1)
-
-
-def _options(settings: tuple[str, ...]) -> dict[str, Any]:
-    from spikecore.run.config import parse_value
-
-    options = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not (equals and key.strip()):
-            raise click.UsageError(f"--set {text}: expected KEY=VALUE, as in tau=3.0")
-        options[key.strip()] = parse_value(value)
-    return options

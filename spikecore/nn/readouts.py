@@ -14,14 +14,30 @@ Half precision is summed in float32, and the result is float32. For padded batch
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from spikecore.errors import InputError, ShapeError
 
 
+def _one_call(readout: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Lets whoever follows a net through torch's functions see the readout as one of them, without its checks."""
+
+    @functools.wraps(readout)
+    def call(out: Tensor) -> Tensor:
+        if has_torch_function_unary(out):
+            result: Tensor = handle_torch_function(call, (out,), out)
+            return result
+        return readout(out)
+
+    return call
+
+
+@_one_call
 def rate(out: Tensor) -> Tensor:
     """Mean over time: of spikes, the firing rate per step.
 
@@ -42,6 +58,7 @@ def rate(out: Tensor) -> Tensor:
     return wide_sequence(out, "rate").mean(0)
 
 
+@_one_call
 def count(out: Tensor) -> Tensor:
     """Sum over time: of spikes, their number. Shapes and errors as `rate`.
 
@@ -52,6 +69,7 @@ def count(out: Tensor) -> Tensor:
     return wide_sequence(out, "count").sum(0)
 
 
+@_one_call
 def last(out: Tensor) -> Tensor:
     """The last step. Shapes and errors as `rate`.
 
@@ -62,6 +80,7 @@ def last(out: Tensor) -> Tensor:
     return wide_sequence(out, "last")[-1]
 
 
+@_one_call
 def max_over_time(out: Tensor) -> Tensor:
     """The largest value over time. Shapes and errors as `rate`.
 
@@ -74,6 +93,7 @@ def max_over_time(out: Tensor) -> Tensor:
     return wide_sequence(out, "max").amax(0)
 
 
+@_one_call
 def max_abs_over_time(out: Tensor) -> Tensor:
     """The value farthest from 0 over time, with its sign; the first of equals. Shapes and errors as `rate`.
 
@@ -87,6 +107,7 @@ def max_abs_over_time(out: Tensor) -> Tensor:
     return sequence.gather(0, sequence.abs().argmax(0, keepdim=True)).squeeze(0)
 
 
+@_one_call
 def first_spike_time(spikes: Tensor) -> Tensor:
     """Steps before the first spike: 0 for a spike in the first step, T without a spike.
 
@@ -123,6 +144,7 @@ def first_spike_time(spikes: Tensor) -> Tensor:
     return torch.cumprod(1 - sequence, 0).sum(0)
 
 
+@_one_call
 def first_spike(spikes: Tensor) -> Tensor:
     """`-first_spike_time(spikes)`: the class that fires first has the highest score.
 

@@ -13,6 +13,7 @@ BUILTIN: dict[tuple[str, str], str] = {
     ("neuron", "cuba_lif"): "spikecore.nn.neurons:CubaLIF",
     ("neuron", "li"): "spikecore.nn.neurons:LI",
     ("neuron", "non_spiking_if"): "spikecore.nn.neurons:NonSpikingIF",
+    ("neuron", "relu"): "spikecore.nn.neurons:ReLU",
     ("surrogate", "atan"): "spikecore.nn.surrogates:ATan",
     ("surrogate", "sigmoid"): "spikecore.nn.surrogates:Sigmoid",
     ("surrogate", "piecewise_quadratic"): "spikecore.nn.surrogates:PiecewiseQuadratic",
@@ -34,6 +35,8 @@ BUILTIN: dict[tuple[str, str], str] = {
 
 COMMANDS: dict[str, str] = {
     "bench": "How fast neurons run on each backend, how far from the least possible, after a proof of equality.",
+    "convert-weights": "Weights that another library published, as a file for a model of ours.",
+    "deploy": "A trained net as an artefact for a device or an exchange format, compared with the net.",
     "compare": "Several runs as a table, and their curves on one page.",
     "doctor": "What works here, what does not, and what to do about it.",
     "eval": "The metrics of a run, from its saved weights.",

@@ -20,7 +20,7 @@ from spikecore.errors import (
 from spikecore.kinds import KINDS
 from spikecore.registry.blocking import CONFIG, Blocking
 from spikecore.registry.known import install_hint
-from spikecore.registry.loading import check_contract, construct, load_target, who
+from spikecore.registry.loading import check_contract, construct, kind_keywords, load_target, who
 from spikecore.registry.metadata import normalise
 from spikecore.registry.scan import Entry, Plugin, core_entries, scan
 from spikecore.version import __version__
@@ -145,9 +145,17 @@ class Registry:
         return self._load(self.find(kind, name))
 
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
-        """An instance: `create("neuron", "lif", tau=2.0)`. Raises what `load` and the component itself raise."""
+        """An instance: `create("neuron", "lif", tau=2.0)`. Raises what `load` and the component itself raise.
+
+        Keywords of the kind (`weights` of a model) are not passed on, but applied to what was made.
+        """
         entry = self.find(kind, name)
-        return construct(self._load(entry), entry, args, options)
+        component = self._load(entry)
+        after = kind_keywords(component, KINDS[kind], options)
+        made = construct(component, entry, args, {key: options[key] for key in options if key not in after})
+        for keyword, function in after.items():
+            function(made, options[keyword], name)
+        return made
 
     def register(self, kind: str, name: str, obj: Any = None, *, replace: bool = False) -> Any:
         """Add a component to this process; also a decorator: `@register("neuron", "mine")`.

@@ -16,20 +16,20 @@ from typing import Annotated, Any, Literal
 
 from spikecore.errors import ConfigError, PluginError, SpikeError
 from spikecore.interfaces.component import Range, check_options
+from spikecore.interfaces.trainer import DEFAULT_ROLES
 from spikecore.registry import Registry, name_of, registry, use
 from spikecore.registry.blocking import ALL
 from spikecore.registry.known import KNOWN
 from spikecore.registry.metadata import normalise
+from spikecore.run.roles import ROLES, TABLES, Declared, kind_of, role_problems, tables_for
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-ROLES = ("dataset", "encoder", "model", "neuron", "trainer")
 CHANGEABLE = ("checkpoint_every_s", "checkpoint_every_steps", "keep_last", "keep_best", "report")
 """Keys of `[run]` that may change when a run is resumed: none of them changes what is computed."""
-TABLES = ("run", *ROLES, "backend", "plugins")
 DEVICES = ("auto", "cpu", "cuda")
 
 
@@ -40,7 +40,8 @@ class RunOptions:
     class Config:
         """
         Args:
-            name: first part of the run directory's name; unless it is given, the dataset's name.
+            name: first part of the run directory's name; unless it is given, that of the dataset or environment, or
+                else the trainer's.
             seed: of initial weights, data order and encoders.
             device: `auto` takes a GPU where there is one; `cpu`, `cuda` or `cuda:N` insist.
             precision: `bfloat16` computes under autocast.
@@ -84,8 +85,6 @@ class PluginOptions:
         disable: tuple[str, ...] = ()
 
 
-NAMED = (*ROLES, "backend")
-"""Tables whose `name` picks a component; their other keys are its options."""
 AUTO_BACKEND = ("backend", "auto")
 OWN_TABLES: Mapping[str, Any] = {"run": RunOptions, "plugins": PluginOptions}
 
@@ -95,8 +94,9 @@ class Resolved:
     """A configuration with every default filled in.
 
     Args:
-        tables: table → its frozen Config; for a role and the backend, the component's.
-        names: role → registered name of the component; `backend` → that of the backend, or `auto`.
+        tables: table → its frozen Config, of the tables that this run has; where the table's `name` picks a component,
+            the component's.
+        names: table → registered name of its component; `backend` → that of the backend, or `auto`.
         registry: where these components come from: the one in use, without the plugins that the config disables.
     """
 
@@ -112,7 +112,7 @@ class Resolved:
     def to_toml(self) -> str:
         """Valid TOML that resolves to this configuration."""
         lines: list[str] = []
-        for table in TABLES:
+        for table in self.tables:
             lines += ["", f"[{table}]"]
             if table in self.names:
                 lines.append(f"name = {_toml(self.names[table])}")
@@ -120,17 +120,22 @@ class Resolved:
         return "\n".join(lines[1:]) + "\n"
 
 
-def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Sequence[str] = ()) -> Resolved:
-    """Merge the embedded default, `source` and the `--set` overrides, and check the result.
+def resolve(
+    source: Mapping[str, Any] | str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+) -> Resolved:
+    """Merge the embedded default, the trainer's own defaults, `source` and the `--set` overrides; check the result.
 
     Args:
         source: tables, or a TOML file; None takes the default alone.
         overrides: `table.key=value` with a TOML value; a bare word is a string.
+        only: resolve these tables and ignore all others, also where what they name is not installed.
 
     Raises:
         ConfigError: everything that is wrong, one line per fault.
     """
-    tables: dict[str, Any] = tomllib.loads(files("spikecore.run").joinpath("default.toml").read_text())
     problems: list[str] = []
     changes = [copy.deepcopy(dict(source)) if isinstance(source, Mapping) else _read(source)]
     for text in overrides:
@@ -138,10 +143,9 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
             changes.append(_override(text))
         except ConfigError as error:
             problems += error.problems
+    tables = _defaults()
     for change in changes:
         problems += _merge(tables, change)
-    if "name" not in tables["run"]:
-        tables["run"]["name"] = re.sub(r"[^\w.-]+", "-", str(tables["dataset"].get("name", ""))).strip(".-") or "run"
     active = registry()
     plugins, wrong = check_options(PluginOptions, tables["plugins"])
     if not wrong:  # what is wrong is told below, with the other tables
@@ -150,29 +154,102 @@ def resolve(source: Mapping[str, Any] | str | Path | None = None, overrides: Seq
             active = active.without(plugins.disable)
         except PluginError as error:
             problems.append(f"plugins.disable: {error}")
-    configs: dict[str, Any] = {}
-    names: dict[str, str] = {}
+    own: dict[str, Any] = dict(OWN_TABLES)
     with use(active):
-        for table in TABLES:
-            options = dict(tables[table])
-            component: Any = OWN_TABLES.get(table)
-            if component is None:
-                names[table] = str(options.pop("name", ""))
-                try:
-                    component = _component(active, table, names[table])
-                except SpikeError as error:
-                    problems.append(f"{table}.name: {error}")
-                    continue
-            configs[table], wrong = check_options(component, options)
-            if component is AutoOptions:
-                wrong = [(option, "'auto' takes no options; set backend.name as well") for option, _ in wrong]
-            if table in NAMED:  # whose key `name` is no option
-                wrong = [(option, text + _name_hint(option, text)) for option, text in wrong]
-            problems += [f"{table}.{option}: {text}" for option, text in wrong]
-    problems += _run_problems(tables["run"])
+        if only is not None:
+            wanted = tuple(table for table in TABLES if table in only)
+        else:
+            trainer = _trainer(active, tables)
+            if trainer is not None and trainer.defaults:
+                tables = _defaults()
+                for change in (dict(trainer.defaults), *changes):
+                    _merge(tables, change)  # its problems are known from the first time
+            given = [table for table in ROLES if any(table in change for change in changes)]
+            wanted, wrong_roles = _wanted(trainer, str(tables["trainer"].get("name", "")), given)
+            problems += wrong_roles
+            if trainer is not None:
+                own |= trainer.tables()
+        if "run" in wanted and "name" not in tables["run"]:
+            tables["run"]["name"] = _run_name(tables, wanted, own)
+        configs, names, wrong_tables = _checked(active, tables, wanted, own)
+    problems += wrong_tables
+    if "run" in wanted:
+        problems += _run_problems(tables["run"])
     if problems:
         raise ConfigError(problems)
     return Resolved(configs, names, active)
+
+
+def _defaults() -> dict[str, Any]:
+    return tomllib.loads(files("spikecore.run").joinpath("default.toml").read_text())
+
+
+def _trainer(active: Registry, tables: Mapping[str, Any]) -> Declared | None:
+    """What the trainer declares; None where there is none: that is told with the table `[trainer]`."""
+    try:
+        return Declared.by(active.load("trainer", str(tables["trainer"].get("name", ""))))
+    except SpikeError:
+        return None
+
+
+def _wanted(trainer: Declared | None, name: str, given: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The tables of this run, and what is wrong with those that were `given`."""
+    if trainer is None:  # which tables it would use is unknown, so every table that is given is checked
+        return tables_for([*DEFAULT_ROLES, *(table for table in given if kind_of(table))]), []
+    wanted = tables_for(trainer.roles)
+    used = ", ".join(f"[{table}]" for table in wanted)
+    unused = [
+        f"[{table}]: trainer {name!r} has no use for this table; leave it out (its tables: {used})"
+        for table in given
+        if table not in wanted
+    ]
+    return wanted, [*role_problems(trainer, name), *unused]
+
+
+def _run_name(tables: Mapping[str, Any], wanted: Sequence[str], own: Mapping[str, Any]) -> str:
+    """After the dataset or the environment where one has a name, else after the trainer."""
+    for role in ROLES.values():
+        if role.names_run and role.name in wanted:
+            default = getattr(own[role.name].Config, "name", "") if role.name in own else ""
+            if name := _file_name(tables.get(role.name, {}).get("name", default)):
+                return name
+    return _file_name(tables["trainer"].get("name", "")) or "run"
+
+
+def _file_name(name: Any) -> str:
+    return re.sub(r"[^\w.-]+", "-", str(name)).strip(".-")
+
+
+def _checked(
+    active: Registry, tables: Mapping[str, Any], wanted: Sequence[str], own: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Config by table, component name by table, and everything that is wrong."""
+    configs: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    problems: list[str] = []
+    for table in wanted:
+        options = dict(tables.get(table, {}))
+        is_named = kind_of(table) is not None
+        component: Any = own.get(table)
+        if is_named:
+            if not options.get("name"):
+                problems.append(f"[{table}]: this run needs the table; set {table}.name to a {kind_of(table)}")
+                continue
+            names[table] = str(options.pop("name"))
+            try:
+                component = _component(active, table, names[table])
+            except SpikeError as error:
+                problems.append(f"{table}.name: {error}")
+                continue
+        elif component is None:
+            continue  # a role that the trainer does not fill, which `role_problems` tells
+        configs[table], wrong = check_options(component, options)
+        if component is AutoOptions:
+            wrong = [(option, "'auto' takes no options; set backend.name as well") for option, _ in wrong]
+        if is_named:  # whose key `name` is no option
+            wrong = [(option, text + _name_hint(option, text)) for option, text in wrong]
+        problems += [f"{table}.{option}: {text}" for option, text in wrong]
+    return configs, names, problems
 
 
 def refuse_changes(before: Resolved, after: Resolved) -> None:
@@ -186,8 +263,11 @@ def refuse_changes(before: Resolved, after: Resolved) -> None:
     problems = []
     for table in TABLES:
         if before.names.get(table) != after.names.get(table):
-            problems.append(f"{table}.name: {before.names[table]!r} cannot become {after.names[table]!r} in a run")
+            old_name, new_name = before.names.get(table, "none"), after.names.get(table, "none")
+            problems.append(f"{table}.name: {old_name!r} cannot become {new_name!r} in a run")
             continue
+        if table not in before.tables or table not in after.tables:
+            continue  # neither trainer has it, or the trainer changed, which is refused above
         old, new = before.options(table), after.options(table)
         for key in (key for key in new if old[key] != new[key]):
             if table == "trainer" and key in extendable:
@@ -232,7 +312,7 @@ def _name_hint(option: str, text: str) -> str:
 
 
 def _component(active: Registry, table: str, name: str) -> Any:
-    return AutoOptions if (table, name) == AUTO_BACKEND else active.load(table, name)
+    return AutoOptions if (table, name) == AUTO_BACKEND else active.load(str(kind_of(table)), name)
 
 
 def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
@@ -245,8 +325,8 @@ def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
         elif not isinstance(values, Mapping):
             problems.append(f"{table}: must be a table, got {values!r}")
         else:
-            before = tables[table].get("name")
-            if table in NAMED and values.get("name", before) != before:
+            before = tables.setdefault(table, {}).get("name")
+            if kind_of(table) is not None and values.get("name", before) != before:
                 tables[table] = {}  # another component: the old one's options do not apply to it
             tables[table] |= values
     return problems

@@ -1,6 +1,6 @@
 """Supervised classification by backpropagation through time.
 
-out = the model's output [T, B, num_classes];  loss, readout: by name, of `spikecore.nn.losses` and `readouts`
+out = the model's output [T, B, num_outputs];  loss, readout: by name, of `spikecore.nn.losses` and `readouts`
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import Batch, Split
-from spikecore.interfaces.trainer import RunContext, Task, TrainerCapabilities
+from spikecore.interfaces.task import Task
+from spikecore.interfaces.trainer import RunContext, TrainerCapabilities
 from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
 from spikecore.nn.readouts import over_own_steps
+from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches
 
 
-class Classify(Configurable):
+class Classify(Trainer):
     """Trains a classifier; every step is a safe point, so it resumes anywhere, to the same bits.
 
     Attributes:
-        confusion: counts `[num_classes, num_classes]` of the latest evaluation, rows the true class; None before.
+        confusion: counts `[num_outputs, num_outputs]` of the latest evaluation, rows the true class; None before.
     """
 
     capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",))
@@ -54,7 +56,7 @@ class Classify(Configurable):
         readout: ReadoutName = "auto"
 
     def __init__(self, **options: Any) -> None:
-        self.config = make_config(type(self), options)
+        super().__init__(**options)
         self._loss, self._sum = (LOSSES[self.config.loss](reduction=reduction) for reduction in ("mean", "sum"))
         self._readout = readout_of(self._loss, self.config.readout)
         self.confusion: Tensor | None = None
@@ -88,16 +90,17 @@ class Classify(Configurable):
     def evaluate(self, task: Task, context: RunContext) -> dict[str, float]:
         """`test_accuracy` in 0 .. 1 and `test_loss`."""
         task.model.eval()
-        loss, confusion = 0.0, torch.zeros(task.num_classes * task.num_classes, dtype=torch.int64)
+        test = task.split("test")
+        loss, confusion = 0.0, torch.zeros(task.num_outputs * task.num_outputs, dtype=torch.int64)
         with torch.no_grad(), context.timed("evaluate"):
-            for index in torch.split(torch.arange(len(task.test)), self.config.batch_size):
-                batch = assemble(task.test, index, task.is_sequence)
+            for index in torch.split(torch.arange(len(test)), self.config.batch_size):
+                batch = assemble(test, index, task.is_sequence)
                 out = _output(task, context, batch)
                 loss += float(self._sum(out, batch.label.to(out.device), batch.mask))
                 scores = over_own_steps(self._readout, out, batch.mask)
-                cell = batch.label * task.num_classes + scores.argmax(-1).cpu()
+                cell = batch.label * task.num_outputs + scores.argmax(-1).cpu()
                 confusion += torch.bincount(cell, minlength=len(confusion))
-        self.confusion = confusion.reshape(task.num_classes, task.num_classes)
+        self.confusion = confusion.reshape(task.num_outputs, task.num_outputs)
         right, total = int(self.confusion.trace()), int(confusion.sum())
         return {"test_accuracy": right / max(total, 1), "test_loss": loss / max(total, 1)}
 
@@ -130,10 +133,11 @@ class Classify(Configurable):
     def _train_epoch(self, task: Task, context: RunContext) -> float:
         assert self._optimizer is not None
         task.model.train()
-        begin_epoch(task.train, self._epoch)
-        for index in self._draw(task.train, context.generator)[self._steps :]:
+        train = task.split("train")
+        begin_epoch(train, self._epoch)
+        for index in self._draw(train, context.generator)[self._steps :]:
             with context.timed("data"):
-                batch = assemble(task.train, index, task.is_sequence, context.generator)
+                batch = assemble(train, index, task.is_sequence, context.generator)
             with context.timed("forward"):
                 out = _output(task, context, batch)
                 loss: Tensor = self._loss(out, batch.label.to(out.device), batch.mask)

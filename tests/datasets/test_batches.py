@@ -5,7 +5,7 @@ import torch
 
 from spikecore import create
 from spikecore.interfaces.dataset import Batch
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.nn.losses import LOSSES
 from spikecore.run.experiment import Context
 from spikecore.trainers.batches import assemble, in_batches

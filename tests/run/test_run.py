@@ -13,7 +13,7 @@ import spikecore
 from spikecore import create
 from spikecore.cli import spike
 from spikecore.errors import ConfigError, ShapeError
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, Direct, set_step_mode
 from spikecore.registry import Registry, load, use
 from spikecore.run.build import prepare
@@ -196,7 +196,7 @@ def test_a_model_fits_what_a_widening_encoder_gives():
 
     with use(Registry()) as mine:
         mine.register("encoder", "both", Both)
-        task, _, _ = prepare(resolve({"encoder": {"name": "both"}, "model": {"name": "mlp"}}))
+        task = prepare(resolve({"encoder": {"name": "both"}, "model": {"name": "mlp"}})).task
     assert task.model.layers[0].in_features == 2 * 64
     assert task.model(task.sequence(task.train[0][0].unsqueeze(0), None)).shape == (4, 1, 10)
 

@@ -12,7 +12,7 @@ import spikecore
 import spikecore_datasets_dvs.embedded as module
 from spikecore import create
 from spikecore.errors import DatasetError, OptionError
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.run.config import resolve
 from spikecore.run.experiment import Context
 from spikecore_datasets_dvs.camera import Camera

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 import spikecore
 from spikecore import create
 from spikecore.cli import spike as commands
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.nn.losses import LOSSES
 from spikecore.run.experiment import Context
 from spikecore.trainers.batches import assemble

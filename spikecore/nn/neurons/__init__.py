@@ -7,6 +7,7 @@ from spikecore.nn.neurons.li import LI
 from spikecore.nn.neurons.lif import LIF
 from spikecore.nn.neurons.non_spiking_if import NonSpikingIF
 from spikecore.nn.neurons.plif import ParametricLIF
+from spikecore.nn.neurons.relu import ReLU
 
 __all__ = [
     "IF",
@@ -15,6 +16,7 @@ __all__ = [
     "CubaLIF",
     "NonSpikingIF",
     "ParametricLIF",
+    "ReLU",
     "fire_and_reset",
     "leaky_charge",
     "reset_after",
