@@ -43,6 +43,7 @@ class DeployerCapabilities:
         deterministic: equal nets give equal artefacts, byte for byte.
         fixed_shape: an artefact runs for the shape of the example input only, T and B included.
         imports: `load` reads an artefact back as a net.
+        suffix: how the name of an artefact ends, such as `.nir`; empty where it is a directory or ends in nothing.
     """
 
     simulates: bool = False
@@ -51,6 +52,7 @@ class DeployerCapabilities:
     deterministic: bool = True
     fixed_shape: bool = False
     imports: bool = False
+    suffix: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,7 @@ class Deployer(Protocol):
             example_input: `[T, B, ...]`, as the net will be given.
 
         Raises:
-            ConversionError: the net cannot be looked into at all (the source line where tracing ends).
+            NetTraceError: the net cannot be looked into at all; shows the line of its code.
             PluginUnavailable: the vendor's tools are missing here.
         """
 
@@ -148,6 +150,7 @@ class Deployer(Protocol):
 
         Raises:
             ConversionError: an operator is refused; names all of them (see `require_mapped`).
+            NetTraceError: as in `check`.
             PluginUnavailable: the vendor's tools are missing here.
         """
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from spikecore.backends.plain import is_plain
 from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
-from spikecore.interfaces.component import Configurable, Inner, make_config
+from spikecore.interfaces.component import Configurable, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.half import HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
@@ -87,8 +87,14 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
             )
 
     def __init__(
-        self, *, step_mode: str = "multi", backend: str = "auto", record: Sequence[str] = (), **options: Any
+        self,
+        *args: Any,
+        step_mode: str = "multi",
+        backend: str = "auto",
+        record: Sequence[str] = (),
+        **options: Any,
     ) -> None:
+        refuse_positional(type(self), args)
         Stateful.__init__(self)
         if step_mode not in ("single", "multi"):
             raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")

@@ -6,16 +6,24 @@ importlib.metadata parses METADATA again for every property asked; two hundred p
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
-from spikecore.kinds import COMMAND_GROUP, KINDS, PLUGIN_GROUP
+from spikecore.errors import PluginError
+from spikecore.kinds import CHOICE_GROUP, COMMAND_GROUP, KINDS, PLUGIN_GROUP
+from spikecore.registry.choices import CHOICE, table_and_name
+from spikecore.version import __version__
 
-GROUPS = {kind.group: kind.name for kind in KINDS.values()} | {COMMAND_GROUP: "command", PLUGIN_GROUP: "plugin"}
-"""Entry-point group → the kind of what it holds; commands and hook modules count as kinds here."""
+GROUPS = {kind.group: kind.name for kind in KINDS.values()} | {
+    COMMAND_GROUP: "command",
+    PLUGIN_GROUP: "plugin",
+    CHOICE_GROUP: CHOICE,
+}
+"""Entry-point group → the kind of what it holds; commands, hook modules and choices count as kinds here."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,12 @@ def normalise(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def kind_and_name(group: str, point: str) -> tuple[str, str]:
+    """What an entry point in one of our groups offers; the kind of a choice is its table."""
+    kind = GROUPS[group]
+    return table_and_name(point) if kind == CHOICE else (kind, point)
+
+
 def installed(path: Sequence[str] | None = None, name: str | None = None) -> Iterator[Metadata]:
     """The distributions with `spikecore.*` entry points, in the order of `sys.path`.
 
@@ -57,6 +71,33 @@ def installed(path: Sequence[str] | None = None, name: str | None = None) -> Ite
         metadata = _read(distribution)
         if metadata is not None:
             yield metadata
+
+
+def source_tree() -> Metadata:
+    """Core's own metadata where it runs from a source tree without being installed: what its pyproject.toml says.
+
+    Raises:
+        PluginError: there is no pyproject.toml beside the package either.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    package = Path(__file__).resolve().parents[1]
+    try:
+        project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise PluginError(
+            f"spikecore {__version__} in {package} has no metadata of this version, and no pyproject.toml beside it: "
+            "install it again, so that pip writes its metadata"
+        ) from error
+    points = [
+        (*kind_and_name(group, name), target)
+        for group, targets in project["entry-points"].items()
+        if group in GROUPS
+        for name, target in targets.items()
+    ]
+    return Metadata(project["name"], __version__, project["description"], (), tuple(points), path="")
 
 
 def _read(distribution: Distribution) -> Metadata | None:
@@ -96,7 +137,7 @@ def _points(text: str) -> Iterator[tuple[str, str, str]]:
             group = line.strip("[] ")
         elif group in GROUPS and "=" in line and line[0] not in "#;":
             name, _, target = line.partition("=")
-            yield GROUPS[group], name.strip(), target.partition("[")[0].strip()
+            yield *kind_and_name(group, name.strip()), target.partition("[")[0].strip()
 
 
 def _headers(text: str) -> dict[str, list[str]]:

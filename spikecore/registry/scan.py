@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from spikecore.registry.blocking import ALL, Blocking
-from spikecore.registry.builtin import BUILTIN, COMMANDS
-from spikecore.registry.metadata import Metadata, installed
+from spikecore.registry.choices import CHOICE
+from spikecore.registry.commands import COMMANDS
+from spikecore.registry.metadata import Metadata, installed, source_tree
 
 CORE = "spikecore"
 CORE_ID = "core"
 RESERVED_IDS = (CORE_ID, ALL, "runtime")
-SUMMARY = "the kernel and its reference components"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One component on offer; also a command (kind `command`) or a module of hooks (kind `plugin`).
+    """One component on offer; also a command (kind `command`), a module of hooks (kind `plugin`) or a choice.
+
+    The kind of a choice is its table (`loss`).
 
     Args:
         kind, name: what users type.
@@ -76,6 +78,11 @@ class Entry:
     def qualified(self) -> str:
         """`distribution:name`, which always works."""
         return f"{self.plugin.distribution}:{self.name}"
+
+    @property
+    def shortest(self) -> str:
+        """The name alone where that is enough."""
+        return self.name if self.status == "ok" else self.qualified
 
 
 def core_entries(core_version: str, path: Sequence[str] | None = None) -> list[Entry]:
@@ -113,19 +120,19 @@ def scan(
 
 def _core(data: Metadata | None, core_version: str) -> list[Entry]:
     # Metadata of another version belong to another copy of core than the one that runs.
-    fits = data is not None and data.version == core_version and not data.problem
-    points = data.points if data and fits else tuple((kind, name, BUILTIN[kind, name]) for kind, name in BUILTIN)
+    if data is None or data.version != core_version or data.problem:
+        data = source_tree()
     plugin = Plugin(
         id=CORE_ID,
         distribution=CORE,
         version=core_version,
-        summary=data.summary if data and fits else SUMMARY,
-        target=BUILTIN["plugin", CORE_ID],
+        summary=data.summary,
+        target=next(target for kind, name, target in data.points if (kind, name) == ("plugin", CORE_ID)),
         source="core",
-        path=data.path if data and fits else "",
-        requires=data.requires if data and fits else (),
+        path=data.path,
+        requires=data.requires,
     )
-    return [Entry(kind, name, target, plugin) for kind, name, target in sorted(points)]
+    return [Entry(kind, name, target, plugin) for kind, name, target in sorted(data.points)]
 
 
 def _plugin(data: Metadata, core_version: str, blocking: Blocking) -> Plugin:
@@ -196,6 +203,9 @@ def _with_collisions(entries: list[Entry]) -> list[Entry]:
     result = []
     for entry in entries:
         rivals = usable.get((entry.kind, entry.name), [])
+        if entry.kind == CHOICE and entry.status == "ok":
+            reason = "a choice is named TABLE.NAME, as in loss.tet, and TABLE is no kind of component"
+            entry = replace(entry, status="broken", reason=reason)
         if entry.status == "ok" and entry.plugin.source != "core":
             others = ", ".join(rival.plugin.distribution for rival in rivals if rival is not entry)
             reserved = entry.kind == "command" and entry.name in COMMANDS

@@ -32,9 +32,10 @@ from spikecore.nn import (
     set_step_mode,
     streaming,
 )
-from spikecore.registry import Blocking, Registry, components, create, use
+from spikecore.registry import Blocking, Registry, components, create, load, use
 
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
+NEURONS = [name for name in NEURONS if load("neuron", name).state]  # relu keeps nothing
 
 
 class GraphBackend(TorchBackend):
