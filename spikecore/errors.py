@@ -19,6 +19,7 @@ SpikeError
 │   └── StreamingError             `streaming` nested on the same net
 ├── DynamicsError                  a step function is outside the neuron language
 ├── BackendError                   a backend that was named cannot run this
+├── NetTraceError                  a net cannot be followed from call to call; shows the user's line
 ├── ConversionError                a converter or deployer refuses a model, with the reason
 ├── DatasetError                   files are missing, damaged or not what they claim
 └── RunError                       a run cannot start or go on
@@ -119,6 +120,10 @@ class StepError(DynamicsError):
 
 class BackendError(SpikeError):
     """A backend that was asked for by name cannot run this neuron, input or device."""
+
+
+class NetTraceError(SpikeError):
+    """A net cannot be traced to a graph; the message shows the line of its code and what to write there."""
 
 
 class ConversionError(SpikeError):

@@ -112,7 +112,7 @@ def child(request, steps):
 
 def watch_the_disk(request, steps):
     """Count what the run does to the disk, and die or fail where it was asked for."""
-    from spikecore.run import files
+    from spikecore import files
 
     counter = steps.open("ab", buffering=0)
     taken = 0
@@ -135,7 +135,7 @@ def watch_the_disk(request, steps):
 
         return call
 
-    write, delete = files._write, shutil.rmtree
+    write, delete = files._write_new, shutil.rmtree
 
     def write_half(path, data):
         step(lambda: path.write_bytes(data[: len(data) // 2]))
@@ -145,7 +145,7 @@ def watch_the_disk(request, steps):
         step(lambda: sorted(Path(path).iterdir())[0].unlink())
         delete(path, *arguments, **options)
 
-    files._write, shutil.rmtree = write_half, delete_half
+    files._write_new, shutil.rmtree = write_half, delete_half
     for name in ("fsync", "rename", "replace", "ftruncate"):
         setattr(os, name, before(getattr(os, name)))
 

@@ -8,6 +8,8 @@ Nothing here changes a net: a monitor's hooks are gone when its `with` block end
 picture, not before.
 """
 
+from spikecore.analysis.fidelity import Decisions, Divergence, Fidelity, LayerFidelity, compare_layer, compare_traces
+from spikecore.analysis.fidelity_page import fidelity_page
 from spikecore.analysis.monitor import Monitor
 from spikecore.analysis.plots import (
     feature_maps,
@@ -18,19 +20,29 @@ from spikecore.analysis.plots import (
     surrogate_curves,
 )
 from spikecore.analysis.rates import LayerRates, RateMeter, firing_rate
+from spikecore.analysis.recording import neuron_layers, record_spikes
 from spikecore.analysis.selection import Where, select_layers
 
 __all__ = [
+    "Decisions",
+    "Divergence",
+    "Fidelity",
+    "LayerFidelity",
     "LayerRates",
     "Monitor",
     "RateMeter",
     "Where",
+    "compare_layer",
+    "compare_traces",
     "feature_maps",
+    "fidelity_page",
     "firing_rate",
     "heatmap",
     "membrane",
+    "neuron_layers",
     "raster",
     "rate_bars",
+    "record_spikes",
     "select_layers",
     "surrogate_curves",
 ]

@@ -13,11 +13,11 @@ def command(run_dir: str, out: str | None) -> None:
     from pathlib import Path
 
     from spikecore.errors import ConfigError
-    from spikecore.run.files import cause
+    from spikecore.files import cure
     from spikecore.run.report import FILE, write_report
 
     try:
         path = write_report(Path(run_dir), Path(out) if out else None)
     except OSError as error:
-        raise ConfigError(f"{out or Path(run_dir, FILE)}: cannot be written: {cause(error)}, or give --out") from error
+        raise ConfigError(f"{out or Path(run_dir, FILE)}: cannot be written: {cure(error)}, or give --out") from error
     click.echo(f"report  {path}")

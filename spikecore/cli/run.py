@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config", required=False, type=click.Path())
-@click.option("--set", "overrides", metavar="TABLE.KEY=VALUE", multiple=True, help="Change one value. Repeatable.")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="TABLE.KEY=VALUE",
+    multiple=True,
+    help="Change one value, also inside: neuron.surrogate.alpha=3. Repeatable.",
+)
 @click.option("--out", type=click.Path(), help="Run directory; must be new or empty.")
 @click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop.")
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")
@@ -61,9 +67,7 @@ def _new(config: str | None, overrides: tuple[str, ...], out: str | None, dry_ru
     from spikecore.run import experiment
 
     if dry_run:
-        task, _, context = experiment.prepare(resolved)
-        count = sum(parameter.numel() for parameter in task.model.parameters())
-        click.echo(f"sound: {count} parameters on {context.device}, {len(task.train)} training samples")
+        click.echo(f"sound: {experiment.prepare(resolved)}")
         return
     _show(experiment.run(resolved, out=out))
 

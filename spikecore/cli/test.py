@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import click
 
 from spikecore.cli.naming import kind_and_name
+from spikecore.cli.settings import parsed
 
 CONFORMS, FAILED, NOT_PROVED = 0, 1, 2
 """Exit status."""
@@ -42,7 +42,7 @@ def command(
     from spikecore.testing.report import summary
 
     kind, name = kind_and_name(words)
-    report = prove(kind, name, _options(settings), quiet=False)
+    report = prove(kind, name, parsed(settings), quiet=False)
     click.echo(summary(report))
     _write(json_file, report)
     sys.exit(CONFORMS if report["ok"] else FAILED)
@@ -83,15 +83,3 @@ def _write(json_file: str | None, content: dict[str, Any]) -> None:
         Path(json_file).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise click.UsageError(f"--json {json_file}: cannot be written: {error}") from error
-
-
-def _options(settings: tuple[str, ...]) -> dict[str, Any]:
-    from spikecore.run.config import parse_value
-
-    options = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not (equals and key.strip()):
-            raise click.UsageError(f"--set {text}: expected KEY=VALUE, as in tau=3.0")
-        options[key.strip()] = parse_value(value)
-    return options

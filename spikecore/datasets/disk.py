@@ -1,24 +1,21 @@
-"""The disk: what has a name is whole; locks that die with their holder; errors that say what to do."""
+"""Where datasets lie on the disk: directories that are whole or absent, and errors that name the cure."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from spikecore.errors import DatasetError
+from spikecore.files import FileLock, LockTaken, is_full, is_refused, sync, sync_tree, write_with
 
 VARIABLE = "SPIKECORE_DATA"
 NUMPY_IS_FULL = re.compile(r"Not enough free space|requested and \d+ written")
 """What numpy says of a full disk, without the system's number for it."""
-MANY = 32
-"""Files that are flushed one by one."""
 
 
 def data_dir() -> Path:
@@ -38,37 +35,34 @@ def lock(path: Path, timeout_s: float | None = None) -> Iterator[None]:
 
     Args:
         path: a file that is made, and left in place.
-        timeout_s: how long to wait; None waits for ever.
+        timeout_s: how long to wait; None waits without end.
 
     Raises:
-        DatasetError: the wait is over, or there are no such locks here.
+        DatasetError: the wait is over, or this system or file system does not support locking.
     """
-    try:
-        import fcntl
-    except ImportError as error:
-        raise DatasetError("datasets are kept apart by POSIX file locks, which this system lacks") from error
+    if sys.platform == "win32":
+        raise DatasetError("datasets are kept apart by POSIX file locks, which this system does not have")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    file_lock = FileLock(path, timeout_s, on_wait=lambda: _say_waiting(path))
+    with writing(path):
+        try:
+            file_lock.__enter__()
+        except LockTaken:
+            raise DatasetError(f"{path}: another process has held this lock for {timeout_s:g} s; wait for it") from None
+        except OSError as error:
+            if is_full(error) or is_refused(error):
+                raise
+            raise DatasetError(f"{path}: this file system does not support locking: {error}") from error
     try:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        told = False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as error:
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise DatasetError(f"{path}: this file system gives no locks: {error}") from error
-            if deadline is not None and time.monotonic() > deadline:
-                raise DatasetError(f"{path}: another process has held this lock for {timeout_s:g} s; wait for it")
-            if not told and sys.stderr.isatty():
-                print(f"waiting for another process: {path}", file=sys.stderr)
-                told = True
-            time.sleep(0.05)
         yield
     finally:
-        os.close(descriptor)
+        file_lock.__exit__(None, None, None)
+
+
+def _say_waiting(path: Path) -> None:
+    if sys.stderr.isatty():
+        print(f"waiting for another process: {path}", file=sys.stderr)
 
 
 def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
@@ -95,7 +89,7 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
             aside.mkdir(parents=True, exist_ok=True)
             try:
                 make(aside)
-                _sync_tree(aside)
+                sync_tree(aside)
             except BaseException:
                 if not resumable:
                     shutil.rmtree(aside, ignore_errors=True)
@@ -105,35 +99,14 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
     return target
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
-    """`write` a file under another name; it gets its own once it is whole and on the disk."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` a file under another name; it gets its own once it is whole and on the disk.
+
+    Raises:
+        DatasetError: the disk is full or not writable; the message names the cure.
+    """
     with writing(path):
-        try:
-            write(aside)
-            sync(aside)
-            aside.replace(path)
-            sync(path.parent)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-def _sync_tree(directory: Path) -> None:
-    paths = list(directory.rglob("*"))
-    if len(paths) > MANY:
-        os.sync()  # everything at once, where one by one would take minutes
-        return
-    for path in [*paths, directory]:
-        sync(path)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or a directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_with(path, write)
 
 
 @contextmanager
@@ -142,9 +115,9 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) or (error.errno is None and NUMPY_IS_FULL.search(str(error))):
+        if is_full(error) or (error.errno is None and NUMPY_IS_FULL.search(str(error))):
             cure = f"free some space, or set {VARIABLE} to a directory on a larger disk"
-        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        elif is_refused(error):
             cure = f"set {VARIABLE} to a directory you may write to"
         else:
             raise

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from spikecore.datasets.disk import lock, sync, writing
+from spikecore.datasets.disk import lock, writing
 from spikecore.errors import DatasetError
+from spikecore.files import sync
 from spikecore.interfaces.dataset import DataFile
 from spikecore.version import __version__
 

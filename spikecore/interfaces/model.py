@@ -1,6 +1,13 @@
-"""Model: a net built from a neuron factory, the input shape and the number of classes.
+"""Model: a net built from a neuron factory, the input shape and the number of outputs.
 
-x [T, B, *input_shape] → [T, B, num_classes]       in multi-step mode
+x [T, B, *input_shape] → [T, B, num_outputs]       in multi-step mode
+
+A model may take weights that others published, and ship some of its own (`WeightedModel`):
+
+    spike convert-weights resnet18.pth --from torchvision --model my_resnet --out resnet18.safetensors \\
+        --input-shape 3,224,224 --num-outputs 1000
+    create("model", "my_resnet", make_neuron, (3, 224, 224), 1000, weights="imagenet")      a name among `weights()`
+    create("model", "my_resnet", make_neuron, (3, 224, 224), 1000, weights=Path("resnet18.safetensors"))
 """
 
 from __future__ import annotations
@@ -9,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -42,10 +50,36 @@ class Model(Protocol):
         self,
         make_neuron: Callable[[], nn.Module],
         input_shape: tuple[int, ...],
-        num_classes: int,
+        num_outputs: int,
         **options: Any,
     ) -> None:
         """Raises `ShapeError` when `input_shape` (without T and B) does not suit the model."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[T, B, *input_shape]` → `[T, B, num_classes]`; without T in single-step mode."""
+        """`[T, B, *input_shape]` → `[T, B, num_outputs]`; without T in single-step mode."""
+
+
+@runtime_checkable
+class WeightedModel(Model, Protocol):
+    """A model with weights of others, or of its own; `spikecore.nn.Model` offers neither until a subclass does."""
+
+    weight_sources: ClassVar[tuple[str, ...]]
+    """Names of what `import_weights` reads, as users type them after `--from`: `torchvision`, `spikingjelly`."""
+
+    def import_weights(self, source: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The `state_dict` of this net, from the tensors of another one; this net itself stays as it is.
+
+        Args:
+            source: one of `weight_sources`.
+            tensors: name → tensor, as the source's files hold them.
+
+        Returns:
+            Every key of `self.state_dict()`; whether names and shapes are this net's is checked by the caller.
+
+        Raises:
+            ConversionError: no such source, or the tensors are not what that source writes.
+        """
+
+    @classmethod
+    def weights(cls) -> Mapping[str, Path]:
+        """Name → a safetensors file that ships with the model, as `spike convert-weights` writes it."""

@@ -1,23 +1,28 @@
 """Trainer: owns the training loop and its own state; owns no file.
 
-`spike run` builds the net and the data, then calls `fit` with a `RunContext`, through which everything that leaves the
-loop goes: metrics, progress, checkpoints, hooks. The same trainer works in a notebook with any object of that shape.
+`spike run` gives the trainer the parts that the configuration names (`prepare`), then calls `fit` with a `RunContext`,
+through which everything that leaves the loop goes: metrics, progress, checkpoints, hooks. The same trainer works in a
+notebook with any object of that shape.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from spikecore.interfaces.dataset import Split
+    from spikecore.interfaces.task import Parts, Task
 
 T = TypeVar("T")
+
+DEFAULT_ROLES = ("dataset", "encoder", "model", "neuron")
+TaskKind = Literal["class", "value", "sequence", "unsupervised", "environment"]
 
 
 @dataclass(frozen=True)
@@ -28,40 +33,17 @@ class TrainerCapabilities:
         gradient: trains by backpropagation, so the model must be differentiable.
         resumable: `state_dict` restores the loop bit-exactly at every safe point, also in the middle of an epoch.
         extendable: options that may be larger when a run is resumed (`epochs`): the schedule goes on.
+        roles: the tables of the configuration that it uses, by name; `spikecore.run.roles` has all that exist. A run
+            refuses the tables of other roles, and gives them no defaults. `[backend]` comes with `neuron`.
+        task: what it learns from: labels that are classes, values or sequences; samples alone (`unsupervised`); or an
+            environment. Reports and the conformance suite go by it.
     """
 
     gradient: bool = True
     resumable: bool = True
     extendable: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained: the net with its encoder, and the data.
-
-    Args:
-        model: maps `[T, B, ...]` to `[T, B, num_classes]`; already on the context's device.
-        encoder: maps `[B, ...]` to `[T, B, ...]`.
-        train, test: splits of samples `(x, label)`.
-        num_classes: number of labels.
-        is_sequence: samples already have a time axis.
-        classes: names of the labels, where the dataset has them.
-    """
-
-    model: nn.Module
-    encoder: nn.Module
-    train: Split
-    test: Split
-    num_classes: int
-    is_sequence: bool = False
-    classes: tuple[str, ...] = ()
-
-    def sequence(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """A batch of samples `[B, ...]` as the model takes it, `[T, B, *input_shape]`."""
-        if self.is_sequence:
-            return x.transpose(0, 1)
-        encoded: Tensor = self.encoder(x, generator)
-        return encoded
+    roles: tuple[str, ...] = DEFAULT_ROLES
+    task: TaskKind = "class"
 
 
 @runtime_checkable
@@ -95,22 +77,38 @@ class RunContext(Protocol):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """What callers rely on.
-
-    A trainer of classifiers may also have `confusion`: a tensor `[num_classes, num_classes]` of counts from its latest
-    evaluation, rows the true class, columns the predicted one, or None; it is part of the report.
-    """
+    """What callers rely on. Subclass `spikecore.trainers.Trainer`, which has a default for all but the last four."""
 
     api_version: ClassVar[int]
     Config: ClassVar[type]
     capabilities: ClassVar[TrainerCapabilities]
     config: Any
+    role_configs: ClassVar[Mapping[str, type]]
+    """Role → frozen dataclass of the options of its table, for a role that no kind of component fills
+    (`{"environment": EnvironmentConfig}`); `parts.options(role)` gives the checked instance."""
+    role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """Role → its table where the configuration says nothing (`{"model": {"name": "mlp"}}`), before core's own."""
+    confusion: Tensor | None
+    """Of a trainer of classifiers: counts `[num_outputs, num_outputs]` from its latest evaluation, rows the true class,
+    columns the predicted one. None before, and of any other trainer."""
+
+    def prepare(self, parts: Parts) -> Task:
+        """What is trained, built from the parts; by default from dataset, encoder and model, as for a classifier.
+
+        Called before `fit`, and also for an evaluation or a dry run: it draws from the global generators alone, and
+        leaves nothing behind.
+        """
+
+    def example(self, task: Task) -> Tensor | None:
+        """A few inputs `[T, B, *input_shape]`, always the same, on which the run shows what the net's neurons do.
+        None: samples of the task's test split, or of its training split, where it has one.
+        """
 
     def fit(self, task: Task, context: RunContext) -> dict[str, float]:
         """Train from the current state to the end of the schedule; returns the final metrics (`test_accuracy` …)."""
 
     def evaluate(self, task: Task, context: RunContext) -> dict[str, float]:
-        """Metrics of the model as it is, on the test split."""
+        """Metrics of the model as it is: on the test split, or in the environment."""
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings, None, lists, tuples and dicts only: it is saved without pickle.

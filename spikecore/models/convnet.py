@@ -33,9 +33,9 @@ class ConvNet(Model):
         channels: Annotated[tuple[int, ...], Range(ge=1)] = (16, 32)
 
     def __init__(
-        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
+        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_outputs: int, **options: Any
     ) -> None:
-        super().__init__(make_neuron, input_shape, num_classes, **options)
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
         smallest = 2 ** len(self.config.channels)
         if min(input_shape[1:]) < smallest:
             raise ShapeError(f"ConvNet takes [C, H, W] with H, W >= {smallest}, got {tuple(input_shape)}")
@@ -45,9 +45,9 @@ class ConvNet(Model):
             convolution = nn.Sequential(nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out))
             layers += [fold_time(convolution), make_neuron(), fold_time(nn.AvgPool2d(2))]
             channels, height, width = out, height // 2, width // 2
-        self.layers = nn.Sequential(*layers, nn.Flatten(-3), nn.Linear(channels * height * width, num_classes))
+        self.layers = nn.Sequential(*layers, nn.Flatten(-3), nn.Linear(channels * height * width, num_outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[T, B, C, H, W]` → `[T, B, num_classes]`; without T in single-step mode."""
+        """`[T, B, C, H, W]` → `[T, B, num_outputs]`; without T in single-step mode."""
         out: Tensor = self.layers(x)
         return out

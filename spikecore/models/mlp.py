@@ -15,7 +15,7 @@ from spikecore.nn import Model
 
 
 class MLP(Model):
-    """Fully connected; the output is a current per class and step, `[T, B, num_classes]`."""
+    """Fully connected; the output is a current per output and step, `[T, B, num_outputs]`."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities()
 
@@ -29,18 +29,18 @@ class MLP(Model):
         hidden: Annotated[tuple[int, ...], Range(ge=1)] = (256,)
 
     def __init__(
-        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
+        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_outputs: int, **options: Any
     ) -> None:
-        super().__init__(make_neuron, input_shape, num_classes, **options)
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
         self.input_rank = len(input_shape)
         layers: list[nn.Module] = []
         width = math.prod(input_shape)
         for hidden in self.config.hidden:
             layers += [nn.Linear(width, hidden), make_neuron()]
             width = hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
+        self.layers = nn.Sequential(*layers, nn.Linear(width, num_outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[T, B, *input_shape]` → `[T, B, num_classes]`; without T in single-step mode."""
+        """`[T, B, *input_shape]` → `[T, B, num_outputs]`; without T in single-step mode."""
         out: Tensor = self.layers(x.flatten(x.dim() - self.input_rank))
         return out

@@ -1,15 +1,29 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
 from spikecore.backends.selection import configure_backend
-from spikecore.nn import layers, losses, readouts
+from spikecore.nn import layers, losses, quantized, readouts
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
-from spikecore.nn.integrators import LI, NonSpikingIF
+from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn.graph_net import GraphNet, features
+from spikecore.nn.half import widened
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
 from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron
-from spikecore.nn.neurons import IF, LIF, CubaLIF, ParametricLIF, fire_and_reset, leaky_charge, reset_after
+from spikecore.nn.neurons import (
+    IF,
+    LI,
+    LIF,
+    CubaLIF,
+    NonSpikingIF,
+    ParametricLIF,
+    ReLU,
+    fire_and_reset,
+    leaky_charge,
+    reset_after,
+)
+from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
 from spikecore.nn.state import (
     Stateful,
@@ -31,6 +45,7 @@ from spikecore.nn.surrogates import (
     SuperSpike,
     Surrogate,
 )
+from spikecore.nn.torch_neuron import TorchNeuron
 
 __all__ = [
     "IF",
@@ -43,29 +58,38 @@ __all__ = [
     "Direct",
     "Encoder",
     "Erf",
+    "GraphNet",
     "Latency",
     "LinearBNNeuron",
     "Model",
+    "NetGraph",
+    "NetNode",
     "Neuron",
     "NonSpikingIF",
     "ParametricLIF",
     "PiecewiseExp",
     "PiecewiseQuadratic",
     "Poisson",
+    "ReLU",
     "Sequential",
     "Rect",
+    "Ref",
     "Sigmoid",
     "SoftSign",
     "Stateful",
     "SuperSpike",
     "Surrogate",
+    "TorchNeuron",
     "detach_state",
+    "features",
     "fire_and_reset",
     "functional",
     "get_state",
     "layers",
     "leaky_charge",
     "losses",
+    "option_values",
+    "quantized",
     "readouts",
     "reset_after",
     "reset_state",
@@ -74,5 +98,7 @@ __all__ = [
     "set_state",
     "set_step_mode",
     "streaming",
+    "trace_net",
+    "widened",
     *layers.__all__,
 ]

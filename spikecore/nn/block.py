@@ -20,8 +20,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
-from spikecore.nn.neuron import HALF, Neuron
+from spikecore.nn.neuron import Neuron
 from spikecore.nn.state import Memory, stateful
 
 Block = TypeVar("Block", bound="NormedNeuron")

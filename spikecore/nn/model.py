@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from spikecore.errors import ShapeError
+from spikecore.errors import ConversionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.nn.guard import guarded
@@ -31,7 +32,7 @@ class Model(Configurable, nn.Module):
     Args:
         make_neuron: called once per neuron layer.
         input_shape: of one sample, without T and B.
-        num_classes: size of the output's last axis.
+        num_outputs: size of the output's last axis.
         options: the fields of `Config`.
 
     Raises:
@@ -39,8 +40,10 @@ class Model(Configurable, nn.Module):
         ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence.
     """
 
+    api_version: ClassVar[int] = 2
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities()
-    extra_keywords = ("make_neuron", "input_shape", "num_classes")
+    weight_sources: ClassVar[tuple[str, ...]] = ()
+    extra_keywords = ("make_neuron", "input_shape", "num_outputs")
 
     @dataclass(frozen=True)
     class Config:
@@ -49,7 +52,7 @@ class Model(Configurable, nn.Module):
     config: Any
 
     def __init__(
-        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_classes: int, **options: Any
+        self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_outputs: int, **options: Any
     ) -> None:
         nn.Module.__init__(self)
         self.config = make_config(type(self), options)
@@ -60,8 +63,21 @@ class Model(Configurable, nn.Module):
             raise ShapeError(f"{name} takes an input shape (without T and B) of {wanted}, got {shape}")
         if smallest and min(shape[1:], default=0) < smallest:
             raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
-        if num_classes < 1:
-            raise ShapeError(f"{name} needs num_classes >= 1, got {num_classes}")
+        if num_outputs < 1:
+            raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
+
+    def import_weights(self, source: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The `state_dict` of this net from the tensors of another one; see `interfaces.model.WeightedModel`.
+
+        Raises:
+            ConversionError: here always: a subclass that names `weight_sources` says how.
+        """
+        raise ConversionError(f"{type(self).__name__} reads no weights of {source!r}, nor of anything else")
+
+    @classmethod
+    def weights(cls) -> Mapping[str, Path]:
+        """Name → file of the weights that ship with the model: none, until a subclass has some."""
+        return {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return guarded(self, super().__call__, *args, **kwargs)

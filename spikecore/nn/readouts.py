@@ -9,19 +9,47 @@ max           max_t out[t]                               the largest membrane po
 max_abs       out[argmax_t |out[t]|]                     the one farthest from 0, with its sign
 first_spike   -t1,  t1 = Σ_t Π_{k<=t} (1 - out[k])       t1: steps before the first spike; T without one
 
+In a configuration they have these names; plugins add others, as `spikecore.choices` named `readout.NAME`.
 Half precision is summed in float32, and the result is float32. For padded batches see `over_own_steps`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from spikecore.errors import InputError, ShapeError
 
+__all__ = [
+    "count",
+    "first_spike",
+    "first_spike_time",
+    "last",
+    "max_abs_over_time",
+    "max_over_time",
+    "over_own_steps",
+    "rate",
+]
 
+
+def _one_call(readout: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Lets whoever follows a net through torch's functions see the readout as one of them, without its checks."""
+
+    @functools.wraps(readout)
+    def call(out: Tensor) -> Tensor:
+        if has_torch_function_unary(out):
+            result: Tensor = handle_torch_function(call, (out,), out)
+            return result
+        return readout(out)
+
+    return call
+
+
+@_one_call
 def rate(out: Tensor) -> Tensor:
     """Mean over time: of spikes, the firing rate per step.
 
@@ -42,6 +70,7 @@ def rate(out: Tensor) -> Tensor:
     return wide_sequence(out, "rate").mean(0)
 
 
+@_one_call
 def count(out: Tensor) -> Tensor:
     """Sum over time: of spikes, their number. Shapes and errors as `rate`.
 
@@ -52,6 +81,7 @@ def count(out: Tensor) -> Tensor:
     return wide_sequence(out, "count").sum(0)
 
 
+@_one_call
 def last(out: Tensor) -> Tensor:
     """The last step. Shapes and errors as `rate`.
 
@@ -62,6 +92,7 @@ def last(out: Tensor) -> Tensor:
     return wide_sequence(out, "last")[-1]
 
 
+@_one_call
 def max_over_time(out: Tensor) -> Tensor:
     """The largest value over time. Shapes and errors as `rate`.
 
@@ -74,6 +105,7 @@ def max_over_time(out: Tensor) -> Tensor:
     return wide_sequence(out, "max").amax(0)
 
 
+@_one_call
 def max_abs_over_time(out: Tensor) -> Tensor:
     """The value farthest from 0 over time, with its sign; the first of equals. Shapes and errors as `rate`.
 
@@ -87,6 +119,7 @@ def max_abs_over_time(out: Tensor) -> Tensor:
     return sequence.gather(0, sequence.abs().argmax(0, keepdim=True)).squeeze(0)
 
 
+@_one_call
 def first_spike_time(spikes: Tensor) -> Tensor:
     """Steps before the first spike: 0 for a spike in the first step, T without a spike.
 
@@ -123,6 +156,7 @@ def first_spike_time(spikes: Tensor) -> Tensor:
     return torch.cumprod(1 - sequence, 0).sum(0)
 
 
+@_one_call
 def first_spike(spikes: Tensor) -> Tensor:
     """`-first_spike_time(spikes)`: the class that fires first has the highest score.
 
@@ -131,17 +165,6 @@ def first_spike(spikes: Tensor) -> Tensor:
         [[-1.0, -0.0]]
     """
     return -first_spike_time(spikes)
-
-
-READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rate": rate,
-    "count": count,
-    "last": last,
-    "max": max_over_time,
-    "max_abs": max_abs_over_time,
-    "first_spike": first_spike,
-}
-"""Name in a configuration → readout."""
 
 
 def over_own_steps(function: Callable[..., Tensor], out: Tensor, mask: Tensor | None, *per_sample: Tensor) -> Tensor:

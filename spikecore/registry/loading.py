@@ -15,7 +15,7 @@ import importlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from spikecore.errors import (
@@ -70,6 +70,17 @@ def construct(component: Any, entry: Entry, args: tuple[Any, ...], options: dict
         raise explained(entry, error, "failed to start") from error
 
 
+def kind_keywords(component: Any, kind: Kind, options: Iterable[str]) -> dict[str, Callable[[Any, Any, str], None]]:
+    """The keywords among `options` that belong to the kind and not to the component, with what each of them does."""
+    own = {field.name for field in dataclasses.fields(component.Config)}
+    functions = {}
+    for keyword in options:
+        if keyword in kind.keywords and keyword not in own:
+            module, _, attribute = kind.keywords[keyword].partition(":")
+            functions[keyword] = getattr(importlib.import_module(module), attribute)
+    return functions
+
+
 def explained(entry: Entry, error: BaseException, what: str) -> PluginError:
     """The error to raise in place of `error`; unchanged when it already names its plugin."""
     if isinstance(error, PluginUnavailable):
@@ -92,21 +103,35 @@ def check_contract(component: Any, entry: Entry) -> None:
         ContractError: it lacks members; all are listed.
         IncompatiblePluginError: its `api_version` is not one that this core understands.
     """
-    kind = KINDS[entry.kind]
+    kind = KINDS.get(entry.kind)
+    if kind is None:  # a choice: its owner says what else it must be
+        if problem := _choice_problem(component):
+            raise ContractError(f"{who(entry)} cannot be chosen: its target must be {problem}. {cure(entry)}")
+        return
     problems = list(_problems(component, kind))
+    version = getattr(component, "api_version", None)
+    if version is not None and version not in kind.api_versions:
+        # Before the members: an older component lacks those that the contract gained since.
+        raise IncompatiblePluginError(_other_version(entry, kind, version, problems))
     if problems:
         raise ContractError(
             f"{who(entry)} is not a {entry.kind}: it lacks {', '.join(problems)}. "
             f"The contract is {kind.contract}; is the entry point in the right group?"
         )
-    version = component.api_version
-    if not isinstance(version, int) or version not in kind.api_versions:
-        known = ", ".join(map(str, sorted(kind.api_versions)))
-        older = isinstance(version, int) and version < min(kind.api_versions)
-        cure = f"Upgrade {entry.plugin.distribution}." if older else "Upgrade spikecore, or install an older plugin."
-        raise IncompatiblePluginError(
-            f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}. {cure}"
-        )
+
+
+def _other_version(entry: Entry, kind: Kind, version: Any, lacking: list[str]) -> str:
+    known = ", ".join(map(str, sorted(kind.api_versions)))
+    lacks = f" It lacks {', '.join(lacking)}." if lacking else ""
+    if entry.plugin.is_runtime:
+        advice = f"Follow the contract {kind.contract} as it is now, then say api_version = {known}."
+    elif isinstance(version, int) and version < min(kind.api_versions):
+        advice = f"Upgrade {entry.plugin.distribution}."
+    else:
+        advice = "Upgrade spikecore, or install an older plugin."
+    return (
+        f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}.{lacks} {advice}"
+    )
 
 
 def _problems(component: Any, kind: Kind) -> Iterable[str]:
@@ -123,6 +148,14 @@ def _problems(component: Any, kind: Kind) -> Iterable[str]:
         yield "a dataclass instance as capabilities"
     if isinstance(component, type):  # what a factory makes is known only once it is made
         yield from (name for name in contract_members(kind) if not hasattr(component, name))
+
+
+def _choice_problem(target: Any) -> str:
+    """What the target of a choice should be and is not, or ""."""
+    if not isinstance(target, type):
+        return "" if callable(target) else "a class or a function"
+    forms = (target, getattr(target, "Config", None))
+    return "" if any(map(is_frozen_dataclass, forms)) else "a frozen dataclass, or a class with one as its Config"
 
 
 def contract_members(kind: Kind) -> list[str]:

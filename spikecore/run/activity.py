@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spikecore.run import figures, page, probe
+from spikecore.analysis import figures, page
+from spikecore.run import probe
 
 NUM_ROWS = 48
 NUM_TRACES = 3
@@ -15,7 +16,13 @@ MAX_LAYERS = 60
 SILENT, ACTIVE, SATURATED = "var(--before)", "var(--c2)", "var(--c5)"
 
 
-def activity(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def activity(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The pictures of a run.
+
+    Args:
+        classes: names of the labels.
+        looks: `before` and `after` → what `probe.probe` saw.
+    """
     layers = {moment: {layer["name"]: layer for layer in look["layers"]} for moment, look in looks.items()}
     names = list(layers.get("after") or layers.get("before") or {})
     if not names:
@@ -26,7 +33,7 @@ def activity(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -
     for name in names:
         seen = {moment: found[name] for moment, found in layers.items() if "spikes" in found.get(name, {})}
         if seen:
-            parts.append(_pictures(name, seen, _label_names(found, looks)))
+            parts.append(_pictures(name, seen, *_headings(classes, looks)))
     return parts
 
 
@@ -87,14 +94,19 @@ def _rates(
     ]
 
 
-def _label_names(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    classes = found["classes"]
-    labels: list[int] = next((look["labels"] for look in looks.values() if "labels" in look), [])
-    return [str(classes[label]) if 0 <= label < len(classes) else str(label) for label in labels]
+def _headings(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> tuple[list[str] | None, str]:
+    """What stands above each sample of a picture, None for its number; and what that is."""
+    labels: list[int] = next((look["labels"] for look in looks.values() if look.get("labels")), [])
+    if not labels:
+        return None, "the number of each sample"
+    names = [str(classes[label]) if 0 <= label < len(classes) else str(label) for label in labels]
+    return names, "the class of each sample"
 
 
-def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence[str]) -> str:
+def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], headings: Sequence[str] | None, meaning: str) -> str:
     """Raster and traces of one layer, before and after, of the same neurons and samples."""
+    num_samples = len(next(iter(seen.values()))["spikes"])
+    labels = [f"#{number}" for number in range(1, num_samples + 1)] if headings is None else headings
     total = sum(layer["spikes"].sum((0, 1)).long() for layer in seen.values())
     order = [int(i) for i in total.argsort(descending=True, stable=True)]
     firing = [i for i in range(len(total)) if int(total[i])] or list(range(len(total)))
@@ -108,7 +120,7 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], labels: Sequence
     shown = []
     for moment, layer in seen.items():
         picture = figures.raster(layer["spikes"][:, :, rows].tolist(), labels, f"spikes of {name} {moment} training")
-        caption = f"{len(rows)} neurons{which}; above, the class of each sample."
+        caption = f"{len(rows)} neurons{which}; above, {meaning}."
         shown.append(page.figure(f"raster-{moment}-{name}", f"{name}: spikes {moment} training", picture, caption))
     potentials = {moment: layer["v"][:, :MAX_TRACED_STEPS, lanes] for moment, layer in seen.items() if "v" in layer}
     threshold = next(iter(seen.values()))["v_threshold"]

@@ -27,7 +27,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from spikecore.errors import CheckpointError
-from spikecore.run.files import clean, remove_directory, write_directory
+from spikecore.files import clean, remove_directory, write_directory
 from spikecore.run.tree import flatten, restore
 from spikecore.version import __version__
 

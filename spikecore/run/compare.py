@@ -8,10 +8,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from spikecore.analysis import figures, page
 from spikecore.errors import ConfigError
-from spikecore.run import figures, page, record
-from spikecore.run.files import cause, write_file
+from spikecore.files import cure, write_file
 from spikecore.run.log import read_lines
+from spikecore.run.record import Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name, seconds_text, value_text
 
 
@@ -79,36 +80,36 @@ def write(runs: Sequence[Compared], out: Path) -> None:
     try:
         write_file(out, page.page(f"{len(runs)} runs", body))
     except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be written: {cause(error)}") from error
+        raise ConfigError(f"--out {out}: cannot be written: {cure(error)}") from error
 
 
 def _read(path: Path, name: str) -> Compared:
-    found = record.read(path)
+    record = Record.read(path)
     lines = read_lines(path)
-    metrics = found.get("metrics") or (lines[-1] if lines else {})
+    metrics = record.metrics or (lines[-1] if lines else {})
     numbers = {key: value for key, value in metrics.items() if isinstance(value, int | float) and key != EPOCH}
     return Compared(
         name=name,
-        status=record.status_of(path, found),
+        status=status_of(path, record.status),
         metrics=numbers,
-        settings=_settings(found),
+        settings=_settings(record),
         curves=curves_by_name(lines),
-        seconds=found["timings_s"].get("total"),
+        seconds=record.timings_s.get("total"),
     )
 
 
-def _settings(found: Mapping[str, Any]) -> dict[str, str]:
+def _settings(record: Record) -> dict[str, str]:
     settings = {}
-    for table, options in found["config"].items():
+    for table, options in record.config.items():
         for key, value in options.items():
             settings[f"{table}.{key}"] = str(value)
-    for change in found["changes"]:
+    for change in record.changes:
         key, _, value = change.partition("=")
         settings[key.strip()] = value.strip()
     settings.pop("run.name", None)
-    settings["spikecore"] = found["environment"]["spikecore"]
-    settings["torch"] = found["environment"]["torch"]
-    settings["device"] = f"{found['environment']['device']} {found['environment']['device_name']}"
+    settings["spikecore"] = record.environment["spikecore"]
+    settings["torch"] = record.environment["torch"]
+    settings["device"] = f"{record.environment['device']} {record.environment['device_name']}"
     return settings
 
 

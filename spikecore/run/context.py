@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from spikecore.errors import CheckpointError, RunError
+from spikecore.files import cure
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry.manager import Hooks
 from spikecore.run.checkpoint import Checkpoint, CheckpointStore
-from spikecore.run.files import cause
 from spikecore.run.log import MetricsLog
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Keeping:
         store: of checkpoints.
         log: of metrics.
         trainer: whose state is saved.
-        encoder: whose state is saved, where it has any.
+        encoder: whose state is saved, where there is one and it has any.
         every_steps: a checkpoint at least every so many safe points; 0 for no such rule.
         every_s: and at least every so many seconds.
     """
@@ -46,7 +46,7 @@ class Keeping:
     store: CheckpointStore
     log: MetricsLog
     trainer: Trainer
-    encoder: Any
+    encoder: nn.Module | None
     every_steps: int = 0
     every_s: float = 600.0
 
@@ -108,18 +108,18 @@ class Context:
             )
         self._saved_at = (self.count, time.monotonic())
 
-    def restore(self, found: Checkpoint) -> None:
-        """Take over trainer, encoder and counters of a checkpoint; `restore_random` follows when all is built.
+    def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
+        """Put net, trainer, encoder and counters where a checkpoint has them; `restore_random` follows when all is
+        built.
 
         Raises:
             CheckpointError: they do not take what the checkpoint holds.
         """
-        assert self.keeping is not None
         try:
             self.model.load_state_dict(found.model)
-            self.keeping.trainer.load_state_dict(found.state["trainer"])
-            if isinstance(self.keeping.encoder, nn.Module):
-                self.keeping.encoder.load_state_dict(found.state["encoder"])
+            trainer.load_state_dict(found.state["trainer"])
+            if isinstance(encoder, nn.Module):
+                encoder.load_state_dict(found.state["encoder"])
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
         self.count, self.saved = found.count, found.name
@@ -199,7 +199,7 @@ class Context:
             directory = self.keeping.directory
             last = f"the last good checkpoint is {self.saved}" if self.saved else "there is no checkpoint yet"
             raise RunError(
-                f"{directory}: {what} cannot be written: {cause(error)}, then `spike run --resume {directory}`; {last}"
+                f"{directory}: {what} cannot be written: {cure(error)}, then `spike run --resume {directory}`; {last}"
             ) from error
 
 

@@ -16,11 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
+from spikecore.errors import RunError
+from spikecore.files import write_file
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.nn import Neuron, reset_state
 from spikecore.run.context import Context, undisturbed
-from spikecore.run.files import write_file
 from spikecore.run.tree import flatten, restore
 from spikecore.trainers.batches import put_together
 
@@ -38,38 +39,88 @@ def path_of(directory: Path, moment: str) -> Path:
     return directory / f"probe-{moment}.safetensors"
 
 
-def probe(task: Task, context: Context) -> dict[str, Any]:
+def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[str, Any]:
     """Look at the net as it is.
+
+    Args:
+        task: its net, and its data where it has any.
+        context: of the run; gives device and precision.
+        example: inputs `[T, B, *input_shape]`, on any device; None for samples of the test or training split.
 
     Returns:
         `layers`: per neuron layer its name, size, mean rate, shares of silent and saturated neurons; for some of them
-        `spikes` and `v` `[S, T, K]` of K neurons (`index`) for S samples. `labels` are those of the S samples.
+        `spikes` and `v` `[S, T, K]` of K neurons (`index`) for S samples. `labels` are those of the S samples; empty
+        where they have none.
     """
-    samples = [task.test[i] for i in _spread(len(task.test), NUM_SAMPLES).tolist()]
-    generator = torch.Generator().manual_seed(0)
+    inputs = _Samples(task) if example is None else _Example(example)
     with undisturbed(context.device), _evaluating(task.model), torch.no_grad(), _precision(context):
 
-        def feed(part: Sequence[tuple[Tensor, int]]) -> None:
+        def feed(index: Sequence[int]) -> None:
             reset_state(task.model)
-            x = put_together(task.test, part, task.is_sequence).x
-            sequence = x if task.is_sequence else task.sequence(x, generator)
-            task.model(sequence.to(context.device))
+            sequence = inputs.sequence(index).to(context.device)
+            for net in _nets(task.model):
+                net(sequence)
             reset_state(task.model)
 
         layers = _neurons(task.model)
         rates = _Rates(layers)
+        every = list(range(len(inputs)))
         with rates.watching():
-            for start in range(0, len(samples), CHUNK):
-                feed(samples[start : start + CHUNK])
+            for start in range(0, len(every), CHUNK):
+                feed(every[start : start + CHUNK])
         chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
-        shown = samples[: min(10, max(1, round(NUM_COLUMNS / max(1, rates.num_steps))))]
+        shown = every[: min(10, max(1, round(NUM_COLUMNS / max(1, rates.num_steps))))]
         traces = _Traces(_some(rates.seen()))
         with traces.watching():
             feed(shown)
         for module, choice in chosen.items():
             module.chosen = choice
     found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
-    return {"num_samples": len(samples), "labels": [int(label) for _, label in shown], "layers": found}
+    return {"num_samples": len(inputs), "labels": inputs.labels(shown), "layers": found}
+
+
+class _Samples:
+    """Samples of the test split, or of the training split where there is no other, spread over all of it."""
+
+    def __init__(self, task: Task) -> None:
+        split = task.test if task.test is not None else task.train
+        if split is None:
+            raise RunError("the task has no data, and its trainer gives no example of an input")
+        self._task, self._split = task, split
+        self._samples = [split[i] for i in _spread(len(split), NUM_SAMPLES).tolist()]
+        self._generator = torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def sequence(self, index: Sequence[int]) -> Tensor:
+        x = put_together(self._split, [self._samples[i] for i in index], self._task.is_sequence).x
+        return x if self._task.is_sequence else self._task.sequence(x, self._generator)
+
+    def labels(self, index: Sequence[int]) -> list[int]:
+        labels = [self._samples[i][1] for i in index]
+        return labels if all(isinstance(label, int) for label in labels) else []
+
+
+class _Example:
+    """Inputs that the trainer gave."""
+
+    def __init__(self, x: Tensor) -> None:
+        self._x = x[:, :NUM_SAMPLES]
+
+    def __len__(self) -> int:
+        return self._x.shape[1]
+
+    def sequence(self, index: Sequence[int]) -> Tensor:
+        return self._x[:, list(index)]
+
+    def labels(self, index: Sequence[int]) -> list[int]:
+        return []
+
+
+def _nets(model: nn.Module) -> list[nn.Module]:
+    """What takes an input: the model, or each of the nets that it is made of."""
+    return list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
 
 
 def save(path: Path, tree: dict[str, Any]) -> None:

@@ -2,182 +2,255 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import importlib.metadata
-import inspect
 import json
-import os
-import platform
 import secrets
-import socket
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
-from torch import nn
-
-import spikecore
 from spikecore.errors import ConfigError
-from spikecore.registry import Registry
-from spikecore.run.config import AUTO_BACKEND, Resolved, tables_of
-from spikecore.run.files import holder, write_file
+from spikecore.files import write_file
+from spikecore.run.files import holder
 from spikecore.run.log import finite
+from spikecore.run.typed import Mismatch, from_plain
+from spikecore.version import __version__
 
 FILE = "run.json"
-SCHEMA = 1
+SCHEMA = 2
+"""Raised when a field is added, dropped or changes its meaning."""
+OLDER = {
+    1: "it does not say which input and how many outputs the net has, so the net cannot be rebuilt from it",
+}
+"""Schema that is refused → why it cannot be read."""
 OWN_SUM = "record_sha256"
 """Key of the checksum over all else: what is read was written by a run, to the last bit."""
 RUNNING, DIED = "running", "died"
-MATTERS = ("spikecore", "torch", "num_threads", "device_name")
-"""What numbers may depend on, beyond configuration and seed."""
+FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
 
 
-ALWAYS = (
-    *("id", "status", "exit_status", "started", "seed", "config_sha256", "config", "changes", "components", "plugins"),
-    *("files", "environment", "git", "header", "classes", "backends", "timings_s", "resumes", "notes"),
-)
-"""What every record has, from its first moment on."""
+@dataclass(frozen=True)
+class NetRecord:
+    """How a net was built.
 
-
-def new(resolved: Resolved, device: torch.device, header: Sequence[str], classes: Sequence[str] = ()) -> dict[str, Any]:
-    """The record of a run that is about to start."""
-    text = resolved.to_toml()
-    return {
-        "schema": SCHEMA,
-        "id": secrets.token_hex(8),
-        "status": RUNNING,
-        "exit_status": None,
-        "started": now(),
-        "seed": resolved.tables["run"].seed,
-        "config_sha256": digest(text),
-        "config": tables_of(text),
-        "changes": [],
-        "components": _components(resolved),
-        "plugins": plugins(resolved),
-        "files": [{"path": file.path, "sha256": file.version} for file in resolved.registry.files],
-        "environment": environment(device),
-        "git": _git(),
-        "header": list(header),
-        "classes": list(classes),
-        "backends": {},
-        "timings_s": {},
-        "resumes": [],
-        "notes": [],
-    }
-
-
-def write(directory: Path, record: Mapping[str, Any]) -> None:
-    """Replace the record of a run."""
-    plain = {key: value for key, value in _plain(record).items() if key != OWN_SUM}
-    write_file(directory / FILE, json.dumps({**plain, OWN_SUM: _sum(plain)}, indent=2) + "\n")
-
-
-def read(directory: Path) -> dict[str, Any]:
-    """The record of a run.
-
-    Raises:
-        ConfigError: there is none, it is damaged, or of another schema.
+    Args:
+        role: the table that names its model.
+        input_shape: of one step of one sample, without T and B.
+        num_outputs: size of the output's last axis.
     """
-    path = directory / FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        version = record["schema"]
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{directory}: holds no {FILE}, so no run began here; name the directory that `spike run` printed"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
-    if version != SCHEMA:
-        raise ConfigError(f"{path}: is of schema {version!r}, this spikecore reads {SCHEMA}: use the one that wrote it")
-    lost = [key for key in ALWAYS if key not in record]
-    if lost:
-        raise ConfigError(f"{path}: is damaged: it lacks {', '.join(lost)}")
-    if record.pop(OWN_SUM, None) != _sum(record):
-        raise ConfigError(f"{path}: is damaged or was edited: its content is not what {OWN_SUM} says")
-    found: dict[str, Any] = record
-    return found
+
+    role: str
+    input_shape: tuple[int, ...]
+    num_outputs: int
 
 
-def _sum(record: Mapping[str, Any]) -> str:
-    return digest(json.dumps(record, sort_keys=True))
+@dataclass(frozen=True)
+class ComponentRecord:
+    """Which component filled a table, and whose it is."""
+
+    name: str
+    target: str
+    plugin: str
+    distribution: str
+    version: str
 
 
-def status_of(directory: Path, record: Mapping[str, Any]) -> str:
-    """`running`, `died` (it says running, and nothing runs), `finished`, `interrupted` or `failed`."""
-    status: str = record["status"]
-    return DIED if status == RUNNING and holder(directory) is None else status
+@dataclass(frozen=True)
+class PluginRecord:
+    """A plugin that was there."""
+
+    id: str
+    distribution: str
+    version: str
+    target: str
+    source: str
+    status: str
+    reason: str
+    hooks: bool
 
 
-def backends(model: nn.Module) -> dict[str, dict[str, str]]:
-    """What ran each neuron, and why; a neuron that never ran is not there."""
-    return {
-        name: {"asked": part.backend, "ran": part.chosen.backend, "reason": part.chosen.reason}
-        for name, part in model.named_modules()
-        if getattr(part, "chosen", None) is not None
-    }
+@dataclass(frozen=True)
+class FileRecord:
+    """A file given with `--load`."""
+
+    path: str
+    sha256: str
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """Machine and versions."""
-    versions = {name: _version(name) for name in ("numpy", "safetensors", "pluggy", "click")}
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
-        "num_threads": torch.get_num_threads(),
-        "num_cores": os.cpu_count(),
-        "spikecore": spikecore.__version__,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        **versions,
-        "argv": sys.argv,
-    }
+@dataclass(frozen=True)
+class BackendRecord:
+    """What a neuron was asked to run on, what it ran on, and why."""
+
+    asked: str
+    ran: str
+    reason: str
 
 
-def changed_environment(record: Mapping[str, Any], here: Mapping[str, Any], active: Sequence[Any]) -> list[str]:
-    """What is not as it was, and may change the numbers."""
-    there = record["environment"]
-    lines = [f"{name} was {there.get(name)}, is {here[name]}" for name in MATTERS if there.get(name) != here[name]]
-    before, after = _used(record["plugins"]), _used(active)
-    return [
-        *lines,
-        *(
-            f"plugin {name} was {before.get(name, 'not in use')}, is {after.get(name, 'not in use')}"
-            for name in {**before, **after}
-            if after.get(name) != before.get(name)
-        ),
-    ]
+@dataclass(frozen=True)
+class ResumeRecord:
+    """One time that the run was resumed.
 
-
-def _used(plugins: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Version by distribution, of the plugins that are not switched off or broken."""
-    return {plugin["distribution"]: plugin["version"] for plugin in plugins if plugin["status"] == "ok"}
-
-
-def check_files(record: Mapping[str, Any], registry: Registry) -> None:
-    """The files that the run was given with `--load` are here, with the same bytes.
-
-    Raises:
-        ConfigError: one is missing, or has another hash.
+    Args:
+        at: when.
+        after: status before.
+        checkpoint: it went on from; None for the seed.
+        dropped_lines: lines of metrics newer than the checkpoint.
+        dropped_checkpoints: newer than the one restored.
+        changes: overrides given.
+        environment, plugins: of this process.
+        differs: what is not as it was before, and may change the numbers.
     """
-    given = {file.version: file.path for file in registry.files} | _imported(registry)
-    for file in record["files"]:
-        if file["sha256"] not in given:
-            name = Path(file["path"]).name
-            other = [path for path in given.values() if Path(path).name == name]
-            came = f"{other[0]} is another file" if other else "it was not given"
+
+    at: str
+    after: str
+    checkpoint: str | None
+    dropped_lines: int
+    dropped_checkpoints: list[str]
+    changes: list[str]
+    environment: dict[str, Any]
+    plugins: list[PluginRecord]
+    differs: list[str]
+
+
+@dataclass
+class Record:
+    """A run: what it is, from its first moment on, and what became of it.
+
+    Args:
+        seed: `run.seed`.
+        config_sha256: of `config.toml`.
+        config: its tables.
+        task: what the trainer learns from, `capabilities.task`.
+        nets: name in the task's model ("" for the model itself) → how it was built; empty where the trainer makes its
+            net itself.
+        classes: names of the labels.
+        components: table → component.
+        plugins, files, environment, git: see `run.provenance`.
+        header: lines printed at the start.
+        id: of the run; its checkpoints carry it.
+        started, ended: times for people; nothing is ordered by them.
+        status: `running`, `finished`, `interrupted` or `failed`; see `status_of`.
+        exit_status: of the process; None while it runs.
+        changes: overrides of every resumption.
+        backends: layer → backend.
+        timings_s: seconds per part, and `total`.
+        metrics: the final ones; a number that is not finite is None.
+        error: why it failed.
+        notes: what the report could not show.
+    """
+
+    seed: int
+    config_sha256: str
+    config: dict[str, dict[str, Any]]
+    task: str
+    nets: dict[str, NetRecord]
+    classes: list[str]
+    components: dict[str, ComponentRecord]
+    plugins: list[PluginRecord]
+    files: list[FileRecord]
+    environment: dict[str, Any]
+    git: dict[str, Any] | None
+    header: list[str]
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    started: str = field(default_factory=lambda: now())
+    ended: str | None = None
+    status: Literal["running", "finished", "interrupted", "failed"] = "running"
+    exit_status: int | None = None
+    changes: list[str] = field(default_factory=list)
+    backends: dict[str, BackendRecord] = field(default_factory=dict)
+    timings_s: dict[str, float] = field(default_factory=dict)
+    resumes: list[ResumeRecord] = field(default_factory=list)
+    metrics: dict[str, float | None] | None = None
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def net(self) -> NetRecord:
+        """How the net was built, where there is one and `parts.model` built it.
+
+        Raises:
+            ConfigError: there are several, or none.
+        """
+        if set(self.nets) != {""}:
+            names = ", ".join(map(repr, self.nets)) or "none that core built"
+            raise ConfigError(f"run {self.id} has not one net but {names}; ask for record.nets")
+        return self.nets[""]
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """The run came to its end."""
+        self.status, self.exit_status, self.metrics = "finished", 0, dict(metrics)
+
+    def interrupt(self) -> None:
+        """Ctrl-C was pressed."""
+        self.status, self.exit_status = "interrupted", 130
+
+    def fail(self, error: BaseException) -> None:
+        """An error ended the run."""
+        self.status, self.exit_status, self.error = "failed", 1, f"{type(error).__name__}: {error}"
+
+    def restart(self, resumption: ResumeRecord) -> None:
+        """The run goes on."""
+        self.resumes.append(resumption)
+        self.changes = [*self.changes, *resumption.changes]
+        self.status, self.exit_status = "running", None
+        self.error = self.metrics = self.ended = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON data, as in `run.json`."""
+        plain: dict[str, Any] = _plain({"schema": SCHEMA, **dataclasses.asdict(self)})
+        return plain
+
+    def write(self, directory: Path) -> None:
+        """Replace the record of a run.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        write_file(directory / FILE, sealed(self.to_plain()))
+
+    @classmethod
+    def read(cls, directory: Path) -> Record:
+        """The record of a run, verified.
+
+        Raises:
+            ConfigError: there is none, it is damaged or was edited, or it is of another schema.
+        """
+        path = directory / FILE
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            version = plain.pop("schema")
+        except FileNotFoundError:
             raise ConfigError(
-                f"this run was made with --load {file['path']} (sha256 {file['sha256'][:12]}), and {came}: "
-                f"give the same one again with --load; from Python, import it before"
-            )
+                f"{directory}: holds no {FILE}, so no run began here; name the directory that `spike run` printed"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+        if version != SCHEMA:
+            raise ConfigError(f"{path}: {_refusal(version, plain)}")
+        lost = [item.name for item in dataclasses.fields(cls) if item.name not in plain]
+        if lost:
+            raise ConfigError(f"{path}: is damaged: it lacks {', '.join(lost)}")
+        if plain.pop(OWN_SUM, None) != _sum({"schema": version, **plain}):
+            raise ConfigError(f"{path}: is damaged or was edited: its content is not what {OWN_SUM} says")
+        try:
+            record: Record = from_plain(cls, plain)
+        except Mismatch as error:
+            raise ConfigError(f"{path}: is damaged: {error}") from error
+        return record
+
+
+def sealed(plain: Mapping[str, Any]) -> str:
+    """The text of `run.json`: these data, with the checksum over them."""
+    content = {key: value for key, value in plain.items() if key != OWN_SUM}
+    return json.dumps({**content, OWN_SUM: _sum(content)}, indent=2) + "\n"
+
+
+def status_of(directory: Path, status: str) -> str:
+    """What a record's status means now: `died` where it says running and nothing runs; else the status itself."""
+    return DIED if status == RUNNING and holder(directory) is None else status
 
 
 def now() -> str:
@@ -190,80 +263,18 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _imported(registry: Registry) -> dict[str, str]:
-    """Hash → path of the source files whose components were registered in this process."""
-    found = {}
-    for component in registry.registered():
-        try:
-            path = inspect.getsourcefile(inspect.unwrap(component))
-            found[hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()] = str(path)
-        except (OSError, TypeError):
-            continue  # made in a notebook: no file
-    return found
+def _refusal(version: Any, plain: Mapping[str, Any]) -> str:
+    environment = plain.get("environment")
+    wrote = environment.get("spikecore") if isinstance(environment, Mapping) else None
+    author = f"spikecore {wrote}" if wrote else "another spikecore"
+    head = f"is of schema {version!r}, written by {author}; this is spikecore {__version__}, which reads {SCHEMA}"
+    if version in OLDER:
+        return f"{head}: {OLDER[version]}; use the version that wrote it, or train again from its config.toml"
+    return f"{head}: use the version that wrote it, or a newer one"
 
 
-def _components(resolved: Resolved) -> dict[str, dict[str, str]]:
-    chosen = {table: name for table, name in resolved.names.items() if (table, name) != AUTO_BACKEND}
-    entries = {table: resolved.registry.find(table, name) for table, name in chosen.items()}
-    return {
-        table: {
-            "name": entry.name,
-            "target": entry.target,
-            "plugin": entry.plugin.id,
-            "distribution": entry.plugin.distribution,
-            "version": entry.plugin.version,
-        }
-        for table, entry in entries.items()
-    }
-
-
-def plugins(resolved: Resolved) -> list[dict[str, Any]]:
-    """Every plugin that this run could use: those whose hooks are called, and files given with `--load`."""
-    registry = resolved.registry
-    hooked = {plugin.id for plugin in registry.hooks.active}
-    return [
-        {
-            "id": plugin.id,
-            "distribution": plugin.distribution,
-            "version": plugin.version,
-            "target": plugin.target,
-            "source": plugin.source,
-            "status": plugin.status,
-            "reason": plugin.reason or str(registry.hooks.failures.get(plugin.id, "")),
-            "hooks": plugin.id in hooked,
-        }
-        for plugin in (*registry.plugins(), *registry.files)
-    ]
-
-
-def _git() -> dict[str, Any] | None:
-    """Commit of the working directory, and whether tracked files differ from it; None outside a repository."""
-    commit, changes = _output("git", "rev-parse", "HEAD"), _output("git", "status", "--porcelain", "-uno")
-    return {"commit": commit, "dirty": bool(changes)} if commit else None
-
-
-def _output(*command: str) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "") or (
-        platform.processor() or platform.machine()
-    )
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+def _sum(plain: Mapping[str, Any]) -> str:
+    return digest(json.dumps(plain, sort_keys=True))
 
 
 def _plain(value: Any) -> Any:

@@ -8,11 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from spikecore.run import figures, page, probe, record
+from spikecore.analysis import figures, page
+from spikecore.files import write_file
+from spikecore.run import probe
 from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
-from spikecore.run.files import write_file
 from spikecore.run.log import read_lines
+from spikecore.run.record import Record, status_of
 
 FILE = "report.html"
 MAX_CLASSES = 40
@@ -34,20 +36,20 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
 
 def build(directory: Path) -> str:
     """The report's HTML."""
-    found = record.read(directory)
-    status = record.status_of(directory, found)
+    record = Record.read(directory)
+    status = status_of(directory, record.status)
     lines = read_lines(directory)
     looks, problems = _looks(directory)
-    title = f"{found['config']['run']['name']} · {directory.resolve().name}"
+    title = f"{record.config['run']['name']} · {directory.resolve().name}"
     body = [
         f'<h1>{escape(title)} <span class="status {status}">{status}</span></h1>',
-        f'<p class="sub">{escape(_subtitle(found))}</p>',
-        *_banner(directory, found, status),
-        _tiles(found, lines),
-        page.section("Learning", *_learning(lines), *_confusion(found, looks)),
-        page.section("Activity", *activity(found, looks), *map(page.note, [*found["notes"], *problems])),
-        page.section("Time", *_time(found)),
-        page.section("What ran", *_parts(directory, found)),
+        f'<p class="sub">{escape(_subtitle(record))}</p>',
+        *_banner(directory, record, status),
+        _tiles(record, lines),
+        page.section("Learning", *_learning(lines), *_confusion(record, looks)),
+        page.section("Activity", *activity(record.classes, looks), *map(page.note, [*record.notes, *problems])),
+        page.section("Time", *_time(record)),
+        page.section("What ran", *_parts(directory, record)),
     ]
     return page.page(title, body)
 
@@ -77,32 +79,31 @@ def _looks(directory: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
     return looks, problems
 
 
-def _subtitle(found: Mapping[str, Any]) -> str:
-    parts = found["components"]
-    names = ", ".join(f"{role} {parts[role]['name']}" for role in ("dataset", "encoder", "model", "neuron", "trainer"))
-    return f"{names} · seed {found['seed']} · started {found['started']}"
+def _subtitle(record: Record) -> str:
+    names = ", ".join(f"{table} {part.name}" for table, part in record.components.items() if table != "backend")
+    return f"{names} · seed {record.seed} · started {record.started}"
 
 
-def _banner(directory: Path, found: Mapping[str, Any], status: str) -> list[str]:
+def _banner(directory: Path, record: Record, status: str) -> list[str]:
     again = f"`spike run --resume {directory}` goes on with it."
     text = {
         "died": f"This run died: its record says that it is running, and no process is. {again}",
         "running": "This run is still going on; the report shows it as it is now.",
         "interrupted": f"This run was interrupted. {again}",
-        "failed": f"This run failed: {found.get('error', 'no reason is known')}. {again}",
+        "failed": f"This run failed: {record.error or 'no reason is known'}. {again}",
     }.get(status)
     return [f'<p class="banner">{escape(text)}</p>'] if text else []
 
 
-def _tiles(found: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> str:
-    last = dict(found.get("metrics") or (lines[-1] if lines else {}))
+def _tiles(record: Record, lines: Sequence[Mapping[str, Any]]) -> str:
+    last = dict(record.metrics or (lines[-1] if lines else {}))
     epochs = last.pop(EPOCH, lines[-1].get(EPOCH) if lines else None)
     tiles = [(name.replace("_", " "), value_text(name, value)) for name, value in last.items() if _is_number(value)]
     if epochs is not None:
         tiles.append(("epochs", str(epochs)))
-    if "total" in found["timings_s"]:
-        tiles.append(("time", seconds_text(found["timings_s"]["total"])))
-    tiles.append(("device", str(found["environment"]["device"])))
+    if "total" in record.timings_s:
+        tiles.append(("time", seconds_text(record.timings_s["total"])))
+    tiles.append(("device", str(record.environment["device"])))
     return (
         '<dl class="tiles">'
         + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in tiles)
@@ -131,12 +132,14 @@ def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [page.grid(shown), *left_out]
 
 
-def _confusion(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _confusion(record: Record, looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
     counts = looks.get("after", {}).get("confusion")
+    if counts is None and record.task != "class":
+        return []
     if counts is None:
         return [page.note("No confusion matrix: it is kept when a run that classifies finishes.")]
     rows: list[list[int]] = counts.tolist()
-    names = [*found["classes"], *map(str, range(len(found["classes"]), len(rows)))]
+    names = [*record.classes, *map(str, range(len(record.classes), len(rows)))]
     num = sum(map(sum, rows))
     caption = f"Test split, {num} samples. Blue: right; red: wrong; the deeper, the larger the share of its row."
     if len(rows) <= MAX_CLASSES:
@@ -158,8 +161,8 @@ def _confusion(found: Mapping[str, Any], looks: Mapping[str, Mapping[str, Any]])
     ]
 
 
-def _time(found: Mapping[str, Any]) -> list[str]:
-    timings = dict(found["timings_s"])
+def _time(record: Record) -> list[str]:
+    timings = dict(record.timings_s)
     total = timings.pop("total", 0.0)
     if not total:
         return [page.note("The run ended without its times.")]
@@ -171,61 +174,61 @@ def _time(found: Mapping[str, Any]) -> list[str]:
     return [page.figure("time", f"Where {seconds_text(total)} went", picture, narrow=True)]
 
 
-def _parts(directory: Path, found: Mapping[str, Any]) -> list[str]:
+def _parts(directory: Path, record: Record) -> list[str]:
     components = page.table(
-        ("kind", "name", "plugin", "distribution", "target"),
+        ("table", "name", "plugin", "distribution", "target"),
         [
-            (role, part["name"], part["plugin"], f"{part['distribution']} {part['version']}", part["target"])
-            for role, part in found["components"].items()
+            (table, part.name, part.plugin, f"{part.distribution} {part.version}", part.target)
+            for table, part in record.components.items()
         ],
     )
     plugins = page.table(
         ("plugin", "distribution", "status", "hooks"),
         [
-            (one["id"], f"{one['distribution']} {one['version']}", one["reason"] or one["status"], one["target"] or "–")
-            for one in found["plugins"]
+            (plugin.id, f"{plugin.distribution} {plugin.version}", plugin.reason or plugin.status, plugin.target or "–")
+            for plugin in record.plugins
         ],
     )
     backends = page.table(
         ("layer", "asked for", "ran on", "why"),
-        [(name, one["asked"], one["ran"], one["reason"]) for name, one in found["backends"].items()],
+        [(name, backend.asked, backend.ran, backend.reason) for name, backend in record.backends.items()],
     )
-    environment = {**found["environment"], "argv": " ".join(found["environment"]["argv"])}
-    if found["git"]:
-        environment["git commit"] = found["git"]["commit"] + (" (with changes)" if found["git"]["dirty"] else "")
-    environment |= {f"--load {file['path']}": f"sha256 {file['sha256']}" for file in found["files"]}
+    environment = {**record.environment, "argv": " ".join(record.environment["argv"])}
+    if record.git:
+        environment["git commit"] = record.git["commit"] + (" (with changes)" if record.git["dirty"] else "")
+    environment |= {f"--load {file.path}": f"sha256 {file.sha256}" for file in record.files}
     rows = [(key, str(value)) for key, value in environment.items() if value is not None]
-    config = json.dumps(found["config"], indent=2, ensure_ascii=False)
-    changes = f"<p>Changed when it was resumed: {escape(', '.join(found['changes']))}</p>" if found["changes"] else ""
+    config = json.dumps(record.config, indent=2, ensure_ascii=False)
+    changes = f"<p>Changed when it was resumed: {escape(', '.join(record.changes))}</p>" if record.changes else ""
     return [
         "<h3>Components</h3>",
         f'<div id="components">{components}</div>',
         "<h3>Plugins</h3>",
         f'<div id="plugins">{plugins}</div>',
         "<h3>Backends</h3>",
-        f'<div id="backends">{backends if found["backends"] else page.note("No neuron ran.")}</div>',
+        f'<div id="backends">{backends if record.backends else page.note("No neuron ran.")}</div>',
         "<h3>Environment</h3>",
         f'<div id="environment">{page.table(("what", "value"), rows)}</div>',
-        *_history(directory, found),
-        page.folded(f"Configuration (sha256 {found['config_sha256'][:12]})", f"{changes}<pre>{escape(config)}</pre>"),
+        *_history(directory, record),
+        page.folded(f"Configuration (sha256 {record.config_sha256[:12]})", f"{changes}<pre>{escape(config)}</pre>"),
     ]
 
 
-def _history(directory: Path, found: Mapping[str, Any]) -> list[str]:
-    store = CheckpointStore(directory, found["id"])
+def _history(directory: Path, record: Record) -> list[str]:
+    store = CheckpointStore(directory, record.id)
     best = store.best()
     kept = ", ".join(f"{name} (best)" if name == best else name for name in store.names())
     parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept or "none")}</p>']
-    if found["resumes"]:
+    if record.resumes:
         rows = [
             (
-                one["at"],
-                one["after"],
-                one["from"] or "the seed",
-                one["dropped_lines"],
-                "; ".join([*one["changes"], *one["differs"]]) or "–",
+                resumption.at,
+                resumption.after,
+                resumption.checkpoint or "the seed",
+                resumption.dropped_lines,
+                "; ".join([*resumption.changes, *resumption.differs]) or "–",
             )
-            for one in found["resumes"]
+            for resumption in record.resumes
         ]
         head = ("resumed", "after it had", "from", "lines dropped", "changed")
         parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,104 +12,152 @@ import torch
 from torch import nn
 
 from spikecore.errors import CheckpointError, ConfigError
-from spikecore.interfaces.trainer import Task
-from spikecore.registry import registry
-from spikecore.run import record as records
-from spikecore.run.build import prepare
+from spikecore.registry import registry, use
+from spikecore.run import provenance
+from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST, Checkpoint, CheckpointStore, refuse_other_model
 from spikecore.run.config import Resolved, refuse_changes, resolve
-from spikecore.run.context import Context, Keeping
+from spikecore.run.context import seed_everything
+from spikecore.run.directory import CONFIG, store_of
 from spikecore.run.log import MetricsLog
+from spikecore.run.parts import Parts, rebuilt
+from spikecore.run.record import Record
 
-CONFIG = "config.toml"
 
-
-def load(directory: str | Path, checkpoint: str = LAST) -> nn.Module:
+def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None = None) -> nn.Module:
     """The net of a run, in evaluation mode, on the CPU; every byte read is verified.
+
+    It needs the run directory and the plugins of model, neuron and backend; neither the dataset nor the trainer, unless
+    the trainer made the net itself.
 
     Args:
         directory: the run directory.
         checkpoint: `last`, `best` or a name.
+        backend: to run the neurons on; None for the run's own.
 
     Raises:
         ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
         CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
     """
-    task, _, _ = _restored(directory, checkpoint, torch.device("cpu"))
-    return task.model.eval()
+    saved = SavedRun.open(Path(directory))
+    net = saved.net(backend)
+    restored = saved.checkpoint(checkpoint, net)
+    net.load_state_dict(restored.model)
+    return net.eval()
 
 
 def evaluate(directory: str | Path, checkpoint: str = LAST) -> dict[str, float]:
-    """The metrics of a run's saved weights on its test split; arguments and errors are those of `load`."""
-    task, trainer, context = _restored(directory, checkpoint, None)
-    metrics: dict[str, float] = trainer.evaluate(task, context)
-    return metrics
+    """The metrics of a run's saved weights on its test split, or in its environment.
+
+    Arguments and errors are those of `load`; this takes the dataset and the trainer as well.
+    """
+    saved = SavedRun.open(Path(directory))
+    prepared = prepare(saved.resolve())
+    prepared.context.restore(saved.checkpoint(checkpoint, prepared.task.model), prepared.trainer, prepared.task.encoder)
+    return prepared.trainer.evaluate(prepared.task, prepared.context)
 
 
-def _restored(directory: str | Path, checkpoint: str, device: torch.device | None) -> tuple[Task, Any, Context]:
-    directory = Path(directory)
-    record = records.read(directory)
-    resolved = resolved_of(directory, record)
-    task, trainer, context = prepare(resolved, device)
-    found = find(keep(directory, record, resolved, task, trainer, context), checkpoint, task.model)
-    assert found is not None
-    context.restore(found)
-    context.keeping = None  # from here on nothing is written
-    return task, trainer, context
+@dataclass(frozen=True)
+class SavedRun:
+    """A run directory that is there, with its record verified."""
+
+    directory: Path
+    record: Record
+
+    @classmethod
+    def open(cls, directory: Path) -> SavedRun:
+        """Read the record, and verify that the configuration and the files that the run was made with are the same.
+
+        Raises:
+            ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
+        """
+        record = Record.read(directory)
+        provenance.check_files(record, registry())
+        path = directory / CONFIG
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != record.config_sha256:
+            raise ConfigError(
+                f"{path}: was edited after the run began, so it no longer tells what was trained: put it back, or "
+                f"start a new run with `spike run {path}`"
+            )
+        return cls(directory, record)
+
+    @property
+    def source(self) -> Path | dict[str, dict[str, Any]]:
+        """The configuration: its file, or what the record says, where the run died before the file was written."""
+        path = self.directory / CONFIG
+        return path if path.is_file() else self.record.config
+
+    def resolve(self, overrides: Sequence[str] = ()) -> Resolved:
+        """Its configuration, with what was changed when it was resumed, and `overrides`.
+
+        Raises:
+            ConfigError: something in it is not installed, or an override is not allowed.
+        """
+        resolved = resolve(self.source, self.record.changes)
+        if not overrides:
+            return resolved
+        changed = resolve(self.source, [*self.record.changes, *overrides])
+        refuse_changes(resolved, changed)
+        return changed
+
+    def net(self, backend: str | None = None) -> nn.Module:
+        """Its net with new weights, on the CPU.
+
+        Raises:
+            ConfigError: what it is built from is not installed.
+        """
+        overrides = [*self.record.changes, *([f"backend.name={backend}"] if backend else [])]
+        device = torch.device("cpu")
+        if not self.record.nets:  # the trainer made it, so the trainer has to make it again
+            return prepare(resolve(self.source, overrides), device).task.model
+        needed = {"run", "neuron", "backend", "plugins", *(how.role for how in self.record.nets.values())}
+        try:
+            resolved = resolve(self.source, overrides, only=[table for table in self.record.config if table in needed])
+        except ConfigError as error:
+            if backend is not None or not any(line.startswith("backend.name:") for line in error.problems):
+                raise
+            raise ConfigError(
+                [*error.problems, "to load the net on another backend: load(..., backend='auto')"]
+            ) from error
+        with use(resolved.registry):
+            seed_everything(self.record.seed)
+            return rebuilt(Parts(resolved, device), self.record.nets)
+
+    def checkpoint(self, which: str, model: nn.Module) -> Checkpoint:
+        """The checkpoint asked for, verified against the net.
+
+        Raises:
+            CheckpointError: there is none, or it is damaged, foreign or of another model; names a good one before it.
+        """
+        return find(store_of(self.directory, self.record.id), which, model)
+
+    def resumable(self, which: str, prepared: Prepared) -> Checkpoint | None:
+        """The checkpoint to go on from; None where a run has none yet and starts anew.
+
+        Raises:
+            ConfigError: the trainer cannot be resumed.
+            CheckpointError: as `checkpoint`, or the metrics are not those of then.
+        """
+        if not prepared.trainer.capabilities.resumable:
+            name = type(prepared.trainer).__name__
+            raise ConfigError(f"trainer {name} cannot be resumed: its capabilities say so")
+        store = store_of(self.directory, self.record.id)
+        if not store.names() and which == LAST:
+            return None
+        return find(store, which, prepared.task.model, MetricsLog(self.directory))
 
 
-def resolved_of(directory: Path, record: Mapping[str, Any], overrides: Sequence[str] = ()) -> Resolved:
-    """The configuration of a run that is there, with what was changed when it was resumed, and `overrides`."""
-    records.check_files(record, registry())
-    path = directory / CONFIG
-    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != record["config_sha256"]:
-        raise ConfigError(
-            f"{path}: was edited after the run began, so it no longer tells what was trained: put it back, or start "
-            f"a new run with `spike run {path}`"
-        )
-    source = path if path.is_file() else record["config"]  # it is written just after the record
-    resolved = resolve(source, record["changes"])
-    if not overrides:
-        return resolved
-    changed = resolve(source, [*record["changes"], *overrides])
-    refuse_changes(resolved, changed)
-    return changed
-
-
-def keep(
-    directory: Path, record: Mapping[str, Any], resolved: Resolved, task: Task, trainer: Any, context: Context
-) -> Keeping:
-    """Give the context its directory."""
-    options = resolved.tables["run"]
-    store = CheckpointStore(directory, record["id"], options.keep_last, options.keep_best)
-    context.keeping = Keeping(
-        directory,
-        store,
-        MetricsLog(directory),
-        trainer,
-        task.encoder,
-        options.checkpoint_every_steps,
-        options.checkpoint_every_s,
-    )
-    return context.keeping
-
-
-def find(keeping: Keeping, which: str, model: nn.Module, resuming: bool = False) -> Checkpoint | None:
-    """The checkpoint asked for, verified against the net; None where a run has none yet and starts anew."""
-    store = keeping.store
+def find(store: CheckpointStore, which: str, model: nn.Module, log: MetricsLog | None = None) -> Checkpoint:
+    """The checkpoint asked for, verified against the net, and against the metrics where a log is given."""
     names = store.names()
-    if resuming and not keeping.trainer.capabilities.resumable:
-        raise ConfigError(f"trainer {type(keeping.trainer).__name__} cannot be resumed: its capabilities say so")
-    if resuming and not names and which == LAST:
-        return None
     name = store.find(which)
 
     def verified(name: str) -> Checkpoint:
-        found = store.read(name)
-        refuse_other_model(store.path(name), model.state_dict(), found.model)
-        if resuming:
-            keeping.log.check(found.log)
-        return found
+        checkpoint = store.read(name)
+        refuse_other_model(store.path(name), model.state_dict(), checkpoint.model)
+        if log is not None:
+            log.check(checkpoint.log)
+        return checkpoint
 
     try:
         return verified(name)

@@ -85,10 +85,15 @@ def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any) -> Itera
     """Values of the other options beside which an option may show its effect."""
     others = {other: values for other, values in choices.items() if other != name and values}
     numbers = [other for other in others if _is_number(getattr(config, other))]
+    lists = [other for other in others if isinstance(others[other][0], tuple) and other not in numbers]
     moved = {other: others[other][0] for other in numbers}
     yield {}
+    for other in lists:
+        yield from ({other: value} for value in others[other])
     yield moved
     for other, values in others.items():
+        if other in lists:
+            continue
         for value in values:
             yield {other: value}
             if other not in numbers:
@@ -131,7 +136,9 @@ def _others(hint: Any, value: Any) -> list[Any]:
         if isinstance(mark, Inner):
             return _other_components(value)
         if isinstance(mark, OneOf):
-            return [] if get_origin(plain) is tuple else [name for name in mark.table if name != _name_of(value)]
+            # A list of choices: with each of them alone.
+            is_list = get_origin(plain) is tuple
+            return [(name,) if is_list else name for name in mark.names() if name != _name_of(value)]
     if get_origin(plain) in (Union, types.UnionType):
         return _other_numbers(plain, 1 if value is None else value, marks) if _is_number(value) else []
     if get_origin(plain) is Literal:

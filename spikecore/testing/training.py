@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, Direct
 
 T = TypeVar("T")
@@ -50,7 +50,8 @@ def small_task(is_sequence: bool = False, seed: int = 0) -> Task:
 
 def loss_and_accuracy(task: Task) -> tuple[float, float]:
     """Of the model as it is, on the training split; measured here, not by the trainer."""
-    samples = [task.train[index] for index in range(len(task.train))]
+    train = task.split("train")
+    samples = [train[index] for index in range(len(train))]
     x, label = torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples])
     training = task.model.training
     with torch.no_grad():

@@ -1,34 +1,39 @@
 """Supervised classification by backpropagation through time.
 
-out = the model's output [T, B, num_classes];  loss, readout: by name, of `spikecore.nn.losses` and `readouts`
+out = the model's output [T, B, num_outputs];  loss, readout, optimizer, schedule: choices, which plugins may add to
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import Batch, Split
-from spikecore.interfaces.trainer import RunContext, Task, TrainerCapabilities
-from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
+from spikecore.interfaces.task import Task
+from spikecore.interfaces.trainer import RunContext, TrainerCapabilities
+from spikecore.nn.losses import LOSS, READOUT, readout_of
 from spikecore.nn.readouts import over_own_steps
+from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches
+from spikecore.trainers.optimizers import OPTIMIZER, AdamW
+from spikecore.trainers.schedules import SCHEDULE, Cosine
 
 
-class Classify(Configurable):
+class Classify(Trainer):
     """Trains a classifier; every step is a safe point, so it resumes anywhere, to the same bits.
 
     Attributes:
-        confusion: counts `[num_classes, num_classes]` of the latest evaluation, rows the true class; None before.
+        confusion: counts `[num_outputs, num_outputs]` of the latest evaluation, rows the true class; None before.
     """
 
     capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",))
+    renamed: ClassVar[Mapping[str, str]] = {"weight_decay": "the optimizer's: optimizer.weight_decay"}
 
     @dataclass(frozen=True)
     class Config:
@@ -36,26 +41,24 @@ class Classify(Configurable):
         Args:
             epochs: passes over the training split.
             batch_size: samples per step.
-            optimizer: of torch.optim.
+            optimizer: of torch.optim, with its options.
             lr: peak learning rate.
-            weight_decay: of the optimizer.
-            schedule: `cosine` falls to zero over all epochs.
-            loss: of the output over time and the labels, with its default options.
+            schedule: of the learning rate; `cosine` falls to zero over all epochs.
+            loss: of the output over time and the labels; its mean over the samples is minimised.
             readout: the scores whose largest is the answer; `auto` takes the one that suits the loss.
         """
 
         epochs: Annotated[int, Range(ge=0)] = 20
         batch_size: Annotated[int, Range(ge=1)] = 64
-        optimizer: Literal["adamw", "sgd"] = "adamw"
+        optimizer: Annotated[Any, OPTIMIZER] = AdamW()  # noqa: RUF009  (immutable)
         lr: Annotated[float, Range(gt=0.0, lt=math.inf)] = 0.005
-        weight_decay: Annotated[float, Range(ge=0.0, lt=math.inf)] = 0.0001
-        schedule: Literal["cosine", "constant"] = "cosine"
-        loss: LossName = "rate_cross_entropy"
-        readout: ReadoutName = "auto"
+        schedule: Annotated[Any, SCHEDULE] = Cosine()  # noqa: RUF009
+        loss: Annotated[Any, LOSS] = "rate_cross_entropy"
+        readout: Annotated[Any, READOUT] = "auto"
 
     def __init__(self, **options: Any) -> None:
-        self.config = make_config(type(self), options)
-        self._loss, self._sum = (LOSSES[self.config.loss](reduction=reduction) for reduction in ("mean", "sum"))
+        super().__init__(**options)
+        self._loss = self.config.loss
         self._readout = readout_of(self._loss, self.config.readout)
         self.confusion: Tensor | None = None
         self._optimizer: torch.optim.Optimizer | None = None
@@ -66,16 +69,13 @@ class Classify(Configurable):
     def fit(self, task: Task, context: RunContext) -> dict[str, float]:
         """Train to the last epoch; returns the metrics on the test split."""
         config = self.config
-        kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[config.optimizer]
-        self._optimizer = kind(task.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self._optimizer = config.optimizer(task.model.parameters(), config.lr)
         if self._pending is not None:
             self._optimizer.load_state_dict(self._pending)
             self._pending = None
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
-            if config.schedule == "cosine":
-                fraction = torch.tensor(epoch / config.epochs * torch.pi)
-                for group in self._optimizer.param_groups:
-                    group["lr"] = config.lr * float(1 + torch.cos(fraction)) / 2
+            for group in self._optimizer.param_groups:
+                group["lr"] = config.lr * config.schedule(epoch / config.epochs)
             loss = self._train_epoch(task, context)
             self._metrics = self.evaluate(task, context)
             self._epoch = epoch + 1
@@ -88,16 +88,17 @@ class Classify(Configurable):
     def evaluate(self, task: Task, context: RunContext) -> dict[str, float]:
         """`test_accuracy` in 0 .. 1 and `test_loss`."""
         task.model.eval()
-        loss, confusion = 0.0, torch.zeros(task.num_classes * task.num_classes, dtype=torch.int64)
+        test = task.split("test")
+        loss, confusion = 0.0, torch.zeros(task.num_outputs * task.num_outputs, dtype=torch.int64)
         with torch.no_grad(), context.timed("evaluate"):
-            for index in torch.split(torch.arange(len(task.test)), self.config.batch_size):
-                batch = assemble(task.test, index, task.is_sequence)
+            for index in torch.split(torch.arange(len(test)), self.config.batch_size):
+                batch = assemble(test, index, task.is_sequence)
                 out = _output(task, context, batch)
-                loss += float(self._sum(out, batch.label.to(out.device), batch.mask))
+                loss += float(self._loss.each(out, batch.label.to(out.device), batch.mask).sum())
                 scores = over_own_steps(self._readout, out, batch.mask)
-                cell = batch.label * task.num_classes + scores.argmax(-1).cpu()
+                cell = batch.label * task.num_outputs + scores.argmax(-1).cpu()
                 confusion += torch.bincount(cell, minlength=len(confusion))
-        self.confusion = confusion.reshape(task.num_classes, task.num_classes)
+        self.confusion = confusion.reshape(task.num_outputs, task.num_outputs)
         right, total = int(self.confusion.trace()), int(confusion.sum())
         return {"test_accuracy": right / max(total, 1), "test_loss": loss / max(total, 1)}
 
@@ -130,13 +131,14 @@ class Classify(Configurable):
     def _train_epoch(self, task: Task, context: RunContext) -> float:
         assert self._optimizer is not None
         task.model.train()
-        begin_epoch(task.train, self._epoch)
-        for index in self._draw(task.train, context.generator)[self._steps :]:
+        train = task.split("train")
+        begin_epoch(train, self._epoch)
+        for index in self._draw(train, context.generator)[self._steps :]:
             with context.timed("data"):
-                batch = assemble(task.train, index, task.is_sequence, context.generator)
+                batch = assemble(train, index, task.is_sequence, context.generator)
             with context.timed("forward"):
                 out = _output(task, context, batch)
-                loss: Tensor = self._loss(out, batch.label.to(out.device), batch.mask)
+                loss: Tensor = self._loss.each(out, batch.label.to(out.device), batch.mask).mean()
             with context.timed("backward"):
                 self._optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

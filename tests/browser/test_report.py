@@ -1,5 +1,6 @@
 """The report in a browser: two widths, light and dark. Needs chromium; screenshots go to .build/screenshots."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 
 import spikecore
 from spikecore.run import compare
-from spikecore.run import record as records
 from spikecore.run.config import resolve
+from spikecore.run.record import Record
 from spikecore.run.report import write_report
 from tests.browser.chromium import Chromium
 
@@ -59,7 +60,7 @@ def pages(tmp_path_factory):
     config = resolve({"trainer": {"epochs": 6}, "run": {"name": "digits"}})
     for name in ("finished", "died"):
         spikecore.run(config, out=folder / name)
-    records.write(folder / "died", {**records.read(folder / "died"), "status": "running"})
+    dataclasses.replace(Record.read(folder / "died"), status="running").write(folder / "died")
     (folder / "died/probe-after.safetensors").unlink()
     write_report(folder / "died")
     compare.write(compare.read([folder / "finished", folder / "died"]), folder / "compare.html")

@@ -21,11 +21,12 @@ from spikecore.errors import ConversionError, StateShapeError
 from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.converter import ConverterCapabilities
 from spikecore.interfaces.dataset import DatasetCapabilities
+from spikecore.interfaces.deployer import DeployerCapabilities
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.surrogate import SurrogateCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, fire_and_reset, reset_state
+from spikecore.nn import LIF, fire_and_reset, reset_state
 from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.proving import prove
 from tests.conformance.planting import assert_caught, caught, name_of, table
@@ -525,8 +526,8 @@ class AlwaysDropping(ToyModel):
 class TenClasses(ToyModel):
     """ten outputs, whatever the number of classes"""
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, 10 if num_classes > 0 else 0, **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, 10 if num_outputs > 0 else 0, **options)
 
 
 @fault("test_state_dict_round_trip", "after load_state_dict")
@@ -554,8 +555,8 @@ class OwnNeurons(ToyModel):
 class NoClasses(ToyModel):
     """takes a net without outputs"""
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, max(num_classes, 1), **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, max(num_outputs, 1), **options)
 
 
 @fault("test_output_shape", "the same for every input")
@@ -958,15 +959,15 @@ class ReadsTwice(ToyConverter):
         return super().convert(model, example_input, calibration if count else ())
 
 
-# deployers
+# deployers; those whose artefact computes something else are in test_wrong_deployers.py
 
 
-@fault("test_a_subclass_is_another_neuron", "DID NOT RAISE")
+@fault("test_a_subclass_is_another_neuron", "DID NOT REFUSE")
 class ByInstance(ToyDeployer):
     """takes every subclass of LIF for LIF"""
 
-    def kind(self, name, layer):
-        return "lif" if isinstance(layer, LIF) else super().kind(name, layer)
+    def kind(self, layer):
+        return "lif" if isinstance(layer, LIF) else super().kind(layer)
 
 
 @fault("test_determinism", "differs in a second export")
@@ -986,21 +987,15 @@ class HalfWritten(ToyDeployer):
         return super().export(model, example_input, path)
 
 
-@fault("test_unknown_layers_are_refused", "DID NOT RAISE")
+@fault("test_unknown_layers_are_refused", "DID NOT REFUSE")
 class SkipsUnknown(ToyDeployer):
     """silent fallback: leaves out what it does not know"""
 
-    def kind(self, name, layer):
-        try:
-            return super().kind(name, layer)
-        except ConversionError:
-            return "nothing"
-
-    def values(self, layer):
-        return super().values(layer) if hasattr(layer, "config") or isinstance(layer, nn.Linear) else {}
+    def kind(self, layer):
+        return super().kind(layer) or "nothing"
 
 
-@fault("test_the_model_is_left_alone", "export changed the mode")
+@fault("test_the_model_is_left_alone", "changed the mode")
 class Evaluates(ToyDeployer):
     """leaves the net in evaluation mode"""
 
@@ -1008,31 +1003,126 @@ class Evaluates(ToyDeployer):
         return super().export(model.eval(), example_input, path)
 
 
-@fault("test_mapping", "the mapping says nothing of")
+@fault("test_the_model_is_left_alone", "check changed the mode")
+class ChecksInEvaluation(ToyDeployer):
+    """check leaves the net in evaluation mode, and export puts it back"""
+
+    def check(self, model, example_input):
+        return super().check(model.eval(), example_input)
+
+
+@fault("test_the_model_is_left_alone", "changed the mode")
+class Freezes(ToyDeployer):
+    """switches the gradients of the net off"""
+
+    def export(self, model, example_input, path):
+        return super().export(model.requires_grad_(False), example_input, path)
+
+
+@fault("test_the_model_is_left_alone", "changed the mode")
+class Resets(ToyDeployer):
+    """drops the state of a net that streams"""
+
+    def export(self, model, example_input, path):
+        reset_state(model)
+        return super().export(model, example_input, path)
+
+
+@fault("test_the_model_is_left_alone", "random numbers")
+class Draws(ToyDeployer):
+    """runs the net on noise, which moves the global generator"""
+
+    def export(self, model, example_input, path):
+        torch.rand(1)
+        return super().export(model, example_input, path)
+
+
+@fault("test_check_accounts_for_every_operator", "nothing is said of \\['hidden', 'output'\\]")
 class Partial(ToyDeployer):
-    """a mapping without the neurons"""
+    """says nothing of the neurons"""
+
+    def check(self, model, example_input):
+        return tuple(record for record in super().check(model, example_input) if record.target == "linear")
+
+    def export(self, model, example_input, path):
+        records = super().check(model, example_input)
+        return replace(super().export(model, example_input, path), mapping=records)
+
+
+@fault("test_check_agrees_with_export", "check and mapping differ")
+class SaysOtherwise(ToyDeployer):
+    """the mapping of the artefact is not what check says"""
 
     def export(self, model, example_input, path):
         artefact = super().export(model, example_input, path)
-        return replace(artefact, mapping={k: v for k, v in artefact.mapping.items() if v == "linear"})
+        return replace(artefact, mapping=tuple(replace(record, target="x") for record in artefact.mapping))
 
 
-@fault("test_simulation", "differ by")
-class OtherNeuron(ToyDeployer):
-    """silent fallback: simulates IF for every neuron"""
+@fault("test_check_agrees_with_export", "DID NOT RAISE")
+class Overrides(ToyDeployer):
+    """exports what its check refuses"""
 
-    def kind(self, name, layer):
-        super().kind(name, layer)
-        return "linear" if type(layer) is nn.Linear else "if"
+    exporting = False
 
-    def values(self, layer):
-        found = super().values(layer)
-        if "options" in found:
-            found["options"] = {k: v for k, v in found["options"].items() if k in vars(IF().config)}
-        return found
+    def record(self, name, layer):
+        record = super().record(name, layer)
+        is_soft = getattr(getattr(layer, "config", None), "reset", "") == "soft"
+        if is_soft and not self.exporting:
+            return replace(record, outcome="refused", target="", reason="no soft reset", cure="use a hard one")
+        return record
+
+    def export(self, model, example_input, path):
+        self.exporting = True
+        try:
+            return super().export(model, example_input, path)
+        finally:
+            self.exporting = False
 
 
-@fault("test_weights_matter", "the same artefact")
+@fault("test_function_calls_are_seen", "was left out")
+class OnlyModules(ToyDeployer):
+    """takes any module for a sequence of its leaves"""
+
+    def layers(self, model):
+        return {name: part for name, part in model.named_modules() if not list(part.children())}
+
+    def check(self, model, example_input):
+        return tuple(self.record(name, layer) for name, layer in self.layers(model).items())
+
+
+@fault("test_no_simulation", "but simulate gave")
+class SimulatesAllTheSame(ToyDeployer):
+    """mis-declared capability: simulates and says that it does not"""
+
+    capabilities = DeployerCapabilities()
+
+
+@fault("test_the_shape_is_fixed", "DID NOT RAISE")
+class TakesAnyShape(ToyDeployer):
+    """mis-declared capability: runs for any shape and says that its shape is fixed"""
+
+    capabilities = DeployerCapabilities(simulates=True, fixed_shape=True)
+
+
+@fault("test_simulation_is_the_net", "output of zeros would lie within")
+class TooTolerant(ToyDeployer):
+    """mis-declared capability: a tolerance at which silence passes"""
+
+    capabilities = DeployerCapabilities(simulates=True, tolerance=1.0)
+
+
+@fault("test_damaged_files_are_refused", "DID NOT RAISE")
+class ReadsAnything(ToyDeployer):
+    """silent fallback: a damaged file is an empty net"""
+
+    def load(self, path):
+        try:
+            return super().load(path)
+        except ConversionError:
+            return nn.Sequential()
+
+
+@fault("test_weights_matter", "another first.weight gives the same artefact")
 class Template(ToyDeployer):
     """writes the same artefact for every net"""
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,12 +15,13 @@ from spikecore.errors import ConversionError, OptionError
 from spikecore.interfaces.component import Configurable, Range, make_config
 from spikecore.interfaces.converter import ConversionReport, ConverterCapabilities
 from spikecore.interfaces.dataset import DatasetCapabilities, DatasetInfo
-from spikecore.interfaces.deployer import Artefact, DeployerCapabilities
+from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, OperatorRecord, require_mapped
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset
+from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset, trace_net
 from spikecore.registry import name_of
+from spikecore.trainers import Trainer
 
 
 class ToyNeuron(Neuron):
@@ -79,12 +81,12 @@ class ToyModel(Model):
 
     capabilities = ModelCapabilities()
 
-    def __init__(self, make_neuron, input_shape, num_classes, **options):
-        super().__init__(make_neuron, input_shape, num_classes, **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, **options):
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
         self.rank = len(input_shape)
         self.first = nn.Linear(int(torch.tensor(input_shape).prod()), 6)
         self.neuron = make_neuron()
-        self.last = nn.Linear(6, num_classes)
+        self.last = nn.Linear(6, num_outputs)
 
     def forward(self, x):
         return self.last(self.neuron(self.first(x.flatten(x.dim() - self.rank))))
@@ -124,7 +126,7 @@ class ToyDataset(Configurable):
         return self.make_split(0, 40) if name == "train" else self.make_split(1000, 12)
 
 
-class ToyTrainer(Configurable):
+class ToyTrainer(Trainer):
     """Gradient descent with momentum; a safe point after every step."""
 
     capabilities = TrainerCapabilities()
@@ -136,7 +138,7 @@ class ToyTrainer(Configurable):
         lr: float = 0.1
 
     def __init__(self, **options):
-        self.config = make_config(type(self), options)
+        super().__init__(**options)
         self.epoch, self.order, self.velocity, self.metrics = 0, None, None, {}
 
     def fit(self, task, context):
@@ -232,44 +234,93 @@ class Folded(nn.Module):
 
 
 class ToyDeployer(Configurable):
-    """Linear, LIF and IF as JSON."""
+    """Sequences of Linear, LIF and IF as one JSON file, which it also reads back."""
 
-    capabilities = DeployerCapabilities(simulates=True)
+    api_version = 2
+    capabilities = DeployerCapabilities(simulates=True, bit_exact=True, imports=True)
 
     def __init__(self, **options):
         self.config = make_config(type(self), options)
 
-    def export(self, model, example_input, path):
-        layers, mapping = [], {}
-        for name, layer in model.named_children():
-            kind = self.kind(name, layer)
-            layers.append({"kind": kind, **self.values(layer)})
-            mapping[name] = kind
-        path.write_text(json.dumps({"layers": layers, **self.extra()}))
-        return Artefact(path, mapping)
+    def check(self, model, example_input):
+        if type(model) is nn.Sequential:
+            return tuple(self.record(name, layer) for name, layer in self.layers(model).items())
+        reason = f"it is part of a {type(model).__name__}, whose forward may do more than call its parts in turn"
+        cure = "write the net as one torch.nn.Sequential"
+        nodes = [node for node in trace_net(model, example_input).layers if node.value is None]
+        return tuple(OperatorRecord(node.name, node.operation, "refused", "", reason, cure) for node in nodes)
 
-    def kind(self, name, layer):
+    def layers(self, model):
+        return dict(model.named_children())
+
+    def record(self, name, layer):
+        operator = type(layer).__name__
+        kind = self.kind(layer)
+        if kind is None:
+            reason, cure = f"the target has no {operator}", "use Linear, LIF and IF"
+            return OperatorRecord(name, operator, "refused", "", reason, cure)
+        return OperatorRecord(name, operator, "mapped", kind)
+
+    def kind(self, layer):
         if type(layer) is nn.Linear:
             return "linear"
-        if type(layer) in (LIF, IF):
-            return name_of(layer)
-        raise ConversionError(f"layer {name!r} is a {type(layer).__name__}, which the target does not have")
+        return name_of(layer) if type(layer) in (LIF, IF) else None
+
+    def export(self, model, example_input, path):
+        records = self.check(model, example_input)
+        require_mapped(records, "the toy")
+        layers = [
+            {"name": record.name, "kind": record.target, **self.values(layer)}
+            for record, layer in zip(records, self.layers(model).values(), strict=True)
+        ]
+        path.write_text(json.dumps({"layers": layers, **self.extra()}))
+        return Artefact(path, records)
 
     def values(self, layer):
         if isinstance(layer, nn.Linear):
             return {name: value.tolist() for name, value in layer.state_dict().items()}
-        return {"options": {k: v for k, v in vars(layer.config).items() if isinstance(v, int | float | str)}}
+        return {"options": self.options(layer)}
+
+    def options(self, layer):
+        """What the neuron computes with: a trained option is a parameter by now, and not what the config says."""
+        options = {key: value for key, value in vars(layer.config).items() if key not in ("surrogate", "learnable")}
+        for name in options:
+            if isinstance(value := getattr(layer, f"param_{name}", None), torch.Tensor):
+                options[name] = value.tolist()
+        return options
 
     def extra(self):
         return {}
 
+    def load(self, path):
+        try:
+            layers = json.loads(path.read_text())["layers"]
+        except (ValueError, KeyError) as error:
+            raise ConversionError(f"{path} is damaged: {error}") from error
+        return nn.Sequential(OrderedDict((layer["name"], self.made(layer)) for layer in layers)).eval()
+
+    def made(self, layer):
+        if layer["kind"] != "linear":
+            return {"lif": LIF, "if": IF}[layer["kind"]](backend="torch", **layer["options"])
+        weight = torch.tensor(layer["weight"])
+        made = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in layer)
+        made.load_state_dict({key: torch.tensor(layer[key]) for key in made.state_dict()})
+        return made
+
+    def run(self, artefact, x):
+        """Layer → its output."""
+        outs = {}
+        with torch.no_grad():
+            for name, layer in self.load(artefact.path).named_children():
+                x = outs[name] = layer(x)
+        return outs
+
     def simulate(self, artefact, x):
-        for layer in json.loads(artefact.path.read_text())["layers"]:
-            if layer["kind"] == "linear":
-                x = x @ torch.tensor(layer["weight"]).T + torch.tensor(layer.get("bias", 0.0))
-            else:
-                x = {"lif": LIF, "if": IF}[layer["kind"]](**layer["options"])(x)
-        return x
+        return [*self.run(artefact, x).values()][-1]
+
+    def trace(self, artefact, x):
+        kinds = {layer["name"]: layer["kind"] for layer in json.loads(artefact.path.read_text())["layers"]}
+        return {name: out for name, out in self.run(artefact, x).items() if kinds[name] != "linear"}
 
 
 SOUND: dict[str, Any] = {

@@ -49,7 +49,7 @@ def test_every_function_of_state_stands_there():
 
 BLOCKS = [
     (page, block)
-    for page in ("neurons", "state")
+    for page in ("neurons", "state", "net-graph", "quantized")
     for block in re.findall(r"```python\n(.*?)```", text_of(page), re.DOTALL)
 ]
 assert len(BLOCKS) >= 4

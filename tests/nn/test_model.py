@@ -13,12 +13,12 @@ from spikecore.nn import LIF, Model, Sequential, fold_time, layers, set_step_mod
 class Small(Model):
     capabilities = ModelCapabilities(input_rank=3, min_input_size=4)
 
-    def __init__(self, make_neuron, input_shape, num_classes, conv=nn.Conv2d, **options):
-        super().__init__(make_neuron, input_shape, num_classes, **options)
+    def __init__(self, make_neuron, input_shape, num_outputs, conv=nn.Conv2d, **options):
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
         self.conv = conv(input_shape[0], 2, 3)
         self.neuron = make_neuron()
         self.rest = nn.Sequential(
-            layers.Flatten(), nn.Linear(2 * (input_shape[1] - 2) * (input_shape[2] - 2), num_classes)
+            layers.Flatten(), nn.Linear(2 * (input_shape[1] - 2) * (input_shape[2] - 2), num_outputs)
         )
 
     def forward(self, x):
@@ -37,7 +37,7 @@ def test_a_model_meets_its_contract():
         ((5, 5), 3, r"3 sizes of at least 1, got \(5, 5\)"),
         ((1, 0, 5), 3, r"of at least 1, got \(1, 0, 5\)"),
         ((1, 3, 5), 3, r"H, W >= 4, got \(1, 3, 5\): resize"),
-        ((1, 5, 5), 0, "num_classes >= 1, got 0"),
+        ((1, 5, 5), 0, "num_outputs >= 1, got 0"),
     ],
 )
 def test_input_shapes_are_checked(shape, classes, text):

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 import spikecore
 from spikecore import create
+from spikecore.analysis import figures
 from spikecore.cli import spike as spike_command
 from spikecore.errors import ConfigError
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, get_state
-from spikecore.run import compare, figures, probe
+from spikecore.run import compare, probe
 from spikecore.run import record as records
 from spikecore.run.config import resolve
 from spikecore.run.experiment import Context, load, prepare
@@ -66,7 +67,8 @@ def copied(finished, tmp_path):
 
 
 def changed(directory, **values):
-    records.write(directory, {**records.read(directory), **values})
+    path = directory / records.FILE
+    path.write_text(records.sealed({**json.loads(path.read_text()), **values}))
 
 
 def ids(html):
@@ -191,10 +193,10 @@ def test_looking_changes_nothing():
 
 def test_a_run_that_is_looked_at_trains_to_the_same_bits(finished):
     torch.set_num_threads(1)
-    task, trainer, context = prepare(resolve(SMALL))
-    trainer.fit(task, context)
+    prepared = prepare(resolve(SMALL))
+    prepared.trainer.fit(prepared.task, prepared.context)
     saved = load(finished).state_dict()
-    assert all(torch.equal(saved[name], value) for name, value in task.model.state_dict().items())
+    assert all(torch.equal(saved[name], value) for name, value in prepared.task.model.state_dict().items())
 
 
 def test_a_run_that_died_has_a_report_that_says_so(copied):
@@ -389,7 +391,7 @@ def test_a_report_that_cannot_be_made_does_not_fail_the_run(tmp_path, monkeypatc
 
 
 def test_a_net_that_cannot_be_looked_at_trains_all_the_same(tmp_path, monkeypatch):
-    def fail(task, context):
+    def fail(task, context, example):
         raise ValueError("<odd>")
 
     monkeypatch.setattr("spikecore.run.probe.probe", fail)

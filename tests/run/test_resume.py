@@ -24,7 +24,7 @@ from spikecore.errors import CheckpointError, ConfigError, RunError
 from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.models.mlp import MLP
 from spikecore.registry import Blocking, Registry, use
-from spikecore.run import compare
+from spikecore.run import compare, provenance
 from spikecore.run import record as records
 from spikecore.run.config import resolve
 from spikecore.run.context import Context
@@ -142,7 +142,7 @@ def test_every_interruption_stands_in_the_record(tmp_path, monkeypatch):
     record = record_of(tmp_path / "r")
     assert (record["status"], record["exit_status"]) == ("finished", 0)
     (entry,) = record["resumes"]
-    assert (entry["after"], entry["from"]) == ("interrupted", "checkpoint-00000005")
+    assert (entry["after"], entry["checkpoint"]) == ("interrupted", "checkpoint-00000005")
     assert entry["environment"]["torch"] == torch.__version__
     assert entry["differs"] == []
 
@@ -284,7 +284,7 @@ def test_a_record_that_lost_a_part_is_refused_by_every_reader(lost, tmp_path, mo
     out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
     record = record_of(out)
     del record[lost]
-    records.write(out, record)
+    (out / "run.json").write_text(records.sealed(record))
     for refused in (resume, load, evaluate, write_report, lambda directory: compare.read([directory])):
         with pytest.raises(ConfigError, match=rf"run\.json: is damaged: it lacks {lost}$"):
             refused(out)
@@ -311,14 +311,15 @@ def test_a_record_that_was_edited_is_refused_by_every_reader(edit, tmp_path, mon
 
 
 def test_a_plugin_that_came_or_was_switched_off_is_told():
-    here = dict.fromkeys(records.MATTERS, "1")
+    here = dict.fromkeys(provenance.MATTERS, "1")
 
     def plugin(name, status="ok"):
-        return {"distribution": name, "version": "0.1.0", "status": status}
+        return records.PluginRecord(name, name, "0.1.0", "", "", status, "", hooks=False)
 
-    before = {"environment": here, "plugins": [plugin("a"), plugin("b"), plugin("c", "blocked")]}
+    before = [plugin("a"), plugin("b"), plugin("c", "blocked")]
     after = [plugin("a"), plugin("b", "blocked"), plugin("c", "blocked"), plugin("d")]
-    assert records.changed_environment(before, here, after) == [
+    assert provenance.changed_environment(here, before, {**here, "torch": "2"}, after) == [
+        "torch was 1, is 2",
         "plugin b was 0.1.0, is not in use",
         "plugin d was not in use, is 0.1.0",
     ]
@@ -344,8 +345,8 @@ def test_one_process_at_a_time(tmp_path, monkeypatch, spike):
         assert f"in use by process {os.getpid()}" in done.stderr
         with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
             resume(out)
-        assert records.status_of(out, {"status": "running"}) == "running"
-    assert records.status_of(out, {"status": "running"}) == "died"
+        assert records.status_of(out, "running") == "running"
+    assert records.status_of(out, "running") == "died"
     assert record_of(out)["resumes"] == []
     resume(out)
 
@@ -361,11 +362,11 @@ def test_clocks_that_move_back_change_nothing(tmp_path, monkeypatch):
         def now(cls, tz=None):
             return datetime(1980, 1, 1, tzinfo=timezone.utc)
 
-    for module in ("record", "checkpoint", "experiment"):
+    for module in ("record", "checkpoint", "directory"):
         monkeypatch.setattr(f"spikecore.run.{module}.datetime", Back)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert resume(tmp_path / "r").metrics == whole.metrics
-    assert record_of(tmp_path / "r")["resumes"][0]["from"] == "checkpoint-00000015"
+    assert record_of(tmp_path / "r")["resumes"][0]["checkpoint"] == "checkpoint-00000015"
     assert equal(weights(tmp_path / "r"), weights(tmp_path / "whole"))
 
 
@@ -378,8 +379,8 @@ def test_generated_names_that_are_taken_are_drawn_again(tmp_path, monkeypatch):
         def now(cls, tz=None):
             return datetime(2020, 1, 1, tzinfo=timezone.utc)
 
-    monkeypatch.setattr("spikecore.run.experiment.datetime", Fixed)
-    monkeypatch.setattr("spikecore.run.experiment.secrets.token_hex", lambda size: next(drawn))
+    monkeypatch.setattr("spikecore.run.directory.datetime", Fixed)
+    monkeypatch.setattr("spikecore.run.directory.secrets.token_hex", lambda size: next(drawn))
     made = [spikecore.run(small(trainer={"epochs": 0})).directory.name for _ in range(2)]
     assert [name[-4:] for name in made] == ["aaaa", "bbbb"]
 
@@ -552,7 +553,7 @@ def test_a_read_only_directory_is_told_before_anything_is_done(disk, monkeypatch
     with pytest.raises(ConfigError, match="cannot be written"):
         spikecore.run(small(), out=disk.path / "s")
     assert evaluate(out)  # reading is all that this takes
-    assert records.status_of(out, record_of(out)) == "interrupted"
+    assert records.status_of(out, record_of(out)["status"]) == "interrupted"
 
 
 def test_a_disk_that_fails_at_any_step(tmp_path):

@@ -16,7 +16,7 @@ from spikecore.testing.fresh import digests_elsewhere, is_importable
 from spikecore.testing.suite import Suite, advice, long, skip
 from spikecore.testing.threads import at_once
 
-FEW = 20
+FEW = 10
 """Samples of a split, where a check looks at some."""
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from spikecore.errors import ShapeError
+from spikecore.errors import ShapeError, SpikeError
 from spikecore.nn import LIF, reset_state, set_step_mode, streaming
+from spikecore.nn.weights import read_tensors
 from spikecore.registry import registry
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.suite import needs, skip
@@ -43,12 +45,12 @@ class ModelSuite(LimitChecks):
             return (12,), (7,)
         return (1, *[size] * (rank - 1)), (3, size + 2, *[size + 5] * (rank - 2))
 
-    def build(self, shape: tuple[int, ...] | None = None, num_classes: int = 5, **options: Any) -> Any:
+    def build(self, shape: tuple[int, ...] | None = None, num_outputs: int = 5, **options: Any) -> Any:
         """A net of LIF neurons on the reference backend, in float64 and evaluation mode, its norms settled."""
         make_neuron = options.pop("make_neuron", lambda: LIF(backend="torch"))
         chosen = {**self.options, **options}
         shape = shape or self.shapes[0]
-        net = registry().create("model", self.component, make_neuron, shape, num_classes, **chosen).double()
+        net = registry().create("model", self.component, make_neuron, shape, num_outputs, **chosen).double()
         self._settle(net, shape)
         return net.eval()
 
@@ -99,7 +101,7 @@ class ModelSuite(LimitChecks):
         raise AssertionError(f"input {shape}: the output is the same for every input, weak or strong")
 
     def run(self, net: nn.Module, x: Tensor) -> Tensor:
-        """`[T, B, num_classes]`, in the first declared step mode that takes sequences, else step by step."""
+        """`[T, B, num_outputs]`, in the first declared step mode that takes sequences, else step by step."""
         if "multi" in self.capabilities.step_modes:
             set_step_mode(net, "multi")
             out: Tensor = net(x)
@@ -108,7 +110,7 @@ class ModelSuite(LimitChecks):
         return torch.stack([net(step) for step in x])
 
     def test_output_shape(self) -> None:
-        """`[T, B, *input_shape]` becomes `[T, B, num_classes]`, for two input shapes and numbers of classes."""
+        """`[T, B, *input_shape]` becomes `[T, B, num_outputs]`, for two input shapes and numbers of outputs."""
         for shape, classes in zip(self.shapes, (5, 3), strict=True):
             out = self.run(self.build(shape, classes), self.input(shape))
             wanted = (NUM_STEPS, BATCH, classes)
@@ -250,3 +252,47 @@ class ModelSuite(LimitChecks):
             out = net(x if mode == "multi" else x[0])
             assert out.shape[-2:] == (BATCH, 5)
             assert bool(states_of(net)) == (mode == "single"), f"state in step mode {mode!r}: {list(states_of(net))}"
+
+    def test_weight_sources(self) -> None:
+        """Whose weights it reads is said in `weight_sources`; others, and files that lack tensors, are refused."""
+        sources = getattr(self.target, "weight_sources", ())
+        if not sources:
+            skip("it reads no weights of others")
+        assert isinstance(sources, tuple), f"weight_sources should be a tuple of names, is {sources!r}"
+        assert all(isinstance(name, str) and name.strip() for name in sources), f"weight_sources holds {sources!r}"
+        net = self.build()
+        before = {name: value.clone() for name, value in net.state_dict().items()}
+        with pytest.raises(SpikeError, match="no_such_source"):
+            net.import_weights("no_such_source", {})
+        for source in sources:
+            with pytest.raises((SpikeError, KeyError)):
+                net.import_weights(source, {})
+        assert_same(dict(net.state_dict()), before, "the net after import_weights, which gives a state_dict")
+
+    def test_weights_that_ship(self) -> None:
+        """Every name in `weights()` is a file with a note on its net, which loads into that net and changes it."""
+        shipped = self.target.weights() if hasattr(self.target, "weights") else {}
+        if not shipped:
+            skip("it ships no weights")
+        for name, path in shipped.items():
+            tensors, note = read_tensors(Path(path))
+            assert note is not None, f"{path}: is not what `spike convert-weights` writes: it has no note on its net"
+            neuron = dict(note.neuron)
+            kind = neuron.pop("name")
+            net = registry().create(
+                "model",
+                self.component,
+                lambda kind=kind, neuron=neuron: registry().create("neuron", kind, **neuron),
+                note.input_shape,
+                note.num_outputs,
+                weights=name,
+                **note.options,
+            )
+            state = net.state_dict()
+            for key, value in tensors.items():
+                assert torch.equal(state[key], value.to(state[key].dtype)), (
+                    f"weights {name!r}: {key} is not that of the file"
+                )
+            x = torch.rand(NUM_STEPS, BATCH, *note.input_shape)
+            with torch.no_grad():
+                assert self.run(net.eval(), x).isfinite().all(), f"weights {name!r}: the output holds NaN or infinity"

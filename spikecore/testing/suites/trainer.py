@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikecore.interfaces.trainer import Task
+from spikecore.interfaces.task import Task
 from spikecore.testing.compare import assert_same
 from spikecore.testing.suite import Suite, needs, skip
 from spikecore.testing.training import Recorder, Snapshot, loss_and_accuracy, small_task

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikecore.dynamics import sigmoid, spike
 from spikecore.errors import OptionError, ShapeError
-from spikecore.interfaces.component import Inner, Range
+from spikecore.interfaces.component import Inner, Range, SameAs
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn import ATan, Neuron, Surrogate
 
@@ -153,7 +153,7 @@ class TimedGLIF(Gated):
             num_steps: T.
         """
 
-        num_steps: Annotated[int, Range(ge=1)]
+        num_steps: Annotated[int, Range(ge=1), SameAs("encoder.num_steps")]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from spikecore.dynamics import Namespace
 from spikecore.interfaces.component import Inner, Range
-from spikecore.nn import IF, LIF, ATan, Neuron, Surrogate
-from spikecore_neuron_zoo.module import TorchNeuron, check_channels, widened
+from spikecore.nn import IF, LIF, ATan, Neuron, Surrogate, TorchNeuron, widened
 
 
 class IntraLayer(TorchNeuron):
@@ -60,7 +59,7 @@ class IntraLayer(TorchNeuron):
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The plain neuron's, and `feedback` = 0."""
-        check_channels(self, x.flatten(1) if x.dim() > 1 else x, self.config.num_groups * self.config.group_size)
+        self.check_channels(x.flatten(1) if x.dim() > 1 else x, self.config.num_groups * self.config.group_size)
         starts = {"feedback": 0.0, **self.plain.state}
         numbers = {
             name: getattr(self.config, value) if isinstance(value, str) else value for name, value in starts.items()

@@ -12,8 +12,8 @@ from torch.nn import functional
 from spikecore.dynamics import Namespace
 from spikecore.errors import OptionError
 from spikecore.interfaces.component import Inner, Range
-from spikecore.nn import LIF, ATan, Surrogate, leaky_charge, reset_after
-from spikecore_neuron_zoo.module import TorchNeuron, check_channels, options_of, widened
+from spikecore.nn import LIF, ATan, Surrogate, TorchNeuron, leaky_charge, reset_after, widened
+from spikecore_neuron_zoo.options import options_of
 
 
 class MPBNLIF(TorchNeuron):
@@ -96,7 +96,7 @@ class MPBNLIF(TorchNeuron):
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """`v` = v_reset."""
-        check_channels(self, x, self.config.num_features)
+        self.check_channels(x, self.config.num_features)
         return {"v": torch.full(x.shape, self.config.v_reset, dtype=widened(x).dtype, device=x.device)}
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

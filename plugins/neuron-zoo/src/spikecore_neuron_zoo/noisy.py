@@ -21,9 +21,9 @@ from torch import Tensor
 from spikecore.errors import OptionError, StateError
 from spikecore.interfaces.component import Inner, Range
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn import ATan, CubaLIF, Surrogate
+from spikecore.nn import ATan, CubaLIF, Surrogate, TorchNeuron, widened
 from spikecore_neuron_zoo.ilc_cuba import ILCCubaLIF
-from spikecore_neuron_zoo.module import TorchNeuron, check_channels, options_of, widened
+from spikecore_neuron_zoo.options import options_of
 
 
 def coloured_noise(beta: float, num_steps: int, size: int, like: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Noisy(TorchNeuron):
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """With `num_steps`: the noise, drawn in the first step, and `t`, the steps that are over; -1 before."""
-        check_channels(self, x.flatten(1) if x.dim() > 1 else x, self.size)
+        self.check_channels(x.flatten(1) if x.dim() > 1 else x, self.size)
         if not self.config.num_steps:
             return {}
         options = {"dtype": widened(x).dtype, "device": x.device}

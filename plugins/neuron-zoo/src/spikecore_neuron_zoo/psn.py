@@ -20,10 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError, StateError
-from spikecore.interfaces.component import Inner, Range
+from spikecore.interfaces.component import Inner, Range, SameAs
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn import ATan, Surrogate
-from spikecore_neuron_zoo.module import TorchNeuron, widened
+from spikecore.nn import ATan, Surrogate, TorchNeuron, widened
 
 WHY = "each output depends on many steps of the input"
 
@@ -97,7 +96,7 @@ class PSN(_FixedSteps):
             surrogate: the derivative of the spike.
         """
 
-        num_steps: Annotated[int, Range(ge=1)]
+        num_steps: Annotated[int, Range(ge=1), SameAs("encoder.num_steps")]
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
@@ -155,7 +154,7 @@ class MaskedPSN(_FixedSteps):
             surrogate: the derivative of the spike.
         """
 
-        num_steps: Annotated[int, Range(ge=1)]
+        num_steps: Annotated[int, Range(ge=1), SameAs("encoder.num_steps")]
         order: Annotated[int, Range(ge=1)] = 2
         masking: Annotated[float, Range(ge=0.0, le=1.0)] = 0.0
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)

@@ -6,25 +6,16 @@ why it is not elementwise. `chosen` tells a run's record where they ran.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from spikecore.backends.selection import AUTO, REFERENCE, Choice
 from spikecore.errors import BackendError, OptionError, ShapeError
-from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.component import Configurable, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn import Stateful
-
-HALF = (torch.float16, torch.bfloat16)
-
-
-class Ran(NamedTuple):
-    """Where a neuron ran, and why there."""
-
-    backend: str
-    reason: str
+from spikecore.nn.half import widened
+from spikecore.nn.state import Stateful
 
 
 class TorchNeuron(Configurable, Stateful):
@@ -45,14 +36,15 @@ class TorchNeuron(Configurable, Stateful):
     why_torch: ClassVar[str] = "it is not elementwise"
     config: Any
 
-    def __init__(self, *, step_mode: str = "multi", backend: str = "auto", **options: Any) -> None:
+    def __init__(self, *args: Any, step_mode: str = "multi", backend: str = "auto", **options: Any) -> None:
+        refuse_positional(type(self), args)
         Stateful.__init__(self)
         if step_mode not in self.capabilities.step_modes:
             raise OptionError(
                 f"{type(self).__name__} runs in step_mode {' or '.join(map(repr, self.capabilities.step_modes))}, "
                 f"got {step_mode!r}"
             )
-        if backend not in ("auto", "torch"):
+        if backend not in (AUTO, REFERENCE):
             raise BackendError(
                 f"{type(self).__name__} cannot run on backend {backend!r}: {self.why_torch}, so torch alone runs it; "
                 "use backend='torch' or 'auto'"
@@ -60,7 +52,7 @@ class TorchNeuron(Configurable, Stateful):
         self.config = make_config(type(self), {name: _plain(value) for name, value in options.items()})
         self.step_mode = step_mode
         self.backend = backend
-        self.chosen: Ran | None = None
+        self.chosen: Choice | None = None
 
     def run(self, x: Tensor, state: dict[str, Tensor], **given: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """`x` `[T, B, ...]`, in float32 or wider, and the state before it → the output and the state after it."""
@@ -90,11 +82,23 @@ class TorchNeuron(Configurable, Stateful):
             )
         sequence = x if multi else x.unsqueeze(0)
         state = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))
-        self.chosen = Ran("torch", self.why_torch)
+        self.chosen = Choice(REFERENCE, self.why_torch)
         out, final = self.run(widened(sequence), state, **given)
         out = out.to(x.dtype)
         (out,) = self.keep(final, out if multi else out.squeeze(0))
         return out
+
+    def check_channels(self, x: Tensor, expected: int) -> None:
+        """Refuse a single step `[B, C, ...]` whose C is not the expected one.
+
+        Raises:
+            ShapeError: it is not.
+        """
+        if x.dim() < 2 or x.shape[1] != expected:
+            raise ShapeError(
+                f"{type(self).__name__} was made for {expected} channels along axis 1 of a step, "
+                f"the step's input is {tuple(x.shape)}"
+            )
 
     def extra_repr(self) -> str:
         return f"{self.config!r}, step_mode={self.step_mode!r}"
@@ -105,27 +109,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return tuple(value.tolist()) if value.dim() else value.item()
     return tuple(value) if isinstance(value, list) else value
-
-
-def options_of(neuron: Any, config: Any) -> dict[str, Any]:
-    """Those of a configuration's fields that are options of `neuron`."""
-    names = [field.name for field in dataclasses.fields(neuron.Config)]
-    return {name: getattr(config, name) for name in names if hasattr(config, name)}
-
-
-def widened(x: Tensor) -> Tensor:
-    """float32 in place of half precision, in which state is kept."""
-    return x.float() if x.dtype in HALF else x
-
-
-def check_channels(neuron: nn.Module, x: Tensor, expected: int) -> None:
-    """Refuse a single step `[B, C, ...]` whose C is not the expected one.
-
-    Raises:
-        ShapeError: it is not.
-    """
-    if x.dim() < 2 or x.shape[1] != expected:
-        raise ShapeError(
-            f"{type(neuron).__name__} was made for {expected} channels along axis 1 of a step, "
-            f"the step's input is {tuple(x.shape)}"
-        )

@@ -13,7 +13,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def page(title: str, body: Iterable[str]) -> str:
     """The whole document."""
-    css = files("spikecore.run").joinpath("page.css").read_text(encoding="utf-8")
+    css = files("spikecore.analysis").joinpath("page.css").read_text(encoding="utf-8")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

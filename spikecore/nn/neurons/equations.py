@@ -1,0 +1,32 @@
+"""What spiking neurons share: charge → fire → reset, in that order, within one step.
+
+charge   h = f(v, x)
+fire     s = Θ(h - v_threshold)
+reset    hard: v = (1 - s) h + s v_reset        soft: v = h - s v_threshold
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spikecore.dynamics import detach, spike
+
+
+def fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
+    """`(s, v)` from the charged potential `h`."""
+    s = spike(h - params.v_threshold, params.surrogate)
+    return s, reset_after(s, h, params)
+
+
+def reset_after(s: Any, h: Any, params: Any) -> Any:
+    """`v` after the output `s`: for neurons that fire in their own way."""
+    reset_by = detach(s) if params.detach_reset else s
+    if params.reset == "hard":
+        return (1 - reset_by) * h + reset_by * params.v_reset
+    return h - reset_by * params.v_threshold
+
+
+def leaky_charge(v: Any, x: Any, params: Any) -> Any:
+    """`h` of LIF."""
+    leak = v - params.v_reset
+    return v + (x - leak) / params.tau if params.decay_input else v - leak / params.tau + x

@@ -1,0 +1,24 @@
+"""`PiecewiseExp`: the piecewise exponential surrogate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spikecore.dynamics import abs, exp, where
+from spikecore.nn.surrogates.base import Surrogate
+
+
+class PiecewiseExp(Surrogate):
+    """g'(u) = α/2 · exp(-α · |u|);  g(u) = exp(α · u) / 2 for u < 0, else 1 - exp(-α · u) / 2.
+
+    Source: Neftci, Mostafa and Zenke, Surrogate gradient learning in spiking neural networks (2019).
+    """
+
+    @staticmethod
+    def derivative(u: Any, params: Any) -> Any:
+        return params.alpha / 2 * exp(-params.alpha * abs(u))
+
+    @staticmethod
+    def primitive(u: Any, params: Any) -> Any:
+        tail = 0.5 * exp(-params.alpha * abs(u))
+        return where(u < 0, tail, 1 - tail)

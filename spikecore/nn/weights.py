@@ -1,0 +1,219 @@
+"""Weights of others and weights that ship with a model: read without running anything, checked before they are used.
+
+A weights file is safetensors. `spike convert-weights` notes in it what the net is: model, options, input shape, number
+of outputs, source. A net made with other options is refused, since its numbers could differ while all shapes fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from spikecore.errors import CheckpointError, OptionError
+from spikecore.registry import name_of
+
+NOTE = "spikecore"
+"""The key of the note in the metadata of a safetensors file."""
+NUM_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class WeightsNote:
+    """What a weights file says of itself.
+
+    Args:
+        model: registered name.
+        options: the fields of the model's `Config`, as JSON holds them.
+        input_shape: without T and B.
+        num_outputs: size of the output's last axis.
+        neuron: name and options of the neuron that the net was made with; another one is allowed, as for fine-tuning.
+        source: where the weights come from.
+        source_sha256: of the file that they were converted from.
+    """
+
+    model: str
+    options: dict[str, Any]
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    neuron: dict[str, Any]
+    source: str
+    source_sha256: str
+
+    def to_metadata(self) -> dict[str, str]:
+        """For a safetensors file."""
+        return {NOTE: json.dumps(dataclasses.asdict(self), sort_keys=True)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str] | None, path: Path) -> WeightsNote | None:
+        """What the file says; None where it says nothing.
+
+        Raises:
+            CheckpointError: the note is damaged.
+        """
+        if not metadata or NOTE not in metadata:
+            return None
+        try:
+            values = json.loads(metadata[NOTE])
+            return cls(**{**values, "input_shape": tuple(values["input_shape"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{path}: its note on the net is damaged: {error}") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
+    """The tensors of a safetensors file, or of what `torch.save` wrote; nothing in the file is run.
+
+    Of a checkpoint that holds more (`{"epoch": 3, "state_dict": {...}}`), the one dictionary of tensors in it.
+
+    Returns:
+        Name → tensor, on the CPU; and the note, where there is one.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged, holds Python objects, or not one dictionary of tensors.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if head[8:9] == b"{":  # after the length of its header, in eight bytes
+        return _read_safetensors(path)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0] if str(error) else "it is no file of torch.save"
+        raise CheckpointError(
+            f"{path}: holds more than tensors, or is damaged, and Python objects in files are never run ({reason}). "
+            "Save torch.save(net.state_dict(), FILE) where the file comes from"
+        ) from error
+    except Exception as error:  # torch raises whatever its readers raise
+        raise CheckpointError(
+            f"{path}: is neither safetensors nor a file of torch.save: {type(error).__name__}: {error}"
+        ) from error
+    return _tensors_in(found, path), None
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, WeightsNote.from_metadata(  # noqa: SIM118
+                file.metadata(), path
+            )
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: is damaged: {error}") from error
+
+
+def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
+    if _is_tensors(found):
+        return dict(found)
+    inside = {key: value for key, value in found.items() if _is_tensors(value)} if isinstance(found, Mapping) else {}
+    if len(inside) == 1:
+        return dict(*inside.values())
+    got = ", ".join(map(repr, inside)) if inside else f"a {type(found).__name__} without any"
+    raise CheckpointError(f"{path}: expected one dictionary of names and tensors, got {got}: save that one alone")
+
+
+def _is_tensors(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(key, str) and isinstance(part, Tensor) for key, part in value.items())
+
+
+def check_state(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Refuse a `state_dict` that is not that of the net.
+
+    Args:
+        net: whose `state_dict` is meant.
+        state: the other one.
+        what: what it is, for the message.
+
+    Raises:
+        CheckpointError: names or shapes differ, or values are not finite; lists them.
+    """
+    wanted = net.state_dict()
+    lines = [f"missing     {name} {list(value.shape)}" for name, value in wanted.items() if name not in state]
+    for name, value in state.items():
+        if name not in wanted:
+            near = difflib.get_close_matches(name, [key for key in wanted if key not in state], n=1)
+            lines.append(f"unexpected  {name} {list(value.shape)}" + (f" (near {near[0]})" if near else ""))
+        elif value.shape != wanted[name].shape:
+            lines.append(f"shape       {name}: expected {list(wanted[name].shape)}, got {list(value.shape)}")
+        elif value.is_floating_point() and not value.isfinite().all():
+            lines.append(f"not finite  {name}: {int((~value.isfinite()).sum())} of {value.numel()} values")
+    if lines:
+        shown = lines[:NUM_SHOWN] + ([f"and {len(lines) - NUM_SHOWN} more"] if len(lines) > NUM_SHOWN else [])
+        raise CheckpointError(f"{what} does not fit {type(net).__name__}:\n  " + "\n  ".join(shown))
+
+
+def load_weights(net: Any, weights: str | Path, name: str = "") -> None:
+    """Load weights into a net that was just made; what `create("model", ..., weights=...)` does.
+
+    Args:
+        net: a model.
+        weights: a name among its `weights()`, or the path of a file.
+        name: under which the model was made, for messages.
+
+    Raises:
+        OptionError: the model ships no weights of this name.
+        CheckpointError: the file is damaged, or of another net: other keys, shapes, model or options.
+    """
+    path = _path_of(net, weights, name or type(net).__name__)
+    state, note = read_tensors(path)
+    if note is not None:
+        _check_note(net, note, path)
+    check_state(net, state, str(path))
+    net.load_state_dict(state)
+
+
+def _path_of(net: Any, weights: str | Path, name: str) -> Path:
+    if isinstance(weights, Path):
+        return weights
+    shipped = dict(net.weights()) if hasattr(net, "weights") else {}
+    if weights in shipped:
+        return Path(shipped[weights])
+    near = difflib.get_close_matches(str(weights), shipped, n=1)
+    meant = f"; did you mean {near[0]!r}?" if near else ""
+    known = f"it ships {', '.join(shipped)}" if shipped else "it ships none"
+    raise OptionError(
+        f"model {name!r} has no weights {weights!r}{meant} ({known}; a file is given as a path: weights=Path(...))"
+    )
+
+
+def _check_note(net: Any, note: WeightsNote, path: Path) -> None:
+    if note.model != (own := name_of(net)):
+        raise CheckpointError(f"{path}: holds the weights of model {note.model!r}, this net is {own!r}")
+    options = plain_options(net.config)
+    differing = [
+        f"{key}: {note.options.get(key)!r} there, {value!r} here"
+        for key, value in options.items()
+        if note.options.get(key) != value
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{path}: its net was made with other options ({'; '.join(differing)}), so equal weights do not make an "
+            "equal net: make it with the same options, or load the file yourself with net.load_state_dict"
+        )
+
+
+def plain_options(config: Any) -> dict[str, Any]:
+    """The fields of a `Config` as JSON gives them back."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=_plain))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if hasattr(value, "config"):
+        return {"name": name_of(value), **plain_options(value.config)}
+    return str(value)

@@ -1,0 +1,128 @@
+"""Builds what a configuration names, on request: see `interfaces.task.Parts`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikecore.backends.selection import AUTO, REFERENCE, configure_backend
+from spikecore.errors import ContractError
+from spikecore.registry import build
+from spikecore.run.config import Resolved
+from spikecore.run.record import NetRecord
+from spikecore.run.roles import ROLES, Role
+
+
+class Parts:
+    """The parts of one run. It remembers how each net was built, so that it can be built again without the trainer.
+
+    Args:
+        resolved: the configuration.
+        device: where nets go.
+    """
+
+    def __init__(self, resolved: Resolved, device: torch.device) -> None:
+        self.resolved = resolved
+        self.device = device
+        self.seed: int = resolved.tables["run"].seed
+        self._nets: list[tuple[nn.Module, NetRecord]] = []
+        self.backend = resolved.names.get("backend", AUTO)
+        if self.backend not in (AUTO, REFERENCE):
+            configure_backend(self.backend, config=resolved.tables["backend"])
+
+    def dataset(self) -> Any:
+        """The dataset of `[dataset]`."""
+        return self.build("dataset")
+
+    def encoder(self) -> nn.Module:
+        """The encoder of `[encoder]`."""
+        encoder: nn.Module = self.build("encoder")
+        return encoder
+
+    def make_neuron(self) -> nn.Module:
+        """A new layer of the neurons of `[neuron]`, on the backend of `[backend]`."""
+        layer: nn.Module = self.build("neuron")
+        return layer
+
+    def model(self, input_shape: Sequence[int], num_outputs: int) -> nn.Module:
+        """The net of `[model]`, on the device."""
+        net: nn.Module = self.build("model", input_shape, num_outputs)
+        return net
+
+    def build(self, role: str, *arguments: Any) -> Any:
+        """What fills the role, as its row in `roles.ROLES` says.
+
+        Raises:
+            ContractError: the trainer does not name this role, or it is not built by itself.
+        """
+        self._expect(role)
+        module, _, function = ROLES[role].build.partition(":")
+        if not module:
+            raise ContractError(f"the role {role!r} is not built by itself; parts.options({role!r}) has its options")
+        return getattr(importlib.import_module(module), function)(self, ROLES[role], *arguments)
+
+    def options(self, role: str) -> Any:
+        """The checked `Config` of the role's table.
+
+        Raises:
+            ContractError: the trainer does not name this role.
+        """
+        self._expect(role)
+        return self.resolved.tables[role]
+
+    def keep(self, net: nn.Module, how: NetRecord) -> None:
+        """Remember how a net was built."""
+        self._nets.append((net, how))
+
+    def nets(self, model: nn.Module) -> dict[str, NetRecord]:
+        """How to build a task's model again: name in it → how that net was built.
+
+        Empty where the parts alone do not tell it: the trainer made the net, or put more into it.
+        """
+        built = {id(net): how for net, how in self._nets}
+        if id(model) in built:
+            return {"": built[id(model)]}
+        children = dict(model.named_children())
+        if type(model) is nn.ModuleDict and children and all(id(child) in built for child in children.values()):
+            return {name: built[id(child)] for name, child in children.items()}
+        return {}
+
+    def _expect(self, role: str) -> None:
+        if role not in ROLES or role not in self.resolved.tables:
+            roles = [table for table in self.resolved.tables if table in ROLES]
+            trainer = self.resolved.names.get("trainer", "this one")
+            raise ContractError(
+                f"trainer {trainer!r} asked for the role {role!r}, which its capabilities.roles do not name "
+                f"(they bring: {', '.join(roles) or 'none'})"
+            )
+
+
+def component(parts: Parts, role: Role) -> Any:
+    """A component that takes nothing but its options."""
+    return build(str(role.kind), parts.resolved.names[role.name], parts.resolved.tables[role.name])
+
+
+def neuron(parts: Parts, role: Role) -> Any:
+    """A neuron, which is told its backend too."""
+    name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
+    return build(str(role.kind), name, config, backend=parts.backend)
+
+
+def model(parts: Parts, role: Role, input_shape: Sequence[int], num_outputs: int) -> nn.Module:
+    """A net, from the run's neurons, for inputs and outputs of this size."""
+    how = NetRecord(role.name, tuple(int(size) for size in input_shape), int(num_outputs))
+    name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
+    net: nn.Module = build(str(role.kind), name, config, parts.make_neuron, how.input_shape, how.num_outputs)
+    net = net.to(parts.device)
+    parts.keep(net, how)
+    return net
+
+
+def rebuilt(parts: Parts, nets: dict[str, NetRecord]) -> nn.Module:
+    """A task's model as `Parts.nets` said it was built, with new weights."""
+    built = {name: parts.build(how.role, how.input_shape, how.num_outputs) for name, how in nets.items()}
+    return built[""] if "" in built else nn.ModuleDict(built)

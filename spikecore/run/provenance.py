@@ -1,0 +1,187 @@
+"""Where a run comes from: machine, versions, plugins, components, files given with `--load`, commit."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import spikecore
+from spikecore.errors import ConfigError
+from spikecore.registry import Registry
+from spikecore.run.config import AUTO_BACKEND, Resolved
+from spikecore.run.record import BackendRecord, ComponentRecord, FileRecord, PluginRecord, Record
+from spikecore.run.roles import kind_of
+
+MATTERS = ("spikecore", "torch", "num_threads", "device_name")
+"""What numbers may depend on, beyond configuration and seed."""
+
+
+def backends(model: nn.Module) -> dict[str, BackendRecord]:
+    """What ran each neuron, and why; a neuron that never ran is not there."""
+    return {
+        name: BackendRecord(asked=part.backend, ran=part.chosen.backend, reason=part.chosen.reason)
+        for name, part in model.named_modules()
+        if getattr(part, "chosen", None) is not None
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Machine and versions."""
+    versions = {name: _version(name) for name in ("numpy", "safetensors", "pluggy", "click")}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "num_threads": torch.get_num_threads(),
+        "num_cores": os.cpu_count(),
+        "spikecore": spikecore.__version__,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        **versions,
+        "argv": sys.argv,
+    }
+
+
+def changed_environment(
+    environment: Mapping[str, Any],
+    plugins: Sequence[PluginRecord],
+    here: Mapping[str, Any],
+    now: Sequence[PluginRecord],
+) -> list[str]:
+    """What is not as it was, and may change the numbers.
+
+    Args:
+        environment, plugins: as they were.
+        here, now: as they are.
+    """
+    lines = [
+        f"{name} was {environment.get(name)}, is {here[name]}"
+        for name in MATTERS
+        if environment.get(name) != here[name]
+    ]
+    before, after = _used(plugins), _used(now)
+    for name in {**before, **after}:
+        if after.get(name) != before.get(name):
+            was, becomes = before.get(name, "not in use"), after.get(name, "not in use")
+            lines.append(f"plugin {name} was {was}, is {becomes}")
+    return lines
+
+
+def _used(plugins: Sequence[PluginRecord]) -> dict[str, str]:
+    """Version by distribution, of the plugins that are not switched off or broken."""
+    return {plugin.distribution: plugin.version for plugin in plugins if plugin.status == "ok"}
+
+
+def files(registry: Registry) -> list[FileRecord]:
+    """The files that this run was given with `--load`."""
+    return [FileRecord(path=file.path, sha256=file.version) for file in registry.files]
+
+
+def check_files(record: Record, registry: Registry) -> None:
+    """The files that the run was given with `--load` are here, with the same bytes.
+
+    Raises:
+        ConfigError: one is missing, or has another hash.
+    """
+    given = {file.version: file.path for file in registry.files} | _imported(registry)
+    for file in record.files:
+        if file.sha256 not in given:
+            name = Path(file.path).name
+            other = [path for path in given.values() if Path(path).name == name]
+            came = f"{other[0]} is another file" if other else "it was not given"
+            raise ConfigError(
+                f"this run was made with --load {file.path} (sha256 {file.sha256[:12]}), and {came}: "
+                f"give the same one again with --load; from Python, import it before"
+            )
+
+
+def _imported(registry: Registry) -> dict[str, str]:
+    """Hash → path of the source files whose components were registered in this process."""
+    found = {}
+    for component in registry.registered():
+        try:
+            path = inspect.getsourcefile(inspect.unwrap(component))
+            found[hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()] = str(path)
+        except (OSError, TypeError):
+            continue  # made in a notebook: no file
+    return found
+
+
+def components(resolved: Resolved) -> dict[str, ComponentRecord]:
+    """The component of every table that names one."""
+    chosen = {table: name for table, name in resolved.names.items() if (table, name) != AUTO_BACKEND}
+    entries = {table: resolved.registry.find(str(kind_of(table)), name) for table, name in chosen.items()}
+    return {
+        table: ComponentRecord(
+            name=entry.name,
+            target=entry.target,
+            plugin=entry.plugin.id,
+            distribution=entry.plugin.distribution,
+            version=entry.plugin.version,
+        )
+        for table, entry in entries.items()
+    }
+
+
+def plugins(resolved: Resolved) -> list[PluginRecord]:
+    """Every plugin that this run could use: those whose hooks are called, and files given with `--load`."""
+    registry = resolved.registry
+    hooked = {plugin.id for plugin in registry.hooks.active}
+    return [
+        PluginRecord(
+            id=plugin.id,
+            distribution=plugin.distribution,
+            version=plugin.version,
+            target=plugin.target,
+            source=plugin.source,
+            status=plugin.status,
+            reason=plugin.reason or str(registry.hooks.failures.get(plugin.id, "")),
+            hooks=plugin.id in hooked,
+        )
+        for plugin in (*registry.plugins(), *registry.files)
+    ]
+
+
+def git() -> dict[str, Any] | None:
+    """Commit of the working directory, and whether tracked files differ from it; None outside a repository."""
+    commit, changes = _output("git", "rev-parse", "HEAD"), _output("git", "status", "--porcelain", "-uno")
+    return {"commit": commit, "dirty": bool(changes)} if commit else None
+
+
+def _output(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "") or (
+        platform.processor() or platform.machine()
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

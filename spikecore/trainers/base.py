@@ -1,0 +1,42 @@
+"""Base of trainers: checks the options, and has the default of every member that a trainer need not have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.task import Parts, Task
+from spikecore.interfaces.trainer import TrainerCapabilities
+from spikecore.trainers.tasks import dataset_task
+
+
+class Trainer(Configurable):
+    """A subclass adds `fit`, `evaluate`, `state_dict` and `load_state_dict`; see `spikecore.interfaces.trainer`.
+
+    Args:
+        options: the fields of `Config`.
+
+    Raises:
+        OptionError: a wrong option.
+    """
+
+    api_version: ClassVar[int] = 2
+    capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities()
+    role_configs: ClassVar[Mapping[str, type]] = {}
+    role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    config: Any
+    confusion: Tensor | None = None
+
+    def __init__(self, **options: Any) -> None:
+        self.config = make_config(type(self), options)
+
+    def prepare(self, parts: Parts) -> Task:
+        """See `interfaces.trainer.Trainer`."""
+        return dataset_task(parts)
+
+    def example(self, task: Task) -> Tensor | None:
+        """See `interfaces.trainer.Trainer`."""
+        return None
