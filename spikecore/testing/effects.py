@@ -32,6 +32,7 @@ def options_without_effect(
     make: Callable[[Options], Any],
     observe: Callable[[Any], Observation],
     looked_at: Sequence[str],
+    is_costly: bool = False,
 ) -> list[str]:
     """The options for which no other value changes what is observed.
 
@@ -41,6 +42,7 @@ def options_without_effect(
         make: an instance with these options over the present ones; raises where they are refused.
         observe: everything by which an option may show: outputs, states, gradients.
         looked_at: the options in question; the others are moved only to let these show their effect.
+        is_costly: observing takes long: one other value of each option, alone, beside each choice of a list, and beside each other number.
 
     Returns:
         Their names. An option that has no other value (or none that is accepted) is not among them.
@@ -60,18 +62,26 @@ def options_without_effect(
                 observed[key] = _observation(component, observe)
         return observed[key]
 
-    return [name for name in looked_at if _is_without_effect(name, choices, config, look)]
+    ignored = []
+    for name in looked_at:
+        values = choices[name][:1] if is_costly else choices[name]
+        if _is_without_effect(name, values, _contexts(name, choices, config, is_costly), look):
+            ignored.append(name)
+    return ignored
 
 
 def _is_without_effect(
-    name: str, choices: Mapping[str, list[Any]], config: Any, look: Callable[[Options], Observation | None]
+    name: str,
+    values: Sequence[Any],
+    contexts: Iterator[Options],
+    look: Callable[[Options], Observation | None],
 ) -> bool:
     num_compared = 0
-    for context in _contexts(name, choices, config):
+    for context in contexts:
         before = look(context)
         if before is None:
             continue
-        for value in choices[name]:
+        for value in values:
             after = look({**context, name: value})
             if after is None:
                 continue
@@ -81,7 +91,7 @@ def _is_without_effect(
     return num_compared > 0
 
 
-def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any) -> Iterator[Options]:
+def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any, is_costly: bool) -> Iterator[Options]:
     """Values of the other options beside which an option may show its effect."""
     others = {other: values for other, values in choices.items() if other != name and values}
     numbers = [other for other in others if _is_number(getattr(config, other))]
@@ -90,6 +100,9 @@ def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any) -> Itera
     yield {}
     for other in lists:
         yield from ({other: value} for value in others[other])
+    if is_costly:
+        yield from ({other: others[other][-1]} for other in numbers)
+        return
     yield moved
     for other, values in others.items():
         if other in lists:

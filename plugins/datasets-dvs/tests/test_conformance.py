@@ -27,6 +27,14 @@ class SHDOfAnyLength(SHD):
 
 
 @pytest.mark.usefixtures("embedded")
+class TestMixed(DatasetSuite):
+    """The first of this plugin, so the long checks are made on it: it has few samples."""
+
+    component = "moving-bars"
+    options = {"augment": ["event_cutmix"], **FEW}  # noqa: RUF012
+
+
+@pytest.mark.usefixtures("embedded")
 class TestNDigits(DatasetSuite):
     component = "ndigits"
     most_samples = 200
@@ -45,12 +53,6 @@ class TestStepsOfFixedDuration(DatasetSuite):
         "augment": [{"name": "drop_events", "p": 0.2}],
         **FEW,
     }
-
-
-@pytest.mark.usefixtures("embedded")
-class TestMixed(DatasetSuite):
-    component = "moving-bars"
-    options = {"augment": ["event_cutmix"], **FEW}  # noqa: RUF012
 
 
 class OfOthers(DatasetSuite):
