@@ -42,7 +42,8 @@ def options_without_effect(
         make: an instance with these options over the present ones; raises where they are refused.
         observe: everything by which an option may show: outputs, states, gradients.
         looked_at: the options in question; the others are moved only to let these show their effect.
-        is_costly: observing takes long: one other value of each option, alone, beside each choice of a list, and beside each other number.
+        is_costly: observing takes long: only one other value of each option is tried, alone, beside each choice of a
+            list, and beside one other value of each number.
 
     Returns:
         Their names. An option that has no other value (or none that is accepted) is not among them.
@@ -141,10 +142,9 @@ def alternatives(config_type: type, config: Any) -> dict[str, list[Any]]:
 
 
 def _others(hint: Any, value: Any) -> list[Any]:
-    plain, marks = hint, ()
-    if get_origin(hint) is Annotated:
-        plain, *rest = get_args(hint)
-        marks = tuple(rest)
+    is_marked = get_origin(hint) is Annotated
+    plain: Any = get_args(hint)[0] if is_marked else hint
+    marks: tuple[Any, ...] = get_args(hint)[1:] if is_marked else ()
     for mark in marks:
         if isinstance(mark, Inner):
             return _other_components(value)

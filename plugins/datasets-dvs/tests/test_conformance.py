@@ -119,6 +119,9 @@ class TestSSC(OfOthers):
 
 class TestSpeechCommands(OfOthers):
     component = "speech-commands"
+    expected_failures = {  # noqa: RUF012
+        "test_every_seed_has_an_effect": "the small archive has so few clips of a word that `share` leaves no choice"
+    }
 
 
 class TestTonicsRepackOfDVS128Gesture(OfOthers):
