@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -170,7 +170,7 @@ def _converted(stored: Tensor, exact: Any, dtype: torch.dtype) -> Tensor:
 
 
 @cache
-def ranges_of(config: Any) -> dict[str, Range]:
+def ranges_of(config: Hashable) -> dict[str, Range]:
     """Option → its range, where the configuration declares one."""
     ranges: dict[str, Range] = {}
     for name, hint in get_type_hints(config, include_extras=True).items():
