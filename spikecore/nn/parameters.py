@@ -58,7 +58,8 @@ class Parametrized(nn.Module):
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        ranges = ranges_of(type(self.config))
+        config_type: Any = type(self.config)
+        ranges = ranges_of(config_type)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
         self._limits = {
