@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointFunction
 
 from spikecore.errors import StateError
-from spikecore.nn.memory import State, graph_task
+from spikecore.nn.memory import State
 from spikecore.nn.state import carried, checked_state, stateful
+from spikecore.torch_internals import backward_function, graph_task
 
 NetState = dict[str, State]
 Step = Callable[[Mapping[str, Tensor], Any, Mapping[str, Mapping[str, Tensor]]], tuple[Any, NetState]]
@@ -117,8 +118,7 @@ def _refuse_reentrant(state: Mapping[str, State | None]) -> None:
     """
     if torch.compiler.is_compiling() or graph_task() == -1:
         return
-    node: Any = torch._C._current_autograd_node()
-    is_reentrant = getattr(node, "_forward_cls", None) is CheckpointFunction
+    is_reentrant = backward_function() is CheckpointFunction
     if is_reentrant and not all(value.requires_grad for values in state.values() for value in (values or {}).values()):
         raise StateError(
             "checkpoint(step, ..., use_reentrant=True) lets no gradient through the state, which it does not see in "

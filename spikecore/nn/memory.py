@@ -15,13 +15,10 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from spikecore.torch_internals import current_node, next_node, node_number
+
 State = dict[str, Tensor]
 Form = tuple[tuple[int, ...], torch.device, torch.dtype]
-
-next_node = torch._C._autograd._get_sequence_nr
-"""The number that autograd will give to the next node of this thread's graph."""
-graph_task = torch._C._current_graph_task_id
-"""The backward pass that this thread is in; -1 outside of one."""
 
 
 class Memory:
@@ -101,10 +98,10 @@ class Span:
 
     def holds_current_node(self) -> bool:
         """Is the node that this backward pass is at within the span?"""
-        node = torch._C._current_autograd_node()
+        node = current_node()
         if self.first is None or node is None:
             return False
-        number = node._sequence_nr()
+        number = node_number(node)
         is_open = self.block is not None and self.block.is_open
         return self.first <= number and (number < self.end or is_open)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spikecore.backends.operators import run_program, run_step
+from spikecore.backends.front import run_program, run_step
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace

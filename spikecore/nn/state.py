@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, is_grad_enabled, nn
 from torch.compiler import is_compiling
 
-from spikecore.dynamics.function import transforms_active
 from spikecore.errors import OptionError, StateError, StateGraphError, StateShapeError, StreamingError
-from spikecore.nn.memory import Block, Form, Memory, PerThread, Span, State, graph_task, next_node, open_block
+from spikecore.nn.memory import Block, Form, Memory, PerThread, Span, State, open_block
+from spikecore.torch_internals import apply_unchecked, graph_task, next_node, transforms_active
 
 _NOTHING = torch.empty(0)
 
@@ -227,7 +227,7 @@ class _Tie(torch.autograd.Function):
         return None, None, *grads
 
 
-_tie: Any = super(torch.autograd.Function, _Tie).apply
+_tie = apply_unchecked(_Tie)
 """Never within a transform, so without what `apply` does for those."""
 
 
