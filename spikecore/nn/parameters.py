@@ -58,7 +58,7 @@ class Parametrized(nn.Module):
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        config_type: type = type(self.config)
+        config_type: Any = type(self.config)
         ranges = ranges_of(config_type)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
@@ -171,7 +171,7 @@ def _converted(stored: Tensor, exact: Any, dtype: torch.dtype) -> Tensor:
 
 
 @cache
-def ranges_of(config: type) -> dict[str, Range]:
+def ranges_of(config: Any) -> dict[str, Range]:
     """Option → its range, where the configuration declares one."""
     ranges: dict[str, Range] = {}
     for name, hint in get_type_hints(config, include_extras=True).items():
