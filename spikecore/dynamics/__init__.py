@@ -7,7 +7,7 @@ Operators work alike on tensors, on symbols (while a step is traced) and on numb
 
 from spikecore.dynamics.evaluate import evaluate
 from spikecore.dynamics.explain import equations, explain
-from spikecore.dynamics.graph import Graph, Node, Param, Program
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node, Param, Program
 from spikecore.dynamics.namespace import Namespace
 from spikecore.dynamics.ops import (
     OPS,
@@ -35,21 +35,50 @@ from spikecore.dynamics.ops import (
     tanh,
     where,
 )
+from spikecore.dynamics.passes import (
+    DERIVED,
+    KEPT,
+    UNIFORM,
+    Numbering,
+    Phase,
+    derivatives,
+    gradient_at,
+    hoist,
+    hoist_uniform,
+    keeping,
+    lift_numbers,
+    phases,
+    reached_by,
+)
+from spikecore.dynamics.printing import C_OPERATIONS, CPrinter, Printer, inputs_of, needed, slots_of, unknown_operators
 from spikecore.dynamics.trace import trace
 from spikecore.dynamics.vjp import reached, with_gaps
 
 __all__ = [
+    "CONST",
+    "C_OPERATIONS",
+    "DERIVED",
+    "DETACH",
+    "INPUT",
+    "KEPT",
     "OPS",
+    "SPIKE",
+    "UNIFORM",
+    "CPrinter",
     "Graph",
     "Namespace",
     "Node",
+    "Numbering",
     "Op",
     "Param",
+    "Phase",
+    "Printer",
     "Program",
     "abs",
     "atan",
     "clamp",
     "cos",
+    "derivatives",
     "detach",
     "equations",
     "erf",
@@ -57,21 +86,32 @@ __all__ = [
     "exp",
     "explain",
     "floor",
+    "gradient_at",
+    "hoist",
+    "hoist_uniform",
+    "inputs_of",
+    "keeping",
+    "lift_numbers",
     "log",
     "logical_and",
     "logical_not",
     "logical_or",
     "max",
     "min",
+    "needed",
+    "phases",
     "reached",
+    "reached_by",
     "round",
     "sigmoid",
     "sign",
     "sin",
+    "slots_of",
     "spike",
     "sqrt",
     "tanh",
     "trace",
+    "unknown_operators",
     "where",
     "with_gaps",
 ]

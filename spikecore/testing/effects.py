@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spikecore.errors import SpikeError
 from spikecore.interfaces.component import Inner, OneOf, Range
+from spikecore.registry import registry
 
 Options = dict[str, Any]
 Observation = list[Tensor] | str
@@ -149,9 +150,9 @@ def _others(hint: Any, value: Any) -> list[Any]:
         if isinstance(mark, Inner):
             return _other_components(value)
         if isinstance(mark, OneOf):
-            # A list of choices: with each of them alone.
-            is_list = get_origin(plain) is tuple
-            return [(name,) if is_list else name for name in mark.names() if name != _name_of(value)]
+            if get_origin(plain) is tuple:  # a list of choices: with each of them alone
+                return [(name,) for name in mark.names()]
+            return _other_choices(mark, value)
     if get_origin(plain) in (Union, types.UnionType):
         return _other_numbers(plain, 1 if value is None else value, marks) if _is_number(value) else []
     if get_origin(plain) is Literal:
@@ -172,8 +173,10 @@ def _other_components(value: Any) -> list[Any]:
     return others
 
 
-def _name_of(value: Any) -> Any:
-    return getattr(value, "name", value)
+def _other_choices(mark: OneOf, value: Any) -> list[Any]:
+    """The names that the option may have instead."""
+    own = value if isinstance(value, str) else registry().choice_of(mark.table, value)
+    return [name for name in mark.names() if name != own]
 
 
 def _is_number(value: Any) -> bool:
