@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from spikecore.run.clock import Clock
     from spikecore.run.experiment import Result
 
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     help="Change one value, also inside: neuron.surrogate.alpha=3. Repeatable.",
 )
 @click.option("--out", type=click.Path(), help="Run directory; must be new or empty.")
-@click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop.")
+@click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop; nothing is downloaded.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no line per epoch; warnings stay.")
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")
 @click.option("--resume", "run_dir", metavar="RUN_DIR", type=click.Path(), help="Go on with a run that stopped.")
 @click.option(
@@ -34,6 +36,7 @@ def command(
     overrides: tuple[str, ...],
     out: str | None,
     dry_run: bool,
+    quiet: bool,
     print_config: bool,
     run_dir: str | None,
     checkpoint: str,
@@ -41,6 +44,7 @@ def command(
 ) -> None:
     """Train as CONFIG (TOML) says; without one, a small spiking net on handwritten digits."""
     from spikecore.registry import registry
+    from spikecore.run.clock import Clock
 
     if run_dir is not None and (config is not None or out is not None):
         raise click.UsageError(
@@ -49,37 +53,68 @@ def command(
         )
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
-    for file in files:
-        registry().load_file(file)
+    clock = Clock()
+    with clock.timed("import"):
+        for file in files:
+            registry().load_file(file)
     if run_dir is None:
-        _new(config, overrides, out, dry_run, print_config)
+        _new(config, overrides, out, dry_run, print_config, quiet, clock)
     else:
-        _resume(run_dir, checkpoint, overrides, dry_run, print_config)
+        _resume(run_dir, checkpoint, overrides, dry_run, print_config, quiet, clock)
 
 
-def _new(config: str | None, overrides: tuple[str, ...], out: str | None, dry_run: bool, print_config: bool) -> None:
-    from spikecore.run.config import resolve
+def _new(
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    dry_run: bool,
+    print_config: bool,
+    quiet: bool,
+    clock: Clock,
+) -> None:
+    with clock.timed("import"):  # checking the options imports the components, and torch with them
+        from spikecore.run.config import resolve
 
-    resolved = resolve(config, overrides)
+        resolved = resolve(config, overrides)
     if print_config:
         click.echo(resolved.to_toml(), nl=False)
         return
-    from spikecore.run import experiment
+    with clock.timed("import"):
+        from spikecore.run import dry_run as dry
+        from spikecore.run import experiment
+        from spikecore.run.console import Console
 
     if dry_run:
-        click.echo(f"sound: {experiment.prepare(resolved)}")
+        click.echo(dry.inspect(resolved))
         return
-    _show(experiment.run(resolved, out=out))
+    _show(experiment.run(resolved, out=out, output=experiment.Output(clock, Console(is_quiet=quiet))))
 
 
-def _resume(run_dir: str, checkpoint: str, overrides: tuple[str, ...], dry_run: bool, print_config: bool) -> None:
-    from spikecore.run import experiment
+def _resume(
+    run_dir: str,
+    checkpoint: str,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    print_config: bool,
+    quiet: bool,
+    clock: Clock,
+) -> None:
+    with clock.timed("import"):
+        from pathlib import Path
 
-    if dry_run or print_config:
-        resolved, name = experiment.inspect_resume(run_dir, checkpoint, overrides)
-        click.echo(resolved.to_toml() if print_config else f"sound: would go on from {name or 'the seed'}\n", nl=False)
+        from spikecore.run import dry_run as dry
+        from spikecore.run import experiment
+        from spikecore.run.console import Console
+        from spikecore.run.restore import SavedRun
+
+    if print_config:
+        click.echo(SavedRun.open(Path(run_dir)).resolve(overrides).to_toml(), nl=False)
         return
-    _show(experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides))
+    if dry_run:
+        click.echo(dry.inspect_resume(run_dir, checkpoint, overrides))
+        return
+    output = experiment.Output(clock, Console(is_quiet=quiet))
+    _show(experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides, output=output))
 
 
 def _show(result: Result) -> None:
