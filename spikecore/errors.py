@@ -141,6 +141,19 @@ class DatasetError(SpikeError):
     """A dataset's files are missing, damaged, or not what they claim to be."""
 
 
+class NotDownloadedError(DatasetError):
+    """A file is not here, and downloads are switched off.
+
+    Args:
+        message: for people.
+        directory: where the file would go.
+    """
+
+    def __init__(self, message: str, directory: str = "") -> None:
+        super().__init__(message)
+        self.directory = directory
+
+
 class RunError(SpikeError):
     """A run cannot start or go on."""
 
@@ -166,6 +179,7 @@ __all__ = [
     "DynamicsError",
     "IncompatiblePluginError",
     "InputError",
+    "NotDownloadedError",
     "OptionError",
     "PluginError",
     "PluginUnavailable",

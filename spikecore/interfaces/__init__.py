@@ -2,7 +2,7 @@
 
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
-from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities
+from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
 from spikecore.interfaces.dataset import Batch, DataFile, Dataset, DatasetCapabilities, DatasetInfo, Split
 from spikecore.interfaces.deployer import (
     Artefact,
@@ -21,12 +21,15 @@ from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
 from spikecore.interfaces.processes import Processes, Shard
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
+from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
 from spikecore.interfaces.task import Parts, Task
 from spikecore.interfaces.trainer import DEFAULT_ROLES, RunContext, TaskKind, Trainer, TrainerCapabilities
 
 __all__ = [
     "DEFAULT_ROLES",
+    "SHOWN",
+    "Animation",
     "Artefact",
     "Backend",
     "BackendCapabilities",
@@ -36,6 +39,7 @@ __all__ = [
     "ConversionReport",
     "Converter",
     "ConverterCapabilities",
+    "Curve",
     "DataFile",
     "Dataset",
     "DatasetCapabilities",
@@ -44,8 +48,11 @@ __all__ = [
     "DeployerCapabilities",
     "Encoder",
     "EncoderCapabilities",
+    "Histogram",
+    "Image",
     "ImportingDeployer",
     "Inner",
+    "LayerReport",
     "Model",
     "ModelCapabilities",
     "Neuron",
@@ -61,11 +68,13 @@ __all__ = [
     "RunContext",
     "SameAs",
     "Shard",
+    "Shown",
     "Split",
     "StepMode",
     "Support",
     "Surrogate",
     "SurrogateCapabilities",
+    "Table",
     "Task",
     "TaskKind",
     "Trainer",

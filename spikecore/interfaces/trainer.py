@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from spikecore.interfaces.processes import Shard
+    from spikecore.interfaces.show import Shown
     from spikecore.interfaces.task import Parts, Task
 
 T = TypeVar("T")
@@ -95,8 +96,30 @@ class RunContext(Protocol):
         that of rank 0 is kept, so it must be the same in all.
         """
 
-    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Tell the plugins (`spike_epoch_end`)."""
+    def show(self, name: str, value: Shown) -> None:
+        """Keep a curve, image, animation, table or histogram for the report, in place of what this name had before.
+
+        It is part of every checkpoint, so keep it small: a few names, not one for each epoch.
+        """
+
+    def epoch_end(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        *,
+        num_epochs: int | None = None,
+        count: int | None = None,
+        unit: str = "samples",
+    ) -> None:
+        """An epoch is over: prints its line, and tells the plugins (`spike_epoch_end`).
+
+        Args:
+            epoch: its number, from 1.
+            metrics: of this epoch.
+            num_epochs: how many there will be, for the time left.
+            count: how much this process has trained on in this epoch, for the rate.
+            unit: what `count` counts.
+        """
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
@@ -118,9 +141,6 @@ class Trainer(Protocol):
     (`{"environment": EnvironmentConfig}`); `parts.options(role)` gives the checked instance."""
     role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Role → its table where the configuration says nothing (`{"model": {"name": "mlp"}}`), before core's own."""
-    confusion: Tensor | None
-    """Of a trainer of classifiers: counts `[num_outputs, num_outputs]` from its latest evaluation, rows the true class,
-    columns the predicted one. None before, and of any other trainer."""
 
     def prepare(self, parts: Parts) -> Task:
         """What is trained, built from the parts; by default from dataset, encoder and model, as for a classifier.

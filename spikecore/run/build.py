@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,7 +11,9 @@ from spikecore.errors import ConfigError
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry import build, use
+from spikecore.run.clock import Clock
 from spikecore.run.config import Resolved
+from spikecore.run.console import Console, Mute
 from spikecore.run.context import Context, seed_everything
 from spikecore.run.parts import Parts
 from spikecore.run.processes import Group
@@ -43,21 +45,40 @@ class Prepared:
         return ", ".join(parts)
 
 
-def prepare(resolved: Resolved, device: torch.device | None = None, processes: Group | None = None) -> Prepared:
+@dataclass(frozen=True)
+class Output:
+    """What a run tells its user with.
+
+    Args:
+        clock: runs already, where something was done for the run before.
+        console: prints.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    console: Console = field(default_factory=Console)
+
+
+def prepare(
+    resolved: Resolved,
+    device: torch.device | None = None,
+    output: Output | None = None,
+    processes: Group | None = None,
+) -> Prepared:
     """Build the trainer and, through it, what it trains.
 
     Args:
         resolved: the configuration.
         device: instead of the configuration's.
+        output: clock and console of the run; None for new ones.
         processes: that train together; None for this one alone.
 
     Raises:
         ConfigError: the trainer works in one process only, or there is no GPU for this one.
     """
     options = resolved.tables["run"]
-    processes = processes or Group()
+    processes, output = processes or Group(), output or Output()
     device = device or device_of(options.device, processes)
-    with use(resolved.registry):
+    with output.clock.timed("building"), use(resolved.registry):
         seed_everything(options.seed)
         parts = Parts(resolved, device)
         trainer: Any = build("trainer", resolved.names["trainer"], resolved.tables["trainer"])
@@ -68,7 +89,9 @@ def prepare(resolved: Resolved, device: torch.device | None = None, processes: G
             )
         task: Task = trainer.prepare(parts)
     dtype: torch.dtype = getattr(torch, options.precision)
-    context = Context(device, dtype, torch.Generator().manual_seed(options.seed), task.model, processes=processes)
+    generator = torch.Generator().manual_seed(options.seed)
+    console = output.console if processes.is_first else Mute()
+    context = Context(device, dtype, generator, task.model, clock=output.clock, console=console, processes=processes)
     return Prepared(task, trainer, context, parts.nets(task.model))
 
 

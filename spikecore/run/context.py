@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -21,9 +20,13 @@ from torch import Tensor, nn
 from spikecore.errors import CheckpointError, ContractError, RunError
 from spikecore.files import cure
 from spikecore.interfaces.processes import Shard
+from spikecore.interfaces.show import Shown
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry.manager import Hooks
 from spikecore.run.checkpoint import Checkpoint, CheckpointStore
+from spikecore.run.clock import Clock
+from spikecore.run.console import Console, Stopwatch
+from spikecore.run.gallery import Gallery
 from spikecore.run.log import MetricsLog
 from spikecore.run.processes import Group
 
@@ -66,8 +69,12 @@ class Context:
     model: nn.Module
     keeping: Keeping | None = None
     hooks: Hooks | None = None
+    clock: Clock = field(default_factory=Clock)
+    console: Console = field(default_factory=Console)
+    gallery: Gallery = field(default_factory=Gallery)
     processes: Group = field(default_factory=Group)
-    timings: dict[str, float] = field(default_factory=dict)
+    after_epoch: Callable[[int], None] | None = None
+    """Called with the epoch's number when it is over."""
     count: int = 0
     """Safe points passed."""
     stopping: bool = False
@@ -78,9 +85,10 @@ class Context:
     """What the record and the report are to say of this run."""
     rank_generator: torch.Generator = field(init=False)
     _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
-    _began: float = field(default_factory=time.perf_counter)
+    _stopwatch: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
+        self._stopwatch = Stopwatch(self.clock)
         self.rank_generator = self.generator
         if self.world_size > 1:
             self.rank_generator = torch.Generator().manual_seed(self._rank_seed())
@@ -121,6 +129,16 @@ class Context:
         if self.keeping is not None and self.processes.is_first:
             with self._writing("the metrics"):
                 self.keeping.log.append(metrics)
+
+    def show(self, name: str, value: Shown) -> None:
+        """See `interfaces.trainer.RunContext`.
+
+        Raises:
+            ContractError: the value is none of the declared ones, or the name cannot be kept.
+            RunError: the disk refused.
+        """
+        with self.timed("show"), self._writing(f"what is shown as {name!r}"):
+            self.gallery.show(name, value)
 
     def checkpoint(self, score: float | None = None) -> None:
         """A safe point: saves when there is a score, when it is time, and when the user wants to stop."""
@@ -169,10 +187,10 @@ class Context:
                 encoder.load_state_dict(found.state["encoder"])
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
+        self.gallery.restore(found.state["shown"])
         self.count, self.saved = found.count, found.name
         self._saved_at = (found.count, time.monotonic())
-        self.timings |= found.timings
-        self._began = time.perf_counter() - self.timings.pop("total", 0.0)
+        self.clock.add(found.timings)
 
     def restore_random(self, found: Checkpoint) -> None:
         """Put every random generator where it was; of another number of processes, those after the first start anew."""
@@ -192,33 +210,40 @@ class Context:
         if self.rank > 0:
             seed_everything(self._rank_seed())
 
-    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Tell the plugins that an epoch is over."""
-        if self.hooks is not None and self.keeping is not None and self.processes.is_first:
+    def begin_training(self) -> None:
+        """The first epoch begins now, or what is left of one."""
+        self._stopwatch.begin(is_partial=self.count > 0)
+
+    def epoch_end(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        *,
+        num_epochs: int | None = None,
+        count: int | None = None,
+        unit: str = "samples",
+    ) -> None:
+        """See `interfaces.trainer.RunContext`."""
+        pace = self._stopwatch.lap(epoch, num_epochs, count, unit)
+        if self.keeping is None:
+            return
+        self.console.epoch(epoch, num_epochs, metrics, pace)
+        if self.hooks is not None:
             self.hooks.epoch_end(self.keeping.directory, epoch, metrics)
+        if self.after_epoch is not None:
+            self.after_epoch(epoch)
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
-        if not sys.stderr.isatty() or not self.processes.is_first:
-            yield from items
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(items, label, total=total, console=Console(stderr=True))
+        return self.console.progress(items, label, total)
 
     def times(self) -> dict[str, float]:
         """Seconds so far by part, and in total; of a resumed run, without what was done in vain."""
-        return {**self.timings, "total": time.perf_counter() - self._began}
+        return self.clock.times()
 
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Count the time inside under `part`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[part] = self.timings.get(part, 0.0) + time.perf_counter() - start
+    def timed(self, part: str) -> AbstractContextManager[None]:
+        """Count the time inside under `part`; a part inside another one counts as its own only."""
+        return self.clock.timed(part)
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
@@ -233,8 +258,7 @@ class Context:
             if self.stopping:
                 raise KeyboardInterrupt
             self.stopping = True
-            if self.processes.is_first:
-                print("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
+            self.console.say("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once")
 
         before = signal.signal(signal.SIGINT, stop)
         try:
@@ -247,6 +271,7 @@ class Context:
         state: dict[str, Any] = {
             "trainer": keeping.trainer.state_dict(),
             "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
+            "shown": self.gallery.state(),
             "generator": self.generator.get_state(),
             "random": _random_state(self.device),
         }
@@ -264,16 +289,21 @@ class Context:
         everyone = self.processes.gather((own, self.generator.get_state(), self.count))
         _, shared, count = everyone[0]
         for rank, (_, generator, passed) in enumerate(everyone):
+            problem = ""
             if passed != count:
-                raise ContractError(
+                problem = (
                     f"process {rank} has passed {passed} safe points, process 0 {count}: a trainer has to call "
                     "checkpoint() in every process, the same number of times"
                 )
-            if not torch.equal(generator, shared):
-                raise ContractError(
+            elif not torch.equal(generator, shared):
+                problem = (
                     f"context.generator of process {rank} is not where that of process 0 is: draw from it what all "
                     "processes share, such as the order of samples, and the rest from context.rank_generator"
                 )
+            if problem:
+                error = ContractError(problem)
+                error.is_told = not self.processes.is_first  # all of them raise it
+                raise error
         return [own for own, _, _ in everyone[1:]]
 
     def _rank_seed(self) -> int:
@@ -285,7 +315,7 @@ class Context:
         """Tell the user, and keep it for the report."""
         if self.processes.is_first and line not in self.notes:
             self.notes.append(line)
-            print(f"warning: {line}", file=sys.stderr)
+            self.console.warn(line)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
