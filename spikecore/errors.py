@@ -23,7 +23,8 @@ SpikeError
 ├── ConversionError                a converter or deployer refuses a model, with the reason
 ├── DatasetError                   files are missing, damaged or not what they claim
 └── RunError                       a run cannot start or go on
-    └── CheckpointError            a checkpoint is damaged, foreign or of another model
+    ├── CheckpointError            a checkpoint is damaged, foreign or of another model
+    └── ProcessError               another process of the run failed or is gone
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from collections.abc import Sequence
 
 
 class SpikeError(Exception):
-    """Base of every error that spikecore raises on purpose."""
+    """Base of every error that spikecore raises on purpose.
+
+    Attributes:
+        is_told: another process of the same run shows this error.
+    """
+
+    is_told: bool = False
 
 
 class PluginError(SpikeError):
@@ -155,6 +162,10 @@ class CheckpointError(RunError):
     """A checkpoint is damaged, from a foreign version, or belongs to another model."""
 
 
+class ProcessError(RunError):
+    """Another process of the run failed or is gone, so this one cannot go on."""
+
+
 __all__ = [
     "AmbiguousComponentError",
     "BackendError",
@@ -172,6 +183,7 @@ __all__ = [
     "OptionError",
     "PluginError",
     "PluginUnavailable",
+    "ProcessError",
     "RunError",
     "ShapeError",
     "SpikeError",

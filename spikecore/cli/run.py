@@ -9,6 +9,7 @@ import click
 if TYPE_CHECKING:
     from spikecore.run.clock import Clock
     from spikecore.run.experiment import Result
+    from spikecore.run.processes import Group
 
 
 @click.command()
@@ -45,6 +46,7 @@ def command(
     """Train as CONFIG (TOML) says; without one, a small spiking net on handwritten digits."""
     from spikecore.registry import registry
     from spikecore.run.clock import Clock
+    from spikecore.run.processes import joined
 
     if run_dir is not None and (config is not None or out is not None):
         raise click.UsageError(
@@ -54,16 +56,17 @@ def command(
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
     clock = Clock()
-    with clock.timed("import"):
-        for file in files:
-            registry().load_file(file)
-    if run_dir is None:
-        _new(config, overrides, out, dry_run, print_config, quiet, clock)
-    else:
-        _resume(run_dir, checkpoint, overrides, dry_run, print_config, quiet, clock)
+    with joined() as processes:
+        with clock.timed("import"):
+            processes.together(lambda: [registry().load_file(file) for file in files])
+        if run_dir is None:
+            _new(processes, config, overrides, out, dry_run, print_config, quiet, clock)
+        else:
+            _resume(processes, run_dir, checkpoint, overrides, dry_run, print_config, quiet, clock)
 
 
 def _new(
+    processes: Group,
     config: str | None,
     overrides: tuple[str, ...],
     out: str | None,
@@ -75,9 +78,9 @@ def _new(
     with clock.timed("import"):  # checking the options imports the components, and torch with them
         from spikecore.run.config import resolve
 
-        resolved = resolve(config, overrides)
+        resolved = processes.together(lambda: resolve(config, overrides))
     if print_config:
-        click.echo(resolved.to_toml(), nl=False)
+        _tell(processes, resolved.to_toml())
         return
     with clock.timed("import"):
         from spikecore.run import dry_run as dry
@@ -85,12 +88,13 @@ def _new(
         from spikecore.run.console import Console
 
     if dry_run:
-        click.echo(dry.inspect(resolved))
+        _tell(processes, processes.first(lambda: str(dry.inspect(resolved))) + "\n")
         return
-    _show(experiment.run(resolved, out=out, output=experiment.Output(clock, Console(is_quiet=quiet))))
+    _show(processes, experiment.run(resolved, out=out, output=experiment.Output(clock, Console(is_quiet=quiet))))
 
 
 def _resume(
+    processes: Group,
     run_dir: str,
     checkpoint: str,
     overrides: tuple[str, ...],
@@ -108,16 +112,23 @@ def _resume(
         from spikecore.run.restore import SavedRun
 
     if print_config:
-        click.echo(SavedRun.open(Path(run_dir)).resolve(overrides).to_toml(), nl=False)
+        _tell(processes, processes.first(lambda: SavedRun.open(Path(run_dir)).resolve(overrides).to_toml()))
         return
     if dry_run:
-        click.echo(dry.inspect_resume(run_dir, checkpoint, overrides))
+        _tell(processes, processes.first(lambda: str(dry.inspect_resume(run_dir, checkpoint, overrides))) + "\n")
         return
     output = experiment.Output(clock, Console(is_quiet=quiet))
-    _show(experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides, output=output))
+    _show(processes, experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides, output=output))
 
 
-def _show(result: Result) -> None:
+def _tell(processes: Group, text: str) -> None:
+    if processes.is_first:
+        click.echo(text, nl=False)
+
+
+def _show(processes: Group, result: Result) -> None:
+    if not processes.is_first:
+        return
     for name, value in result.metrics.items():
         click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")
     click.echo("time           " + ", ".join(f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()))

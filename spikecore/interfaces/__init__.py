@@ -2,7 +2,7 @@
 
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
-from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities
+from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
 from spikecore.interfaces.dataset import Batch, DataFile, Dataset, DatasetCapabilities, DatasetInfo, Split
 from spikecore.interfaces.deployer import (
     Artefact,
@@ -19,6 +19,7 @@ from spikecore.interfaces.encoder import Encoder, EncoderCapabilities
 from spikecore.interfaces.model import Model, ModelCapabilities, WeightedModel
 from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
+from spikecore.interfaces.processes import Processes, Shard
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
 from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
@@ -51,6 +52,7 @@ __all__ = [
     "Image",
     "ImportingDeployer",
     "Inner",
+    "LayerReport",
     "Model",
     "ModelCapabilities",
     "Neuron",
@@ -59,11 +61,13 @@ __all__ = [
     "OperatorRecord",
     "Outcome",
     "Parts",
+    "Processes",
     "QuantizedLayer",
     "QuantizedNeuron",
     "Range",
     "RunContext",
     "SameAs",
+    "Shard",
     "Shown",
     "Split",
     "StepMode",

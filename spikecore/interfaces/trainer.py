@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from spikecore.interfaces.processes import Shard
     from spikecore.interfaces.show import Shown
     from spikecore.interfaces.task import Parts, Task
 
@@ -38,6 +39,8 @@ class TrainerCapabilities:
             refuses the tables of other roles, and gives them no defaults. `[backend]` comes with `neuron`.
         task: what it learns from: labels that are classes, values or sequences; samples alone (`unsupervised`); or an
             environment. Reports and the conformance suite go by it.
+        multi_process: trains in several processes as in one, by `context.wrap`, `shard`, `all_sum` and `share_buffers`
+            (see `interfaces.processes`). A run in several processes refuses a trainer that does not.
     """
 
     gradient: bool = True
@@ -45,6 +48,7 @@ class TrainerCapabilities:
     extendable: tuple[str, ...] = ()
     roles: tuple[str, ...] = DEFAULT_ROLES
     task: TaskKind = "class"
+    multi_process: bool = False
 
 
 @runtime_checkable
@@ -55,7 +59,30 @@ class RunContext(Protocol):
     dtype: torch.dtype
     """Compute dtype: float32, or the autocast dtype of `run.precision`."""
     generator: torch.Generator
-    """The run's only source of random numbers (CPU); its state is part of every checkpoint."""
+    """The run's source of random numbers (CPU); its state is part of every checkpoint. Every process of a run draws the
+    same from it: the order of samples."""
+    rank_generator: torch.Generator
+    """Of what a process draws for its own samples (encoders, mixing): `generator` itself where there is one process."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process; 0 where there is one."""
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train this net together; see `interfaces.processes`."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The net to call in training: see `interfaces.processes.Processes`, as for the next three."""
+
+    def shard(self, batch: Any) -> Shard:
+        """This process's part of a global batch."""
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes."""
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process rank 0's buffers, before an evaluation."""
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -64,6 +91,9 @@ class RunContext(Protocol):
         """A safe point: nothing is half done, and all that `fit` needs to go on is in `state_dict()`, the model and the
         random generators. Call it after every step, or at least after every epoch. The run saves when it is due, and
         always when there is a `score` (higher is better, for `best`); it may end here with KeyboardInterrupt.
+
+        In several processes all must call it, the same number of times; `state_dict()` is then asked for in each, and
+        that of rank 0 is kept, so it must be the same in all.
         """
 
     def show(self, name: str, value: Shown) -> None:

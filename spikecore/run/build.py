@@ -13,9 +13,10 @@ from spikecore.interfaces.trainer import Trainer
 from spikecore.registry import build, use
 from spikecore.run.clock import Clock
 from spikecore.run.config import Resolved
-from spikecore.run.console import Console
+from spikecore.run.console import Console, Mute
 from spikecore.run.context import Context, seed_everything
 from spikecore.run.parts import Parts
+from spikecore.run.processes import Group
 from spikecore.run.record import NetRecord
 
 
@@ -57,36 +58,74 @@ class Output:
     console: Console = field(default_factory=Console)
 
 
-def prepare(resolved: Resolved, device: torch.device | None = None, output: Output | None = None) -> Prepared:
+def prepare(
+    resolved: Resolved,
+    device: torch.device | None = None,
+    output: Output | None = None,
+    processes: Group | None = None,
+) -> Prepared:
     """Build the trainer and, through it, what it trains.
 
     Args:
         resolved: the configuration.
         device: instead of the configuration's.
         output: clock and console of the run; None for new ones.
+        processes: that train together; None for this one alone.
+
+    Raises:
+        ConfigError: the trainer works in one process only, or there is no GPU for this one.
     """
     options = resolved.tables["run"]
-    device = device or device_of(options.device)
-    output = output or Output()
+    processes, output = processes or Group(), output or Output()
+    device = device or device_of(options.device, processes)
     with output.clock.timed("building"), use(resolved.registry):
         seed_everything(options.seed)
         parts = Parts(resolved, device)
         trainer: Any = build("trainer", resolved.names["trainer"], resolved.tables["trainer"])
+        if processes.world_size > 1 and not trainer.capabilities.multi_process:
+            raise ConfigError(
+                f"trainer {resolved.names['trainer']!r} trains in one process only (its capabilities.multi_process is "
+                f"False), and {processes.world_size} were started: start it without torchrun"
+            )
         task: Task = trainer.prepare(parts)
     dtype: torch.dtype = getattr(torch, options.precision)
     generator = torch.Generator().manual_seed(options.seed)
-    context = Context(device, dtype, generator, task.model, clock=output.clock, console=output.console)
+    console = output.console if processes.is_first else Mute()
+    context = Context(device, dtype, generator, task.model, clock=output.clock, console=console, processes=processes)
     return Prepared(task, trainer, context, parts.nets(task.model))
 
 
-def device_of(name: str) -> torch.device:
-    """The device that `run.device` names.
+def device_of(name: str, processes: Group | None = None) -> torch.device:
+    """The device that `run.device` names; of several processes on a machine each has a GPU of its own.
 
     Raises:
         ConfigError: it is not here.
     """
+    if processes is not None and processes.world_size > 1:
+        return _own_device(name, processes)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"run.device: {name!r} was asked for, but there is no usable GPU here; use 'auto' or 'cpu'")
     return torch.device(name)
+
+
+def _own_device(name: str, processes: Group) -> torch.device:
+    if name not in ("auto", "cuda"):
+        if name != "cpu":
+            raise ConfigError(
+                f"run.device: {name!r} is one GPU, and {processes.world_size} processes were started: use 'cuda', "
+                "which gives each of them its own"
+            )
+        return torch.device(name)
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_gpus == 0:
+        return device_of(name)
+    if processes.local_rank >= num_gpus:
+        raise ConfigError(
+            f"run.device: process {processes.rank} needs a GPU of its own, and this machine has {num_gpus}: start "
+            f"at most {num_gpus} here (torchrun --nproc-per-node {num_gpus}), or set run.device = 'cpu'"
+        )
+    device = torch.device("cuda", processes.local_rank)
+    torch.cuda.set_device(device)  # for what asks for the current GPU, such as NCCL
+    return device

@@ -131,6 +131,17 @@ class Console:
             self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
+class Mute(Console):
+    """Prints nothing at all: the user hears the first process of a run only."""
+
+    def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Iterate."""
+        yield from items
+
+    def _print(self, text: str) -> None:
+        pass
+
+
 def width() -> int | None:
     """Columns of the terminal at stderr; None where it is none, and lines are as long as they need be."""
     if not sys.stderr.isatty():

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from spikecore.run.build import Output, Prepared, prepare
 from spikecore.run.checkpoint import LAST
-from spikecore.run.config import Resolved, resolve
+from spikecore.run.config import Resolved, resolve, tables_of
 from spikecore.run.context import Context
 from spikecore.run.directory import new_directory
 from spikecore.run.files import DirectoryLock
+from spikecore.run.loading import load
+from spikecore.run.processes import flatten, joined
 from spikecore.run.record import FINISHED, Record
-from spikecore.run.restore import SavedRun, evaluate, load
+from spikecore.run.restore import SavedRun, evaluate
 from spikecore.run.run import Result, Run
+from spikecore.version import __version__
 
 __all__ = ["Context", "Output", "Prepared", "Result", "evaluate", "load", "prepare", "resume", "run"]
 
@@ -38,10 +44,11 @@ def run(
         RunError: the disk refused; the message names the last good checkpoint.
     """
     output = output or Output()
-    resolved = config if isinstance(config, Resolved) else resolve(config)
-    prepared = prepare(resolved, output=output)
-    directory = new_directory(out, resolved.tables["run"].name)
-    with DirectoryLock(directory):
+    with joined() as processes, ExitStack() as stack:
+        resolved = config if isinstance(config, Resolved) else processes.together(lambda: resolve(config))
+        processes.require_same({"--out": str(out), **_facts(resolved)})
+        prepared = processes.together(lambda: prepare(resolved, output=output, processes=processes))
+        directory = processes.first(lambda: _locked(new_directory(out, resolved.tables["run"].name), stack))
         return Run.begin(directory, resolved, prepared).carry_out()
 
 
@@ -64,10 +71,30 @@ def resume(
         CheckpointError: the checkpoint is damaged, foreign or of another model; names the newest good one before it.
     """
     directory = Path(directory)
-    Record.read(directory)  # before a lock is left in a directory that is no run's
-    with DirectoryLock(directory):
-        saved = SavedRun.open(directory)
+    with joined() as processes, ExitStack() as stack:
+        processes.together(lambda: Record.read(directory))  # before a lock is left in a directory that is no run's
+        processes.first(lambda: _locked(directory, stack))
+        saved = processes.together(lambda: SavedRun.open(directory))
+        asked = {"--checkpoint": checkpoint, "--set": " ".join(overrides), "the run": saved.record.id}
+        processes.require_same({**asked, **_versions()})
         if saved.record.status == FINISHED and not overrides and checkpoint == LAST:
-            print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
+            if processes.is_first:
+                print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
             return Result(dict(saved.record.metrics or {}), saved.record.timings_s, directory)
-        return Run.reopen(saved, checkpoint, overrides, output or Output()).carry_out()
+        return Run.reopen(saved, checkpoint, overrides, output or Output(), processes).carry_out()
+
+
+def _locked(directory: Path, stack: ExitStack) -> Path:
+    """The directory, locked until the stack is unwound."""
+    stack.enter_context(DirectoryLock(directory))
+    return directory
+
+
+def _facts(resolved: Resolved) -> dict[str, object]:
+    """What all processes of a new run must have in common."""
+    files = {f"--load {Path(file.path).name}": file.version for file in resolved.registry.files}
+    return {**flatten(tables_of(resolved.to_toml())), **files, **_versions()}
+
+
+def _versions() -> dict[str, object]:
+    return {"spikecore's version": __version__, "torch's version": torch.__version__}

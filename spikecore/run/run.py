@@ -29,6 +29,7 @@ from spikecore.run.directory import CONFIG, store_of
 from spikecore.run.idle import idle_options, unused_tables
 from spikecore.run.idle_layers import IdleLayers
 from spikecore.run.log import EMPTY, MetricsLog
+from spikecore.run.processes import Group
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now
 from spikecore.run.restore import SavedRun
 
@@ -69,36 +70,40 @@ class Run:
             RunError: the directory cannot be written.
         """
         run = cls(directory, resolved, _new_record(resolved, prepared), prepared)
-        run._greet(run.record.header)
-        run._tell_idle_options()
-        try:
-            clean(directory)
-            run.record.write(directory)
-            write_file(directory / CONFIG, resolved.to_toml())
-        except OSError as error:
-            raise RunError(f"{directory}: cannot be written: {cure(error)}") from error
+        run._processes.first(run._write_beginning)
         run._keep()
         return run
 
     @classmethod
-    def reopen(cls, saved: SavedRun, checkpoint: str, overrides: Sequence[str], output: Output) -> Run:
+    def reopen(
+        cls,
+        saved: SavedRun,
+        checkpoint: str,
+        overrides: Sequence[str],
+        output: Output,
+        processes: Group | None = None,
+    ) -> Run:
         """Bring a run back to a checkpoint; what is newer is dropped.
 
         Raises:
             ConfigError: an override is not allowed, or the directory cannot be written.
             CheckpointError: the checkpoint cannot be used.
         """
+        processes = processes or Group()
+        run = processes.together(lambda: cls._reopened(saved, checkpoint, overrides, output, processes))
+        processes.first(lambda: run._write_resumption(overrides))
+        return run
+
+    @classmethod
+    def _reopened(
+        cls, saved: SavedRun, checkpoint: str, overrides: Sequence[str], output: Output, processes: Group
+    ) -> Run:
         resolved = saved.resolve(overrides)
-        prepared = prepare(resolved, output=output)
+        prepared = prepare(resolved, output=output, processes=processes)
         run = cls(saved.directory, resolved, saved.record, prepared, saved.resumable(checkpoint, prepared))
         run._keep()
         if run.since is not None:
             prepared.context.restore(run.since, prepared.trainer, prepared.task.encoder)
-        run._greet(resolved.registry.hooks.report_header(str(prepared.context.device)))
-        try:
-            run._rewind(overrides)
-        except OSError as error:
-            raise ConfigError(f"{saved.directory}: cannot be written: {cure(error)}") from error
         return run
 
     def carry_out(self) -> Result:
@@ -106,15 +111,24 @@ class Run:
 
         Raises:
             RunError: the disk refused; the message names the last good checkpoint.
+            ProcessError: another process failed or is gone.
         """
+        if not self._processes.is_first:  # the first process writes for all
+            with self._processes.guarding():
+                metrics = self._train()
+            return Result(metrics, self.prepared.context.times(), self.directory)
+        return self._carry_out()
+
+    def _carry_out(self) -> Result:
         metrics: dict[str, float] = {}
         try:
-            self._announce()
-            if self.since is None:
-                self._look("before")
-            self._note_backends()
-            self._write_record()
-            metrics = self._train()
+            with self._processes.guarding():
+                self._announce()
+                if self.since is None:
+                    self._look("before")
+                self._note_backends()
+                self._write_record()
+                metrics = self._train()
             self._look("after")
             self.record.finish(metrics)
         except KeyboardInterrupt:
@@ -126,6 +140,7 @@ class Run:
             raise
         finally:
             self._note_backends()
+            self.record.notes += [note for note in self.prepared.context.notes if note not in self.record.notes]
             self.record.ended = now()
             try:
                 self.resolved.registry.hooks.run_end(self.directory, self.record.status, metrics)
@@ -135,13 +150,35 @@ class Run:
 
     # The steps of `begin` and `reopen`
 
+    @property
+    def _processes(self) -> Group:
+        return self.prepared.context.processes
+
+    def _write_beginning(self) -> None:
+        self._greet(self.record.header)
+        self._tell_idle_options()
+        try:
+            clean(self.directory)
+            self.record.write(self.directory)
+            write_file(self.directory / CONFIG, self.resolved.to_toml())
+        except OSError as error:
+            raise RunError(f"{self.directory}: cannot be written: {cure(error)}") from error
+
+    def _write_resumption(self, overrides: Sequence[str]) -> None:
+        self._greet(self.resolved.registry.hooks.report_header(str(self.prepared.context.device)))
+        try:
+            self._rewind(overrides)
+        except OSError as error:
+            raise ConfigError(f"{self.directory}: cannot be written: {cure(error)}") from error
+
     def _keep(self) -> None:
         """Give the context its directory."""
         options = self.resolved.tables["run"]
         context = self.prepared.context
-        context.gallery.directory = self.directory
-        context.after_epoch = self._tell_idle_layers
-        self._idle_layers = IdleLayers(self.prepared.task, self.prepared.trainer, context, self.record.notes)
+        if self._processes.is_first:
+            context.gallery.directory = self.directory
+            context.after_epoch = self._tell_idle_layers
+            self._idle_layers = IdleLayers(self.prepared.task, self.prepared.trainer, context, self.record.notes)
         context.keeping = Keeping(
             directory=self.directory,
             store=store_of(self.directory, self.record.id, self.resolved),
@@ -192,7 +229,8 @@ class Run:
 
     def _resumption(self, overrides: Sequence[str], checkpoints: list[str], lines: int) -> ResumeRecord:
         record = self.record
-        here, plugins = provenance.environment(self.prepared.context.device), provenance.plugins(self.resolved)
+        here = provenance.environment(self.prepared.context.device, self._processes.world_size)
+        plugins = provenance.plugins(self.resolved)
         last = record.resumes[-1] if record.resumes else record
         return ResumeRecord(
             at=now(),
@@ -265,7 +303,9 @@ class Run:
 
     def _train(self) -> dict[str, float]:
         context = self.prepared.context
-        if self.since is not None:
+        if self.since is None:
+            context.begin_random()
+        else:
             context.restore_random(self.since)  # the last thing before training: what was built since may have drawn
         with use(self.resolved.registry), context.stoppable():
             context.begin_training()
@@ -311,7 +351,12 @@ class Run:
 
 def resume_command(directory: Path, record: Record) -> str:
     """What to type to go on with a run, from the same working directory; files are given again."""
-    words = ["spike", "run", "--resume", str(directory)]
+    last = record.resumes[-1] if record.resumes else record
+    num_processes = int(last.environment.get("num_processes", 1))
+    start = ["spike"]
+    if num_processes > 1:
+        start = ["torchrun", "--nproc-per-node", str(num_processes), "-m", "spikecore"]
+    words = [*start, "run", "--resume", str(directory)]
     for file in record.files:
         words += ["--load", file.path]
     return shlex.join(words)
@@ -329,7 +374,7 @@ def _new_record(resolved: Resolved, prepared: Prepared) -> Record:
         components=provenance.components(resolved),
         plugins=provenance.plugins(resolved),
         files=provenance.files(resolved.registry),
-        environment=provenance.environment(device),
+        environment=provenance.environment(device, prepared.context.world_size),
         git=provenance.git(),
         header=list(resolved.registry.hooks.report_header(str(device))),
     )

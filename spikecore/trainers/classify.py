@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import Batch, Split
@@ -32,7 +32,7 @@ class Classify(Trainer):
     It shows the confusion matrix of its latest evaluation, and the share of each class that it recognised.
     """
 
-    capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",))
+    capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",), multi_process=True)
     renamed: ClassVar[Mapping[str, str]] = {"weight_decay": "the optimizer's: optimizer.weight_decay"}
 
     @dataclass(frozen=True)
@@ -73,10 +73,11 @@ class Classify(Trainer):
         if self._pending is not None:
             self._optimizer.load_state_dict(self._pending)
             self._pending = None
+        net = context.wrap(task.model)
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
             for group in self._optimizer.param_groups:
                 group["lr"] = config.lr * config.schedule(epoch / config.epochs)
-            loss = self._train_epoch(task, context)
+            loss = self._train_epoch(task, net, context)
             self._metrics = self.evaluate(task, context)
             self._epoch, num_trained = epoch + 1, self._num_trained
             self._start_epoch(None)
@@ -93,17 +94,22 @@ class Classify(Trainer):
     def evaluate(self, task: Task, context: RunContext) -> dict[str, float]:
         """`test_accuracy` in 0 .. 1 and `test_loss`."""
         task.model.eval()
+        context.share_buffers(task.model)
         test = task.split("test")
         loss, cells = 0.0, torch.zeros(task.num_outputs * task.num_outputs, dtype=torch.int64)
         with torch.no_grad(), context.timed("evaluate"):
             for index in torch.split(torch.arange(len(test)), self.config.batch_size):
-                batch = assemble(test, index, task.is_sequence)
-                out = _output(task, context, batch)
+                shard = context.shard(index)
+                if not shard.weight:
+                    continue
+                batch = assemble(test, shard.index, task.is_sequence)
+                out = _output(task, task.model, context, batch)
                 loss += float(self._loss.each(out, batch.label.to(out.device), batch.mask).sum())
                 scores = over_own_steps(self._readout, out, batch.mask)
                 cell = batch.label * task.num_outputs + scores.argmax(-1).cpu()
                 cells += torch.bincount(cell, minlength=len(cells))
-        counts = cells.reshape(task.num_outputs, task.num_outputs)
+        loss = float(context.all_sum(torch.tensor(loss, dtype=torch.float64)))
+        counts = context.all_sum(cells).reshape(task.num_outputs, task.num_outputs)
         for name, value in confusion(counts, task.classes).items():
             context.show(name, value)
         right, total = int(counts.trace()), int(counts.sum())
@@ -136,24 +142,25 @@ class Classify(Trainer):
         self._num_trained = 0
         """Samples of this epoch that this process trained on: of a resumed epoch the rest only."""
 
-    def _train_epoch(self, task: Task, context: RunContext) -> float:
+    def _train_epoch(self, task: Task, net: nn.Module, context: RunContext) -> float:
         assert self._optimizer is not None
-        task.model.train()
+        net.train()
         train = task.split("train")
         begin_epoch(train, self._epoch)
         for index in self._draw(train, context.generator)[self._steps :]:
             with context.timed("data"):
-                batch = assemble(train, index, task.is_sequence, context.generator)
+                shard = context.shard(index)
+                batch = assemble(train, shard.index, task.is_sequence, context.rank_generator)
             with context.timed("forward"):
-                out = _output(task, context, batch)
-                loss: Tensor = self._loss.each(out, batch.label.to(out.device), batch.mask).mean()
+                out = _output(task, net, context, batch)
+                loss: Tensor = self._loss.each(out, batch.label.to(out.device), batch.mask).mean() * shard.weight
             with context.timed("backward"):
                 self._optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._optimizer.step()
-            self._loss_sum += float(loss.detach()) * len(batch.label)
-            self._num_samples += len(batch.label)
-            self._num_trained += len(batch.label)
+            self._loss_sum += float(context.all_sum(loss.detach()) / context.world_size) * len(index)
+            self._num_samples += len(index)
+            self._num_trained += len(index)
             self._steps += 1
             context.checkpoint()
         return self._loss_sum / max(self._num_samples, 1)
@@ -168,8 +175,8 @@ class Classify(Trainer):
         return in_batches(split, self.config.batch_size, generator)
 
 
-def _output(task: Task, context: RunContext, batch: Batch) -> Tensor:
+def _output(task: Task, net: nn.Module, context: RunContext, batch: Batch) -> Tensor:
     with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-        sequence = batch.x if task.is_sequence else task.sequence(batch.x, context.generator)
-        out: Tensor = task.model(sequence.to(context.device))
+        sequence = batch.x if task.is_sequence else task.sequence(batch.x, context.rank_generator)
+        out: Tensor = net(sequence.to(context.device))
     return out
