@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
@@ -58,7 +58,8 @@ class Parametrized(nn.Module):
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        ranges = ranges_of(type(self.config))
+        config_type: Any = type(self.config)
+        ranges = ranges_of(config_type)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
         self._limits = {
@@ -170,7 +171,7 @@ def _converted(stored: Tensor, exact: Any, dtype: torch.dtype) -> Tensor:
 
 
 @cache
-def ranges_of(config: Hashable) -> dict[str, Range]:
+def ranges_of(config: Any) -> dict[str, Range]:
     """Option → its range, where the configuration declares one."""
     ranges: dict[str, Range] = {}
     for name, hint in get_type_hints(config, include_extras=True).items():
