@@ -193,6 +193,22 @@ def test_a_resumed_run_shows_what_it_showed_then(tmp_path, monkeypatch):
     assert same(read_gallery(out)[0]["late"], Image(GREY + 4))
 
 
+def test_a_run_that_starts_again_from_its_seed_shows_nothing_of_before(tmp_path, monkeypatch):
+    def die(self, task, context):
+        context.show("early", VALUES["weights"])
+        raise ZeroDivisionError
+
+    out = tmp_path / "r"
+    with monkeypatch.context() as patch:
+        patch.setattr(Shows, "fit", die)
+        with pytest.raises(ZeroDivisionError):
+            spikecore.run(config(), out=out)
+    assert list(read_gallery(out)[0]) == ["early"]
+    assert 'id="shown-0-early"' in build(out), "the report of a run that failed shows it"
+    resume(out)
+    assert list(read_gallery(out)[0]) == ["epoch", "late"]
+
+
 def test_an_evaluation_writes_nothing_into_the_run(tmp_path):
     small = {"trainer": {"epochs": 1}, "model": {"name": "mlp", "hidden": [8]}, "encoder": {"num_steps": 2}}
     spikecore.run(resolve(small), out=tmp_path / "r")
