@@ -23,7 +23,7 @@ class Lines(Configurable):
 
     capabilities = DatasetCapabilities()
     info = DatasetInfo("Lines", ("a", "b"), (2,), "none", "nobody", files=HALVES)
-    num_classes, sample_shape, is_sequence, splits = 2, (2,), False, ("train", "test")
+    num_outputs, sample_shape, is_sequence, splits = 2, (2,), False, ("train", "test")
 
     @dataclass(frozen=True)
     class Config:

@@ -114,7 +114,7 @@ class ToyDataset(Configurable):
 
     capabilities = DatasetCapabilities(embedded=True)
     info = DatasetInfo("Toy", ("a", "b", "c"), (1, 4, 4), "CC0", "nobody")
-    num_classes, sample_shape, is_sequence, splits = 3, (1, 4, 4), False, ("train", "test")
+    num_outputs, sample_shape, is_sequence, splits = 3, (1, 4, 4), False, ("train", "test")
     make_split = ToySplit
 
     def __init__(self, **options):

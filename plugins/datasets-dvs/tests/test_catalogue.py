@@ -90,7 +90,7 @@ def test_n_caltech101_in_nested_archives(data, monkeypatch):
     train, test = dataset.split("train"), dataset.split("test")
     assert (len(train), len(test)) == (27, 3)
     assert {dataset.info.classes[i] for i in train.labels} == set(names)
-    assert dataset.num_classes == 101
+    assert dataset.num_outputs == 101
     assert not {r.path for r in train.recordings} & {r.path for r in test.recordings}
     number = int(train.recordings[4].path[-8:-4])
     same(train, 4, columns(number))
@@ -557,7 +557,7 @@ def test_declarations_are_complete(cls):
     assert info.licence
     assert info.homepage.startswith("https://")
     assert info.sample_shape[1:] == cls().sample_shape
-    assert cls().num_classes == len(info.classes)
+    assert cls().num_outputs == len(info.classes)
     for file in info.files:
         assert file.urls or info.manual
         assert len(file.md5) in (0, 32)

@@ -83,7 +83,7 @@ class DatasetSuite(Suite):
         assert isinstance(info, DatasetInfo), f"info is {type(info).__name__}"
         for name in ("title", "licence", "citation"):
             assert str(getattr(info, name)).strip(), f"info.{name} is empty"
-        assert len(info.classes) == dataset.num_classes, f"{len(info.classes)} classes are named"
+        assert len(info.classes) == dataset.num_outputs, f"{len(info.classes)} classes are named"
         assert len(set(info.classes)) == len(info.classes), "two classes have one name"
         shape = info.sample_shape[1:] if len(info.sample_shape) > len(dataset.sample_shape) else info.sample_shape
         fits = all(ours in (None, size) for ours, size in zip(shape, dataset.sample_shape, strict=True))
@@ -130,8 +130,8 @@ class DatasetSuite(Suite):
             labels = [split[index][1] for index in self.indices(split)]
             for label in labels:
                 assert type(label) is int, f"{name}: a label is {type(label).__name__}"
-                assert 0 <= label < dataset.num_classes, f"{name}: label {label} of {dataset.num_classes} classes"
-            assert len(set(labels)) > 1 or dataset.num_classes == 1, f"{name}: every label is {labels[0]}"
+                assert 0 <= label < dataset.num_outputs, f"{name}: label {label} of {dataset.num_outputs} classes"
+            assert len(set(labels)) > 1 or dataset.num_outputs == 1, f"{name}: every label is {labels[0]}"
 
     def test_same_index_same_sample(self) -> None:
         """The same index gives the same sample, whatever was read in between and whatever the seed."""
@@ -266,7 +266,7 @@ class DatasetSuite(Suite):
         """`info`, the number of classes, the shape and the names of splits are known before any file is there."""
         with no_network():
             dataset = self.make()
-            assert dataset.num_classes >= 1
+            assert dataset.num_outputs >= 1
             assert all(size >= 1 for size in dataset.sample_shape)
             assert isinstance(dataset.is_sequence, bool)
             assert dataset.splits

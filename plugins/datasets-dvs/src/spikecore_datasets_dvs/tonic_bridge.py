@@ -119,7 +119,7 @@ class TonicDataset(EventDataset):
             raise DatasetError(f"Tonic cannot read {self.tonic_name} below {save_to}: {error!r}") from error
 
     def _label(self, target: Any) -> int:
-        if isinstance(target, int | np.integer) and 0 <= target < self.num_classes:
+        if isinstance(target, int | np.integer) and 0 <= target < self.num_outputs:
             return int(target)
         if str(target) in self.info.classes:
             return self.info.classes.index(str(target))
@@ -168,7 +168,7 @@ def _made(name: str) -> type[TonicDataset]:
         "__doc__": f"Tonic's {name}.",
     }
     if name == "SSC":
-        body["splits"] = ("train", "valid", "test")
+        body["splits"] = ("train", "val", "test")
     return type(name, (TonicDataset,), body)
 
 
