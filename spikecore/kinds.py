@@ -63,5 +63,8 @@ KINDS: dict[str, Kind] = {
 PLUGIN_GROUP = "spikecore.plugins"
 """Exactly one entry per distribution: a light module with pluggy hook implementations."""
 
+CHOICE_GROUP = "spikecore.choices"
+"""Choices inside a component's Config, named TABLE.NAME; see `registry.choices`."""
+
 COMMAND_GROUP = "spikecore.commands"
 """Extra subcommands of `spike`: click commands."""

@@ -78,18 +78,23 @@ def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice
     return Choice(REFERENCE, "; ".join(passed_over) or "no other backend is installed")
 
 
-def configure_backend(name: str, **options: Any) -> None:
+def configure_backend(name: str, *, config: Any = None, **options: Any) -> None:
     """Give a backend other options than its defaults, for all neurons that it runs in this process.
 
     Args:
         name: its registered name.
+        config: a Config of it that is checked already, instead of `options`.
         options: fields of its `Config`.
 
     Raises:
         PluginError: there is none, or it cannot be used here.
         OptionError: a wrong option.
     """
-    found: Backend = registry().create("backend", name, **options)
+    found: Backend
+    if config is None:
+        found = registry().create("backend", name, **options)
+    else:
+        found = registry().build("backend", name, config)
     _known.setdefault(registry(), {})[name] = found
     _chosen.pop(registry(), None)
     operators.install(name, found)

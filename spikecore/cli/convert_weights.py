@@ -132,6 +132,8 @@ def _options(settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]
     """Options of the model, and of the neuron."""
     from spikecore.cli.settings import parsed
 
-    options = parsed(settings, "neuron.tau=3.0")
-    neuron = {key.removeprefix("neuron."): value for key, value in options.items() if key.startswith("neuron.")}
-    return {key: value for key, value in options.items() if not key.startswith("neuron.")}, neuron
+    options = parsed(settings)
+    neuron = options.pop("neuron", {})
+    if not isinstance(neuron, dict):
+        raise click.UsageError(f"--set neuron={neuron}: name an option of the neuron, as in neuron.tau=3.0")
+    return options, neuron

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import spikecore
 from spikecore.registry import Plugin, registry
 from spikecore.registry.loading import extras_of, unmet
-from spikecore.registry.metadata import GROUPS, installed, normalise
+from spikecore.registry.metadata import GROUPS, installed, kind_and_name, normalise
 from spikecore.registry.probe import probe
 from spikecore.registry.scan import CORE
 
@@ -145,7 +145,7 @@ def _stale(plugin: Plugin, project: dict[str, Any]) -> Iterator[str]:
     if version != plugin.version:
         yield f"version {plugin.version}, now {version}"
     declared = {
-        (GROUPS[group], name, target)
+        (*kind_and_name(group, name), target)
         for group, points in project.get("entry-points", {}).items()
         if group in GROUPS
         for name, target in points.items()

@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import click
 
 from spikecore.cli.naming import kind_and_name
+from spikecore.errors import PluginError
 from spikecore.interfaces.component import OneOf
+from spikecore.interfaces.options import marked
 from spikecore.registry import name_of, registry
 
 
@@ -27,15 +29,19 @@ def command(words: tuple[str, ...]) -> None:
     entry = registry().find(kind, name)
     component = registry().load(kind, name)
     plugin = entry.plugin
-    click.echo(f"{kind} {entry.name}  ({plugin.distribution} {plugin.version}, api_version {component.api_version})\n")
+    version = f", api_version {component.api_version}" if hasattr(component, "api_version") else ""
+    click.echo(f"{kind} {entry.name}  ({plugin.distribution} {plugin.version}{version})\n")
     click.echo(inspect.getdoc(component) or "(no documentation)")
-    _section("options", _options(component.Config))
-    before, _, behind = _split(_doc(component.Config))
-    if remarks := f"{before}\n\n{behind}".strip():
-        click.echo("\n" + remarks)
-    for option, table in _tables(component.Config):
-        _section(f"choices of {option}", _choices(table))
-    _section("capabilities", _fields(component.capabilities))
+    config = _config_of(component)
+    if config is not None:
+        _section("options", _options(config))
+        before, _, behind = _split(_doc(config))
+        if config is not component and (remarks := f"{before}\n\n{behind}".strip()):
+            click.echo("\n" + remarks)
+        for option, mark in marked(config, OneOf):
+            _section(f"choices of {option}", _choices(mark))
+    if hasattr(component, "capabilities"):
+        _section("capabilities", _fields(component.capabilities))
     described = getattr(component, "info", None)
     if dataclasses.is_dataclass(described) and not isinstance(described, type):
         unverified = getattr(described, "unverified", ())
@@ -50,9 +56,11 @@ def _section(title: str, lines: Iterator[str]) -> None:
         click.echo(f"  {line}")
 
 
-def _options(config: type) -> Iterator[str]:
+def _options(config: type, without: tuple[str, ...] = ()) -> Iterator[str]:
     hints, described = get_type_hints(config, include_extras=True), _arguments(config)
     for field in dataclasses.fields(config):
+        if field.name in without:
+            continue
         if field.default is not dataclasses.MISSING:
             default = f" = {_shown(field.default)}"
         elif field.default_factory is not dataclasses.MISSING:
@@ -63,23 +71,31 @@ def _options(config: type) -> Iterator[str]:
         yield from (f"    {line}" for line in described.get(field.name, ()))
 
 
-def _tables(config: type) -> Iterator[tuple[str, Mapping[str, type]]]:
-    """The options that are chosen from a table."""
-    for name, hint in get_type_hints(config, include_extras=True).items():
-        for mark in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
-            if isinstance(mark, OneOf):
-                yield name, mark.table
+def _config_of(component: Any) -> type | None:
+    """What holds its options: its Config; itself, where it is a frozen dataclass; None for a function."""
+    if hasattr(component, "Config"):
+        config: type = component.Config
+        return config
+    return component if isinstance(component, type) else None
 
 
-def _choices(table: Mapping[str, type]) -> Iterator[str]:
-    for name, kind in table.items():
-        yield f"{name}: {_doc(kind).partition(chr(10))[0]}".rstrip(": ")
-        yield from (f"    {line}" for line in _options(kind))
+def _choices(mark: OneOf) -> Iterator[str]:
+    """What the option may name, with the options of each; one that cannot be loaded is listed with the reason."""
+    for entry in registry().choices(mark.table):
+        try:
+            choice = registry().load(mark.table, entry.shortest)
+        except PluginError as error:
+            yield f"{entry.shortest}: {error}"
+            continue
+        yield f"{entry.shortest}: {_doc(choice).partition(chr(10))[0]}".rstrip(": ")
+        config = _config_of(choice)
+        if config is not None:
+            yield from (f"    {line}" for line in _options(config, mark.fixed))
 
 
-def _doc(kind: type) -> str:
+def _doc(kind: Any) -> str:
     """Its own docstring; "" where it has none but what dataclass writes."""
-    doc = inspect.cleandoc(kind.__dict__.get("__doc__") or "")
+    doc = inspect.cleandoc((vars(kind).get("__doc__") if isinstance(kind, type) else kind.__doc__) or "")
     return "" if doc.startswith(f"{kind.__name__}(") else doc
 
 
@@ -118,7 +134,7 @@ def _fields(instance: Any) -> Iterator[str]:
 def _type(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         plain, *notes = get_args(hint)
-        return " ".join([_type(plain), *map(str, notes)])
+        return " ".join([*([] if plain is Any else [_type(plain)]), *map(str, notes)])
     if isinstance(hint, type) and not get_args(hint):
         return hint.__name__
     return str(hint).replace("typing.", "")

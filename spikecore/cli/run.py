@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config", required=False, type=click.Path())
-@click.option("--set", "overrides", metavar="TABLE.KEY=VALUE", multiple=True, help="Change one value. Repeatable.")
+@click.option(
+    "--set",
+    "overrides",
+    metavar="TABLE.KEY=VALUE",
+    multiple=True,
+    help="Change one value, also inside: neuron.surrogate.alpha=3. Repeatable.",
+)
 @click.option("--out", type=click.Path(), help="Run directory; must be new or empty.")
 @click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop.")
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")

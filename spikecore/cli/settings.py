@@ -1,4 +1,4 @@
-"""`--set KEY=VALUE`, as several commands take it."""
+"""`--set KEY=VALUE`, as the commands for one component take it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from typing import Any
 import click
 
 
-def parsed(settings: Sequence[str], example: str = "tau=3.0") -> dict[str, Any]:
-    """Key → value, read as TOML reads it; a later one replaces an earlier one.
+def parsed(settings: Sequence[str]) -> dict[str, Any]:
+    """Option → value, read as TOML; a key may reach inside: `surrogate.alpha=3` gives `{"surrogate": {"alpha": 3}}`.
 
     Raises:
         click.UsageError: one is not of the form KEY=VALUE.
     """
-    from spikecore.run.config import parse_value
+    from spikecore.errors import ConfigError
+    from spikecore.run.overrides import parse_settings
 
-    options = {}
-    for text in settings:
-        key, equals, value = text.partition("=")
-        if not (equals and key.strip()):
-            raise click.UsageError(f"--set {text}: expected KEY=VALUE, as in {example}")
-        options[key.strip()] = parse_value(value)
-    return options
+    try:
+        return parse_settings(settings)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from error

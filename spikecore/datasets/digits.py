@@ -83,7 +83,8 @@ class _Split:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.labels[index])
+        # A copy: a transform that works in place must not change what the next epoch reads.
+        return self.images[index].clone(), int(self.labels[index])
 
 
 @cache

@@ -43,6 +43,7 @@ class DeployerCapabilities:
         deterministic: equal nets give equal artefacts, byte for byte.
         fixed_shape: an artefact runs for the shape of the example input only, T and B included.
         imports: `load` reads an artefact back as a net.
+        suffix: how the name of an artefact ends, such as `.nir`; empty where it is a directory or ends in nothing.
     """
 
     simulates: bool = False
@@ -51,6 +52,7 @@ class DeployerCapabilities:
     deterministic: bool = True
     fixed_shape: bool = False
     imports: bool = False
+    suffix: str = ""
 
 
 @dataclass(frozen=True)

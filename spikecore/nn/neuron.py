@@ -25,7 +25,7 @@ from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
 from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
-from spikecore.interfaces.component import Configurable, Inner, make_config
+from spikecore.interfaces.component import Configurable, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.half import HALF
 from spikecore.nn.placement import Placed
@@ -89,8 +89,14 @@ class Neuron(Configurable, Placed, Stateful):
             )
 
     def __init__(
-        self, *, step_mode: str = "multi", backend: str = "auto", record: Sequence[str] = (), **options: Any
+        self,
+        *args: Any,
+        step_mode: str = "multi",
+        backend: str = "auto",
+        record: Sequence[str] = (),
+        **options: Any,
     ) -> None:
+        refuse_positional(type(self), args)
         Stateful.__init__(self)
         if step_mode not in ("single", "multi"):
             raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")

@@ -9,6 +9,7 @@ max           max_t out[t]                               the largest membrane po
 max_abs       out[argmax_t |out[t]|]                     the one farthest from 0, with its sign
 first_spike   -t1,  t1 = Σ_t Π_{k<=t} (1 - out[k])       t1: steps before the first spike; T without one
 
+In a configuration they have these names; plugins add others, as `spikecore.choices` named `readout.NAME`.
 Half precision is summed in float32, and the result is float32. For padded batches see `over_own_steps`.
 """
 
@@ -22,6 +23,17 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from spikecore.errors import InputError, ShapeError
+
+__all__ = [
+    "count",
+    "first_spike",
+    "first_spike_time",
+    "last",
+    "max_abs_over_time",
+    "max_over_time",
+    "over_own_steps",
+    "rate",
+]
 
 
 def _one_call(readout: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -153,17 +165,6 @@ def first_spike(spikes: Tensor) -> Tensor:
         [[-1.0, -0.0]]
     """
     return -first_spike_time(spikes)
-
-
-READOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rate": rate,
-    "count": count,
-    "last": last,
-    "max": max_over_time,
-    "max_abs": max_abs_over_time,
-    "first_spike": first_spike,
-}
-"""Name in a configuration → readout."""
 
 
 def over_own_steps(function: Callable[..., Tensor], out: Tensor, mask: Tensor | None, *per_sample: Tensor) -> Tensor:

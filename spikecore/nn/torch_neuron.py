@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spikecore.backends.selection import AUTO, REFERENCE, Choice
 from spikecore.errors import BackendError, OptionError, ShapeError
-from spikecore.interfaces.component import Configurable, make_config
+from spikecore.interfaces.component import Configurable, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.half import widened
 from spikecore.nn.state import Stateful
@@ -36,7 +36,8 @@ class TorchNeuron(Configurable, Stateful):
     why_torch: ClassVar[str] = "it is not elementwise"
     config: Any
 
-    def __init__(self, *, step_mode: str = "multi", backend: str = "auto", **options: Any) -> None:
+    def __init__(self, *args: Any, step_mode: str = "multi", backend: str = "auto", **options: Any) -> None:
+        refuse_positional(type(self), args)
         Stateful.__init__(self)
         if step_mode not in self.capabilities.step_modes:
             raise OptionError(

@@ -23,6 +23,11 @@ def components(kind: str | None = None) -> list[Entry]:
     return registry().components(kind)
 
 
+def choices(table: str) -> list[Entry]:
+    """The choices of a table such as `loss`."""
+    return registry().choices(table)
+
+
 def find(kind: str, name: str) -> Entry:
     """The entry that a name means; see `Registry.find`."""
     return registry().find(kind, name)
@@ -36,6 +41,11 @@ def load(kind: str, name: str) -> Any:
 def create(kind: str, name: str, *args: Any, **options: Any) -> Any:
     """An instance of a component; see `Registry.create`."""
     return registry().create(kind, name, *args, **options)
+
+
+def build(kind: str, name: str, config: Any, *args: Any, **keywords: Any) -> Any:
+    """An instance of a component from its checked Config; see `Registry.build`."""
+    return registry().build(kind, name, config, *args, **keywords)
 
 
 def register(kind: str, name: str, obj: Any = None, *, replace: bool = False) -> Any:
@@ -53,6 +63,8 @@ __all__ = [
     "Entry",
     "Plugin",
     "Registry",
+    "build",
+    "choices",
     "components",
     "create",
     "find",

@@ -67,6 +67,27 @@ KNOWN: dict[tuple[str, str], str] = {
             "VPR",
         )
     },
+    **{
+        ("event_representation", name): "datasets-dvs"
+        for name in ("frames", "fixed_duration", "binary", "voxel_grid", "time_surface", "units")
+    },
+    **{("event_transform", name): "datasets-dvs" for name in ("crop", "downsample", "flip", "denoise", "refractory")},
+    **{
+        ("event_augment", name): "datasets-dvs"
+        for name in (
+            *("random_crop", "random_flip", "drop_events", "spatial_jitter", "time_jitter"),
+            *("random_temporal_delete", "event_cutmix"),
+        )
+    },
+    **{("image_transform", name): "datasets-vision" for name in ("resize", "pad", "crop")},
+    **{
+        ("image_augment", name): "datasets-vision"
+        for name in (
+            *("random_crop", "random_resized_crop", "random_flip", "colour_jitter", "rand_augment"),
+            *("random_erasing", "torchvision", "mixup", "cutmix"),
+        )
+    },
+    **{("image_normalisation", name): "datasets-vision" for name in ("unit", "channels")},
 }
 PUBLISHED: frozenset[str] = frozenset()
 

@@ -103,7 +103,11 @@ def check_contract(component: Any, entry: Entry) -> None:
         ContractError: it lacks members; all are listed.
         IncompatiblePluginError: its `api_version` is not one that this core understands.
     """
-    kind = KINDS[entry.kind]
+    kind = KINDS.get(entry.kind)
+    if kind is None:  # a choice: its owner says what else it must be
+        if problem := _choice_problem(component):
+            raise ContractError(f"{who(entry)} cannot be chosen: its target must be {problem}. {cure(entry)}")
+        return
     problems = list(_problems(component, kind))
     version = getattr(component, "api_version", None)
     if version is not None and version not in kind.api_versions:
@@ -144,6 +148,14 @@ def _problems(component: Any, kind: Kind) -> Iterable[str]:
         yield "a dataclass instance as capabilities"
     if isinstance(component, type):  # what a factory makes is known only once it is made
         yield from (name for name in contract_members(kind) if not hasattr(component, name))
+
+
+def _choice_problem(target: Any) -> str:
+    """What the target of a choice should be and is not, or ""."""
+    if not isinstance(target, type):
+        return "" if callable(target) else "a class or a function"
+    forms = (target, getattr(target, "Config", None))
+    return "" if any(map(is_frozen_dataclass, forms)) else "a frozen dataclass, or a class with one as its Config"
 
 
 def contract_members(kind: Kind) -> list[str]:

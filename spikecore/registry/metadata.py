@@ -12,10 +12,15 @@ from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
-from spikecore.kinds import COMMAND_GROUP, KINDS, PLUGIN_GROUP
+from spikecore.kinds import CHOICE_GROUP, COMMAND_GROUP, KINDS, PLUGIN_GROUP
+from spikecore.registry.choices import CHOICE, table_and_name
 
-GROUPS = {kind.group: kind.name for kind in KINDS.values()} | {COMMAND_GROUP: "command", PLUGIN_GROUP: "plugin"}
-"""Entry-point group → the kind of what it holds; commands and hook modules count as kinds here."""
+GROUPS = {kind.group: kind.name for kind in KINDS.values()} | {
+    COMMAND_GROUP: "command",
+    PLUGIN_GROUP: "plugin",
+    CHOICE_GROUP: CHOICE,
+}
+"""Entry-point group → the kind of what it holds; commands, hook modules and choices count as kinds here."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class Metadata:
 def normalise(name: str) -> str:
     """A distribution's name in its canonical spelling."""
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def kind_and_name(group: str, point: str) -> tuple[str, str]:
+    """What an entry point in one of our groups offers; the kind of a choice is its table."""
+    kind = GROUPS[group]
+    return table_and_name(point) if kind == CHOICE else (kind, point)
 
 
 def installed(path: Sequence[str] | None = None, name: str | None = None) -> Iterator[Metadata]:
@@ -96,7 +107,7 @@ def _points(text: str) -> Iterator[tuple[str, str, str]]:
             group = line.strip("[] ")
         elif group in GROUPS and "=" in line and line[0] not in "#;":
             name, _, target = line.partition("=")
-            yield GROUPS[group], name.strip(), target.partition("[")[0].strip()
+            yield *kind_and_name(group, name.strip()), target.partition("[")[0].strip()
 
 
 def _headers(text: str) -> dict[str, list[str]]:

@@ -127,18 +127,17 @@ def _answer() -> None:
 
 
 def _load(kind: str, name: str) -> Probe:
-    from spikecore.kinds import KINDS
     from spikecore.registry import registry
     from spikecore.registry.loading import load_target
 
     start = time.perf_counter()
     status, reason = "ok", ""
     try:
-        if kind in KINDS:
-            registry().load(kind, name)
-        else:
+        if kind in ("command", "plugin"):
             entry = next(entry for entry in registry().entries() if (entry.kind, entry.qualified) == (kind, name))
             load_target(entry)
+        else:
+            registry().load(kind, name)
     except PluginUnavailable as error:
         status, reason = "unavailable", str(error)
     except PluginError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
+import dataclasses
 import importlib
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +20,12 @@ from spikecore.errors import (
 )
 from spikecore.kinds import KINDS
 from spikecore.registry.blocking import CONFIG, Blocking
-from spikecore.registry.known import install_hint
+from spikecore.registry.choices import TAKEN, declared_tables
 from spikecore.registry.loading import check_contract, construct, kind_keywords, load_target, who
 from spikecore.registry.metadata import normalise
+from spikecore.registry.nearest import did_you_mean
 from spikecore.registry.scan import Entry, Plugin, core_entries, scan
+from spikecore.registry.unknown import owner_and_name, unknown_message
 from spikecore.version import __version__
 
 if TYPE_CHECKING:
@@ -105,6 +108,15 @@ class Registry:
             check_kind(kind)
         return [entry for entry in self.entries() if entry.kind in KINDS and kind in (None, entry.kind)]
 
+    def choices(self, table: str) -> list[Entry]:
+        """The choices of a table (`loss`)."""
+        self._check_kind_or_table(table)
+        return [entry for entry in self.entries() if entry.kind == table]
+
+    def tables(self) -> list[str]:
+        """The tables of choices: those that a Config names, or that somebody offers a choice in."""
+        return sorted({entry.kind for entry in self.entries()} - TAKEN | declared_tables())
+
     def plugins(self) -> list[Plugin]:
         """The installed distributions, each once."""
         return list(dict.fromkeys(entry.plugin for entry in self.entries() if not entry.plugin.is_runtime))
@@ -113,7 +125,7 @@ class Registry:
         """The one entry that `name` means.
 
         Args:
-            kind: a kind in the singular (`neuron`).
+            kind: a kind in the singular (`neuron`), or a table of choices (`loss`).
             name: a component's name, or `distribution:name` (a plugin id serves as well).
 
         Raises:
@@ -122,11 +134,11 @@ class Registry:
             BlockedPluginError, IncompatiblePluginError: the plugin may not be used.
             BrokenPluginError: its metadata are damaged.
         """
-        check_kind(kind)
         if (own := self._registered.get((kind, name))) is not None:
             return own[1]
         if (core := self._core_entry(kind, name)) is not None:
             return core
+        self._check_kind_or_table(kind)
         try:
             return self._resolve(kind, name)
         except PluginError:
@@ -157,8 +169,23 @@ class Registry:
             function(made, options[keyword], name)
         return made
 
+    def build(self, kind: str, name: str, config: Any, *args: Any, **keywords: Any) -> Any:
+        """An instance from a Config that is checked already, so that nothing is checked or built again.
+
+        Args:
+            kind, name: of the component.
+            config: an instance of its Config, as `interfaces.component.check_options` gives it.
+            args, keywords: what else its constructor takes (a neuron's `backend`).
+        """
+        entry = self.find(kind, name)
+        component = self._load(entry)
+        if hasattr(component, "from_config"):
+            return construct(component.from_config, entry, (config, *args), keywords)
+        options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        return construct(component, entry, args, {**options, **keywords})
+
     def register(self, kind: str, name: str, obj: Any = None, *, replace: bool = False) -> Any:
-        """Add a component to this process; also a decorator: `@register("neuron", "mine")`.
+        """Add a component, or a choice of a table, to this process; also a decorator: `@register("neuron", "mine")`.
 
         Returns:
             `obj`.
@@ -167,7 +194,7 @@ class Registry:
             PluginError: the name is taken (pass `replace=True`, or choose another) or cannot be typed.
             ContractError: `obj` is not of this kind.
         """
-        check_kind(kind)
+        self._check_kind_or_table(kind)
         if obj is None:
             return lambda target: self.register(kind, name, target, replace=replace)
         if not name or ":" in name or name != name.strip():
@@ -224,18 +251,21 @@ class Registry:
 
     def name_of(self, obj: Any) -> str:
         """The name under which a component (or an instance of it) is known, else its class's qualified name."""
-        cls = obj if isinstance(obj, type) else type(obj)
-        for known in (obj, cls):
+        source = _source_of(obj)
+        for known in (obj, source):
             if id(known) in self._names:
                 return self._names[id(known)][1]
-        target = target_of(cls)
-        module, _, attribute = target.partition(":")
-        for entry in self.components():
-            where, _, what = entry.target.partition(":")
-            # A target may be a re-export: `package:Class` of a class defined in `package.part`.
-            if what == attribute and (module == where or module.startswith(f"{where}.")):
-                return _shortest(entry)
-        return target
+        entry = next((entry for entry in self.entries() if entry.kind != "command" and _offers(entry, source)), None)
+        return target_of(source) if entry is None else entry.shortest
+
+    def choice_of(self, table: str, obj: Any) -> str | None:
+        """The name under which a table offers the class of `obj`, or `obj` itself (a function); None: it does not."""
+        source = _source_of(obj)
+        for entry in self.choices(table):
+            registered, _ = self._registered.get((table, entry.name), (None, None))
+            if registered is source or (not entry.plugin.is_runtime and _offers(entry, source)):
+                return entry.shortest
+        return None
 
     def _load(self, entry: Entry) -> Any:
         if entry.plugin.is_runtime:
@@ -246,7 +276,7 @@ class Registry:
             component = load_target(entry)
             check_contract(component, entry)
             self._loaded[key] = (entry.target, component)
-            self._names.setdefault(id(component), (component, _shortest(entry)))
+            self._names.setdefault(id(component), (component, entry.shortest))
         return component
 
     def _core_entry(self, kind: str, name: str) -> Entry | None:
@@ -257,12 +287,12 @@ class Registry:
         return self._core.get((kind, name))
 
     def _resolve(self, kind: str, name: str) -> Entry:
-        owner, plain = _parts(name)
+        owner, plain = owner_and_name(name)
         matches = self._matches(kind, "", name) or self._matches(kind, owner, plain)
         if matches and matches[0].name == name:
             owner = ""  # the colon is the name's own, as in `tonic:NMNIST`
         if not matches:
-            raise UnknownComponentError(self._unknown(kind, name))
+            raise UnknownComponentError(unknown_message(kind, name, self.entries()))
         if not owner:
             usable = [entry for entry in matches if entry.status in ("ok", "ambiguous")]
             matches = usable or matches
@@ -279,25 +309,12 @@ class Registry:
         exact = [entry for entry in named if entry.plugin.distribution in (owner, normalise(owner))]
         return exact or [entry for entry in named if entry.plugin.id == owner]
 
-    def _unknown(self, kind: str, name: str) -> str:
-        owner, plain = _parts(name)
-        entries = self.components(kind)
-        names = sorted({entry.name for entry in entries})
-        near = difflib.get_close_matches(plain, names, n=3)
-        parts = [f"no {kind} {name!r}."]
-        if owner and plain in names:
-            offered = " or ".join(repr(entry.qualified) for entry in entries if entry.name == plain)
-            parts.append(f"{plain!r} is offered as {offered}.")
-        elif near:
-            parts.append(f"Did you mean {' or '.join(map(repr, near))}?")
-        parts += [install_hint(kind, name), f"Known {kind}s: {', '.join(names) or 'none'}."]
-        return " ".join(filter(None, parts))
-
-
-def _parts(name: str) -> tuple[str, str]:
-    """Distribution, or "", and the name, which may hold colons of its own."""
-    owner, colon, plain = name.partition(":")
-    return (owner, plain) if colon else ("", name)
+    def _check_kind_or_table(self, kind: str) -> None:
+        if kind not in KINDS and kind not in (tables := self.tables()):
+            raise UnknownComponentError(
+                f"no kind {kind!r}{did_you_mean(kind, (*KINDS, *tables))} (kinds: {', '.join(KINDS)}; "
+                f"tables of choices: {', '.join(tables) or 'none'})"
+            )
 
 
 _default: Registry | None = None
@@ -341,9 +358,7 @@ def usable_entry(entry: Entry) -> Entry:
 def check_kind(kind: str) -> None:
     """Raises `UnknownComponentError` unless `kind` is in the table of kinds."""
     if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownComponentError(f"no kind {kind!r}{meant} (kinds: {', '.join(KINDS)})")
+        raise UnknownComponentError(f"no kind {kind!r}{did_you_mean(kind, KINDS)} (kinds: {', '.join(KINDS)})")
 
 
 def target_of(obj: Any) -> str:
@@ -351,5 +366,13 @@ def target_of(obj: Any) -> str:
     return f"{getattr(obj, '__module__', '')}:{getattr(obj, '__qualname__', type(obj).__qualname__)}"
 
 
-def _shortest(entry: Entry) -> str:
-    return entry.name if entry.status == "ok" else entry.qualified
+def _source_of(obj: Any) -> Any:
+    """What an entry point would name: the class of an instance; a class or function itself."""
+    return obj if isinstance(obj, type) or inspect.isroutine(obj) else type(obj)
+
+
+def _offers(entry: Entry, source: Any) -> bool:
+    """Is this what the entry's target names? A target may be a re-export: `package:Class` of `package.part:Class`."""
+    where, _, what = entry.target.partition(":")
+    module, _, attribute = target_of(source).partition(":")
+    return what == attribute and (module == where or module.startswith(f"{where}."))

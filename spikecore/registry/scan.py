@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from spikecore.registry.blocking import ALL, Blocking
 from spikecore.registry.builtin import BUILTIN, COMMANDS
+from spikecore.registry.choices import CHOICE
 from spikecore.registry.metadata import Metadata, installed
 
 CORE = "spikecore"
@@ -55,7 +56,9 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One component on offer; also a command (kind `command`) or a module of hooks (kind `plugin`).
+    """One component on offer; also a command (kind `command`), a module of hooks (kind `plugin`) or a choice.
+
+    The kind of a choice is its table (`loss`).
 
     Args:
         kind, name: what users type.
@@ -76,6 +79,11 @@ class Entry:
     def qualified(self) -> str:
         """`distribution:name`, which always works."""
         return f"{self.plugin.distribution}:{self.name}"
+
+    @property
+    def shortest(self) -> str:
+        """The name alone where that is enough."""
+        return self.name if self.status == "ok" else self.qualified
 
 
 def core_entries(core_version: str, path: Sequence[str] | None = None) -> list[Entry]:
@@ -196,6 +204,9 @@ def _with_collisions(entries: list[Entry]) -> list[Entry]:
     result = []
     for entry in entries:
         rivals = usable.get((entry.kind, entry.name), [])
+        if entry.kind == CHOICE and entry.status == "ok":
+            reason = "a choice is named TABLE.NAME, as in loss.tet, and TABLE is no kind of component"
+            entry = replace(entry, status="broken", reason=reason)
         if entry.status == "ok" and entry.plugin.source != "core":
             others = ", ".join(rival.plugin.distribution for rival in rivals if rival is not entry)
             reserved = entry.kind == "command" and entry.name in COMMANDS

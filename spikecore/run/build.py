@@ -10,7 +10,7 @@ import torch
 from spikecore.errors import ConfigError
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import Trainer
-from spikecore.registry import create, use
+from spikecore.registry import build, use
 from spikecore.run.config import Resolved
 from spikecore.run.context import Context, seed_everything
 from spikecore.run.parts import Parts
@@ -54,7 +54,7 @@ def prepare(resolved: Resolved, device: torch.device | None = None) -> Prepared:
     with use(resolved.registry):
         seed_everything(options.seed)
         parts = Parts(resolved, device)
-        trainer: Any = create("trainer", resolved.names["trainer"], **resolved.options("trainer"))
+        trainer: Any = build("trainer", resolved.names["trainer"], resolved.tables["trainer"])
         task: Task = trainer.prepare(parts)
     dtype: torch.dtype = getattr(torch, options.precision)
     context = Context(device, dtype, torch.Generator().manual_seed(options.seed), task.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import difflib
 import json
 import re
@@ -15,12 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from spikecore.errors import ConfigError, PluginError, SpikeError
-from spikecore.interfaces.component import Range, check_options
+from spikecore.interfaces.component import Range, SameAs, check_options
+from spikecore.interfaces.options import as_data, fields_of, marked
 from spikecore.interfaces.trainer import DEFAULT_ROLES
-from spikecore.registry import Registry, name_of, registry, use
+from spikecore.registry import Registry, registry, use
 from spikecore.registry.blocking import ALL
 from spikecore.registry.known import KNOWN
 from spikecore.registry.metadata import normalise
+from spikecore.registry.nearest import nearest
+from spikecore.run.overrides import joined, merged, nested, parse_override
 from spikecore.run.roles import ROLES, TABLES, Declared, kind_of, role_problems, tables_for
 
 if sys.version_info >= (3, 11):
@@ -98,16 +100,17 @@ class Resolved:
             the component's.
         names: table → registered name of its component; `backend` → that of the backend, or `auto`.
         registry: where these components come from: the one in use, without the plugins that the config disables.
+        given: `table.key` of what the user set, as opposed to what is a default.
     """
 
     tables: Mapping[str, Any]
     names: Mapping[str, str]
     registry: Registry = field(compare=False)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
     def options(self, table: str) -> dict[str, Any]:
         """Keywords of the component."""
-        config = self.tables[table]
-        return {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+        return fields_of(self.tables[table])
 
     def to_toml(self) -> str:
         """Valid TOML that resolves to this configuration."""
@@ -116,7 +119,9 @@ class Resolved:
             lines += ["", f"[{table}]"]
             if table in self.names:
                 lines.append(f"name = {_toml(self.names[table])}")
-            lines += [f"{name} = {_toml(value)}" for name, value in self.options(table).items()]
+            with use(self.registry):
+                data = as_data(self.tables[table])
+            lines += [f"{name} = {_toml(value)}" for name, value in data.items()]
         return "\n".join(lines[1:]) + "\n"
 
 
@@ -129,20 +134,21 @@ def resolve(
     """Merge the embedded default, the trainer's own defaults, `source` and the `--set` overrides; check the result.
 
     Args:
-        source: tables, or a TOML file; None takes the default alone.
-        overrides: `table.key=value` with a TOML value; a bare word is a string.
+        source: tables, or a TOML file; None takes the default alone. A key may be dotted, as an override is.
+        overrides: `table.key=value` with a TOML value; a bare word is a string. See `run.overrides`.
         only: resolve these tables and ignore all others, also where what they name is not installed.
 
     Raises:
         ConfigError: everything that is wrong, one line per fault.
     """
     problems: list[str] = []
-    changes = [copy.deepcopy(dict(source)) if isinstance(source, Mapping) else _read(source)]
+    together: dict[str, Any] = {}
     for text in overrides:
         try:
-            changes.append(_override(text))
+            together = joined(together, parse_override(text))
         except ConfigError as error:
             problems += error.problems
+    changes = [nested(copy.deepcopy(dict(source))) if isinstance(source, Mapping) else _read(source), together]
     tables = _defaults()
     for change in changes:
         problems += _merge(tables, change)
@@ -177,7 +183,8 @@ def resolve(
         problems += _run_problems(tables["run"])
     if problems:
         raise ConfigError(problems)
-    return Resolved(configs, names, active)
+    given_keys = {f"{table}.{key}" for change in changes for table in configs for key in change.get(table, {})}
+    return Resolved(configs, names, active, frozenset(given_keys))
 
 
 def _defaults() -> dict[str, Any]:
@@ -227,6 +234,7 @@ def _checked(
     configs: dict[str, Any] = {}
     names: dict[str, str] = {}
     problems: list[str] = []
+    without: tuple[str, ...] = ()
     for table in wanted:
         options = dict(tables.get(table, {}))
         is_named = kind_of(table) is not None
@@ -243,12 +251,15 @@ def _checked(
                 continue
         elif component is None:
             continue  # a role that the trainer does not fill, which `role_problems` tells
-        configs[table], wrong = check_options(component, options)
+        usable = {name: config for name, config in configs.items() if name not in without}
+        configs[table], wrong = check_options(component, {**_shared(component, usable), **options})
+        if table == "dataset" and getattr(component, "is_sequence", False) is True:
+            without = ("encoder",)  # the samples have a length of their own
         if component is AutoOptions:
             wrong = [(option, "'auto' takes no options; set backend.name as well") for option, _ in wrong]
         if is_named:  # whose key `name` is no option
             wrong = [(option, text + _name_hint(option, text)) for option, text in wrong]
-        problems += [f"{table}.{option}: {text}" for option, text in wrong]
+        problems += [f"{table}.{option}: {text}" if option else f"{table}: {text}" for option, text in wrong]
     return configs, names, problems
 
 
@@ -307,8 +318,19 @@ def _disable_problems(active: Registry, names: Sequence[str]) -> list[str]:
 
 
 def _name_hint(option: str, text: str) -> str:
+    # Nearer than "did you mean" wants elsewhere: `num` or `game` are not a misspelt `name`.
     near = difflib.get_close_matches(option, ["name"], cutoff=0.7)
     return "; did you mean 'name'?" if near and text.startswith("is unknown") else ""
+
+
+def _shared(component: Any, configs: Mapping[str, Any]) -> dict[str, Any]:
+    """Options marked `SameAs` another table's, with their values there."""
+    values = {}
+    for option, mark in marked(component.Config, SameAs):
+        table, _, key = mark.path.partition(".")
+        if hasattr(configs.get(table), key):
+            values[option] = getattr(configs[table], key)
+    return values
 
 
 def _component(active: Registry, table: str, name: str) -> Any:
@@ -319,16 +341,16 @@ def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
     problems = []
     for table, values in change.items():
         if table not in TABLES:
-            near = difflib.get_close_matches(table, TABLES, n=1)
+            near = nearest(table, TABLES)
             meant = f"; did you mean [{near[0]}]?" if near else ""
             problems.append(f"{table}: no such table{meant} (tables: {', '.join(TABLES)})")
         elif not isinstance(values, Mapping):
             problems.append(f"{table}: must be a table, got {values!r}")
         else:
-            before = tables.setdefault(table, {}).get("name")
-            if kind_of(table) is not None and values.get("name", before) != before:
-                tables[table] = {}  # another component: the old one's options do not apply to it
-            tables[table] |= values
+            try:
+                tables[table] = merged(tables.get(table), values, table, is_named=kind_of(table) is not None)
+            except ConfigError as error:
+                problems += error.problems
     return problems
 
 
@@ -339,28 +361,15 @@ def _read(path: str | Path | None) -> dict[str, Any]:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: does not exist") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+        ) from error
     if not tables:
         raise ConfigError(f"{path}: is empty; `spike run --print-config` prints a whole one to start from")
     return tables
-
-
-def _override(text: str) -> dict[str, Any]:
-    path, equals, value = text.partition("=")
-    parts = path.strip().split(".")
-    if not equals or len(parts) != 2 or not all(parts):
-        raise ConfigError(f"--set {text}: write table.key=value, as in --set trainer.epochs=5")
-    return {parts[0]: {parts[1]: parse_value(value)}}
-
-
-def parse_value(text: str) -> Any:
-    """A value given on the command line: TOML, or else plain text."""
-    try:
-        found = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-    return found["value"] if len(found) == 1 else text.strip()  # more than a value: a line too many
 
 
 def _toml(value: Any) -> str:
@@ -371,11 +380,6 @@ def _toml(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
-    if hasattr(value, "config"):
-        fields = {item.name: getattr(value.config, item.name) for item in dataclasses.fields(value.config)}
-        inner = [f"name = {_toml(name_of(value))}", *(f"{name} = {_toml(item)}" for name, item in fields.items())]
-        return f"{{ {', '.join(inner)} }}"
-    if dataclasses.is_dataclass(value) and hasattr(value, "name"):  # one of a OneOf
-        fields = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
-        return f"{{ {', '.join(f'{name} = {_toml(item)}' for name, item in {'name': value.name, **fields}.items())} }}"
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
     return repr(value)

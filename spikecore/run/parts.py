@@ -11,8 +11,7 @@ from torch import nn
 
 from spikecore.backends.selection import AUTO, REFERENCE, configure_backend
 from spikecore.errors import ContractError
-from spikecore.registry import create
-from spikecore.registry import load as load_component
+from spikecore.registry import build
 from spikecore.run.config import Resolved
 from spikecore.run.record import NetRecord
 from spikecore.run.roles import ROLES, Role
@@ -33,7 +32,7 @@ class Parts:
         self._nets: list[tuple[nn.Module, NetRecord]] = []
         self.backend = resolved.names.get("backend", AUTO)
         if self.backend not in (AUTO, REFERENCE):
-            configure_backend(self.backend, **resolved.options("backend"))
+            configure_backend(self.backend, config=resolved.tables["backend"])
 
     def dataset(self) -> Any:
         """The dataset of `[dataset]`."""
@@ -104,21 +103,21 @@ class Parts:
 
 def component(parts: Parts, role: Role) -> Any:
     """A component that takes nothing but its options."""
-    return create(str(role.kind), parts.resolved.names[role.name], **parts.resolved.options(role.name))
+    return build(str(role.kind), parts.resolved.names[role.name], parts.resolved.tables[role.name])
 
 
 def neuron(parts: Parts, role: Role) -> Any:
     """A neuron, which is told its backend too."""
-    name = parts.resolved.names[role.name]
-    return create(str(role.kind), name, backend=parts.backend, **parts.resolved.options(role.name))
+    name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
+    return build(str(role.kind), name, config, backend=parts.backend)
 
 
 def model(parts: Parts, role: Role, input_shape: Sequence[int], num_outputs: int) -> nn.Module:
     """A net, from the run's neurons, for inputs and outputs of this size."""
     how = NetRecord(role.name, tuple(int(size) for size in input_shape), int(num_outputs))
-    make = load_component(str(role.kind), parts.resolved.names[role.name])
-    options = parts.resolved.options(role.name)
-    net: nn.Module = make(parts.make_neuron, how.input_shape, how.num_outputs, **options).to(parts.device)
+    name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
+    net: nn.Module = build(str(role.kind), name, config, parts.make_neuron, how.input_shape, how.num_outputs)
+    net = net.to(parts.device)
     parts.keep(net, how)
     return net
 

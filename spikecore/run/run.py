@@ -25,6 +25,7 @@ from spikecore.run.checkpoint import Checkpoint
 from spikecore.run.config import Resolved, tables_of
 from spikecore.run.context import Keeping
 from spikecore.run.directory import CONFIG, store_of
+from spikecore.run.idle import idle_options, unused_tables
 from spikecore.run.log import EMPTY, MetricsLog
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now
 from spikecore.run.restore import SavedRun
@@ -66,6 +67,7 @@ class Run:
         """
         run = cls(directory, resolved, _new_record(resolved, prepared), prepared)
         run._greet(run.record.header)
+        run._tell_idle_options()
         try:
             clean(directory)
             run.record.write(directory)
@@ -146,6 +148,11 @@ class Run:
         failures = self.resolved.registry.hooks.failures.values()
         for line in (*header, *(f"warning: hooks are left out: {error}" for error in failures)):
             print(line, file=sys.stderr)
+
+    def _tell_idle_options(self) -> None:
+        for line in idle_options(self.resolved, unused_tables(self.resolved, self.prepared.task)):
+            self.record.notes.append(line)
+            print(f"warning: {line}", file=sys.stderr)
 
     def _rewind(self, overrides: Sequence[str]) -> None:
         """Drop what is newer than the checkpoint, and note in the record that the run goes on."""

@@ -36,7 +36,8 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
     Raises:
         PluginError: there is no such component, or it cannot be used here.
         OptionError: it does not have these options, or needs more.
-        PluginUnavailable: pytest or hypothesis is missing; the message holds the line that installs them.
+        PluginUnavailable: the component cannot be used here (a backend: none of its devices is here); or pytest or
+            hypothesis is missing, and the message holds the line that installs them.
     """
     registry().find(kind, name)
     if missing := [requirement for requirement, _ in unmet(REQUIRED)]:
@@ -50,6 +51,10 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
     import pytest
 
     from spikecore.testing import pytest_plugin
+    from spikecore.testing.suite import suite_for
+
+    if obstacle := suite_for(kind, name, options)().obstacle():
+        raise PluginUnavailable(f"{obstacle}; nothing was checked")
 
     folder = Path(__file__).parent
     show = ["-p", "no:terminal"] if quiet else ["-q", "-rsfEx", "--tb=short", "--no-header"]

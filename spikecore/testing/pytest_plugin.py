@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +52,38 @@ def pytest_configure(config: pytest.Config) -> None:
         if not (kind and colon and name):
             raise pytest.UsageError(f"--spike-component {text}: expected KIND:NAME, as in neuron:lif")
         _chosen.append((kind, name))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Checks marked `long` are made for the first suite of each kind and distribution, and for those asked for by name.
+
+    `SPIKE_FULL=1` has them made for all.
+    """
+    if "spikecore.testing.suite" not in sys.modules:
+        return
+    from spikecore.testing.suite import Suite
+
+    suites = dict.fromkeys(getattr(item, "cls", None) for item in items)
+    taken: set[tuple[str, str]] = set()
+    for suite in suites:
+        if not (isinstance(suite, type) and issubclass(suite, Suite) and suite.component):
+            continue
+        source = suite.kind, _distribution(suite)
+        is_named = suite in _made.values()
+        suite.is_long_run = is_named or source not in taken or os.environ.get("SPIKE_FULL", "") not in ("", "0")
+        taken.add(source)
+
+
+def _distribution(suite: Any) -> str:
+    """Of the suite's component; the test file, where the component is registered only while its tests run."""
+    from spikecore.errors import PluginError
+    from spikecore.registry import registry
+
+    try:
+        return registry().find(suite.kind, suite.component).plugin.distribution
+    except PluginError:
+        return str(suite.__module__)
 
 
 def make_suites() -> dict[str, Any]:

@@ -7,7 +7,9 @@
 
 A check passes, fails, or is skipped with a reason. `needs` names the capability that a check depends on, so what a
 component does not promise is skipped by name and not by chance; a component on which fewer than `minimum` checks were
-executed fails, so a suite cannot pass by skipping.
+executed fails, so a suite cannot pass by skipping. A component that cannot be used here at all is skipped as a whole.
+
+After every check the settings of the process are compared with those before (`spikecore.testing.process`).
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ import functools
 import importlib
 import time
 import types
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Union, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -27,30 +30,12 @@ from spikecore.errors import OptionError, PluginUnavailable
 from spikecore.kinds import KINDS
 from spikecore.registry import Registry, registry
 from spikecore.registry.loading import is_frozen_dataclass
+from spikecore.testing import process
+from spikecore.testing.marks import Check, Need, advice, long, needs, since, skip
 
-Check = TypeVar("Check", bound=Callable[..., Any])
+__all__ = ["ENOUGH", "Check", "Need", "Outcome", "Suite", "advice", "long", "needs", "since", "skip", "suite_for"]
+
 ENOUGH = "test_enough_checks_were_executed"
-
-
-@dataclasses.dataclass(frozen=True)
-class Need:
-    """One condition of a check; see `needs`."""
-
-    capability: str
-    wanted: Any = True
-
-    def unmet(self, capabilities: Any) -> str:
-        """Why the check does not apply, or ""."""
-        value = getattr(capabilities, self.capability)
-        if isinstance(value, tuple):
-            return "" if self.wanted in value else f"capabilities.{self.capability} lacks {self.wanted!r}"
-        met = bool(value) == self.wanted
-        return "" if met else f"capabilities.{self.capability} is {value!r}"
-
-    def __str__(self) -> str:
-        if isinstance(self.wanted, bool):
-            return self.capability if self.wanted else f"not {self.capability}"
-        return f"{self.wanted!r} in {self.capability}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,31 +45,6 @@ class Outcome:
     outcome: str
     reason: str
     seconds: float
-
-
-def needs(capability: str, wanted: Any = True) -> Callable[[Check], Check]:
-    """The check applies where `capabilities.<capability>` is as wanted (for a tuple: holds it)."""
-
-    def mark(check: Check) -> Check:
-        check.needs = (Need(capability, wanted), *getattr(check, "needs", ()))  # type: ignore[attr-defined]
-        return check
-
-    return mark
-
-
-def since(api_version: int) -> Callable[[Check], Check]:
-    """The check belongs to the contract from this `api_version` on; components of an older one skip it."""
-
-    def mark(check: Check) -> Check:
-        check.since = api_version  # type: ignore[attr-defined]
-        return check
-
-    return mark
-
-
-def skip(reason: str) -> Any:
-    """End a check that does not apply; the reason is told."""
-    pytest.skip(reason)
 
 
 class Suite:
@@ -97,6 +57,10 @@ class Suite:
     options: ClassVar[Mapping[str, Any]] = {}
     expected_failures: ClassVar[Mapping[str, str]] = {}
     outcomes: ClassVar[dict[str, Outcome]] = {}
+    is_long_run: ClassVar[bool] = True
+    """Whether the checks marked `long` are made. A pytest run makes them for the first suite of each kind and
+    distribution only, unless SPIKE_FULL=1."""
+    _known: ClassVar[dict[str, Any]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -110,6 +74,7 @@ class Suite:
         _watch_checks(cls)
         if cls.component:
             cls.outcomes = {}
+            cls._known = {}
             cls._expect_failures()
             setattr(cls, ENOUGH, _enough)  # the last name of the class, so pytest runs it after all checks
 
@@ -140,8 +105,36 @@ class Suite:
 
     @property
     def capabilities(self) -> Any:
-        """What the component promises."""
-        return self.target.capabilities
+        """What the component promises with the suite's options: the capabilities of an instance."""
+        if "capabilities" not in self._known:
+            with _left_alone():
+                self._known["capabilities"] = self.sample().capabilities
+        return self._known["capabilities"]
+
+    def sample(self) -> Any:
+        """An instance with the suite's options, made to be looked at; or the class, where an instance needs more."""
+        return registry().create(self.kind, self.component, **self.options)
+
+    def obstacle(self) -> str:
+        """Why the component cannot be used here with the suite's options, or ""."""
+        if "obstacle" not in self._known:
+            try:
+                with _left_alone():
+                    self._known["obstacle"] = self.find_obstacle()
+            except PluginUnavailable as error:
+                self._known["obstacle"] = str(error)
+            except Exception:  # a fault of the component, which its checks will show
+                self._known["obstacle"] = ""
+        return str(self._known["obstacle"])
+
+    def find_obstacle(self) -> str:
+        """The same, found anew; a suite whose components need more than their constructor adds to it.
+
+        Raises:
+            PluginUnavailable: the component says so itself.
+        """
+        _ = self.capabilities
+        return ""
 
     def make(self, **options: Any) -> Any:
         """An instance with `options` over those of the suite."""
@@ -158,7 +151,8 @@ class Suite:
         module, _, name = KINDS[self.kind].contract.partition(":")
         wanted = getattr(importlib.import_module(module), f"{name}Capabilities")
         given = self.capabilities
-        assert isinstance(given, wanted), f"expected {wanted.__name__}, got {type(given).__name__}"
+        for capabilities in (self.target.capabilities, given):
+            assert isinstance(capabilities, wanted), f"expected {wanted.__name__}, got {type(capabilities).__name__}"
         for field, hint in get_type_hints(wanted).items():
             value = getattr(given, field)
             assert _has_type(value, hint), f"capabilities.{field} should be {hint}, is {value!r}"
@@ -177,6 +171,17 @@ class Suite:
         """A keyword that `Config` does not have is an error that names it."""
         with pytest.raises((OptionError, TypeError), match="no_such_option"):
             self.make(no_such_option=1)
+
+
+@contextmanager
+def _left_alone() -> Iterator[None]:
+    """Inside, no random number is drawn and no setting changed that a check could notice."""
+    before = process.snapshot()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        process.restore(before)
 
 
 def _watch_checks(cls: type[Suite]) -> None:
@@ -206,17 +211,20 @@ def copy_of(active: Registry) -> Registry:
 
 
 def _watched(name: str, check: Callable[..., Any]) -> Callable[..., Any]:
-    """The check with its gates, its own random seed, and its outcome written down."""
+    """The check with its gates, its own random seed, the process's settings guarded, and its outcome written down."""
 
     @functools.wraps(check)
     def watched(self: Suite, *args: Any, **kwargs: Any) -> None:
         __tracebackhide__ = True
         start, outcome, reason = time.perf_counter(), "passed", ""
+        before = process.snapshot()
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 _gate(self, check)
                 check(self, *args, **kwargs)
+            if lines := process.changes(before, process.snapshot()):
+                raise AssertionError(f"settings of the whole process changed during this check: {'; '.join(lines)}")
         except PluginUnavailable as error:
             outcome, reason = "skipped", f"unavailable here: {error}"
             pytest.skip(reason)
@@ -224,15 +232,22 @@ def _watched(name: str, check: Callable[..., Any]) -> Callable[..., Any]:
             outcome, reason = "skipped", str(error)
             raise
         except BaseException as error:
+            if isinstance(error, AssertionError) and (text := getattr(check, "advice", "")):
+                error.args = (f"{error}\nWhat to do: {text}.",)
             outcome, reason = "failed", f"{type(error).__name__}: {error}"
             raise
         finally:
+            process.restore(before)
             type(self).outcomes[name] = Outcome(outcome, reason, time.perf_counter() - start)
 
     return watched
 
 
 def _gate(suite: Suite, check: Callable[..., Any]) -> None:
+    if reason := suite.obstacle():
+        skip(f"unavailable here: {reason}")
+    if getattr(check, "long", False) and not suite.is_long_run:
+        skip("a long check: made for another component of this kind and plugin; for all of them with SPIKE_FULL=1")
     first = getattr(check, "since", 1)
     if (version := suite.target.api_version) < first:
         skip(f"api_version is {version}; the check belongs to {first}")
@@ -243,6 +258,8 @@ def _gate(suite: Suite, check: Callable[..., Any]) -> None:
 
 def _enough(self: Suite) -> None:
     """At least `minimum` checks were executed."""
+    if reason := self.obstacle():
+        skip(f"unavailable here: {reason}")
     left = [name for name in self.checks() if name not in self.outcomes]
     if left:
         skip(f"{len(left)} checks were not selected, {left[0]} the first of them")

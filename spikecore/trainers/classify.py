@@ -1,14 +1,14 @@
 """Supervised classification by backpropagation through time.
 
-out = the model's output [T, B, num_outputs];  loss, readout: by name, of `spikecore.nn.losses` and `readouts`
+out = the model's output [T, B, num_outputs];  loss, readout, optimizer, schedule: choices, which plugins may add to
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,10 +17,12 @@ from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import Batch, Split
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import RunContext, TrainerCapabilities
-from spikecore.nn.losses import LOSSES, LossName, ReadoutName, readout_of
+from spikecore.nn.losses import LOSS, READOUT, readout_of
 from spikecore.nn.readouts import over_own_steps
 from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches
+from spikecore.trainers.optimizers import OPTIMIZER, AdamW
+from spikecore.trainers.schedules import SCHEDULE, Cosine
 
 
 class Classify(Trainer):
@@ -31,6 +33,7 @@ class Classify(Trainer):
     """
 
     capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",))
+    renamed: ClassVar[Mapping[str, str]] = {"weight_decay": "the optimizer's: optimizer.weight_decay"}
 
     @dataclass(frozen=True)
     class Config:
@@ -38,26 +41,24 @@ class Classify(Trainer):
         Args:
             epochs: passes over the training split.
             batch_size: samples per step.
-            optimizer: of torch.optim.
+            optimizer: of torch.optim, with its options.
             lr: peak learning rate.
-            weight_decay: of the optimizer.
-            schedule: `cosine` falls to zero over all epochs.
-            loss: of the output over time and the labels, with its default options.
+            schedule: of the learning rate; `cosine` falls to zero over all epochs.
+            loss: of the output over time and the labels; its mean over the samples is minimised.
             readout: the scores whose largest is the answer; `auto` takes the one that suits the loss.
         """
 
         epochs: Annotated[int, Range(ge=0)] = 20
         batch_size: Annotated[int, Range(ge=1)] = 64
-        optimizer: Literal["adamw", "sgd"] = "adamw"
+        optimizer: Annotated[Any, OPTIMIZER] = AdamW()  # noqa: RUF009  (immutable)
         lr: Annotated[float, Range(gt=0.0, lt=math.inf)] = 0.005
-        weight_decay: Annotated[float, Range(ge=0.0, lt=math.inf)] = 0.0001
-        schedule: Literal["cosine", "constant"] = "cosine"
-        loss: LossName = "rate_cross_entropy"
-        readout: ReadoutName = "auto"
+        schedule: Annotated[Any, SCHEDULE] = Cosine()  # noqa: RUF009
+        loss: Annotated[Any, LOSS] = "rate_cross_entropy"
+        readout: Annotated[Any, READOUT] = "auto"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._loss, self._sum = (LOSSES[self.config.loss](reduction=reduction) for reduction in ("mean", "sum"))
+        self._loss = self.config.loss
         self._readout = readout_of(self._loss, self.config.readout)
         self.confusion: Tensor | None = None
         self._optimizer: torch.optim.Optimizer | None = None
@@ -68,16 +69,13 @@ class Classify(Trainer):
     def fit(self, task: Task, context: RunContext) -> dict[str, float]:
         """Train to the last epoch; returns the metrics on the test split."""
         config = self.config
-        kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[config.optimizer]
-        self._optimizer = kind(task.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        self._optimizer = config.optimizer(task.model.parameters(), config.lr)
         if self._pending is not None:
             self._optimizer.load_state_dict(self._pending)
             self._pending = None
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
-            if config.schedule == "cosine":
-                fraction = torch.tensor(epoch / config.epochs * torch.pi)
-                for group in self._optimizer.param_groups:
-                    group["lr"] = config.lr * float(1 + torch.cos(fraction)) / 2
+            for group in self._optimizer.param_groups:
+                group["lr"] = config.lr * config.schedule(epoch / config.epochs)
             loss = self._train_epoch(task, context)
             self._metrics = self.evaluate(task, context)
             self._epoch = epoch + 1
@@ -96,7 +94,7 @@ class Classify(Trainer):
             for index in torch.split(torch.arange(len(test)), self.config.batch_size):
                 batch = assemble(test, index, task.is_sequence)
                 out = _output(task, context, batch)
-                loss += float(self._sum(out, batch.label.to(out.device), batch.mask))
+                loss += float(self._loss.each(out, batch.label.to(out.device), batch.mask).sum())
                 scores = over_own_steps(self._readout, out, batch.mask)
                 cell = batch.label * task.num_outputs + scores.argmax(-1).cpu()
                 confusion += torch.bincount(cell, minlength=len(confusion))
@@ -140,7 +138,7 @@ class Classify(Trainer):
                 batch = assemble(train, index, task.is_sequence, context.generator)
             with context.timed("forward"):
                 out = _output(task, context, batch)
-                loss: Tensor = self._loss(out, batch.label.to(out.device), batch.mask)
+                loss: Tensor = self._loss.each(out, batch.label.to(out.device), batch.mask).mean()
             with context.timed("backward"):
                 self._optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

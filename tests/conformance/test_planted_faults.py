@@ -5,13 +5,11 @@ A row is (kind, what is wrong, the check that says so, what it says, the broken 
 
 import contextlib
 import math
-import re
 import socket
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 import torch
@@ -31,7 +29,7 @@ from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.nn import LIF, fire_and_reset, reset_state
 from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.proving import prove
-from spikecore.testing.suite import suite_for
+from tests.conformance.planting import assert_caught, caught, name_of, table
 from tests.conformance.toys import (
     SOUND,
     ToyBackend,
@@ -46,28 +44,7 @@ from tests.conformance.toys import (
     ToyTrainer,
 )
 
-
-@dataclass(frozen=True)
-class Fault:
-    kind: str
-    what: str
-    check: str
-    says: str
-    component: Any
-
-
-FAULTS: list[Fault] = []
-
-
-def fault(check, says):
-    """Adds a class to the table; its kind is that of the toy it derives from, its docstring says what is wrong."""
-
-    def add(cls):
-        kind = next(kind for kind, sound in SOUND.items() if issubclass(cls, sound))
-        FAULTS.append(Fault(kind, cls.__doc__, check, says, cls))
-        return cls
-
-    return add
+FAULTS, fault = table()
 
 
 # neurons
@@ -1172,21 +1149,9 @@ def test_the_sound_toy_passes_everything(kind, sound, registry):
     assert found["executed"] == found["counts"]["passed"] >= found["minimum"]
 
 
-def caught(kind, name):
-    """Runs one check by hand; what it says."""
-    suite = suite_for(kind, "toy")
-    with pytest.raises((Exception, pytest.fail.Exception)) as error:
-        getattr(suite(), name)()
-    assert not isinstance(error.value, pytest.skip.Exception), f"skipped: {error.value}"
-    assert suite.outcomes[name].outcome == "failed"
-    return str(error.value)
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.kind}-{fault.component.__name__}")
+@pytest.mark.parametrize("fault", FAULTS, ids=name_of)
 def test_the_named_check_catches_it(fault, registry):
-    registry.register(fault.kind, "toy", fault.component)
-    said = caught(fault.kind, fault.check)
-    assert re.search(fault.says, said), said
+    assert_caught(fault, registry)
 
 
 def test_a_net_that_runs_on_something_else_is_caught(registry, monkeypatch):

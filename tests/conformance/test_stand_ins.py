@@ -34,8 +34,19 @@ class Lines(Configurable):
 
     def split(self, name):
         path = fetch(self.info.files[self.splits.index(name)], data_dir() / (self.config.root or "lines"))
-        rows = [line.split() for line in path.read_text().splitlines()]
-        return [(torch.tensor([float(a), float(b)]), int(label)) for label, a, b in rows]
+        return LineSplit(path.read_text().splitlines())
+
+
+@dataclass(frozen=True)
+class LineSplit:
+    lines: list[str]
+
+    def __len__(self):
+        return len(self.lines)
+
+    def __getitem__(self, index):
+        label, a, b = self.lines[index].split()
+        return torch.tensor([float(a), float(b)]), int(label)
 
 
 @pytest.fixture(autouse=True, scope="module")

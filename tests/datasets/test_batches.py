@@ -6,7 +6,7 @@ import torch
 from spikecore import create
 from spikecore.interfaces.dataset import Batch
 from spikecore.interfaces.task import Task
-from spikecore.nn.losses import LOSSES
+from spikecore.registry import choices
 from spikecore.run.experiment import Context
 from spikecore.trainers.batches import assemble, in_batches
 
@@ -60,7 +60,7 @@ def test_labels_may_be_shares_and_epochs_are_told():
     assert split.epochs == list(range(8))
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [entry.name for entry in choices("loss")])
 @pytest.mark.parametrize("readout", ["auto", "last", "count"])
 def test_padding_changes_nothing_whatever_the_loss(loss, readout):
     """Every sample comes alone, in batches of one and so without padding; or all together."""

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from spikecore.cli import info, spike
 from spikecore.interfaces.component import OneOf
-from spikecore.registry import components, load
+from spikecore.interfaces.options import marked
+from spikecore.registry import choices, components, load, register
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Blur:
     width: int = 5
 
 
+CHANGE = OneOf("change")
+register("change", "blur", Blur)
+
+
 @dataclass(frozen=True)
 class Base:
     """
@@ -34,7 +39,7 @@ class Base:
     """
 
     depth: int = 1
-    changes: Annotated[tuple[Any, ...], OneOf({"blur": Blur})] = ()
+    changes: Annotated[tuple[Any, ...], CHANGE] = ()
 
 
 @dataclass(frozen=True)
@@ -65,10 +70,10 @@ def test_options_of_bases_and_of_choices_are_described():
         *("changes: tuple[Any, ...] from blur = ()", "    the same every time."),
         *("speed: float = 2.0", "    how fast."),
     ]
-    ((option, table),) = info._tables(Derived)
+    ((option, mark),) = marked(Derived, OneOf)
     box = ["        of the box,", "        in pixels."]
     assert option == "changes"
-    assert list(info._choices(table)) == ["blur: Blurs.", "    height: int = 3", *box, "    width: int = 5", *box]
+    assert list(info._choices(mark)) == ["blur: Blurs.", "    height: int = 3", *box, "    width: int = 5", *box]
     assert info._split(info._doc(Derived))[::2] == ("A remark.", "Raises:\n    OptionError: never.")
 
 
@@ -81,7 +86,8 @@ def test_inherited_options_are_shown_with_their_documentation():
 def test_every_option_of_ours_is_described():
     for entry in components():
         config = load(entry.kind, entry.name).Config
-        for kind in (config, *(kind for _, table in info._tables(config) for kind in table.values())):
+        chosen = (load(choice.kind, choice.name) for _, mark in marked(config, OneOf) for choice in choices(mark.table))
+        for kind in (config, *filter(None, map(info._config_of, chosen))):
             described = info._arguments(kind)
             for field in dataclasses.fields(kind):
                 assert described.get(field.name), (

@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,23 +11,23 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from spikecore.errors import InputError, OptionError, ShapeError
-from spikecore.nn import readouts
+from spikecore.nn import losses, readouts
 from spikecore.nn.losses import (
-    LOSSES,
     TET,
     CountMSE,
     FirstSpikeCrossEntropy,
     FirstSpikeMSE,
-    LossName,
     MembraneCrossEntropy,
     MembraneMSE,
     RateCrossEntropy,
     RateMSE,
-    ReadoutName,
     readout_of,
 )
-from spikecore.nn.readouts import READOUTS, count, first_spike_time, over_own_steps, rate
-from spikecore.registry import create
+from spikecore.nn.readouts import count, first_spike_time, over_own_steps, rate
+from spikecore.registry import choices, create, load
+
+LOSSES = {entry.name: load("loss", entry.name) for entry in choices("loss")}
+READOUTS = {entry.name: load("readout", entry.name) for entry in choices("readout")}
 
 T, B, C = 6, 4, 3
 
@@ -82,10 +81,12 @@ def build(case, **more):
     return LOSSES[name](**dict(zip(flat[::2], flat[1::2], strict=True)), **more)
 
 
-def test_every_loss_is_in_the_table_and_the_literals_name_them():
-    assert {name for name, _ in CASES} == set(LOSSES) == set(get_args(LossName))
+def test_every_loss_is_in_the_table_and_named_as_its_class():
+    assert {name for name, _ in CASES} == set(LOSSES)
     assert len(LOSSES) >= 9
-    assert set(get_args(ReadoutName)) == {"auto", *READOUTS}
+    assert {name.replace("_", "") for name in LOSSES} == {cls.__name__.lower() for cls in LOSSES.values()}
+    assert {cls.__name__ for cls in LOSSES.values()} < set(losses.__all__)
+    assert dir(losses) == sorted(losses.__all__)
     assert all(cls.readout in READOUTS for cls in LOSSES.values())
 
 

@@ -16,8 +16,7 @@ import pytest
 import torch
 
 from spikecore import nn
-from spikecore.nn.readouts import READOUTS
-from spikecore.registry import components
+from spikecore.registry import components, load
 from tests.peers.compare import (
     Run,
     assert_near,
@@ -154,7 +153,8 @@ def test_readouts_that_never_spike(tau):
     assert_same_readout(ours, run_readout(node, x))
     for decode, readout in (("max-mem", "max"), ("mean-mem", "rate"), ("last_mem", "last"), ("max-abs-mem", "max_abs")):
         node.decode = decode
-        assert_same_readout(run_readout(lambda value, r=readout: READOUTS[r](neuron(value)), x), run_readout(node, x))
+        read = load("readout", readout)
+        assert_same_readout(run_readout(lambda value, read=read: read(neuron(value)), x), run_readout(node, x))
 
 
 def test_li_of_norse():

@@ -107,7 +107,7 @@ def test_every_fault_is_reported_at_once_with_its_path(tmp_path):
         "trainr: no such table; did you mean [trainer]?",
         "neuron.tua: is unknown; did you mean 'tau'?",
         "neuron.tau: must be > 1 and < inf, got 0.5",
-        "neuron.surrogate: no surrogate 'atn'. Did you mean 'atan'?",
+        "neuron.surrogate.name: no surrogate 'atn'. Did you mean 'atan'?",
         "trainer.epochs: must be a whole number, got 'many'",
         "encoder.num_steps: must be a whole number, got 1.5",
         "run.device: must be 'auto'",
@@ -119,7 +119,7 @@ def test_every_fault_is_reported_at_once_with_its_path(tmp_path):
     assert len(caught.value.problems) == 10
 
 
-@pytest.mark.parametrize(("content", "says"), [(None, "cannot be read"), ("a = = 1", "is not TOML"), ("", "is empty")])
+@pytest.mark.parametrize(("content", "says"), [(None, "does not exist"), ("a = = 1", "is not TOML"), ("", "is empty")])
 def test_unusable_files(content, says, tmp_path):
     path = tmp_path / "c.toml"
     if content is not None:

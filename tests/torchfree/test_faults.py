@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import spikecore
-from spikecore.kinds import KINDS
+from spikecore.kinds import CHOICE_GROUP, KINDS
 from spikecore.registry.known import KNOWN, install_hint
 from spikecore.testing.distributions import fake_distribution
 from tests.faulty_plugins import FAULTS, SOUND, install, rows
@@ -105,7 +105,8 @@ def test_known_plugins_that_are_not_installed_come_with_their_line():
     assert install_hint("neuron", "izhikevich").endswith("pip install ./plugins/neuron-zoo")
     for (kind, name), folder in KNOWN.items():
         project = tomllib.loads((ROOT / "plugins" / folder / "pyproject.toml").read_text())["project"]
-        assert name in project["entry-points"][KINDS[kind].group]
+        points = project["entry-points"]
+        assert name in points[KINDS[kind].group] if kind in KINDS else f"{kind}.{name}" in points[CHOICE_GROUP]
 
 
 def test_a_broken_command_stays_visible(spike, tmp_path):

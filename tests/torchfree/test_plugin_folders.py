@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from spikecore.kinds import KINDS
+from spikecore.registry.choices import CHOICE
 from spikecore.registry.known import KNOWN
-from spikecore.registry.metadata import GROUPS
+from spikecore.registry.metadata import GROUPS, kind_and_name
 from spikecore.scaffold import render
 
 if sys.version_info >= (3, 11):
@@ -50,9 +51,9 @@ def test_files_and_metadata_are_those_of_the_template(folder, tmp_path):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_core_knows_what_is_in_it(folder):
     for group, points in project(folder)["entry-points"].items():
-        if GROUPS.get(group) in KINDS:
+        if GROUPS.get(group) in {*KINDS, CHOICE}:
             for name in points:
-                assert KNOWN.get((GROUPS[group], name)) == folder.name, f"registry/known.py lacks {name}"
+                assert KNOWN.get(kind_and_name(group, name)) == folder.name, f"registry/known.py lacks {name}"
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

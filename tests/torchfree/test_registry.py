@@ -10,7 +10,7 @@ import spikecore
 from spikecore.errors import BrokenPluginError, ContractError, PluginError, PluginUnavailable, UnknownComponentError
 from spikecore.registry import Blocking, Registry, use
 from spikecore.registry.builtin import BUILTIN, COMMANDS
-from spikecore.registry.metadata import GROUPS
+from spikecore.registry.metadata import GROUPS, kind_and_name
 from spikecore.testing.distributions import fake_distribution, isolated_registry
 from tests.faulty_plugins import SOUND
 
@@ -25,7 +25,7 @@ ROOT = Path(spikecore.__file__).parents[1]
 def test_the_built_in_table_is_that_of_pyproject():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {
-        (GROUPS[group], name): target
+        kind_and_name(group, name): target
         for group, points in project["entry-points"].items()
         if group in GROUPS
         for name, target in points.items()
@@ -144,7 +144,7 @@ def test_plugins_are_switched_off_for_a_copy_only(tmp_path):
 
 def test_our_entry_points_are_those_python_sees():
     seen = {
-        (GROUPS[p.group], p.name): p.value
+        kind_and_name(p.group, p.name): p.value
         for group in GROUPS
         for p in entry_points(group=group)
         if "spikecore." in p.value

@@ -11,7 +11,7 @@ from test_folder import columns
 
 from spikecore import create
 from spikecore_datasets_dvs import tonic_bridge
-from spikecore_datasets_dvs.representations import REPRESENTATIONS, Custom, Frames
+from spikecore_datasets_dvs.representations import Custom, Frames
 
 
 def recorded(root):
@@ -76,15 +76,13 @@ def _like(fill, events, size):
     return fill(np.empty((2, 2, *size), np.uint8))
 
 
-def test_a_class_of_ones_own_is_cached_under_its_own_version(embedded, monkeypatch):
+def test_a_class_of_ones_own_is_cached_under_its_own_version(embedded):
 
     def split(number, **members):
         call = {"__call__": lambda self, events, size: np.full((2, 2, *size), number, np.uint8)}
         kind = type("Mine", (Frames,), {"name": "mine", **call, **members})
-        REPRESENTATIONS["mine"] = kind
         return create("dataset", "moving-bars", num_train=1, num_test=1, representation=kind()).split("test")
 
-    monkeypatch.setitem(REPRESENTATIONS, "mine", Frames)
     assert split(1).cache is None, "the version of frames says nothing of what is derived from it"
     first, second = split(1, version="1"), split(2, version="2")
     assert first.cache.directory != second.cache.directory

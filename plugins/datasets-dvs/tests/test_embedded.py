@@ -223,13 +223,16 @@ def test_a_configuration_chooses_representation_and_transforms(embedded):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"representation": "voxels"}, "must have a name among frames, .*; did you mean 'voxel_grid'"),
+        (
+            {"representation": "voxels"},
+            "no event_representation 'voxels'. Did you mean 'voxel_grid'",
+        ),
         (
             {"representation": {"name": "frames", "by": "colour"}},
-            "'frames': option 'by' must be one of 'time', 'number'",
+            "option 'representation.by' must be one of 'time', 'number'",
         ),
-        ({"transforms": ["crop"]}, "'crop': option 'height' is required"),
-        ({"transforms": [RandomFlip()]}, "option 'transforms' takes crop"),
+        ({"transforms": ["crop"]}, "option 'transforms\\[0\\].height' is required"),
+        ({"transforms": [RandomFlip()]}, "option 'transforms\\[0\\]' takes crop"),
         ({"transforms": "flip"}, "must be a list"),
         ({"transforms": [{"name": "crop", "height": 99, "width": 9}]}, "larger than the sensor"),
         (
@@ -237,7 +240,7 @@ def test_a_configuration_chooses_representation_and_transforms(embedded):
             r"training split are \(12, 10\) behind 'augment', those of the test split \(16, 16\)",
         ),
         ({"augment": [{"name": "random_crop", "height": 20, "width": 16, "padding": 1}]}, "larger than the sensor"),
-        ({"augment": ["flip"]}, "must have a name among random_crop"),
+        ({"augment": ["flip"]}, "'augment\\[0\\]': no event_augment 'flip'"),
         ({"representation": lambda events, size: None}, r"wrap a function of your own: Custom\(function\)"),
         ({"share": 0.0}, "must be > 0"),
     ],

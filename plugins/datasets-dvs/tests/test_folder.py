@@ -236,5 +236,5 @@ def test_the_layout_of_aedat2_is_an_option(tmp_path, data):
 
 
 def test_a_factor_beyond_the_columns_is_refused(tmp_path):
-    with pytest.raises(OptionError, match="'factor' must be >= 1 and <= 65535, got 70000"):
+    with pytest.raises(OptionError, match=r"'transforms\[0\].factor' must be >= 1 and <= 65535, got 70000"):
         folder(tmp_path, transforms=[{"name": "downsample", "factor": 70_000}])

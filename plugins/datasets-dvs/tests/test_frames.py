@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import peer
@@ -11,12 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecore.errors import DatasetError, OptionError
+import spikecore
+from spikecore.errors import DatasetError, OptionError, PluginError
+from spikecore.interfaces.component import make_config
+from spikecore.registry import choices, load, registry, use
 from spikecore_datasets_dvs import frames as module
 from spikecore_datasets_dvs.batched import batch_events, integrate
+from spikecore_datasets_dvs.dataset import EventDataset
 from spikecore_datasets_dvs.events import Events, empty, make_events
 from spikecore_datasets_dvs.representations import (
-    REPRESENTATIONS,
     Binary,
     Custom,
     FixedDuration,
@@ -25,10 +27,10 @@ from spikecore_datasets_dvs.representations import (
     TimeSurface,
     Units,
     VoxelGrid,
-    add_representation,
 )
 
 SENSOR = (5, 7)
+REPRESENTATIONS = {e.name: load(e.kind, e.name) for e in choices("event_representation")}
 
 
 @st.composite
@@ -282,16 +284,16 @@ def test_a_function_of_ones_own():
         Custom(latest, shape=(4,))(empty(), SENSOR)
 
 
-def test_a_registered_representation_of_ones_own(monkeypatch):
-    monkeypatch.setattr("spikecore_datasets_dvs.representations.REPRESENTATIONS", dict(REPRESENTATIONS))
-
-    @add_representation
+def test_a_registered_representation_of_ones_own():
     @dataclass(frozen=True)
     class Sum(Representation):
-        name: ClassVar[str] = "sum"
-
         def __call__(self, events, sensor_size):
             return Frames(num_steps=1)(events, sensor_size)
 
-    with pytest.raises(OptionError, match="a `name` of its own"):
-        add_representation(type("Other", (Representation,), {"name": "frames"}))
+    with use(registry().without(())):
+        spikecore.register("event_representation", "sum", Sum)
+        config = make_config(EventDataset, {"representation": "sum"})
+        with pytest.raises(PluginError, match="already offered"):
+            spikecore.register("event_representation", "frames", Sum)
+    assert config.representation == Sum()
+    assert config.representation(make_events([5] * 9, [1] * 9, [0] * 9, [1] * 9), SENSOR).sum() == 9

@@ -11,12 +11,10 @@ from test_frames import SENSOR, random_events, recordings
 
 from spikecore.cli.info import command as info
 from spikecore.errors import DatasetError
+from spikecore.registry import choices, load
 from spikecore_datasets_dvs import transforms as module
 from spikecore_datasets_dvs.events import empty, make_events
-from spikecore_datasets_dvs.representations import REPRESENTATIONS
 from spikecore_datasets_dvs.transforms import (
-    AUGMENTS,
-    TRANSFORMS,
     Crop,
     Denoise,
     Downsample,
@@ -205,7 +203,10 @@ def test_cutmix_boxes_cover_what_beta_says():
     assert np.mean(shares) == pytest.approx(np.mean(((1 - s / 4) * s) ** 2), abs=0.02)
 
 
-@pytest.mark.parametrize("kind", [*TRANSFORMS.values(), *AUGMENTS.values()], ids=[*TRANSFORMS, *AUGMENTS])
+CHANGES = [entry for table in ("event_transform", "event_augment") for entry in choices(table)]
+
+
+@pytest.mark.parametrize("kind", [load(entry.kind, entry.name) for entry in CHANGES], ids=[e.name for e in CHANGES])
 def test_the_same_seed_gives_the_same_and_nothing_is_written_to(kind):
     options = {"height": 3, "width": 4} if kind.name.endswith("crop") else {}
     transform = kind(**options)
@@ -232,5 +233,6 @@ def test_spike_info_describes_all_that_can_be_chosen():
         ("factor: int >= 1 and <= 65535 = 2", "side of a square."),
     ):
         assert re.search(f"^ +{re.escape(option)}.*\n +{says}", shown, re.MULTILINE), option
-    for name in (*REPRESENTATIONS, *TRANSFORMS, *AUGMENTS):
-        assert f"\n  {name}: " in shown
+    for entry in (*choices("event_representation"), *CHANGES):
+        assert load(entry.kind, entry.name).name == entry.name
+        assert f"\n  {entry.name}: " in shown

@@ -339,8 +339,8 @@ def test_normalisation_is_that_of_the_training_images(data, monkeypatch):
         ({"name": "channels", "mean": [0.5], "std": [1.0]}, "must have 3 numbers"),
         ({"name": "channels", "mean": [0.5] * 3}, "must have 3 numbers"),
         ({"name": "channels", "mean": [0.5] * 3, "std": [1.0, 0.0, 1.0]}, "'std' must be > 0"),
-        ("chanels", "did you mean 'channels'"),
-        (lambda x: x, "takes unit, channels"),
+        ("chanels", "Did you mean 'channels'"),
+        (lambda x: x, "takes channels, unit"),
     ],
 )
 def test_normalisations_that_cannot_be(normalise, says):

@@ -11,7 +11,7 @@ import spikecore
 from spikecore import create
 from spikecore.cli import spike as commands
 from spikecore.interfaces.task import Task
-from spikecore.nn.losses import LOSSES
+from spikecore.registry import choices
 from spikecore.run.experiment import Context
 from spikecore.trainers.batches import assemble
 from spikecore_datasets_vision.mnist import MNIST
@@ -94,7 +94,7 @@ def test_spike_view_of_mnist(files, tmp_path):
     assert "[C, H, W] = [1, 28, 28]" in told
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", [entry.name for entry in choices("loss")])
 def test_every_loss_learns_from_mixed_labels(files, loss):
     dataset = create("dataset", "mnist", allow_partial=True, augment=["mixup", "cutmix"])
     train, test = dataset.split("train"), dataset.split("test")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from spikecore import create
 from spikecore.errors import OptionError
+from spikecore.registry import choices, load
 from spikecore_datasets_vision.draws import Draws
-from spikecore_datasets_vision.tables import AUGMENTS, TRANSFORMS
 from spikecore_datasets_vision.transforms import (
     Crop,
     Pad,
@@ -31,10 +31,11 @@ SIZES = {
     "pad": {"pixels": 2},
     "random_crop": {"padding": 2},
 }
+AUGMENTS = [entry.name for entry in choices("image_augment")]
 EACH = {
-    name: kind(**SIZES.get(name, {}))
-    for name, kind in {**TRANSFORMS, **AUGMENTS}.items()
-    if name not in ("torchvision", "mixup", "cutmix")
+    entry.name: load(entry.kind, entry.name)(**SIZES.get(entry.name, {}))
+    for entry in (*choices("image_transform"), *choices("image_augment"))
+    if entry.name not in ("torchvision", "mixup", "cutmix")
 }
 
 
@@ -190,9 +191,12 @@ def test_random_erasing(content):
     ("options", "says"),
     [
         ({"transforms": [{"name": "crop", "height": 40, "width": 10}]}, "larger than the image"),
-        ({"transforms": ["resize"]}, "'height' is required"),
+        ({"transforms": ["resize"]}, "'transforms\\[0\\].height' is required"),
         ({"transforms": [{"name": "resize", "height": 0, "width": 3}]}, "must be >= 1"),
-        ({"transforms": ["random_flip"]}, "must have a name among resize, pad, crop"),
+        (
+            {"transforms": ["random_flip"]},
+            "no image_transform 'random_flip'. Known .*: crop, pad, resize",
+        ),
         ({"augment": [{"name": "random_crop", "padding": 32, "margin": "mirror"}]}, "needs larger images"),
         ({"augment": [{"name": "random_crop", "height": 33}]}, "larger than the image"),
         ({"augment": [{"name": "random_crop", "height": 16, "width": 16}]}, "name the size in 'transforms'"),
@@ -201,9 +205,9 @@ def test_random_erasing(content):
         ({"augment": [{"name": "random_erasing", "min_area": 0.9}]}, "more than 'max_area'"),
         ({"augment": [{"name": "rand_augment", "magnitude": 31.0}]}, "must be >= 0 and <= 30"),
         ({"augment": [{"name": "colour_jitter", "hue": 0.6}]}, "must be >= 0 and <= 0.5"),
-        ({"augment": ["colour_jiter"]}, "did you mean 'colour_jitter'"),
+        ({"augment": ["colour_jiter"]}, "Did you mean 'colour_jitter'"),
         ({"augment": [{"name": "cutmix", "alpha": 0.0}]}, "must be > 0"),
-        ({"augment": [Crop(3, 3)]}, "option 'augment' takes random_crop"),
+        ({"augment": [Crop(3, 3)]}, "option 'augment\\[0\\]' takes colour_jitter"),
         ({"augment": "random_flip"}, "must be a list"),
     ],
 )

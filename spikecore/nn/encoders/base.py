@@ -13,6 +13,7 @@ the `generator`, on its own device, so a seed gives the same spikes wherever the
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,8 +21,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikecore.errors import InputError, ShapeError
-from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.interfaces.component import Configurable, Range, make_config, refuse_positional
 from spikecore.interfaces.encoder import EncoderCapabilities
+from spikecore.interfaces.options import fields_of
 
 
 class Encoder(Configurable, nn.Module):
@@ -44,9 +46,15 @@ class Encoder(Configurable, nn.Module):
 
     config: Any
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
+        refuse_positional(type(self), args)
         nn.Module.__init__(self)
         self.config = make_config(type(self), options)
+
+    @classmethod
+    def idle_options(cls, config: Any) -> Iterable[tuple[str, str]]:
+        if getattr(config, "sequences", False):
+            yield "num_steps", "with sequences = true the length is that of the input"
 
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         """The encoding of checked floating-point values."""
@@ -98,4 +106,4 @@ class Encoder(Configurable, nn.Module):
         return spikes
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in vars(self.config).items())
+        return ", ".join(f"{name}={value!r}" for name, value in fields_of(self.config).items())

@@ -12,6 +12,9 @@ tet                        (1 - λ)/T Σ_t CE(out[t], y) + λ/T Σ_t MSE(out[t],
 first_spike_cross_entropy  CE(-t1 / scale, y)          t1: steps before the first spike
 first_spike_mse            MSE(t1 / T, y')             here y' holds moments, as parts of T
 
+A class is named as its loss is in a configuration, in capitals: `RateCrossEntropy`, `TET`. Plugins add losses, as
+`spikecore.choices` named `loss.NAME`.
+
 CE(z, y) = -ln softmax(z)[y]; MSE(z, z') = mean over the C classes of (z - z')². Both are per sample (and per place,
 where axes follow C), and then reduced. Half precision is computed in float32. `similarity` compares spike trains with
 each other instead.
@@ -20,10 +23,10 @@ each other instead.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from torch import Tensor
 
+from spikecore.interfaces.component import OneOf
 from spikecore.nn.losses.base import Loss
 from spikecore.nn.losses.membranes import TET, MembraneCrossEntropy, MembraneMSE
 from spikecore.nn.losses.rates import CountCrossEntropy, CountMSE, RateCrossEntropy, RateMSE
@@ -35,22 +38,21 @@ from spikecore.nn.losses.similarity import (
     van_rossum_distance,
 )
 from spikecore.nn.losses.timing import FirstSpikeCrossEntropy, FirstSpikeMSE
-from spikecore.nn.readouts import READOUTS
+from spikecore.registry import load
 
 __all__ = [
-    "LOSSES",
+    "LOSS",
+    "READOUT",
     "TET",
     "CountCrossEntropy",
     "CountMSE",
     "FirstSpikeCrossEntropy",
     "FirstSpikeMSE",
     "Loss",
-    "LossName",
     "MembraneCrossEntropy",
     "MembraneMSE",
     "RateCrossEntropy",
     "RateMSE",
-    "ReadoutName",
     "SpikeSimilarityLoss",
     "VanRossumLoss",
     "exponential_trace",
@@ -59,34 +61,19 @@ __all__ = [
     "van_rossum_distance",
 ]
 
-LossName = Literal[
-    "rate_cross_entropy",
-    "rate_mse",
-    "count_cross_entropy",
-    "count_mse",
-    "membrane_cross_entropy",
-    "membrane_mse",
-    "tet",
-    "first_spike_cross_entropy",
-    "first_spike_mse",
-]
-ReadoutName = Literal["auto", "rate", "count", "last", "max", "max_abs", "first_spike"]
-"""`auto`: the readout that the loss names."""
-
-LOSSES: dict[str, type[Loss]] = {
-    "rate_cross_entropy": RateCrossEntropy,
-    "rate_mse": RateMSE,
-    "count_cross_entropy": CountCrossEntropy,
-    "count_mse": CountMSE,
-    "membrane_cross_entropy": MembraneCrossEntropy,
-    "membrane_mse": MembraneMSE,
-    "tet": TET,
-    "first_spike_cross_entropy": FirstSpikeCrossEntropy,
-    "first_spike_mse": FirstSpikeMSE,
-}
-"""Name in a configuration → loss."""
+LOSS = OneOf("loss", Loss, fixed=("reduction",))
+"""For a trainer's option `loss`: `Annotated[Any, LOSS]`. The trainer takes `loss.each` and reduces it itself."""
+READOUT = OneOf("readout", Callable, words=("auto",))
+"""For a trainer's option `readout`, a function of the output; `auto` is the one that suits the loss."""
 
 
-def readout_of(loss: Loss, name: str = "auto") -> Callable[[Tensor], Tensor]:
-    """The readout called `name`; with `auto`, the one that suits `loss`."""
-    return READOUTS[loss.readout if name == "auto" else name]
+def readout_of(loss: Loss, readout: str | Callable[[Tensor], Tensor] = "auto") -> Callable[[Tensor], Tensor]:
+    """The readout of this name, or `readout` itself; with `auto`, the one that suits `loss`."""
+    if not isinstance(readout, str):
+        return readout
+    named: Callable[[Tensor], Tensor] = load("readout", loss.readout if readout == "auto" else readout)
+    return named
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikecore.errors import InputError, ShapeError
-from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.interfaces.component import Configurable, Range, make_config, refuse_positional
+from spikecore.interfaces.options import fields_of
 from spikecore.nn.readouts import over_own_steps, value_bounds, wide_sequence
 
 Finite = Annotated[float, Range(gt=-math.inf, lt=math.inf)]
@@ -42,9 +43,19 @@ class Loss(Configurable, nn.Module):
 
     config: Any
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
+        refuse_positional(type(self), args)
         nn.Module.__init__(self)
         self.config = make_config(type(self), options)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal by type and options, as values in a Config are; with tensors of its own, a loss equals itself only."""
+        if not isinstance(other, Loss) or any(True for loss in (self, other) for _ in loss.state_dict()):
+            return self is other
+        return type(self) is type(other) and bool(self.config == other.config)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.config))
 
     def per_sample(self, out: Tensor, target: Tensor) -> Tensor:
         """The loss of each sample, `[B, ...]`, from checked arguments."""
@@ -67,14 +78,18 @@ class Loss(Configurable, nn.Module):
             TypeError: `out` is not floating point, `target` neither integer nor floating point.
             InputError: a label outside 0 .. C - 1, a probability outside 0 .. 1.
         """
-        name = type(self).__name__
-        out = wide_sequence(out, name)
-        loss = over_own_steps(self.per_sample, out, mask, _checked_target(out, target, name))
+        loss = self.each(out, target, mask)
         reduction = self.config.reduction
         return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 
+    def each(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The loss of each sample, `[B, ...]`, whatever `reduction` says; see `forward`."""
+        name = type(self).__name__
+        out = wide_sequence(out, name)
+        return over_own_steps(self.per_sample, out, mask, _checked_target(out, target, name))
+
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in vars(self.config).items())
+        return ", ".join(f"{name}={value!r}" for name, value in fields_of(self.config).items())
 
 
 def _checked_target(out: Tensor, target: Tensor, name: str) -> Tensor:

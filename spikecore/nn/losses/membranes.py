@@ -18,12 +18,12 @@ from spikecore.nn.losses.base import (
     cross_entropy_each_step,
     levels,
 )
-from spikecore.nn.readouts import READOUTS
+from spikecore.nn.readouts import last, max_over_time, rate
 
 OVER: dict[str, Callable[[Tensor], Tensor]] = {
-    "max": READOUTS["max"],
-    "mean": READOUTS["rate"],
-    "last": READOUTS["last"],
+    "max": max_over_time,
+    "mean": rate,
+    "last": last,
 }
 
 

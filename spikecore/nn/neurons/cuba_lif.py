@@ -41,6 +41,8 @@ class CubaLIF(Neuron):
         [0.25, 0.0, 0.1875]
     """
 
+    known_as = ("CUBALIFNode", "synaptic")
+    renamed = {"alpha": "c_decay = alpha", "beta": "v_decay = beta"}  # noqa: RUF012
     state = {"current": 0.0, "v": "v_reset"}  # noqa: RUF012
 
     @dataclass(frozen=True)

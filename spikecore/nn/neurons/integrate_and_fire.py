@@ -32,6 +32,7 @@ class IF(Neuron):
         [0.0, 1.0, 0.0, 1.0]
     """
 
+    known_as = ("IFNode", "IAF")
     state = {"v": "v_reset"}  # noqa: RUF012
 
     @staticmethod

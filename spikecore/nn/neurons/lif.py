@@ -39,6 +39,8 @@ class LIF(Neuron):
         [0.75, 0.0, 0.75, 0.0]
     """
 
+    known_as = ("LIFNode", "leaky")
+    renamed = {"beta": "tau = 1 / (1 - beta) with decay_input=False"}  # noqa: RUF012
     state = {"v": "v_reset"}  # noqa: RUF012
 
     @dataclass(frozen=True)

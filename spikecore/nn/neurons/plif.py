@@ -42,6 +42,11 @@ class ParametricLIF(Neuron):
         [-1.0986, 4.0]
     """
 
+    known_as = ("ParametricLIFNode",)
+    renamed = {  # noqa: RUF012
+        "tau": "init_tau",
+        "beta": "init_tau = 1 / (1 - beta) with decay_input=False",
+    }
     state = {"v": "v_reset"}  # noqa: RUF012
     trained = {"init_tau": ("w", lambda tau: -math.log(tau - 1))}  # noqa: RUF012
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from spikecore.dynamics import spike, where
-from spikecore.errors import DynamicsError, OptionError
-from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.errors import DynamicsError
+from spikecore.interfaces.component import Configurable, Range, make_config, refuse_positional
 from spikecore.interfaces.surrogate import SurrogateCapabilities
 
 Steepness = Annotated[float, Range(gt=0.0, lt=math.inf)]
@@ -61,14 +62,15 @@ class Surrogate(Configurable):
             has_primitive = cls.primitive is not Surrogate.primitive
             cls.capabilities = dataclasses.replace(cls.capabilities, primitive=has_primitive)
 
-    def __init__(self, **options: Any) -> None:
-        config = make_config(type(self), options)
-        if not config.spiking and type(self).primitive is Surrogate.primitive:
-            raise OptionError(
-                f"{type(self).__name__} declares no primitive, so it cannot run with spiking=False: "
-                f"leave spiking=True or choose a surrogate whose capabilities say primitive"
-            )
-        object.__setattr__(self, "config", config)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        refuse_positional(type(self), args)
+        object.__setattr__(self, "config", make_config(type(self), options))
+
+    @classmethod
+    def option_problems(cls, config: Any) -> Iterable[tuple[str, str]]:
+        if not config.spiking and cls.primitive is Surrogate.primitive:
+            cure = "leave spiking=True, or choose a surrogate whose capabilities say primitive"
+            yield "spiking", f"must be true: {cls.__name__} declares no primitive; {cure}"
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: make a new one with another {name}")

@@ -15,6 +15,8 @@ class SoftSign(Surrogate):
     Source: the fast sigmoid of Zenke and Ganguli, SuperSpike (Neural Computation 2018), scaled to an area of 1.
     """
 
+    known_as = ("fast_sigmoid", "FastSigmoid")
+
     @dataclass(frozen=True)
     class Config(Surrogate.Config):
         alpha: Steepness = 2.0

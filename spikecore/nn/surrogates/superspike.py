@@ -14,6 +14,8 @@ class SuperSpike(Surrogate):
     Source: Zenke and Ganguli, SuperSpike (Neural Computation 2018).
     """
 
+    known_as = ("fast_sigmoid", "FastSigmoid")
+
     @staticmethod
     def derivative(u: Any, params: Any) -> Any:
         d = 1 + abs(u)

@@ -19,20 +19,19 @@ from spikecore.errors import SpikeError
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore.testing.compare import assert_same
 from spikecore.testing.stand_ins import no_network, stand_ins
-from spikecore.testing.suite import Suite, needs, skip
+from spikecore.testing.suite import needs, skip
+from spikecore.testing.suites.dataset_limits import LimitChecks
 
 DUPLICATES = 0.01
 """Real data hold a few samples twice; that share may stand in both splits."""
 
 
-class DatasetSuite(Suite):
+class DatasetSuite(LimitChecks):
     """Lengths, shapes, dtypes, labels; the same index gives the same sample, also in a worker; splits are disjoint."""
 
     kind: ClassVar[str] = "dataset"
     minimum = 12
     _prepared: ClassVar[ExitStack] = ExitStack()
-    most_samples: ClassVar[int] = 2000
-    """No check looks at more samples of a split than this; they are taken evenly over the split."""
 
     @classmethod
     def prepare(cls, data: Path) -> Mapping[str, Any] | None:
@@ -59,6 +58,7 @@ class DatasetSuite(Suite):
             patch = stack.enter_context(pytest.MonkeyPatch.context())
             patch.setenv("SPIKECORE_DATA", str(data))
             patch.setattr(cls, "options", {**cls.options, **(cls.prepare(data) or {})})
+            patch.setattr(cls, "stand_ins", data)
             stack.enter_context(stand_ins(data))
             stack.enter_context(no_network())
             cls._prepared = stack.pop_all()
@@ -68,13 +68,6 @@ class DatasetSuite(Suite):
         """pytest calls it after the checks of a class."""
         cls._prepared.close()
         cls._prepared = ExitStack()
-
-    def indices(self, split: Any, most: int | None = None) -> list[int]:
-        """Evenly spaced, the first and the last among them."""
-        count, most = len(split), most or self.most_samples
-        if count <= most:
-            return list(range(count))
-        return sorted({round(i * (count - 1) / (most - 1)) for i in range(most)})
 
     def test_info(self) -> None:
         """Title, licence and citation are given; classes and sample shape agree with the dataset's own."""
@@ -150,7 +143,7 @@ class DatasetSuite(Suite):
     def test_splits_are_stable(self) -> None:
         """Another instance with the same options has the same splits, whatever the seed; it draws no random numbers."""
         before = torch.get_rng_state()
-        first = {name: self._digests(self.make(), name) for name in self.make().splits}
+        first = self.digests()
         assert torch.equal(before, torch.get_rng_state()), "it drew from torch's global generator"
         torch.manual_seed(99)
         for name, digests in first.items():
@@ -164,6 +157,10 @@ class DatasetSuite(Suite):
             for other in list(found)[list(found).index(name) + 1 :]:
                 shared, smaller = len(digests & found[other]), min(len(digests), len(found[other]))
                 assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples stand in {name} and in {other}"
+
+    def digests(self) -> dict[str, list[str]]:
+        """See `LimitChecks`."""
+        return {name: self._digests(self.make(), name) for name in self.make().splits}
 
     def _digests(self, dataset: Any, name: str) -> list[str]:
         split = dataset.split(name)

@@ -13,23 +13,19 @@ from torch import Generator, Tensor
 
 from spikecore.errors import InputError, ShapeError
 from spikecore.testing.compare import assert_close, assert_same
-from spikecore.testing.suite import Suite, needs, skip
+from spikecore.testing.suite import needs, skip
+from spikecore.testing.suites.encoder_limits import LimitChecks
 from spikecore.testing.values import distinct
 
 MANY = 64
 """T where a long sequence is wanted."""
 
 
-class EncoderSuite(Suite):
+class EncoderSuite(LimitChecks):
     """`[B, ...]` → `[num_steps, B, ...]`; values as declared; random numbers from the generator alone."""
 
     kind: ClassVar[str] = "encoder"
     minimum = 10
-
-    @property
-    def capabilities(self) -> Any:
-        """What the component promises with the suite's options."""
-        return self.make().capabilities
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -44,11 +40,6 @@ class EncoderSuite(Suite):
         if x.numel() > 1:
             x.view(-1)[0], x.view(-1)[-1] = low, high
         return x.to(dtype)
-
-    def encode(self, encoder: Any, x: Tensor, seed: int = 0) -> Tensor:
-        """With a fresh generator of this seed."""
-        out: Tensor = encoder(x, Generator().manual_seed(seed))
-        return out
 
     def long(self) -> Any:
         """An encoder of `MANY` steps."""

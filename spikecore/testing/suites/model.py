@@ -15,14 +15,15 @@ from spikecore.nn import LIF, reset_state, set_step_mode, streaming
 from spikecore.nn.weights import read_tensors
 from spikecore.registry import registry
 from spikecore.testing.compare import assert_close, assert_same
-from spikecore.testing.suite import Suite, needs, skip
+from spikecore.testing.suite import needs, skip
+from spikecore.testing.suites.model_limits import LimitChecks
 from spikecore.testing.values import states_of
 
 NUM_STEPS, BATCH = 3, 2
 SCALES = (1.0, 5.0, 25.0)
 
 
-class ModelSuite(Suite):
+class ModelSuite(LimitChecks):
     """A net for any fitting input shape and number of classes, the same in both step modes; every parameter learns."""
 
     kind: ClassVar[str] = "model"
@@ -65,6 +66,15 @@ class ModelSuite(Suite):
             reset_state(net)
         for norm, momentum in zip(norms, before, strict=True):
             norm.momentum = momentum
+
+    def sample(self) -> Any:
+        """The class: a model is made for an input shape, which follows from its capabilities."""
+        return self.target
+
+    def find_obstacle(self) -> str:
+        """See `Suite`."""
+        registry().create("model", self.component, lambda: LIF(backend="torch"), self.shapes[0], 5, **self.options)
+        return ""
 
     def make(self, **options: Any) -> Any:
         """The same; what the checks common to all kinds use."""

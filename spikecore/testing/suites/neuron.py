@@ -26,11 +26,12 @@ from spikecore.nn import (
 )
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.suite import needs, skip
-from spikecore.testing.suites.neuron_equations import EquationChecks
+from spikecore.testing.suites.neuron_limits import LimitChecks
+from spikecore.testing.suites.neuron_options import OptionChecks
 from spikecore.testing.values import EXAMPLES, distinct, states_of
 
 
-class NeuronSuite(EquationChecks):
+class NeuronSuite(LimitChecks, OptionChecks):
     """Shapes, state, independence of samples, gradients, options; for elementwise neurons the traced graph too."""
 
     minimum = 14

@@ -15,11 +15,15 @@ from torch import Tensor
 
 from spikecore.dynamics import spike
 from spikecore.nn import Neuron
+from spikecore.testing import process
 from spikecore.testing.compare import assert_close, assert_same
+from spikecore.testing.effects import Options, ignored_text, options_without_effect
 from spikecore.testing.probes import GraphBackend, registered_backend
-from spikecore.testing.suite import Suite, needs, skip
+from spikecore.testing.suite import Suite, advice, long, needs, skip
 from spikecore.testing.values import EXAMPLES
 
+WIDE, NARROW = 70_001, 997
+"""Values of a wide input (more than 65 536), and of the parts it is held against."""
 HUGE = (1e2, 1e5, 1e10, 1e30, 1e300, math.inf)
 
 
@@ -197,12 +201,45 @@ class SurrogateSuite(Suite):
         if hasattr(surrogate.config, "alpha"):
             assert self.make(alpha=surrogate.config.alpha * 2) != surrogate, "another alpha gives an equal surrogate"
 
+    @advice("honour the option in `derivative`, `primitive` or `forward`, or remove it from Config")
     def test_options_change_the_derivative(self) -> None:
-        """Steeper is steeper: `alpha` reaches the derivative."""
-        if not hasattr(self.make().config, "alpha"):
-            skip("Config has no alpha")
-        u = self.points()
-        steeper = self.make(alpha=self.make().config.alpha * 2)
-        assert not torch.equal(
-            torch.as_tensor(steeper.derivative(u, steeper.config)).expand_as(u), self.derivative(u)
-        ), "twice the alpha gives the same derivative"
+        """For each option some other value changes the spikes or the derivative, alone or with others."""
+        config = self.make().config
+        names = list(vars(config))
+        ignored = options_without_effect(self.target.Config, config, self._with_options, self._observed, names)
+        assert not ignored, ignored_text(ignored)
+
+    def _with_options(self, options: Options) -> Any:
+        return self.make(**options)
+
+    def _observed(self, surrogate: Any) -> list[Tensor]:
+        u = self.points().requires_grad_()
+        torch.manual_seed(1)
+        out = spike(u, surrogate)
+        return [out.detach(), *torch.autograd.grad(out.sum(), u)]
+
+    @long
+    @advice("look for fixed sizes: buffers, blocks, indices of 16 bits")
+    @needs("stochastic", False)
+    def test_wide_inputs(self) -> None:
+        """70 001 values at once give what they give in parts of a thousand."""
+        u = torch.randn(WIDE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+        surrogate = self.make()
+        results = []
+        for parts in ([u], u.split(NARROW)):
+            given = [part.clone().requires_grad_() for part in parts]
+            outs = [spike(part, surrogate) for part in given]
+            gradients = torch.autograd.grad([out.sum() for out in outs], given)
+            results.append([torch.cat(outs), torch.cat(gradients)])
+        assert_close(results[0], results[1], f"[spikes, gradient] of {WIDE} values at once")
+
+    @advice("leave threads, default dtype, generators, denormal numbers and grad mode to the user")
+    def test_process_settings_stay(self) -> None:
+        """Nothing it does changes a setting of the process: threads, default dtype, generators, denormals, modes."""
+        with process.unchanged("making it"):
+            surrogate = self.make()
+        u = self.points().requires_grad_()
+        with process.unchanged("a spike"):
+            out = spike(u, surrogate)
+        with process.unchanged("the backward pass"):
+            out.sum().backward()  # type: ignore[no-untyped-call]

@@ -2,7 +2,7 @@
 
 from spikecore_datasets_dvs.events import Events, make_events
 from spikecore_datasets_dvs.formats import read_events
-from spikecore_datasets_dvs.representations import Custom, Representation, add_representation
+from spikecore_datasets_dvs.representations import Custom, Representation
 from spikecore_datasets_dvs.statistics import Statistics, statistics
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "Events",
     "Representation",
     "Statistics",
-    "add_representation",
     "make_events",
     "read_events",
     "statistics",

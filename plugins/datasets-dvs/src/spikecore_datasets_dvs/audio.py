@@ -11,6 +11,7 @@ Parity: librosa's `feature.melspectrogram(htk=True, norm=None, center=False)` (t
 from __future__ import annotations
 
 import wave
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
-from spikecore.errors import DatasetError, OptionError
+from spikecore.errors import DatasetError
 from spikecore.interfaces.component import Range
 from spikecore_datasets_dvs import declarations
 from spikecore_datasets_dvs.dataset import Recording
@@ -96,10 +97,15 @@ class SpeechCommands(NamedDataset):
         num_mels: Annotated[int, Range(ge=1, le=200)] = 40
         low_hz: Annotated[float, Range(ge=0.0, lt=8000.0)] = 20.0
 
+    @classmethod
+    def option_problems(cls, config: Any) -> Iterable[tuple[str, str]]:
+        """What changes events is not for sounds."""
+        for option, plain in (("representation", Frames()), ("transforms", ()), ("augment", ())):
+            if getattr(config, option) != plain:
+                yield option, "is not for SpeechCommands, which holds no events: leave it out"
+
     def _check(self) -> None:
-        config = self.config
-        if config.transforms or config.augment or config.representation != Frames():
-            raise OptionError("SpeechCommands holds no events: representation, transforms and augment are not for it")
+        """There is no sensor, whose size a transform could miss."""
 
     @property
     def sample_shape(self) -> tuple[int, ...]:

@@ -16,9 +16,9 @@ import numpy as np
 
 from spikecore.datasets.splits import split_by_subject, split_per_class
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import OneOf, Range
+from spikecore.interfaces.component import Range
 from spikecore_datasets_dvs import declarations, pickled
-from spikecore_datasets_dvs.dataset import EventDataset, Recording
+from spikecore_datasets_dvs.dataset import REPRESENTATION, EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_events
 from spikecore_datasets_dvs.folder import by_class
 from spikecore_datasets_dvs.formats import aedat2, read_events, reading
@@ -26,7 +26,7 @@ from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
 from spikecore_datasets_dvs.formats.hdf5 import check_chunks, check_rows, open_file, sound, whole
 from spikecore_datasets_dvs.formats.mat import read_mat
 from spikecore_datasets_dvs.named import NamedDataset, below, numbered, table, text, the_directory
-from spikecore_datasets_dvs.representations import REPRESENTATIONS, Units
+from spikecore_datasets_dvs.representations import Units
 
 Splits = dict[str, list[Recording]]
 
@@ -401,7 +401,7 @@ class _Heidelberg(NamedDataset):
             representation: what a recording becomes; `units` gives `[T, 700]`.
         """
 
-        representation: Annotated[Any, OneOf(REPRESENTATIONS)] = Units()  # noqa: RUF009
+        representation: Annotated[Any, REPRESENTATION] = Units()  # noqa: RUF009
 
     def recordings(self, directory: Path) -> Splits:
         return self.counted({name: self._within(directory, name) for name in self.splits})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,9 +28,11 @@ from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
 from spikecore_datasets_dvs.cache import FrameCache, build
 from spikecore_datasets_dvs.collate import BucketSampler, pad_collate
 from spikecore_datasets_dvs.events import Events
-from spikecore_datasets_dvs.representations import REPRESENTATIONS, Frames, Representation, Sensor
-from spikecore_datasets_dvs.transforms import AUGMENTS, TRANSFORMS, EventCutMix, Transform, apply
+from spikecore_datasets_dvs.representations import Frames, Representation, Sensor
+from spikecore_datasets_dvs.transforms import EventCutMix, Transform, apply
 
+REPRESENTATION = OneOf("event_representation", Representation, hint="wrap a function of your own: Custom(function)")
+"""For the option `representation`."""
 CACHE_VERSION = 2
 """Raised when a formula or a reader changes, so that no old result is taken for a new one."""
 
@@ -86,9 +88,9 @@ class EventDataset(Configurable):
         """
 
         root: str = ""
-        representation: Annotated[Any, OneOf(REPRESENTATIONS)] = Frames()  # noqa: RUF009
-        transforms: Annotated[tuple[Any, ...], OneOf(TRANSFORMS)] = ()
-        augment: Annotated[tuple[Any, ...], OneOf(AUGMENTS)] = ()
+        representation: Annotated[Any, REPRESENTATION] = Frames()  # noqa: RUF009
+        transforms: Annotated[tuple[Any, ...], OneOf("event_transform")] = ()
+        augment: Annotated[tuple[Any, ...], OneOf("event_augment")] = ()
         cache: bool = True
         bucket: Annotated[int, Range(ge=0, le=100_000)] = 0
         num_workers: Annotated[int, Range(ge=0, le=256)] = 0
@@ -102,14 +104,13 @@ class EventDataset(Configurable):
             self.capabilities = dataclasses.replace(self.capabilities, variable_length=True)  # type: ignore[misc]
 
     def _check(self) -> None:
-        config = self.config
-        if callable(config.representation) and not isinstance(config.representation, Representation):
-            raise OptionError("option 'representation': wrap a function of your own: Custom(function)")
-        for option, table in (("transforms", TRANSFORMS), ("augment", AUGMENTS)):
-            for item in getattr(config, option):
-                if type(item) not in table.values():
-                    raise OptionError(f"option {option!r} takes {', '.join(table)}; got {item!r}")
         self.sample_shape  # noqa: B018  a crop larger than the sensor shows here
+
+    @classmethod
+    def idle_options(cls, config: Any) -> Iterable[tuple[str, str]]:
+        """Processes fill a cache, and there may be none."""
+        if not config.cache:
+            yield "num_workers", "with cache = false there is no cache to fill"
 
     @property
     def num_outputs(self) -> int:

@@ -12,6 +12,7 @@ sensor_size = [720, 1280]
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from spikecore.datasets.folders import check_filled, class_names, labelled, tops
 from spikecore.datasets.splits import split_by_subject, split_per_class
-from spikecore.errors import DatasetError, OptionError
+from spikecore.errors import DatasetError
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
@@ -76,19 +77,21 @@ class EventFolder(EventDataset):
         test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
         subject_pattern: str = ""
 
-    def _check(self) -> None:
-        size = self.config.sensor_size
+    @classmethod
+    def option_problems(cls, config: Any) -> Iterable[tuple[str, str]]:
+        """A directory and the sensor's size have to be given; a pattern must have a group."""
+        size = config.sensor_size
         if len(size) != 2 or not all(0 < side < 1 << 16 for side in size):
-            raise OptionError(f"EventFolder: option 'sensor_size' must be [H, W], as in [180, 240]; got {list(size)}")
-        if not self.config.root:
-            raise OptionError("EventFolder: option 'root' must name a directory with one directory per class")
+            yield "sensor_size", f"must be [H, W], as in [180, 240]; got {list(size)}"
+        if not config.root:
+            yield "root", "must name a directory with one directory per class"
         try:
-            groups = re.compile(self.config.subject_pattern).groups
+            groups = re.compile(config.subject_pattern).groups
         except re.error as error:
-            raise OptionError(f"EventFolder: option 'subject_pattern' is no regular expression: {error}") from error
-        if self.config.subject_pattern and groups != 1:
-            raise OptionError(f"EventFolder: option 'subject_pattern' must have one group, it has {groups}")
-        super()._check()
+            yield "subject_pattern", f"is no regular expression: {error}"
+        else:
+            if config.subject_pattern and groups != 1:
+                yield "subject_pattern", f"must have one group, it has {groups}"
 
     @property
     def sensor_size(self) -> Sensor:

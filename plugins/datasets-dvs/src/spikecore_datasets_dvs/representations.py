@@ -8,8 +8,9 @@ time_surface     exp(-(age of the last event) / tau) at the end of each step    
 units            counts per unit of a cochlea, polarities together                   [T, W]
 
 A dataset's option `representation` takes one of them by name, as a table, or as an instance. A function of one's own is
-an instance of `Custom`, or a frozen dataclass of this form under `@add_representation`. What code does cannot be told
-from its text (a closure, a global, a function that it calls), so what has no `version` is not cached.
+an instance of `Custom`, or a frozen dataclass of this form, which `@spikecore.register("event_representation", NAME)`
+gives a name. What code does cannot be told from its text (a closure, a global, a function that it calls), so what has
+no `version` is not cached.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from spikecore.errors import DatasetError, OptionError
+from spikecore.errors import DatasetError
 from spikecore.interfaces.component import Range
 from spikecore_datasets_dvs.events import Events, check_inside
 from spikecore_datasets_dvs.frames import (
@@ -40,7 +41,7 @@ Sensor = tuple[int, int]
 class Representation:
     """Base: a frozen dataclass with `name`, that is called with events and `(H, W)`."""
 
-    name: ClassVar[str]
+    name: ClassVar[str] = ""
     version: ClassVar[str] = ""
     """Raised whenever what it computes changes; without one of its own (a base's does not count) it is not cached."""
     is_variable: ClassVar[bool] = False
@@ -277,22 +278,3 @@ class Custom(Representation):
                 f"{self.function!r} gave {frames.shape}, not [T, {', '.join(map(str, wanted))}] was expected"
             )
         return frames
-
-
-REPRESENTATIONS: dict[str, type] = {
-    kind.name: kind for kind in (Frames, FixedDuration, Binary, VoxelGrid, TimeSurface, Units)
-}
-
-R = TypeVar("R", bound=type)
-
-
-def add_representation(kind: R) -> R:
-    """Class decorator: a frozen dataclass derived from `Representation`, from now on known by its `name`.
-
-    Give it a `version: ClassVar[str]`, and raise it with every change, or its samples are not cached.
-    """
-    name: Any = getattr(kind, "name", None)
-    if not isinstance(name, str) or REPRESENTATIONS.get(name, kind) is not kind:
-        raise OptionError(f"{kind.__name__} needs a `name` of its own; taken: {', '.join(REPRESENTATIONS)}")
-    REPRESENTATIONS[name] = kind
-    return kind

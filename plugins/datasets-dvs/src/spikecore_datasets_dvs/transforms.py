@@ -352,18 +352,3 @@ class EventCutMix(CutMix, Transform):
 
     name: ClassVar[str] = "event_cutmix"
     level: ClassVar[Literal["events", "frames", "batch"]] = "batch"
-
-
-TRANSFORMS: dict[str, type] = {kind.name: kind for kind in (Crop, Downsample, Flip, Denoise, Refractory)}
-AUGMENTS: dict[str, type] = {
-    kind.name: kind
-    for kind in (
-        RandomCrop,
-        RandomFlip,
-        DropEvents,
-        SpatialJitter,
-        TimeJitter,
-        RandomTemporalDelete,
-        EventCutMix,
-    )
-}

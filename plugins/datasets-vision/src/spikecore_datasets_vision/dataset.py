@@ -26,8 +26,7 @@ from spikecore.errors import OptionError
 from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
 from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
 from spikecore_datasets_vision.draws import Draws
-from spikecore_datasets_vision.normalisation import NORMALISATIONS, Channels, Unit, measure
-from spikecore_datasets_vision.tables import AUGMENTS, TRANSFORMS
+from spikecore_datasets_vision.normalisation import Channels, Unit, measure
 from spikecore_datasets_vision.transforms import Transform
 
 
@@ -79,22 +78,14 @@ class ImageDataset(Configurable):
         """
 
         root: str = ""
-        transforms: Annotated[tuple[Any, ...], OneOf(TRANSFORMS)] = ()
-        augment: Annotated[tuple[Any, ...], OneOf(AUGMENTS)] = ()
-        normalise: Annotated[Any, OneOf(NORMALISATIONS)] = Unit()  # noqa: RUF009
+        transforms: Annotated[tuple[Any, ...], OneOf("image_transform")] = ()
+        augment: Annotated[tuple[Any, ...], OneOf("image_augment")] = ()
+        normalise: Annotated[Any, OneOf("image_normalisation")] = Unit()  # noqa: RUF009
         share: Annotated[float, Range(gt=0.0, le=1.0)] = 1.0
         seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
-        for option, table, given in (
-            ("transforms", TRANSFORMS, self.config.transforms),
-            ("augment", AUGMENTS, self.config.augment),
-            ("normalise", NORMALISATIONS, (self.config.normalise,)),
-        ):
-            for item in given:
-                if type(item) not in table.values():
-                    raise OptionError(f"option {option!r} takes {', '.join(table)}; got {item!r}")
         self.info = dataclasses.replace(self.described(), sample_shape=self.sample_shape)
         self.config.normalise.check(self.sample_shape[0])
 

@@ -11,17 +11,18 @@ size = [64, 64]
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from spikecore.datasets.folders import check_filled, class_names, labelled, tops
 from spikecore.datasets.splits import split_per_class
-from spikecore.errors import DatasetError, OptionError
+from spikecore.errors import DatasetError
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore_datasets_vision.dataset import ImageDataset, Stored
@@ -98,16 +99,18 @@ class ImageFolder(ImageDataset):
         """What the directory shows."""
         return self.described()
 
-    def described(self) -> DatasetInfo:
-        config = self.config
+    @classmethod
+    def option_problems(cls, config: Any) -> Iterable[tuple[str, str]]:
+        """A directory and a size have to be given; statistics too, where they are wanted."""
         if not config.root:
-            raise OptionError("ImageFolder: option 'root' must name a directory with one directory per class")
-        if len(config.size) != 2 or min(config.size) < 1 or config.size[0] * config.size[1] > MOST_PIXELS:
-            raise OptionError(f"ImageFolder: option 'size' must be [H, W], as in [64, 64]; got {list(config.size)}")
+            yield "root", "must name a directory with one directory per class"
+        size = config.size
+        if len(size) != 2 or min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
+            yield "size", f"must be [H, W], as in [64, 64]; got {list(size)}"
         if isinstance(config.normalise, Channels) and not config.normalise.mean:
-            raise OptionError(
-                "ImageFolder: option 'normalise' needs 'mean' and 'std': measuring them would decode every image"
-            )
+            yield "normalise", "needs 'mean' and 'std': measuring them would decode every image"
+
+    def described(self) -> DatasetInfo:
         classes = class_names(tops(self.directory, self.splits))
         if not classes:
             raise DatasetError(f"{self.directory}: holds no directories; one per class is expected")

@@ -91,6 +91,3 @@ def measure(images: Images) -> Channels:
     if not (std > 0).all():
         raise DatasetError("a channel has the same value in all training images: it cannot be normalised")
     return Channels(tuple(mean.tolist()), tuple(std.tolist()))
-
-
-NORMALISATIONS: dict[str, type] = {kind.name: kind for kind in (Unit, Channels)}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikecore.dynamics import sigmoid, spike
 from spikecore.errors import OptionError, ShapeError
-from spikecore.interfaces.component import Inner, Range
+from spikecore.interfaces.component import Inner, Range, SameAs
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn import ATan, Neuron, Surrogate
 
@@ -153,7 +153,7 @@ class TimedGLIF(Gated):
             num_steps: T.
         """
 
-        num_steps: Annotated[int, Range(ge=1)]
+        num_steps: Annotated[int, Range(ge=1), SameAs("encoder.num_steps")]
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -175,8 +175,10 @@ class TimedGLIF(Gated):
                 f"TimedGLIF has a conductance for each of its num_steps={self.config.num_steps} steps, got "
                 f"{tuple(x.shape)}: feed sequences of that length, or make it with num_steps={x.shape[0]}"
             )
-        params = self.params_for(x[0])
-        conductances = self.conductances.to(torch.float32 if x.dtype in HALF else x.dtype).sigmoid()
+        # Half-precision input is widened before it is scaled: a scaled input that is rounded moves spikes.
+        wide = x.float() if x.dtype in HALF else x
+        params = self.params_for(wide[0])
+        conductances = self.conductances.to(wide.dtype).sigmoid()
         shape = (len(conductances), 1, *conductances.shape[1:])
         conductances = conductances.reshape(*shape, *([1] * (x.dim() - len(shape))))
-        return super().forward((x * (1 - params.gate_beta.sigmoid() * (1 - conductances))).to(x.dtype))
+        return super().forward(wide * (1 - params.gate_beta.sigmoid() * (1 - conductances))).to(x.dtype)

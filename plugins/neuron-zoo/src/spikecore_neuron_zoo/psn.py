@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError, StateError
-from spikecore.interfaces.component import Inner, Range
+from spikecore.interfaces.component import Inner, Range, SameAs
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn import ATan, Surrogate, TorchNeuron, widened
 
@@ -96,7 +96,7 @@ class PSN(_FixedSteps):
             surrogate: the derivative of the spike.
         """
 
-        num_steps: Annotated[int, Range(ge=1)]
+        num_steps: Annotated[int, Range(ge=1), SameAs("encoder.num_steps")]
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
@@ -154,7 +154,7 @@ class MaskedPSN(_FixedSteps):
             surrogate: the derivative of the spike.
         """
 
-        num_steps: Annotated[int, Range(ge=1)]
+        num_steps: Annotated[int, Range(ge=1), SameAs("encoder.num_steps")]
         order: Annotated[int, Range(ge=1)] = 2
         masking: Annotated[float, Range(ge=0.0, le=1.0)] = 0.0
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)

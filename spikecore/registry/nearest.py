@@ -1,0 +1,29 @@
+"""The names nearest to a misspelt one, whatever their case, and with or without separators."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, names: Iterable[str], count: int = 1) -> list[str]:
+    """At most `count` of `names` that `name` may have meant, the nearest first.
+
+    Example:
+        >>> nearest("LIF", ["if", "lif"]), nearest("RateCrossEntropy", ["rate_mse", "rate_cross_entropy"])
+        (['lif'], ['rate_cross_entropy'])
+    """
+    by_form: dict[str, str] = {}
+    for candidate in names:
+        by_form.setdefault(_form(candidate), candidate)
+    return [by_form[form] for form in difflib.get_close_matches(_form(name), by_form, n=count)]
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`; did you mean 'tau'?`, or "" where nothing is near."""
+    near = nearest(name, names)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _form(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")

@@ -1,0 +1,132 @@
+"""How configurations are laid over one another: tables, inner tables and `--set` overrides of any depth.
+
+    --set trainer.epochs=5                    one option
+    --set neuron.surrogate.alpha=3            an option of a component inside; its other options stay
+    --set trainer.loss.name=tet               another choice: the options of the one before do not apply to it
+    --set dataset.transforms.0.height=16      of the first in a list
+
+Where a name stands alone (`surrogate = "sigmoid"`), it is the table `{ name = "sigmoid" }`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spikecore.errors import ConfigError
+from spikecore.interfaces.options import data_of
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`{"neuron": {"surrogate": {"alpha": 3}}}` from `neuron.surrogate.alpha=3`.
+
+    Raises:
+        ConfigError: it is not `table.key=value`.
+    """
+    path, equals, value = text.partition("=")
+    parts = [part.strip() for part in path.split(".")]
+    if not equals or len(parts) < 2 or not all(parts):
+        raise ConfigError(
+            f"--set {text}: write table.key=value, as in --set trainer.epochs=5 or --set neuron.surrogate.alpha=3"
+        )
+    return _nested(parts, parse_value(value))
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
+    """Options of one component from `key=value`, where a key may reach inside: `surrogate.alpha=3`.
+
+    Raises:
+        ConfigError: one is not `key=value`.
+    """
+    settings: dict[str, Any] = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        parts = [part.strip() for part in path.split(".")]
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {text}: expected KEY=VALUE, as in tau=3.0 or surrogate.alpha=3")
+        settings = joined(settings, _nested(parts, parse_value(value)))
+    return settings
+
+
+def parse_value(text: str) -> Any:
+    """A value given on the command line: TOML, or else plain text."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    return parsed["value"] if len(parsed) == 1 else text.strip()  # more than a value: a line too many
+
+
+def nested(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with dotted keys taken apart: `{"trainer.loss.name": "tet"}` is `{"trainer": {"loss": {…}}}`."""
+    result: dict[str, Any] = {}
+    for key, value in tables.items():
+        inner = nested(value) if isinstance(value, Mapping) else value
+        result = joined(result, _nested(str(key).split("."), inner))
+    return result
+
+
+def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
+    for part in reversed(parts[1:]):
+        value = {part: value}
+    return {parts[0]: value}
+
+
+def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes that are meant together, whatever their order: a name in one does not drop the options in the other."""
+    result = dict(first)
+    for key, value in second.items():
+        before = result.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping | str):
+            result[key] = joined(before, value if isinstance(value, Mapping) else {"name": value})
+        elif isinstance(before, str) and isinstance(value, Mapping):
+            result[key] = joined({"name": before}, value)
+        else:
+            result[key] = value
+    return result
+
+
+def merged(before: Any, change: Any, path: str, is_named: bool = True) -> Any:
+    """`change` laid over `before`.
+
+    Args:
+        before: a value of the configuration so far; None where there is none.
+        change: what replaces it; a table replaces the options it names.
+        path: dotted, for messages.
+        is_named: a key `name` picks a component or choice, so that another name drops the options of the one before.
+
+    Raises:
+        ConfigError: a list has no such place.
+    """
+    if not isinstance(change, Mapping):
+        return change
+    if isinstance(before, list | tuple) and all(str(key).isdigit() for key in change):
+        return _merged_list(before, change, path)
+    table = _table(before)
+    if is_named and "name" in change and change["name"] != table.get("name"):
+        table = {}
+    for key, value in change.items():
+        table[key] = merged(table.get(key), value, f"{path}.{key}")
+    return table
+
+
+def _table(value: Any) -> dict[str, Any]:
+    """A value as a table that options can be laid over: a name and a component given in Python are short for one."""
+    if not isinstance(value, str | Mapping) and hasattr(value, "config"):
+        value = data_of(value)
+    return {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+
+
+def _merged_list(before: Sequence[Any], change: Mapping[str, Any], path: str) -> list[Any]:
+    items = list(before)
+    for key, value in change.items():
+        if int(key) >= len(items):
+            raise ConfigError(f"{path}.{key}: the list has {len(items)} items, numbered from 0")
+        items[int(key)] = merged(items[int(key)], value, f"{path}.{key}")
+    return items

@@ -1,0 +1,72 @@
+"""Inputs of a run that is over, as its net was fed: for looking at the net, and for comparing it with another form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from spikecore.errors import ConfigError
+from spikecore.interfaces.task import Task
+from spikecore.run.build import prepare
+from spikecore.run.checkpoint import LAST
+from spikecore.run.restore import SavedRun
+from spikecore.trainers.batches import put_together
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some inputs.
+
+    Args:
+        x: `[T, B, *input_shape]`, on the CPU.
+        labels: the class of each, `[B]`; None where they have none.
+        source: where they come from, for messages.
+    """
+
+    x: Tensor
+    labels: Tensor | None
+    source: str
+
+
+def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Samples:
+    """Samples from a run's test split, encoded as in its evaluation, spread evenly over the split; always the same.
+
+    A run without data gives the example of its trainer.
+
+    Args:
+        directory: the run directory.
+        count: how many; fewer where the split has fewer.
+        checkpoint: whose encoder is used, where encoders learn.
+
+    Raises:
+        ConfigError: this is no run, its parts are not installed, or it has no data and its trainer gives no example.
+        DatasetError: the data are not here, or damaged.
+    """
+    saved = SavedRun.open(Path(directory))
+    prepared = prepare(saved.resolve(), torch.device("cpu"))
+    task, trainer = prepared.task, prepared.trainer
+    if task.test is None and task.train is None:
+        example = trainer.example(task)
+        if example is None:
+            raise ConfigError(f"{directory}: this run has no data, and its trainer gives no example of an input")
+        return Samples(example[:, :count].cpu(), None, "the trainer's example")
+    prepared.context.restore(saved.checkpoint(checkpoint, task.model), trainer, task.encoder)
+    return _from_split(task, count)
+
+
+def _from_split(task: Task, count: int) -> Samples:
+    name = "test" if task.test is not None else "train"
+    split = task.split(name)
+    size = len(split)
+    count = min(count, size)
+    samples = [split[index * size // count] for index in range(count)]
+    batch = put_together(split, samples, task.is_sequence)
+    x = batch.x
+    if not task.is_sequence:
+        x = task.sequence(x, torch.Generator().manual_seed(0))
+    labels = [label for _, label in samples]
+    are_classes = all(isinstance(label, int) for label in labels)
+    return Samples(x, torch.tensor(labels) if are_classes else None, f"{count} samples of the {name} split")

@@ -1,0 +1,188 @@
+"""Options without effect: those whose every other value gives the same results.
+
+An option may matter only beside another (a scale of the reset is 1 unless another option changes it), so each is tried
+with the component's own values, with every other choice among the rest, and with all other numbers moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor
+
+from spikecore.errors import SpikeError
+from spikecore.interfaces.component import Inner, OneOf, Range
+
+Options = dict[str, Any]
+Observation = list[Tensor] | str
+"""What a component gave, or the name of the error that it raised."""
+FACTORS, STEPS = (1.25, 0.75, 2.0, 0.5), (0.25, -0.25, 1.0, -1.0)
+WHOLE_STEPS = (1, -1, 5, 50)
+
+
+def options_without_effect(
+    config_type: type,
+    config: Any,
+    make: Callable[[Options], Any],
+    observe: Callable[[Any], Observation],
+    looked_at: Sequence[str],
+) -> list[str]:
+    """The options for which no other value changes what is observed.
+
+    Args:
+        config_type: the component's `Config`.
+        config: the values that the component has.
+        make: an instance with these options over the present ones; raises where they are refused.
+        observe: everything by which an option may show: outputs, states, gradients.
+        looked_at: the options in question; the others are moved only to let these show their effect.
+
+    Returns:
+        Their names. An option that has no other value (or none that is accepted) is not among them.
+    """
+    choices = alternatives(config_type, config)
+    observed: dict[tuple[str, ...], Observation | None] = {}
+
+    def look(options: Options) -> Observation | None:
+        """What is observed with these options; None where they are refused."""
+        key = tuple(f"{name}={options[name]!r}" for name in sorted(options))
+        if key not in observed:
+            try:
+                component = make(options)
+            except (SpikeError, ValueError, TypeError):
+                observed[key] = None
+            else:
+                observed[key] = _observation(component, observe)
+        return observed[key]
+
+    return [name for name in looked_at if _is_without_effect(name, choices, config, look)]
+
+
+def _is_without_effect(
+    name: str, choices: Mapping[str, list[Any]], config: Any, look: Callable[[Options], Observation | None]
+) -> bool:
+    num_compared = 0
+    for context in _contexts(name, choices, config):
+        before = look(context)
+        if before is None:
+            continue
+        for value in choices[name]:
+            after = look({**context, name: value})
+            if after is None:
+                continue
+            num_compared += 1
+            if not _is_equal(before, after):
+                return False
+    return num_compared > 0
+
+
+def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any) -> Iterator[Options]:
+    """Values of the other options beside which an option may show its effect."""
+    others = {other: values for other, values in choices.items() if other != name and values}
+    numbers = [other for other in others if _is_number(getattr(config, other))]
+    moved = {other: others[other][0] for other in numbers}
+    yield {}
+    yield moved
+    for other, values in others.items():
+        for value in values:
+            yield {other: value}
+            if other not in numbers:
+                yield {**moved, other: value}
+
+
+def _observation(component: Any, observe: Callable[[Any], Observation]) -> Observation:
+    try:
+        return observe(component)
+    except (SpikeError, ValueError, TypeError, RuntimeError) as error:
+        return type(error).__name__
+
+
+def _is_equal(ours: Observation, theirs: Observation) -> bool:
+    if isinstance(ours, str) or isinstance(theirs, str):
+        return ours == theirs
+    if len(ours) != len(theirs):
+        return False
+    pairs = zip(ours, theirs, strict=True)
+    return all(
+        own.shape == other.shape and torch.allclose(own, other, rtol=0.0, atol=0.0, equal_nan=True)
+        for own, other in pairs
+    )
+
+
+def alternatives(config_type: type, config: Any) -> dict[str, list[Any]]:
+    """Option → other values that it may have; empty for an option that is neither a number nor a choice."""
+    hints = get_type_hints(config_type, include_extras=True)
+    return {
+        field.name: _others(hints[field.name], getattr(config, field.name)) for field in dataclasses.fields(config_type)
+    }
+
+
+def _others(hint: Any, value: Any) -> list[Any]:
+    plain, marks = hint, ()
+    if get_origin(hint) is Annotated:
+        plain, *rest = get_args(hint)
+        marks = tuple(rest)
+    for mark in marks:
+        if isinstance(mark, Inner):
+            return _other_components(value)
+        if isinstance(mark, OneOf):
+            return [] if get_origin(plain) is tuple else [name for name in mark.table if name != _name_of(value)]
+    if get_origin(plain) in (Union, types.UnionType):
+        return _other_numbers(plain, 1 if value is None else value, marks) if _is_number(value) else []
+    if get_origin(plain) is Literal:
+        return [other for other in get_args(plain) if other != value]
+    if isinstance(value, bool):
+        return [not value]
+    return _other_numbers(plain, value, marks) if _is_number(value) else []
+
+
+def _other_components(value: Any) -> list[Any]:
+    """The same component with one option changed."""
+    others = []
+    for name, values in alternatives(type(value).Config, value.config).items():
+        given = {field.name: getattr(value.config, field.name) for field in dataclasses.fields(value.config)}
+        for other in values[:2]:
+            with contextlib.suppress(SpikeError):
+                others.append(type(value)(**{**given, name: other}))
+    return others
+
+
+def _name_of(value: Any) -> Any:
+    return getattr(value, "name", value)
+
+
+def _is_number(value: Any) -> bool:
+    """A number, or one for each channel."""
+    values = value if isinstance(value, tuple) and value else (value,)
+    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in values)
+
+
+def _other_numbers(plain: Any, value: Any, marks: Sequence[Any]) -> list[Any]:
+    bounds = [mark for mark in marks if isinstance(mark, Range)]
+    is_whole = plain is int or get_args(plain)[:1] == (int,)
+    changes: list[Callable[[Any], Any]] = []
+    if is_whole:
+        changes = [lambda number, step=step: number + step for step in WHOLE_STEPS]  # type: ignore[misc]
+    else:
+        changes = [lambda number, factor=factor: number * factor for factor in FACTORS]  # type: ignore[misc]
+        changes += [lambda number, step=step: number + step for step in STEPS]  # type: ignore[misc]
+    others: list[Any] = []
+    for change in changes:
+        other = tuple(change(number) for number in value) if isinstance(value, tuple) else change(value)
+        numbers = other if isinstance(other, tuple) else (other,)
+        is_allowed = all(math.isfinite(number) and all(number in bound for bound in bounds) for number in numbers)
+        if is_allowed and other != value and other not in others:
+            others.append(other)
+    return others
+
+
+def ignored_text(names: Sequence[str]) -> str:
+    """What a check says of options without effect."""
+    listed = ", ".join(repr(name) for name in names)
+    what, pronoun = ("the option", "it") if len(names) == 1 else ("the options", "them")
+    return f"it accepts {what} {listed} and ignores {pronoun}: no other value changes any result"
