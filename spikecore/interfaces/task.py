@@ -26,7 +26,8 @@ class Task:
         model: maps `[T, B, *input_shape]` to `[T, B, num_outputs]`; already on the context's device. It is what
             `parts.model` returned, or an `nn.ModuleDict` of several such nets (actor and critic): then
             `spikecore.load` rebuilds it without the trainer. Any other net is rebuilt through the trainer.
-        encoder: maps `[B, ...]` to `[T, B, ...]`; None where the trainer makes its sequences itself.
+        encoder: maps `[B, ...]` to `[T, B, ...]`, on the context's device; None where the trainer makes its sequences
+            itself.
         train, test: splits of samples `(x, label)`; None where there are none, as with an environment. `test` is read
             once, at the end of training.
         num_outputs: size of the output's last axis; the number of classes of a classifier.
@@ -62,7 +63,12 @@ class Task:
         return self.splits[name]
 
     def sequence(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """A batch of samples `[B, ...]` as the model takes it, `[T, B, *input_shape]`.
+        """A batch as the model takes it, `[T, B, *input_shape]`; x and generator are on one device.
+
+        Args:
+            x: `[B, ...]`; of sequences `[B, T, ...]`.
+            generator: of an encoder that draws: `context.device_generator` while training, one that starts anew in an
+                evaluation.
 
         Raises:
             ContractError: the task has no encoder.
@@ -91,7 +97,7 @@ class Parts(Protocol):
         """The dataset of `[dataset]`."""
 
     def encoder(self) -> nn.Module:
-        """The encoder of `[encoder]`."""
+        """The encoder of `[encoder]`, on the device."""
 
     def make_neuron(self) -> nn.Module:
         """A new layer of the neurons of `[neuron]`, on the backend of `[backend]`."""

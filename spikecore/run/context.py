@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,16 +16,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from spikecore.errors import CheckpointError, RunError
+from spikecore.errors import CheckpointError, ContractError, RunError
 from spikecore.files import cure
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry.manager import Hooks
-from spikecore.run.checkpoint import Checkpoint, CheckpointStore
+from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
 from spikecore.run.log import MetricsLog
 
 T = TypeVar("T")
+
+DEVICE_STREAM = 1
+"""Tells the stream of `device_generator` from others that are derived from the run's seed."""
 
 
 @dataclass
@@ -68,8 +71,14 @@ class Context:
     """Ctrl-C was pressed: the next safe point is the last."""
     saved: str | None = None
     """The newest checkpoint."""
+    weights: Mapping[str, Tensor] | None = None
+    """What the trainer gave at the latest safe point to be used in place of the model's own weights."""
+    device_generator: torch.Generator = field(init=False)
     _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
     _began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.device_generator = generator_on(self.device, self.generator.initial_seed())
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -77,9 +86,19 @@ class Context:
             with self._writing("the metrics"):
                 self.keeping.log.append(metrics)
 
-    def checkpoint(self, score: float | None = None) -> None:
-        """A safe point: saves when there is a score, when it is time, and when the user wants to stop."""
+    def checkpoint(self, score: float | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
+        """A safe point: saves when there is a score, when it is time, and when the user wants to stop.
+
+        Raises:
+            ContractError: `weights` were given before, and now are not; or they are of another model.
+        """
+        if weights is None and self.weights is not None:
+            raise ContractError(
+                "checkpoint() without weights, which were given at an earlier safe point: give them at every one, or "
+                "`last` and `best` would hold different things"
+            )
         self.count += 1
+        self.weights = weights
         if self.keeping is None:
             return
         count, moment = self._saved_at
@@ -100,8 +119,9 @@ class Context:
         with self.timed("checkpoint"), self._writing("a checkpoint"):
             self.saved = self.keeping.store.save(
                 self.count,
-                self.model.state_dict(),
+                self._model_weights(),
                 self._state(self.keeping),
+                large=self.keeping.trainer.large_state_dict(),
                 score=score,
                 log=self.keeping.log.position(),
                 timings=self.times(),
@@ -109,15 +129,19 @@ class Context:
         self._saved_at = (self.count, time.monotonic())
 
     def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
-        """Put net, trainer, encoder and counters where a checkpoint has them; `restore_random` follows when all is
-        built.
+        """Put net, trainer, encoder and counters where a checkpoint has them, to go on with training; `restore_random`
+        follows when all is built.
 
         Raises:
             CheckpointError: they do not take what the checkpoint holds.
         """
         try:
-            self.model.load_state_dict(found.model)
+            trained = found.state["model"]
+            self.model.load_state_dict(found.model if trained is None else trained)
+            self.weights = None if trained is None else found.model
             trainer.load_state_dict(found.state["trainer"])
+            if found.large:
+                trainer.load_large_state_dict(found.large)
             if isinstance(encoder, nn.Module):
                 encoder.load_state_dict(found.state["encoder"])
         except Exception as error:
@@ -130,6 +154,9 @@ class Context:
     def restore_random(self, found: Checkpoint) -> None:
         """Put every random generator where it was."""
         self.generator.set_state(found.state["generator"])
+        kind, state = found.state["device_generator"]
+        if kind == self.device.type:  # on another kind of device the run cannot go on to the same bits, and says so
+            self.device_generator.set_state(state)
         _set_random_state(found.state["random"], self.device)
 
     def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -181,12 +208,23 @@ class Context:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def _model_weights(self) -> Mapping[str, Tensor]:
+        """What `load` is to find."""
+        own: Mapping[str, Tensor] = self.model.state_dict()
+        if self.weights is None:
+            return own
+        if wrong := differences(own, self.weights):
+            raise ContractError(f"the weights given to checkpoint() are not of this model: {'; '.join(wrong[:8])}")
+        return self.weights
+
     def _state(self, keeping: Keeping) -> dict[str, Any]:
         encoder = keeping.encoder
         return {
+            "model": None if self.weights is None else self.model.state_dict(),
             "trainer": keeping.trainer.state_dict(),
             "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
             "generator": self.generator.get_state(),
+            "device_generator": [self.device.type, self.device_generator.get_state()],
             "random": _random_state(self.device),
         }
 
@@ -208,6 +246,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
+
+
+def generator_on(device: torch.device, seed: int) -> torch.Generator:
+    """A generator on a device, with a stream of its own: unlike that of a generator with the same seed."""
+    (word,) = np.random.SeedSequence([seed, DEVICE_STREAM]).generate_state(1)
+    return torch.Generator(device).manual_seed(int(word))
 
 
 @contextmanager

@@ -14,10 +14,22 @@ from spikecore.run.context import Context
 from spikecore.run.directory import new_directory
 from spikecore.run.files import DirectoryLock
 from spikecore.run.record import FINISHED, Record
-from spikecore.run.restore import SavedRun, evaluate, load
+from spikecore.run.evaluation import Evaluation, evaluate
+from spikecore.run.restore import SavedRun, load
 from spikecore.run.run import Result, Run
 
-__all__ = ["Context", "Prepared", "Result", "evaluate", "inspect_resume", "load", "prepare", "resume", "run"]
+__all__ = [
+    "Context",
+    "Evaluation",
+    "Prepared",
+    "Result",
+    "evaluate",
+    "inspect_resume",
+    "load",
+    "prepare",
+    "resume",
+    "run",
+]
 
 
 def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out: str | Path | None = None) -> Result:

@@ -40,3 +40,10 @@ class Trainer(Configurable):
     def example(self, task: Task) -> Tensor | None:
         """See `interfaces.trainer.Trainer`."""
         return None
+
+    def large_state_dict(self) -> dict[str, Any]:
+        """See `interfaces.trainer.Trainer`."""
+        return {}
+
+    def load_large_state_dict(self, state: dict[str, Any]) -> None:
+        """See `interfaces.trainer.Trainer`."""

@@ -29,7 +29,7 @@ def dataset_task(parts: Parts, learns: TaskKind = "class", val_share: float = 0.
     require_target(dataset, learns)
     encoder = parts.encoder()
     splits = dataset_splits(dataset, val_share, parts.seed)
-    model = parts.model(step_shape(dataset, encoder, splits["train"]), dataset.num_outputs)
+    model = parts.model(step_shape(dataset, encoder, splits["train"], parts.device), dataset.num_outputs)
     require_model(model, dataset)
     return Task(
         model=model,
@@ -93,10 +93,20 @@ def require_model(model: nn.Module, dataset: Dataset) -> None:
         )
 
 
-def step_shape(dataset: Dataset, encoder: nn.Module, train: Split) -> tuple[int, ...]:
-    """Shape of one step of one sample as the model gets it: that of the dataset, unless the encoder widens it."""
+def step_shape(
+    dataset: Dataset, encoder: nn.Module, train: Split, device: torch.device | None = None
+) -> tuple[int, ...]:
+    """Shape of one step of one sample as the model gets it: that of the dataset, unless the encoder widens it.
+
+    Args:
+        dataset: says what a sample is.
+        encoder: makes sequences of samples.
+        train: one sample of it is encoded, where the encoder widens it.
+        device: the encoder's; None for the CPU.
+    """
     capabilities = encoder.capabilities
     if dataset.is_sequence or capabilities.keeps_shape or not len(train):  # type: ignore[union-attr]
         return tuple(dataset.sample_shape)
     with torch.no_grad():
-        return tuple(encoder(train[0][0].unsqueeze(0), torch.Generator()).shape[2:])
+        x = train[0][0].unsqueeze(0).to(device)
+        return tuple(encoder(x, torch.Generator(x.device)).shape[2:])

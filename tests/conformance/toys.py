@@ -112,6 +112,7 @@ class ToySplit:
 class ToyDataset(Configurable):
     """40 images for training, 12 for testing."""
 
+    api_version = 2
     capabilities = DatasetCapabilities(embedded=True)
     info = DatasetInfo("Toy", ("a", "b", "c"), (1, 4, 4), "CC0", "nobody")
     num_outputs, sample_shape, is_sequence, splits = 3, (1, 4, 4), False, ("train", "test")
@@ -153,9 +154,9 @@ class ToyTrainer(Trainer):
                 self.step(task, context, parameters, batch)
                 context.checkpoint()
             self.order, self.epoch = None, self.epoch + 1
-            self.metrics = self.evaluate(task, context)
+            self.metrics = self.evaluate(task, context, "val")
             self.tell(context)
-        return dict(self.metrics)
+        return {**self.metrics, **self.evaluate(task, context)}
 
     def draw(self, size, context):
         return torch.randperm(size, generator=context.generator).tolist()
@@ -176,11 +177,11 @@ class ToyTrainer(Trainer):
     def tell(self, context):
         context.log(epoch=self.epoch, **self.metrics)
         context.epoch_end(self.epoch, dict(self.metrics))
-        context.checkpoint(-self.metrics["test_loss"])
+        context.checkpoint(-self.metrics["val_loss"])
 
-    def evaluate(self, task, context):
+    def evaluate(self, task, context, split="test"):
         with torch.no_grad():
-            return {"test_loss": float(self.loss(task, task.test, range(len(task.test))))}
+            return {f"{split}_loss": float(self.loss(task, task.split(split), range(len(task.split(split)))))}
 
     def state_dict(self):
         return {"epoch": self.epoch, "order": self.order, "velocity": self.velocity, "metrics": self.metrics}

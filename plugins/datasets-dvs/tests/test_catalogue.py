@@ -390,7 +390,7 @@ def test_dvs_lip(data, monkeypatch):
     same(dataset.split("test"), 99, columns(6, n=30, width=128, height=128))
 
 
-@pytest.mark.parametrize(("name", "splits"), [("shd", ("train", "test")), ("ssc", ("train", "valid", "test"))])
+@pytest.mark.parametrize(("name", "splits"), [("shd", ("train", "test")), ("ssc", ("train", "val", "test"))])
 def test_heidelberg(data, monkeypatch, name, splits):
     pytest.importorskip("h5py")
     times, units = [[0.0, 0.25, 0.5], [0.125], []], [[0, 699, 3], [5], []]
@@ -427,7 +427,7 @@ def test_speech_commands(data, monkeypatch):
         {"speech_commands_v0.02.tar.gz": tar_of(members)},
     )
     dataset = create("dataset", "speech-commands", allow_partial=True)
-    for split in ("train", "valid", "test"):
+    for split in ("train", "val", "test"):
         part = dataset.split(split)
         assert len(part) == 35
         assert part[0][0].shape == (98, 40)
