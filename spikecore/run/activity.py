@@ -84,7 +84,9 @@ def _rates(
         ],
     )
     return [
-        page.figure("rates", "Firing rate per layer", rates, f"Spikes per neuron and step, over {num} {which} samples."),
+        page.figure(
+            "rates", "Firing rate per layer", rates, f"Spikes per neuron and step, over {num} {which} samples."
+        ),
         page.figure(
             "shares",
             "Silent and saturated neurons",

@@ -12,9 +12,9 @@ from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve
 from spikecore.run.context import Context
 from spikecore.run.directory import new_directory
+from spikecore.run.evaluation import Evaluation, evaluate
 from spikecore.run.files import DirectoryLock
 from spikecore.run.record import FINISHED, Record
-from spikecore.run.evaluation import Evaluation, evaluate
 from spikecore.run.restore import SavedRun, load
 from spikecore.run.run import Result, Run
 

@@ -125,7 +125,7 @@ def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
     head = ("", *(SPLIT_NAMES[split] for split in splits))
     rows = [(metric.replace("_", " "), *(row.get(split, "–") for split in splits)) for metric, row in table.items()]
     caption = "Of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
-    return [page.figure("splits", "Training, validation and test", page.table(head, rows), caption, narrow=True)]
+    return [f'<div id="splits">{page.table(head, rows)}</div>', page.note(caption)]
 
 
 def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:

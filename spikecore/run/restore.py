@@ -46,6 +46,10 @@ def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None =
     return net.eval()
 
 
+OVERRIDES = {"backend": ", or use another one: --set backend.name=torch; in Python load(..., backend='auto')"}
+"""Table → what to do without its component."""
+
+
 @dataclass(frozen=True)
 class SavedRun:
     """A run directory that is there, with its record verified."""
@@ -105,11 +109,8 @@ class SavedRun:
         origins = []
         for table, part in self.record.components.items():
             if any(line.startswith(f"{table}.name:") for line in error.problems):
-                origins.append(
-                    f"this run had {table} {part.name!r} from {part.distribution} {part.version}: install that again"
-                )
-                if table == "backend":
-                    origins[-1] += ", or use another backend: --set backend.name=torch (in Python: backend='torch')"
+                origin = f"{part.distribution} {part.version}: install it" if part.version else "a file: --load it"
+                origins.append(f"this run had {table} {part.name!r} from {origin}{OVERRIDES.get(table, '')}")
         return ConfigError([*error.problems, *origins])
 
     def net(self, backend: str | None = None) -> nn.Module:

@@ -26,9 +26,6 @@ from spikecore.trainers.schedules import SCHEDULE, Cosine
 from spikecore.trainers.splits import unaugmented
 
 
-DEFAULT_VAL_SHARE = 0.1
-
-
 class Classify(Trainer):
     """Trains a classifier; every step is a safe point, so it resumes anywhere, to the same bits.
 
@@ -62,7 +59,7 @@ class Classify(Trainer):
         schedule: Annotated[Any, SCHEDULE] = Cosine()  # noqa: RUF009
         loss: Annotated[Any, LOSS] = "rate_cross_entropy"
         readout: Annotated[Any, READOUT] = "auto"
-        val_share: Annotated[float, Range(ge=0.0, lt=1.0)] = DEFAULT_VAL_SHARE
+        val_share: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.1
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -130,7 +127,6 @@ class Classify(Trainer):
             "loss_sum": self._loss_sum,
             "num_samples": self._num_samples,
             "metrics": self._metrics,
-            "confusion": self.confusion,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -138,7 +134,7 @@ class Classify(Trainer):
         self._optimizer = self._scaler = self._pending = None
         if state["optimizer"] is not None:
             self._pending = {"optimizer": state["optimizer"], "scaler": state["scaler"]}
-        self._epoch, self._metrics, self.confusion = int(state["epoch"]), dict(state["metrics"]), state["confusion"]
+        self._epoch, self._metrics = int(state["epoch"]), dict(state["metrics"])
         self._order, self._steps = state["order"], int(state["steps"])
         self._loss_sum, self._num_samples = float(state["loss_sum"]), int(state["num_samples"])
 

@@ -1,4 +1,4 @@
-"""The splits of a dataset as a task has them: labels checked on the way, a validation part cut from the training split."""
+"""The splits of a dataset as a task has them: labels checked on the way, validation cut from the training split."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ ACTIVITY = [
 FIGURES = {
     "finished": ["loss", "accuracy", "confusion", "recall", "rates", "shares", *ACTIVITY, "time"],
     "died": ["loss", "accuracy", "rates", "shares", *(name for name in ACTIVITY if "before" in name), "time"],
-    "compare": ["compare-train_loss", "compare-test_accuracy", "compare-test_loss"],
+    "compare": ["compare-train_loss", "compare-val_accuracy", "compare-val_loss"],
 }
 LOOK = """(() => {
   const box = e => e.getBoundingClientRect();

@@ -605,7 +605,7 @@ class Locked(ToySplit):
         object.__setattr__(self, "lock", threading.Lock())
 
 
-@fault("test_labels", "label 3 of 3 classes")
+@fault("test_labels", r"label is 3; a class must lie in 0 \.\. 2")
 class LabelsFromOne(ToyDataset):
     """labels that count from one"""
 

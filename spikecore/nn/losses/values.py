@@ -133,16 +133,14 @@ class SequenceCrossEntropy(Loss):
         if bounds is not None and not (bounds[0] >= 0 and bounds[1] <= high):
             raise InputError(f"{name}: classes lie in 0 .. {high}, got {bounds[0]:g} to {bounds[1]:g}")
         steps = cross_entropy(out.flatten(0, 1), target.long().flatten(0, 1), self.config.label_smoothing)
-        return _mean_of_own_steps(steps.unflatten(0, out.shape[:2]), mask)
+        return _mean_of_own_steps(steps.view(shape), mask)
 
 
 def _checked_values(target: Tensor, shape: tuple[int, ...], out: Tensor, name: str) -> Tensor:
     if not target.is_floating_point():
         raise TypeError(f"{name} takes values, floating point, got {target.dtype}: call .float() on them")
     if tuple(target.shape) != shape:  # broadcasting would compare what does not belong together
-        raise ShapeError(
-            f"{name}: values are {shape} for an output of {tuple(out.shape)}, got {tuple(target.shape)}"
-        )
+        raise ShapeError(f"{name}: values are {shape} for an output of {tuple(out.shape)}, got {tuple(target.shape)}")
     return target.to(out.dtype)
 
 

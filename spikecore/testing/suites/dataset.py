@@ -169,7 +169,9 @@ class DatasetSuite(TargetChecks):
             assert len(twin) == len(split)
             for index in self.indices(split, 20):
                 assert_same(twin[index][0], split[index][0], f"{name}[{index}] after pickle")
-                assert_same(_labels([twin[index]]), _labels([split[index]]), f"the label of {name}[{index}] after pickle")
+                assert_same(
+                    _labels([twin[index]]), _labels([split[index]]), f"the label of {name}[{index}] after pickle"
+                )
 
     def test_workers_get_the_same(self) -> None:
         """Two worker processes of a DataLoader give what this process gives, in order."""

@@ -134,4 +134,3 @@ def _taken_apart(label: Tensor | list[Tensor], target: Target, count: int) -> li
 
 def _equal(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and bool(torch.equal(first, second))
-

@@ -100,7 +100,7 @@ class TrainerSuite(Suite):
         for name, value in metrics.items():
             assert isinstance(value, int | float), f"{name} is {type(value).__name__}"
             assert math.isfinite(value), f"{name} is {value}"
-        for split in task.splits or {"test": None}:
+        for split in _measured(task):
             evaluated = [trainer.evaluate(task, Recorder(seed=seed), split) for seed in (0, 1)]
             assert evaluated[0] == evaluated[1], "two evaluations differ"
             common = {name: metrics[name] for name in evaluated[0] if name in metrics}
@@ -109,7 +109,9 @@ class TrainerSuite(Suite):
             names = [name for name in evaluated[0] if task.splits and not name.startswith(f"{split}_")]
             assert not names, f"evaluated on {split!r}, it calls metrics {', '.join(names)}, not {split}_..."
 
-    @advice("compare models on task.val while training, and call evaluate(task, context, 'test') once at the end of fit")
+    @advice(
+        "compare models on task.val while training, and call evaluate(task, context, 'test') once at the end of fit"
+    )
     def test_the_test_split_is_read_last(self) -> None:
         """No sample of the test split is read before the last epoch is over."""
         task, trainer = self.ready()
@@ -152,7 +154,9 @@ class TrainerSuite(Suite):
         assert len(given) == len(recorder.weights), f"{len(given)} of {len(recorder.weights)} safe points have weights"
         state = task.model.state_dict()
         for weights in given:
-            assert list(weights) == list(state), f"the weights are {', '.join(weights)}; the model has {', '.join(state)}"
+            assert list(weights) == list(state), (
+                f"the weights are {', '.join(weights)}; the model has {', '.join(state)}"
+            )
             for name, value in weights.items():
                 assert (value.shape, value.dtype) == (state[name].shape, state[name].dtype), f"weights: {name}"
 
@@ -302,10 +306,15 @@ def _errors(task: Task) -> tuple[float, float]:
     return float((answer - wanted).square().mean()), float((guess - wanted).square().mean())
 
 
+def _measured(task: Task) -> list[str]:
+    """What `evaluate` can be asked for: the splits, or `test` for the environment."""
+    return list(task.splits) or ["test"]
+
+
 def _metrics(task: Task, trainer: Any) -> dict[str, float]:
     """Of every split that there is, or of the environment."""
     metrics: dict[str, float] = {}
-    for split in task.splits or {"test": None}:
+    for split in _measured(task):
         metrics |= trainer.evaluate(task, Recorder(), split)
     return metrics
 
