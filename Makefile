@@ -3,30 +3,40 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check lint docs bench
+.PHONY: run test test-full check check-and-test lint catalogue doors docs bench
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
 test: $(STAMP)            # core, each plugin alone, torch-free on other Pythons; one closing summary
-	$(PY) tests/suites.py test
+	$(PY) -m tests.suites test
 
 test-full: $(STAMP)       # with the slow products
-	SPIKE_FULL=1 $(PY) tests/suites.py test
+	SPIKE_FULL=1 $(PY) -m tests.suites test
 
 check: $(STAMP)           # wheels, examples, new plugins, other libraries, a browser, all plugins together
-	$(PY) tests/suites.py check
+	$(PY) -m tests.suites check
 
-lint: $(STAMP)            # style, types, import contracts
+check-and-test: $(STAMP)  # both in one pool, as in .ci/run
+	$(PY) -m tests.suites check test
+
+lint: $(STAMP)            # style, types, import contracts; figures on density
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
+	$(PY) -m tests.tools.density
+
+catalogue: $(STAMP)       # which component is in which plugin: spikecore/registry/known.json
+	$(PY) -m tests.tools.catalogue
+
+doors: $(STAMP)           # the names that core exports to plugins: tests/tools/doors.txt
+	$(PY) -m tests.tools.doors
 
 docs: $(STAMP)            # draws the figures of the docs
 	set -e; for figure in docs/figures/*.py; do $(PY) $$figure; done
 
 bench: $(STAMP)           # measures, with every plugin and other libraries, and writes docs/benchmarks/*.csv
-	$(PY) tests/suites.py bench
+	$(PY) -m tests.suites bench
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv

@@ -6,7 +6,18 @@ from typing import Any
 
 from spikecore.version import __version__
 
-__all__ = ["__version__", "create", "explain", "hookimpl", "load", "name_of", "register", "run"]
+__all__ = [
+    "DoctorCheck",
+    "__version__",
+    "create",
+    "explain",
+    "find_python",
+    "hookimpl",
+    "load",
+    "name_of",
+    "register",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,10 +29,14 @@ def __getattr__(name: str) -> Any:
         from spikecore.nn.explain import explain
 
         return explain
-    if name == "hookimpl":
-        from spikecore.registry.hookspecs import hookimpl
+    if name == "find_python":
+        from spikecore.pythons import find_python
 
-        return hookimpl
+        return find_python
+    if name in ("hookimpl", "DoctorCheck"):
+        from spikecore.registry import hookspecs
+
+        return getattr(hookspecs, name)
     if name == "run":
         import importlib
 

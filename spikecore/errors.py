@@ -140,3 +140,31 @@ class RunError(SpikeError):
 
 class CheckpointError(RunError):
     """A checkpoint is damaged, from a foreign version, or belongs to another model."""
+
+
+__all__ = [
+    "AmbiguousComponentError",
+    "BackendError",
+    "BlockedPluginError",
+    "BrokenPluginError",
+    "CheckpointError",
+    "ConfigError",
+    "ContractError",
+    "ConversionError",
+    "DatasetError",
+    "DynamicsError",
+    "IncompatiblePluginError",
+    "InputError",
+    "OptionError",
+    "PluginError",
+    "PluginUnavailable",
+    "RunError",
+    "ShapeError",
+    "SpikeError",
+    "StateError",
+    "StateGraphError",
+    "StateShapeError",
+    "StepError",
+    "StreamingError",
+    "UnknownComponentError",
+]

@@ -14,13 +14,10 @@ def spike_report_header(device: str) -> str:
 
     import torch
 
-    import spikecore
+    from spikecore.version import __version__
 
     threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
-    return (
-        f"spikecore {spikecore.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{device}{threads}"
-    )
+    return f"spikecore {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {device}{threads}"
 
 
 @hookimpl

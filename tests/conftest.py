@@ -17,6 +17,6 @@ def spike(tmp_path):
         path = os.pathsep.join([str(tmp_path / "site"), SOURCE])
         env = {**os.environ, "PYTHONPATH": path, **environment}
         command = [sys.executable, "-m", "spikecore", *args]
-        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600)
 
     return call

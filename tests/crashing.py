@@ -1,10 +1,12 @@
 """`spike` in processes of its own that are killed on purpose, forked from a server that has torch loaded already.
 
     with Server(folder) as server:
-        server.spike("run", "--out", "r", kill_after_s=0.3)      # SIGKILL at that moment, if it is still running
+        server.spike("run", "--out", "r", crash_at_call=9000)    # SIGKILL at the 9000th call of a function
         server.spike("run", "--out", "r", crash_at=7)            # SIGKILL at its seventh step on the disk
 
 Steps on the disk are: half of a file written, a file flushed, a rename, a truncation, half of a directory deleted.
+Calls are those of Python and of C functions in the main thread. Both count what the run does, so that an instant is the
+same on a busy machine and on an idle one.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,12 +40,21 @@ class Server:
         self._process.stdin.close()
         assert self._process.wait(60) == 0
 
-    def spike(self, *arguments, kill_after_s=None, crash_at=None, error_at=None):
-        """Returns `status` (KILLED, or the exit status), `seconds`, `stderr`, and `steps`, those taken on the disk.
+    def spike(self, *arguments, crash_at_call=None, count_calls=False, crash_at=None, error_at=None):
+        """Run one command to its end.
 
-        `error_at=(step, errno)` raises an OSError at this step on the disk and at all that follow.
+        Args:
+            arguments: of `spike`.
+            crash_at_call: SIGKILL at this call of a function.
+            count_calls: count the calls; a run is slower then.
+            crash_at: SIGKILL at this step on the disk.
+            error_at: `(step, errno)`: raise an OSError at this step on the disk and at all that follow.
+
+        Returns:
+            `status` (KILLED, or the exit status), `stderr`, `steps` taken on the disk, and `calls` where counted.
         """
-        request = {"arguments": arguments, "kill_after_s": kill_after_s, "crash_at": crash_at, "error_at": error_at}
+        request = {"arguments": arguments, "crash_at": crash_at, "error_at": error_at}
+        request |= {"crash_at_call": crash_at_call, "count_calls": count_calls}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -68,26 +78,18 @@ def serve():
         request = json.loads(line)
         steps = Path("steps")
         steps.write_bytes(b"")
-        start = time.perf_counter()
+        calls = Path("calls")
+        calls.write_text("0")
         pid = os.fork()
         if pid == 0:
-            child(request, steps)
-        status = None
-        while status is None:
-            done, code = os.waitpid(pid, os.WNOHANG)
-            if done:
-                status = os.waitstatus_to_exitcode(code)
-            elif request["kill_after_s"] is not None and time.perf_counter() - start > request["kill_after_s"]:
-                os.kill(pid, signal.SIGKILL)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            else:
-                time.sleep(0.001)
-        seconds = time.perf_counter() - start
-        answers.write(json.dumps({"status": status, "seconds": seconds, "steps": len(steps.read_bytes())}) + "\n")
+            child(request, steps, calls)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        answer = {"status": status, "steps": len(steps.read_bytes()), "calls": int(calls.read_text())}
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def child(request, steps):
+def child(request, steps, calls):
     output = os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -96,6 +98,7 @@ def child(request, steps):
 
     sys.argv = ["spike", *request["arguments"]]
     code = 0
+    counter = watch_the_calls(request)
     try:
         main()
     except SystemExit as stop:
@@ -105,9 +108,28 @@ def child(request, steps):
 
         traceback.print_exc()
         code = 99
+    sys.setprofile(None)
+    calls.write_text(str(counter()))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def watch_the_calls(request):
+    """Count calls of functions, and die at the one that was asked for; returns a function that tells the count."""
+    taken = 0
+    last = request["crash_at_call"]
+
+    def see(frame, event, argument):
+        nonlocal taken
+        if event in ("call", "c_call"):
+            taken += 1
+            if taken == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    if last is not None or request["count_calls"]:
+        sys.setprofile(see)
+    return lambda: taken
 
 
 def watch_the_disk(request, steps):

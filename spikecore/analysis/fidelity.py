@@ -129,30 +129,38 @@ class Fidelity:
         return self.layers if self.output is None else (*self.layers, self.output)
 
     @property
+    def _counted(self) -> tuple[LayerFidelity, ...]:
+        """What the sums are over: the layers. Outputs that are no spikes hardly ever agree in every digit, and would
+        hide how far the spikes do; they count only in a net without neurons."""
+        return self.layers or self.compared
+
+    @property
     def num_outputs(self) -> int:
-        """Outputs that were compared, of all layers."""
-        return sum(layer.num_outputs for layer in self.compared)
+        """Outputs of neurons that were compared."""
+        return sum(layer.num_outputs for layer in self._counted)
 
     @property
     def num_different(self) -> int:
-        """Outputs that differ, of all layers."""
-        return sum(layer.num_different for layer in self.compared)
+        """Outputs of neurons that differ."""
+        return sum(layer.num_different for layer in self._counted)
 
     @property
     def agreement(self) -> float:
-        """Share of the outputs that agree, of all layers."""
+        """Share of the outputs of neurons that agree."""
         return 1.0 if not self.num_outputs else 1.0 - self.num_different / self.num_outputs
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing differs."""
-        return not self.num_different
+        """Whether nothing differs, the net's output included."""
+        return not any(layer.num_different for layer in self.compared)
 
     @property
     def first(self) -> Divergence | None:
-        """The first difference: of the earliest step, the first layer in the net's order."""
-        candidates = [layer.first for layer in self.compared if layer.first is not None]
-        return min(candidates, key=lambda divergence: divergence.step, default=None)
+        """The first difference: of the earliest step, the first layer in the net's order; else that of the output."""
+        candidates = [layer.first for layer in self.layers if layer.first is not None]
+        if not candidates:
+            return None if self.output is None else self.output.first
+        return min(candidates, key=lambda divergence: divergence.step)
 
     def with_output(
         self, expected: Tensor, got: Tensor, labels: Tensor | None = None, *, decides: bool = False

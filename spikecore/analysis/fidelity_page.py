@@ -45,9 +45,9 @@ def operator_table(records: Sequence[OperatorRecord]) -> str:
 
 def _agreement(fidelity: Fidelity) -> list[str]:
     tiles = [
-        ("outputs that agree", share_text(fidelity)),
-        ("outputs compared", str(fidelity.num_outputs)),
-        ("outputs that differ", str(fidelity.num_different)),
+        ("spikes that agree", share_text(fidelity)),
+        ("compared", str(fidelity.num_outputs)),
+        ("differ", str(fidelity.num_different)),
     ]
     decisions = fidelity.decisions
     if decisions is not None:
@@ -62,6 +62,8 @@ def _agreement(fidelity: Fidelity) -> list[str]:
     rows = [_row(layer) for layer in fidelity.compared]
     head = ("layer", "shape", "agree", "differ", "spikes of the net", "of the artefact", "largest difference", "first")
     parts.append(page.section("Layers", page.table(head, rows), *_per_step(fidelity)))
+    if decisions is not None:
+        parts.append(page.note("A decision is the class with the largest output, summed over the steps."))
     return parts
 
 

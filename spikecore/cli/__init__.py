@@ -18,7 +18,7 @@ from spikecore.errors import (
     PluginError,
     SpikeError,
 )
-from spikecore.registry.builtin import COMMANDS
+from spikecore.registry.commands import COMMANDS
 
 if TYPE_CHECKING:
     from spikecore.registry import Entry

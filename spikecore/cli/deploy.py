@@ -78,7 +78,7 @@ def command(
     or the run, the deployer or an option cannot be used.
     """
     from spikecore.cli.settings import parsed
-    from spikecore.errors import ConfigError, ConversionError
+    from spikecore.errors import ConfigError, ConversionError, NetTraceError
     from spikecore.registry import create, registry
 
     _check_usage(out, only_check, as_json)
@@ -95,7 +95,7 @@ def command(
         example = samples.x[:, :batch]
     try:
         records = deployer.check(net, example)
-    except ConversionError as error:
+    except (ConversionError, NetTraceError) as error:
         raise ConfigError(f"deployer {name!r} cannot look into this net: {error}") from error
     refused = [record for record in records if record.outcome == "refused"]
     if only_check:

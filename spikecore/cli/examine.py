@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-import spikecore
+from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
 from spikecore.registry.loading import extras_of, unmet
 from spikecore.registry.metadata import GROUPS, installed, kind_and_name, normalise
 from spikecore.registry.probe import probe
 from spikecore.registry.scan import CORE
+from spikecore.version import __version__
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,12 +51,19 @@ class Finding:
 def environment() -> dict[str, str]:
     """Versions and place of what runs here."""
     return {
-        "spikecore": f"{spikecore.__version__} ({Path(spikecore.__file__).parent})",
+        "spikecore": f"{__version__} ({Path(__file__).parents[1]})",
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
+        "pythons": _pythons(),
         "cpus": str(os.cpu_count()),
         **{name: _version(name) for name in ("torch", "numpy", "pluggy", "click")},
     }
+
+
+def _pythons() -> str:
+    """The interpreters on this machine: some vendors' tools support one version of Python only."""
+    present = {version: find_python(version) for version in SUPPORTED_PYTHONS}
+    return ", ".join(f"{version} ({path})" for version, path in present.items() if path is not None) or "none"
 
 
 def of_core() -> Iterator[Finding]:

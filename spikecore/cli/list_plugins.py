@@ -14,13 +14,15 @@ COLUMNS = ("plugin", "version", "distribution", "status", "kind", "name", "targe
 
 
 @click.command()
-@click.option("--kind", type=click.Choice([*KINDS, "command"]), help="Only this kind.")
+@click.option("--kind", help="Only this kind, or this table of choices (loss).")
 @click.option("--plugin", metavar="ID", help="Only this plugin, by id or distribution.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--check", is_flag=True, help="Load each component in a subprocess as well.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds, for --check.")
 def command(kind: str | None, plugin: str | None, form: str, check: bool, timeout: float) -> None:
-    """List every component and command on offer, with its status."""
+    """List every component, choice and command on offer, with its status."""
+    if kind is not None and kind not in (allowed := [*KINDS, "command", *registry().tables()]):
+        raise click.BadParameter(f"{kind!r} is not one of {', '.join(allowed)}", param_hint="--kind")
     entries = [
         entry
         for entry in registry().entries()

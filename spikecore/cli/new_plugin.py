@@ -20,16 +20,26 @@ from spikecore.kinds import KINDS
     show_default="this directory",
     help="Where the directory NAME is made.",
 )
-def command(name: str, kind: str, dest: Path) -> None:
+@click.option(
+    "--core",
+    default="",
+    metavar="PLACE",
+    help="Where the plugin's CI gets spikecore: a path, a wheel or a URL; git+https://HOST/spikecore@TAG is a version.",
+)
+def command(name: str, kind: str, dest: Path, core: str) -> None:
     """Make the plugin package NAME with one working component, its tests and its metadata.
 
     NAME is lower-case words joined by '-', such as fast-leaky-neuron.
     """
-    from spikecore.scaffold import names_for, render
+    from spikecore.scaffold import collisions, names_for, render
 
     names = names_for(name, kind)
-    directory = render(name, kind, dest)
+    directory = render(name, kind, dest, core)
     click.echo(f"made {directory}: {names.distribution} with the {kind} {names.component!r}, class {names.class_name}")
+    for note in collisions(names, kind):
+        click.echo(f"note: {note}", err=True)
+    if not core:
+        click.echo("note: its CI needs the repository variable SPIKECORE, or make it with --core PLACE", err=True)
     click.echo(f"  pip install -e {shlex.quote(f'{directory}[testing]')}")
     click.echo(f"  spike info {kind} {names.component}")
     click.echo(f"  spike test {kind}:{names.component}")

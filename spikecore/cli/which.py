@@ -23,8 +23,8 @@ def command(words: tuple[str, ...]) -> None:
     click.echo(f"  target        {entry.target}")
     click.echo(f"  file          {_place(component)}")
     click.echo(f"  distribution  {plugin.distribution} {plugin.version} ({plugin.path or plugin.source})")
-    for rival in registry().components(kind):
-        if rival.name == entry.name and rival != entry:
+    for rival in registry().entries():
+        if (rival.kind, rival.name) == (entry.kind, entry.name) and rival != entry:
             click.echo(f"  rival         {rival.qualified} ({rival.status})")
     click.echo(f"  {inspect.getdoc(component) or ''}".split("\n", 1)[0])
 

@@ -86,7 +86,9 @@ class CutMix(Mix):
         return x, (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
 
 
-def mix(batch: Batch, kinds: Sequence[Mix], num_classes: int, is_sequence: bool, generator: torch.Generator) -> Batch:
+def mix_batch(
+    batch: Batch, kinds: Sequence[Mix], num_classes: int, is_sequence: bool, generator: torch.Generator
+) -> Batch:
     """The batch mixed with itself by one of `kinds`, drawn evenly; labels as shares `[B, num_classes]`.
 
     Args:
@@ -101,7 +103,7 @@ def mix(batch: Batch, kinds: Sequence[Mix], num_classes: int, is_sequence: bool,
 
     Example:
         >>> batch = Batch(torch.arange(2.0).reshape(2, 1, 1, 1), torch.tensor([0, 1]))
-        >>> mixed = mix(batch, [Mixup(alpha=1.0)], 2, False, torch.Generator())
+        >>> mixed = mix_batch(batch, [Mixup(alpha=1.0)], 2, False, torch.Generator())
         >>> bool(torch.equal(mixed.x.flatten(), mixed.label[:, 1]))
         True
     """

@@ -10,7 +10,7 @@ and are freed when their holder dies, so a killed build is taken up by the next 
 
 from spikecore.datasets.archives import Limits, Member, extract, unpack
 from spikecore.datasets.disk import data_dir, lock, made, write_aside, writing
-from spikecore.datasets.fetch import fetch, matches, verify
+from spikecore.datasets.downloads import fetch, matches, verify
 from spikecore.files import sync
 from spikecore.interfaces.dataset import DataFile
 

@@ -7,7 +7,7 @@ Operators work alike on tensors, on symbols (while a step is traced) and on numb
 
 from spikecore.dynamics.evaluate import evaluate
 from spikecore.dynamics.explain import equations, explain
-from spikecore.dynamics.graph import Graph, Node, Param, Program
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node, Param, Program
 from spikecore.dynamics.namespace import Namespace
 from spikecore.dynamics.ops import (
     OPS,
@@ -35,16 +35,23 @@ from spikecore.dynamics.ops import (
     tanh,
     where,
 )
+from spikecore.dynamics.printing import C_OPERATIONS, Printer, inputs_of, needed
 from spikecore.dynamics.trace import trace
 from spikecore.dynamics.vjp import reached, with_gaps
 
 __all__ = [
+    "CONST",
+    "C_OPERATIONS",
+    "DETACH",
+    "INPUT",
     "OPS",
+    "SPIKE",
     "Graph",
     "Namespace",
     "Node",
     "Op",
     "Param",
+    "Printer",
     "Program",
     "abs",
     "atan",
@@ -57,12 +64,14 @@ __all__ = [
     "exp",
     "explain",
     "floor",
+    "inputs_of",
     "log",
     "logical_and",
     "logical_not",
     "logical_or",
     "max",
     "min",
+    "needed",
     "reached",
     "round",
     "sigmoid",

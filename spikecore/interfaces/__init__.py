@@ -1,1 +1,76 @@
 """The contracts: one file per kind, each readable in a minute. None of them imports torch."""
+
+from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
+from spikecore.interfaces.component import Component, Configurable
+from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities
+from spikecore.interfaces.dataset import Batch, DataFile, Dataset, DatasetCapabilities, DatasetInfo, Split
+from spikecore.interfaces.deployer import (
+    Artefact,
+    Deployer,
+    DeployerCapabilities,
+    ImportingDeployer,
+    OperatorRecord,
+    Outcome,
+    records_from_json,
+    records_to_json,
+    require_mapped,
+)
+from spikecore.interfaces.encoder import Encoder, EncoderCapabilities
+from spikecore.interfaces.model import Model, ModelCapabilities, WeightedModel
+from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
+from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
+from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
+from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
+from spikecore.interfaces.task import Parts, Task
+from spikecore.interfaces.trainer import DEFAULT_ROLES, RunContext, TaskKind, Trainer, TrainerCapabilities
+
+__all__ = [
+    "DEFAULT_ROLES",
+    "Artefact",
+    "Backend",
+    "BackendCapabilities",
+    "Batch",
+    "Component",
+    "Configurable",
+    "ConversionReport",
+    "Converter",
+    "ConverterCapabilities",
+    "DataFile",
+    "Dataset",
+    "DatasetCapabilities",
+    "DatasetInfo",
+    "Deployer",
+    "DeployerCapabilities",
+    "Encoder",
+    "EncoderCapabilities",
+    "ImportingDeployer",
+    "Inner",
+    "Model",
+    "ModelCapabilities",
+    "Neuron",
+    "NeuronCapabilities",
+    "OneOf",
+    "OperatorRecord",
+    "Outcome",
+    "Parts",
+    "QuantizedLayer",
+    "QuantizedNeuron",
+    "Range",
+    "RunContext",
+    "SameAs",
+    "Split",
+    "StepMode",
+    "Support",
+    "Surrogate",
+    "SurrogateCapabilities",
+    "Task",
+    "TaskKind",
+    "Trainer",
+    "TrainerCapabilities",
+    "WeightedModel",
+    "check_options",
+    "make_config",
+    "records_from_json",
+    "records_to_json",
+    "require_mapped",
+]

@@ -144,8 +144,8 @@ class Split(Protocol):
       augmentation and mixing. A split that augments has it.
     * `__getitems__(indices)` gives a list of samples, the same as one by one, where reading them at once is faster; a
       DataLoader asks for it too.
-    * `batches(batch_size, generator, indices=None)` gives a list with the indices of each batch of an epoch, where random
-      ones do not do: each of `indices` once, or each sample where that is None.
+    * `batches(batch_size, generator, indices=None)` gives a list with the indices of each batch of an epoch, where
+      random ones do not do: each of `indices` once, or each sample where that is None.
     * `unnormalised(x)` undoes the normalisation of a sample's values, for pictures.
     """
 

@@ -133,7 +133,7 @@ class Deployer(Protocol):
             example_input: `[T, B, ...]`, as the net will be given.
 
         Raises:
-            ConversionError: the net cannot be looked into at all (the source line where tracing ends).
+            NetTraceError: the net cannot be looked into at all; shows the line of its code.
             PluginUnavailable: the vendor's tools are missing here.
         """
 
@@ -150,6 +150,7 @@ class Deployer(Protocol):
 
         Raises:
             ConversionError: an operator is refused; names all of them (see `require_mapped`).
+            NetTraceError: as in `check`.
             PluginUnavailable: the vendor's tools are missing here.
         """
 

@@ -52,8 +52,8 @@ class RunContext(Protocol):
 
     device: torch.device
     dtype: torch.dtype
-    """Compute dtype: float32, or the autocast dtype of `run.precision`. With float16 gradients underflow unless the loss
-    is scaled (`torch.amp.GradScaler`); the scaler's state is part of the trainer's."""
+    """Compute dtype: float32, or the autocast dtype of `run.precision`. With float16 gradients underflow unless the
+    loss is scaled (`torch.amp.GradScaler`); the scaler's state is part of the trainer's."""
     generator: torch.Generator
     """Of the order of samples, and of what else is drawn on the CPU; its state is part of every checkpoint."""
     device_generator: torch.Generator
@@ -86,7 +86,9 @@ class RunContext(Protocol):
 
 @runtime_checkable
 class Trainer(Protocol):
-    """What callers rely on. Subclass `spikecore.trainers.Trainer`; it leaves `fit`, `evaluate` and the two `state_dict`s."""
+    """What callers rely on. Subclass `spikecore.trainers.Trainer`, which leaves `fit`, `evaluate`, `state_dict` and
+    `load_state_dict` to declare.
+    """
 
     api_version: ClassVar[int]
     Config: ClassVar[type]

@@ -6,14 +6,17 @@ importlib.metadata parses METADATA again for every property asked; two hundred p
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
+from spikecore.errors import PluginError
 from spikecore.kinds import CHOICE_GROUP, COMMAND_GROUP, KINDS, PLUGIN_GROUP
 from spikecore.registry.choices import CHOICE, table_and_name
+from spikecore.version import __version__
 
 GROUPS = {kind.group: kind.name for kind in KINDS.values()} | {
     COMMAND_GROUP: "command",
@@ -68,6 +71,33 @@ def installed(path: Sequence[str] | None = None, name: str | None = None) -> Ite
         metadata = _read(distribution)
         if metadata is not None:
             yield metadata
+
+
+def source_tree() -> Metadata:
+    """Core's own metadata where it runs from a source tree without being installed: what its pyproject.toml says.
+
+    Raises:
+        PluginError: there is no pyproject.toml beside the package either.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    package = Path(__file__).resolve().parents[1]
+    try:
+        project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise PluginError(
+            f"spikecore {__version__} in {package} has no metadata of this version, and no pyproject.toml beside it: "
+            "install it again, so that pip writes its metadata"
+        ) from error
+    points = [
+        (*kind_and_name(group, name), target)
+        for group, targets in project["entry-points"].items()
+        if group in GROUPS
+        for name, target in targets.items()
+    ]
+    return Metadata(project["name"], __version__, project["description"], (), tuple(points), path="")
 
 
 def _read(distribution: Distribution) -> Metadata | None:

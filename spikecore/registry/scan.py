@@ -12,14 +12,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from spikecore.registry.blocking import ALL, Blocking
-from spikecore.registry.builtin import BUILTIN, COMMANDS
 from spikecore.registry.choices import CHOICE
-from spikecore.registry.metadata import Metadata, installed
+from spikecore.registry.commands import COMMANDS
+from spikecore.registry.metadata import Metadata, installed, source_tree
 
 CORE = "spikecore"
 CORE_ID = "core"
 RESERVED_IDS = (CORE_ID, ALL, "runtime")
-SUMMARY = "the kernel and its reference components"
 
 
 @dataclass(frozen=True)
@@ -121,19 +120,19 @@ def scan(
 
 def _core(data: Metadata | None, core_version: str) -> list[Entry]:
     # Metadata of another version belong to another copy of core than the one that runs.
-    fits = data is not None and data.version == core_version and not data.problem
-    points = data.points if data and fits else tuple((kind, name, BUILTIN[kind, name]) for kind, name in BUILTIN)
+    if data is None or data.version != core_version or data.problem:
+        data = source_tree()
     plugin = Plugin(
         id=CORE_ID,
         distribution=CORE,
         version=core_version,
-        summary=data.summary if data and fits else SUMMARY,
-        target=BUILTIN["plugin", CORE_ID],
+        summary=data.summary,
+        target=next(target for kind, name, target in data.points if (kind, name) == ("plugin", CORE_ID)),
         source="core",
-        path=data.path if data and fits else "",
-        requires=data.requires if data and fits else (),
+        path=data.path,
+        requires=data.requires,
     )
-    return [Entry(kind, name, target, plugin) for kind, name, target in sorted(points)]
+    return [Entry(kind, name, target, plugin) for kind, name, target in sorted(data.points)]
 
 
 def _plugin(data: Metadata, core_version: str, blocking: Blocking) -> Plugin:

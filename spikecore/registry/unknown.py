@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
-from spikecore.registry.known import install_hint
+from spikecore.registry.catalogue import install_hint
 from spikecore.registry.nearest import nearest
 from spikecore.registry.scan import Entry
 

@@ -93,7 +93,8 @@ def _rates(
             legend
             + figures.stacks(rows, shares, "shares of silent, active and saturated neurons")
             + page.folded("As numbers", detail),
-            f"Silent: no spike in {num} {which} samples. Saturated: fires in at least {probe.SATURATED_RATE:.0%} of the steps.",
+            f"Silent: no spike in {num} {which} samples. "
+            f"Saturated: fires in at least {probe.SATURATED_RATE:.0%} of the steps.",
         ),
     ]
 

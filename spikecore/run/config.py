@@ -19,7 +19,6 @@ from spikecore.interfaces.options import as_data, fields_of, marked
 from spikecore.interfaces.trainer import DEFAULT_ROLES
 from spikecore.registry import Registry, registry, use
 from spikecore.registry.blocking import ALL
-from spikecore.registry.known import KNOWN
 from spikecore.registry.metadata import normalise
 from spikecore.registry.nearest import nearest
 from spikecore.run.overrides import joined, merged, nested, parse_override
@@ -307,14 +306,17 @@ def _run_problems(table: Mapping[str, Any]) -> list[str]:
 
 
 def _disable_problems(active: Registry, names: Sequence[str]) -> list[str]:
-    """A slip of the pen would leave a plugin on, without a word."""
+    """What is not installed may be named, since one file serves many machines; a typo would leave a plugin enabled."""
     installed = {normalise(name) for plugin in active.plugins() for name in (plugin.id, plugin.distribution)}
-    known = {ALL, *installed, *(form for name in KNOWN.values() for form in (name, f"spikecore-{name}"))}
-    return [
-        f"plugins.disable: {name!r} is not installed (plugins: {', '.join(sorted(installed))})"
-        for name in names
-        if normalise(name) not in known
-    ]
+    problems = []
+    for name in names:
+        near = difflib.get_close_matches(normalise(name), {ALL, *installed}, n=1)
+        if near and near[0] != normalise(name):
+            plugins = ", ".join(sorted(installed))
+            problems.append(
+                f"plugins.disable: {name!r} is not installed; did you mean {near[0]!r}? (plugins: {plugins})"
+            )
+    return problems
 
 
 def _name_hint(option: str, text: str) -> str:

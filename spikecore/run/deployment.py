@@ -24,7 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.analysis import Fidelity, compare_traces, fidelity_page, record_spikes
-from spikecore.errors import ConfigError, ConversionError, OptionError, PluginUnavailable, RunError, ShapeError
+from spikecore.errors import (
+    ConfigError,
+    ConversionError,
+    NetTraceError,
+    OptionError,
+    PluginUnavailable,
+    RunError,
+    ShapeError,
+)
 from spikecore.files import cure
 from spikecore.interfaces.deployer import Artefact, records_to_json
 from spikecore.nn.weights import plain_options
@@ -123,7 +131,7 @@ def deploy(
 def _export(deployer: Any, name: str, net: nn.Module, example: Tensor, aside: Path) -> Artefact:
     try:
         artefact: Artefact = deployer.export(net, example, aside / f"{ARTEFACT}{deployer.capabilities.suffix}")
-    except ConversionError as error:
+    except (ConversionError, NetTraceError) as error:
         raise ConfigError(f"deployer {name!r} refuses this net: {error}") from error
     if aside not in Path(artefact.path).parents:
         raise RunError(f"deployer {name!r} wrote {artefact.path}, which is not where it was told to write ({aside})")

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from spikecore.errors import OptionError
 from spikecore.kinds import KINDS
 from spikecore.registry import Registry, registry
-from spikecore.registry.builtin import BUILTIN
-from spikecore.registry.known import KNOWN
+from spikecore.registry.catalogue import known
 from spikecore.registry.metadata import normalise
 from spikecore.registry.registry import check_kind
-from spikecore.registry.scan import RESERVED_IDS
+from spikecore.registry.scan import RESERVED_IDS, core_entries
+from spikecore.version import __version__
 
 FORM = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 LONGEST = 36
@@ -94,18 +94,25 @@ def _taken(names: Names, kind: str, found: Registry) -> str:
             return (
                 f"{plugin.distribution} {plugin.version} is installed under this name; choose another, or uninstall it"
             )
-    if names.folder in KNOWN.values():
-        return "a plugin of the spikecore project has this name; choose another"
-    if (kind, names.component) in BUILTIN:
+    if (kind, names.component) in {(entry.kind, entry.name) for entry in core_entries(__version__)}:
         return f"the {kind} {names.component!r} is built in, and its name reserved; choose another"
-    if (kind, names.component) in KNOWN:
-        return f"the plugin {KNOWN[kind, names.component]} has a {kind} {names.component!r}; choose another name"
     for entry in found.components(kind):
         if entry.name == names.component:
             return f"{entry.plugin.distribution} already offers the {kind} {entry.name!r}; choose another name"
     if importlib.util.find_spec(names.package) is not None:
         return f"Python already finds a module {names.package!r} here; choose another name, or remove that module"
     return ""
+
+
+def collisions(names: Names, kind: str) -> list[str]:
+    """What would get in the way of this plugin once more of this project's plugins are installed; it may be made."""
+    notes = []
+    if names.folder in known().values():
+        notes.append(f"the spikecore project has a plugin {names.folder!r}: only one of both can be installed")
+    if owner := known().get((kind, names.component)):
+        offered = f"{names.distribution}:{names.component}"
+        notes.append(f"the plugin {owner} has a {kind} {names.component!r}: with both installed, write {offered!r}")
+    return notes
 
 
 def kinds() -> list[str]:

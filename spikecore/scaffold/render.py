@@ -26,20 +26,28 @@ if TYPE_CHECKING:
 SUFFIX = ".tmpl"
 
 
-def render(name: str, kind: str, destination: Path) -> Path:
+def render(name: str, kind: str, destination: Path, core: str = "") -> Path:
     """Write the plugin `name` with one component of `kind` into a new directory `destination/name`.
+
+    Args:
+        name: lower-case words joined by '-'.
+        kind: of its component.
+        destination: where its directory is made.
+        core: where its continuous integration gets spikecore: a path, a wheel or a URL; "" leaves that to the
+            repository's variable.
 
     Returns:
         The new directory.
 
     Raises:
         UnknownComponentError: no such kind.
-        OptionError: the name cannot be used, the directory is not empty, or cannot be written.
+        OptionError: the name or `core` cannot be used, the directory is not empty, or cannot be written.
     """
     names = names_for(name, kind)
     target = destination / names.folder
     _refuse_occupied(target)
-    values = _values(names, kind)
+    _refuse_index(core)
+    values = {**_values(names, kind), "core": core}
     try:
         destination.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{names.folder}-", dir=destination) as aside:
@@ -79,6 +87,16 @@ def _refuse_occupied(target: Path) -> None:
             raise OptionError(f"{target} exists and is not an empty directory: choose another name or --dest")
     except OSError as error:
         raise OptionError(f"{target}: cannot be read: {error}") from error
+
+
+def _refuse_index(core: str) -> None:
+    """A name or a version would be looked for on the public index, where nobody owns the name spikecore."""
+    is_place = "/" in core or core.endswith(".whl")
+    if core and not (is_place and core.isprintable() and not set(core) & set("'\"`$\\")):
+        raise OptionError(
+            f"--core {core}: expected a path, a wheel or a URL, such as ../spikecore or "
+            "git+https://HOST/spikecore@v0.1.0, without quotes, '$' and '\\'; a name is not looked up on an index"
+        )
 
 
 def _values(names: Names, kind: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from spikecore.datasets import fetch
+from spikecore.datasets import downloads
 from spikecore.interfaces.dataset import DataFile
 
 
@@ -28,14 +28,14 @@ def stand_ins(directory: Path) -> Iterator[None]:
         directory: of the stand-ins, at any depth.
     """
     digests = {path.resolve(): _sha256(path) for path in directory.rglob("*") if path.is_file()}
-    real = fetch._difference
+    real = downloads._difference
 
     def difference(path: Path, file: DataFile) -> str:
         own = digests.get(path.resolve())
         return real(path, file if own is None else replace(file, size=None, md5="", sha256=own))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fetch, "_difference", difference)
+        patch.setattr(downloads, "_difference", difference)
         yield
 
 

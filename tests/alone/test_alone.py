@@ -1,11 +1,16 @@
 """Run with every plugin's tests: its environment holds core, this plugin and what they require, and no other plugin."""
 
+import os
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
+import spikecore
 from spikecore.registry import components, load, plugins
+
+SOURCE = Path(spikecore.__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -18,11 +23,22 @@ def test_only_this_plugin_is_here(folder):
     assert ours == {"spikecore", f"spikecore-{folder.name}"}
 
 
-def test_the_shared_directory_holds_nothing_of_ours():
-    shared = [d for d in distributions() if "/.build/shared/" in f"{d.locate_file('')}/"]
-    names = {d.metadata["Name"].lower() for d in shared}
-    assert {"torch", "numpy"} <= names
-    assert not {name for name in names if "spike" in name or name in ("pytest", "click", "pluggy")}
+def test_the_environment_is_its_own_and_shares_torch_by_hard_links():
+    """All that is importable lies in this environment; the bytes of torch are those of every other environment."""
+    import torch
+
+    env = Path(sys.prefix)
+    places = {Path(str(distribution.locate_file(""))).resolve() for distribution in distributions()}
+    assert {place for place in places if env not in place.parents} <= {SOURCE, Path.cwd()}
+    assert Path(torch.__file__).stat().st_nlink > 1
+    base = env.parent / "core"
+    assert os.path.samefile(torch.__file__, base / Path(torch.__file__).relative_to(env))
+
+
+def test_the_base_holds_no_plugin():
+    base = next(Path(sys.prefix).parent.joinpath("core", "lib").glob("python*/site-packages"))
+    names = {path.name for path in base.glob("*.dist-info") if path.name.startswith("spikecore")}
+    assert len(names) == 1, "core alone"
 
 
 def test_names_follow_from_the_folder(folder):

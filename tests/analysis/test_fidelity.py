@@ -94,6 +94,16 @@ def test_the_first_difference_is_that_of_the_earliest_step_then_of_the_first_lay
     assert (first.layer, first.step, first.expected, first.got) == ("b", 1, 0, 1)
 
 
+def test_outputs_that_are_no_spikes_do_not_hide_the_spikes():
+    spikes = {"a": one([0, 1, 0, 1])}
+    late = {"a": one([0, 1, 0, 0])}
+    fidelity = compare_traces(spikes, late).with_output(one([0.5] * 4), one([0.6] * 4))
+    assert (fidelity.agreement, fidelity.num_outputs, fidelity.num_different) == (0.75, 4, 1)
+    assert (fidelity.first.layer, fidelity.first.step) == ("a", 3)
+    fidelity = compare_traces(spikes, spikes).with_output(one([0.5] * 4), one([0.6] * 4))
+    assert (fidelity.agreement, fidelity.is_exact, fidelity.first.layer) == (1.0, False, "output")
+
+
 def test_spikes_are_compared_without_tolerance_and_membranes_with():
     net = {"spikes": one([0, 1]), "v": one([0.5, 1.0])}
     chip = {"spikes": one([0, 0]), "v": one([0.75, 1.5])}
@@ -154,15 +164,15 @@ def test_a_tolerance_is_a_distance(tolerance):
 
 
 def test_output_and_decisions():
-    scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [3.0, 0.0]], [[0.0, 2.0], [0.0, 1.0], [0.0, 1.0]]])
+    scores = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [3.0, 2.0]], [[0.0, 2.0], [0.0, 1.0], [0.0, 2.0]]])  # summed: all 1
     other = scores.clone()
     other[1, 0] = 0.0  # sample 0 now chooses class 0
     fidelity = compare_traces({}, {}).with_output(scores, other, torch.tensor([1, 1, 1]))
     assert fidelity.output.num_different == 1
-    assert fidelity.decisions == Decisions(3, 1, pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert fidelity.decisions == Decisions(3, 1, 1.0, pytest.approx(2 / 3))
     assert fidelity.first.layer == "output"
     assert "Same decision on 2 of 3 samples" in str(fidelity)
-    assert "66.67% of the net, 33.33% of the artefact" in str(fidelity)
+    assert "100.00% of the net, 66.67% of the artefact" in str(fidelity)
     assert Fidelity.from_json(fidelity.to_json()) == fidelity
     unlabelled = compare_traces({}, {}).with_output(scores, other, decides=True)
     assert unlabelled.decisions == Decisions(3, 1)

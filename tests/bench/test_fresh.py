@@ -33,7 +33,7 @@ class Hungry(TorchBackend):
     def run(self, *given):
         cache = Path(os.environ["XDG_CACHE_HOME"], "hungry")
         if not cache.exists():  # compiles
-            time.sleep(0.5)
+            time.sleep(3)
             cache.mkdir(parents=True)
         self.pool = getattr(self, "pool", None)
         if self.pool is None and given[1].numel() > 10:
@@ -103,7 +103,7 @@ def test_cold_warm_and_peak_of_a_backend_from_a_file(tmp_path):
     keys = {(shape, measure) for shape in ("3,1,8", "4,1,8") for measure in (FORWARD, TRAINING)}
     assert set(found.cold_ms) == set(found.warm_ms) == set(found.peak_mib) == keys
     first = ("3,1,8", FORWARD)
-    assert found.cold_ms[first] >= 500  # it slept
+    assert found.cold_ms[first] >= 3000  # it slept
     assert found.warm_ms[first] < found.cold_ms[first]
     assert all(found.cold_ms[key] < found.cold_ms[first] for key in keys - {first})
     assert all(value == pytest.approx(20, abs=2) for value in found.peak_mib.values())

@@ -12,7 +12,7 @@ from spikecore.analysis import Fidelity, record_spikes
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.samples import samples_of
 from spikecore.scaffold.names import names_for
-from spikecore.scaffold.render import _values, rendered
+from spikecore.scaffold.render import render
 
 SMALL = {
     "trainer": {"epochs": 2},
@@ -23,11 +23,18 @@ SMALL = {
 }
 VARIANTS = '''
 import spikecore
+from spikecore.models.mlp import MLP
 from tests.run.toy_trainers import Walker
 spikecore.register("trainer", "walker", Walker)
 from dataclasses import dataclass, replace
 from spikecore.errors import PluginUnavailable
 from spikecore.interfaces.component import Configurable
+
+@spikecore.register("model", "branching")
+class Branching(MLP):
+    """Its way depends on the values."""
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else super().forward(x) * 2
 
 @spikecore.register("deployer", "toy")
 class Toy(FreshToy):
@@ -93,10 +100,11 @@ def run_dir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
     """The deployer that `spike new-plugin` writes, and variants of it, in one file."""
-    names = names_for("fresh-toy", "deployer")
-    texts = {path.name: text for path, text in rendered(_values(names, "deployer"), "deployer")}
-    file = tmp_path_factory.mktemp("toys") / "toys.py"
-    file.write_text(texts["component.py"] + VARIANTS.replace("FreshToy", names.class_name))
+    folder = tmp_path_factory.mktemp("toys")
+    (component,) = render("fresh-toy", "deployer", folder).rglob("component.py")
+    name = names_for("fresh-toy", "deployer").class_name
+    file = folder / "toys.py"
+    file.write_text(component.read_text() + VARIANTS.replace("FreshToy", name))
     return file
 
 
@@ -199,6 +207,18 @@ def test_a_refused_net_is_told_operator_by_operator(deploy, refused_run, tmp_pat
     status, printed = deploy("toy", "--check", "--json", run=refused_run)
     assert status == 2
     assert json.loads(printed)["operators"][0]["outcome"] == "refused"
+
+
+def test_a_net_that_cannot_be_traced_is_shown_its_line(deploy, spike, toys):
+    short = [f"--set={key}" for key in ("model.name=branching", "model.hidden=[4]", "trainer.epochs=1")]
+    status, printed = spike("run", *short, "--out", "branching", "--load", toys)
+    assert status == 0, printed
+    for options in (("--check",), ("--out", "chip")):
+        status, printed = deploy("toy", *options, run="branching")
+        assert status == 2
+        assert "deployer 'toy' cannot look into this net" in printed
+        assert "if x.sum() > 0" in printed
+    assert not Path("chip").exists()
 
 
 def test_a_deployer_without_simulation_deploys_and_says_so(deploy):

@@ -1,41 +1,44 @@
-"""The closing report: every suite that ran is an item here, with its counts; one that ran nothing fails."""
+"""The closing report: every suite that ran is an item here, with its counts and its CPU time against its budget.
 
-import json
+A suite that ran nothing fails, and so does one that is past its budget, or missing.
+"""
+
 import os
 from pathlib import Path
 
 import pytest
 
-from tests import suites
+from tests.suites.places import RESULTS
+from tests.suites.results import read
+from tests.suites.table import suites
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = Path(os.environ.get("SPIKE_RESULTS", ROOT / ".build/results"))
-EXPECTED = ["core", *(f"plugin-{path.parent.name}" for path in sorted(ROOT.glob("plugins/*/pyproject.toml")))]
-
-PARTS = [f"check-{name}" for name in suites.PARTS]
+DIRECTORY = Path(os.environ.get("SPIKE_RESULTS", RESULTS))
+NAMES = os.environ["SPIKE_SUITES"].split(",") if "SPIKE_SUITES" in os.environ else list(suites())
 
 
 def results():
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    # Parts of `make check` count when this is the end of a run that made them.
-    return [result for result in found if os.environ.get("SPIKE_WITH_CHECK") or not result["name"].startswith("check-")]
+    left = [read(name, DIRECTORY) for name in NAMES]
+    return [result for result in left if result is not None]
 
 
 def label(result):
-    counts = result["counts"]
-    return f"{result['name']}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped"
+    counts = result.counts
+    return f"{result.name}: {counts['passed']} passed, {counts['failed']} failed, {counts['skipped']} skipped"
 
 
 @pytest.mark.parametrize("result", results(), ids=label)
 def test_suite(result):
-    counts = result["counts"]
-    if result["ok"] and result["reason"]:
-        pytest.skip(result["reason"])
-    assert counts["failed"] == 0
-    assert counts["passed"] > 0, "nothing was collected"
-    assert result["ok"], result["reason"]
+    if result.ok and result.reason:
+        pytest.skip(result.reason)
+    assert result.counts["failed"] == 0
+    assert result.counts["passed"] > 0, result.reason or "nothing was collected"
+    assert result.ok, result.reason
+    assert not result.is_past_budget(), (
+        f"{result.name} took {result.cpu_s:.0f} s of CPU time, its budget is {result.budget_s:.0f} s: make its tests "
+        "faster, put full products behind SPIKE_FULL, or raise the budget in tests/suites/table.py and say why"
+    )
 
 
 def test_no_suite_is_missing():
-    wanted = EXPECTED + (PARTS if os.environ.get("SPIKE_WITH_CHECK") else [])
-    assert set(wanted) <= {result["name"] for result in results()}
+    missing = set(NAMES) - {result.name for result in results()}
+    assert not missing, "these suites left no result"

@@ -280,7 +280,7 @@ def test_what_is_unavailable_proves_nothing(registry):
         prove("neuron", "away")
     suite = suite_for("neuron", "away")
     for name in [*suite.checks(), ENOUGH]:
-        with pytest.raises(pytest.skip.Exception, match="unavailable here: .*needs a chip"):
+        with pytest.raises(pytest.skip.Exception, match=r"unavailable here: .*needs a chip"):
             getattr(suite(), name)()
     assert not report(suite)["ok"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikecore.datasets.mixing import CutMix, Mixup, mix
+from spikecore.datasets.mixing import CutMix, Mixup, mix_batch
 from spikecore.errors import OptionError
 from spikecore.interfaces.dataset import Batch
 
@@ -27,7 +27,7 @@ def test_a_label_tells_what_is_in_the_sample(kind, is_sequence):
     kept = batch.x.clone()
     seen = set()
     for seed in range(20):
-        mixed = mix(batch, [kind], 6, is_sequence, generator(seed))
+        mixed = mix_batch(batch, [kind], 6, is_sequence, generator(seed))
         assert mixed.x.shape == batch.x.shape
         torch.testing.assert_close(mixed.label.sum(1), torch.ones(6))
         assert (mixed.label > 0).sum(1).max() <= 2
@@ -35,14 +35,14 @@ def test_a_label_tells_what_is_in_the_sample(kind, is_sequence):
         content = own.flatten(1).mean(1)
         torch.testing.assert_close(content, mixed.label @ torch.arange(1.0, 7.0), atol=1e-4, rtol=1e-4)
         seen.add(round(float(mixed.label.max()), 6))
-        again = mix(batch, [kind], 6, is_sequence, generator(seed))
+        again = mix_batch(batch, [kind], 6, is_sequence, generator(seed))
         assert torch.equal(again.x, mixed.x)
     assert len(seen) > 10
     assert torch.equal(batch.x, kept), "the input was written to"
 
 
 def test_cutmix_takes_one_box_over_all_channels_and_steps():
-    mixed = mix(numbered(True), [CutMix()], 6, True, generator(3)).x
+    mixed = mix_batch(numbered(True), [CutMix()], 6, True, generator(3)).x
     assert torch.equal(mixed[0], mixed[2])
     assert torch.equal(mixed[:, :, 0], mixed[:, :, 1])
     for i in range(6):
@@ -65,20 +65,20 @@ def test_a_batch_may_stay_as_it_is_and_one_of_several_is_drawn():
     batch = numbered(False)
     counts = {"none": 0, "mixup": 0, "cutmix": 0}
     for seed in range(400):
-        x = mix(batch, [Mixup(alpha=1.0, p=0.5), CutMix(p=1.0)], 6, False, generator(seed)).x
+        x = mix_batch(batch, [Mixup(alpha=1.0, p=0.5), CutMix(p=1.0)], 6, False, generator(seed)).x
         same, even = torch.equal(x, batch.x), all(len(own.unique()) == 1 for own in x)
         counts["none" if same else "mixup" if even else "cutmix"] += 1
     assert counts["cutmix"] == pytest.approx(200, abs=45)
     assert counts["mixup"] == pytest.approx(100, abs=40)
     assert counts["none"] > 50
-    mixed = mix(batch, [Mixup(p=0.0)], 6, False, generator())
+    mixed = mix_batch(batch, [Mixup(p=0.0)], 6, False, generator())
     assert torch.equal(mixed.label, torch.eye(6))
 
 
 def test_masks_are_joined():
     mask = torch.tensor([[True] * 6, [True, False] * 3, [False] * 6])
     batch = numbered(True)._replace(mask=mask)
-    mixed = mix(batch, [Mixup(alpha=1.0)], 6, True, generator(1))
+    mixed = mix_batch(batch, [Mixup(alpha=1.0)], 6, True, generator(1))
     others = mixed.label * (1 - torch.eye(6))
     order = torch.where(others.any(1), others.argmax(1), torch.arange(6))
     assert torch.equal(mixed.mask, mask | mask[:, order])
@@ -86,4 +86,4 @@ def test_masks_are_joined():
 
 def test_samples_that_are_no_images():
     with pytest.raises(OptionError, match=r"cutmix needs samples of which each step is \[C, H, W\]; these are \(5,\)"):
-        mix(Batch(torch.zeros(3, 2, 5), torch.tensor([0, 1])), [CutMix()], 2, True, generator())
+        mix_batch(Batch(torch.zeros(3, 2, 5), torch.tensor([0, 1])), [CutMix()], 2, True, generator())

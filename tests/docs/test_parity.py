@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from spikecore.kinds import KINDS
-from spikecore.registry.builtin import BUILTIN, COMMANDS
-from spikecore.registry.known import KNOWN
+from spikecore.registry.catalogue import known
+from spikecore.registry.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/reference/parity.md"
@@ -20,7 +20,7 @@ SECTIONS = (
     *("7", "8.1", "8.2", "8.3"),
 )
 HEAD = ["SpikingJelly", "here", "status", "note"]
-COMPONENTS = {(kind, name) for kind, name in {*BUILTIN, *KNOWN} if kind in KINDS}
+COMPONENTS = {(kind, name) for kind, name in known() if kind in KINDS}
 
 
 def cells(line):
@@ -64,22 +64,6 @@ def test_every_component_on_the_page_is_known():
 def test_every_component_stands_on_the_page():
     assert len(COMPONENTS) >= 80
     assert not COMPONENTS - set(NAMED)
-
-
-def test_every_plugin_of_the_repository_is_known():
-    """So that `KNOWN` is the list which the test before this one means."""
-    groups = {kind.group: kind.name for kind in KINDS.values()}
-    declared = set()
-    for file in ROOT.glob("plugins/*/pyproject.toml"):
-        group = None
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.startswith("["):
-                found = re.fullmatch(r'\[project\.entry-points\."(.*)"\]', line)
-                group = groups.get(found.group(1)) if found else None
-            elif group and " = " in line:
-                declared.add((group, line.split(" = ")[0].strip('"')))
-    assert len(declared) >= 60
-    assert declared == {(kind, name) for kind, name in KNOWN if kind in KINDS}
 
 
 @pytest.mark.parametrize("name", DOTTED)

@@ -9,7 +9,7 @@ import spikecore
 from spikecore import nn
 from spikecore.dynamics import OPS
 from spikecore.dynamics.vjp import RULES
-from spikecore.registry import components, load
+from spikecore.registry import choices, components, load, registry, use
 
 REFERENCE = Path(spikecore.__file__).parents[1] / "docs/reference"
 
@@ -58,3 +58,22 @@ assert len(BLOCKS) >= 4
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
 def test_an_example_runs(page, block):
     exec(compile(block, f"docs/reference/{page}.md", "exec"), {"__name__": f"reference_{page}"})
+
+
+def test_the_examples_on_options_run_one_after_another():
+    blocks = re.findall(r"```python\n(.*?)```", text_of("options"), re.DOTALL)
+    assert len(blocks) >= 3
+    names = {"__name__": "reference_options"}
+    with use(registry().without(())):  # what an example registers stays on its page
+        for number, block in enumerate(blocks, 1):
+            exec(compile(block, f"docs/reference/options.md, example {number}", "exec"), names)
+
+
+def test_every_choice_of_core_stands_in_the_reference():
+    text = text_of("options")
+    for table in ("loss", "readout", "optimizer", "schedule"):
+        own = [entry.name for entry in choices(table) if entry.plugin.id == "core"]
+        assert own
+        for name in own:
+            assert f"`{name}`" in text, f"{table} {name}"
+            assert table != "loss" or f"| `{name}` | `{load(table, name).__name__}` |" in text

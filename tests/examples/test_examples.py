@@ -26,6 +26,6 @@ def test_an_example_runs(line, tmp_path):
     start = {"python": [sys.executable], "spike": [sys.executable, "-m", "spikecore"]}[program]
     # In an empty directory, so that nothing is left in the tree.
     whole = [str(ROOT / part) if part.startswith("examples/") else part for part in arguments]
-    done = subprocess.run([*start, *whole], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*start, *whole], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

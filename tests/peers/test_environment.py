@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers.compare import require
-from tests.suites import PEERS
+from tests.suites.environments import PEERS
 
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 

@@ -60,7 +60,7 @@ def site(tmp_path_factory):
     plugin.joinpath("src/spikecore_neuron_zoo/halving.py").write_text(NEURON, encoding="utf-8")
     install = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-deps"]
     install += ["--no-build-isolation", "--no-index", "--target", folder / "site", plugin]
-    subprocess.run([str(part) for part in install], check=True, capture_output=True, text=True, timeout=300)
+    subprocess.run([str(part) for part in install], check=True, capture_output=True, text=True, timeout=600)
     return folder / "site"
 
 
@@ -73,7 +73,7 @@ def run(site, folder, *arguments):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

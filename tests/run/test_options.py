@@ -248,7 +248,7 @@ def test_a_known_plugin_is_named_with_its_line(own):
     bare = Registry(path=["/nowhere"], builtins=True)
     with use(bare), pytest.raises(LookupError) as caught:
         create("dataset", "mnist")
-    where = "It is in the plugin datasets-vision: pip install ./plugins/datasets-vision."
+    where = "mnist is in the plugin datasets-vision: pip install ./plugins/datasets-vision in a checkout of spikecore."
     said = f"no dataset 'mnist'. {where} Known datasets:"
     assert str(caught.value).startswith(said)
 

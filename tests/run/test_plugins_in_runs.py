@@ -102,10 +102,15 @@ def test_a_failing_hook_ends_the_run_with_its_name(tmp_path, monkeypatch):
     assert record["status"] == "failed"
 
 
-def test_disabling_what_is_not_there_is_told():
-    with pytest.raises(ConfigError, match=r"plugins\.disable: 'nope' is not installed \(plugins: .*core"):
-        resolve({"plugins": {"disable": ["nope"]}})
-    resolve({"plugins": {"disable": ["neuron-zoo"]}})  # known, installed or not: the same file serves many machines
+def test_disabling_what_is_not_there(tmp_path):
+    """A typo is refused, since it would leave the plugin enabled; a plugin of another machine is no typo."""
+    fake_distribution(tmp_path, "spikecore-w", {"spikecore.plugins": {"weights": "w_hooks"}})
+    with use(Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=True)):
+        says = r"plugins\.disable: 'weigths' is not installed; did you mean 'weights'\? \(plugins: core, .*weights"
+        with pytest.raises(ConfigError, match=says):
+            resolve({"plugins": {"disable": ["weigths"]}})
+        for name in ("weights", "spikecore-w", "lava"):
+            resolve({"plugins": {"disable": [name]}})
 
 
 def test_core_cannot_be_disabled():

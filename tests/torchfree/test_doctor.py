@@ -1,9 +1,11 @@
 """`spike doctor` and `--check`: plugins are loaded elsewhere, so that nothing they do harms the doctor."""
 
 import json
+import sys
 
 import pytest
 
+from spikecore.pythons import find_python
 from spikecore.registry import Blocking, Registry
 from spikecore.registry.manager import Hooks
 from spikecore.registry.probe import probe
@@ -19,6 +21,14 @@ def spike_doctor_checks():
 def spike_report_header():
     return ["one", "two"]
 """
+
+
+def test_the_pythons_of_this_machine_are_listed(spike):
+    listed = json.loads(spike("doctor", "core", "--json").stdout)["environment"]["pythons"]
+    for version in ("3.10", f"{sys.version_info.major}.{sys.version_info.minor}"):
+        interpreter = find_python(version)
+        assert (f"{version} ({interpreter})" in listed) == (interpreter is not None)
+    assert "3.9" not in listed
 
 
 def findings(done):
@@ -56,18 +66,28 @@ def test_only_what_is_broken_makes_the_doctor_fail(spike, tmp_path):
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "killed by signal 11"),
         ("import os; os._exit(3)", "status 3"),
-        ("import time; time.sleep(60)", "did not load within 5 s"),
         ("import sys; sys.exit()", "SystemExit"),
     ],
-    ids=["crash", "exit", "hang", "sys.exit"],
+    ids=["crash", "exit", "sys.exit"],
 )
 def test_a_deadly_plugin_is_found_and_the_rest_is_still_loaded(source, says, spike, tmp_path):
     install(tmp_path, "a", source, target="a_mod:Good", component="one")
     install(tmp_path, "c", "print('noise on stdout')\n" + SOUND, target="c_mod:Good", component="three")
-    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--timeout", "5", "--format", "json"))
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
     assert listing["spikecore-a", "backend", "one"]["status"] == "broken"
     assert says in listing["spikecore-a", "backend", "one"]["reason"]
     assert listing["spikecore-c", "backend", "three"]["status"] == "ok"
+
+
+def test_a_plugin_that_hangs_is_given_up(spike, tmp_path):
+    install(tmp_path, "a", "import time; time.sleep(100000)", target="a_mod:Good", component="one")
+    install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--timeout", "2", "--format", "json"))
+    hung, sound = (listing[f"spikecore-{name}", "backend", own] for name, own in (("a", "one"), ("c", "three")))
+    assert hung["status"] == "broken"
+    assert "did not load within 2 s" in hung["reason"]
+    # On a busy machine the sound one may take longer than that too: then it says so, and is not skipped.
+    assert sound["status"] == "ok" or "did not load within 2 s" in sound["reason"]
 
 
 def test_collisions_and_left_overs_are_told(spike, tmp_path):

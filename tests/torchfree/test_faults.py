@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 
 import spikecore
-from spikecore.kinds import CHOICE_GROUP, KINDS
-from spikecore.registry.known import KNOWN, install_hint
+from spikecore.errors import UnknownComponentError
+from spikecore.registry import Blocking, Registry
+from spikecore.registry.catalogue import install_hint, known
 from spikecore.testing.distributions import fake_distribution
 from tests.faulty_plugins import FAULTS, SOUND, install, rows
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    pass
 else:
-    import tomli as tomllib
+    pass
 
 ROOT = Path(spikecore.__file__).parents[1]
 
@@ -102,11 +103,37 @@ def test_unknown_names_answer_with_the_nearest(spike):
 
 
 def test_known_plugins_that_are_not_installed_come_with_their_line():
-    assert install_hint("neuron", "izhikevich").endswith("pip install ./plugins/neuron-zoo")
-    for (kind, name), folder in KNOWN.items():
-        project = tomllib.loads((ROOT / "plugins" / folder / "pyproject.toml").read_text())["project"]
-        points = project["entry-points"]
-        assert name in points[KINDS[kind].group] if kind in KINDS else f"{kind}.{name}" in points[CHOICE_GROUP]
+    line = "mnist is in the plugin datasets-vision: pip install ./plugins/datasets-vision in a checkout of spikecore"
+    assert install_hint("dataset", "mnist") == install_hint("dataset", "spikecore-datasets-vision:mnist") == line
+    assert install_hint("dataset", "tonic:SHD").startswith("tonic:SHD is in the plugin datasets-dvs")
+    assert install_hint("neuron", "lif") == install_hint("neuron", "mnist") == ""
+
+
+def test_a_known_name_is_not_guessed_at(tmp_path):
+    """`n-mnist` is near, but `mnist` is a name: where it can be had comes first, and no guess misleads."""
+    fake_distribution(tmp_path, "a", {"spikecore.datasets": {"n-mnist": "a:A"}})
+    registry = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=False)
+    with pytest.raises(UnknownComponentError) as refused:
+        registry.find("dataset", "mnist")
+    assert str(refused.value).startswith("no dataset 'mnist'. mnist is in the plugin datasets-vision: pip install")
+    assert "Did you mean" not in str(refused.value)
+    with pytest.raises(UnknownComponentError, match="Did you mean 'n-mnist'"):
+        registry.find("dataset", "n-mnis")
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]"], ids=["missing", "damaged", "of another shape"])
+def test_without_the_catalogue_only_suggestions_are_missing(tmp_path, monkeypatch, text):
+    if text is not None:
+        (tmp_path / "known.json").write_text(text)
+    monkeypatch.setattr("spikecore.registry.catalogue.files", lambda package: tmp_path)
+    known.cache_clear()
+    try:
+        assert known() == {}
+        with pytest.raises(UnknownComponentError, match=r"^no dataset 'mnist'\. (Did you mean .*)?Known datasets: "):
+            Registry(blocking=Blocking()).find("dataset", "mnist")
+        assert Registry(blocking=Blocking()).find("neuron", "lif").status == "ok"
+    finally:
+        known.cache_clear()
 
 
 def test_a_broken_command_stays_visible(spike, tmp_path):

@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from spikecore.kinds import KINDS
-from spikecore.registry.choices import CHOICE
-from spikecore.registry.known import KNOWN
-from spikecore.registry.metadata import GROUPS, kind_and_name
+from spikecore.registry.catalogue import CORE_ID, known
 from spikecore.scaffold import render
+from tests.tools import catalogue
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,12 +46,18 @@ def test_files_and_metadata_are_those_of_the_template(folder, tmp_path):
     assert ours["entry-points"]["spikecore.plugins"] == {folder.name: f"{package}.plugin"}
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_core_knows_what_is_in_it(folder):
-    for group, points in project(folder)["entry-points"].items():
-        if GROUPS.get(group) in {*KINDS, CHOICE}:
-            for name in points:
-                assert KNOWN.get(kind_and_name(group, name)) == folder.name, f"registry/known.py lacks {name}"
+def test_the_catalogue_is_that_of_the_projects():
+    assert catalogue.FILE.read_text(encoding="utf-8") == catalogue.generated(), "run `make catalogue`"
+    assert set(known().values()) == {CORE_ID, *(folder.name for folder in FOLDERS)}
+
+
+def test_a_name_in_two_projects_is_refused(tmp_path):
+    for folder in ("", "plugins/a", "plugins/b"):
+        points = "" if not folder else '[project.entry-points."spikecore.neurons"]\nx = "m:X"\n'
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "pyproject.toml").write_text(f'[project]\nname = "n"\n{points}')
+    with pytest.raises(SystemExit, match="neuron:x is offered by a and by b"):
+        catalogue.generated(tmp_path)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

@@ -9,8 +9,9 @@ import pytest
 import spikecore
 from spikecore.errors import BrokenPluginError, ContractError, PluginError, PluginUnavailable, UnknownComponentError
 from spikecore.registry import Blocking, Registry, use
-from spikecore.registry.builtin import BUILTIN, COMMANDS
-from spikecore.registry.metadata import GROUPS, kind_and_name
+from spikecore.registry import metadata as metadata_module
+from spikecore.registry.commands import COMMANDS
+from spikecore.registry.metadata import GROUPS, kind_and_name, source_tree
 from spikecore.testing.distributions import fake_distribution, isolated_registry
 from tests.faulty_plugins import SOUND
 
@@ -20,18 +21,25 @@ else:
     import tomli as tomllib
 
 ROOT = Path(spikecore.__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DECLARED = {
+    kind_and_name(group, name): target
+    for group, points in PROJECT["entry-points"].items()
+    if group in GROUPS
+    for name, target in points.items()
+}
 
 
-def test_the_built_in_table_is_that_of_pyproject():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {
-        kind_and_name(group, name): target
-        for group, points in project["entry-points"].items()
-        if group in GROUPS
-        for name, target in points.items()
-    }
-    assert declared == BUILTIN
-    assert project["version"] == spikecore.__version__
+def test_the_version_is_that_of_pyproject():
+    assert PROJECT["version"] == spikecore.__version__
+
+
+def test_a_core_without_metadata_and_source_tree_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(metadata_module, "__file__", str(tmp_path / "spikecore/registry/metadata.py"))
+    with pytest.raises(PluginError, match=r"no pyproject\.toml beside it: install it again"):
+        source_tree()
+    with pytest.raises(PluginError, match="install it again"):
+        Registry(path=[], blocking=Blocking(), builtins=True).entries()
 
 
 def test_every_command_has_its_module():
@@ -40,14 +48,14 @@ def test_every_command_has_its_module():
 
 def test_core_works_from_a_source_tree_without_metadata(tmp_path):
     bare = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=True)
-    assert {(entry.kind, entry.name): entry.target for entry in bare.entries()} == BUILTIN
+    assert {(entry.kind, entry.name): entry.target for entry in bare.entries()} == DECLARED
     assert bare.plugins()[0].id == "core"
 
 
 def test_metadata_of_another_core_are_not_believed(tmp_path):
     fake_distribution(tmp_path, "spikecore", {"spikecore.neurons": {"lif": "old.place:LIF"}}, version="0.0.1")
     entries = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=True).components("neuron")
-    assert {entry.target for entry in entries if entry.name == "lif"} == {BUILTIN["neuron", "lif"]}
+    assert {entry.target for entry in entries if entry.name == "lif"} == {DECLARED["neuron", "lif"]}
 
 
 def test_a_plugin_installed_later_is_found(tmp_path, monkeypatch):
@@ -149,5 +157,5 @@ def test_our_entry_points_are_those_python_sees():
         for p in entry_points(group=group)
         if "spikecore." in p.value
     }
-    missing = {key: value for key, value in BUILTIN.items() if seen.get(key) != value}
+    missing = {key: value for key, value in DECLARED.items() if seen.get(key) != value}
     assert not missing, "installed metadata are older than pyproject.toml: install again"

@@ -1,6 +1,7 @@
 """`spike new-plugin`: names and their refusals, files that parse, nothing half-written."""
 
 import ast
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -56,7 +57,7 @@ def test_every_kind_renders_whole_files(kind, tmp_path):
     assert list(directory.parent.iterdir()) == [directory]
     for path in found.values():
         text = path.read_text(encoding="utf-8")
-        assert "$" not in text.replace("${{ matrix.python }}", "")
+        assert "$" not in re.sub(r"\$\{\{.*?\}\}|\$SPIKECORE|\$PWD|\$\(echo", "", text)
         if path.suffix == ".py":
             ast.parse(text)
     project = tomllib.loads(found["pyproject.toml"].read_text())["project"]
@@ -86,15 +87,50 @@ def test_every_kind_renders_whole_files(kind, tmp_path):
         ("spikecore-x", "reserved for spikecore"),
         ("core", "reserved for spikecore"),
         ("all", "reserved for spikecore"),
-        ("neuron-zoo", "of the spikecore project"),
         ("lif", "built in"),
         ("lif-neuron", "built in"),
-        ("izhikevich", "neuron-zoo has a neuron"),
     ],
 )
 def test_names_that_are_refused(name, says, tmp_path):
     with pytest.raises(OptionError, match=says), use(Registry(path=[], blocking=Blocking())):
         render(name, "neuron", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_known_plugins_are_told_and_not_refused(tmp_path):
+    """The catalogue suggests, it forbids nothing."""
+    with use(Registry(path=[], blocking=Blocking())):
+        for name, says in (
+            ("neuron-zoo", "the spikecore project has a plugin 'neuron-zoo': only one of both can be installed"),
+            ("izhikevich", "the plugin neuron-zoo has a neuron 'izhikevich': with both installed, write "),
+        ):
+            done = CliRunner().invoke(cli, ["new-plugin", name, "--kind", "neuron", "--dest", str(tmp_path)])
+            assert done.exit_code == 0
+            assert f"note: {says}" in done.stderr
+        assert "'spikecore-izhikevich:izhikevich'" in done.stderr
+        done = CliRunner().invoke(cli, ["new-plugin", "fresh-thing", "--kind", "neuron", "--dest", str(tmp_path)])
+        assert done.stderr.splitlines() == [
+            "note: its CI needs the repository variable SPIKECORE, or make it with --core PLACE"
+        ]
+
+
+@pytest.mark.parametrize("core", ["../spikecore", "core.whl", "git+https://example.org/spikecore@v0.1.0"])
+def test_its_ci_gets_core_from_the_given_place(tmp_path, core):
+    with use(Registry(path=[], blocking=Blocking())):
+        arguments = ["new-plugin", "fresh-thing", "--kind", "neuron", "--dest", str(tmp_path), "--core", core]
+        done = CliRunner().invoke(cli, arguments)
+    assert (done.exit_code, done.stderr) == (0, "")
+    text = (tmp_path / "fresh-thing/.github/workflows/test.yml").read_text()
+    assert f"SPIKECORE: ${{{{ vars.SPIKECORE || '{core}' }}}}\n" in text
+    assert not [line for line in text.splitlines() if "pip install" in line and "-c .core/constraint.txt" not in line]
+
+
+@pytest.mark.parametrize(
+    "core", ["spikecore", "spikecore==0.1.0", "0.1.0", "../it's", "./a\nrun: x", "$HOME/core", "./`x`"]
+)
+def test_places_that_are_refused(tmp_path, core):
+    with pytest.raises(OptionError, match="expected a path, a wheel or a URL"):
+        render("fresh-thing", "neuron", tmp_path, core)
     assert not list(tmp_path.iterdir())
 
 
@@ -171,7 +207,7 @@ def test_the_command_tells_what_to_do_next(tmp_path, folder):
     directory = tmp_path / folder / "fresh-thing"
     done = CliRunner().invoke(cli, ["new-plugin", "fresh-thing", "--kind", "neuron", "--dest", str(directory.parent)])
     assert done.exit_code == 0, done.output
-    steps = [shlex.split(line) for line in done.output.splitlines()[1:]]  # as a shell reads them
+    steps = [shlex.split(line) for line in done.stdout.splitlines()[1:]]  # as a shell reads them
     assert steps == [
         ["pip", "install", "-e", f"{directory}[testing]"],
         ["spike", "info", "neuron", "fresh_thing"],

@@ -18,7 +18,7 @@ import pytest
 import torch
 from forked_work import Spikes, bits, inputs, make, num_workers, two_threads
 
-LIMIT_S = 120.0
+LIMIT_S = 600.0
 
 
 @pytest.fixture(autouse=True)

@@ -89,7 +89,7 @@ def test_idle_memory_is_told_to_the_kernel(recycler, monkeypatch):
     real = memory.Region.advise
     monkeypatch.setattr(memory.Region, "advise", lambda region, advice: (advised.append(advice), real(region, advice)))
     recycler.empty(SHAPE, torch.float32)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 600
     while memory.MADV_FREE not in advised and time.monotonic() < deadline:
         time.sleep(0.02)
     assert memory.MADV_FREE in advised
@@ -201,7 +201,7 @@ result = LIF(backend="cpu")(torch.linspace(-1, 3, 16 * 24000).reshape(16, 24000)
 cycle = [result + 0, result]
 cycle.append(cycle)
 """
-    process = subprocess.run([sys.executable, "-c", script], timeout=120, capture_output=True)
+    process = subprocess.run([sys.executable, "-c", script], timeout=600, capture_output=True)
     assert (process.returncode, process.stderr) == (0, b"")
 
 
@@ -251,5 +251,5 @@ neuron(x[:, :, ::2])
 assert out.device.type == neuron.recorded["v"].device.type == x.grad.device.type == "cpu"
 assert float(x.grad.abs().sum()) > 0
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -10,7 +10,7 @@ from spikecore_cpu_backend.compiler import compilers
 
 POOL = Path(spikecore_cpu_backend.__file__).parent / "c" / "pool.c"
 HERE = Path(__file__).parent
-LIMIT_S = 300.0
+LIMIT_S = 600.0
 """Far more than any of these needs: the machine may stand still for a while."""
 IS_FULL = bool(os.environ.get("SPIKE_FULL"))
 

@@ -2,10 +2,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
-
-settings.register_profile("quiet", deadline=None)  # a busy machine is no fault of the code
-settings.load_profile("quiet")
 
 sys.path.insert(0, str(Path(__file__).parent))  # for writers.py and peer.py, which several test files share
 

@@ -114,7 +114,7 @@ def test_two_builders_at_once_make_it_once(tmp_path):
     env = {**os.environ, "TESTS": os.path.dirname(__file__)}
     command = [sys.executable, "-c", TWO, str(tmp_path / "c"), str(tmp_path / "log")]
     processes = [subprocess.Popen(command, env=env) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in processes] == [0, 0]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
     assert sorted(map(int, (tmp_path / "log").read_text().split())) == list(range(100))
 
 

@@ -522,7 +522,7 @@ def test_kill_9_while_unpacking_and_two_who_unpack_at_once(data):
     killed.communicate()
     assert not (data / "n-mnist" / "extracted").exists()
     both = [start("quick") for _ in range(2)]
-    assert [process.communicate(timeout=60)[0] for process in both] == ["20\n", "20\n"]
+    assert [process.communicate(timeout=600)[0] for process in both] == ["20\n", "20\n"]
     assert (data / "n-mnist" / "extracted").is_dir()
 
 

@@ -519,7 +519,7 @@ SEEDS = {
 
 
 @given(data=st.data(), form=st.sampled_from(sorted(OWN)))
-@settings(max_examples=400, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bytes_give_an_error_of_ours_or_events(data, form, tmp_path):
     seed = data.draw(st.sampled_from([*SEEDS[form], b""]))
     raw = bytearray(seed)

@@ -47,7 +47,7 @@ print("done", peak, whole)
 def read_in_a_process(kind, paths):
     """How many of them were read; the others were errors of ours."""
     command = [sys.executable, "-c", READ, kind, *map(str, paths)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60 + 4 * len(paths))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600 + 4 * len(paths))
     assert done.returncode == 0, f"{done.returncode}: {done.stderr[-500:]}"
     mark, kilobytes, num_whole = done.stdout.split()
     assert mark == "done"

@@ -80,7 +80,7 @@ def test_its_faults_are_told(theirs, files):
     for options in ("{", "[1]"):
         with pytest.raises(OptionError, match="must be a JSON object"):
             opened(kind="Noise", options=options)
-    with pytest.raises(OptionError, match="'kind' is required"):
+    with pytest.raises(OptionError, match=r"'augment\[0\].kind' is required"):
         opened()
     with pytest.raises(DatasetError, match="must keep the shape"):
         opened(kind="Half").split("train")[0]

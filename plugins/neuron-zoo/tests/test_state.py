@@ -114,8 +114,8 @@ def test_bad_input_is_named(name):
         make(name, step_mode="both")
     with pytest.raises(OptionError, match="did you mean"):
         make(name, surrogat="atan")
-    with pytest.raises(OptionError, match="surrogate"):
-        make(name, surrogate={"alpha": 1.0})
+    with pytest.raises(OptionError, match=r"'surrogate\.spikin' is unknown; did you mean 'spiking'"):
+        make(name, surrogate={"spikin": True})
 
 
 @pytest.mark.parametrize("name", NEURONS)

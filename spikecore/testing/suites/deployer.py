@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.analysis import compare_layer, record_spikes
-from spikecore.errors import ConversionError
+from spikecore.errors import ConversionError, NetTraceError
 from spikecore.interfaces.deployer import Artefact, OperatorRecord
 from spikecore.nn import IF, LIF, Neuron, get_state, set_step_mode, trace_net
 from spikecore.testing.compare import assert_same
@@ -31,6 +31,7 @@ from spikecore.testing.small_nets import BATCH, NUM_STEPS, SmallNet, small_nets
 from spikecore.testing.suite import Suite, needs, skip
 
 SILENT, SATURATED = 0.05, 0.95
+REFUSALS = (ConversionError, NetTraceError)
 ROUNDING = 1e-5
 """Relative, of outputs that are no spikes: sums of floats in another order."""
 
@@ -123,7 +124,7 @@ class DeployerSuite(Suite):
             if reason := _refusal(deployer, model, x):
                 refused[net.name] = reason
                 continue
-            taken.append(Exported(net, deployer.export(model, x, folder / f"net{index}")))
+            taken.append(Exported(net, deployer.export(model, x, folder / f"net{index}{self.capabilities.suffix}")))
         return taken
 
     def few(self) -> list[Exported]:
@@ -164,6 +165,10 @@ class DeployerSuite(Suite):
         with tempfile.TemporaryDirectory() as name:
             yield Path(name)
 
+    def _in(self, folder: Path) -> Path:
+        """Where to export to."""
+        return folder / f"net{self.capabilities.suffix}"
+
     def _assert_near(self, got: Any, expected: Tensor, what: str) -> None:
         """Within the declared distance; a distance at which silence would pass proves nothing."""
         assert isinstance(got, Tensor), f"{what}: expected a tensor, got {type(got).__name__}"
@@ -187,7 +192,7 @@ class DeployerSuite(Suite):
             model, x = net.make(), net.input()
             try:
                 records = self.make().check(model, x)
-            except ConversionError:
+            except REFUSALS:
                 continue
             assert isinstance(records, tuple), f"check gives a {type(records).__name__}, not a tuple"
             assert all(isinstance(record, OperatorRecord) for record in records), f"no OperatorRecord: {records}"
@@ -209,12 +214,12 @@ class DeployerSuite(Suite):
             reason = _refusal(deployer, model, x)
             with self.folder() as folder:
                 if not reason:
-                    artefact = deployer.export(model, x, folder / "net")
+                    artefact = deployer.export(model, x, self._in(folder))
                     records = deployer.check(model, x)
                     assert artefact.mapping == records, f"net {net.name!r}: check and mapping differ"
                     continue
-                with pytest.raises(ConversionError):
-                    deployer.export(model, x, folder / "net")
+                with pytest.raises(REFUSALS):
+                    deployer.export(model, x, self._in(folder))
                 left = [path.name for path in folder.iterdir()]
                 assert not left, f"net {net.name!r}: the refused export left {left}"
 
@@ -222,12 +227,14 @@ class DeployerSuite(Suite):
         """`export` writes under the path it is given and says where; the artefact is not empty."""
         for exported in self.few():
             with self.folder() as folder:
-                artefact = self.make().export(exported.net.make(), exported.net.input(), folder / "net")
+                artefact = self.make().export(exported.net.make(), exported.net.input(), self._in(folder))
                 assert isinstance(artefact, Artefact), f"expected an Artefact, got {type(artefact).__name__}"
                 path = Path(artefact.path)
                 assert path.exists(), f"{path} does not exist"
                 assert folder in path.parents, f"{path} is not where it was told to write"
                 assert any(_files(path).values()), "the artefact is empty"
+                suffix = self.capabilities.suffix
+                assert path.name.endswith(suffix), f"capabilities.suffix is {suffix!r}, the artefact {path.name!r}"
                 around = [other.name for other in folder.iterdir() if other != path and path not in other.parents]
                 assert not [name for name in around if folder / name not in path.parents], f"it left {around} beside it"
 
@@ -250,11 +257,11 @@ class DeployerSuite(Suite):
         kept = {name: value.clone() for name, value in model.state_dict().items()}
         before, random = _condition(model), torch.get_rng_state()
         for what in ("check", "export"):
-            with self.folder() as folder, contextlib.suppress(ConversionError):
+            with self.folder() as folder, contextlib.suppress(*REFUSALS):
                 if what == "check":
                     self.make().check(model, x)
                 else:
-                    self.make().export(model, x, folder / "net")
+                    self.make().export(model, x, self._in(folder))
             where = f"net {net.name!r} in step mode {step_mode!r}: {what}"
             assert_same(dict(model.state_dict()), kept, f"{where}: the weights")
             assert _condition(model) == before, f"{where} changed the mode, the step mode, the hooks or the state"
@@ -266,7 +273,7 @@ class DeployerSuite(Suite):
             x, found = exported.net.input(), []
             for training in (False, True):
                 with self.folder() as folder:
-                    artefact = self.make().export(exported.net.make().train(training), x, folder / "net")
+                    artefact = self.make().export(exported.net.make().train(training), x, self._in(folder))
                     if self.capabilities.simulates:
                         found.append(self.make().simulate(artefact, x))
                     elif self.capabilities.deterministic:
@@ -312,8 +319,8 @@ class DeployerSuite(Suite):
 
     def _export_fails(self, model: nn.Module, x: Tensor) -> str:
         with self.folder() as folder:
-            with pytest.raises(ConversionError) as caught:
-                self.make().export(model, x, folder / "net")
+            with pytest.raises(REFUSALS) as caught:
+                self.make().export(model, x, self._in(folder))
             assert not list(folder.iterdir()), f"the refused export left {[p.name for p in folder.iterdir()]}"
         return str(caught.value)
 
@@ -328,7 +335,7 @@ class DeployerSuite(Suite):
                 model = exported.net.make()
                 torch.manual_seed(seed)
                 with self.folder() as folder:
-                    written.append(_files(self.make().export(model, exported.net.input(), folder / "net").path))
+                    written.append(_files(self.make().export(model, exported.net.input(), self._in(folder)).path))
             assert list(written[0]) == list(written[1]), f"files {list(written[0])}, then {list(written[1])}"
             for name, content in written[0].items():
                 assert written[1][name] == content, f"{name or 'the file'} differs in a second export"
@@ -342,7 +349,7 @@ class DeployerSuite(Suite):
                 with torch.no_grad():
                     model.get_parameter(name).mul_(-0.75)
                 with self.folder() as folder:
-                    changed = _files(self.make().export(model, exported.net.input(), folder / "net").path)
+                    changed = _files(self.make().export(model, exported.net.input(), self._in(folder)).path)
                 assert changed != plain, f"net {exported.net.name!r}: another {name} gives the same artefact"
 
     # what the artefact computes
@@ -385,7 +392,7 @@ class DeployerSuite(Suite):
         first, other = self.accepted()[0].net, self._another()
         with self.folder() as folder:
             model, deployer = first.make(), self.make()
-            artefact = deployer.export(model, first.input(), folder / "net")
+            artefact = deployer.export(model, first.input(), self._in(folder))
             right = deployer.simulate(artefact, x)
             with torch.no_grad():
                 for tensor in (*model.parameters(), *model.buffers()):
@@ -393,7 +400,7 @@ class DeployerSuite(Suite):
             assert_same(deployer.simulate(artefact, x), right, "the simulation after the net was set to zero")
             path = Path(artefact.path)
             moved = Path(shutil.move(path, folder / f"moved-{path.name}"))
-            again = self.make().export(other.make(), other.input(), folder / "net")
+            again = self.make().export(other.make(), other.input(), self._in(folder))
             assert_same(self.make().simulate(Artefact(moved), x), right, "the simulation of the artefact, moved")
             out = deployer.simulate(again, other.input(SEED))
             self._assert_near(out, self.expected(other).out, f"net {other.name!r}, written to the same path")
@@ -468,7 +475,7 @@ class DeployerSuite(Suite):
             self._assert_near(out, right, f"net {net.name!r}, loaded")
             if self.capabilities.simulates:
                 with self.folder() as folder:
-                    again = self.make().export(loaded, net.input(), folder / "net")
+                    again = self.make().export(loaded, net.input(), self._in(folder))
                     self._assert_near(self.make().simulate(again, x), right, f"net {net.name!r}, exported twice")
 
     @needs("imports")
@@ -477,7 +484,7 @@ class DeployerSuite(Suite):
         exported = self.accepted()[0]
         for share in (0.5, 0.0):
             with self.folder() as folder:
-                path = Path(self.make().export(exported.net.make(), exported.net.input(), folder / "net").path)
+                path = Path(self.make().export(exported.net.make(), exported.net.input(), self._in(folder)).path)
                 for name, content in _files(path).items():
                     (path / name if name else path).write_bytes(content[: int(len(content) * share)])
                 with pytest.raises(ConversionError):
@@ -488,7 +495,7 @@ def _refusal(deployer: Any, model: nn.Module, x: Tensor) -> str:
     """Why `check` does not let the net pass; "" where it does."""
     try:
         records = deployer.check(model, x)
-    except ConversionError as error:
+    except REFUSALS as error:
         return str(error)
     refused = [record for record in records if record.outcome == "refused"]
     return ", ".join(f"{record.name}: {record.reason}" for record in refused)

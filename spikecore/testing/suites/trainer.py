@@ -18,6 +18,7 @@ from spikecore.testing.compare import assert_same
 from spikecore.testing.suite import Suite, advice, needs, skip
 from spikecore.testing.training import Recorder, Snapshot, Spied, small_task, train_outputs
 
+GENERATORS = ("torch", "context.generator", "context.device_generator")
 PLAIN = (Tensor, bool, int, float, str, type(None))
 
 
@@ -132,7 +133,7 @@ class TrainerSuite(Suite):
         assert_same(dict(task.model.state_dict()), kept, "the weights after evaluate")
         assert not recorder.events, f"evaluate told of {recorder.events[0][0]}"
         after = torch.get_rng_state(), recorder.generator.get_state(), recorder.device_generator.get_state()
-        for where, ours, theirs in zip(("torch", "context.generator", "context.device_generator"), after, before):
+        for where, ours, theirs in zip(GENERATORS, after, before, strict=True):
             assert torch.equal(ours, theirs), f"evaluate drew random numbers from {where}"
 
     def test_same_seed_same_bits(self) -> None:

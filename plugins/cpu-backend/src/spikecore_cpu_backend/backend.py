@@ -14,8 +14,7 @@ from torch import Tensor
 
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
-from spikecore.interfaces.backend import BackendCapabilities, Support
-from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.interfaces import BackendCapabilities, Configurable, Range, Support, make_config
 from spikecore_cpu_backend import layout, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
 from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler

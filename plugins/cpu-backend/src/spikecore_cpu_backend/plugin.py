@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from spikecore import hookimpl
+from spikecore import DoctorCheck, hookimpl
 from spikecore.errors import BackendError, PluginUnavailable
-from spikecore.registry.hookspecs import DoctorCheck
 
 
 @hookimpl  # type: ignore[untyped-decorator]

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
 
-from spikecore.dynamics import Graph, Program, reached, with_gaps
-from spikecore.dynamics.printing import C_OPERATIONS, Printer, inputs_of
+from spikecore.dynamics import C_OPERATIONS, Graph, Printer, Program, inputs_of, reached, with_gaps
 from spikecore_cpu_backend.hoist import hoist, hoist_alike
 from spikecore_cpu_backend.kept import KEPT, keeping
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_datasets_dvs import declarations
 from spikecore_datasets_dvs.dataset import Recording
 from spikecore_datasets_dvs.events import Events

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from spikecore.datasets.store import made, write_aside
+from spikecore.datasets import made, write_aside
 from spikecore.errors import DatasetError, SpikeError
 
 INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4"), ("crc", "<u4")])

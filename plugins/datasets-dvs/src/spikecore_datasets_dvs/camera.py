@@ -21,7 +21,7 @@ from typing import Annotated
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_datasets_dvs.events import Events
 
 

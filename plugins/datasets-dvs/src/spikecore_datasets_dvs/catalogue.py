@@ -14,9 +14,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from spikecore.datasets.splits import split_by_subject, split_per_class
+from spikecore.datasets import split_by_subject, split_per_class
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_datasets_dvs import declarations, pickled
 from spikecore_datasets_dvs.dataset import REPRESENTATION, EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_events

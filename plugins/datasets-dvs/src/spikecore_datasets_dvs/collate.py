@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from spikecore.errors import OptionError
-from spikecore.interfaces.dataset import Batch
+from spikecore.interfaces import Batch
 
 
 def pad_collate(samples: Sequence[tuple[Tensor, int]], generator: torch.Generator | None = None) -> Batch:

@@ -18,13 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikecore.datasets import mixing
-from spikecore.datasets.epochs import Epoch
-from spikecore.datasets.splits import subset
-from spikecore.datasets.store import data_dir
+from spikecore.datasets import Epoch, data_dir, mix_batch, subset
 from spikecore.errors import DatasetError, OptionError
-from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
-from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
+from spikecore.interfaces import Batch, Configurable, DatasetCapabilities, DatasetInfo, OneOf, Range, make_config
 from spikecore_datasets_dvs.cache import FrameCache, build
 from spikecore_datasets_dvs.collate import BucketSampler, pad_collate
 from spikecore_datasets_dvs.events import Events
@@ -343,4 +339,4 @@ def _collate(
     batch = pad_collate(samples)
     if mix is None or generator is None or len(samples) < 2:
         return batch
-    return mixing.mix(batch, [mix], num_classes, True, generator)
+    return mix_batch(batch, [mix], num_classes, True, generator)

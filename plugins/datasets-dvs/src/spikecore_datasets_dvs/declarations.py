@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from spikecore.interfaces.dataset import DataFile, DatasetInfo
+from spikecore.interfaces import DataFile, DatasetInfo
 
 SEE_PAGE = "see the authors' page"
 LAYOUT = "the names and the layout of the files: from descriptions and other readers, not from the archives themselves"

@@ -16,9 +16,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from spikecore import create
-from spikecore.datasets.store import data_dir, made
-from spikecore.interfaces.component import Range
-from spikecore.interfaces.dataset import DatasetCapabilities, DatasetInfo
+from spikecore.datasets import data_dir, made
+from spikecore.interfaces import DatasetCapabilities, DatasetInfo, Range
 from spikecore_datasets_dvs import packed
 from spikecore_datasets_dvs.camera import Camera
 from spikecore_datasets_dvs.dataset import EventDataset, Recording

@@ -18,11 +18,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from spikecore.datasets.folders import check_filled, class_names, labelled, tops
-from spikecore.datasets.splits import split_by_subject, split_per_class
+from spikecore.datasets import check_filled, class_names, labelled, split_by_subject, split_per_class, tops
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Range
-from spikecore.interfaces.dataset import DatasetInfo
+from spikecore.interfaces import DatasetInfo, Range
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import FORMATS, SUFFIXES, read_events

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from spikecore.datasets.store import DataFile, extract, fetch, made
+from spikecore.datasets import DataFile, extract, fetch, made
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs import rar
 from spikecore_datasets_dvs.dataset import EventDataset, Recording

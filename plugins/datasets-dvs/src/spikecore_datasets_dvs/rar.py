@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from spikecore.datasets.store import Limits, Member, made, unpack
+from spikecore.datasets import Limits, Member, made, unpack
 from spikecore.errors import DatasetError, PluginUnavailable
 
 READ_AHEAD = 1 << 16

@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_datasets_dvs.events import Events, check_inside
 from spikecore_datasets_dvs.frames import (
     bounds_by_duration,

@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from spikecore.datasets.splits import split_per_class
+from spikecore.datasets import split_per_class
 from spikecore.errors import DatasetError, PluginUnavailable
-from spikecore.interfaces.dataset import DatasetInfo
+from spikecore.interfaces import DatasetInfo
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, from_structured
 from spikecore_datasets_dvs.representations import Sensor

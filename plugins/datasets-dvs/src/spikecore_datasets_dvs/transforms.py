@@ -17,9 +17,9 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from spikecore.datasets.mixing import CutMix
+from spikecore.datasets import CutMix
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_datasets_dvs.events import Events, check_inside, in_order
 
 CHUNK = 1 << 15

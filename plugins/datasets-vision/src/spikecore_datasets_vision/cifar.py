@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from spikecore.datasets.store import Limits, extract
+from spikecore.datasets import Limits, extract
 from spikecore.errors import DatasetError
-from spikecore.interfaces.dataset import DatasetInfo
+from spikecore.interfaces import DatasetInfo
 from spikecore_datasets_vision import declarations
 from spikecore_datasets_vision.dataset import Stored
 from spikecore_datasets_vision.named import MOST_BYTES, NamedDataset

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_datasets_vision.draws import Draws
 from spikecore_datasets_vision.transforms import Transform
 

@@ -18,13 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikecore.datasets import mixing
-from spikecore.datasets.epochs import Epoch
-from spikecore.datasets.splits import subset
-from spikecore.datasets.store import data_dir
+from spikecore.datasets import Epoch, Mix, data_dir, mix_batch, subset
 from spikecore.errors import OptionError
-from spikecore.interfaces.component import Configurable, OneOf, Range, make_config
-from spikecore.interfaces.dataset import Batch, DatasetCapabilities, DatasetInfo
+from spikecore.interfaces import Batch, Configurable, DatasetCapabilities, DatasetInfo, OneOf, Range, make_config
 from spikecore_datasets_vision.draws import Draws
 from spikecore_datasets_vision.normalisation import Channels, Unit, measure
 from spikecore_datasets_vision.transforms import Transform
@@ -177,7 +173,7 @@ class ImageSplit:
         self.seed, self._epoch, self.transforms = dataset.config.seed, Epoch(), dataset.config.transforms
         augment = dataset.config.augment if name == "train" else ()
         self.augment = tuple(item for item in augment if isinstance(item, Transform))
-        mixes = [item for item in dataset.config.augment if isinstance(item, mixing.Mix)]
+        mixes = [item for item in dataset.config.augment if isinstance(item, Mix)]
         # Of all splits or of none: whoever trains should not have to ask twice.
         if mixes:
             mixes = mixes if name == "train" else []
@@ -241,11 +237,11 @@ def _collate(
     samples: Sequence[tuple[Tensor, int]],
     generator: torch.Generator | None = None,
     *,
-    mixes: Sequence[mixing.Mix],
+    mixes: Sequence[Mix],
     num_classes: int,
 ) -> Batch:
     """Stacks, and mixes where there is a generator."""
     batch = Batch(torch.stack([x for x, _ in samples]), torch.tensor([label for _, label in samples]))
     if not mixes or generator is None or len(samples) < 2:
         return batch
-    return mixing.mix(batch, mixes, num_classes, False, generator)
+    return mix_batch(batch, mixes, num_classes, False, generator)

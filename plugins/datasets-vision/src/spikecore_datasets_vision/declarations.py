@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from spikecore.interfaces.dataset import DataFile, DatasetInfo
+from spikecore.interfaces import DataFile, DatasetInfo
 
 SEE_PAGE = "none stated; see the authors' page"
 

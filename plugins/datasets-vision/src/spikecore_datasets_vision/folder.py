@@ -20,11 +20,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from spikecore.datasets.folders import check_filled, class_names, labelled, tops
-from spikecore.datasets.splits import split_per_class
+from spikecore.datasets import check_filled, class_names, labelled, split_per_class, tops
 from spikecore.errors import DatasetError
-from spikecore.interfaces.component import Range
-from spikecore.interfaces.dataset import DatasetInfo
+from spikecore.interfaces import DatasetInfo, Range
 from spikecore_datasets_vision.dataset import ImageDataset, Stored
 from spikecore_datasets_vision.decoding import MOST_PIXELS, SUFFIXES, Fit, decode
 from spikecore_datasets_vision.normalisation import Channels

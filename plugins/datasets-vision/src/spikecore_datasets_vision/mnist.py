@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from spikecore.datasets.store import made
+from spikecore.datasets import made
 from spikecore.errors import DatasetError
 from spikecore_datasets_vision import declarations
 from spikecore_datasets_vision.dataset import Stored

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from spikecore.datasets.store import fetch
+from spikecore.datasets import fetch
 from spikecore.errors import DatasetError
 from spikecore_datasets_vision.dataset import ImageDataset, Images, Stored
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spikecore.errors import OptionError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore_datasets_vision.draws import Draws
 
 Size = tuple[int, int]

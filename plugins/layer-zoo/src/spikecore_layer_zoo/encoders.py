@@ -15,8 +15,7 @@ from torch import Generator, Tensor
 
 from spikecore import nn
 from spikecore.errors import InputError, OptionError, ShapeError
-from spikecore.interfaces.component import Range
-from spikecore.interfaces.encoder import EncoderCapabilities
+from spikecore.interfaces import EncoderCapabilities, Range
 
 
 class Periodic(nn.Encoder):

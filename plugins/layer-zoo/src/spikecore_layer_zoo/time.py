@@ -17,8 +17,7 @@ from torch import Tensor
 
 from spikecore import nn
 from spikecore.errors import InputError, OptionError, ShapeError
-from spikecore.interfaces.component import Range
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import NeuronCapabilities, Range
 from spikecore_layer_zoo.steps import check_rank
 
 

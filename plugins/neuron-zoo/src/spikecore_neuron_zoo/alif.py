@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from spikecore.dynamics import spike
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore.nn import LIF, Neuron, leaky_charge, reset_after
 
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from spikecore.dynamics import sigmoid, spike
 from spikecore.errors import OptionError, ShapeError
-from spikecore.interfaces.component import Inner, Range, SameAs
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import Inner, NeuronCapabilities, Range, SameAs
 from spikecore.nn import ATan, Neuron, Surrogate
 
 Fraction = Annotated[float, Range(gt=0.0, lt=1.0)]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.dynamics import Namespace
-from spikecore.interfaces.component import Inner, Range
+from spikecore.interfaces import Inner, Range
 from spikecore.nn import IF, LIF, ATan, Neuron, Surrogate, TorchNeuron, widened
 
 

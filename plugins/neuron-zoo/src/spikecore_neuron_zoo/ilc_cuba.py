@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore.nn import CubaLIF
 from spikecore_neuron_zoo.ilc import IntraLayer
 

@@ -7,8 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from spikecore.dynamics import spike
 from spikecore.errors import OptionError
-from spikecore.interfaces.component import Inner, Range
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import Inner, NeuronCapabilities, Range
 from spikecore.nn import LIF, Neuron, Surrogate, leaky_charge, reset_after
 from spikecore_neuron_zoo.surrogates import MultiLevelSpikeCount
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from spikecore.dynamics import exp, sigmoid, tanh, where
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import NeuronCapabilities
 from spikecore.nn import LIF, Neuron, fire_and_reset, leaky_charge
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554805, 1.6732632423543772

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from spikecore.dynamics import Namespace
 from spikecore.errors import OptionError
-from spikecore.interfaces.component import Inner, Range
+from spikecore.interfaces import Inner, Range
 from spikecore.nn import LIF, ATan, Surrogate, TorchNeuron, leaky_charge, reset_after, widened
 from spikecore_neuron_zoo.options import options_of
 

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from spikecore.errors import OptionError, StateError
-from spikecore.interfaces.component import Inner, Range
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import Inner, NeuronCapabilities, Range
 from spikecore.nn import ATan, CubaLIF, Surrogate, TorchNeuron, widened
 from spikecore_neuron_zoo.ilc_cuba import ILCCubaLIF
 from spikecore_neuron_zoo.options import options_of

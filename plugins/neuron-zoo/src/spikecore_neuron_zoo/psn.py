@@ -20,8 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError, StateError
-from spikecore.interfaces.component import Inner, Range, SameAs
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import Inner, NeuronCapabilities, Range, SameAs
 from spikecore.nn import ATan, Surrogate, TorchNeuron, widened
 
 WHY = "each output depends on many steps of the input"

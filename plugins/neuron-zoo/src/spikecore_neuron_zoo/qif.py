@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore.nn import Neuron, fire_and_reset
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from spikecore.dynamics import cos, exp, sin
-from spikecore.interfaces.component import Range
+from spikecore.interfaces import Range
 from spikecore.nn import Neuron, fire_and_reset
 
 

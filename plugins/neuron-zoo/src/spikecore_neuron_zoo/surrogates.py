@@ -15,8 +15,7 @@ from torch import Tensor
 
 from spikecore.dynamics import abs, clamp, cos, exp, log, min, round, sigmoid, sign, sin, tanh, where
 from spikecore.errors import DynamicsError, OptionError
-from spikecore.interfaces.component import Range
-from spikecore.interfaces.surrogate import SurrogateCapabilities
+from spikecore.interfaces import Range, SurrogateCapabilities
 from spikecore.nn import Surrogate
 
 Positive = Annotated[float, Range(gt=0.0, lt=math.inf)]

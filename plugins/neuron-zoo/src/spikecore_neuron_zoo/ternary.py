@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from spikecore.dynamics import spike
-from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces import NeuronCapabilities
 from spikecore.nn import LIF, Neuron, leaky_charge, reset_after
 
 

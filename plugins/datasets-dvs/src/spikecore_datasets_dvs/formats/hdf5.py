@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from spikecore.datasets.store import write_aside
+from spikecore.datasets import write_aside
 from spikecore.errors import DatasetError, PluginUnavailable, SpikeError
 from spikecore_datasets_dvs.events import COLUMNS, Events, _plain, from_structured, make_events
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from spikecore.datasets import fetch as module
+from spikecore.datasets import downloads as module
 from spikecore.datasets.store import DataFile, fetch, matches, verify
 from spikecore.errors import DatasetError
 from tests.datasets.server import serving

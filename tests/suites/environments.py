@@ -1,0 +1,172 @@
+"""Environments in `.build/envs`: made on first use, and again only when what defines them changes.
+
+    torch     torch and its dependencies
+    core      torch + core, editable, with what its tests require
+    NAME      core + plugins, each a copy of `core` by hard links: no byte of torch is stored or installed twice
+
+Hard links share one file between environments. This is safe because pip and Python never write into an installed
+file: they write a new one and rename it. What names its environment (scripts, the stamp) is written anew.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.suites.places import BUILD, ROOT, plugins
+
+PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
+"""Other libraries for spiking nets, and what they import."""
+EVENT_PEERS = (
+    *("tonic", "tqdm", "importRosbag", "expelliarmus", "aedat", "dv-processing"),
+    *("requests", "urllib3", "idna", "certifi", "charset-normalizer"),
+)
+"""Tonic, other readers of event files, and what they and the event data of spikingjelly import."""
+ENVS = BUILD / "envs"
+STAMP = ".made-from"
+
+
+def call(*command: str | Path, cwd: Path = ROOT) -> None:
+    """Run a command; its output is seen, its failure ends this suite."""
+    print("$", *command, flush=True)
+    subprocess.run([str(part) for part in command], cwd=cwd, check=True)
+
+
+def pip(env: Path, *arguments: str | Path) -> None:
+    """Install into an environment (it needs no pip of its own), with the tested versions."""
+    own = [sys.executable, "-m", "pip", "--python", env / "bin/python", "install", "-q", "--disable-pip-version-check"]
+    call(*own, "-c", ROOT / "constraints.txt", *arguments)
+
+
+@contextmanager
+def locked(env: Path) -> Iterator[None]:
+    """Two suites that need the same environment make it once."""
+    path = BUILD / "locks" / env.name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def made(env: Path, inputs: Sequence[Path | str], make: Callable[[], None]) -> Path:
+    """The environment, after `make` unless it was made from the same inputs.
+
+    Args:
+        env: its directory.
+        inputs: what defines it: files by content, strings as they are.
+        make: makes it; `env` does not exist then.
+    """
+    digest = hashlib.sha256()
+    for item in inputs:
+        digest.update(item.read_bytes() if isinstance(item, Path) else item.encode())
+    with locked(env):
+        stamp = env / STAMP
+        if stamp.is_file() and stamp.read_text() == digest.hexdigest():
+            return env
+        shutil.rmtree(env, ignore_errors=True)
+        env.parent.mkdir(parents=True, exist_ok=True)
+        make()
+        stamp.write_text(digest.hexdigest())  # last: an environment half made has no stamp
+    return env
+
+
+def linked(base: Path, env: Path) -> None:
+    """Copy an environment by hard links; scripts start the copy's own Python."""
+    shutil.copytree(base, env, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns(STAMP))
+    for script in (env / "bin").iterdir():
+        if script.is_symlink():
+            continue
+        content = script.read_bytes()
+        if os.fsencode(base) in content:
+            mode = script.stat().st_mode
+            script.unlink()  # writing into it would write into the base
+            script.write_bytes(content.replace(os.fsencode(base), os.fsencode(env)))
+            script.chmod(mode)
+
+
+def remove_left_overs() -> None:
+    """Delete what a build leaves in the tree: it would be read before the installed metadata, and may be older."""
+    for left in (*ROOT.glob("*.egg-info"), *ROOT.glob("plugins/*/src/*.egg-info")):
+        shutil.rmtree(left, ignore_errors=True)  # another suite may be doing the same
+
+
+def torch_base() -> Path:
+    """torch and its dependencies, and nothing of ours."""
+    env = ENVS / "torch"
+
+    def make() -> None:
+        call(sys.executable, "-m", "venv", "--without-pip", env)
+        pip(env, "torch", "numpy", "setuptools")
+
+    return made(env, [ROOT / "constraints.txt", sys.version], make)
+
+
+def core_base() -> Path:
+    """Core, editable, with what its tests require."""
+    base, env = torch_base(), ENVS / "core"
+
+    def make() -> None:
+        linked(base, env)
+        pip(env, "-e", f"{ROOT}[testing]")
+
+    return made(env, [base / STAMP, ROOT / "pyproject.toml"], make)
+
+
+def environment(name: str, projects: Sequence[Path], without_requirements: Sequence[str] = ()) -> Path:
+    """Core and these plugins, editable, with their test requirements.
+
+    Args:
+        name: of its directory.
+        projects: the plugins.
+        without_requirements: other distributions, installed as they are.
+    """
+    base, env = core_base(), ENVS / name
+
+    def make() -> None:
+        linked(base, env)
+        if projects:
+            pip(env, *(part for project in projects for part in ("-e", f"{project}[testing]")))
+        if without_requirements:
+            pip(env, "--no-deps", *without_requirements)
+
+    files = [project / "pyproject.toml" for project in projects]
+    return made(env, [base / STAMP, *files, *without_requirements], make)
+
+
+def plugins_environment() -> Path:
+    """Core and every plugin."""
+    return environment("plugins", plugins())
+
+
+def peers_environment() -> Path:
+    """Core, the plugins that are compared, and other libraries for spiking nets and event data.
+
+    Some of them require packages that they import for parts not used here (torchvision, torchaudio, samna), or versions
+    of each other that cannot be had together: they come without their requirements, and with what they do import.
+    """
+    compared = [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo", "datasets-dvs")]
+    return environment("peers", compared, [*PEERS, *EVENT_PEERS])
+
+
+def bench_environment() -> Path:
+    """Core, every plugin, and the other libraries."""
+    return environment("bench", plugins(), [*PEERS, *EVENT_PEERS])
+
+
+def torchfree_environment(version: str, interpreter: Path) -> Path:
+    """Core without torch on another Python."""
+    env = ENVS / f"python{version}"
+
+    def make() -> None:
+        call(interpreter, "-m", "venv", "--without-pip", env)
+        pip(env, "click", "packaging", "pluggy", "pytest", "hypothesis", "tomli")
+        pip(env, "--no-deps", "-e", ROOT)
+
+    return made(env, [ROOT / "pyproject.toml", ROOT / "constraints.txt", version, str(interpreter)], make)

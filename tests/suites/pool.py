@@ -1,0 +1,121 @@
+"""Runs suites two at a time, each in a process of its own with one thread, and measures their CPU time.
+
+Budgets are CPU time, so that a busy machine fails nothing. The output of a suite is printed whole when the suite ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.suites.places import RESULTS, ROOT
+from tests.suites.results import Result, clear, read
+
+WIDTH = 2
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""torch takes its number of threads from the first."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A suite as the pool sees it.
+
+    Args:
+        name: of the suite.
+        command: runs it and writes its `Result`.
+        budget_s: the most CPU time its tests may take; None for no budget.
+        exclusive: why it runs alone and with all threads of the machine; "" when it does not.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    budget_s: float | None = None
+    exclusive: str = ""
+
+
+@dataclass
+class Pool:
+    """Runs jobs.
+
+    Args:
+        results: the directory where jobs write their results, and where their output is kept.
+    """
+
+    results: Path = RESULTS
+    _running: dict[int, Job] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def run(self, jobs: Sequence[Job]) -> bool:
+        """Run all; True when every one passed within its budget."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        clear([job.name for job in jobs], self.results)
+        # The longest first: a long job that starts last would run alone.
+        ordered = sorted(jobs, key=lambda job: -(job.budget_s or 0.0))
+        shared = [job for job in ordered if not job.exclusive]
+        alone = [job for job in ordered if job.exclusive]
+        workers = ThreadPoolExecutor(WIDTH)
+        try:
+            futures = [workers.submit(self._run, job) for job in shared]
+            passed = [future.result() for future in futures]
+            passed += [workers.submit(self._run, job).result() for job in alone]
+        except BaseException:
+            workers.shutdown(wait=False, cancel_futures=True)  # waiting suites must not start
+            self._stop()
+            raise
+        workers.shutdown()
+        return all(passed)
+
+    def _run(self, job: Job) -> bool:
+        log = self.results / f"{job.name}.log"
+        environment = dict(os.environ) if job.exclusive else {**os.environ, **ONE_THREAD}
+        self._say(f"=== {job.name} starts")
+        start = time.monotonic()
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                job.command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that all of it can be stopped at once
+            )
+            self._running[process.pid] = job
+            _, status, usage = os.wait4(process.pid, 0)
+            del self._running[process.pid]
+        process.returncode = os.waitstatus_to_exitcode(status)
+        result = read(job.name, self.results)
+        if result is None:
+            result = Result(job.name, False, f"ended with status {process.returncode} and left no result")
+        result.wall_s = time.monotonic() - start
+        result.cpu_s = usage.ru_utime + usage.ru_stime - result.setup_cpu_s
+        result.budget_s = job.budget_s
+        result.write(self.results)
+        self._show(job, result, log.read_bytes())
+        return result.ok and process.returncode == 0 and not result.is_past_budget()
+
+    def _show(self, job: Job, result: Result, output: bytes) -> None:
+        verdict = "passed" if result.ok else f"FAILED: {result.reason}"
+        with self._lock:
+            sys.stdout.write(f"\n=== {job.name}\n")
+            sys.stdout.write(output.decode(errors="replace"))
+            sys.stdout.write(f"=== {job.name}: {verdict} ({result.cpu_s:.0f} s of CPU in {result.wall_s:.0f} s)\n")
+            sys.stdout.flush()
+
+    def _say(self, line: str) -> None:
+        with self._lock:
+            print(line, flush=True)
+
+    def _stop(self) -> None:
+        for pid in list(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)

@@ -1,0 +1,171 @@
+"""The table of suites: what each runs, its CPU budget, and which must run alone.
+
+A budget is the CPU time of the tests, children included, in seconds: about twice what a quiet machine needs, since a
+loaded one needs more for the same work. A suite that outgrows its budget fails with its name: make it faster, put full
+products behind SPIKE_FULL, or raise the budget here and say why.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from spikecore.pythons import find_python
+from tests.suites import environments
+from tests.suites.environments import ENVS, call, linked, pip
+from tests.suites.places import BUILD, ROOT, plugins
+
+OTHER_PYTHONS = ("3.10", "3.12", "3.13")
+NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold", "peers")
+"""Folders of tests that are not part of the suite `core`."""
+
+BUDGETS_S = {
+    "core": 900,
+    "plugin-cpu-backend": 900,
+    "plugin-neuron-zoo": 300,
+    "plugin-layer-zoo": 90,
+    "plugin-datasets-dvs": 600,
+    "plugin-datasets-vision": 200,
+    "check-wheels": 150,
+    "check-examples": 120,
+    "check-scaffold": 250,
+    "check-peers": 200,
+    "check-browser": 120,
+    "check-integration": 600,
+    **{f"python{version}": 120 for version in OTHER_PYTHONS},
+}
+NEW_PLUGIN_BUDGET_S = 300
+"""A plugin that the table does not name yet."""
+
+EXCLUSIVE = {
+    "plugin-cpu-backend": "its tests count the threads of the pool, pin them to cores and fork while they run",
+}
+"""Suites that get the whole machine, with the reason."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite.
+
+    Args:
+        name: what users type, and what the closing report shows.
+        action: `test` or `check`.
+        prepare: makes its environment and returns its Python; None where that Python is not on this machine.
+        pytest_arguments: what its pytest runs; empty where `prepare` is all there is.
+        environment: further variables.
+    """
+
+    name: str
+    action: str
+    prepare: Callable[[], Path | None]
+    pytest_arguments: tuple[str, ...]
+    environment: Mapping[str, str]
+
+    @property
+    def budget_s(self) -> float | None:
+        """The most CPU time that its tests may take; the full products have no budget."""
+        return None if os.environ.get("SPIKE_FULL") else BUDGETS_S.get(self.name, NEW_PLUGIN_BUDGET_S)
+
+
+def suites() -> dict[str, Suite]:
+    """All suites by name."""
+    return {suite.name: suite for suite in (*_tests(), *_checks())}
+
+
+def _tests() -> list[Suite]:
+    """Core, each plugin alone, and the torch-free part on other Pythons."""
+    ignored = tuple(f"--ignore=tests/{name}" for name in NOT_CORE)
+    tests = [Suite("core", "test", _this_python, ("tests", *ignored), {})]
+    for plugin in plugins():
+        arguments = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={plugin}")
+        paths = (str(plugin / "tests"), str(ROOT / "tests/alone"))
+        tests.append(Suite(f"plugin-{plugin.name}", "test", _of_plugin(plugin), (*arguments, *paths), {}))
+    tests += [Suite(f"python{v}", "test", _other_python(v), ("tests/torchfree",), {}) for v in OTHER_PYTHONS]
+    return tests
+
+
+def _checks() -> list[Suite]:
+    """Wheels, examples, new plugins, parity with other libraries, a browser, all plugins together."""
+    events = [f"plugins/datasets-dvs/tests/test_{name}.py" for name in ("formats", "frames", "tonic")]
+    scaffold = {"SPIKE_SCAFFOLD_PYTHON": str(ENVS / "scaffold/bin/python")}
+    return [
+        Suite("check-wheels", "check", wheels, (), {}),
+        Suite("check-examples", "check", _this_python, ("tests/examples",), {}),
+        Suite("check-scaffold", "check", _scaffold, ("tests/scaffold",), scaffold),
+        Suite("check-peers", "check", _peers, ("tests/peers", *events), {"SPIKE_PEERS": "1"}),
+        Suite("check-browser", "check", _browser, ("tests/browser",), {}),
+        Suite("check-integration", "check", _all_plugins, ("tests/integration",), {}),
+    ]
+
+
+def _this_python() -> Path:
+    return Path(sys.executable)
+
+
+def _of_plugin(plugin: Path) -> Callable[[], Path]:
+    return lambda: environments.environment(plugin.name, [plugin]) / "bin/python"
+
+
+def _other_python(version: str) -> Callable[[], Path | None]:
+    def prepare() -> Path | None:
+        interpreter = find_python(version)
+        if interpreter is None:
+            return None
+        return environments.torchfree_environment(version, interpreter) / "bin/python"
+
+    return prepare
+
+
+def _scaffold() -> Path:
+    """Core and ruff: the new plugins are installed into it by the tests; the tests themselves run in this Python."""
+    base, env = environments.core_base(), ENVS / "scaffold"
+
+    def make() -> None:
+        linked(base, env)
+        pip(env, "ruff", "setuptools")
+
+    environments.made(env, [base / environments.STAMP], make)
+    return Path(sys.executable)
+
+
+def _peers() -> Path | None:
+    if sys.version_info < (3, 11):
+        return None  # spikingjelly needs it
+    return environments.peers_environment() / "bin/python"
+
+
+def _all_plugins() -> Path:
+    return environments.plugins_environment() / "bin/python"
+
+
+def _browser() -> Path:
+    """Reports are looked at in a headless Chromium, which this does not install: a missing one is a failure."""
+    if shutil.which("chromium") is None:
+        raise OSError("chromium is not installed: apt-get install -y chromium")
+    return Path(sys.executable)
+
+
+def wheels() -> Path:
+    """Core alone from its wheel, then with every plugin's wheel, in an empty directory outside the source tree."""
+    built, env, empty = BUILD / "wheels", ENVS / "wheels", BUILD / "empty"
+    for path in (built, empty, env):
+        shutil.rmtree(path, ignore_errors=True)
+    empty.mkdir(parents=True)
+    for source in (ROOT, *plugins()):
+        call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", built, source)
+    environments.remove_left_overs()
+    linked(environments.torch_base(), env)
+    spike = env / "bin/spike"
+    pip(env, *built.glob("spikecore-*.whl"))
+    call(spike, "list-plugins", "--check", cwd=empty)
+    call(spike, "run", cwd=empty)
+    for kind in ("neuron", "backend"):  # the templates are in the wheel
+        call(spike, "new-plugin", f"fresh-{kind}", "--kind", kind, cwd=empty)
+    pip(env, "--no-deps", *(path for path in built.glob("*.whl") if not path.name.startswith("spikecore-")))
+    call(spike, "doctor", cwd=empty)
+    call(spike, "run", "--set", "neuron.name=izhikevich", "--set", "trainer.epochs=2", cwd=empty)
+    return env / "bin/python"
