@@ -3,7 +3,16 @@
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
 from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities
-from spikecore.interfaces.dataset import Batch, DataFile, Dataset, DatasetCapabilities, DatasetInfo, Split
+from spikecore.interfaces.dataset import (
+    Batch,
+    DataFile,
+    Dataset,
+    DatasetCapabilities,
+    DatasetInfo,
+    Split,
+    Target,
+    TargetKind,
+)
 from spikecore.interfaces.deployer import (
     Artefact,
     Deployer,
@@ -63,6 +72,8 @@ __all__ = [
     "Support",
     "Surrogate",
     "SurrogateCapabilities",
+    "Target",
+    "TargetKind",
     "Task",
     "TaskKind",
     "Trainer",
