@@ -104,11 +104,11 @@ class TrainerSuite(Suite):
         for split in _measured(task):
             evaluated = [trainer.evaluate(task, Recorder(seed=seed), split) for seed in (0, 1)]
             assert evaluated[0] == evaluated[1], "two evaluations differ"
+            names = [name for name in evaluated[0] if task.splits and not name.startswith(f"{split}_")]
+            assert not names, f"evaluated on {split!r}, it calls metrics {', '.join(names)}, not {split}_..."
             common = {name: metrics[name] for name in evaluated[0] if name in metrics}
             right = {name: evaluated[0][name] for name in common}
             assert common == right, "fit and evaluate disagree on the final model"
-            names = [name for name in evaluated[0] if task.splits and not name.startswith(f"{split}_")]
-            assert not names, f"evaluated on {split!r}, it calls metrics {', '.join(names)}, not {split}_..."
 
     @advice(
         "compare models on task.val while training, and call evaluate(task, context, 'test') once at the end of fit"
