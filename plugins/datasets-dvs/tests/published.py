@@ -267,7 +267,7 @@ FILES = {
     "bullying10k": bullying10k,
     "dvs-lip": dvs_lip,
     "shd": lambda: heidelberg("shd", ("train", "test")),
-    "ssc": lambda: heidelberg("ssc", ("train", "val", "test")),
+    "ssc": lambda: heidelberg("ssc", ("train", "valid", "test")),
     "speech-commands": speech_commands,
 }
 

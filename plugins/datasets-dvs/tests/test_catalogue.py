@@ -390,7 +390,7 @@ def test_dvs_lip(data, monkeypatch):
     same(dataset.split("test"), 99, columns(6, n=30, width=128, height=128))
 
 
-@pytest.mark.parametrize(("name", "splits"), [("shd", ("train", "test")), ("ssc", ("train", "val", "test"))])
+@pytest.mark.parametrize(("name", "splits"), [("shd", ("train", "test")), ("ssc", ("train", "valid", "test"))])
 def test_heidelberg(data, monkeypatch, name, splits):
     pytest.importorskip("h5py")
     times, units = [[0.0, 0.25, 0.5], [0.125], []], [[0, 699, 3], [5], []]
@@ -398,7 +398,8 @@ def test_heidelberg(data, monkeypatch, name, splits):
     files = {f"{name}_{split}.h5.zip": zip_of({f"{name}_{split}.h5": content}) for split in splits}
     put(monkeypatch, load("dataset", name), data / name, files)
     dataset = opened(name)
-    assert dataset.splits == splits
+    assert dataset.splits == tuple("val" if split == "valid" else split for split in splits)
+    assert all(len(dataset.split(split)) == 3 for split in dataset.splits)
     assert dataset.sample_shape == (700,)
     part = dataset.split("test")
     assert part.labels.tolist() == [0, 19, 7]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from spikecore.nn.losses import Loss, RateCrossEntropy, SequenceMSE, ValueMSE
+from spikecore.nn.losses import CountCrossEntropy, Loss, SequenceMSE, ValueMSE
 from spikecore.testing.suite import advice, needs
 from spikecore.testing.suites.model_limits import LimitChecks
 
@@ -24,8 +24,8 @@ class TargetChecks(LimitChecks):
 
     @needs("targets", "class")
     def test_targets_classes(self) -> None:
-        """Cross entropy of the rates falls when every sample is of one class."""
-        self._trained(RateCrossEntropy(), torch.ones(4, dtype=torch.int64))
+        """Cross entropy of the sums over time falls when every sample is of one class."""
+        self._trained(CountCrossEntropy(), torch.ones(4, dtype=torch.int64))
 
     @advice("end the net in a layer without spikes, or leave 'value' out of capabilities.targets")
     @needs("targets", "value")

@@ -389,6 +389,10 @@ class DVSLip(NamedDataset):
         return self.counted({name: by_class(top / name, classes, "*.npy", directory) for name in self.splits})
 
 
+FILE_NAMES = {"val": "valid"}
+"""Split → its name in the authors' file names, where that is another."""
+
+
 class _Heidelberg(NamedDataset):
     """Base of SHD and SSC: one HDF5 file per split."""
 
@@ -404,7 +408,7 @@ class _Heidelberg(NamedDataset):
         representation: Annotated[Any, REPRESENTATION] = Units()  # noqa: RUF009
 
     def recordings(self, directory: Path) -> Splits:
-        return self.counted({name: self._within(directory, name) for name in self.splits})
+        return self.counted({name: self._within(directory, FILE_NAMES.get(name, name)) for name in self.splits})
 
     def _within(self, directory: Path, split: str) -> list[Recording]:
         name = f"{self.prefix}_{split}.h5"
