@@ -8,9 +8,10 @@ from spikecore.testing.distributions import fake_distribution
 
 SOUND = '''
 from dataclasses import dataclass
-class Good:
+from spikecore.interfaces.backend import Backend
+class Good(Backend):
     """A sound backend."""
-    api_version = 1
+    api_version = 2
     @dataclass(frozen=True)
     class Config:
         depth: int = 3
@@ -18,12 +19,6 @@ class Good:
     class Capabilities:
         priority: int = 0
     capabilities = Capabilities()
-    def supports(self, program, device, dtype): ...
-    def learn(self, program): ...
-    def saved_like(self, key, x, states): ...
-    def reads_input(self, key, saved): ...
-    def run(self, key, x, states, params): ...
-    def run_bwd(self, *args): ...
 '''
 
 
@@ -40,7 +35,8 @@ FAULTS = {
     "exits": Fault("import sys; sys.exit(7)", "SystemExit"),
     "syntax": Fault("def :", "SyntaxError"),
     "newer-core": Fault(SOUND, "needs spikecore>=99", ("spikecore>=99",)),
-    "api-version": Fault(SOUND.replace("api_version = 1", "api_version = 9"), "api_version 9"),
+    "api-version": Fault(SOUND.replace("api_version = 2", "api_version = 9"), "api_version 9"),
+    "older-api": Fault(SOUND.replace("api_version = 2", "api_version = 1"), "Upgrade spikecore-"),
     "dependency": Fault(
         "import certainly_missing\n" + SOUND, "pip install 'certainly-missing'", ("certainly-missing",)
     ),

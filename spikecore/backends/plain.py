@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import _C, Tensor
+from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-_transforms = _C._functorch.peek_interpreter_stack
-_num_modes = _C._len_torch_dispatch_stack
-_tracing: Callable[[], object] = _C._get_tracing_state
+from spikecore.torch_internals import (
+    has_forward_derivatives,
+    is_zero_tensor,
+    num_dispatch_modes,
+    peek_transform,
+    tracing_state,
+)
 
 
 def is_transformed() -> bool:
     """Is a transform of `torch.func` at work?"""
-    return not torch.compiler.is_compiling() and _transforms() is not None
+    return not torch.compiler.is_compiling() and peek_transform() is not None
 
 
 def is_plain(tensors: Sequence[Tensor | None]) -> bool:
@@ -25,15 +29,15 @@ def is_plain(tensors: Sequence[Tensor | None]) -> bool:
 
     And all tensors are in memory.
     """
-    if torch.compiler.is_compiling() or _transforms() is not None or _num_modes() or _tracing() is not None:
+    if torch.compiler.is_compiling() or peek_transform() is not None or num_dispatch_modes():
         return False
-    if forward_ad._current_level >= 0:
+    if tracing_state() is not None or has_forward_derivatives():
         return False
     for tensor in tensors:
         if tensor is None:
             continue
         kind = type(tensor)
-        if (kind is not Tensor and kind is not Parameter) or tensor.is_neg() or tensor._is_zerotensor():
+        if (kind is not Tensor and kind is not Parameter) or tensor.is_neg() or is_zero_tensor(tensor):
             return False
     return True
 
@@ -48,12 +52,12 @@ def in_memory(tensor: Any) -> Any:
         return None
     if tensor.is_neg():
         return tensor.resolve_neg()
-    return tensor.new_zeros(tensor.shape) + tensor if tensor._is_zerotensor() else tensor
+    return tensor.new_zeros(tensor.shape) + tensor if is_zero_tensor(tensor) else tensor
 
 
 def has_tangent(tensors: Sequence[Tensor]) -> bool:
     """Is a forward-mode derivative wanted?"""
-    if forward_ad._current_level < 0:
+    if not has_forward_derivatives():
         return False
     unpack: Any = forward_ad.unpack_dual
     return any(unpack(tensor).tangent is not None for tensor in tensors)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from spikecore.backends import operators
+from spikecore.backends.installed import install, learn
 from spikecore.errors import BackendError, PluginError
 from spikecore.registry import Registry, registry
 
@@ -54,7 +54,7 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
         support = backend.supports(program, device, dtype)
         if not support:
             raise BackendError(f"backend {asked!r} cannot run {program.name}: {support.reason}; use 'auto' or another")
-        operators.learn(asked, program)
+        learn(asked, program)
         return Choice(asked, "asked for")
     offered = tuple((entry.name, entry.status, entry.plugin) for entry in registry().components("backend"))
     known, question = _chosen.setdefault(registry(), {}), (offered, device, dtype, program.key)
@@ -70,8 +70,12 @@ def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice
     for name, candidate in _candidates():
         if isinstance(candidate, FAILURES):
             passed_over.append(f"{name}: {candidate}")
+        elif device.type not in (declared := registry().load("backend", name).capabilities.devices):
+            # An option may let an instance run elsewhere (a GPU backend's interpreter on the CPU): slow, and never
+            # what `auto` means.
+            passed_over.append(f"{name}: it runs on {', '.join(declared)}")
         elif support := candidate.supports(program, device, dtype):
-            operators.learn(name, program)
+            learn(name, program)
             return Choice(name, "; ".join(["first by priority", *passed_over]))
         else:
             passed_over.append(f"{name}: {support.reason}")
@@ -97,7 +101,7 @@ def configure_backend(name: str, *, config: Any = None, **options: Any) -> None:
         found = registry().build("backend", name, config)
     _known.setdefault(registry(), {})[name] = found
     _chosen.pop(registry(), None)
-    operators.install(name, found)
+    install(name, found)
 
 
 def named(name: str) -> Backend:
@@ -116,7 +120,7 @@ def named(name: str) -> Backend:
     found = known[name]
     if isinstance(found, FAILURES):
         raise found
-    operators.install(name, found)
+    install(name, found)
     return found
 
 

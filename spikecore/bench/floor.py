@@ -5,17 +5,18 @@
 
 per element-step, and per recorded state 1 value forward, 2 forward and backward (the state's dtype). States and
 parameters are touched once per sequence and not counted. The bandwidth is that of the fastest copy of a tensor as large
-as the input: `copy_`, or a backend's own `stream_copy(destination, source)`. A copy of n bytes moves 2 n.
+as the input: `copy_`, or a backend's `stream_copy(destination, source)`. A copy of n bytes moves 2 n.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
 
 import torch
 
 from spikecore.bench.cases import FORWARD, Case
+from spikecore.interfaces.backend import Backend
 
 COPY = "copy_"
 
@@ -56,8 +57,8 @@ class Bandwidth:
         return None if best is None else moved / best
 
 
-def copies(case: Case, backends: Iterable[tuple[str, Any]]) -> dict[str, Callable[[], object]]:
-    """Copies of a tensor as large as the input of a case: torch's, and that of each backend that has its own.
+def copies(case: Case, backends: Iterable[tuple[str, Backend]]) -> dict[str, Callable[[], object]]:
+    """Copies of a tensor as large as the input of a case: torch's, and that of each backend.
 
     Args:
         case: gives size, dtype and device.
@@ -67,7 +68,5 @@ def copies(case: Case, backends: Iterable[tuple[str, Any]]) -> dict[str, Callabl
     destination = torch.empty_like(source)
     found: dict[str, Callable[[], object]] = {COPY: lambda: destination.copy_(source)}
     for name, backend in backends:
-        own = getattr(backend, "stream_copy", None)
-        if callable(own):
-            found[f"{name}.stream_copy"] = lambda own=own: own(destination, source)  # type: ignore[misc]
+        found[f"{name}.stream_copy"] = partial(backend.stream_copy, destination, source)
     return found

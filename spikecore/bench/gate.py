@@ -27,11 +27,9 @@ from torch import Tensor
 from spikecore.bench.candidates import Candidate
 from spikecore.bench.cases import FORWARD, STEP, TRAINING, Case, Runner
 from spikecore.bench.mismatch import NEAR_ULP, first_mismatches
-from spikecore.dynamics import Program
+from spikecore.dynamics import OPS, Program
 from spikecore.nn import Neuron, get_state, reset_state, set_state, streaming
 
-INEXACT_OPS = frozenset(["exp", "log", "sqrt", "tanh", "sigmoid", "sin", "cos", "atan", "erf"])
-"""Libraries differ in their last bit; all else is exact, or rounded as IEEE 754 says."""
 MOST_DIFFERENT = 1e-5
 PEER_MOST_DIFFERENT = 1e-3
 RELATIVE = 1e-5
@@ -274,7 +272,7 @@ def _strided(x: Tensor) -> Tensor:
 
 
 def _is_exact(program: Program) -> bool:
-    return all(node.op not in INEXACT_OPS for node in program.forward.nodes)
+    return all(OPS[node.op].exact for node in program.forward.nodes if node.op in OPS)
 
 
 def _neuron(runner: Runner) -> Neuron:

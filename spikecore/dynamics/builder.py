@@ -8,6 +8,8 @@ precisions agree, and `x * 1`, `x - 0`, `-(-x)` only because they hold for every
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 
 from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node
 from spikecore.dynamics.numbers import same, single
@@ -15,8 +17,6 @@ from spikecore.dynamics.ops import OPS
 from spikecore.dynamics.source import refuse
 
 COMMUTATIVE = frozenset({"add", "mul", "eq", "ne", "and", "or"})
-NOT_FOLDED = frozenset({"exp", "log", "tanh", "sigmoid", "sin", "cos", "atan", "erf", SPIKE, DETACH})
-"""Devices round these differently, or they carry meaning for the gradient."""
 
 
 class Builder:
@@ -41,6 +41,10 @@ class Builder:
         is_bool = isinstance(value, bool)
         number = float(value)
         return self._node(Node(CONST, value=number, is_bool=is_bool), (CONST, number.hex(), is_bool))
+
+    def number(self, value: float, slot: int) -> int:
+        """A constant that is an argument of compiled code: nothing folds on its value."""
+        return self._node(Node(CONST, value=value, slot=slot), (CONST, slot))
 
     def op(self, name: str, *args: int) -> int:
         """An operation on earlier nodes, or what it folds to.
@@ -71,12 +75,14 @@ class Builder:
 
     def _value(self, index: int) -> float | None:
         node = self.nodes[index]
-        return node.value if node.op == CONST and isinstance(node.value, float) else None
+        is_known = node.op == CONST and node.slot is None
+        return node.value if is_known and isinstance(node.value, float) else None
 
     def _fold(self, name: str, args: tuple[int, ...]) -> int | None:
         values = [self._value(a) for a in args]
         numbers = [value for value in values if value is not None]
-        if len(numbers) == len(args) and name not in NOT_FOLDED:
+        may_fold = OPS[name].exact and name not in (SPIKE, DETACH)  # these two say something about the gradient
+        if len(numbers) == len(args) and may_fold:
             wide = float(OPS[name].numbers(*numbers))
             narrow = single(float(OPS[name].numbers(*map(single, numbers))))
             if same(single(wide), narrow):
@@ -141,17 +147,20 @@ class Builder:
                 if index not in new:
                     node = self.nodes[index]
                     new[index] = len(nodes)
-                    nodes.append(Node(node.op, tuple(new[a] for a in node.args), node.value, node.is_bool))
+                    nodes.append(replace(node, args=tuple(new[a] for a in node.args)))
         return Graph(tuple(nodes), {name: new[index] for name, index in outputs.items()})
 
 
-def copy_into(builder: Builder, graph: Graph, lower: bool = False) -> list[int]:
+def copy_into(
+    builder: Builder, graph: Graph, lower: bool = False, given: Mapping[str, int] = MappingProxyType({})
+) -> list[int]:
     """Write a graph's nodes into a builder.
 
     Args:
         builder: gets the nodes.
         graph: read only.
         lower: `spike` and `detach`, which say something about the gradient only, become the value they stand for.
+        given: name of an input → the node of `builder` that takes its place.
 
     Returns:
         For each node of `graph`, its index in `builder`.
@@ -159,10 +168,14 @@ def copy_into(builder: Builder, graph: Graph, lower: bool = False) -> list[int]:
     new: list[int] = []
     for node in graph.nodes:
         if node.op == INPUT:
-            new.append(builder.input(str(node.value), node.is_bool))
+            name = str(node.value)
+            new.append(given[name] if name in given else builder.input(name, node.is_bool))
         elif node.op == CONST:
             assert isinstance(node.value, float)
-            new.append(builder.const(bool(node.value) if node.is_bool else node.value))
+            if node.slot is not None:
+                new.append(builder.number(node.value, node.slot))
+            else:
+                new.append(builder.const(bool(node.value) if node.is_bool else node.value))
         elif lower and node.op in (SPIKE, DETACH):
             new.append(new[node.args[0]])
         else:

@@ -33,12 +33,15 @@ class Node:
         args: indices of earlier nodes.
         value: a constant's number, an input's name; otherwise None.
         is_bool: the result is a truth value (comparisons, `and`, `or`, `not`).
+        slot: of a constant: its place among the program's `numbers`. Code that is compiled once for many programs of
+            one structure reads it there; for all else it is the constant `value`.
     """
 
     op: str
     args: tuple[int, ...] = ()
     value: float | str | None = None
     is_bool: bool = False
+    slot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +77,16 @@ class Param:
     learnable: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, which is fast: programs are keys of caches. Content: `key`
 class Program:
     """All that a backend needs to run one neuron.
 
     Args:
         name: class name of the neuron, for messages.
         key: content hash of everything below.
+        structure: the same without the values of `numbers`: programs of one structure can share compiled code that
+            takes these as arguments.
+        numbers: the values of the constants that have a slot.
         forward: one step. Inputs `x`, `state.NAME`, `param.NAME`; outputs `out`, `state.NAME`.
         backward: its vector-Jacobian product. Inputs: those of `forward`, `grad.out`, `grad.state.NAME` (of the next
             state); outputs `grad.x`, `grad.state.NAME` (of the incoming state), `grad.param.NAME` (learnable ones, per
@@ -92,6 +98,8 @@ class Program:
 
     name: str
     key: str
+    structure: str
+    numbers: tuple[float, ...]
     forward: Graph
     backward: Graph
     states: tuple[str, ...]

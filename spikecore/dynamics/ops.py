@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from spikecore.dynamics import numbers
-from spikecore.dynamics.function import apply
 from spikecore.dynamics.source import refuse
 from spikecore.dynamics.sym import Sym, emit, has_sym
+from spikecore.torch_internals import apply_unchecked, transforms_active
 
 HALF = (torch.float16, torch.bfloat16)
 _VALUES = (Tensor, Sym)
@@ -36,6 +36,8 @@ class Op:
         bool_args: the arguments are truth values (all, or the first one only for `where`).
         is_bool: the result is a truth value.
         text: the operation in words or signs, for the documentation.
+        exact: every device gives the same bits, those that IEEE 754 defines. Otherwise libraries may differ in the last
+            bit: such a call is never folded to a constant, and comparisons allow for the difference.
     """
 
     arity: int
@@ -44,6 +46,7 @@ class Op:
     text: str
     bool_args: int = 0
     is_bool: bool = False
+    exact: bool = True
 
 
 def _tensor(a: Any, like: Tensor) -> Tensor:
@@ -67,8 +70,8 @@ def _clamp(a: Any, low: Any, high: Any) -> Tensor:
     return torch.clamp(_tensor(a, like), _tensor(low, like), _tensor(high, like))
 
 
-def _unary(tensors: Callable[[Any], Any], on_numbers: Callable[[float], float], text: str) -> Op:
-    return Op(1, tensors, on_numbers, text)
+def _unary(tensors: Callable[[Any], Any], on_numbers: Callable[[float], float], text: str, exact: bool = True) -> Op:
+    return Op(1, tensors, on_numbers, text, exact=exact)
 
 
 def _compare(function: Callable[[Any, Any], Any], sign: str) -> Op:
@@ -90,19 +93,19 @@ OPS: Mapping[str, Op] = {
     "and": Op(2, torch.logical_and, lambda a, b: a and b, "a & b", bool_args=2, is_bool=True),
     "or": Op(2, torch.logical_or, lambda a, b: a or b, "a | b", bool_args=2, is_bool=True),
     "not": Op(1, torch.logical_not, operator.not_, "~a", bool_args=1, is_bool=True),
-    "exp": _unary(torch.exp, numbers.exp, "e to the power a"),
-    "log": _unary(torch.log, numbers.log, "natural logarithm"),
-    "sqrt": _unary(torch.sqrt, numbers.sqrt, "square root"),
-    "tanh": _unary(torch.tanh, math.tanh, "hyperbolic tangent"),
-    "sigmoid": _unary(torch.sigmoid, numbers.sigmoid, "1 / (1 + exp(-a))"),
+    "exp": _unary(torch.exp, numbers.exp, "e to the power a", exact=False),
+    "log": _unary(torch.log, numbers.log, "natural logarithm", exact=False),
+    "sqrt": _unary(torch.sqrt, numbers.sqrt, "square root", exact=False),  # not in torch's vector code
+    "tanh": _unary(torch.tanh, math.tanh, "hyperbolic tangent", exact=False),
+    "sigmoid": _unary(torch.sigmoid, numbers.sigmoid, "1 / (1 + exp(-a))", exact=False),
     "abs": _unary(torch.abs, builtins.abs, "absolute value"),
     "sign": _unary(torch.sign, numbers.sign, "-1, 0 or 1; 0 for NaN"),
     "floor": _unary(torch.floor, numbers.floor, "largest integer not above a"),
     "round": _unary(torch.round, numbers.round_half_even, "nearest integer, halves to even"),
-    "sin": _unary(torch.sin, numbers.finite_only(math.sin), "sine"),
-    "cos": _unary(torch.cos, numbers.finite_only(math.cos), "cosine"),
-    "atan": _unary(torch.atan, math.atan, "arc tangent"),
-    "erf": _unary(torch.erf, math.erf, "error function"),
+    "sin": _unary(torch.sin, numbers.finite_only(math.sin), "sine", exact=False),
+    "cos": _unary(torch.cos, numbers.finite_only(math.cos), "cosine", exact=False),
+    "atan": _unary(torch.atan, math.atan, "arc tangent", exact=False),
+    "erf": _unary(torch.erf, math.erf, "error function", exact=False),
     "min": Op(2, _all_tensors(torch.minimum), numbers.minimum, "the smaller; NaN if one is"),
     "max": Op(2, _all_tensors(torch.maximum), numbers.maximum, "the larger; NaN if one is"),
     "clamp": Op(3, _clamp, numbers.clamp, "min(max(a, low), high)"),
@@ -282,6 +285,10 @@ class _Spike(torch.autograd.Function):
         return (grad * ctx.surrogate.derivative(wide, ctx.surrogate.config)).to(u.dtype), None
 
 
+_watched_spike: Any = _Spike.apply
+_quick_spike = apply_unchecked(_Spike)
+
+
 def spike(u: Any, surrogate: Any) -> Any:
     """Θ(u) forward, `surrogate.derivative(u)` backward; the surrogate's primitive when it is not `spiking`.
 
@@ -301,7 +308,10 @@ def spike(u: Any, surrogate: Any) -> Any:
             "declare a static method derivative(u, params): the backward pass needs it",
         )
     if isinstance(u, Tensor):
-        return apply(_Spike, u, surrogate) if torch.is_grad_enabled() else _spikes(u, surrogate)
+        if not torch.is_grad_enabled():
+            return _spikes(u, surrogate)
+        is_watched = torch.compiler.is_compiling() or transforms_active()
+        return _watched_spike(u, surrogate) if is_watched else _quick_spike(u, surrogate)
     value = _output(u, surrogate)
     if isinstance(u, Sym):
         # Smooth too: differentiating g itself would lose g'(0) to the corner of |u|.

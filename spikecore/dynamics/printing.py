@@ -1,9 +1,9 @@
-"""What printers of graphs have in common: order, names, constants. A printer for a language is a table and two words.
+"""What printers of graphs have in common: order, names, one statement for each operation.
 
-    class CPrinter(Printer):
-        operations = {**C_OPERATIONS, "exp": "expf({0})"}
+A printer for a language is a table and a few words. For C and the languages that descend from it, `CPrinter` has most:
 
-        def declare(self, name, text, is_bool): ...
+    class MyPrinter(CPrinter):
+        operations = {**CPrinter.operations, "exp": "expf({0})"}
 
 Names in the text are made from a reserved prefix and a number, never from a user's names, so that a state called `k` or
 `for` cannot clash with anything. Every operation stands in a statement of its own, in the order of the graph, fully
@@ -13,11 +13,11 @@ bracketed: nothing is reassociated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from collections.abc import Collection, Iterable, Mapping
 
-from spikecore.dynamics.graph import CONST, INPUT, SPIKE, Graph, Node
+from spikecore.dynamics.graph import CONST, INPUT, SPIKE, Graph, Node, Program
 from spikecore.dynamics.numbers import single
+from spikecore.errors import BackendError
 
 PREFIX = "sc_"
 
@@ -44,14 +44,15 @@ C_OPERATIONS: Mapping[str, str] = {
 
 
 class Printer:
-    """Prints graphs as straight-line code.
+    """Prints graphs as straight-line code. A language says how it declares a value and writes a constant.
 
     Args:
         is_double: the code computes in float64, not in float32.
     """
 
-    operations: ClassVar[Mapping[str, str]] = {}
-    """Operation → text, `{0}`, `{1}`, … standing for its arguments."""
+    operations: Mapping[str, str] = {}
+    """Operation → text, `{0}`, `{1}`, … standing for its arguments. An instance may have its own table, for its
+    precision."""
 
     def __init__(self, is_double: bool = False) -> None:
         self.is_double = is_double
@@ -61,20 +62,16 @@ class Printer:
         raise NotImplementedError("a printer says how its language declares a value")
 
     def constant(self, value: float, is_bool: bool) -> str:
-        """A constant, exact: hexadecimal, rounded to float32 first where the code computes in float32."""
-        if is_bool:
-            return "1" if value else "0"
-        number = value if self.is_double else single(value)
-        if not math.isfinite(number):
-            return self.special(number)
-        text = number.hex() if self.is_double else f"{number.hex()}f"
-        return f"({text})" if text.startswith("-") else text
+        """A constant: exact, rounded to float32 first where the code computes in float32; infinities and NaN too."""
+        raise NotImplementedError("a printer says how its language writes a constant")
 
-    def special(self, value: float) -> str:
-        """Infinities and NaN."""
-        if math.isnan(value):
-            return "NAN"
-        return "INFINITY" if value > 0 else "(-INFINITY)"
+    def number(self, slot: int, value: float) -> str:
+        """A constant that has a slot. A printer whose code is shared by all programs of one structure (see
+        `Program.structure`) gives the text that reads `Program.numbers[slot]`, rounded to the precision of the code.
+
+        Default: the constant.
+        """
+        return self.constant(value, is_bool=False)
 
     def print(
         self, graph: Graph, inputs: Mapping[str, str], wanted: Iterable[str], tag: str = ""
@@ -89,6 +86,9 @@ class Printer:
 
         Returns:
             `(statements, {output: the text of its value})`.
+
+        Raises:
+            BackendError: an operator that is not in `operations`.
         """
         wanted = tuple(wanted)
         live = needed(graph, wanted)
@@ -99,15 +99,49 @@ class Printer:
                 continue
             if node.op == CONST:
                 assert isinstance(node.value, float)
-                texts[index] = self.constant(node.value, node.is_bool)
+                if node.slot is not None:
+                    texts[index] = self.number(node.slot, node.value)
+                else:
+                    texts[index] = self.constant(node.value, node.is_bool)
                 continue
             if node.op == INPUT:
                 text = inputs[str(node.value)]
-            else:
+            elif node.op in self.operations:
                 text = self.operations[node.op].format(*(texts[a] for a in _read(node)))
+            else:
+                raise BackendError(f"{type(self).__name__} does not know the operator {node.op!r}")
             texts[index] = f"{PREFIX}{tag}{index}"
             statements.append(self.declare(texts[index], text, node.is_bool))
         return statements, {name: texts[graph.outputs[name]] for name in wanted}
+
+
+class CPrinter(Printer):
+    """Prints C: `real` is the type in which the code computes, a truth value is an `int`."""
+
+    operations = C_OPERATIONS
+
+    def declare(self, name: str, text: str, is_bool: bool) -> str:
+        """A constant of its scope."""
+        return f"const {'int' if is_bool else 'real'} {name} = {text};"
+
+    def constant(self, value: float, is_bool: bool) -> str:
+        """In hexadecimal, which is exact."""
+        if is_bool:
+            return "1" if value else "0"
+        number = value if self.is_double else single(value)
+        if math.isnan(number):
+            return "NAN"
+        if math.isinf(number):
+            return "INFINITY" if number > 0 else "(-INFINITY)"
+        text = number.hex() if self.is_double else f"{number.hex()}f"
+        return f"({text})" if text.startswith("-") else text
+
+
+def unknown_operators(program: Program, known: Collection[str]) -> list[str]:
+    """The operators that a step or its gradient needs and that are not `known`, such as a printer's `operations`."""
+    nodes = (*program.forward.nodes, *program.backward.nodes)
+    used = dict.fromkeys(node.op for node in nodes if node.op not in (INPUT, CONST))
+    return [name for name in used if name not in known]
 
 
 def needed(graph: Graph, wanted: Iterable[str]) -> set[int]:
@@ -121,6 +155,12 @@ def needed(graph: Graph, wanted: Iterable[str]) -> set[int]:
 
 def _read(node: Node) -> tuple[int, ...]:
     return node.args[:1] if node.op == SPIKE else node.args
+
+
+def slots_of(graph: Graph, wanted: Iterable[str]) -> list[int]:
+    """The slots of the numbers that some outputs depend on."""
+    live = needed(graph, wanted)
+    return sorted({node.slot for index, node in enumerate(graph.nodes) if index in live and node.slot is not None})
 
 
 def inputs_of(graph: Graph, wanted: Iterable[str]) -> list[str]:

@@ -9,11 +9,12 @@ from typing import Any
 from spikecore.dynamics.builder import Builder
 from spikecore.dynamics.graph import Graph, Param, Program
 from spikecore.dynamics.namespace import Namespace
+from spikecore.dynamics.passes.arguments import lift_numbers
 from spikecore.dynamics.sym import Sym, as_node
 from spikecore.dynamics.vjp import vjp
 from spikecore.errors import DynamicsError
 
-FORM = 1
+FORM = 2
 """Part of every key: raised when the meaning of a graph changes."""
 
 
@@ -44,17 +45,19 @@ def trace(
         return Sym(builder, builder.input(text))
 
     state = Namespace(**{each: symbol(f"state.{each}") for each in states})
-    values = Namespace(**{**constants, **{p.name: symbol(f"param.{p.name}") for p in params}})
-    result = step(symbol("x"), state, values)
+    given = Namespace(**{**constants, **{p.name: symbol(f"param.{p.name}") for p in params}})
+    result = step(symbol("x"), state, given)
     out, following = _checked(name, result, states)
     outputs = {"out": _number(builder, name, "the output", out)}
     for each in states:
         outputs[f"state.{each}"] = _number(builder, name, f"state {each!r}", following[each])
-    forward = builder.graph(outputs)
+    forward, numbers = lift_numbers(builder.graph(outputs))
     wanted = ["x", *(f"state.{each}" for each in states), *(f"param.{p.name}" for p in params if p.learnable)]
     backward = vjp(forward, list(outputs), wanted)
-    key = _key(forward, backward, tuple(states), tuple(params), tuple(record))
-    return Program(name, key, forward, backward, tuple(states), tuple(params), tuple(record))
+    structure = _structure(forward, backward, tuple(states), tuple(params), tuple(record))
+    values = " ".join(number.hex() for number in numbers)
+    key = hashlib.sha256(f"{structure}\n{values}".encode()).hexdigest()
+    return Program(name, key, structure, numbers, forward, backward, tuple(states), tuple(params), tuple(record))
 
 
 def _checked(name: str, result: Any, states: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
@@ -81,7 +84,7 @@ def _number(builder: Builder, name: str, what: str, value: Any) -> int:
     return index
 
 
-def _key(
+def _structure(
     forward: Graph, backward: Graph, states: tuple[str, ...], params: tuple[Param, ...], record: tuple[str, ...]
 ) -> str:
     text = [f"form {FORM}", _text(forward), _text(backward), repr(states), repr(record)]
@@ -92,6 +95,9 @@ def _key(
 def _text(graph: Graph) -> str:
     lines = []
     for node in graph.nodes:
-        value = node.value.hex() if isinstance(node.value, float) else node.value or ""
+        if node.slot is not None:
+            value = f"slot {node.slot}"
+        else:
+            value = node.value.hex() if isinstance(node.value, float) else node.value or ""
         lines.append(f"{node.op} {node.args} {value} {int(node.is_bool)}")
     return "\n".join([*lines, repr(dict(graph.outputs))])

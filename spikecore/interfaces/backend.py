@@ -1,24 +1,30 @@
 """Backend: runs traced neurons. It knows no neuron by name; it prints or interprets their graphs.
 
 A neuron is traced once into a `dynamics.Program`, found again by `key`, the content hash of its equations. Core wraps
-the two methods below as one pair of torch operators, with autograd, vmap, fake tensors and autocast.
+`run` and `run_bwd` as one pair of torch operators, with autograd, vmap, fake tensors and autocast.
 
     T, N    steps and elements per step (`x` is `[T, B, ...]`; per-channel parameters have size C and follow axis 2)
     state   float32 for half-precision x, else x's dtype; each `[B, ...]`
     out     x's dtype; never aliases an input; all that a backend returns is contiguous
 
-A backend may offer one more method, which core calls for one step without gradient (the rest costs more than the step):
+**Memory.** Inputs have any strides. States and gradients of stride 0 (one number for all lanes, one row for all steps)
+are read as that one number or row, never written out. Offsets into tensors are 64-bit.
 
-    step(key, x, states, params) -> (out, final states), or None where it is for `run`
-    x, out  `[B, ...]`; nothing else differs from `run` with T = 1
+**Devices.** All work of a call is enqueued on the current stream of x's device, which need not be the current device;
+nothing synchronises with the host. So calls can be captured in a CUDA graph.
 
-Inputs have any strides. A gradient that is one number for all elements may come expanded (strides 0).
+**Optional methods.** `step`, `stream_copy` and the rest that has a body in `Backend` have defaults; a backend overrides
+what it does better. Whoever calls them asks for nothing: the default answers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from spikecore.errors import BackendError
+from spikecore.interfaces.component import Configurable
+from spikecore.interfaces.options import make_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,26 +65,58 @@ class Support:
         return self.ok
 
 
-@runtime_checkable
-class Backend(Protocol):
-    """What callers rely on. The constructor raises `PluginUnavailable` where the backend cannot work at all."""
+class Backend(Configurable):
+    """Base of backends: `supports`, `run` and `run_bwd` are theirs to write, all else has a default.
 
-    api_version: ClassVar[int]
-    Config: ClassVar[type]
-    capabilities: ClassVar[BackendCapabilities]
+    The constructor raises `PluginUnavailable` where the backend cannot work at all.
+    """
+
+    api_version: ClassVar[int] = 2
+    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities()
+    config: Any
+
+    def __init__(self, **options: Any) -> None:
+        self.config = make_config(type(self), options)
+        self._programs: dict[str, Program] = {}
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
-        """Can this program run on this device with inputs of this dtype?"""
+        """Can this program run on this device with inputs of this dtype?
+
+        A program may hold operators that are newer than the backend: those it does not know it refuses by name, as
+        `backends.kit.check_support` does.
+        """
+        raise NotImplementedError("a backend says what it supports")
 
     def learn(self, program: Program) -> None:
         """Make a program callable by its key. Called before `run`; cheap, and again for a known key without effect."""
+        self._programs[program.key] = program
+
+    def program(self, key: str) -> Program:
+        """A program that was learned.
+
+        Raises:
+            BackendError: it was not.
+        """
+        if key not in self._programs:
+            raise BackendError(
+                f"backend {type(self).__name__} knows no neuron under the key {key!r}; call `learn` first"
+            )
+        return self._programs[key]
 
     def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
-        """Empty tensors with the shapes and dtypes of what `run` saves; asked with fake tensors too."""
+        """Empty tensors with the shapes and dtypes of what `run` saves; asked with fake tensors too.
+
+        Default: nothing is saved.
+        """
+        return []
 
     def reads_input(self, key: str, saved: Sequence[Tensor]) -> bool:
         """Does `run_bwd` read x, after a `run` that saved this? Otherwise x is not kept for it: it gets a stand-in of
-        the same shape and dtype."""
+        the same shape and dtype.
+
+        Default: it does.
+        """
+        return True
 
     def run(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool, carry: bool
@@ -91,14 +129,18 @@ class Backend(Protocol):
             states: the initial states, in the program's order.
             params: the tensor parameters, in the program's order.
             save: `run_bwd` will follow; without it nothing is saved.
-            carry: the state goes on after this call; without it nobody looks at the final states, and there are none
+            carry: the state goes on after this call; without it the final states are not needed, and there are none
                 (an empty list, and None as their gradients).
 
         Returns:
             `(out, final states, recorded sequences [T, B, ...], saved)`; `saved` is the backend's own choice of what
-            `run_bwd` will need besides the inputs, each `[T, B, ...]` (so that vmap can cut it), and empty without
-            `save`.
+            `run_bwd` will need besides the inputs, and empty without `save`. Its first axis may have any size (one row
+            for every step, for every fourth, for each block); axis 1 is the batch, so that vmap can cut it.
+
+        Raises:
+            BackendError: an unknown key; states or parameters that do not fit.
         """
+        raise NotImplementedError("a backend runs programs")
 
     def run_bwd(
         self,
@@ -113,6 +155,26 @@ class Backend(Protocol):
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """The vector-Jacobian product: `(grad_x, grad of the initial states, grad of the params)`.
 
-        A gradient that is None does not arrive, and its terms are left out (see `dynamics.with_gaps`): it is not zero,
-        which times infinity is not a number. What nothing reaches gets zeros.
+        A gradient that is None does not arrive, and its terms are left out (see `dynamics.phases` and
+        `dynamics.with_gaps`): it is not zero, which times infinity is not a number. What nothing reaches gets zeros.
         """
+        raise NotImplementedError("a backend runs the gradient of programs")
+
+    def step(
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]] | None:
+        """One step without gradient, `x` and `out` `[B, ...]`; otherwise as `run` with T = 1.
+
+        Core calls it where what surrounds a call costs more than the step itself.
+
+        Returns:
+            `(out, final states)`, or None to fall back to `run`, which is the default.
+        """
+        return None
+
+    def stream_copy(self, to: Tensor, source: Tensor) -> None:
+        """Copy a contiguous tensor in the fastest way there is on this device: the floor that `spike bench` measures.
+
+        Default: `to.copy_(source)`.
+        """
+        to.copy_(source)

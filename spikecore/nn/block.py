@@ -16,14 +16,14 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.neuron import Neuron
-from spikecore.nn.state import Memory, stateful
+from spikecore.nn.state import stateful
+from spikecore.torch_internals import BatchNorm, has_hooks
 
 Block = TypeVar("Block", bound="NormedNeuron")
 Convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -46,9 +46,9 @@ class NormedNeuron(nn.Module):
                 )
         if not isinstance(layer, self.layer_types):
             raise OptionError(f"{name} takes one of {', '.join(allowed)} of torch.nn, got {type(layer).__name__}")
-        if not isinstance(norm, _BatchNorm | nn.Identity):
+        if not isinstance(norm, BatchNorm | nn.Identity):
             raise OptionError(f"{name} takes a batch norm of torch.nn, got {type(norm).__name__}")
-        if isinstance(norm, _BatchNorm) and norm.num_features != self.num_channels(layer):
+        if isinstance(norm, BatchNorm) and norm.num_features != self.num_channels(layer):
             raise OptionError(
                 f"{name}: the layer gives {self.num_channels(layer)} channels, the norm takes {norm.num_features}"
             )
@@ -116,13 +116,13 @@ class NormedNeuron(nn.Module):
         return self.neuron.choose_backend(device, dtype, affine=True)
 
     def _obstacle(self) -> str:
-        if not isinstance(self.norm, _BatchNorm):
+        if not isinstance(self.norm, BatchNorm):
             return "there is no norm"
         if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
             return f"{type(self.neuron).__name__} does more than its step in the neuron language"
         if isinstance(self.norm, nn.SyncBatchNorm) and self.training and torch.distributed.is_initialized():
             return "the norm takes its statistics from all processes"
-        is_watched = any(part._forward_hooks or part._forward_pre_hooks for part in (self.norm, self.neuron))
+        is_watched = any(has_hooks(part) for part in (self.norm, self.neuron))
         return "a hook watches what passes between norm and neuron" if is_watched else ""
 
     def _is_fused(self, y: Tensor) -> bool:
@@ -170,7 +170,7 @@ class NormedNeuron(nn.Module):
 
 def _forgetful(block: Block) -> Block:
     for part in stateful(block).values():
-        part._memory = Memory()
+        part.forget()
     return block
 
 

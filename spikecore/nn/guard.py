@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from spikecore.errors import ShapeError, SpikeError
 from spikecore.nn.block import NormedNeuron
 from spikecore.nn.layers.fold import FoldsTime
+from spikecore.torch_internals import NormBase
 
 _EXACT: dict[int, tuple[type[nn.Module], ...]] = {
     3: (nn.Conv1d, nn.ConvTranspose1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d),
@@ -81,7 +82,7 @@ def _counts_from_batch(layer: nn.Module) -> bool:
     """Whether a sequence passes through it and comes out wrong."""
     if isinstance(layer, nn.Flatten):
         return layer.start_dim >= 0
-    return isinstance(layer, nn.modules.batchnorm._NormBase | nn.GroupNorm | nn.Upsample)
+    return isinstance(layer, NormBase | nn.GroupNorm | nn.Upsample)
 
 
 def _where(module: nn.Module, name: str) -> str:

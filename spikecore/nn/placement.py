@@ -12,11 +12,12 @@ from weakref import WeakValueDictionary
 import torch
 from torch import nn
 
-from spikecore.backends import operators
+from spikecore.backends.installed import learn
 from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
 from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, StepError
 from spikecore.registry import registry
+from spikecore.torch_internals import constant_when_compiled
 
 _Found = tuple[Choice, str, str]
 """The choice, its backend, and the key of the program for it; "" on the reference."""
@@ -93,7 +94,7 @@ class Placed(nn.Module):
         support = backend.supports(program, device, dtype)
         if not support:
             return Choice(REFERENCE, f"backend {plain.backend!r}: {support.reason}")
-        operators.learn(plain.backend, program)
+        learn(plain.backend, program)
         return Choice(plain.backend, f"backend {plain.backend!r} offers affine_neuron")
 
     def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
@@ -118,14 +119,11 @@ _LIVE: WeakValueDictionary[int, Placed] = WeakValueDictionary()
 _TOKENS = itertools.count()
 
 
+@constant_when_compiled
 def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
     """The choice as plain strings: torch.compile asks once, outside of what it traces."""
     _, chosen, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
     return chosen, key
-
-
-# All that torch.compiler.assume_constant_result does, which imports the whole compiler to do it.
-_constant_choice._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def set_backend(net: nn.Module, backend: str) -> None:

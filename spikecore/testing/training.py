@@ -14,9 +14,12 @@ from torch import Tensor, nn
 
 from spikecore.errors import ContractError
 from spikecore.interfaces.dataset import DatasetCapabilities, DatasetInfo, TargetKind
+from spikecore.interfaces.processes import Processes
+from spikecore.interfaces.show import Shown
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import TaskKind
 from spikecore.nn import LIF, Direct
+from spikecore.run.gallery import Gallery
 
 T = TypeVar("T")
 NUM_CLASSES, NUM_VALUES, NUM_STEPS = 3, 2, 4
@@ -218,7 +221,7 @@ class Snapshot:
 
 
 @dataclass
-class Recorder:
+class Recorder(Processes):
     """A `RunContext` that writes down every call.
 
     Args:
@@ -237,9 +240,11 @@ class Recorder:
     num_checkpoints: int = 0
     weights: list[Mapping[str, Tensor] | None] = field(default_factory=list)
     """What was given at each safe point."""
+    gallery: Gallery = field(default_factory=Gallery)
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
+        self.rank_generator = self.generator
         self.device_generator = torch.Generator(self.device).manual_seed(self.seed + 1)
 
     def log(self, **metrics: float | int | str) -> None:
@@ -261,7 +266,19 @@ class Recorder:
             generators = self.generator.get_state(), self.device_generator.get_state()
             self.snapshots.append(Snapshot(trainer, large, model, *generators, len(self.events)))
 
-    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
+    def show(self, name: str, value: Shown) -> None:
+        """See `RunContext`; what cannot be kept is refused as by a run."""
+        self.gallery.show(name, value)
+
+    def epoch_end(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        *,
+        num_epochs: int | None = None,
+        count: int | None = None,
+        unit: str = "samples",
+    ) -> None:
         """See `RunContext`."""
         self.events.append(("epoch_end", (epoch, dict(metrics))))
 

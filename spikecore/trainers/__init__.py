@@ -2,6 +2,7 @@
 
 from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches, put_together, stack, stack_labels
+from spikecore.trainers.confusion import confusion
 from spikecore.trainers.splits import TaskSplit, cut_validation, unaugmented
 from spikecore.trainers.targets import label_problem
 from spikecore.trainers.tasks import dataset_splits, dataset_task, require_model, require_target, step_shape
@@ -11,6 +12,7 @@ __all__ = [
     "Trainer",
     "assemble",
     "begin_epoch",
+    "confusion",
     "cut_validation",
     "dataset_splits",
     "dataset_task",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import Batch, Split
@@ -21,6 +21,7 @@ from spikecore.nn.losses import LOSS, READOUT, readout_of
 from spikecore.nn.readouts import over_own_steps
 from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches
+from spikecore.trainers.confusion import confusion
 from spikecore.trainers.optimizers import OPTIMIZER, AdamW
 from spikecore.trainers.schedules import SCHEDULE, Cosine
 from spikecore.trainers.splits import unaugmented
@@ -29,11 +30,10 @@ from spikecore.trainers.splits import unaugmented
 class Classify(Trainer):
     """Trains a classifier; every step is a safe point, so it resumes anywhere, to the same bits.
 
-    Attributes:
-        confusion: counts `[num_outputs, num_outputs]` of the latest evaluation, rows the true class; None before.
+    It shows the confusion matrix of its latest evaluation, and the share of each class that it recognised.
     """
 
-    capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",))
+    capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities(extendable=("epochs",), multi_process=True)
     renamed: ClassVar[Mapping[str, str]] = {"weight_decay": "the optimizer's: optimizer.weight_decay"}
 
     @dataclass(frozen=True)
@@ -65,7 +65,6 @@ class Classify(Trainer):
         super().__init__(**options)
         self._loss = self.config.loss
         self._readout = readout_of(self._loss, self.config.readout)
-        self.confusion: Tensor | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._scaler: torch.amp.GradScaler | None = None
         self._pending: dict[str, Any] | None = None
@@ -75,21 +74,28 @@ class Classify(Trainer):
     def fit(self, task: Task, context: RunContext) -> dict[str, float]:
         """Train to the last epoch; returns the final metrics on the validation split and on the test split."""
         config = self.config
-        self._optimizer = config.optimizer(task.model.parameters(), config.lr)
+        with context.timed("building"):  # torch imports its compiler for the first optimizer
+            self._optimizer = config.optimizer(task.model.parameters(), config.lr)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.dtype == torch.float16)
         if self._pending is not None:
             self._optimizer.load_state_dict(self._pending["optimizer"])
             self._scaler.load_state_dict(self._pending["scaler"])
             self._pending = None
+        net = context.wrap(task.model)
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
             for group in self._optimizer.param_groups:
                 group["lr"] = config.lr * config.schedule(epoch / config.epochs)
-            loss = self._train_epoch(task, context)
+            loss = self._train_epoch(task, net, context)
             self._metrics = {} if task.val is None else self.evaluate(task, context, "val")
-            self._epoch = epoch + 1
+            self._epoch, num_trained = epoch + 1, self._num_trained
             self._start_epoch(None)
             context.log(epoch=self._epoch, train_loss=loss, **self._metrics)
-            context.epoch_end(self._epoch, {"train_loss": loss, **self._metrics})
+            context.epoch_end(
+                self._epoch,
+                {"train_loss": loss, **self._metrics},
+                num_epochs=config.epochs,
+                count=num_trained,
+            )
             context.checkpoint(self._metrics.get("val_accuracy", -loss))
         if task.val is not None and not self._metrics:  # no epoch was trained
             self._metrics = self.evaluate(task, context, "val")
@@ -98,20 +104,27 @@ class Classify(Trainer):
     def evaluate(self, task: Task, context: RunContext, split: str = "test") -> dict[str, float]:
         """`test_accuracy` in 0 .. 1 and `test_loss`; of another split under its name."""
         task.model.eval()
+        context.share_buffers(task.model)
         samples = unaugmented(task.split(split))
-        loss, confusion = 0.0, torch.zeros(task.num_outputs * task.num_outputs, dtype=torch.int64)
-        generator = torch.Generator(context.device).manual_seed(0)
+        generator = torch.Generator(context.device).manual_seed(context.rank)
+        loss, cells = 0.0, torch.zeros(task.num_outputs * task.num_outputs, dtype=torch.int64)
         with torch.no_grad(), context.timed("evaluate"):
             for index in torch.split(torch.arange(len(samples)), self.config.batch_size):
-                batch = assemble(samples, index, task.is_sequence)
+                shard = context.shard(index)
+                if not shard.weight:
+                    continue
+                batch = assemble(samples, shard.index, task.is_sequence)
                 label = batch.stacked
-                out = _output(task, context, batch, generator)
+                out = _output(task, task.model, context, batch, generator)
                 loss += float(self._loss.each(out, label.to(out.device), batch.mask).sum())
                 scores = over_own_steps(self._readout, out, batch.mask)
                 cell = label * task.num_outputs + scores.argmax(-1).cpu()
-                confusion += torch.bincount(cell, minlength=len(confusion))
-        self.confusion = confusion.reshape(task.num_outputs, task.num_outputs)
-        right, total = int(self.confusion.trace()), int(confusion.sum())
+                cells += torch.bincount(cell, minlength=len(cells))
+        loss = float(context.all_sum(torch.tensor(loss, dtype=torch.float64)))
+        counts = context.all_sum(cells).reshape(task.num_outputs, task.num_outputs)
+        for name, value in confusion(counts, task.classes, split).items():
+            context.show(name, value)
+        right, total = int(counts.trace()), int(counts.sum())
         return {f"{split}_accuracy": right / max(total, 1), f"{split}_loss": loss / max(total, 1)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -142,27 +155,31 @@ class Classify(Trainer):
         self._order = order
         """The generator's state that the epoch's order of samples was drawn from; None between epochs."""
         self._steps, self._loss_sum, self._num_samples = 0, 0.0, 0
+        self._num_trained = 0
+        """Samples of this epoch that this process trained on: of a resumed epoch the rest only."""
 
-    def _train_epoch(self, task: Task, context: RunContext) -> float:
+    def _train_epoch(self, task: Task, net: nn.Module, context: RunContext) -> float:
         assert self._optimizer is not None
         assert self._scaler is not None
-        task.model.train()
+        net.train()
         train = task.split("train")
         begin_epoch(train, self._epoch)
         for index in self._draw(train, context.generator)[self._steps :]:
             with context.timed("data"):
-                batch = assemble(train, index, task.is_sequence, context.generator)
+                shard = context.shard(index)
+                batch = assemble(train, shard.index, task.is_sequence, context.rank_generator)
             with context.timed("forward"):
-                label = batch.stacked
-                out = _output(task, context, batch, context.device_generator)
-                loss: Tensor = self._loss.each(out, label.to(out.device), batch.mask).mean()
+                out = _output(task, net, context, batch, context.device_generator)
+                label = batch.stacked.to(out.device)
+                loss: Tensor = self._loss.each(out, label, batch.mask).mean() * shard.weight
             with context.timed("backward"):
                 self._optimizer.zero_grad()
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 self._scaler.step(self._optimizer)  # leaves the weights alone where a gradient overflowed
                 self._scaler.update()
-            self._loss_sum += float(loss.detach()) * len(label)
-            self._num_samples += len(label)
+            self._loss_sum += float(context.all_sum(loss.detach()) / context.world_size) * len(index)
+            self._num_samples += len(index)
+            self._num_trained += len(index)
             self._steps += 1
             context.checkpoint()
         return self._loss_sum / max(self._num_samples, 1)
@@ -177,9 +194,9 @@ class Classify(Trainer):
         return in_batches(split, self.config.batch_size, generator)
 
 
-def _output(task: Task, context: RunContext, batch: Batch, generator: torch.Generator) -> Tensor:
-    """The model's output `[T, B, num_outputs]`; the encoder works on the device, and draws there."""
+def _output(task: Task, net: nn.Module, context: RunContext, batch: Batch, generator: torch.Generator) -> Tensor:
+    """The net's output `[T, B, num_outputs]`; the encoder works on the device, and draws there."""
     x = batch.x.to(context.device)
     with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
-        out: Tensor = task.model(x if task.is_sequence else task.sequence(x, generator))
+        out: Tensor = net(x if task.is_sequence else task.sequence(x, generator))
     return out

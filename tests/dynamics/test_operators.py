@@ -13,13 +13,12 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from spikecore.backends import operators
+from spikecore.backends import autograd
 from spikecore.backends.reference import TorchBackend
 from spikecore.backends.selection import named
 from spikecore.dynamics import sigmoid, spike, tanh, where
 from spikecore.errors import BackendError, DynamicsError, PluginUnavailable, StepError
-from spikecore.interfaces.backend import BackendCapabilities, Support
-from spikecore.interfaces.component import Configurable
+from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.nn import IF, LIF, Neuron, get_state, reset_state, set_backend, set_state, set_step_mode, streaming
 from spikecore.registry import Blocking, Registry, components, create, load, register, use
 from tests.interpreter import run_graph
@@ -27,17 +26,14 @@ from tests.interpreter import run_graph
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
 
 
-class NumpyBackend(Configurable):
+class NumpyBackend(Backend):
     """Runs programs with numpy, one step after the other; saves the states before each step."""
 
     capabilities = BackendCapabilities(priority=7)
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.programs, self.runs = {}, 0
-
-    def learn(self, program):
-        self.programs[program.key] = program
+        self.runs = 0
 
     def supports(self, program, device, dtype):
         wrong = dtype not in (torch.float32, torch.float64)
@@ -46,12 +42,9 @@ class NumpyBackend(Configurable):
     def saved_like(self, key, x, states):
         return [state.new_empty((x.shape[0], *state.shape)) for state in states]
 
-    def reads_input(self, key, saved):
-        return True
-
     def run(self, key, x, states, params, save, carry):
         self.runs += 1
-        program, given = self.programs[key], self._params(key, x, params)
+        program, given = self.program(key), self._params(key, x, params)
         state = {name: value.numpy() for name, value in zip(program.states, states, strict=True)}
         outs, history = [], []
         for current in x.numpy():
@@ -71,7 +64,7 @@ class NumpyBackend(Configurable):
         return out, finals if carry else [], recorded, saved
 
     def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
-        program, given = self.programs[key], self._params(key, x, params)
+        program, given = self.program(key), self._params(key, x, params)
         grad_out = torch.zeros_like(x) if grad_out is None else grad_out
         grad_states = [torch.zeros_like(s) if g is None else g for g, s in zip(grad_states, states, strict=True)]
         grad_recorded = [saved[0] * 0 if grad is None else grad for grad in grad_recorded]
@@ -101,7 +94,7 @@ class NumpyBackend(Configurable):
         shape = [-1, *[1] * (x.dim() - 3)]
         return {
             f"param.{param.name}": value.reshape(shape).numpy() if param.per_channel else value.numpy()
-            for param, value in zip(self.programs[key].params, params, strict=True)
+            for param, value in zip(self.program(key).params, params, strict=True)
         }
 
 
@@ -435,7 +428,7 @@ def test_operators_are_sound(name, backend):
 
 
 def test_no_gradient_needs_no_autograd_function(monkeypatch):
-    for function in (operators._Run, operators._PlainRun):
+    for function in (autograd._Run, autograd._PlainRun):
         monkeypatch.setattr(function, "apply", lambda *args: pytest.fail("autograd was not needed"))
     neuron = LIF(backend="numpy")
     with torch.no_grad():

@@ -13,6 +13,7 @@ from spikecore.interfaces.options import as_data
 from spikecore.registry import Blocking, Registry, registry, use
 from spikecore.run.config import resolve, tomllib
 from spikecore.testing.distributions import fake_distribution
+from spikecore.testing.effects import alternatives
 
 
 class Change:
@@ -195,3 +196,11 @@ def test_a_class_in_two_tables_is_printed_as_each_calls_it():
 
     data = as_data(make_config(Both, {}))
     assert (data["first"]["name"], data["other"]["name"]) == ("turn", "rotate")
+
+
+def test_the_kit_tries_the_other_choices_of_an_option(offers):
+    """Which options have an effect is looked for among all that a table offers."""
+    config = make_config(Changed, {"first": "turn"})
+    tried = alternatives(Changed.Config, config)
+    assert tried["first"] == ["none", "cut", "flip"]
+    assert tried["rest"] == []

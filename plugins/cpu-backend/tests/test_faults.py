@@ -16,6 +16,7 @@ import pytest
 import torch
 from spikecore_cpu_backend import CPUBackend, cache, compiler
 
+from spikecore.backends.kit import store
 from spikecore.backends.selection import named
 from spikecore.errors import BackendError, PluginUnavailable
 from spikecore.nn import LIF
@@ -113,16 +114,16 @@ def test_a_cache_that_takes_nothing(folder, fault, monkeypatch):
         folder.chmod(0o777)
     else:
         number = {"read-only": 30, "full": 28}[fault]  # EROFS, ENOSPC
-        real = cache.tempfile.mkstemp
+        real = store.tempfile.mkstemp
 
         def refusing(*args, **options):
             if Path(options["dir"]) == folder:
                 raise OSError(number, os.strerror(number))
             return real(*args, **options)
 
-        monkeypatch.setattr(cache.tempfile, "mkstemp", refusing)
+        monkeypatch.setattr(store.tempfile, "mkstemp", refusing)
         with pytest.raises(OSError):
-            cache.tempfile.mkstemp(dir=folder)  # the fault bites
+            store.tempfile.mkstemp(dir=folder)  # the fault bites
     assert runs(CPUBackend(cache_dir=str(folder)))
     assert not folder.is_dir() or not list(folder.iterdir())
 
@@ -131,14 +132,14 @@ def test_a_disk_that_fills_while_writing_leaves_nothing_behind(folder, monkeypat
     def full(descriptor):
         raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(store.os, "fsync", full)
     with pytest.raises(BackendError, match="no room for a compiled kernel"):
         CPUBackend(cache_dir=str(folder))
     assert not list(folder.iterdir())
 
 
 def test_no_room_anywhere(folder, monkeypatch):
-    monkeypatch.setattr(cache, "_store", lambda *args: False)
+    monkeypatch.setattr(store, "_store", lambda *args: False)
     with pytest.raises(BackendError, match="no room"):
         CPUBackend(cache_dir=str(folder))
 
@@ -342,7 +343,7 @@ def test_auto_takes_it_and_says_so():
         neuron = LIF()
         neuron(X)
         assert neuron.chosen.backend == "cpu"
-        with pytest.raises(BackendError, match="runs on the CPU, not on meta"):
+        with pytest.raises(BackendError, match="runs on cpu, not on meta"):
             LIF(backend="cpu")(X.to("meta"))
 
 
@@ -354,7 +355,7 @@ def test_wrong_arguments_are_refused_before_they_reach_c():
     x = X.reshape(5, 1, 3, 4)
     for states, params, message in [
         ([v[..., :2]], [tau], "6 elements, a step of x has 12"),
-        ([v.double()], [tau], "as torch.float32 on the CPU, got torch.float64"),
+        ([v.double()], [tau], "as torch.float32 on cpu, got torch.float64"),
         ([v], [tau[:2]], "axis 2"),
         ([v], [], "1 states and 1 tensor parameters, got 1 and 0"),
         ([v], [tau.to("meta")], "on meta"),

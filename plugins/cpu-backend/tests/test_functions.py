@@ -6,10 +6,25 @@ import math
 import pytest
 import torch
 from spikecore_cpu_backend.cache import KernelCache, default_folder
+from spikecore_cpu_backend.printer import FUNCTIONS, KernelPrinter
 from spikecore_cpu_backend.source import _text
 
+from spikecore.dynamics import OPS
+
 LIMITS = {"exp": 1.5, "log": 1.5, "tanh": 1.5, "sigmoid": 2.5, "atan": 2.1, "erf": 1.5, "sqrt": 0.5, "sin": 1, "cos": 1}
-EXACT = ["abs", "sign", "floor", "round"]
+"""Units in the last place, for the functions of `OPS` that are not exact."""
+EXACT = [name for name in FUNCTIONS if OPS[name].exact]
+
+
+def test_every_operator_of_core_is_printed():
+    missing = set(OPS) - set(KernelPrinter.operations)
+    assert not missing, f"printer.py has no text for {', '.join(sorted(missing))}"
+
+
+def test_every_function_has_its_limit():
+    inexact = {name for name in FUNCTIONS if not OPS[name].exact}
+    assert inexact == set(LIMITS), f"write a limit for {', '.join(sorted(inexact ^ set(LIMITS)))} into LIMITS"
+    assert {"abs", "floor"} <= set(EXACT)
 
 
 @pytest.fixture(scope="module")

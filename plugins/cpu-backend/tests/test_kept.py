@@ -6,9 +6,9 @@ import pytest
 import torch
 from cpu_comparison import agree, outcome, worst
 from spikecore_cpu_backend import CPUBackend
-from spikecore_cpu_backend.kept import keeping
 from torch.autograd.graph import saved_tensors_hooks
 
+from spikecore.dynamics import keeping
 from spikecore.errors import OptionError
 from spikecore.nn import IF, LIF, configure_backend
 from spikecore.registry import Blocking, Registry, use

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from spikecore.nn.layers.fold import FoldsTime
+from spikecore.torch_internals import BatchNorm
 
 
 def _convert(module: nn.Module, process_group: Any) -> nn.Module:
@@ -54,7 +55,7 @@ class SyncBatchNorm(FoldsTime, nn.SyncBatchNorm):
             folding = cls(1, step_mode=module.step_mode)
             folding.__dict__.update(plain.__dict__)
             return folding
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BatchNorm):
             return _convert(module, process_group)
         for name, child in module.named_children():
             setattr(module, name, cls.convert_sync_batchnorm(child, process_group))

@@ -18,6 +18,7 @@ from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.suite import needs, skip
 from spikecore.testing.suites.model_targets import TargetChecks
 from spikecore.testing.values import states_of
+from spikecore.torch_internals import NormBase
 
 NUM_STEPS, BATCH = 3, 2
 SCALES = (1.0, 5.0, 25.0)
@@ -56,7 +57,7 @@ class ModelSuite(TargetChecks):
 
     def _settle(self, net: nn.Module, shape: tuple[int, ...]) -> None:
         """One pass that sets running statistics: with those of a new norm the neurons of a deep net are silent."""
-        norms = [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._NormBase)]
+        norms = [part for part in net.modules() if isinstance(part, NormBase)]
         before = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from spikecore.dynamics import Program
+from spikecore.backends.kit import (
+    Backend,
+    BackendCapabilities,
+    Support,
+    channels,
+    check_arguments,
+    check_support,
+)
+from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
-from spikecore.interfaces import BackendCapabilities, Configurable, Range, Support, make_config
+from spikecore.interfaces import Range
 from spikecore_cpu_backend import layout, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
+from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, ForwardCall
 from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler
 from spikecore_cpu_backend.kernels import ELEMENTS, Kernel, Runtime
 from spikecore_cpu_backend.memory import Recycler
-from spikecore_cpu_backend.printer import MAX_TENSORS
+from spikecore_cpu_backend.printer import KernelPrinter
 
+CPU = torch.device("cpu")
 _LIVE: weakref.WeakSet[CPUBackend] = weakref.WeakSet()
 
 
-class CPUBackend(Configurable):
+class CPUBackend(Backend):
     """Every neuron as a fused C kernel, compiled on first use.
 
     Raises:
@@ -56,11 +68,10 @@ class CPUBackend(Configurable):
         keep: Literal["auto", "input", "distance", "distance_bf16"] = "auto"
 
     def __init__(self, **options: Any) -> None:
-        self.config = make_config(type(self), options)
+        super().__init__(**options)
         folder = Path(self.config.cache_dir).expanduser() if self.config.cache_dir else default_folder()
         self.runtime = Runtime(KernelCache(self.config.compiler, folder, self.config.compile_timeout_s))
         self.recycler = Recycler(self.config.recycle_mib << 20)
-        self._programs: dict[str, Program] = {}
         self._kernels: dict[tuple[str, torch.dtype], Kernel] = {}
         _LIVE.add(self)
 
@@ -71,10 +82,9 @@ class CPUBackend(Configurable):
 
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Any program, for CPU tensors; its kernel is compiled here, so that a failure shows before the choice."""
-        if device.type != "cpu":
-            return Support(False, f"runs on the CPU, not on {device.type}")
-        if dtype not in ELEMENTS:
-            return Support(False, f"takes float16, bfloat16, float32 and float64, not {dtype}")
+        support = check_support(self.capabilities, KernelPrinter.operations, program, device, dtype)
+        if not support:
+            return support
         if dtype == torch.float16 and not self.runtime.has_float16:
             return Support(False, f"{self.compiler.path} has no 16-bit floats for this processor")
         largest = max(len(program.states), len(program.params))
@@ -85,10 +95,6 @@ class CPUBackend(Configurable):
         except BackendError as error:
             return Support(False, str(error))
         return Support(True)
-
-    def learn(self, program: Program) -> None:
-        """See `interfaces.backend.Backend.learn`."""
-        self._programs[program.key] = program
 
     def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
         """u, or nothing where the backward pass runs the steps again from x."""
@@ -104,7 +110,7 @@ class CPUBackend(Configurable):
         keep = self.config.keep
         if keep == "input":
             return None
-        kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
+        kernel = self._kernels.get((key, x.dtype)) or self._kernel(key, x.dtype)
         if not kernel.can_keep:
             return None
         if keep == "auto":
@@ -116,41 +122,56 @@ class CPUBackend(Configurable):
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run`."""
-        kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
+        kernel = self._kernels.get((key, x.dtype)) or self._kernel(key, x.dtype)
         count = x.numel()
-        if kernel.is_simple and not save and 0 < count < tuning.ALONE:
-            found = _run_small(kernel, x, states, x.shape[0], count // x.shape[0], carry)
-            if found is not None:
-                return *found, [], []
-        program, shape = kernel.program, x.shape
         kept_dtype = self._kept_dtype(key, x) if save else None
+        if kernel.is_simple and kept_dtype is None and 0 < count < tuning.ALONE:
+            results = _run_small(kernel, x, states, x.shape[0], count // x.shape[0], carry)
+            if results is not None:
+                return *results, [], []
+        program, shape = kernel.program, x.shape
         num_lanes = count // shape[0] if count else math.prod(shape[1:])
-        layout.checked(program, num_lanes, kernel.state_dtype, states, params)
-        is_small = count < tuning.ALONE
+        check_arguments(program, num_lanes, kernel.state_dtype, CPU, states, params)
         out = self._empty(shape, x.dtype, x)
         finals = [self._empty(state.shape, kernel.state_dtype, state) for state in states if carry]
-        recorded = [self._empty((shape[0], *shape[1:]), kernel.state_dtype) for _ in program.record]
-        uses = tuning.TRAINING if save else tuning.INFERENCE
-        head = self._head(kernel, shape, num_lanes, uses, params)
-        block = tuning.forward_block(num_lanes, head[3])
-        used = [layout.sequence(x)]  # keeps copies alive
+        recorded = [self._empty(shape, kernel.state_dtype) for _ in program.record]
         kept = [] if kept_dtype is None else [self._empty(shape, kept_dtype)]
-        numbers = [*head, block, 1, *_kept(kept), *_address(used[0]), out.data_ptr()]
-        for index, state in enumerate(states):
-            used.append(layout.state(state))
-            numbers += (*_address(used[-1]), finals[index].data_ptr() if carry else 0)
-        numbers += [each.data_ptr() for each in recorded]
+        threads = _threads(count)
+        inner, num_channels = channels(program, shape, params) if params else (1, 1)
+        used: list[Tensor] = []
         values = [param.contiguous() for param in params]
-        numbers += [value.data_ptr() for value in values]
-        call = kernel.forward.quick if is_small else kernel.forward.free
-        _done(call(kernel.pack_forward(*numbers)))
+        state_views: list[int] = []
+        for state in states:
+            state_views += layout.state(state, used)
+        call = ForwardCall(
+            program=kernel.address,
+            numbers=kernel.numbers,
+            num_threads=threads,
+            inner=inner,
+            channels=num_channels,
+            io=kernel.element,
+            streams=tuning.streams(count * kernel.element_bytes, tuning.TRAINING if save else tuning.INFERENCE),
+            block=tuning.forward_block(num_lanes, threads),
+            kept=kept[0].data_ptr() if kept else 0,
+            kept_io=ELEMENTS[kept[0].dtype] if kept else 0,
+            num_steps=shape[0],
+            num_lanes=num_lanes,
+            x=layout.sequence(x, used),
+            out=out.data_ptr(),
+            states=state_views,
+            finals=[final.data_ptr() for final in finals] if carry else [0] * len(states),
+            recorded=[sequence.data_ptr() for sequence in recorded],
+            params=[value.data_ptr() for value in values],
+        )
+        run = kernel.forward.quick if count < tuning.ALONE else kernel.forward.free
+        _check_status(run(call.pack(kernel.pack_forward)))
         return out, finals, recorded, kept
 
     def step(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]] | None:
-        """See `interfaces.backend`."""
-        kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
+        """See `interfaces.backend.Backend.step`."""
+        kernel = self._kernels.get((key, x.dtype)) or self._kernel(key, x.dtype)
         count = x.numel()
         return _run_small(kernel, x, states, 1, count, True) if kernel.is_simple and 0 < count < tuning.ALONE else None
 
@@ -166,49 +187,64 @@ class CPUBackend(Configurable):
         grad_recorded: Sequence[Tensor | None],
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.run_bwd`."""
-        kernel = self._kernels.get((key, x.dtype)) or self._found(key, x.dtype)
+        kernel = self._kernels.get((key, x.dtype)) or self._kernel(key, x.dtype)
         program, shape, count = kernel.program, x.shape, x.numel()
         num_lanes = count // shape[0] if count else math.prod(shape[1:])
-        layout.checked(program, num_lanes, kernel.state_dtype, states, params)
-        is_small = count < tuning.ALONE
+        check_arguments(program, num_lanes, kernel.state_dtype, CPU, states, params)
         grad_x = self._empty(shape, x.dtype, x)
-        found = [self._empty(state.shape, kernel.state_dtype, state) for state in states]
+        grad_firsts = [self._empty(state.shape, kernel.state_dtype, state) for state in states]
         sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
-        head = self._head(kernel, shape, num_lanes, tuning.TRAINING, params)
+        inner, num_channels = channels(program, shape, params) if params else (1, 1)
         block, segment = tuning.backward_block(shape[0], num_lanes, len(states), kernel.state_dtype.itemsize)
-        used = [layout.sequence(saved[0] if saved else x), layout.sequence(grad_out)]
-        numbers = [*head, block, segment, *_kept(saved), *_address(used[0]), *_address(used[1]), grad_x.data_ptr()]
-        for state, grad, result in zip(states, grad_states, found, strict=True):
-            used += (layout.state(state), layout.state(grad))
-            numbers += (*_address(used[-2]), *_address(used[-1]), result.data_ptr())
-        arrives, arrives_recorded = _bits([grad_out, *grad_states]), 0
-        for name, grad in zip(program.record, grad_recorded, strict=True):
-            index = program.states.index(name)
-            used.append(layout.sequence(grad))
-            numbers += _address(used[-1])
-            arrives_recorded |= (grad is not None) << 1 + index
-        numbers += (arrives, arrives_recorded)
+        arriving = tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
+        table = _phase_table(program, arriving, shape[0])
+        used: list[Tensor] = []
         values = [param.contiguous() for param in params]
-        for value, total in zip(values, sums, strict=True):
-            numbers += (value.data_ptr(), total.data_ptr())
-        call = kernel.backward.quick if is_small else kernel.backward.free
-        _done(call(kernel.pack_backward(*numbers)))
-        return grad_x, found, sums
+        state_views: list[int] = []
+        grad_views: list[int] = []
+        for state, grad in zip(states, grad_states, strict=True):
+            state_views += layout.state(state, used)
+            grad_views += layout.state(grad, used)
+        recorded_views: list[int] = []
+        arrives_recorded = 0
+        for name, grad in zip(program.record, grad_recorded, strict=True):
+            recorded_views += layout.sequence(grad, used)
+            arrives_recorded |= (grad is not None) << 1 + program.states.index(name)
+        call = BackwardCall(
+            program=kernel.address,
+            numbers=kernel.numbers,
+            num_threads=_threads(count),
+            inner=inner,
+            channels=num_channels,
+            io=kernel.element,
+            streams=tuning.streams(count * kernel.element_bytes, tuning.TRAINING),
+            block=block,
+            kept=saved[0].data_ptr() if saved else 0,
+            kept_io=ELEMENTS[saved[0].dtype] if saved else 0,
+            num_steps=shape[0],
+            num_lanes=num_lanes,
+            segment=segment,
+            phases=ctypes.addressof(table),
+            arrives_recorded=arrives_recorded,
+            x=layout.sequence(saved[0] if saved else x, used),
+            grad_out=layout.sequence(grad_out, used),
+            grad_x=grad_x.data_ptr(),
+            states=state_views,
+            grad_finals=grad_views,
+            grad_states=[grad.data_ptr() for grad in grad_firsts],
+            grad_recorded=recorded_views,
+            params=[value.data_ptr() for value in values],
+            grad_params=[total.data_ptr() for total in sums],
+        )
+        run = kernel.backward.quick if count < tuning.ALONE else kernel.backward.free
+        _check_status(run(call.pack(kernel.pack_backward)))
+        return grad_x, grad_firsts, sums
 
     def stream_copy(self, to: Tensor, source: Tensor) -> None:
         """Copy a contiguous tensor past the caches: the least that moving its bytes costs here."""
         if not (to.is_contiguous() and source.is_contiguous() and to.nbytes == source.nbytes):
             raise BackendError("stream_copy takes two contiguous tensors of one size")
         self.runtime.library.sc_copy(to.data_ptr(), source.data_ptr(), to.nbytes, torch.get_num_threads())
-
-    def _head(
-        self, kernel: Kernel, shape: Sequence[int], num_lanes: int, num_sequences: int, params: Sequence[Tensor]
-    ) -> tuple[int, ...]:
-        count = shape[0] * num_lanes
-        threads = 1 if count < tuning.ALONE else torch.get_num_threads()
-        inner, channels = layout.channels(kernel.program, shape, params) if params else (1, 1)
-        streams = tuning.streams(count * kernel.element_bytes, num_sequences)
-        return (kernel.address, shape[0], num_lanes, threads, inner, channels, kernel.element, streams)
 
     def _empty(self, shape: Sequence[int], dtype: torch.dtype, like: Tensor | None = None) -> Tensor:
         """A contiguous result; of a small one torch makes the fastest from a contiguous `like`."""
@@ -217,15 +253,13 @@ class CPUBackend(Configurable):
         return self.recycler.empty(shape, dtype)
 
     def _compiled(self, program: Program, dtype: torch.dtype) -> Kernel:
-        found = self._kernels.get((program.key, dtype))
-        if found is None:
-            found = self._kernels[program.key, dtype] = self.runtime.kernel(program, dtype)
-        return found
+        kernel = self._kernels.get((program.key, dtype))
+        if kernel is None:
+            kernel = self._kernels[program.key, dtype] = self.runtime.kernel(program, dtype)
+        return kernel
 
-    def _found(self, key: str, dtype: torch.dtype) -> Kernel:
-        if key not in self._programs:
-            raise BackendError(f"backend 'cpu' knows no neuron under the key {key!r}; call `learn` first")
-        return self._compiled(self._programs[key], dtype)
+    def _kernel(self, key: str, dtype: torch.dtype) -> Kernel:
+        return self._compiled(self.program(key), dtype)
 
 
 def _run_small(
@@ -239,36 +273,37 @@ def _run_small(
         return None
     dtype, empty_like = kernel.state_dtype, torch.empty_like
     out = empty_like(x)
-    numbers = [kernel.address, num_steps, num_lanes, 1, 1, 1, kernel.element, 0, 1024, 1, 0, 0]
-    numbers += (x.data_ptr(), num_lanes, 1, out.data_ptr())
+    words = [num_steps, num_lanes, x.data_ptr(), num_lanes, 1, out.data_ptr()]
+    addresses = []
     finals = []
     for state in states:
         if state.numel() != num_lanes or state.dtype is not dtype or not (state.is_contiguous() and state.is_cpu):
             return None
-        numbers += (state.data_ptr(), 0, 1)
+        words += (state.data_ptr(), 0, 1)
         if carry:
             finals.append(final := empty_like(state))
-        numbers.append(final.data_ptr() if carry else 0)
-    if kernel.forward.quick(kernel.pack_forward(*numbers)):
-        _done(1)
+        addresses.append(final.data_ptr() if carry else 0)
+    if kernel.forward.quick(kernel.small + kernel.pack_small(*words, *addresses)):
+        _check_status(1)
     return out, finals
 
 
-def _address(form: tuple[layout.Readable, int, int]) -> tuple[int, int, int]:
-    return form[0].data_ptr(), form[1], form[2]
+def _threads(count: int) -> int:
+    return 1 if count < tuning.ALONE else torch.get_num_threads()
 
 
-def _kept(saved: Sequence[Tensor]) -> tuple[int, int]:
-    """Address and element type of u, or zeros."""
-    return (saved[0].data_ptr(), ELEMENTS[saved[0].dtype]) if saved else (0, 0)
+@lru_cache(maxsize=4096)
+def _phase_table(program: Program, arriving: tuple[bool, ...], steps: int) -> ctypes.Array[ctypes.c_int64]:
+    """The phases of a backward pass as the driver reads them: for each one, PHASE."""
+    seeds = ["out", *(f"state.{name}" for name in program.states)]
+    words: list[int] = []
+    for phase in phases(program, arriving, steps):
+        arrives = sum(1 << bit for bit, seed in enumerate(seeds) if seed in phase.arriving)
+        words += (arrives, phase.num_steps)
+    return (ctypes.c_int64 * max(len(words), len(PHASE)))(*words)
 
 
-def _bits(grads: Sequence[Tensor | None]) -> int:
-    """Which gradients there are."""
-    return sum((grad is not None) << place for place, grad in enumerate(grads))
-
-
-def _done(status: int) -> None:
+def _check_status(status: int) -> None:
     if status:
         raise BackendError("no memory for the scratch rows of a kernel")
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from spikecore.dynamics import Program
+from spikecore.dynamics import Program, keeping
 from spikecore_cpu_backend.cache import KernelCache
-from spikecore_cpu_backend.kept import keeping
+from spikecore_cpu_backend.call import BackwardCall, ForwardCall, Pack
 from spikecore_cpu_backend.source import kernel_source, runtime_source
 
 ELEMENTS = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}
 """Input dtype → element type as in driver.c."""
-HEAD = 12
-INPUT = 3
-ARRIVES = 2
+SMALL_BLOCK = 1024
+"""Lanes of a block in a small call."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +33,46 @@ class Kernel:
 
     Args:
         program: its equations.
-        library: keeps the code loaded.
+        owned: keeps code and numbers in memory.
         address: of the table that the driver gets.
+        numbers: address of the program's numbers, as the driver reads them.
         element: the input's element type.
         element_bytes: its size.
         state_dtype: of states and parameters.
         forward: of the driver, for the precision of the state.
         backward: the same.
-        pack_forward: the numbers that `forward` takes, as bytes.
-        pack_backward: those that `backward` takes.
+        pack_forward: packs a `ForwardCall`.
+        pack_backward: packs a `BackwardCall`.
+        small: the first bytes of the packed forward call of a small input, which are the same for all of them.
+        pack_small: packs the rest, from `num_steps` on.
         num_states: of the program.
         is_simple: no tensor parameters, nothing recorded.
-        can_keep: u is enough for the backward pass (see kept.py).
+        can_keep: u is enough for the backward pass (see `dynamics.keeping`).
     """
 
     program: Program
-    library: Any
+    owned: Any
     address: int
+    numbers: int
     element: int
     element_bytes: int
     state_dtype: torch.dtype
     forward: Entry
     backward: Entry
-    pack_forward: Any
-    pack_backward: Any
+    pack_forward: Pack
+    pack_backward: Pack
+    small: bytes
+    pack_small: Pack
     num_states: int
     is_simple: bool
+    can_keep: bool
+
+
+class Code(NamedTuple):
+    """Compiled code of one structure in one precision; fields as of `Kernel`."""
+
+    library: ctypes.CDLL
+    address: int
     can_keep: bool
 
 
@@ -73,6 +85,7 @@ class Runtime:
 
     def __init__(self, cache: KernelCache) -> None:
         self.cache = cache
+        self._codes: dict[tuple[str, bool], Code] = {}
         self.library = cache.load(runtime_source())
         self.has_float16 = bool(self.library.sc_has_float16())
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
@@ -87,6 +100,15 @@ class Runtime:
         free, quick = (make(ctypes.c_int, ctypes.c_char_p)(address) for make in (ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE))
         return Entry(quick, free)
 
+    def _code(self, program: Program, is_double: bool) -> Code:
+        """The compiled code, which programs that differ in their numbers alone share."""
+        code = self._codes.get((program.structure, is_double))
+        if code is None:
+            library = self.cache.load(kernel_source(program, is_double))
+            address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
+            code = self._codes[program.structure, is_double] = Code(library, address, keeping(program) is not None)
+        return code
+
     def kernel(self, program: Program, dtype: torch.dtype) -> Kernel:
         """Compile a program, or find it in the cache.
 
@@ -95,23 +117,45 @@ class Runtime:
         """
         is_double = dtype == torch.float64
         bits = 64 if is_double else 32
-        library = self.cache.load(kernel_source(program, is_double))
-        address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
-        states, params, recorded = len(program.states), len(program.params), len(program.record)
-        forward = HEAD + INPUT + 1 + states * (INPUT + 1) + recorded + params
-        backward = HEAD + 2 * INPUT + 1 + states * (2 * INPUT + 1) + recorded * INPUT + ARRIVES + 2 * params
+        code = self._code(program, is_double)
+        real = ctypes.c_double if is_double else ctypes.c_float
+        numbers = (real * len(program.numbers))(*program.numbers)  # rounds to the nearest, as the printer does
+        pack_forward = ForwardCall.packer(program)
+        small = ForwardCall(
+            program=code.address,
+            numbers=ctypes.addressof(numbers),
+            num_threads=1,
+            inner=1,
+            channels=1,
+            io=ELEMENTS[dtype],
+            streams=0,
+            block=SMALL_BLOCK,
+            kept=0,
+            kept_io=0,
+            num_steps=0,
+            num_lanes=0,
+            x=(0, 0, 0),
+            out=0,
+            states=[0, 0, 0] * len(program.states),
+            finals=[0] * len(program.states),
+            recorded=[0] * len(program.record),
+            params=[0] * len(program.params),
+        ).pack(pack_forward)
         return Kernel(
             program,
-            library,
-            address,
+            (code.library, numbers),
+            code.address,
+            ctypes.addressof(numbers),
             ELEMENTS[dtype],
             dtype.itemsize,
             torch.float64 if is_double else torch.float32,
             self._entries["forward", bits],
             self._entries["backward", bits],
-            struct.Struct(f"{forward}q").pack,
-            struct.Struct(f"{backward}q").pack,
-            states,
-            not params and not recorded,
-            keeping(program) is not None,
+            pack_forward,
+            BackwardCall.packer(program),
+            small[: ForwardCall.offset("num_steps")],
+            ForwardCall.packer(program, start="num_steps"),
+            len(program.states),
+            not program.params and not program.record,
+            code.can_keep,
         )

@@ -5,37 +5,46 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
 
-from spikecore.dynamics import C_OPERATIONS, Graph, Printer, Program, inputs_of, reached, with_gaps
-from spikecore_cpu_backend.hoist import hoist, hoist_alike
-from spikecore_cpu_backend.kept import KEPT, keeping
+from spikecore.dynamics import (
+    KEPT,
+    CPrinter,
+    Graph,
+    Printer,
+    Program,
+    hoist,
+    hoist_uniform,
+    inputs_of,
+    keeping,
+    slots_of,
+    with_gaps,
+)
+from spikecore_cpu_backend.call import MAX_TENSORS
 
 FUNCTIONS = ("exp", "log", "sqrt", "tanh", "sigmoid", "abs", "sign", "floor", "round", "sin", "cos", "atan", "erf")
 ARRIVES = "arrives."
-MAX_TENSORS = 24
-"""As in rows.h."""
+NUMBER = "sc_number"
 
 
-class CPrinter(Printer):
+class KernelPrinter(CPrinter):
     """Graphs as C; functions are those of math_32.h and math_64.h."""
 
-    operations: ClassVar[Mapping[str, str]] = {
-        **C_OPERATIONS,
+    operations: Mapping[str, str] = {
+        **CPrinter.operations,
         **{name: f"sc_{name}({{0}})" for name in FUNCTIONS},
         "min": "sc_min({0}, {1})",
         "max": "sc_max({0}, {1})",
         "clamp": "sc_clamp({0}, {1}, {2})",
     }
 
-    def declare(self, name: str, text: str, is_bool: bool) -> str:
-        """A constant of the loop's body."""
-        return f"const {'int' if is_bool else 'real'} {name} = {text};"
+    def number(self, slot: int, value: float) -> str:
+        """Each row begins with its numbers, see `_row`."""
+        return f"{NUMBER}{slot}"
 
 
 def print_program(program: Program, is_double: bool) -> str:
     """The C text of a program, for `real` = float or double."""
-    printer = CPrinter(is_double)
+    printer = KernelPrinter(is_double)
     states = [f"state.{name}" for name in program.states]
     learned = [f"grad.param.{param.name}" for param in program.params if param.learnable]
     gradients = ["grad.x", *(f"grad.{name}" for name in states), *learned]
@@ -62,7 +71,7 @@ def print_program(program: Program, is_double: bool) -> str:
 
 
 _CALL = "const struct NAME(call) *call, long lane, long end"
-_PREPARE = "const real *const *params, real *const *derived, long lane, long end"
+_PREPARE = "const real *numbers, const real *const *params, real *const *derived, long lane, long end"
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ class _Read:
 def _prepare(printer: Printer, program: Program, graph: Graph, name: str, first: int = 0) -> str:
     """Computes the derived rows from number `first` on; those before it are those of the forward pass."""
     targets = {each: f"derived[{first + i}]" for i, each in enumerate(graph.outputs)}
-    head = "    forward_prepare_row(params, derived, lane, end);\n" if first else ""
+    head = "    forward_prepare_row(numbers, params, derived, lane, end);\n" if first else ""
     reads = {f"param.{param.name}": _Read(f"params[{i}]") for i, param in enumerate(program.params)}
     return _row(printer, f"{name}_prepare", _PREPARE, graph, reads, targets, first=head)
 
@@ -133,12 +142,6 @@ def _kept_graphs(program: Program, graphs: Iterable[Graph]) -> list[Graph]:
 def _seeds(program: Program) -> list[str]:
     """What a gradient may arrive of, in the order of the bits of `arrives`."""
     return ["out", *(f"state.{each}" for each in program.states)]
-
-
-def _flows(program: Program) -> list[int]:
-    """For each of these, as bits: at which states before the step a gradient arrives then."""
-    found = [reached(program.forward, [each]) for each in _seeds(program)]
-    return [sum(2 << i for i, each in enumerate(program.states) if f"state.{each}" in names) for names in found]
 
 
 def _step(
@@ -189,8 +192,11 @@ def _row(
     Those of the rows that are `shared` are one tile long: every tile adds to the same.
     """
     wanted = [*sequences, *rows]
-    before, graph = hoist_alike(graph, wanted, lambda each: each in reads and reads[each].is_uniform)
-    pointers, sources = [], {}
+    before, graph = hoist_uniform(graph, wanted, lambda each: each in reads and reads[each].is_uniform)
+    numbers = "numbers" if signature == _PREPARE else "call->numbers"
+    slots = sorted({*slots_of(before, before.outputs), *slots_of(graph, wanted)})
+    pointers = [f"const real {NUMBER}{slot} = {numbers}[{slot}];" for slot in slots]
+    sources = {}
     used = [*inputs_of(before, before.outputs), *inputs_of(graph, wanted)]
     for i, each in enumerate(dict.fromkeys(each for each in used if each in reads)):
         read = reads[each]
@@ -200,9 +206,9 @@ def _row(
         else:
             pointers.append(f"const {read.kind} *from{i} = {read.row};")
             sources[each] = f"from{i}[{'i' if read.in_tile else 'lane + i'}]"
-    statements, alike = printer.print(before, sources, before.outputs, tag="alike_")
+    statements, uniform = printer.print(before, sources, before.outputs, tag="uniform_")
     pointers += statements
-    sources |= alike
+    sources |= uniform
     pointers += [f"real *to{i} = {rows[each]};" for i, each in enumerate(wanted) if each in rows]
     begin, end = list(fetches), []
     for i, target in enumerate(sequences.values()):
@@ -236,7 +242,6 @@ def _table(program: Program, counts: list[int], keeps: bool) -> str:
         f"    {len(program.states)}, {len(program.params)}, {len(program.record)},\n"
         f"    {{{recorded}}}, {{{', '.join(map(str, flags)) or '0'}}}, {{{', '.join(map(str, counts))}}},\n"
         f"    {{forward_prepare_row, backward_prepare_row, {prepare}}},\n"
-        f"    {{{', '.join(map(str, _flows(program)))}}},\n"
         f"    forward_row, advance_row, {keeping},\n"
         f"    {{{backward}}}, {{{kept}}},\n"
         "};"

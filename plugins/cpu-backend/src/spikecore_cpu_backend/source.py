@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 from spikecore.dynamics import Program
+from spikecore_cpu_backend.call import MAX_TENSORS, header
 from spikecore_cpu_backend.printer import print_program
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
@@ -14,7 +15,9 @@ _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 @cache
 def _text(name: str) -> str:
-    """A file of `c/`, with our own headers in the place of their includes."""
+    """A file of `c/`, with our own headers in the place of their includes; `call.h` is printed."""
+    if name == "call.h":
+        return header()
     text = files("spikecore_cpu_backend").joinpath("c", name).read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda match: _text(match[1]), text)
 
@@ -27,6 +30,9 @@ def runtime_source() -> str:
 def kernel_source(program: Program, is_double: bool) -> str:
     """The rows of one program."""
     bits, real = (64, "double") if is_double else (32, "float")
-    head = f"#include <stddef.h>\n#include <stdint.h>\n#define real {real}\n#define NAME(name) name##_{bits}\n"
+    head = (
+        f"#include <stddef.h>\n#include <stdint.h>\n#define MAX_TENSORS {MAX_TENSORS}\n#define real {real}\n"
+        f"#define NAME(name) name##_{bits}\n"
+    )
     parts = [head, _text("lanes.h"), _text("rows.h"), _text(f"math_{bits}.h"), print_program(program, is_double)]
     return "\n".join(parts)

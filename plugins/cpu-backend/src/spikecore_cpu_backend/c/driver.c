@@ -1,27 +1,16 @@
 /* Runs the printed rows over time: a block of lanes goes through all steps before the next block begins, its state in
-   the first-level cache. One argument each: an array of 64-bit integers that Python packs (see backend.py). */
+   the first-level cache. One argument each: a struct of 64-bit words that Python packs (see call.py). */
 
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "call.h"
 #include "lanes.h"
 #include "memory.h"
 #include "pool.h"
 
 enum { SAME = 0, BFLOAT16 = 1, FLOAT16 = 2 }; /* element type of x and out */
-
-/* A sequence in memory: element (t, n) stands at data + t * step + n, or with `lanes` 0 at data + t * step. */
-struct input {
-    const char *data;
-    int64_t step, lanes;
-};
-
-static struct input read_input(const int64_t **at) {
-    struct input found = {(const char *)(*at)[0], (*at)[1], (*at)[2]};
-    *at += 3;
-    return found;
-}
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 

@@ -8,7 +8,6 @@
 
 #ifndef SC_ROWS
 #define SC_ROWS
-#define MAX_TENSORS 24
 #define PER_CHANNEL 1
 #define LEARNABLE 2
 #define TILE 64
@@ -57,6 +56,7 @@ static inline void NAME(end_tile)(const struct target *to, long lane, const real
 
 /* The rows of one step. Those of `before` and `after` may be the same: every lane reads before it writes. */
 struct NAME(call) {
+    const real *numbers;              /* the program's */
     const real *x;                    /* or what was kept of the forward pass */
     const real *const *before, *const *params;
     real *const *after;
@@ -71,7 +71,7 @@ struct NAME(call) {
 
 /* Lanes [lane, end), whole tiles. */
 typedef void (*NAME(row_function))(const struct NAME(call) *call, long lane, long end);
-typedef void (*NAME(prepare_function))(const real *const *params, real *const *derived, long lane, long end);
+typedef void (*NAME(prepare_function))(const real *numbers, const real *const *params, real *const *derived, long lane, long end);
 
 struct NAME(program) {
     int32_t num_states, num_params, num_recorded;
@@ -79,7 +79,6 @@ struct NAME(program) {
     int32_t param_flags[MAX_TENSORS];       /* PER_CHANNEL | LEARNABLE */
     int32_t num_derived[3];                 /* rows behind those of the parameters, for FORWARD, BACKWARD, KEPT */
     NAME(prepare_function) prepare[3];      /* computes them from the parameters */
-    int64_t flows[MAX_TENSORS + 1];         /* of a gradient of out and of each next state: states it reaches, as bits */
     NAME(row_function) forward;             /* out and the next states */
     NAME(row_function) advance;             /* the next states only */
     NAME(row_function) forward_keeping;     /* and what the backward pass takes in place of x; may be NULL */

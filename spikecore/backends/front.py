@@ -1,0 +1,58 @@
+"""The one front through which neurons reach every backend.
+
+Torch's dispatcher costs several microseconds a call. It is there for transforms, compilers and modes; where none of
+them is at work and all tensors are plain ones, the backend is called directly (see `plain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spikecore.backends.autograd import apply_run, no_derivative
+from spikecore.backends.installed import install, installed, learn
+from spikecore.backends.plain import has_tangent, in_memory, is_plain, is_transformed
+from spikecore.errors import BackendError
+
+__all__ = ["install", "installed", "learn", "run_program", "run_step"]
+
+
+def run_program(
+    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], carry: bool = True
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Run a learned program over `x` `[T, B, ...]` on a backend.
+
+    Returns:
+        `(out [T, B, ...], final states, recorded sequences)`, differentiable; without `carry` no final states.
+
+    Raises:
+        BackendError: no such backend, a key that it has not learned, or a forward-mode derivative is wanted.
+    """
+    tensors: Sequence[Tensor] = (x, *states, *params)
+    if not (direct := is_plain(tensors)) and not torch.compiler.is_compiling():
+        if has_tangent(tensors):
+            raise BackendError(no_derivative("forward-mode", name))
+        tensors = [in_memory(tensor) for tensor in tensors]
+        direct = is_plain(tensors)
+        x, states, params = tensors[0], tensors[1 : 1 + len(states)], tensors[1 + len(states) :]
+    # Inside a transform a tensor does not say whether an outer level wants its gradient.
+    if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or is_transformed()):
+        return apply_run(name, key, len(states), carry, direct, tensors)
+    out, finals, recorded, _ = installed(name).run(direct)(key, x, states, params, False, carry)
+    return out, finals, recorded
+
+
+def run_step(
+    name: str, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The same for one step `x` `[B, ...]`: `(out [B, ...], final states, recorded [1, B, ...])`."""
+    tensors = (x, *states, *params)
+    wants_grad = torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]
+    if not wants_grad and is_plain(tensors):
+        results = installed(name).backend.step(key, x, states, params)
+        if results is not None:
+            return *results, []
+    out, finals, recorded = run_program(name, key, x[None], states, params)
+    return out[0], finals, recorded

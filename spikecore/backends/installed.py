@@ -1,0 +1,153 @@
+"""A backend as torch sees it: a pair of operators for each.
+
+    spikecore::run_NAME       (key, x, states, params, save, carry) -> (out, states, recorded, saved)
+    spikecore::run_bwd_NAME   (key, saved, x, states, params, grad_out, grad_states, grad_recorded) -> (grads)
+
+The key is a string (the content hash of the equations), so the operators are the same for every neuron and a module
+holds nothing that cannot be pickled. Both have fake implementations, for `torch.compile` and `torch.export`, and vmap
+rules (see `vmap`). torch keeps operators for the life of the process, so what is installed is replaced, never removed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from spikecore.backends.vmap import run_bwd_rule, run_rule
+from spikecore.errors import BackendError
+
+if TYPE_CHECKING:
+    from spikecore.dynamics import Program
+    from spikecore.interfaces.backend import Backend
+
+_LIBRARY = torch.library.Library("spikecore", "FRAGMENT")  # type: ignore[no-untyped-call]
+_INSTALLED: dict[str, InstalledBackend] = {}
+_INSTALLING = Lock()
+
+
+class InstalledBackend:
+    """One name, the backend that stands behind it now, its operators and the programs that it has learned.
+
+    Args:
+        name: of the backend.
+        backend: itself.
+    """
+
+    def __init__(self, name: str, backend: Backend) -> None:
+        self.name = name
+        self.backend = backend
+        self.programs: dict[str, Program] = {}
+        identifier = re.sub(r"\W", "_", name)
+        self._define(f"run_{identifier}", f"run_bwd_{identifier}")
+        self.run_operator: Any = getattr(torch.ops.spikecore, f"run_{identifier}")
+        self.run_bwd_operator: Any = getattr(torch.ops.spikecore, f"run_bwd_{identifier}")
+
+    def replace(self, backend: Backend) -> None:
+        """Another backend takes the name, with all programs."""
+        if backend is not self.backend:
+            for program in self.programs.copy().values():  # another thread may learn meanwhile
+                backend.learn(program)
+            self.backend = backend
+
+    def learn(self, program: Program) -> None:
+        """Make a program callable by its key."""
+        self.programs[program.key] = program
+        self.backend.learn(program)
+
+    def num_recorded(self, key: str) -> int:
+        """How many sequences a program records."""
+        return len(self.programs[key].record)
+
+    def run(self, direct: bool) -> Any:
+        """The backend's own method, or the operator where something needs to see one."""
+        return self.backend.run if direct else self.run_operator
+
+    def run_bwd(self, direct: bool) -> Any:
+        """The same for the backward pass."""
+        return self.backend.run_bwd if direct else self.run_bwd_operator
+
+    def _define(self, run: str, run_bwd: str) -> None:
+        define: Any = _LIBRARY.define
+        implement: Any = _LIBRARY.impl
+        define(
+            f"{run}(str key, Tensor x, Tensor[] states, Tensor[] params, bool save, bool carry) "
+            "-> (Tensor, Tensor[], Tensor[], Tensor[])"
+        )
+        define(
+            f"{run_bwd}(str key, Tensor[] saved, Tensor x, Tensor[] states, Tensor[] params, Tensor? grad_out, "
+            "Tensor?[] grad_states, Tensor?[] grad_recorded) -> (Tensor, Tensor[], Tensor[])"
+        )
+        implement(run, self._forward, "CompositeExplicitAutograd")
+        implement(run_bwd, self._backward, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"spikecore::{run}", self._fake_forward, lib=_LIBRARY)
+        torch.library.register_fake(f"spikecore::{run_bwd}", self._fake_backward, lib=_LIBRARY)
+        torch.library.register_vmap(f"spikecore::{run}", run_rule(lambda: self.run_operator), lib=_LIBRARY)
+        torch.library.register_vmap(f"spikecore::{run_bwd}", run_bwd_rule(lambda: self.run_bwd_operator), lib=_LIBRARY)
+
+    def _forward(
+        self, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool, carry: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+        return self.backend.run(key, x.detach(), _detach(states), _detach(params), save, carry)
+
+    def _backward(
+        self, key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        return self.backend.run_bwd(key, saved, x.detach(), _detach(states), _detach(params), *grads)
+
+    def _fake_forward(
+        self, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool, carry: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+        program = self.programs[key]
+        recorded = []
+        for name in program.record:
+            state = states[program.states.index(name)]
+            recorded.append(state.new_empty((x.shape[0], *state.shape)))
+        saved = self.backend.saved_like(key, x, states) if save else []
+        return _like(x), [_like(state) for state in states if carry], recorded, saved
+
+    def _fake_backward(
+        self, key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        return _like(x), [_like(state) for state in states], [_like(param) for param in params]
+
+
+def install(name: str, backend: Backend) -> InstalledBackend:
+    """Give a backend its operators; a second one under a known name takes the place of the first, with its programs."""
+    with _INSTALLING:
+        entry = _INSTALLED.get(name)
+        if entry is None:
+            entry = _INSTALLED[name] = InstalledBackend(name, backend)
+        else:
+            entry.replace(backend)
+    return entry
+
+
+def installed(name: str) -> InstalledBackend:
+    """The backend of this name.
+
+    Raises:
+        BackendError: none was installed.
+    """
+    if name not in _INSTALLED:
+        raise BackendError(f"backend {name!r} is not installed in this process: run the net once, or name it again")
+    return _INSTALLED[name]
+
+
+def learn(name: str, program: Program) -> None:
+    """Make a program callable by its key on the backend of this name."""
+    installed(name).learn(program)
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """What a backend returns is contiguous, whatever the strides of its inputs."""
+    return tensor.new_empty(tensor.shape)
+
+
+def _detach(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """An exported program calls the operators with the tensors of the user's own graph."""
+    return [tensor.detach() for tensor in tensors]

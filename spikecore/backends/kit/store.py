@@ -1,0 +1,149 @@
+"""Compiled kernels, kept for the next process.
+
+One file for each kernel, named by the hash of all that it depends on: source, compiler with version and flags,
+processor. So another compiler or machine finds nothing rather than something wrong. A file ends with the hash of its
+own name and bytes and is only ever put in place whole. What is damaged or foreign is compiled again; where the
+directory cannot be used, kernels live in a private directory until the process ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from spikecore.errors import BackendError
+
+Loaded = TypeVar("Loaded")
+MARK = b"spikecore kernel"
+END_BYTES = len(MARK) + hashlib.sha256().digest_size
+
+
+def cache_folder(name: str) -> Path:
+    """`$XDG_CACHE_HOME/spikecore/NAME`, by default under `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    root = Path(base) if os.path.isabs(base) else Path(os.path.expanduser("~"), ".cache")
+    return root / "spikecore" / name
+
+
+class KernelStore(Generic[Loaded]):
+    """Loads kernels; what is not there is compiled and kept.
+
+    Args:
+        folder: where the files are; made if needed.
+        load: turns the path of a whole file into what is called. The file has `END_BYTES` bytes behind the kernel,
+            which loaders of shared libraries ignore; `content` gives the bytes without them.
+        suffix: of the files' names.
+    """
+
+    def __init__(self, folder: Path, load: Callable[[Path], Loaded], suffix: str = ".so") -> None:
+        self.folder, self.suffix = folder.absolute(), suffix
+        self._load = load
+        self._loaded: dict[str, Loaded] = {}
+
+    def get(self, identity: str, compile: Callable[[], bytes]) -> Loaded:
+        """The kernel of this identity, from this process, from the folder, or compiled.
+
+        Args:
+            identity: text of all that the compiled bytes depend on.
+            compile: makes them.
+
+        Raises:
+            BackendError: it cannot be stored anywhere, or does not load; and what `compile` raises.
+        """
+        name = hashlib.sha256(identity.encode()).hexdigest()
+        if name not in self._loaded:
+            self._loaded[name] = self._get(self.folder / f"{name}{self.suffix}", compile)
+        return self._loaded[name]
+
+    def _get(self, path: Path, compile: Callable[[], bytes]) -> Loaded:
+        if self._is_whole(path):
+            with contextlib.suppress(OSError):  # a file system without execution, or a file changed meanwhile
+                return self._load(path)
+        kernel = compile()
+        if _is_private(self.folder) and _store(path, kernel):
+            with contextlib.suppress(OSError):
+                return self._load(path)
+        fallback = private_folder() / path.name
+        if not _store(fallback, kernel):
+            raise BackendError(f"no room for a compiled kernel: neither {self.folder} nor {fallback.parent} takes it")
+        try:
+            return self._load(fallback)
+        except OSError as error:
+            raise BackendError(f"a compiled kernel does not load: {error}") from None
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            if not _is_private(self.folder) or not path.is_file():  # reading a pipe would never end
+                return False
+            content = path.read_bytes()
+        except OSError:
+            return False
+        kernel, end = content[:-END_BYTES], content[-END_BYTES:]
+        return end == _end(path, kernel)
+
+
+def content(path: Path) -> bytes:
+    """The kernel in a file of the store."""
+    return path.read_bytes()[:-END_BYTES]
+
+
+def _end(path: Path, kernel: bytes) -> bytes:
+    return MARK + hashlib.sha256(path.stem.encode() + kernel).digest()
+
+
+def _is_private(folder: Path) -> bool:
+    """Made, or there, and no one else may write to it: a kernel is code that this process runs."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError:
+        return False
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _store(path: Path, kernel: bytes) -> bool:
+    """Put a file in place whole; False where that is impossible."""
+    aside = None
+    try:
+        descriptor, aside = tempfile.mkstemp(prefix=f".{path.stem[:16]}-", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(kernel + _end(path, kernel))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except OSError:
+        if aside is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+        return False
+    return True
+
+
+@cache
+def private_folder() -> Path:
+    """A directory of this process alone, removed when it ends.
+
+    Raises:
+        BackendError: there is no room for one.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="spikecore-kernels-"))
+    except OSError as error:
+        raise BackendError(f"no temporary directory for compiled kernels: {error}") from None
+    owner = os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # not in a forked child, which still may need it
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder

@@ -1,0 +1,141 @@
+"""Every private name of torch that spikecore uses, with the reason: nothing outside this module touches one.
+
+Torch promises nothing about these names. A test compares torch's version with `CHECKED_WITH` and looks for private
+names elsewhere in core; who raises the version reads this page and runs all tests first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.modules.batchnorm import _NormBase as NormBase
+
+CHECKED_WITH = "2.13"
+"""The version of torch with which all of this was checked last."""
+
+NAMES: Mapping[str, str] = {
+    "torch._C._functorch.peek_interpreter_stack": "is a transform of torch.func at work? Nothing public says so",
+    "torch._C._are_functorch_transforms_active": "the same question where only the answer counts, not the level",
+    "torch._C._len_torch_dispatch_stack": "is a dispatch mode (a profiler's, a tracer's) at work?",
+    "torch._C._get_tracing_state": "is torch.jit.trace recording? Under it a direct call would become a constant",
+    "torch.autograd.forward_ad._current_level": "are forward-mode derivatives on? If not, unpack_dual raises",
+    "torch.Tensor._is_zerotensor": "zeros without memory, which a kernel must not read",
+    "torch._C._autograd._get_sequence_nr": "which number will autograd give to the next node? See `nn.memory.Span`",
+    "torch._C._current_graph_task_id": "is this thread in a backward pass? Autograd's own threads know nothing else",
+    "torch._C._current_autograd_node": "the node that the backward pass is at",
+    "torch.autograd.graph.Node._sequence_nr": "the number that autograd gave to a node",
+    "_forward_cls": "the autograd.Function that a node of the graph belongs to",
+    "torch._C._FunctionBase.apply": "calls an autograd.Function at the price of its C++ part, see `apply_unchecked`",
+    "torch.nn.modules.batchnorm._BatchNorm": "the common base of the batch norms",
+    "torch.nn.modules.batchnorm._NormBase": "the common base of batch and instance norms",
+    "torch.nn.Module._forward_hooks": "does a hook watch this module? Then nothing may be fused past it",
+    "torch.nn.Module._forward_pre_hooks": "the same for hooks in front of it",
+    "_dynamo_marked_constant": "all that torch.compiler.assume_constant_result sets, which imports the whole compiler",
+    "torch._subclasses.fake_tensor.FakeTensorMode": "tensors without memory; the conformance suite asks with them",
+    "torch._dynamo.reset": "forgets what was compiled; the conformance suite compiles many small nets",
+}
+
+_AnyFunction = TypeVar("_AnyFunction", bound=Callable[..., Any])
+
+peek_transform: Callable[[], object] = torch._C._functorch.peek_interpreter_stack
+"""The transform of `torch.func` at work, or None."""
+transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+"""Is a transform of `torch.func` at work?"""
+num_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
+"""How many dispatch modes are at work."""
+tracing_state: Callable[[], object] = torch._C._get_tracing_state
+"""What `torch.jit.trace` records into, or None."""
+is_zero_tensor: Callable[[Tensor], bool] = Tensor._is_zerotensor
+"""Zeros that torch only thinks of, without memory."""
+next_node: Callable[[], int] = torch._C._autograd._get_sequence_nr
+"""The number that autograd will give to the next node of this thread's graph."""
+graph_task: Callable[[], int] = torch._C._current_graph_task_id
+"""The backward pass that this thread is in; -1 outside of one."""
+current_node: Callable[[], Any] = torch._C._current_autograd_node
+"""The node that this thread's backward pass is at; None outside of one."""
+
+
+def backward_function() -> type[Function] | None:
+    """The `autograd.Function` whose backward pass this thread is in; None where torch's own operators are."""
+    return getattr(current_node(), "_forward_cls", None)
+
+
+def node_number(node: Any) -> int:
+    """The number that autograd gave to a node of its graph when it was made."""
+    number: int = node._sequence_nr()
+    return number
+
+
+def has_forward_derivatives() -> bool:
+    """Is a level of forward-mode derivatives open?"""
+    return forward_ad._current_level >= 0
+
+
+def apply_unchecked(function: type[Function]) -> Callable[..., Any]:
+    """`function.apply` without what it does for transforms of `torch.func`.
+
+    `Function.apply` inspects the signature of `forward` at every call, for the sake of transforms; that takes longer
+    than a small kernel itself. Where no transform is at work, its parent's `apply` does all that is needed.
+    """
+    apply: Callable[..., Any] = super(Function, function).apply  # type: ignore[misc]
+    return apply
+
+
+def constant_when_compiled(function: _AnyFunction) -> _AnyFunction:
+    """torch.compile calls the function once, outside of what it traces, and takes the result for a constant."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def has_hooks(module: torch.nn.Module) -> bool:
+    """Does a hook watch what goes into the module or comes out of it?"""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def num_hooks(module: torch.nn.Module) -> int:
+    """How many do."""
+    return len(module._forward_hooks) + len(module._forward_pre_hooks)
+
+
+def fake_mode() -> Any:
+    """A mode in which tensors have no memory; imported here, since it loads much of the compiler."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode()
+
+
+def forget_compiled() -> None:
+    """Forget everything that torch.compile compiled in this process."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+
+
+__all__ = [
+    "CHECKED_WITH",
+    "NAMES",
+    "BatchNorm",
+    "NormBase",
+    "apply_unchecked",
+    "backward_function",
+    "constant_when_compiled",
+    "current_node",
+    "fake_mode",
+    "forget_compiled",
+    "graph_task",
+    "has_forward_derivatives",
+    "has_hooks",
+    "is_zero_tensor",
+    "next_node",
+    "node_number",
+    "num_dispatch_modes",
+    "num_hooks",
+    "peek_transform",
+    "tracing_state",
+    "transforms_active",
+]

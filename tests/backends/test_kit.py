@@ -1,0 +1,257 @@
+"""What backends are built on: the store of kernels, checks of arguments, lanes in memory, the interpreter."""
+
+import os
+import stat
+
+import pytest
+import torch
+
+from spikecore.backends.kit import (
+    Backend,
+    BackendCapabilities,
+    Interpreter,
+    KernelStore,
+    Support,
+    cache_folder,
+    channels,
+    check_arguments,
+    check_support,
+    read_sequence,
+    read_state,
+)
+from spikecore.backends.kit import store as store_module
+from spikecore.dynamics import OPS, evaluate
+from spikecore.errors import BackendError
+from spikecore.nn import IF, LIF
+
+
+class Kitchen:
+    """Makes kernels and counts them."""
+
+    def __init__(self, content=b"a kernel"):
+        self.content, self.made = content, 0
+
+    def __call__(self):
+        self.made += 1
+        return self.content
+
+
+@pytest.fixture
+def make():
+    return Kitchen()
+
+
+def store(folder):
+    return KernelStore(folder / "kernels", store_module.content, suffix=".bin")
+
+
+def test_a_kernel_is_made_once(tmp_path, make):
+    first = store(tmp_path)
+    assert first.get("source", make) == b"a kernel"
+    assert first.get("source", make) == b"a kernel"
+    assert store(tmp_path).get("source", make) == b"a kernel"  # as another process finds it
+    assert make.made == 1
+    assert store(tmp_path).get("another source", make) == b"a kernel"
+    assert make.made == 2
+    assert stat.S_IMODE((tmp_path / "kernels").stat().st_mode) == 0o700
+    assert len(list((tmp_path / "kernels").iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "foreign", "flipped", "swapped", "a pipe"])
+def test_a_damaged_kernel_is_made_again(tmp_path, make, damage):
+    store(tmp_path).get("source", make)
+    (path,) = (tmp_path / "kernels").iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "a pipe":
+        os.mkfifo(path)
+    else:
+        store(tmp_path).get("another", Kitchen(b"other"))
+        (other,) = (tmp_path / "kernels").iterdir()
+        broken = {
+            "truncated": content[:-1],
+            "empty": b"",
+            "foreign": b"#!/bin/sh\nexit 0\n",
+            "flipped": bytes([content[0] ^ 1]) + content[1:],
+            "swapped": other.read_bytes(),  # whole, but of another name
+        }
+        path.write_bytes(broken[damage])
+    assert store(tmp_path).get("source", make) == b"a kernel"
+    assert make.made == 2
+
+
+def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, make):
+    folder = tmp_path / "kernels"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert store(tmp_path).get("source", make) == b"a kernel"
+    assert not list(folder.iterdir())
+
+
+def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, make, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "no space left on device")
+
+    monkeypatch.setattr(store_module.os, "fsync", full)
+    with pytest.raises(BackendError, match=r"no room for a compiled kernel: neither .*kernels nor"):
+        store(tmp_path).get("source", make)
+    assert make.made == 1
+    assert not list((tmp_path / "kernels").iterdir())
+
+
+def test_what_does_not_load_is_an_error(tmp_path, make):
+    def refuse(path):
+        raise OSError("wrong ELF class")
+
+    with pytest.raises(BackendError, match="does not load: wrong ELF class"):
+        KernelStore(tmp_path / "kernels", refuse).get("source", make)
+
+
+@pytest.mark.parametrize(("base", "under"), [("/somewhere", "/somewhere"), ("relative", "~/.cache"), ("", "~/.cache")])
+def test_where_kernels_are_kept(monkeypatch, base, under):
+    monkeypatch.setenv("XDG_CACHE_HOME", base)
+    assert str(cache_folder("mine")) == os.path.expanduser(f"{under}/spikecore/mine")
+
+
+CPU = torch.device("cpu")
+
+
+def test_arguments_that_do_not_fit_are_refused():
+    program = LIF(tau=[2.0, 3.0, 5.0]).program()
+    v, tau = torch.zeros(2, 3, 4), torch.ones(3)
+    check_arguments(program, 24, torch.float32, CPU, [v], [tau])
+    for arguments, message in [
+        ((23, torch.float32, CPU, [v], [tau]), "has 24 elements, a step of x has 23"),
+        ((24, torch.float64, CPU, [v], [tau]), r"as torch\.float64 on cpu, got torch\.float32"),
+        ((24, torch.float32, torch.device("meta"), [v], [tau]), "on meta, got torch.float32 on cpu"),
+        ((24, torch.float32, CPU, [], [tau]), "1 states and 1 tensor parameters, got 0 and 1"),
+    ]:
+        with pytest.raises(BackendError, match=message):
+            check_arguments(program, *arguments)
+
+
+def test_channels_follow_axis_2():
+    per_channel, shared = LIF(tau=[2.0, 3.0, 5.0]).program(), LIF(learnable=("tau",)).program()
+    assert channels(per_channel, (7, 2, 3, 4, 5), [torch.ones(3)]) == (20, 3)
+    assert channels(per_channel, (7, 2, 3), [torch.ones(3)]) == (1, 3)
+    assert channels(per_channel, (7, 2, 3, 0), [torch.ones(3)]) == (1, 3)
+    assert channels(shared, (7, 2, 9), [torch.ones(())]) == (1, 1)
+    with pytest.raises(BackendError, match=r"LIF\.tau has 3 values, x is \(7, 2, 4\): axis 2 differs"):
+        channels(per_channel, (7, 2, 4), [torch.ones(3)])
+    with pytest.raises(BackendError, match=r"LIF\.tau is one number, got 3"):
+        channels(shared, (7, 2, 3), [torch.ones(3)])
+
+
+def element(lanes, t, n):
+    tensor, step, lane = lanes
+    memory = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+    return float(memory[tensor.storage_offset() + t * step + n * lane])
+
+
+SEQUENCES = {
+    "contiguous": (lambda x: x, False),
+    "one number for a step": (lambda x: x[:, :1, :1].expand(4, 3, 5), False),
+    "one number": (lambda x: x[:1, :1, :1].expand(4, 3, 5), False),
+    "one step for all": (lambda x: x[:1].expand(4, 3, 5), False),
+    "every second step": (lambda x: torch.cat([x, x], 1).view(8, 3, 5)[::2], False),
+    "reversed axes": (lambda x: x.permute(2, 1, 0).contiguous().permute(2, 1, 0), True),
+    "one row of a step": (lambda x: x[:, :1].expand(4, 3, 5), True),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_lanes_of_sequences(name):
+    make_view, is_copied = SEQUENCES[name]
+    x = make_view(torch.arange(60.0).view(4, 3, 5))
+    lanes = read_sequence(x)
+    assert (lanes[0].data_ptr() != x.data_ptr()) == is_copied
+    for t in range(4):
+        assert [element(lanes, t, n) for n in range(15)] == x[t].flatten().tolist()
+
+
+def test_lanes_of_states():
+    whole = torch.arange(15.0).view(3, 5)
+    for state, is_copied in ((whole, False), (torch.tensor(2.0).expand(3, 5), False), (whole.t(), True)):
+        lanes = read_state(state)
+        assert (lanes[0].data_ptr() != state.data_ptr()) == is_copied
+        assert [element(lanes, 3, n) for n in range(15)] == state.flatten().tolist()
+    assert read_state(torch.tensor(2.0).expand(3, 5))[2] == 0
+
+
+def test_what_a_backend_cannot_run():
+    capabilities = BackendCapabilities(devices=("cpu",), dtypes=("float32",))
+    program = LIF().program()
+    assert check_support(capabilities, OPS, program, CPU, torch.float32)
+    for device, dtype, operators, reason in [
+        ("meta", torch.float32, OPS, "runs on cpu, not on meta"),
+        ("cpu", torch.float64, OPS, "takes float32, not torch.float64"),
+        ("cpu", torch.float32, set(OPS) - {"ge"}, "does not know the operator 'ge' of LIF"),
+        ("cpu", torch.float32, set(OPS) - {"ge", "div"}, "does not know the operators 'div', 'ge' of LIF"),
+    ]:
+        assert check_support(capabilities, operators, program, torch.device(device), dtype) == Support(False, reason)
+
+
+class Counting(Interpreter):
+    capabilities = BackendCapabilities()
+
+    def __init__(self):
+        super().__init__()
+        self.graphs = []
+
+    def evaluate(self, graph, inputs):
+        self.graphs.append(graph)
+        return evaluate(graph, inputs)
+
+
+def test_the_interpreter_refuses_what_it_does_not_declare():
+    backend, program = Counting(), LIF().program()
+    assert backend.supports(program, CPU, torch.float16)
+    assert backend.supports(program, torch.device("meta"), torch.float32).reason == "runs on cpu, not on meta"
+
+
+def test_the_interpreter_evaluates_each_step_and_its_gradient():
+    backend, program = Counting(), LIF().program()
+    backend.learn(program)
+    x, v = torch.rand(3, 2, 4) * 3, torch.zeros(2, 4)
+    out, _, _, saved = backend.run(program.key, x, [v], [], True, True)
+    assert backend.graphs == [program.forward] * 3
+    assert torch.equal(out, LIF(backend="torch")(x))
+    assert 0 < out.sum() < out.numel()
+    backend.graphs.clear()
+    backend.run_bwd(program.key, saved, x, [v], [], torch.ones_like(x), [None], [])
+    assert backend.graphs[:3] == [program.forward] * 3
+    assert backend.graphs[4:] == [program.backward] * 2
+    assert "grad.state.v" not in backend.graphs[3].inputs  # at the last step no gradient of v arrives
+
+
+def test_what_the_interpreter_returns_is_contiguous_and_its_own():
+    backend, program = Counting(), IF().program()
+    backend.learn(program)
+    for steps in (0, 2):
+        x, v = torch.rand(steps, 4, 2).transpose(1, 2), torch.tensor(0.5).expand(2, 4)
+        out, finals, _, saved = backend.run(program.key, x, [v], [], True, True)
+        grads = backend.run_bwd(program.key, saved, x, [v], [], out, [v], [])
+        for tensor in (out, *finals, grads[0], *grads[1]):
+            assert tensor.is_contiguous()
+            inputs = {x.untyped_storage().data_ptr(), v.data_ptr()} - {0}  # an empty tensor has no memory
+            assert tensor.untyped_storage().data_ptr() not in inputs
+
+
+def test_defaults_of_a_backend():
+    backend, program = Backend(), LIF().program()
+    with pytest.raises(BackendError, match="Backend knows no neuron under the key"):
+        backend.program(program.key)
+    backend.learn(program)
+    assert backend.program(program.key) is program
+    x, v = torch.rand(2, 3), torch.zeros(2, 3)
+    assert backend.step(program.key, x, [v], []) is None
+    assert backend.saved_like(program.key, x[None], [v]) == []
+    assert backend.reads_input(program.key, [])
+    backend.stream_copy(v, x)
+    assert torch.equal(v, x)
+    for method, arguments in (
+        ("supports", (program, CPU, torch.float32)),
+        ("run", (program.key, x, [], [], False, False)),
+    ):
+        with pytest.raises(NotImplementedError):
+            getattr(backend, method)(*arguments)

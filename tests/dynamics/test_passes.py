@@ -1,0 +1,185 @@
+"""Passes over programs: which gradients arrive when, derivatives of a step, equal expressions."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from spikecore.dynamics import (
+    Numbering,
+    derivatives,
+    detach,
+    evaluate,
+    exp,
+    gradient_at,
+    phases,
+    reached,
+    reached_by,
+    spike,
+    trace,
+)
+from spikecore.nn import IF, LIF, CubaLIF, Neuron, ParametricLIF
+from spikecore.nn.surrogates import ATan
+
+
+class Chain(Neuron):
+    """x → a → b → v: each step carries a gradient one state back."""
+
+    state = {"a": 0.0, "b": 0.0, "v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v * 0.5 + state.b
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"a": x * state.a + x, "b": state.a, "v": h - s * h}
+
+
+class Swap(Neuron):
+    """Two states that take each other's place: what arrives never settles."""
+
+    state = {"a": 0.5, "b": 0.25}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        return spike(x * state.a - params.v_threshold, params.surrogate), {"a": state.b * x, "b": state.a}
+
+
+def step_by_step(program, arriving, steps):
+    """What arrives at each step, from the last one on, by the definition."""
+    count = len(program.states)
+    present = {f"state.{n}" for n, there in zip(program.states, arriving[1 : 1 + count], strict=True) if there}
+    always = {f"state.{n}" for n, there in zip(program.record, arriving[1 + count :], strict=True) if there}
+    always |= {"out"} if arriving[0] else set()
+    runs, seen = [], set()
+    for _ in range(steps):
+        runs.append(frozenset(present | always))
+        names = reached(program.forward, runs[-1])
+        seen |= {name for name in names if not name.startswith("state.")}
+        present = {name for name in names if name.startswith("state.")}
+    return runs, frozenset(seen | present)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+@pytest.mark.parametrize("make", [LIF, CubaLIF, Chain, Swap])
+def test_phases_are_what_arrives_step_by_step(make, steps):
+    program = make(record=("v",) if "v" in make.state else (), learnable=("v_threshold",)).program()
+    count = 1 + len(program.states) + len(program.record)
+    for arriving in itertools.product((False, True), repeat=count):
+        runs, seen = step_by_step(program, arriving, steps)
+        found = phases(program, arriving, steps)
+        assert [phase.arriving for phase in found for _ in range(phase.num_steps)] == runs
+        assert all(one.arriving != other.arriving for one, other in itertools.pairwise(found))
+        assert reached_by(program, arriving, steps) == seen
+
+
+def test_phases_of_known_neurons():
+    lif = LIF().program()
+    assert phases(lif, (True, False), 1000) == (({"out"}, 1), ({"out", "state.v"}, 999))
+    assert phases(lif, (True, True), 1000) == (({"out", "state.v"}, 1000),)
+    chain = Chain().program()
+    arrivals = [phase.arriving for phase in phases(chain, (True, False, False, False), 9)]
+    assert arrivals == [{"out"}, {"out", "state.v", "state.b"}, {"out", "state.v", "state.b", "state.a"}]
+    assert len(phases(Swap().program(), (False, True, False), 6)) == 6
+
+
+def test_no_steps_have_no_phases():
+    program = LIF(record=("v",)).program()
+    assert phases(program, (True, True, True), 0) == ()
+    assert reached_by(program, (True, False, True), 0) == {"x"}  # an empty out is x, recorded sequences hold nothing
+    assert reached_by(program, (False, True, False), 0) == {"state.v"}
+
+
+def test_a_step_that_lacks_nothing_has_the_program_s_own_gradient():
+    program = LIF().program()
+    assert gradient_at(program, frozenset({"out", "state.v"})) == program.backward
+    assert "grad.state.v" not in gradient_at(program, frozenset({"out"})).inputs
+
+
+class Curved(Neuron):
+    """Products of states, a constant, a part that no gradient passes, two learnable parameters."""
+
+    state = {"v": 0.0, "w": 0.5}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v * exp(-state.w) + x * params.v_threshold
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": h * (1.0 - s) + params.v_reset * s, "w": state.w * state.v + detach(x)}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LIF(tau=3.0),
+        lambda: LIF(tau=2.5, detach_reset=True, reset="soft", learnable=("tau", "v_threshold")),
+        lambda: IF(v_reset=0.2),
+        lambda: ParametricLIF(init_tau=3.0),
+        CubaLIF,
+        lambda: Curved(learnable=("v_threshold", "v_reset")),
+    ],
+)
+def test_derivatives_are_the_jacobian_of_autograd(make):
+    neuron = make().double()
+    program = neuron.program()
+    values = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    learned = [param.name for param in program.params if param.learnable]
+    names = ["x", *(f"state.{name}" for name in program.states), *(f"param.{name}" for name in learned)]
+    inputs = {name: (values[i % 3] + 0.3 * i).requires_grad_() for i, name in enumerate(names)}
+    params = {**neuron._constants, **{name: inputs[f"param.{name}"] for name in learned}}
+    states = {name: inputs[f"state.{name}"] for name in program.states}
+    out, following = neuron.step(inputs["x"], Values(states), Values(params))
+    outputs = {"out": out, **{f"state.{name}": value for name, value in following.items()}}
+    found = evaluate(derivatives(program), {name: value.detach() for name, value in inputs.items()})
+    assert len(found) >= 4
+    pairs = set()
+    for output, value in outputs.items():
+        for name, given in inputs.items():
+            # A constant output, as a detached one, depends on nothing.
+            flows = (
+                value.requires_grad and torch.autograd.grad(value.sum(), given, retain_graph=True, allow_unused=True)[0]
+            )
+            if flows is False or flows is None:
+                continue
+            pairs.add(f"d {output}/d {name}")
+            ours = torch.as_tensor(found[f"d {output}/d {name}"], dtype=torch.float64).expand(7)
+            torch.testing.assert_close(ours, flows, rtol=1e-12, atol=1e-14)
+    assert pairs == set(found)
+    assert any(value.abs().max() > 0.01 for value in map(torch.as_tensor, found.values()))
+
+
+class Values:
+    def __init__(self, values):
+        vars(self).update(values)
+
+
+def test_the_derivative_of_a_spike_is_its_surrogate_s():
+    def step(x, state, params):
+        return spike(x - 1.0, ATan(alpha=3.0)), {}
+
+    found = evaluate(derivatives(trace("Bare", step, (), {})), {"x": torch.tensor([1.0, 1.5], dtype=torch.float64)})
+    expected = [1.5, 1.5 / (1 + (1.5 * math.pi * 0.5) ** 2)]
+    torch.testing.assert_close(found["d out/d x"], torch.tensor(expected, dtype=torch.float64))
+
+
+def test_equal_expressions_have_one_number():
+    numbering = Numbering()
+    first, second = IF().program(), LIF(tau=4.0).program()
+    ours, theirs = numbering.add_graph(first.forward), numbering.add_graph(second.forward)
+    assert ours[first.forward.inputs["x"]] == theirs[second.forward.inputs["x"]]
+    assert ours[first.forward.outputs["out"]] != theirs[second.forward.outputs["out"]]
+    assert numbering.add_graph(first.forward) == ours
+    lowered = numbering.add_graph(first.forward, lower=True)
+    spikes = [i for i, node in enumerate(first.forward.nodes) if node.op == "spike"]
+    assert len(spikes) == 1
+    assert lowered[spikes[0]] == lowered[first.forward.nodes[spikes[0]].args[0]]
+
+
+def test_numbers_tell_zeros_of_two_signs_apart():
+    def step(sign):
+        return lambda x, state, params: (x * (sign * 0.0), {})
+
+    numbering = Numbering()
+    graphs = [trace("Zero", step(sign), (), {}).forward for sign in (1, -1, 1)]
+    outs = [numbering.add_graph(graph)[graph.outputs["out"]] for graph in graphs]
+    assert outs[0] == outs[2] != outs[1]
