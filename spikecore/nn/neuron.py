@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.backends.front import run_program, run_step
+from spikecore.backends.memory_format import filled_like
 from spikecore.backends.plain import is_plain
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
@@ -205,12 +206,10 @@ class Neuron(Configurable, Placed, Stateful):
         state = {}
         for name, value in self.state.items():
             start = getattr(params, value) if isinstance(value, str) else value
-            if isinstance(start, Tensor):
-                state[name] = start.expand(x.shape).clone()
+            if shape or isinstance(start, Tensor):
+                state[name] = filled_like(x, start, dtype)
             else:
-                state[name] = torch.full(shape, start, dtype=dtype, device=x.device)
-                if not shape:
-                    state[name] = state[name].expand(x.shape)
+                state[name] = torch.full((), start, dtype=dtype, device=x.device).expand(x.shape)
         return state
 
     def state_forms(self, x: Tensor) -> dict[str, Form]:
