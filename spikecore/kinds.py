@@ -55,7 +55,7 @@ KINDS: dict[str, Kind] = {
         _kind("model", 2),  # 2: num_outputs, which need not be classes
         _kind("dataset"),
         _kind("trainer", 2),  # 2: prepare, roles
-        _kind("converter"),
+        _kind("converter", 2),  # 2: calls of the graph, buffers, no data kept
         _kind("deployer", 2),  # 2: check, trace, typed records
     )
 }

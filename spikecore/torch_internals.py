@@ -25,6 +25,11 @@ NAMES: Mapping[str, str] = {
     "torch._C._get_tracing_state": "is torch.jit.trace recording? Under it a direct call would become a constant",
     "torch.autograd.forward_ad._current_level": "are forward-mode derivatives on? If not, unpack_dual raises",
     "torch.Tensor._is_zerotensor": "zeros without memory, which a kernel must not read",
+    "torch._C._autograd._get_sequence_nr": "which number will autograd give to the next node? See `nn.memory.Span`",
+    "torch._C._current_graph_task_id": "is this thread in a backward pass? Autograd's own threads know nothing else",
+    "torch._C._current_autograd_node": "the node that the backward pass is at",
+    "torch.autograd.graph.Node._sequence_nr": "the number that autograd gave to a node",
+    "_forward_cls": "the autograd.Function that a node of the graph belongs to",
     "torch._C._FunctionBase.apply": "calls an autograd.Function at the price of its C++ part, see `apply_unchecked`",
     "torch.nn.modules.batchnorm._BatchNorm": "the common base of the batch norms",
     "torch.nn.modules.batchnorm._NormBase": "the common base of batch and instance norms",
@@ -47,6 +52,23 @@ tracing_state: Callable[[], object] = torch._C._get_tracing_state
 """What `torch.jit.trace` records into, or None."""
 is_zero_tensor: Callable[[Tensor], bool] = Tensor._is_zerotensor
 """Zeros that torch only thinks of, without memory."""
+next_node: Callable[[], int] = torch._C._autograd._get_sequence_nr
+"""The number that autograd will give to the next node of this thread's graph."""
+graph_task: Callable[[], int] = torch._C._current_graph_task_id
+"""The backward pass that this thread is in; -1 outside of one."""
+current_node: Callable[[], Any] = torch._C._current_autograd_node
+"""The node that this thread's backward pass is at; None outside of one."""
+
+
+def backward_function() -> type[Function] | None:
+    """The `autograd.Function` whose backward pass this thread is in; None where torch's own operators are."""
+    return getattr(current_node(), "_forward_cls", None)
+
+
+def node_number(node: Any) -> int:
+    """The number that autograd gave to a node of its graph when it was made."""
+    number: int = node._sequence_nr()
+    return number
 
 
 def has_forward_derivatives() -> bool:
@@ -100,12 +122,17 @@ __all__ = [
     "BatchNorm",
     "NormBase",
     "apply_unchecked",
+    "backward_function",
     "constant_when_compiled",
+    "current_node",
     "fake_mode",
     "forget_compiled",
+    "graph_task",
     "has_forward_derivatives",
     "has_hooks",
     "is_zero_tensor",
+    "next_node",
+    "node_number",
     "num_dispatch_modes",
     "num_hooks",
     "peek_transform",

@@ -25,6 +25,7 @@ from torch.utils.hooks import RemovableHandle
 
 from spikecore.analysis.selection import Where, select_layers
 from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.layers.recurrent import Recurrent
 from spikecore.nn.neuron import Neuron
 
 What = Literal["output", "input", "attribute", "grad_output", "grad_input"]
@@ -52,6 +53,10 @@ class Monitor:
         keep: records held per layer, the newest; None: all of them.
         reduce: instead of records, hold their `mean`, `sum`, `max` or `min`, elementwise over all recorded calls.
         every: record calls 0, k, 2k, ... of each layer.
+
+    A layer inside a recurrent container is called once per step; in multi-step mode the steps of one call of the
+    container are one record, `[T, B, ...]`, and its attributes are read around that call. Gradients are recorded step
+    by step there, the last step first.
 
     Records are detached copies on the layer's device. Several tensors (a layer that returns a tuple) are recorded as a
     tuple; a call with one input records that input. Inputs given by keyword follow the others.
@@ -147,7 +152,7 @@ class Monitor:
         try:
             self._handles.append(self.net.register_forward_pre_hook(self._guard()))
             for name, module in self._layers.items():
-                self._handles.append(self._attach(name, module))
+                self._handles += self._attach(name, module)
         except BaseException:
             self.close()
             raise
@@ -173,13 +178,13 @@ class Monitor:
 
         return check
 
-    def _attach(self, name: str, layer: nn.Module) -> RemovableHandle:
+    def _attach(self, name: str, layer: nn.Module) -> list[RemovableHandle]:
         def record(module: nn.Module, values: Callable[[], Any]) -> None:
             if module is layer and self._open and self.enabled:
                 self._see(name, values)
 
         if self.what == "grad_input":
-            return layer.register_full_backward_hook(lambda module, grads, _: record(module, lambda: grads))
+            return [layer.register_full_backward_hook(lambda module, grads, _: record(module, lambda: grads))]
         if self.what == "grad_output":
 
             def forward(module: nn.Module, args: Any, out: Any) -> None:
@@ -189,17 +194,58 @@ class Monitor:
                 elif module is layer and torch.is_grad_enabled():
                     self._warn(name)
 
-            return layer.register_forward_hook(forward)
+            return [layer.register_forward_hook(forward)]
+        container = self._container_of(name)
+        if self.what == "attribute":
+            called = layer if container is None else container
+
+            def read(module: nn.Module) -> None:
+                if module is called:
+                    record(layer, lambda: self._read(name, layer))
+
+            if self.when == "before":
+                return [called.register_forward_pre_hook(lambda module, args: read(module))]
+            return [called.register_forward_hook(lambda module, args, out: read(module))]
+        steps: list[Any] | None = None  # of the call of the container that runs now
+
+        def step(module: nn.Module, value: Any) -> None:
+            if steps is None:
+                record(module, lambda: value)
+            elif module is layer and self._open and self.enabled:
+                steps.append(_map(lambda tensor: tensor.detach().clone(), value))
+
+        def begin(module: nn.Module, args: Any) -> None:
+            nonlocal steps
+            if module is container:
+                steps = [] if container.step_mode == "multi" else None
+
+        def end(module: nn.Module, args: Any, out: Any) -> None:
+            nonlocal steps
+            if module is container and steps is not None:
+                values, steps = steps, None
+                if values:
+                    record(layer, lambda: _over_time(values))
+
         if self.what == "output":
-            return layer.register_forward_hook(lambda module, args, out: record(module, lambda: out))
-        if self.what == "input":
-            return layer.register_forward_pre_hook(
-                lambda module, args, named: record(module, lambda: (*args, *named.values())), with_kwargs=True
-            )
-        read = lambda: self._read(name, layer)  # noqa: E731
-        if self.when == "before":
-            return layer.register_forward_pre_hook(lambda module, args: record(module, read))
-        return layer.register_forward_hook(lambda module, args, out: record(module, read))
+            handles = [layer.register_forward_hook(lambda module, args, out: step(module, out))]
+        else:
+            handles = [
+                layer.register_forward_pre_hook(
+                    lambda module, args, named: step(module, (*args, *named.values())), with_kwargs=True
+                )
+            ]
+        if container is not None:
+            handles += [container.register_forward_pre_hook(begin), container.register_forward_hook(end)]
+        return handles
+
+    def _container_of(self, name: str) -> Recurrent | None:
+        """The outermost recurrent container of the net around a layer."""
+        path = name.split(".") if name else []
+        for length in range(len(path)):
+            module = self.net.get_submodule(".".join(path[:length]))
+            if isinstance(module, Recurrent):
+                return module
+        return None
 
     def _see(self, name: str, values: Callable[[], Any]) -> None:
         call = self._calls[name]
@@ -310,6 +356,18 @@ def _fold(function: Callable[[Tensor, Tensor], Tensor], total: Any, value: Any, 
             "a transform whose result has one shape (`lambda x: x.mean()`), or use keep"
         )
     return function(total, value)
+
+
+def _over_time(steps: list[Any]) -> Any:
+    """The values `[1, B, ...]` of single steps as one, `[T, B, ...]`."""
+    first = steps[0]
+    if isinstance(first, Tensor):
+        return torch.cat(steps)
+    if isinstance(first, tuple | list):
+        return tuple(_over_time(list(parts)) for parts in zip(*steps, strict=True))
+    if isinstance(first, dict):
+        return {key: _over_time([step[key] for step in steps]) for key in first}
+    return first
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -70,6 +70,10 @@ def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice
     for name, candidate in _candidates():
         if isinstance(candidate, FAILURES):
             passed_over.append(f"{name}: {candidate}")
+        elif device.type not in (declared := registry().load("backend", name).capabilities.devices):
+            # An option may let an instance run elsewhere (a GPU backend's interpreter on the CPU): slow, and never
+            # what `auto` means.
+            passed_over.append(f"{name}: it runs on {', '.join(declared)}")
         elif support := candidate.supports(program, device, dtype):
             learn(name, program)
             return Choice(name, "; ".join(["first by priority", *passed_over]))

@@ -2,7 +2,7 @@
 
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
-from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities
+from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
 from spikecore.interfaces.dataset import Batch, DataFile, Dataset, DatasetCapabilities, DatasetInfo, Split
 from spikecore.interfaces.deployer import (
     Artefact,
@@ -45,6 +45,7 @@ __all__ = [
     "EncoderCapabilities",
     "ImportingDeployer",
     "Inner",
+    "LayerReport",
     "Model",
     "ModelCapabilities",
     "Neuron",

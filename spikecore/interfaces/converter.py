@@ -1,14 +1,26 @@
-"""Converter: a trained artificial net → a spiking net, with a report of what was and was not converted."""
+"""Converter: a trained net → a spiking or quantized one, with a report of what became of every call.
+
+    net, report = converter.convert(model, example_input, calibration)
+
+Layers are named as in the graph of the net (`spikecore.nn.trace_net`): a ReLU may be a function and have no module.
+Whatever calibration finds is a buffer of the new net, and its structure does not depend on the data. So a saved net is
+loaded without the data: convert again with the example as calibration, then `load_state_dict`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torch import Tensor, nn
+
+Outcome = Literal["became", "kept", "refused"]
+Points = tuple[tuple[float, float], ...]
+"""`(x, y)`, in the order of x."""
 
 
 @dataclass(frozen=True)
@@ -18,26 +30,61 @@ class ConverterCapabilities:
     Args:
         needs_calibration: `convert` needs `calibration` batches.
         deterministic: equal nets and batches give equal results.
-        layers: qualified torch names of the modules it takes: a net of these alone is never refused, and only these
+        layers: qualified names of the modules, functions and methods it takes (`torch.nn.ReLU`, `spikecore.nn.ReLU`,
+            `torch.nn.functional.relu`, `torch.Tensor.relu`): a net of these alone is never refused, and only these
             become something else.
+        num_steps: T after which the new net decides as the given one, and its scores are within `tolerance`.
+        tolerance: distance between the scores of both nets, up to one factor, relative to how far the given net's
+            scores lie from their mean.
     """
 
     needs_calibration: bool = True
     deterministic: bool = True
     layers: tuple[str, ...] = ()
+    num_steps: int = 64
+    tolerance: float = 0.1
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of one call of the net.
+
+    Args:
+        name: of its node in the graph of the given net: `layer1.0.relu#2`.
+        outcome: `became`: something else stands in its place; `kept`: it does what it did; `refused`: it has no
+            counterpart, and stays because an option allowed it by name (otherwise `convert` raises).
+        reason: what it became, or why it was kept or refused.
+        threshold: that calibration found: one for the layer, or one per channel.
+        correlation: between the activation of the given net and the mean output of the new one after 1, 2, ... steps;
+            empty where it was not measured.
+    """
+
+    name: str
+    outcome: Outcome
+    reason: str
+    threshold: float | tuple[float, ...] | None = None
+    correlation: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of each layer.
+    """What became of every call, in the order of execution.
 
     Args:
-        converted: qualified layer name → what it became.
-        kept: qualified layer name → why it stayed as it was.
+        layers: one for each.
+        curves: name → points, such as `"accuracy over T"` → `((1, 0.31), (2, 0.84))`.
     """
 
-    converted: dict[str, str] = field(default_factory=dict)
-    kept: dict[str, str] = field(default_factory=dict)
+    layers: tuple[LayerReport, ...] = ()
+    curves: Mapping[str, Points] = field(default_factory=dict)
+
+    def names(self, outcome: Outcome) -> list[str]:
+        """The calls with this outcome."""
+        return [layer.name for layer in self.layers if layer.outcome == outcome]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
 
 
 @runtime_checkable
@@ -52,8 +99,14 @@ class Converter(Protocol):
     def convert(
         self, model: nn.Module, example_input: Tensor, calibration: Iterable[Tensor] = ()
     ) -> tuple[nn.Module, ConversionReport]:
-        """A new net; `model` is left as it was.
+        """A new net that takes `[T, B, ...]`; `model`, example and batches are left as they were, and not kept.
+
+        Args:
+            model: takes a batch `[B, ...]`.
+            example_input: such a batch; its values may be used for nothing but shapes.
+            calibration: more of them, read once.
 
         Raises:
-            ConversionError: a layer cannot be converted (named, with the reason), or calibration data are missing.
+            ConversionError: a call cannot be converted (named, with the reason), or calibration data are missing.
+            NetTraceError: the net cannot be followed.
         """

@@ -22,7 +22,7 @@ from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.neuron import Neuron
-from spikecore.nn.state import Memory, stateful
+from spikecore.nn.state import stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
 
 Block = TypeVar("Block", bound="NormedNeuron")
@@ -170,7 +170,7 @@ class NormedNeuron(nn.Module):
 
 def _forgetful(block: Block) -> Block:
     for part in stateful(block).values():
-        part._memory = Memory()
+        part.forget()
     return block
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from spikecore.errors import NetTraceError
+from spikecore.nn.layers.fold import fold
 from spikecore.nn.state import carried
 from spikecore.nn.tracer import CONSTANT, PLACE, SCOPE, NetTracer
 
@@ -116,12 +117,15 @@ class NetGraph:
         nodes: in the order of execution.
         output: what the net returns: a `Ref`, or tuples, lists and dictionaries of such.
         constants: tensors that `forward` makes by itself, by the name of their node.
+        over_time: of a `GraphNet`, the nodes that see time; in multi-step mode it is folded into the batch for all
+            others. None for any other net.
     """
 
     net: nn.Module
     nodes: tuple[NetNode, ...]
     output: Any
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    over_time: frozenset[str] | None = None
 
     @cached_property
     def _by_name(self) -> dict[str, NetNode]:
@@ -203,11 +207,30 @@ class NetGraph:
 
         Raises:
             TypeError: another number of inputs.
+            ShapeError: of a `GraphNet`: inputs differ in T or B, or a result does not keep the batch as its first axis.
         """
         if len(inputs) != len(self.inputs):
             names = ", ".join(node.name for node in self.inputs)
             raise TypeError(f"the graph takes {len(self.inputs)} inputs ({names}), got {len(inputs)}")
-        call = call or self.call
+        own_call = call or self.call
+        if not self.folds_time:
+            return self._walk(inputs, own_call)
+        lead = _lead(inputs)
+
+        def call_with_time(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if node.name not in (self.over_time or ()):
+                return own_call(node, args, kwargs)
+            args = tuple(_unfolded(value, lead) for value in args)
+            return _folded(own_call(node, args, {key: _unfolded(value, lead) for key, value in kwargs.items()}))
+
+        return fold(lambda *folded: self._walk(folded, call_with_time), inputs, {}, type(self.net).__name__)
+
+    @property
+    def folds_time(self) -> bool:
+        """Whether `run` takes `[T, B, ...]` and folds time into the batch."""
+        return self.over_time is not None and getattr(self.net, "step_mode", "single") == "multi"
+
+    def _walk(self, inputs: Sequence[Any], call: Call) -> Any:
         given, values = iter(inputs), dict[str, Any]()
 
         def value_of(ref: Ref) -> Any:
@@ -259,8 +282,12 @@ def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Mod
         (5, 2, 3)
     """
     net = _unwrapped(net)
-    tracer = NetTracer(net, tuple(leaves), len(example_inputs) or None)
-    graph = _named(net, tracer.traced(), tracer.constants)
+    own_graph = getattr(net, "own_graph", None)
+    if own_graph is not None:
+        graph: NetGraph = own_graph()
+    else:
+        tracer = NetTracer(net, tuple(leaves), len(example_inputs) or None)
+        graph = _named(net, tracer.traced(), tracer.constants)
     return _with_shapes(graph, example_inputs) if example_inputs else graph
 
 
@@ -394,6 +421,31 @@ def _refs(value: Any) -> list[str]:
     return names
 
 
+def _lead(inputs: Sequence[Any]) -> tuple[int, int]:
+    """T and B of the first tensor."""
+    for value in inputs:
+        if isinstance(value, Tensor):
+            return int(value.shape[0]), int(value.shape[1])
+    return 0, 0
+
+
+def _unfolded(value: Any, lead: tuple[int, int]) -> Any:
+    """`[T * B, ...]` → `[T, B, ...]`; anything else as it is."""
+    has_time = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == lead[0] * lead[1]
+    return value.reshape(*lead, *value.shape[1:]) if has_time else value
+
+
+def _folded(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.flatten(0, 1)
+    if isinstance(value, tuple | list):
+        parts = [_folded(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {key: _folded(part) for key, part in value.items()}
+    return value
+
+
 class _Walk(nn.Module):
     """A graph as a module, so that `functional_call` can lend it buffers."""
 
@@ -417,7 +469,8 @@ def _with_shapes(graph: NetGraph, inputs: tuple[Any, ...]) -> NetGraph:
                 f"the example inputs do not pass {node} of {type(graph.net).__name__}: "
                 f"{type(error).__name__}: {error}\n  give inputs as `forward` takes them in this step mode"
             ) from error
-        results[node.name] = _Form.of(value)
+        has_batch_alone = graph.folds_time and node.name not in (graph.over_time or ())
+        results[node.name] = _Form.of(_unfolded(value, _lead(inputs)) if has_batch_alone else value)
         return value
 
     buffers = {f"net.{name}": buffer.clone() for name, buffer in graph.net.named_buffers()}

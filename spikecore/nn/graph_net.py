@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from spikecore.errors import OptionError
 from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
-from spikecore.nn.layers.fold import fold
 
 
 class GraphNet(nn.Module):
@@ -39,6 +38,9 @@ class GraphNet(nn.Module):
         torch.Size([8, 2, 3])
     """
 
+    is_one_node = True
+    """Within another net; `trace_net` of it alone gives `own_graph`."""
+
     def __init__(self, graph: NetGraph, replaced: Mapping[str, nn.Module], step_mode: str = "multi") -> None:
         super().__init__()
         if step_mode not in ("single", "multi"):
@@ -53,8 +55,8 @@ class GraphNet(nn.Module):
         for name, value in graph.constants.items():
             self.register_buffer(name, value.detach().clone())
         nodes = [_bound(node, paths, replaced) for node in graph.nodes]
-        self._graph = NetGraph(self, tuple(nodes), graph.output)
-        self._over_time = frozenset(node.name for node in nodes if node.kind == "module" and self._has_steps(node))
+        over_time = frozenset(node.name for node in nodes if node.kind == "module" and self._has_steps(node))
+        self._graph = NetGraph(self, tuple(nodes), graph.output, over_time=over_time)
 
     def _adopt(self, net: nn.Module, is_leaf: bool) -> None:
         """Take over the parts of a net, under their names."""
@@ -107,22 +109,15 @@ class GraphNet(nn.Module):
         Raises:
             ShapeError: the inputs differ in T or B, or an output does not keep the batch as its first axis.
         """
-        if self.step_mode == "single":
-            return self._graph.run(*inputs)
-        lead = next((tuple(value.shape[:2]) for value in inputs if isinstance(value, Tensor)), (0, 0))
+        return self._graph.run(*inputs)
 
-        def unfolded(value: Any) -> Any:
-            has_time = isinstance(value, Tensor) and value.dim() > 0 and value.shape[0] == lead[0] * lead[1]
-            return value.reshape(*lead, *value.shape[1:]) if has_time else value
-
-        def call(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if node.name not in self._over_time:
-                return self._graph.call(node, args, kwargs)
-            args = tuple(unfolded(value) for value in args)
-            kwargs = {key: unfolded(value) for key, value in kwargs.items()}
-            return _folded(self._graph.call(node, args, kwargs))
-
-        return fold(lambda *folded: self._graph.run(*folded, call=call), inputs, {}, type(self).__name__)
+    def own_graph(self) -> NetGraph:
+        """The graph that it runs, for `trace_net`: the names are those of the given net, replacements are modules."""
+        nodes = []
+        for node in self._graph.nodes:
+            module = self.get_submodule(str(node.target)) if node.kind == "module" else None
+            nodes.append(replace(node, module=module))
+        return replace(self._graph, nodes=tuple(nodes))
 
 
 def _bound(node: NetNode, paths: Mapping[str, str], replaced: Mapping[str, nn.Module]) -> NetNode:
@@ -135,17 +130,6 @@ def _bound(node: NetNode, paths: Mapping[str, str], replaced: Mapping[str, nn.Mo
     if node.kind == "attribute" and node.name.partition("#")[0] == "constant" and "." not in node.name:
         return replace(node, target=node.name)
     return node
-
-
-def _folded(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.flatten(0, 1)
-    if isinstance(value, tuple | list):
-        parts = [_folded(part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, dict):
-        return {key: _folded(part) for key, part in value.items()}
-    return value
 
 
 def features(net: nn.Module, names: Sequence[str], leaves: Sequence[type[nn.Module]] = ()) -> nn.Module:

@@ -1,6 +1,8 @@
-"""Half precision: float16 and bfloat16 are storage. Steps compute, and states are kept, in float32."""
+"""What a neuron takes: floating-point tensors. Half precision is storage; steps and states are in float32."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,3 +18,10 @@ def state_dtype(x: Tensor) -> torch.dtype:
 def widened(x: Tensor) -> Tensor:
     """`x` in the dtype in which a step computes: float32 in place of half precision."""
     return x.float() if x.dtype in HALF else x
+
+
+def not_a_tensor(name: str, x: Any) -> str:
+    """What to say to an input of another type."""
+    module = type(x).__module__
+    cure = "torch.from_numpy(x).float()" if module == "numpy" else "torch.as_tensor(x, dtype=torch.float32)"
+    return f"{name} takes a tensor, got {module}.{type(x).__name__}: give it {cure}"

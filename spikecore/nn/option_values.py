@@ -15,8 +15,9 @@ def option_values(neuron: Neuron) -> dict[str, Any]:
     """Name → value of everything that the neuron's step reads as `params`.
 
     A number, or a tuple with one for each channel, is what the step sees: of an option that was trained, or loaded from
-    a checkpoint, the value of its tensor, and not the one that it was made with. An option whose tensor still holds
-    what the configuration says, rounded to the tensor's dtype, is given as the configuration says it.
+    a checkpoint, the value of its tensor within the range of the option, and not the one that it was made with. An
+    option whose tensor still holds what the configuration says, rounded to the tensor's dtype, is given as the
+    configuration says it.
 
     Args:
         neuron: of any kind.
@@ -39,7 +40,7 @@ def option_values(neuron: Neuron) -> dict[str, Any]:
     for name, configured in values.items():
         tensor = getattr(neuron, f"param_{name}", None)
         if isinstance(tensor, Tensor):
-            values[name] = _value(tensor.detach(), configured)
+            values[name] = _value(neuron.within_range(name, tensor.detach()), configured)
     return values
 
 

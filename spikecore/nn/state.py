@@ -2,7 +2,7 @@
 
 A multi-step call starts from the initial state and leaves nothing behind. Inside `with streaming(net)` state is kept
 between calls. Single-step mode always streams: `reset_state(net)` starts a new sequence, `detach_state(net)` cuts the
-graph. State is never part of `state_dict()`.
+graph. State is never part of `state_dict()`. Every thread has its own: a sequence begun in one is unknown in another.
 
 A module of your own with state subclasses `Stateful`:
 
@@ -15,35 +15,19 @@ A module of your own with state subclasses `Stateful`:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
+from torch.compiler import is_compiling
 
 from spikecore.errors import OptionError, StateError, StateGraphError, StateShapeError, StreamingError
-from spikecore.torch_internals import apply_unchecked, transforms_active
+from spikecore.nn.memory import Block, Form, Memory, PerThread, Span, State, open_block
+from spikecore.torch_internals import apply_unchecked, graph_task, next_node, transforms_active
 
-State = dict[str, Tensor]
-Form = tuple[tuple[int, ...], torch.device, torch.dtype]
 _NOTHING = torch.empty(0)
-
-
-class Memory:
-    """What a module remembers between calls. A plain object: writing to an `nn.Module` costs a microsecond.
-
-    Args:
-        streams: state is kept in multi-step mode too.
-        is_explicit: `functional` puts the state in and takes it out; `initial` is then what a sequence started from.
-    """
-
-    def __init__(self, streams: bool = False, is_explicit: bool = False) -> None:
-        self.state: State | None = None
-        self.initial: State | None = None
-        self.form: Form | None = None  # of the last input that the kept state was found to fit
-        self.streams = streams
-        self.is_explicit = is_explicit
 
 
 class Stateful(nn.Module):
@@ -53,7 +37,13 @@ class Stateful(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._memory = Memory()
+        self._local = PerThread()
+        self._span = Span()
+
+    @property
+    def _memory(self) -> Memory:
+        """What this module remembers in this thread."""
+        return self._local.memory
 
     def initial_state(self, x: Tensor) -> State:
         """The state before the first step, for one single-step input `x` `[B, ...]`."""
@@ -78,40 +68,59 @@ class Stateful(nn.Module):
     @property
     def keeps_state(self) -> bool:
         """Whether state outlives a call."""
-        return self.step_mode == "single" or self._memory.streams
+        return self.step_mode == "single" or self._local.memory.streams
 
     def state_for(self, x: Tensor) -> State:
         """The state to start from with the single-step input `x`.
 
         Raises:
             StateShapeError: the kept state belongs to another batch shape, device or dtype.
+            StateError: the kept state was made under `inference_mode`, and a gradient is wanted; or activation
+                checkpointing runs a call again whose state is gone.
         """
-        memory = self._memory
-        state = memory.state
-        if state is None or not (self.step_mode == "single" or memory.streams):
+        memory = self._local.memory
+        state, compiling = memory.state, is_compiling()
+        keeps = memory.streams or self.step_mode == "single"
+        if not compiling and graph_task() != -1 and not memory.is_explicit:
+            self._refuse_second_run(keeps)
+        if not keeps or state is None:
             if not memory.is_explicit:
                 return self.start_state(x)
             initial = self.initial_state(x)
             if memory.initial is None:
                 memory.initial = initial
             return initial
-        if torch.compiler.is_compiling():
-            self._check_kept(state, x)
-        else:
-            form = (x.shape, x.device, x.dtype)
-            if form != memory.form:
-                self._check_kept(state, x)
-                memory.form = form
+        if compiling:
+            self._check_kept(state, x, memory)
+            return state
+        form = (x.shape, x.device, x.dtype)
+        if form != memory.form:
+            self._check_kept(state, x, memory)
+            memory.form = form
+        if is_grad_enabled() and True in [value.is_inference() for value in state.values()]:
+            raise StateError(
+                f"the kept state of {type(self).__name__} was made under torch.inference_mode() and cannot be part of "
+                f"a graph: {_cure(memory)}, or make the steps before it under torch.no_grad()"
+            )
         return state
 
-    def _check_kept(self, state: State, x: Tensor) -> None:
+    def _check_kept(self, state: State, x: Tensor, memory: Memory) -> None:
         forms = self.state_forms(x)
         for name, value in state.items():
             if _form(value) != forms[name]:
                 raise StateShapeError(
                     f"the kept state {name!r} of {type(self).__name__} is {_shown(_form(value))}, the input asks for "
-                    f"{_shown(forms[name])}: call reset_state(net) before a sequence of another batch"
+                    f"{_shown(forms[name])}: {_cure(memory)}"
                 )
+
+    def _refuse_second_run(self, keeps: bool) -> None:
+        """Within a backward pass, only calls that neither find nor leave a state give what they gave before."""
+        if keeps or self._span.holds_current_node():
+            raise StateError(
+                f"a backward pass calls {type(self).__name__} again, whose state has moved on since, or is gone: "
+                "activation checkpointing repeats the forward pass. Checkpoint the step of functional(net), which "
+                "takes and returns the state: checkpoint(step, params, x, state, use_reentrant=False)"
+            )
 
     def keep(self, state: State, *outputs: Tensor) -> tuple[Tensor, ...]:
         """Remember the final state, if state outlives the call.
@@ -123,34 +132,67 @@ class Stateful(nn.Module):
         Returns:
             The outputs, to be handed out in their place: a backward pass through any of them, and later through the
             state, is told apart from the first one.
+
+        Raises:
+            StateError: the call is part of a transform of `torch.func`, or of a backward pass.
         """
-        memory = self._memory
-        if not (self.step_mode == "single" or memory.streams):
+        memory = self._local.memory
+        if not (memory.streams or self.step_mode == "single"):
             memory.state = None
             return outputs
-        if not memory.is_explicit and not torch.compiler.is_compiling():
-            if transforms_active():
-                raise StateError(
-                    f"{type(self).__name__} would keep the state of a torch.func transform, which ends before it is "
-                    "used: call the step of functional(net), which takes and returns the state"
-                )
-            if torch.is_grad_enabled() and True in [value.requires_grad for value in state.values()]:
-                tied = _tie(type(self).__name__, len(outputs), *outputs, *state.values())
-                outputs, state = tied[: len(outputs)], dict(zip(state, tied[len(outputs) :], strict=True))
+        if not is_compiling():
+            if memory.streams:
+                self._span.cover(memory.first_node, next_node(), memory.block)
+            if not memory.is_explicit:
+                if graph_task() != -1:
+                    self._refuse_second_run(keeps=True)
+                if transforms_active():
+                    raise StateError(
+                        f"{type(self).__name__} would keep the state of a torch.func transform, which ends before it "
+                        "is used: call the step of functional(net), which takes and returns the state"
+                    )
+                if is_grad_enabled() and True in [value.requires_grad for value in state.values()]:
+                    tied = _tie(type(self).__name__, len(outputs), *outputs, *state.values())
+                    outputs, state = tied[: len(outputs)], dict(zip(state, tied[len(outputs) :], strict=True))
         memory.state = state
         return outputs
 
     def pass_by(self, x: Tensor) -> None:
         """For a call that has no use for the state, as of dropout in eval mode: `functional` hands it on unchanged."""
-        if self._memory.is_explicit:
+        if self._local.memory.is_explicit:
             self.keep(self.state_for(x))
+
+    def forget(self) -> None:
+        """Begin as a new module does: no kept state, in no `streaming` block."""
+        self._local, self._span = PerThread(), Span()
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles, which go on where this module is: with the values of the state, without its graph."""
-        memory = Memory(streams=self._memory.streams)
-        if self._memory.state is not None:
-            memory.state = {name: value.detach() for name, value in self._memory.state.items()}
-        return {**self.__dict__, "_memory": memory}
+        memory = self._local.lasting
+        values = None if memory.state is None else {name: value.detach() for name, value in memory.state.items()}
+        members = {name: value for name, value in self.__dict__.items() if name not in ("_local", "_span")}
+        return {**members, _KEPT: (values, memory.block and memory.block.token)}
+
+    def __setstate__(self, members: dict[str, Any]) -> None:
+        values, token = members.get(_KEPT, (None, None))
+        own = {name: value for name, value in members.items() if name != _KEPT}
+        super().__setstate__(own)  # type: ignore[no-untyped-call]
+        self.forget()
+        if self.step_mode == "single":
+            self._local.memory.state = values
+        if (block := open_block(token)) is not None:
+            self._local.memory.state = values
+            block.join(self._local.memory, self._span)
+
+
+_KEPT = "_kept"
+"""Under which a copy holds the values of the state and the token of the `streaming` block."""
+
+
+def _cure(memory: Memory) -> str:
+    if memory.is_functional:
+        return "start from the state that init_state(example_input) gives for inputs like this one"
+    return "call reset_state(net) to start a new sequence"
 
 
 class _Tie(torch.autograd.Function):
@@ -224,52 +266,92 @@ def streaming(net: nn.Module) -> Iterator[nn.Module]:
         {'': None}
     """
     modules = stateful(net).values()
-    if any(module._memory.streams for module in modules):
+    if any(module._local.memory.streams for module in modules):
         raise StreamingError("this net is already streaming: leave the outer `with streaming(...)` first")
-    for module in modules:
-        module._memory.streams, module._memory.state = True, None
+    block = Block()
+    # They must be held: a thread that ends takes its memories along, and this block may be left in another one.
+    memories = [module._local.memory for module in modules]
+    for memory, module in zip(memories, modules, strict=True):
+        memory.state = None
+        block.join(memory, module._span)
     try:
         yield net
     finally:
-        for module in modules:
-            module._memory.streams, module._memory.state = False, None
+        block.close()
 
 
 @contextmanager
-def carried(net: nn.Module) -> Iterator[dict[str, Memory]]:
+def carried(net: nn.Module, is_functional: bool = False) -> Iterator[dict[str, Memory]]:
     """Inside, every module keeps its state in a memory of its own, empty at first, and what it had is put back after.
 
-    Whoever enters puts states in, takes them out, and answers for their graph.
+    This is so in the current thread only. Whoever enters puts states in, takes them out, and answers for their graph.
     """
     modules = stateful(net)
-    before = {name: module._memory for name, module in modules.items()}
-    memories = {name: Memory(streams=True, is_explicit=True) for name in modules}
+    before = {name: module._local.memory for name, module in modules.items()}
+    memories = {name: Memory(below=memory, is_functional=is_functional) for name, memory in before.items()}
+    compiling = is_compiling()
     for name, module in modules.items():
-        module._memory = memories[name]
+        module._local.memory = memories[name]
+        if not compiling:
+            memories[name].begin_streaming(module._span)
     try:
         yield memories
     finally:
         for name, module in modules.items():
-            module._memory = before[name]
+            module._local.memory = before[name]
+            if not compiling:
+                memories[name].end_streaming()
+    if not is_functional:
+        for name, memory in memories.items():
+            before[name].take(memory.recorded)
+
+
+@contextmanager
+def recording_steps(modules: Iterable[Stateful]) -> Iterator[None]:
+    """Inside, what single steps `[1, B, ...]` record is put together; after it, each module has recorded `[T, B, ...]`.
+
+    A module that was not called has recorded nothing.
+    """
+    memories = [module._local.memory for module in modules]
+    outer = [memory.pieces for memory in memories]
+    for memory in memories:
+        memory.pieces = []
+    joined: list[State] = []
+    try:
+        yield
+        joined = [_joined(memory.pieces or []) for memory in memories]
+    finally:
+        for memory, pieces in zip(memories, outer, strict=True):
+            memory.pieces = pieces
+    for memory, recorded in zip(memories, joined, strict=True):
+        memory.take(recorded)
+
+
+def _joined(pieces: list[State]) -> State:
+    pieces = [piece for piece in pieces if piece]  # without the steps at which the module was not called
+    if not pieces:
+        return {}
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def reset_state(net: nn.Module) -> None:
     """Start a new sequence: every state is initial again."""
     for module in stateful(net).values():
-        module._memory.state = None
+        module._local.memory.state = None
 
 
 def detach_state(net: nn.Module) -> None:
     """Keep the values of the state and cut its graph (truncated backpropagation through time)."""
     for module in stateful(net).values():
-        memory = module._memory
+        memory = module._local.memory
         if memory.state is not None:
             memory.state = {name: value.detach() for name, value in memory.state.items()}
 
 
 def get_state(net: nn.Module) -> dict[str, State | None]:
     """Qualified module name → its kept state; None where it is the initial one. The tensors are not copied."""
-    return {name: None if m._memory.state is None else dict(m._memory.state) for name, m in stateful(net).items()}
+    kept = {name: module._local.memory.state for name, module in stateful(net).items()}
+    return {name: None if state is None else dict(state) for name, state in kept.items()}
 
 
 def set_state(net: nn.Module, state: Mapping[str, Mapping[str, Tensor] | None]) -> None:
@@ -286,7 +368,8 @@ def set_state(net: nn.Module, state: Mapping[str, Mapping[str, Tensor] | None]) 
         if value is not None and not modules[name].keeps_state:
             raise StateError(f"{name or type(net).__name__} keeps no state now: set it inside `with streaming(net)`")
     for name, value in checked.items():
-        modules[name]._memory.state, modules[name]._memory.form = value, None
+        memory = modules[name]._local.memory
+        memory.state, memory.form = value, None
 
 
 def checked_state(

@@ -14,7 +14,8 @@ from spikecore.backends.selection import AUTO, REFERENCE, Choice
 from spikecore.errors import BackendError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn.half import widened
+from spikecore.nn.half import not_a_tensor, widened
+from spikecore.nn.parameters import plain_option
 from spikecore.nn.state import Stateful
 
 
@@ -49,7 +50,7 @@ class TorchNeuron(Configurable, Stateful):
                 f"{type(self).__name__} cannot run on backend {backend!r}: {self.why_torch}, so torch alone runs it; "
                 "use backend='torch' or 'auto'"
             )
-        self.config = make_config(type(self), {name: _plain(value) for name, value in options.items()})
+        self.config = make_config(type(self), {name: plain_option(name, value) for name, value in options.items()})
         self.step_mode = step_mode
         self.backend = backend
         self.chosen: Choice | None = None
@@ -70,6 +71,8 @@ class TorchNeuron(Configurable, Stateful):
             ShapeError: the rank, the number of steps or the number of channels does not suit.
             StateShapeError: kept state belongs to another batch shape, device or dtype.
         """
+        if not isinstance(x, Tensor):
+            raise TypeError(not_a_tensor(type(self).__name__, x))
         if not x.is_floating_point():
             raise TypeError(f"{type(self).__name__} takes floating-point input, got {x.dtype}: call .float() on it")
         if self.step_mode not in self.capabilities.step_modes:
@@ -102,10 +105,3 @@ class TorchNeuron(Configurable, Stateful):
 
     def extra_repr(self) -> str:
         return f"{self.config!r}, step_mode={self.step_mode!r}"
-
-
-def _plain(value: Any) -> Any:
-    """Tensors and lists as tuples, as configurations hold them."""
-    if isinstance(value, Tensor):
-        return tuple(value.tolist()) if value.dim() else value.item()
-    return tuple(value) if isinstance(value, list) else value

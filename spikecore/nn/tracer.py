@@ -55,6 +55,8 @@ def is_leaf(module: nn.Module, leaves: tuple[type[nn.Module], ...] = ()) -> bool
         return True
     if isinstance(module, nn.Sequential):
         return False
+    if getattr(module, "is_one_node", False):
+        return True
     # A subclass that keeps the forward of torch's layer is that layer.
     home = str(getattr(type(module).forward, "__module__", ""))
     return home.startswith(("torch.nn.", "torch.ao.nn."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 COMMANDS: dict[str, str] = {
     "bench": "How fast neurons run on each backend, how far from the least possible, after a proof of equality.",
+    "convert": "A trained net into a spiking or quantized one, with a report of every call.",
     "convert-weights": "Weights that another library published, as a file for a model of ours.",
     "deploy": "A trained net as an artefact for a device or an exchange format, compared with the net.",
     "compare": "Several runs as a table, and their curves on one page.",

@@ -13,8 +13,9 @@ from spikecore.run.config import Resolved, resolve
 from spikecore.run.context import Context
 from spikecore.run.directory import new_directory
 from spikecore.run.files import DirectoryLock
+from spikecore.run.loading import load
 from spikecore.run.record import FINISHED, Record
-from spikecore.run.restore import SavedRun, evaluate, load
+from spikecore.run.restore import SavedRun, evaluate
 from spikecore.run.run import Result, Run
 
 __all__ = ["Context", "Prepared", "Result", "evaluate", "inspect_resume", "load", "prepare", "resume", "run"]

@@ -10,13 +10,14 @@ from spikecore.testing.suite import Suite
 
 HEAD = """# The checks of the conformance suites
 
-What `spike test KIND:NAME` checks, kind by kind. *Applies to* names the capabilities a check depends on; where one is
-missing the check is skipped, and the reason names it. A component on which fewer checks than the minimum were executed
-fails. [How to use them](../how-to/prove-a-plugin.md). A dataset whose files others give out is proved
+`spike test KIND:NAME` runs these checks. The column *applies to* names the capabilities that a check depends on; if one
+is missing, the check is skipped and the reason names it. Checks marked *long* run for one component of each kind and
+plugin in a plugin's own test suite, and for every component with `SPIKE_FULL=1`. A component fails if fewer checks than
+the minimum were executed. See [how to use them](../how-to/prove-a-plugin.md). Datasets of published files are checked
 [on small files of the same format](../how-to/prove-a-plugin.md#datasets-of-files-that-others-give-out), which
-`prepare(data)` of its test class writes.
+`prepare(data)` of the test class writes.
 
-This page is written by `python -m spikecore.testing.catalogue`; a test holds it equal to the code.
+`python -m spikecore.testing.catalogue` writes this page; a test compares it with the code.
 """
 
 
@@ -45,6 +46,8 @@ def _section(kind: str) -> Iterator[str]:
         needs = [str(need) for need in getattr(check, "needs", ())]
         if (first := getattr(check, "since", 1)) > 1:
             needs.append(f"api_version {first}")
+        if getattr(check, "long", False):
+            needs.append("*long*")
         yield f"| `{name}` | {text} | {', '.join(needs) or 'all'} |"
     yield ""
 

@@ -33,6 +33,7 @@ def options_without_effect(
     make: Callable[[Options], Any],
     observe: Callable[[Any], Observation],
     looked_at: Sequence[str],
+    is_costly: bool = False,
 ) -> list[str]:
     """The options for which no other value changes what is observed.
 
@@ -42,6 +43,8 @@ def options_without_effect(
         make: an instance with these options over the present ones; raises where they are refused.
         observe: everything by which an option may show: outputs, states, gradients.
         looked_at: the options in question; the others are moved only to let these show their effect.
+        is_costly: observing takes long: only one other value of each option is tried, alone, beside each choice of a
+            list, and beside one other value of each number.
 
     Returns:
         Their names. An option that has no other value (or none that is accepted) is not among them.
@@ -61,18 +64,26 @@ def options_without_effect(
                 observed[key] = _observation(component, observe)
         return observed[key]
 
-    return [name for name in looked_at if _is_without_effect(name, choices, config, look)]
+    ignored = []
+    for name in looked_at:
+        values = choices[name][:1] if is_costly else choices[name]
+        if _is_without_effect(name, values, _contexts(name, choices, config, is_costly), look):
+            ignored.append(name)
+    return ignored
 
 
 def _is_without_effect(
-    name: str, choices: Mapping[str, list[Any]], config: Any, look: Callable[[Options], Observation | None]
+    name: str,
+    values: Sequence[Any],
+    contexts: Iterator[Options],
+    look: Callable[[Options], Observation | None],
 ) -> bool:
     num_compared = 0
-    for context in _contexts(name, choices, config):
+    for context in contexts:
         before = look(context)
         if before is None:
             continue
-        for value in choices[name]:
+        for value in values:
             after = look({**context, name: value})
             if after is None:
                 continue
@@ -82,14 +93,22 @@ def _is_without_effect(
     return num_compared > 0
 
 
-def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any) -> Iterator[Options]:
+def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any, is_costly: bool) -> Iterator[Options]:
     """Values of the other options beside which an option may show its effect."""
     others = {other: values for other, values in choices.items() if other != name and values}
     numbers = [other for other in others if _is_number(getattr(config, other))]
+    lists = [other for other in others if isinstance(others[other][0], tuple) and other not in numbers]
     moved = {other: others[other][0] for other in numbers}
     yield {}
+    for other in lists:
+        yield from ({other: value} for value in others[other])
+    if is_costly:
+        yield from ({other: others[other][-1]} for other in numbers)
+        return
     yield moved
     for other, values in others.items():
+        if other in lists:
+            continue
         for value in values:
             yield {other: value}
             if other not in numbers:
@@ -124,16 +143,16 @@ def alternatives(config_type: type, config: Any) -> dict[str, list[Any]]:
 
 
 def _others(hint: Any, value: Any) -> list[Any]:
-    plain: Any = hint
-    marks: tuple[Any, ...] = ()
-    if get_origin(hint) is Annotated:
-        plain, *rest = get_args(hint)
-        marks = tuple(rest)
+    is_marked = get_origin(hint) is Annotated
+    plain: Any = get_args(hint)[0] if is_marked else hint
+    marks: tuple[Any, ...] = get_args(hint)[1:] if is_marked else ()
     for mark in marks:
         if isinstance(mark, Inner):
             return _other_components(value)
         if isinstance(mark, OneOf):
-            return [] if get_origin(plain) is tuple else _other_choices(mark, value)
+            if get_origin(plain) is tuple:  # a list of choices: with each of them alone
+                return [(name,) for name in mark.names()]
+            return _other_choices(mark, value)
     if get_origin(plain) in (Union, types.UnionType):
         return _other_numbers(plain, 1 if value is None else value, marks) if _is_number(value) else []
     if get_origin(plain) is Literal:

@@ -24,11 +24,11 @@ def assert_nothing_is_kept(call: Callable[[], Sequence[Tensor]], what: str) -> N
     """
     call()
     # Collecting garbage takes longer than all else here, so it is done only where something seems to be alive.
-    kept = [(index, storage) for index, storage in enumerate(_storages(call())) if not storage.expired()]
-    if kept:
+    storages = _storages(call())
+    if not all(map(_is_released, storages)):
         gc.collect()
-    for index, storage in kept:
-        assert storage.expired(), (
+    for index, storage in enumerate(storages):
+        assert _is_released(storage), (
             f"{what} keeps tensor {index} of a call (an input, an output or a gradient) alive after the call: "
             "memory grows with every call"
         )
@@ -43,7 +43,11 @@ def assert_nothing_is_kept(call: Callable[[], Sequence[Tensor]], what: str) -> N
 
 def _storages(tensors: Sequence[Tensor]) -> list[StorageWeakRef]:
     """Weak references to the memory of tensors. A reference to a tensor would not do: a detached copy shares memory."""
-    return [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]
+    return [StorageWeakRef(tensor.untyped_storage()) for tensor in tensors]  # type: ignore[no-untyped-call]
+
+
+def _is_released(storage: StorageWeakRef) -> bool:
+    return bool(storage.expired())  # type: ignore[no-untyped-call]
 
 
 def _live_bytes() -> int:

@@ -10,10 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spikecore.errors import OptionError, PluginUnavailable, SpikeError
+from spikecore.errors import (
+    DatasetError,
+    OptionError,
+    PluginError,
+    PluginUnavailable,
+    SpikeError,
+    UnknownComponentError,
+)
 from spikecore.interfaces.component import make_config
+from spikecore.kinds import KINDS
 from spikecore.registry import registry
 from spikecore.registry.loading import unmet
+from spikecore.registry.metadata import normalise
 
 REQUIRED = ("pytest>=8", "hypothesis>=6.100")
 INSTALL = "pip install 'spikecore[testing]'"
@@ -70,6 +79,56 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
     from spikecore.testing.report import report
 
     return report(suite)
+
+
+@dataclasses.dataclass(frozen=True)
+class Proof:
+    """What became of one component in `prove_all`.
+
+    Args:
+        kind, name: of the component; the name is qualified where another plugin has the same.
+        report: of its suite; None where nothing was checked.
+        obstacle: why nothing was checked, or "".
+    """
+
+    kind: str
+    name: str
+    report: dict[str, Any] | None
+    obstacle: str = ""
+
+
+def prove_all(plugin: str | None = None) -> Iterator[Proof]:
+    """Prove every installed component, one by one, with default options.
+
+    Args:
+        plugin: only those of this plugin, by id or distribution.
+
+    Raises:
+        UnknownComponentError: no such plugin is installed.
+        PluginUnavailable: pytest or hypothesis is missing.
+    """
+    entries = [entry for entry in registry().components() if entry.kind in KINDS]
+    if plugin is not None:
+        wanted = normalise(plugin)
+        known = {name for entry in entries for name in (entry.plugin.id, entry.plugin.distribution)}
+        if wanted not in map(normalise, known):
+            raise UnknownComponentError(f"no plugin {plugin!r} offers components: there are {', '.join(sorted(known))}")
+        entries = [e for e in entries if wanted in (normalise(e.plugin.id), normalise(e.plugin.distribution))]
+    for entry in entries:
+        name = entry.name if entry.status == "ok" else entry.qualified
+        try:
+            _refuse_downloads(entry.kind, name)
+            yield Proof(entry.kind, name, prove(entry.kind, name))
+        except (PluginError, OptionError, DatasetError) as error:
+            if isinstance(error, PluginUnavailable) and error.hint == INSTALL:
+                raise
+            yield Proof(entry.kind, name, None, str(error))
+
+
+def _refuse_downloads(kind: str, name: str) -> None:
+    """Proving everything must not fetch gigabytes that nobody asked for."""
+    if kind == "dataset" and not registry().load(kind, name).capabilities.embedded:
+        raise DatasetError(f"its files may have to be downloaded; spike test dataset:{name} does so")
 
 
 def required_options(component: Any) -> list[str]:

@@ -23,8 +23,8 @@ SWITCH_S = 1e-6
 """How often Python changes threads that run freely: far more often than usual, so that a race shows."""
 PATIENCE_S = 0.05
 """A thread that does not come to its next line for so long waits for a lock; the others go on without it."""
-FOREIGN = (os.path.dirname(torch.__file__), sysconfig.get_path("stdlib"))
-"""No turns within torch and the standard library: they serve threads, and have many lines."""
+FOREIGN = (os.path.dirname(torch.__file__), os.path.dirname(__file__), "<frozen")
+STANDARD, INSTALLED = sysconfig.get_path("stdlib"), ("site-packages", "dist-packages")
 
 
 def at_once(calls: Sequence[Callable[[], None]], num_calls: int = NUM_CALLS) -> None:
@@ -37,6 +37,8 @@ def at_once(calls: Sequence[Callable[[], None]], num_calls: int = NUM_CALLS) -> 
     Raises:
         AssertionError: a call raised in some thread; the first one is told.
     """
+    for call in calls:
+        call()  # what is imported on first use is not part of the turns
     turns = Turns(len(calls))
     _run([_in_turns(turns, index, call) for index, call in enumerate(calls)])
     with _switching_often():
@@ -76,11 +78,17 @@ class Turns:
         return bool(waiting)
 
 
+def _is_foreign(file: str) -> bool:
+    """Of torch, the kit or the standard library: they serve threads, and have many lines, so there are no turns."""
+    is_standard = file.startswith(STANDARD) and not any(folder in file for folder in INSTALLED)
+    return is_standard or file.startswith(FOREIGN)
+
+
 def _in_turns(turns: Turns, own: int, call: Callable[[], None]) -> Callable[[], None]:
     """The call, with a change of threads before every line of Python outside of torch and the standard library."""
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        if frame.f_code.co_filename.startswith(FOREIGN):
+        if _is_foreign(frame.f_code.co_filename):
             return None
         if event == "line":
             turns.next(own)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import operator
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,13 +14,13 @@ from spikecore.backends.reference import TorchBackend
 from spikecore.dynamics import sigmoid
 from spikecore.errors import ConversionError, OptionError
 from spikecore.interfaces.component import Configurable, Range, make_config
-from spikecore.interfaces.converter import ConversionReport, ConverterCapabilities
+from spikecore.interfaces.converter import ConversionReport, ConverterCapabilities, LayerReport
 from spikecore.interfaces.dataset import DatasetCapabilities, DatasetInfo
 from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, OperatorRecord, require_mapped
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, Encoder, Model, Neuron, Surrogate, fire_and_reset, trace_net
+from spikecore.nn import IF, LIF, Encoder, GraphNet, Model, Neuron, ReLU, Surrogate, fire_and_reset, trace_net
 from spikecore.registry import name_of
 from spikecore.trainers import Trainer
 
@@ -190,47 +191,80 @@ class ToyTrainer(Trainer):
         self.metrics = dict(state["metrics"])
 
 
-class ToyConverter(Configurable):
-    """ReLU → IF with the largest activation as threshold; everything else stays."""
+class SpikingReLU(nn.Module):
+    """ReLU by rate: a soft reset, half a threshold to start with; a spike counts as much as the threshold."""
 
-    capabilities = ConverterCapabilities(layers=("torch.nn.ReLU",))
-    known = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten)
+    def __init__(self, threshold):
+        super().__init__()
+        self.register_buffer("threshold", torch.tensor(threshold))
+        self.neuron = IF(reset="soft", v_reset=0.5)
+
+    def forward(self, x):
+        return self.neuron(x / self.threshold) * self.threshold
+
+
+RELUS = (nn.ReLU, ReLU, nn.functional.relu, torch.relu, "relu")
+"""Classes, functions and method."""
+
+
+def operation(node):
+    return type(node.module) if node.kind == "module" else node.target
+
+
+class ToyConverter(Configurable):
+    """ReLU → IF with the largest activation as threshold; what is linear stays; all else is refused."""
+
+    api_version = 2
+    capabilities = ConverterCapabilities(
+        layers=("torch.nn.ReLU", "spikecore.nn.ReLU", "torch.nn.functional.relu", "torch.relu", "torch.Tensor.relu")
+    )
+    known = (nn.Linear, nn.Conv2d, nn.AvgPool2d, nn.Flatten, operator.add, "flatten")
 
     def __init__(self, **options):
         self.config = make_config(type(self), options)
 
     def convert(self, model, example_input, calibration=()):
-        batches = list(calibration)
-        if not batches:
-            raise ConversionError("calibration batches are missing: pass a few inputs")
-        net, report = copy.deepcopy(model).eval(), ConversionReport()
-        for name, layer in list(net.named_children()):
-            if isinstance(layer, nn.ReLU):
-                setattr(net, name, IF(v_threshold=self.threshold(net, batches), reset="soft"))
-                report.converted[name] = "IF with soft reset"
-            elif isinstance(layer, self.known):
-                report.kept[name] = "linear in its input"
-                setattr(net, name, Folded(layer))
+        graph = trace_net(copy.deepcopy(model).eval())
+        largest = self.largest(graph, calibration)
+        replaced, layers = {}, []
+        for node in graph.layers:
+            if operation(node) in RELUS:
+                threshold = self.threshold(largest[node.name])
+                replaced[node.name] = self.spiking(threshold)
+                layers.append(LayerReport(node.name, "became", "IF with soft reset", threshold))
+            elif operation(node) in self.known:
+                layers.append(LayerReport(node.name, "kept", "linear in its input"))
             else:
-                self.refuse(name, layer)
-        return net, report
+                self.refuse(node)
+        return self.finished(GraphNet(graph, replaced)), ConversionReport(tuple(layers))
 
-    def threshold(self, net, batches):
-        return max(float(batch.abs().max()) for batch in batches)
+    def largest(self, graph, calibration):
+        found = {}
 
-    def refuse(self, name, layer):
-        raise ConversionError(f"layer {name!r} is a {type(layer).__name__}, which has no spiking counterpart")
+        def call(node, args, kwargs):
+            value = graph.call(node, args, kwargs)
+            if operation(node) in RELUS:
+                found[node.name] = max(found.get(node.name, 0.0), float(value.max()))
+            return value
 
+        with torch.no_grad():
+            for batch in calibration:
+                graph.run(batch, call=call)
+        if not found and any(operation(node) in RELUS for node in graph.layers):
+            raise ConversionError("calibration batches are missing: pass a few inputs")
+        return found
 
-class Folded(nn.Module):
-    """A layer applied to every step."""
+    def threshold(self, largest):
+        return largest or 1.0
 
-    def __init__(self, layer):
-        super().__init__()
-        self.layer = layer
+    def spiking(self, threshold):
+        return SpikingReLU(threshold)
 
-    def forward(self, x):
-        return torch.stack([self.layer(step) for step in x])
+    def finished(self, net):
+        return net
+
+    def refuse(self, node):
+        raise ConversionError(f"layer {node}: has no spiking counterpart")
 
 
 class ToyDeployer(Configurable):

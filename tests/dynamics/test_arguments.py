@@ -117,7 +117,7 @@ def test_a_printer_may_read_numbers_and_need_not():
     given = {"x": "x", "state.v": "v"}
     texts = []
     for tau in (3.0, 3.7):
-        program = LIF(tau=tau).program()
+        program = LIF(tau=tau, reset="soft").program()
         texts.append([printer().print(program.forward, given, ["state.v"]) for printer in (CPrinter, Shared)])
     assert texts[0][0] != texts[1][0]
     assert texts[0][1] == texts[1][1]

@@ -29,3 +29,12 @@ def test_an_example_runs(line, tmp_path):
     done = subprocess.run([*start, *whole], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_the_neuron_of_the_examples_conforms(tmp_path):
+    """What an example shows must pass the kit that the docs send its reader to."""
+    file = str(ROOT / "examples" / "own_neuron.py")
+    line = [sys.executable, "-m", "spikecore", "test", "neuron:adaptive_threshold", "--load", file]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout
+    assert " passed, " in done.stdout.splitlines()[-1]

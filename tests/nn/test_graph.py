@@ -488,6 +488,34 @@ def test_replacements_stand_under_the_names_of_their_nodes():
     assert isinstance(net.layer1[0].relu, nn.ReLU), "the given net is left alone"
 
 
+def test_the_graph_of_a_changed_net_is_its_own():
+    net, x = plain(), torch.rand(6, 2, 1, 4, 4)
+    graph = trace_net(net)
+    made = GraphNet(graph, {"relu": snn.LIF(v_threshold=0.2), "layer1.0.relu#2": snn.IF()})
+    again = trace_net(made, x)
+    assert names(again) == names(graph)
+    assert again["relu"].module is made.get_submodule("relu")
+    assert (again["relu"].kind, again["relu"].operation) == ("module", "LIF")
+    assert again["relu"].shape == (6, 2, 3, 4, 4)
+    assert again["layer1.0.add"].shape == (6, 2, 3, 4, 4)
+    assert again["flatten"].shape == (6, 2, 4)
+    assert torch.equal(again.run(x), made(x))
+    twice = GraphNet(again, {"relu#2": snn.LI(tau=2.0)})
+    assert not torch.equal(twice(x), made(x))
+    assert torch.equal(GraphNet(again, {})(x), made(x))
+    seen = []
+
+    def call(node, args, kwargs):
+        seen.append(node.name)
+        return again.call(node, args, kwargs)
+
+    again.run(x, call=call)
+    assert seen == names(graph)
+    assert names(trace_net(snn.Sequential(made, nn.Flatten(2)))) == ["0", "1"]
+    snn.set_step_mode(made, "single")
+    assert trace_net(made, x[0])["layer1.0.add"].shape == (2, 3, 4, 4)
+
+
 def test_replacements_get_what_the_node_takes():
     class Difference(nn.Module):
         def forward(self, first, second):

@@ -32,9 +32,10 @@ from spikecore.nn import (
     set_step_mode,
     streaming,
 )
-from spikecore.registry import Blocking, Registry, components, create, use
+from spikecore.registry import Blocking, Registry, components, create, load, use
 
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
+NEURONS = [name for name in NEURONS if load("neuron", name).state]  # relu keeps nothing
 
 
 class GraphBackend(TorchBackend):
@@ -387,6 +388,47 @@ def test_functional_faults():
         step(params, x[:, :1], state)
     assert set(get_state(net).values()) == {None}
     assert not any(part._memory.is_explicit for part in net.modules() if isinstance(part, Stateful))
+
+
+def test_functional_names_its_own_cure():
+    """reset_state(net) does nothing for a state that the caller holds."""
+    net, x = deep_net(), torch.rand(6, 2, 4)
+    step, init_state = functional(net)
+    with pytest.raises(StateShapeError, match=r"the input asks for.*init_state\(example_input\)") as caught:
+        step(params_of(net), x, init_state(x[0:1, :1]))
+    assert "reset_state" not in str(caught.value)
+    with torch.inference_mode():
+        state = init_state(x)
+    with pytest.raises(StateError, match=r"inference_mode.*init_state\(example_input\)"):
+        step(params_of(net), x, state)
+    with torch.no_grad():
+        step(params_of(net), x, state)
+
+
+@pytest.mark.parametrize("backend", ["torch", "graph"])
+@pytest.mark.parametrize("make", [LIF, CubaLIF, Dropout, lambda **o: ElementwiseRecurrent(torch_nn.Linear(3, 3), **o)])
+def test_a_state_made_under_inference_mode_has_no_gradient(make, backend):
+    options = {"backend": backend} if isinstance(make, type) and issubclass(make, Neuron) else {}
+    module, x = make(step_mode="single", **options), torch.rand(2, 3)
+    with torch.inference_mode():
+        module(x)
+        module(x)
+    with torch.no_grad():
+        module(x)  # it may still run on
+    reset_state(module)
+    with torch.inference_mode():
+        module(x)
+    given = x.clone().requires_grad_()
+    with pytest.raises(StateError, match=r"inference_mode.*reset_state\(net\)"):
+        module(given)
+    reset_state(module)
+    module(given).sum().backward()
+    with streaming(module):
+        set_step_mode(module, "multi")
+        with torch.inference_mode():
+            module(x[None])
+        with pytest.raises(StateError, match="inference_mode"):
+            module(given[None])
 
 
 def test_batch_norm_does_not_count_the_example():

@@ -24,6 +24,7 @@ from spikecore.errors import InputError, ShapeError
 from spikecore.interfaces.component import Configurable, Range, make_config, refuse_positional
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.options import fields_of
+from spikecore.nn.half import not_a_tensor
 
 
 class Encoder(Configurable, nn.Module):
@@ -76,6 +77,8 @@ class Encoder(Configurable, nn.Module):
 
     def _values(self, x: Tensor) -> Tensor:
         name, is_sequence = type(self).__name__, getattr(self.config, "sequences", False)
+        if not isinstance(x, Tensor):
+            raise TypeError(not_a_tensor(name, x))
         if x.dtype == torch.uint8:
             x = x.to(torch.get_default_dtype()) / 255
         if not x.is_floating_point():

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from spikecore.errors import OptionError, ShapeError
-from spikecore.nn.state import Form, Stateful
+from spikecore.nn.memory import Form
+from spikecore.nn.state import Stateful
 
 
 class Dropout(Stateful):

@@ -4,8 +4,8 @@ element-wise:   y[t] = module(combine(x[t], y[t-1]))
 linear:         y[t] = module(W [x[t], y[t-1]] + b)            y before the first step is 0
 
 The feedback is a true recurrence, so steps run one after the other whatever the step mode. In multi-step mode the inner
-module sees sequences of one step, `[1, B, ...]`, its state running through; in single-step mode it sees `[B, ...]`. Its
-`recorded` holds the last step only.
+module sees sequences of one step, `[1, B, ...]`, its state running through; in single-step mode it sees `[B, ...]`.
+What neurons inside record, with `record=("v",)`, is put together over time: `recorded["v"]` is `[T, B, ...]`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError
-from spikecore.nn.state import Stateful, carried
+from spikecore.nn.state import Stateful, carried, recording_steps, stateful
 
 
 class Recurrent(Stateful):
@@ -63,7 +63,10 @@ class Recurrent(Stateful):
         y = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))["y"]
         outs: list[Tensor] = []
         # The inner states must run from step to step and vanish after the call, unless the whole net streams.
-        with nullcontext() if self.keeps_state else carried(self.module):
+        with (
+            nullcontext() if self.keeps_state else carried(self.module),
+            recording_steps(stateful(self.module).values()) if multi else nullcontext(),
+        ):
             for current in sequence.unbind(0):
                 joined = self.join(current, y)
                 out: Tensor = self.module(joined.unsqueeze(0)).squeeze(0) if multi else self.module(joined)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from spikecore.dynamics import detach, spike
+from spikecore.dynamics import clamp, detach, spike
+
+LARGEST = 3.4028234663852886e38
+"""The largest number of float32, in which states are kept at least."""
 
 
 def fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
@@ -19,10 +22,15 @@ def fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
 
 
 def reset_after(s: Any, h: Any, params: Any) -> Any:
-    """`v` after the output `s`: for neurons that fire in their own way."""
+    """`v` after the output `s`: for neurons that fire in their own way.
+
+    A hard reset recovers from h = inf; every other value and gradient is that of the equation.
+    """
     reset_by = detach(s) if params.detach_reset else s
     if params.reset == "hard":
-        return (1 - reset_by) * h + reset_by * params.v_reset
+        # 0 * inf is NaN: without the limit, one infinite input would end the neuron. NaN passes through it.
+        finite = clamp(h, max=LARGEST)
+        return (1 - reset_by) * finite + reset_by * params.v_reset
     return h - reset_by * params.v_threshold
 
 

@@ -1,27 +1,37 @@
-"""Checks of a converter: what it gives back, what it leaves alone, what it refuses, that it repeats.
+"""Checks of a converter: the new net decides as the given one, nothing is lost, it loads without the data.
 
-How well a converted net computes is the business of each converter's own tests.
+Functions are compared: nets whose decisions differ from input to input, on inputs where the decision is clear, with the
+assertion that the new net spikes.
 """
 
 from __future__ import annotations
 
+import copy
+import gc
 import importlib
+import math
+import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from spikecore.errors import ConversionError
+from spikecore.errors import ConversionError, NetTraceError
 from spikecore.interfaces.converter import ConversionReport
-from spikecore.nn import Stateful, set_step_mode
-from spikecore.testing.compare import assert_same
+from spikecore.nn import NetNode, Stateful, get_state, set_step_mode, trace_net
+from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.suite import Suite, needs
 from spikecore.torch_internals import num_hooks
 
-NUM_STEPS = 4
+POOL, PER_CLASS = 400, 6
+"""Inputs that are drawn, and how many of them are used for each decision: those where it is clearest."""
+MARGIN = 0.4
+"""A decision is clear where the best score leads the second by so many standard deviations of all scores."""
+NUM_CALIBRATION = 4
 
 
 class Opaque(nn.Module):
@@ -32,20 +42,75 @@ class Opaque(nn.Module):
         return x.sort(-1).values * x
 
 
+class WithFunctions(nn.Module):
+    """ReLU as a function and as a method, flatten as a method: what has no module must not be lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc1, self.fc2 = nn.Conv2d(1, 4, 3, padding=1), nn.Linear(4 * 36, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, 1, 6, 6]` → `[B, 4]`."""
+        x = functional.relu(self.conv(x))
+        return self.fc2(self.fc1(x.flatten(1)).relu())  # type: ignore[no-any-return]
+
+
+class Residual(nn.Module):
+    """One ReLU layer that is called three times, and an addition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = nn.Linear(6, 12), nn.Linear(12, 12), nn.Linear(12, 4)
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, 6]` → `[B, 4]`."""
+        y = self.relu(self.fc1(x))
+        y = self.relu(self.fc2(y) + y)
+        return self.relu(self.fc3(y))  # type: ignore[no-any-return]
+
+
+class Branching(nn.Module):
+    """Does one of two things, by the values of its input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, 6]` → `[B, 4]`."""
+        y: Tensor = self.fc(x)
+        return y.relu() if x.mean() > 0.5 else -y
+
+
+class Sorting(nn.Module):
+    """A function that no converter knows, between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, 6]` → `[B, 4]`."""
+        return self.last(torch.sort(self.first(x).relu(), -1).values)  # type: ignore[no-any-return]
+
+
 class ConverterSuite(Suite):
-    """Converts small nets of Linear, Conv2d, ReLU, AvgPool2d and Flatten."""
+    """Converts small nets of Linear, Conv2d, ReLU, AvgPool2d, Flatten, additions, functions and methods."""
 
     kind: ClassVar[str] = "converter"
-    minimum = 11
+    minimum = 15
 
     def candidates(self) -> list[tuple[nn.Module, Tensor]]:
         """Artificial nets with example inputs `[B, ...]`; a converter of others names them in its subclass."""
         torch.manual_seed(0)
-        flat = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4))
+        flat = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 4))
         image = nn.Sequential(
             nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(3 * 9, 4)
         )
-        return [(flat.eval(), torch.rand(2, 6)), (image.eval(), torch.rand(2, 1, 6, 6))]
+        x, pixels = torch.rand(2, 6), torch.rand(2, 1, 6, 6)
+        nets = [(flat, x), (image, pixels), (WithFunctions(), pixels), (Residual(), x)]
+        return [(_lively(net, example).eval(), example) for net, example in nets]
 
     def nets(self) -> list[tuple[nn.Module, Tensor]]:
         """Those of the candidates that the converter takes; one at least."""
@@ -53,81 +118,214 @@ class ConverterSuite(Suite):
         for net, x in self.candidates():
             try:
                 self.convert(net, x)
-            except ConversionError as error:
+            except (ConversionError, NetTraceError) as error:
                 refusals.append(str(error))
             else:
                 taken.append((net, x))
         assert taken, f"it takes none of the small nets ({'; '.join(refusals)}): override `candidates` in a subclass"
         return taken
 
-    def calibration(self, x: Tensor) -> list[Tensor]:
-        """Three batches like the example."""
-        generator = torch.Generator().manual_seed(1)
-        return [torch.rand(x.shape, generator=generator) for _ in range(3)]
+    def data(self, net: nn.Module, x: Tensor) -> Tensor:
+        """Inputs like the example on which the net decides clearly, and not always the same."""
+        pool = _inputs(x, POOL, seed=1)
+        scores = self.scores(net, pool)
+        best = scores.topk(2, -1).values
+        margin, decided = (best[:, 0] - best[:, 1]) / scores.std(), scores.argmax(-1)
+        chosen: list[Tensor] = []
+        for label in torch.unique(decided):
+            own = ((decided == label) & (margin > MARGIN)).nonzero().squeeze(1)
+            if len(own):
+                chosen.append(own[margin[own].argsort(descending=True)[:PER_CLASS]])
+        assert len(chosen) > 1, (
+            f"a {type(net).__name__} of `candidates` decides clearly for one class at most, over {POOL} random inputs, "
+            "so nothing can be compared: give nets that tell inputs apart"
+        )
+        return pool[torch.cat(chosen)]
 
-    def convert(self, net: nn.Module, x: Tensor) -> tuple[nn.Module, ConversionReport]:
+    def scores(self, net: nn.Module, x: Tensor, is_made: bool = False) -> Tensor:
+        """`[B, ...]` → the output `[B, outputs]`; of the new net, and of one with state, its mean over `num_steps`."""
+        net = copy.deepcopy(net).eval()
+        has_steps = is_made or any(isinstance(part, Stateful) for part in net.modules())
+        with torch.no_grad():
+            if not has_steps:
+                out: Tensor = net(x)
+                return out.flatten(1)
+            set_step_mode(net, "multi")
+            sequence: Tensor = net(x.expand(self.capabilities.num_steps, *x.shape))
+            return sequence.mean(0).flatten(1)
+
+    def calibration(self, x: Tensor, scale: float = 1.0) -> list[Tensor]:
+        """Batches like the example."""
+        batches = _inputs(x, NUM_CALIBRATION * 32, seed=2).reshape(NUM_CALIBRATION, 32, *x.shape[1:])
+        return [batch.clone() for batch in batches * scale]
+
+    def convert(
+        self, net: nn.Module, x: Tensor, calibration: Iterable[Tensor] | None = None
+    ) -> tuple[nn.Module, ConversionReport]:
         """With calibration batches."""
-        found: tuple[nn.Module, ConversionReport] = self.make().convert(net, x, self.calibration(x))
-        return found
+        batches = self.calibration(x) if calibration is None else calibration
+        result: tuple[nn.Module, ConversionReport] = self.make().convert(net, x, batches)
+        return result
 
     def test_gives_a_net_and_a_report(self) -> None:
-        """A new module with spiking neurons, and a ConversionReport in which something was converted."""
+        """A new module with spiking neurons, and a ConversionReport in which something became something else."""
         for net, x in self.nets():
             made, report = self.convert(net, x)
             assert isinstance(made, nn.Module), f"expected a module, got {type(made).__name__}"
             assert made is not net, "it gave the given net back"
             assert any(isinstance(part, Stateful) for part in made.modules()), "the new net has no spiking neurons"
             assert isinstance(report, ConversionReport), f"expected a ConversionReport, got {type(report).__name__}"
-            assert report.converted, "nothing was converted"
+            assert report.names("became"), "nothing was converted"
 
-    def test_every_layer_is_accounted_for(self) -> None:
-        """Each layer by its name: what it became, or why it stayed; none twice, none invented."""
+    def test_it_spikes(self) -> None:
+        """Every neuron of the new net fires for some of the inputs, and none always."""
+        for net, x in self.nets():
+            made = copy.deepcopy(self.convert(net, x)[0]).eval()
+            outputs: dict[str, Tensor] = {}
+            for name, part in made.named_modules():
+                if isinstance(part, Stateful):
+                    part.register_forward_hook(_keeping(outputs, name))
+            self.scores(made, self.data(net, x), is_made=True)
+            assert outputs, "no neuron of the new net was called"
+            for name, out in outputs.items():
+                assert out.any(), f"the neuron {name!r} never fires: nothing it is compared by would show"
+                assert len(torch.unique(out)) > 1, f"the neuron {name!r} gives {float(out.flatten()[0])} at every step"
+
+    def test_it_decides_as_the_given_net(self) -> None:
+        """After `num_steps` every decision is that of the given net, and the scores are within `tolerance`."""
+        for net, x in self.nets():
+            made, _ = self.convert(net, x)
+            data = self.data(net, x)
+            right, scores = self.scores(net, data), self.scores(made, data, is_made=True)
+            assert scores.shape == right.shape, f"expected scores {tuple(right.shape)}, got {tuple(scores.shape)}"
+            wrong = int((scores.argmax(-1) != right.argmax(-1)).sum())
+            name = type(net).__name__
+            assert not wrong, f"{wrong} of {len(data)} decisions of the new net differ from those of the given {name}"
+            factor = (scores * right).sum() / (scores * scores).sum()
+            error = float((factor * scores - right).norm() / (right - right.mean()).norm())
+            assert factor > 0, f"the scores have the sign opposite to those of the given {name}"
+            assert error <= self.capabilities.tolerance, (
+                f"the scores of the new net are {error:.3f} away from those of the given {name} after "
+                f"{self.capabilities.num_steps} steps; declared is {self.capabilities.tolerance}"
+            )
+
+    def test_every_call_is_accounted_for(self) -> None:
+        """Each call in the graph by its name, once: what it became, or why it stayed; none invented."""
         for net, x in self.nets():
             _, report = self.convert(net, x)
-            layers = {name for name, part in net.named_modules() if name and not list(part.children())}
-            told = {**report.converted, **report.kept}
-            assert layers <= set(told), f"the report says nothing of {sorted(layers - set(told))}"
-            names = {name for name, _ in net.named_modules()}
-            assert set(told) <= names, f"the net has no layers {sorted(set(told) - names)}"
-            assert not set(report.converted) & set(report.kept), "a layer is both converted and kept"
-            assert all(text.strip() for text in told.values()), "a layer without a word on what became of it"
+            calls = [node.name for node in trace_net(net).layers]
+            told = [layer.name for layer in report.layers]
+            assert set(calls) <= set(told), f"the report says nothing of {sorted(set(calls) - set(told))}"
+            inside = {f"{name}." for name in calls}
+            parts = {name for name, _ in net.named_modules() if name.startswith(tuple(inside))}
+            invented = sorted(set(told) - set(calls) - parts)
+            assert not invented, f"the net has no calls {invented}"
+            twice = sorted({name for name in told if told.count(name) > 1})
+            assert not twice, f"the report tells {twice} more than once"
+            for layer in report.layers:
+                assert layer.outcome in ("became", "kept", "refused"), f"{layer.name}: outcome {layer.outcome!r}"
+                assert layer.reason.strip(), f"{layer.name}: not a word on what became of it"
+                thresholds = layer.threshold if isinstance(layer.threshold, tuple) else (layer.threshold,)
+                for threshold in thresholds:
+                    is_sound = threshold is None or 0 < threshold < math.inf
+                    assert is_sound, f"{layer.name}: the threshold is {threshold}, expected a positive number"
+                assert all(-1 <= value <= 1 for value in layer.correlation), f"{layer.name}: {layer.correlation}"
 
     def test_declared_layers_are_taken(self) -> None:
-        """`capabilities.layers` name torch modules: a net of these is not refused, and nothing else is converted."""
-        classes = {_class_named(name) for name in self.capabilities.layers}
-        assert classes, "capabilities.layers is empty"
+        """`capabilities.layers` name what it takes: a net of these is not refused, and nothing else is converted."""
+        declared = [_named(name) for name in self.capabilities.layers]
+        assert declared, "capabilities.layers is empty"
         for net, x in self.candidates():
-            if {type(part) for part in net.children()} <= classes:
+            if all(_is_declared(node, declared) for node in trace_net(net).layers):
                 self.convert(net, x)  # may not raise
         for net, x in self.nets():
-            for name in self.convert(net, x)[1].converted:
-                layer = type(net.get_submodule(name))
-                assert layer in classes, f"{name} was converted, but capabilities.layers lacks {layer.__name__}"
+            graph = trace_net(net)
+            for name in self.convert(net, x)[1].names("became"):
+                if name in graph:
+                    node = graph[name]
+                    assert _is_declared(node, declared), (
+                        f"{name} was converted, but capabilities.layers lacks {node.operation}"
+                    )
 
     def test_the_given_net_is_left_alone(self) -> None:
-        """Weights, mode, hooks and `requires_grad` of the given net stay; the new one shares no memory with it."""
+        """Weights, mode, hooks, state and `requires_grad` of the given net stay, also in training mode; the new one
+        shares no memory with it; example and batches are not written to."""
         for net, x in self.nets():
             for training in (False, True):
                 net.train(training)
                 kept = {name: value.clone() for name, value in net.state_dict().items()}
-                before = _condition(net)
-                made, _ = self.convert(net, x)
+                before, batches = _condition(net), self.calibration(x)
+                inputs = [value.clone() for value in (x, *batches)]
+                made = None
+                try:
+                    made, _ = self.convert(net, x, batches)
+                except ConversionError:
+                    assert training, "the same net was taken a moment ago"
                 assert_same(dict(net.state_dict()), kept, "the weights of the given net")
-                assert _condition(net) == before, "the given net has another mode or other hooks"
-                assert all(parameter.requires_grad for parameter in net.parameters())
-                ours = {p.untyped_storage().data_ptr() for p in net.parameters()}
-                shared = [name for name, p in made.named_parameters() if p.untyped_storage().data_ptr() in ours]
-                assert not shared, f"{shared} of the new net are memory of the given one"
+                assert _condition(net) == before, "the given net has another mode, other hooks, parts or state"
+                assert_same([x, *batches], inputs, "the example and the calibration batches")
+                if made is not None:
+                    ours = {value.untyped_storage().data_ptr() for value in net.state_dict().values()}
+                    new = made.state_dict().items()
+                    shared = [name for name, value in new if value.untyped_storage().data_ptr() in ours]
+                    assert not shared, f"{shared} of the new net are memory of the given one"
+
+    def test_no_data_are_kept(self) -> None:
+        """The calibration batches are let go: a net that holds them cannot be handed on."""
+        for net, x in self.nets():
+            batches = self.calibration(x)
+            watched = [weakref.ref(batch) for batch in batches]
+            made, report = self.convert(net, x, iter(batches))
+            del batches
+            gc.collect()
+            alive = sum(reference() is not None for reference in watched)
+            assert not alive, (
+                f"{alive} of {len(watched)} calibration batches are kept by {type(made).__name__} or report"
+            )
+            del report
+
+    def test_the_structure_does_not_depend_on_the_data(self) -> None:
+        """Other batches, weaker, fewer and smaller, give a net of the same modules and the same tensors' shapes."""
+        for net, x in self.nets():
+            right = _structure(self.convert(net, x)[0])
+            for other in (self.calibration(x, 0.1), [x]):
+                assert _structure(self.convert(net, x, other)[0]) == right, "other data give a net of another structure"
+
+    def test_it_loads_without_the_data(self) -> None:
+        """A net of other weights, converted with the example alone, is the saved one after `load_state_dict`."""
+        for net, x in self.nets():
+            made, _ = self.convert(net, x)
+            saved = {name: value.clone() for name, value in made.state_dict().items()}
+            assert all(isinstance(value, Tensor) for value in saved.values()), "state_dict holds more than tensors"
+            fresh = copy.deepcopy(net)
+            with torch.no_grad():
+                for parameter in fresh.parameters():
+                    parameter.normal_(generator=torch.Generator().manual_seed(5))
+            again, _ = self.convert(fresh, x, [x])
+            again.load_state_dict(saved)
+            data = self.data(net, x)
+            scores = [self.scores(copy_of_net, data, is_made=True) for copy_of_net in (again, made)]
+            assert_same(scores[0], scores[1], "the scores of the net that was loaded")
 
     def test_the_new_net_runs(self) -> None:
-        """It takes `[T, B, ...]` and gives `[T, B, outputs]`, finite."""
+        """`[T, B, ...]` gives `[T, B, outputs]`, finite; single steps give the same; a gradient reaches the weights."""
         for net, x in self.nets():
             made, _ = self.convert(net, x)
             set_step_mode(made, "multi")
+            sequence = _inputs(x, 6 * len(x), seed=3).reshape(6, *x.shape)
             with torch.no_grad():
-                out, like = made(x.expand(NUM_STEPS, *x.shape)), net(x)
-            assert out.shape == (NUM_STEPS, *like.shape), f"expected {(NUM_STEPS, *like.shape)}, got {tuple(out.shape)}"
+                like = net(x)
+            out = made(sequence)
+            assert out.shape == (6, *like.shape), f"expected {(6, *like.shape)}, got {tuple(out.shape)}"
             assert out.isfinite().all()
+            assert out.requires_grad, "no gradient reaches a parameter: nothing of the new net can be trained"
+            out.sum().backward()
+            reached = [name for name, value in made.named_parameters() if value.grad is not None and value.grad.any()]
+            assert reached, "no gradient reaches a parameter of the new net"
+            set_step_mode(made, "single")
+            with torch.no_grad():
+                single = torch.stack([made(step) for step in sequence])
+            assert_close(single, out.detach(), "the sequence of single steps")
 
     @needs("needs_calibration")
     def test_missing_calibration_is_refused(self) -> None:
@@ -152,23 +350,36 @@ class ConverterSuite(Suite):
             yield from batches
 
         for net, x in self.nets():
-            made, _ = self.make().convert(net, x, once(self.calibration(x)))
+            made, _ = self.convert(net, x, once(self.calibration(x)))
             assert_same(dict(made.state_dict()), dict(self.convert(net, x)[0].state_dict()), "the new net's weights")
 
     def test_unknown_layers_are_named(self) -> None:
         """A layer it cannot convert is refused by name with a reason, or kept with a reason; never lost in silence."""
-        net = nn.Sequential(OrderedDict(first=nn.Linear(6, 8), strange=Opaque(), last=nn.Linear(8, 4))).eval()
+        parts = OrderedDict(first=nn.Linear(6, 8), strange=Opaque(), last=nn.Linear(8, 4))
+        self._refused_or_kept(nn.Sequential(parts).eval(), "strange")
+
+    def test_unknown_functions_are_named(self) -> None:
+        """So is a function, which has no module."""
+        self._refused_or_kept(Sorting().eval(), "sort")
+
+    def _refused_or_kept(self, net: nn.Module, name: str) -> None:
         x = torch.rand(2, 6)
-        refusal, kept = "", dict[str, str]()
         try:
-            kept = self.convert(net, x)[1].kept
+            report = self.convert(net, x)[1]
         except ConversionError as error:
             refusal = str(error)
-        if refusal:
-            assert "strange" in refusal, f"the refusal does not name the layer 'strange': {refusal}"
-            assert len(refusal) > len("strange") + 10, f"the refusal gives no reason: {refusal}"
-        else:
-            assert kept.get("strange", "").strip(), "the layer 'strange' is not among those kept with a reason"
+            # A converter that takes no such net at all names its class.
+            is_named = name in refusal or type(net).__name__ in refusal
+            assert is_named, f"the refusal does not name the layer {name!r}: {refusal}"
+            assert len(refusal) > len(name) + 10, f"the refusal gives no reason: {refusal}"
+            return
+        told = [layer for layer in report.layers if layer.name.startswith(name) and layer.outcome != "became"]
+        assert told, f"the layer {name!r} is not among those kept or refused with a reason"
+
+    def test_control_flow_is_refused(self) -> None:
+        """A net that branches on values is refused: its graph holds one of the branches only."""
+        with pytest.raises((ConversionError, NetTraceError)):
+            self.convert(Branching().eval(), torch.rand(2, 6))
 
     @needs("deterministic")
     def test_determinism(self) -> None:
@@ -183,13 +394,63 @@ class ConverterSuite(Suite):
             assert again == report, "the second report differs"
 
 
+def _keeping(outputs: dict[str, Tensor], name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: Any, out: Tensor) -> None:
+        outputs[name] = out
+
+    return hook
+
+
+def _inputs(x: Tensor, count: int, seed: int) -> Tensor:
+    """`count` inputs like the example, uniform from 0 to 1."""
+    return torch.rand((count, *x.shape[1:]), generator=torch.Generator().manual_seed(seed)).to(x.dtype)
+
+
+def _lively(net: nn.Module, x: Tensor) -> nn.Module:
+    """With weights so large, and biases such, that ReLUs are now on and now off and decisions differ."""
+    with torch.no_grad():
+        for part in net.modules():
+            if isinstance(part, nn.Linear | nn.Conv2d):
+                part.weight.mul_(2.0)
+        last = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
+        scores = net(_inputs(x, POOL, seed=4))
+        assert last.bias is not None
+        last.bias.sub_(scores.mean(0))
+        if (scores == 0).all(-1).any():  # the net ends with a ReLU
+            last.bias.add_(scores.std())
+    return net
+
+
 def _condition(net: nn.Module) -> list[Any]:
-    return [(part.training, num_hooks(part)) for part in net.modules()]
+    parts = [(name, part.training, num_hooks(part)) for name, part in net.named_modules()]
+    return [parts, [parameter.requires_grad for parameter in net.parameters()], [*get_state(net)]]
 
 
-def _class_named(name: str) -> Any:
-    module, _, attribute = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise AssertionError(f"capabilities.layers: {name!r} is no qualified name of a torch module") from error
+def _structure(net: nn.Module) -> list[Any]:
+    parts = [(name, type(part)) for name, part in net.named_modules()]
+    return [parts, {name: (tuple(value.shape), value.dtype) for name, value in net.state_dict().items()}]
+
+
+def _named(name: str) -> Any:
+    """The class, function or method of torch with this qualified name."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        try:
+            value: Any = importlib.import_module(".".join(parts[:cut]))
+        except ImportError:
+            continue
+        try:
+            for part in parts[cut:]:
+                value = getattr(value, part)
+        except AttributeError:
+            break
+        return value
+    raise AssertionError(f"capabilities.layers: {name!r} is no qualified name of a torch module, function or method")
+
+
+def _is_declared(node: NetNode, declared: list[Any]) -> bool:
+    if node.kind == "module":
+        return type(node.module) in declared
+    if node.kind == "method":
+        return getattr(Tensor, str(node.target), None) in declared
+    return node.target in declared

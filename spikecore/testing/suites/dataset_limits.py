@@ -16,7 +16,7 @@ from spikecore.testing.fresh import digests_elsewhere, is_importable
 from spikecore.testing.suite import Suite, advice, long, skip
 from spikecore.testing.threads import at_once
 
-FEW = 20
+FEW = 6
 """Samples of a split, where a check looks at some."""
 
 
@@ -88,6 +88,7 @@ class LimitChecks(Suite):
             shifts = [len(chosen) * part // 4 for part in range(4)]
             at_once([reader(chosen[shift:] + chosen[:shift]) for shift in shifts], num_calls=3)
 
+    @long
     @advice("use the option, or remove it from Config")
     def test_every_seed_has_an_effect(self) -> None:
         """Another value of an option whose name holds `seed` gives other samples, or others in each split."""
@@ -95,7 +96,9 @@ class LimitChecks(Suite):
         seeds = [name for name in vars(config) if "seed" in name]
         if not seeds:
             skip("Config has no seed")
-        ignored = options_without_effect(self.target.Config, config, self._with_options, self._observed, seeds)
+        ignored = options_without_effect(
+            self.target.Config, config, self._with_options, self._observed, seeds, is_costly=True
+        )
         assert not ignored, ignored_text(ignored)
 
     def _with_options(self, options: Options) -> Any:

@@ -39,7 +39,7 @@ class LimitChecks(Suite):
     def test_wide_inputs(self) -> None:
         """More than 70 000 values at once give what they give in parts of a thousand."""
         encoder, x = self.make(), self.input(WIDE, 4, 10)
-        parts = [self.encode(encoder, part) for part in x.split(NARROW)]
+        parts = [self.encode(encoder, part) for part in torch.split(x, NARROW)]
         assert_same(self.encode(encoder, x), torch.cat(parts, 1), f"the output of {x.numel()} values at once")
 
     @advice("honour the option, or remove it from Config")

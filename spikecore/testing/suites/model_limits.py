@@ -30,7 +30,7 @@ class LimitChecks(Suite):
         """The two input shapes."""
         raise NotImplementedError
 
-    def build(self, shape: tuple[int, ...] | None = None, num_classes: int = 5, **options: Any) -> Any:
+    def build(self, shape: tuple[int, ...] | None = None, num_outputs: int = 5, **options: Any) -> Any:
         """A net of LIF neurons on the reference backend."""
         raise NotImplementedError
 
@@ -39,7 +39,7 @@ class LimitChecks(Suite):
         raise NotImplementedError
 
     def run(self, net: nn.Module, x: Tensor) -> Tensor:
-        """`[T, B, num_classes]`."""
+        """`[T, B, num_outputs]`."""
         raise NotImplementedError
 
     @long
@@ -53,7 +53,7 @@ class LimitChecks(Suite):
         with torch.no_grad():
             whole = net(x)
             with streaming(net):
-                parts = torch.cat([net(part) for part in x.split(PART)])
+                parts = torch.cat([net(part) for part in torch.split(x, PART)])
         assert whole.any(), "every output is 0: this proves nothing"
         assert_close(whole, parts, f"the output of {LONG} steps at once")
 

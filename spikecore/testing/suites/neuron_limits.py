@@ -53,7 +53,7 @@ class LimitChecks(EquationChecks):
         whole = neuron(given)
         right = x.clone().requires_grad_()
         with streaming(neuron):
-            parts = torch.cat([neuron(part) for part in right.split(PART)])
+            parts = torch.cat([neuron(part) for part in torch.split(right, PART)])
         assert_close(whole, parts, f"the output of {LONG} steps at once")
         ours, theirs = self._gradient(whole, given), self._gradient(parts, right)
         assert_close(ours, theirs, f"the gradient of {LONG} steps at once")
@@ -69,8 +69,9 @@ class LimitChecks(EquationChecks):
         whole = self.run(neuron, given)
         gradient = self._gradient(whole, given)
         weights = torch.linspace(-1, 2, whole.numel(), dtype=torch.float64).to(x.dtype).reshape(whole.shape)
-        outs, gradients = [], []
-        for part, weight in zip(x.split(size, axis), weights.split(size, axis), strict=True):
+        outs: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for part, weight in zip(torch.split(x, size, axis), torch.split(weights, size, axis), strict=True):
             narrow = part.clone().requires_grad_()
             out = self.run(neuron, narrow)
             outs.append(out.detach())

@@ -226,7 +226,7 @@ class SurrogateSuite(Suite):
         u = torch.randn(WIDE, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
         surrogate = self.make()
         results = []
-        for parts in ([u], u.split(NARROW)):
+        for parts in ([u], torch.split(u, NARROW)):
             given = [part.clone().requires_grad_() for part in parts]
             outs = [spike(part, surrogate) for part in given]
             gradients = torch.autograd.grad([out.sum() for out in outs], given)
@@ -242,4 +242,4 @@ class SurrogateSuite(Suite):
         with process.unchanged("a spike"):
             out = spike(u, surrogate)
         with process.unchanged("the backward pass"):
-            out.sum().backward()  # type: ignore[no-untyped-call]
+            out.sum().backward()

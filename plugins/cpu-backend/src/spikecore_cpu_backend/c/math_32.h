@@ -130,4 +130,9 @@ static inline float sc_erf(float a) {
 static inline float sc_sign(float a) { return (float)((a > 0) - (a < 0)); }
 static inline float sc_min(float a, float b) { return a < b || a != a ? a : b; }
 static inline float sc_max(float a, float b) { return a > b || a != a ? a : b; }
-static inline float sc_clamp(float a, float low, float high) { return sc_min(sc_max(a, low), high); }
+// Limits are constants nearly always: then the test is gone, and each line is one instruction, which lets NaN through.
+static inline float sc_clamp(float a, float low, float high) {
+    if (!(low <= high)) return sc_min(sc_max(a, low), high);
+    float above = low > a ? low : a;
+    return high < above ? high : above;
+}

@@ -17,4 +17,9 @@ static inline double sc_sigmoid(double a) { return 1.0 / (1.0 + exp(-a)); }
 static inline double sc_sign(double a) { return (double)((a > 0) - (a < 0)); }
 static inline double sc_min(double a, double b) { return a < b || a != a ? a : b; }
 static inline double sc_max(double a, double b) { return a > b || a != a ? a : b; }
-static inline double sc_clamp(double a, double low, double high) { return sc_min(sc_max(a, low), high); }
+// Limits are constants nearly always: then the test is gone, and each line is one instruction, which lets NaN through.
+static inline double sc_clamp(double a, double low, double high) {
+    if (!(low <= high)) return sc_min(sc_max(a, low), high);
+    double above = low > a ? low : a;
+    return high < above ? high : above;
+}

@@ -1,0 +1,113 @@
+"""`spike convert`: a trained net into a spiking or quantized one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from spikecore.run.conversion import Conversion
+
+
+@click.command()
+@click.argument("name")
+@click.argument("source")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write; must be new or empty.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="An option of NAME. Repeatable.")
+@click.option(
+    "--weights", type=click.Path(path_type=Path), help="With FILE.py:FUNCTION: safetensors that the net is given."
+)
+@click.option(
+    "--data",
+    metavar="DATA",
+    help="Calibration inputs: a dataset's name (its training split), or a .safetensors or .npy file [N, ...]. "
+    "[default: the training split of the run]",
+)
+@click.option("--samples", type=click.IntRange(1), default=512, show_default=True, help="Calibration inputs, at most.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Of a calibration batch.")
+@click.option(
+    "--input-shape", metavar="C,H,W", help="Of one sample, where NAME needs no data and SOURCE does not tell it."
+)
+@click.option(
+    "--checkpoint", default="last", show_default=True, help="Of a run: `last`, `best` or a checkpoint's name."
+)
+@click.option(
+    "--load", "files", metavar="FILE.py", multiple=True, help="Run a file of @register components. Repeatable."
+)
+def command(
+    name: str,
+    source: str,
+    out: Path,
+    settings: tuple[str, ...],
+    weights: Path | None,
+    data: str | None,
+    samples: int,
+    batch_size: int,
+    input_shape: str | None,
+    checkpoint: str,
+    files: tuple[str, ...],
+) -> None:
+    """Convert the net of SOURCE with the converter NAME.
+
+    SOURCE is a run directory, a directory that spike convert wrote, or FILE.py:FUNCTION, a function that makes the net;
+    FILE.py is run. A net without state is converted as one that takes batches [B, ...], one with state as one that
+    takes sequences [T, B, ...].
+
+    --out holds the new net, which spikecore.load(DIR) reads without the data, and converted.json: what became of
+    every call of the given net.
+
+    \b
+    spike convert NAME runs/ann --out DIR
+    spike convert NAME net.py:make --weights net.safetensors --data digits --out DIR
+
+    Exit status: 0 done; 1 the converter breaks its contract, and nothing was written; 2 it refuses the net, or the
+    source, the data or an option cannot be used.
+    """
+    from spikecore.cli.settings import parsed
+    from spikecore.registry import create, registry
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+    shape = _shape(input_shape)
+    for file in files:
+        registry().load_file(file)
+    converter = create("converter", name, **parsed(settings))
+
+    from spikecore.run.conversion import convert, example_of, source_of
+    from spikecore.run.sources import calibration_of
+
+    given = source_of(source, weights, checkpoint)
+    needs_data = converter.capabilities.needs_calibration or data is not None
+    calibration = calibration_of(given, data, samples, batch_size) if needs_data else None
+    _show(convert(converter, name, given, calibration, example_of(given, calibration, shape), out))
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        sizes = tuple(int(size) for size in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise click.UsageError(f"--input-shape {text}: expected sizes, as in 1,28,28")
+    return sizes
+
+
+def _show(conversion: Conversion) -> None:
+    rows = [("name", "outcome", "threshold", "what")]
+    for layer in conversion.report.layers:
+        threshold = ""
+        if isinstance(layer.threshold, tuple):
+            threshold = f"{min(layer.threshold):.4g}..{max(layer.threshold):.4g}"
+        elif layer.threshold is not None:
+            threshold = f"{layer.threshold:.4g}"
+        rows.append((layer.name, layer.outcome, threshold, layer.reason))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        click.echo("  ".join([*map(str.ljust, row, widths), row[3]]).rstrip())
+    if conversion.agreement is not None:
+        click.echo(f"decisions  {conversion.agreement:.2%} as those of the given net ({conversion.compared})")
+    click.echo(f"directory  {conversion.directory}")

@@ -1,0 +1,246 @@
+"""A neuron's numeric options as its step sees them: constants, per-channel values, and parameters that are trained.
+
+A plain number stays a Python number, which a compiler may fold. One value per channel is a buffer, a name in
+`learnable` an `nn.Parameter`; both are called `param_NAME`. The configuration's numbers are doubles and are kept beside
+them: wherever a tensor still holds them, rounded, a wider dtype gets them back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+import torch
+from torch import Tensor, nn
+
+from spikecore.backends.plain import is_plain
+from spikecore.dynamics import Namespace, Param
+from spikecore.errors import OptionError, ShapeError
+from spikecore.interfaces.component import Range
+from spikecore.nn.half import HALF, state_dtype
+
+CALLS_BETWEEN_CHECKS = 256
+"""On an accelerator, looking at a value waits for the device: this many calls pass between two looks."""
+
+
+class Parametrized(nn.Module):
+    """Base of modules whose step reads numeric options; `_make_tensors` turns those of `config` into tensors."""
+
+    trained: ClassVar[Mapping[str, tuple[str, Callable[[float], float]]]] = {}
+    config: Any
+
+    def _make_tensors(self) -> None:
+        values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
+        learnable = values.get("learnable", ())
+        starts = {name: values.pop(name) for name in self.trained}
+        numeric = [name for name, value in values.items() if name != "learnable" and _is_numeric(value)]
+        for name in set(learnable) & set(starts):
+            raise OptionError(f"learnable names {name!r}, which is always trained (as {self.trained[name][0]!r})")
+        check_names("learnable", learnable, numeric)
+        exact: dict[str, Any] = {
+            name: values[name] for name in numeric if isinstance(values[name], tuple) or name in learnable
+        }
+        self._constants = {name: value for name, value in values.items() if name not in exact}
+        self._fixed = Namespace(**self._constants)
+        for option, start in starts.items():
+            name, first_value = self.trained[option]
+            exact[name] = [first_value(number) for number in start] if isinstance(start, tuple) else first_value(start)
+        self._learnable = {*learnable, *(self.trained[option][0] for option in starts)}
+        self._tensors = [*exact]
+        self._exact = exact
+        for name, number in exact.items():
+            value = torch.as_tensor(number, dtype=torch.get_default_dtype())
+            if name in self._learnable:
+                setattr(self, f"param_{name}", nn.Parameter(value))
+            else:
+                self.register_buffer(f"param_{name}", value)
+        config_type: Any = type(self.config)
+        ranges = ranges_of(config_type)
+        self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
+        # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
+        self._limits = {
+            name: {dtype: limits(allowed, dtype) for dtype in (torch.float32, torch.float64)}
+            for name, allowed in self._ranges.items()
+        }
+        self._calls_until_check = 0
+        self._warned: set[str] = set()
+
+    def params_for(self, x: Tensor) -> Namespace:
+        """What `step` sees as `params`, for single-step inputs like `x` `[B, C, ...]`.
+
+        Raises:
+            ShapeError: a per-channel parameter does not fit axis 1 of `x`.
+        """
+        if not self._tensors:
+            return self._fixed
+        values = self._tensors_for(x)
+        shaped = {n: v.reshape(-1, *([1] * (x.dim() - 2))) if v.dim() else v for n, v in values.items()}
+        return Namespace(**self._constants, **shaped)
+
+    def _tensors_for(self, x: Tensor) -> dict[str, Tensor]:
+        """The same, but for the constants, as backends get it: a number or `[C]`."""
+        dtype = state_dtype(x)
+        values: dict[str, Tensor] = {}
+        for name in self._tensors:
+            stored: Tensor = getattr(self, f"param_{name}")
+            if stored.dim() == 1 and (x.dim() < 2 or x.shape[1] != stored.shape[0]):
+                raise ShapeError(
+                    f"{type(self).__name__}.{name} has one value for each of {stored.shape[0]} channels, "
+                    f"the step's input is {tuple(x.shape)}: axis 1 must have that size"
+                )
+            value = stored if stored.dtype == dtype else _converted(stored, self._exact[name], dtype)
+            if name in self._ranges:
+                value = self._bounded(name, value)
+            values[name] = value
+        return values
+
+    def _bounded(self, name: str, value: Tensor) -> Tensor:
+        """`value` within the range of the option; out of it, its gradient is that of the bound itself."""
+        low, high = self._limits[name][value.dtype]
+        if is_plain((value,)) and self._is_check_due(value):
+            ends = (value.detach(),) * 2 if value.dim() == 0 else value.detach().aminmax()
+            smallest, largest = ends[0].item(), ends[1].item()
+            is_inside = low <= smallest and largest <= high
+            if is_inside and value.is_cpu:
+                return value
+            if not is_inside and name not in self._warned:
+                self._warned.add(name)
+                self._warn_outside(name, smallest, largest)
+        return self.within_range(name, value)
+
+    def within_range(self, name: str, value: Tensor) -> Tensor:
+        """A value of `param_NAME` as the step reads it: the nearest one that the option may have."""
+        if name not in self._limits:
+            return value
+        low, high = self._limits[name][torch.float32 if value.dtype in HALF else value.dtype]
+        # value - value.detach() is 0 and carries the gradient: the sum is the bound, exactly.
+        return value.detach().clamp(low, high) + (value - value.detach())
+
+    def _is_check_due(self, value: Tensor) -> bool:
+        if value.is_cpu:
+            return True
+        if not value.is_cuda or torch.cuda.is_current_stream_capturing():
+            return False
+        self._calls_until_check -= 1
+        if self._calls_until_check >= 0:
+            return False
+        self._calls_until_check = CALLS_BETWEEN_CHECKS
+        return True
+
+    def _warn_outside(self, name: str, smallest: float, largest: float) -> None:
+        got = f"{smallest:g}" if smallest == largest else f"{smallest:g} to {largest:g}"
+        warnings.warn(
+            f"the learnable option {name!r} of {type(self).__name__} is {got} now, but it must be "
+            f"{self._ranges[name]}: the step takes the nearest allowed value, and param_{name} keeps its gradient. "
+            "Lower the learning rate, or train a parameter that cannot leave its range, as ParametricLIF does",
+            stacklevel=2,
+        )
+
+    def _declared_params(self) -> list[Param]:
+        """The tensors as the program of a step declares them."""
+        return [
+            Param(name, getattr(self, f"param_{name}").dim() == 1, name in self._learnable) for name in self._tensors
+        ]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """What `double`, `to` and their like call. Wider values are those of the configuration again."""
+        before = {name: getattr(self, f"param_{name}").dtype for name in self._tensors}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, dtype in before.items():
+            value: Tensor = getattr(self, f"param_{name}")
+            if torch.promote_types(dtype, value.dtype) != dtype and not value.is_meta:
+                with torch.no_grad():
+                    value.copy_(_converted(value.to(dtype), self._exact[name], value.dtype))
+        return self
+
+
+def _converted(stored: Tensor, exact: Any, dtype: torch.dtype) -> Tensor:
+    """`stored` in another dtype: where it holds the rounded numbers `exact`, those numbers, rounded anew."""
+    wide = stored.to(dtype)
+    if torch.promote_types(stored.dtype, dtype) == stored.dtype:
+        return wide
+    numbers = torch.as_tensor(exact, dtype=dtype, device=stored.device)
+    if numbers.shape != stored.shape:  # somebody has put another tensor there
+        return wide
+    value = torch.where(numbers.to(stored.dtype) == stored.detach(), numbers, wide.detach())
+    return value + (wide - wide.detach()) if stored.requires_grad else value
+
+
+@cache
+def ranges_of(config: Any) -> dict[str, Range]:
+    """Option → its range, where the configuration declares one."""
+    ranges: dict[str, Range] = {}
+    for name, hint in get_type_hints(config, include_extras=True).items():
+        marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
+        for mark in marks:
+            if isinstance(mark, Range):
+                ranges[name] = mark
+    return ranges
+
+
+def limits(allowed: Range, dtype: torch.dtype) -> tuple[float, float]:
+    """The smallest and the largest number of a dtype that are in the range."""
+    low = -math.inf if allowed.ge is None else allowed.ge
+    high = math.inf if allowed.le is None else allowed.le
+    if allowed.gt is not None:
+        low = max(low, _beside(allowed.gt, math.inf, dtype))
+    if allowed.lt is not None:
+        high = min(high, _beside(allowed.lt, -math.inf, dtype))
+    return low, high
+
+
+def _beside(bound: float, towards: float, dtype: torch.dtype) -> float:
+    start, end = torch.tensor(bound, dtype=dtype), torch.tensor(towards, dtype=dtype)
+    return float(torch.nextafter(start, end))
+
+
+def plain_option(name: str, value: Any) -> Any:
+    """An option as configurations hold it: tensors, arrays and lists as tuples of numbers.
+
+    Raises:
+        OptionError: it is a parameter or has a gradient, which a configuration cannot keep; or it has several axes.
+    """
+    if isinstance(value, Tensor):
+        if isinstance(value, nn.Parameter) or value.requires_grad:
+            raise OptionError(
+                f"option {name!r} is a tensor that is trained, and would be taken for a constant: give its first value "
+                f"as a number (or one number per channel) and name it in learnable=({name!r},); it is then the "
+                f"parameter param_{name}"
+            )
+        if value.dim() > 1:
+            raise OptionError(_per_channel_only(name, tuple(value.shape)))
+        return tuple(value.tolist()) if value.dim() else value.item()
+    if type(value).__module__ == "numpy":
+        if getattr(value, "ndim", 0) > 1:
+            raise OptionError(_per_channel_only(name, value.shape))
+        return plain_option(name, value.tolist())
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _per_channel_only(name: str, shape: tuple[int, ...]) -> str:
+    return (
+        f"option {name!r} has the shape {shape}: it is one number, or one for each channel along axis 1 of a step; "
+        "flatten the axes after the batch into one (x.flatten(2)) to give each neuron its own"
+    )
+
+
+def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
+    """Refuse names that are not allowed.
+
+    Raises:
+        OptionError: there are some.
+    """
+    wrong = [name for name in names if name not in allowed]
+    if wrong:
+        raise OptionError(
+            f"{option} names {', '.join(map(repr, wrong))}; it may name {', '.join(allowed) or 'nothing'}"
+        )
+
+
+def _is_numeric(value: Any) -> bool:
+    values = value if isinstance(value, tuple) else (value,)
+    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in values)

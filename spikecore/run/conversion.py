@@ -1,0 +1,247 @@
+"""From a net to the directory of the converted one, whole or not at all; see `run.converted` for its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save as as_bytes
+from torch import Tensor, nn
+
+from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError, RunError
+from spikecore.files import cure
+from spikecore.interfaces.converter import ConversionReport
+from spikecore.nn import set_step_mode
+from spikecore.nn.weights import plain_options
+from spikecore.registry import registry
+from spikecore.run.checkpoint import LAST
+from spikecore.run.converted import (
+    EXAMPLE,
+    FORM,
+    MANIFEST,
+    OWN_SUM,
+    SOURCE,
+    WEIGHTS,
+    is_converted,
+    load_converted,
+    sum_of,
+)
+from spikecore.run.directory import CONFIG
+from spikecore.run.loading import load
+from spikecore.run.record import FILE as RECORD
+from spikecore.run.record import Record
+from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given, from_function
+from spikecore.version import __version__
+
+COMPARED = 64
+"""Inputs on which the decisions of both nets are compared, where nobody can do harm with them."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written.
+
+    Args:
+        directory: with all files.
+        net: the new one, in evaluation mode.
+        report: the converter's.
+        agreement: share of equal decisions of both nets; None where the output is not one row of scores per sample.
+        compared: on what, in words.
+    """
+
+    directory: Path
+    net: nn.Module
+    report: ConversionReport
+    agreement: float | None
+    compared: str
+
+
+def source_of(text: str, weights: Path | None = None, checkpoint: str = LAST) -> Source:
+    """The net that SOURCE names: a directory, or `FILE.py:function` with optional weights.
+
+    Raises:
+        ConfigError: there is no such directory, file or function, or the function gives no net.
+        CheckpointError: the weights are not those of the net.
+    """
+    file, _, function = text.rpartition(":")
+    if file.endswith(".py"):
+        return from_function(Path(file), function, weights)
+    if text.endswith(".py"):
+        raise ConfigError(f"SOURCE {text}: name the function that makes the net, as in {text}:make_net")
+    if weights is not None:
+        raise ConfigError(f"--weights {weights}: a directory has its own weights; leave it out")
+    directory = Path(text)
+    if not directory.is_dir():
+        raise ConfigError(f"SOURCE {text}: is no directory and no FILE.py:function")
+    return _from_directory(directory, checkpoint)
+
+
+def _from_directory(directory: Path, checkpoint: str) -> Source:
+    net = load(directory, checkpoint)
+    if is_converted(directory):
+        about: dict[str, Any] = {"kind": CONVERTED, "directory": str(directory)}
+        # All but the weights, which the newly converted net has its own of.
+        files = _files_below(directory, lambda name: not name.endswith(".safetensors") or "example" in name)
+        shape = None
+    else:
+        record = Record.read(directory)
+        names = [name for name in record.nets if name]
+        if names:
+            raise ConfigError(f"{directory}: this run has the nets {', '.join(names)}; only a single net is converted")
+        about = {"kind": RUN, "directory": str(directory), "checkpoint": checkpoint, "id": record.id}
+        files = _files_below(directory, lambda name: name in (RECORD, CONFIG))
+        shape = record.nets[""].input_shape if record.nets else None
+    about["step_mode"] = as_given(net)
+    return Source(net, about, files, shape, directory)
+
+
+def _files_below(directory: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    names = [str(path.relative_to(directory)) for path in sorted(directory.rglob("*")) if path.is_file()]
+    return {name: (directory / name).read_bytes() for name in names if wanted(name)}
+
+
+def convert(
+    converter: Any, name: str, source: Source, calibration: Calibration | None, example: Tensor, directory: Path
+) -> Conversion:
+    """Convert, compare, write it all into `directory`, and load it again to see that it is the same net.
+
+    Args:
+        converter: the instance.
+        name: under which it is registered.
+        source: the net.
+        calibration: inputs; None where the converter needs none.
+        example: one batch of one sample.
+        directory: new or empty.
+
+    Raises:
+        ConfigError: the net is refused, or the directory cannot be written.
+        RunError: what was written does not load as the same net, against the converter's contract.
+    """
+    first = next(calibration.batches(), None) if calibration is not None else None
+    try:
+        batches = calibration.batches() if calibration is not None else iter(())
+        net, report = converter.convert(source.net, example, batches)
+    except (ConversionError, NetTraceError) as error:
+        raise ConfigError(f"converter {name!r} refuses this net: {error}") from error
+    net = net.eval()
+    set_step_mode(net, "multi")
+    agreement, compared = _agreement(converter, source, net, first)
+    files = _files(converter, name, source, net, report, example, calibration)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    except OSError as error:
+        raise ConfigError(f"--out {directory}: cannot be written: {cure(error)}") from error
+    try:
+        for path, data in files.items():
+            (aside / path).parent.mkdir(parents=True, exist_ok=True)
+            (aside / path).write_bytes(data)
+        _check_loads(aside, name, net, example, source.about["step_mode"])
+        if directory.is_dir():
+            directory.rmdir()  # an empty one
+        aside.chmod(0o755)
+        os.rename(aside, directory)
+    except OSError as error:
+        raise ConfigError(f"--out {directory}: cannot be written: {cure(error)}") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return Conversion(directory, net, report, agreement, compared)
+
+
+def _files(
+    converter: Any,
+    name: str,
+    source: Source,
+    net: nn.Module,
+    report: ConversionReport,
+    example: Tensor,
+    calibration: Calibration | None,
+) -> dict[str, bytes]:
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in net.state_dict().items()}
+    files = {WEIGHTS: as_bytes(state), EXAMPLE: as_bytes({"example": example.contiguous().clone()})}
+    files |= {f"{SOURCE}/{path}": data for path, data in source.files.items()}
+    plugin = registry().find("converter", name).plugin
+    manifest = {
+        "form": FORM,
+        "spikecore": __version__,
+        "converter": {
+            "name": name,
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "options": plain_options(converter.config),
+        },
+        "source": source.about,
+        "calibration": None if calibration is None else calibration.source,
+        "example_shape": list(example.shape),
+        "report": report.to_dict(),
+        "files": {path: hashlib.sha256(data).hexdigest() for path, data in files.items()},
+    }
+    manifest[OWN_SUM] = sum_of(manifest)
+    return {**files, MANIFEST: (json.dumps(manifest, indent=2) + "\n").encode()}
+
+
+def _check_loads(directory: Path, name: str, net: nn.Module, example: Tensor, step_mode: str) -> None:
+    """Hold the converter to its contract, now that the data are still here."""
+    try:
+        again = load_converted(directory)
+    except (CheckpointError, ConfigError, SafetensorError) as error:
+        raise RunError(f"converter {name!r}: the converted net cannot be loaded without the data: {error}") from error
+    x = example if step_mode == "multi" else example.expand(4, *example.shape)
+    with torch.no_grad():
+        out, right = again(x), net(x)
+    if not torch.equal(out, right):
+        raise RunError(
+            f"converter {name!r}: the net that is loaded without the data gives other numbers than the converted one; "
+            "whatever calibration finds has to be a buffer"
+        )
+
+
+def _agreement(converter: Any, source: Source, net: nn.Module, x: Tensor | None) -> tuple[float | None, str]:
+    """Share of equal decisions on the first inputs."""
+    if x is None:
+        return None, ""
+    num_steps = converter.capabilities.num_steps
+    is_sequence = source.about["step_mode"] == "multi"
+    with torch.no_grad():
+        if is_sequence:
+            x = x[:, :COMPARED]
+            right, scores = source.net(x).mean(0), net(x).mean(0)
+        else:
+            x = x[:COMPARED]
+            right, scores = source.net(x), net(x.expand(num_steps, *x.shape)).mean(0)
+    if not isinstance(right, Tensor) or right.dim() != 2 or right.shape != scores.shape:
+        return None, ""
+    count = len(right)
+    share = float((right.argmax(-1) == scores.argmax(-1)).float().mean())
+    steps = "" if is_sequence else f", T = {num_steps}"
+    return share, f"{count} calibration inputs{steps}"
+
+
+def example_of(source: Source, calibration: Calibration | None, shape: tuple[int, ...] | None) -> Tensor:
+    """One batch of one sample, from the data or of the recorded shape.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    axis = 1 if source.about["step_mode"] == "multi" else 0
+    if calibration is not None:
+        batches: Iterator[Tensor] = calibration.batches()
+        batch = next(chain(batches, [torch.empty(0)]))
+        if not batch.numel():
+            raise ConfigError(f"{calibration.source}: there are no inputs")
+        return batch.narrow(axis, 0, 1).clone()
+    shape = shape or source.shape
+    if shape is None:
+        raise ConfigError("the shape of an input is not known: give --data, or --input-shape C,H,W")
+    lead = (4, 1) if axis else (1,)
+    return torch.rand((*lead, *shape), generator=torch.Generator().manual_seed(0))

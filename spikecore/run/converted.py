@@ -1,0 +1,145 @@
+"""The directory of a converted net, and the way back from it to the net, without the data.
+
+converted.json        converter and its options, source, report, checksums
+net.safetensors       the weights, and what calibration found
+example.safetensors   the input that shows the net's shapes
+source/               what rebuilds the given net, without its weights
+
+`load_converted` builds the given net with new weights, converts it again with the example for calibration, and loads
+the weights: by the converter's contract the structure does not depend on the data. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load as tensors_of
+from torch import nn
+
+from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError
+from spikecore.nn import quantized, set_backend, set_step_mode
+from spikecore.registry import create
+from spikecore.run.restore import SavedRun
+from spikecore.run.sources import CONVERTED, RUN, imported, made_by
+
+FORM = 1
+"""Of converted.json."""
+OWN_SUM = "sha256_of_the_rest"
+MANIFEST, WEIGHTS, EXAMPLE, SOURCE = "converted.json", "net.safetensors", "example.safetensors", "source"
+
+
+def is_converted(directory: Path) -> bool:
+    """Whether `spike convert` wrote this directory."""
+    return (directory / MANIFEST).is_file()
+
+
+def load_converted(directory: Path, backend: str | None = None) -> nn.Module:
+    """The net in a directory that `convert` wrote, in evaluation mode, on the CPU; every byte read is verified.
+
+    Args:
+        directory: with a converted.json.
+        backend: to run the neurons on; None for the one that the converter chose.
+
+    Raises:
+        ConfigError: the directory is of another form, or the converter or what the source is built from is not here.
+        CheckpointError: a file is missing, damaged or of another net.
+    """
+    net = skeleton(directory)
+    state = tensors_of(_verified(directory, read_manifest(directory), WEIGHTS))
+    quantized.prepare(net, state)
+    try:
+        net.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{directory / WEIGHTS}: does not fit the net that the converter makes of the source today: {error}"
+        ) from error
+    if backend is not None:
+        set_backend(net, backend)
+    return net.eval()
+
+
+def skeleton(directory: Path) -> nn.Module:
+    """The net in a directory that `convert` wrote, with new weights; errors are those of `load_converted`."""
+    manifest = read_manifest(directory)
+    example = tensors_of(_verified(directory, manifest, EXAMPLE))["example"]
+    how = manifest["converter"]
+    converter = create("converter", how["name"], **how["options"])
+    net = rebuilt(manifest["source"], directory / SOURCE)
+    try:
+        made: nn.Module = converter.convert(net, example, [example])[0]
+    except (ConversionError, NetTraceError) as error:
+        raise ConfigError(
+            f"{directory}: converter {how['name']!r} refuses the net that it has converted before (with version "
+            f"{how['version']} of {how['distribution']}): {error}"
+        ) from error
+    set_step_mode(made, "multi")
+    return made
+
+
+def rebuilt(about: dict[str, Any], directory: Path) -> nn.Module:
+    """The net of a source with new weights, in the step mode in which it was converted.
+
+    Args:
+        about: of the `Source`.
+        directory: that holds its `files`.
+
+    Raises:
+        ConfigError: what it is built from is not here.
+    """
+    if about["kind"] == RUN:
+        net = SavedRun.open(directory).net()
+    elif about["kind"] == CONVERTED:
+        net = skeleton(directory)
+    else:
+        module = imported(about["sha256"])
+        if module is None:
+            raise ConfigError(
+                f"this net was made by {about['file']}:{about['function']} (sha256 {about['sha256'][:12]}), which is "
+                "run only when you ask for it: import that file before, unchanged"
+            )
+        net = made_by(getattr(module, about["function"], None), f"{about['file']}:{about['function']}")
+    set_step_mode(net.eval(), about["step_mode"])
+    return net
+
+
+def sum_of(manifest: dict[str, Any]) -> str:
+    """Of all that the manifest holds but this sum."""
+    rest = json.dumps({key: value for key, value in manifest.items() if key != OWN_SUM}, sort_keys=True)
+    return hashlib.sha256(rest.encode()).hexdigest()
+
+
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """What converted.json says; the files that it lists, but the weights, are verified.
+
+    Raises:
+        ConfigError: it is missing, damaged or of another form.
+        CheckpointError: a file is damaged.
+    """
+    path = directory / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        form = manifest["form"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: is missing or damaged: {type(error).__name__}: {error}") from error
+    if form != FORM:
+        raise ConfigError(f"{path}: is of form {form!r}, this spikecore reads {FORM}: use the one that wrote it")
+    if manifest.get(OWN_SUM) != sum_of(manifest):
+        raise ConfigError(f"{path}: is damaged or was edited: its content is not what {OWN_SUM} says")
+    for name in manifest["files"]:
+        if name != WEIGHTS:  # which are read, and verified, where they are wanted; a source has been saved without them
+            _verified(directory, manifest, name)
+    return manifest
+
+
+def _verified(directory: Path, manifest: dict[str, Any], name: str) -> bytes:
+    path = directory / name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != manifest["files"].get(name):
+        raise CheckpointError(f"{path}: is damaged: its bytes are not those that were written")
+    return data
