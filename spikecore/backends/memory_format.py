@@ -55,6 +55,13 @@ def from_rows(rows: Tensor, shape: Sequence[int], batch: int) -> Tensor:
     return rows.unflatten(batch, (size, *space)).movedim(-1, batch + 1)
 
 
+def one_step(x: Tensor) -> Tensor:
+    """What one step of a sequence `[T, B, ...]` looks like: shape, dtype, device and memory format; without gradient."""
+    if not x.shape[0]:
+        return x.new_empty(x.shape[1:])
+    return (x.detach() if x.requires_grad else x)[0]
+
+
 def unbind_steps(x: Tensor) -> Sequence[Tensor]:
     """The steps of a sequence `[T, B, ...]`, as `x.unbind(0)` gives them.
 
@@ -70,6 +77,13 @@ def stack_steps(steps: Sequence[Tensor]) -> Tensor:
     if not is_channels_last(steps[0], 0):
         return torch.stack(list(steps))
     return torch.stack([step.movedim(1, -1) for step in steps]).movedim(-1, 2)
+
+
+def formatted_like(out: Tensor, x: Tensor, batch: int) -> Tensor:
+    """`out` in the memory format of `x`, if that is channels-last and they have the same shape; copied if need be."""
+    if out.shape != x.shape or not is_channels_last(x, batch):
+        return out
+    return out.movedim(batch + 1, -1).contiguous().movedim(-1, batch + 1)
 
 
 def filled_like(x: Tensor, value: float | Tensor, dtype: torch.dtype) -> Tensor:
