@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spikecore.backends.installed import installed
 from spikecore.backends.plain import in_memory, is_plain
-from spikecore.dynamics import Program, reached_by
+from spikecore.dynamics import Program, reached_in_pass
 from spikecore.errors import BackendError
 from spikecore.torch_internals import apply_unchecked
 
@@ -190,7 +190,7 @@ class _RunBackward(torch.autograd.Function):
 @lru_cache(maxsize=4096)
 def _reached(program: Program, arriving: tuple[bool, ...], steps: int) -> list[bool]:
     """Does a gradient reach x, each initial state, each parameter?"""
-    reached = reached_by(program, arriving, steps)
+    reached = reached_in_pass(program, arriving, steps)
     names = ["x", *(f"state.{name}" for name in program.states), *(f"param.{param.name}" for param in program.params)]
     return [name in reached for name in names]
 
