@@ -44,18 +44,18 @@ def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
             raise OptionError(f"the net has no layer {where!r}{hint} (layers: {_listed(modules)})")
         return {where}
     if inspect.isclass(where):
-        found = {name for name, module in modules.items() if isinstance(module, where)}
-        if not found:
+        names = {name for name, module in modules.items() if isinstance(module, where)}
+        if not names:
             kinds = sorted({type(module).__name__ for name, module in modules.items() if name})
             raise OptionError(
                 f"the net has no layer of type {where.__name__}; its layers are {', '.join(kinds) or '(none)'}"
             )
-        return found
+        return names
     if callable(where) and not isinstance(where, nn.Module):
-        found = {name for name, module in modules.items() if where(name, module)}
-        if not found:
+        names = {name for name, module in modules.items() if where(name, module)}
+        if not names:
             raise OptionError(f"the predicate picks none of the layers {_listed(modules)}")
-        return found
+        return names
     raise OptionError(
         f"layers are chosen by name, type, predicate(name, module) or a list of these; got {where!r}: "
         "a module itself is chosen by its name in the net"

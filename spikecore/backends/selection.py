@@ -94,14 +94,14 @@ def configure_backend(name: str, *, config: Any = None, **options: Any) -> None:
         PluginError: there is none, or it cannot be used here.
         OptionError: a wrong option.
     """
-    found: Backend
+    backend: Backend
     if config is None:
-        found = registry().create("backend", name, **options)
+        backend = registry().create("backend", name, **options)
     else:
-        found = registry().build("backend", name, config)
-    _known.setdefault(registry(), {})[name] = found
+        backend = registry().build("backend", name, config)
+    _known.setdefault(registry(), {})[name] = backend
     _chosen.pop(registry(), None)
-    install(name, found)
+    install(name, backend)
 
 
 def named(name: str) -> Backend:
@@ -117,22 +117,22 @@ def named(name: str) -> Backend:
             known[name] = registry().create("backend", name)
         except FAILURES as error:
             known[name] = error
-    found = known[name]
-    if isinstance(found, FAILURES):
-        raise found
-    install(name, found)
-    return found
+    backend = known[name]
+    if isinstance(backend, FAILURES):
+        raise backend
+    install(name, backend)
+    return backend
 
 
 def _candidates() -> list[tuple[str, Backend | PluginError | BackendError]]:
-    found: list[tuple[str, Backend | PluginError | BackendError]] = []
+    candidates: list[tuple[str, Backend | PluginError | BackendError]] = []
     for entry in registry().components("backend"):
         if entry.status == "ok" and entry.name != REFERENCE:
             try:
-                found.append((entry.name, named(entry.name)))
+                candidates.append((entry.name, named(entry.name)))
             except FAILURES as error:
-                found.append((entry.name, error))
-    return sorted(found, key=lambda item: (-_priority(item[1]), item[0]))
+                candidates.append((entry.name, error))
+    return sorted(candidates, key=lambda item: (-_priority(item[1]), item[0]))
 
 
 def _priority(candidate: Backend | PluginError | BackendError) -> int:

@@ -40,15 +40,15 @@ def _each(
             return [pick(t, d, index) for t, d in zip(tensor, dim, strict=True)]
         return tensor if dim is None else tensor.select(dim, index)
 
-    found = [call(*(pick(t, d, index) for t, d in zip(tensors, dims, strict=True))) for index in range(size)]
+    results = [call(*(pick(t, d, index) for t, d in zip(tensors, dims, strict=True))) for index in range(size)]
     stacked: list[Any] = []
     places: list[Any] = []
-    for parts in zip(*found, strict=True):
+    for parts in zip(*results, strict=True):
         if isinstance(parts[0], Tensor):
             stacked.append(torch.stack(parts))
             places.append(0)
         else:
-            stacked.append([torch.stack(each) for each in zip(*parts, strict=True)])
+            stacked.append([torch.stack(same_output) for same_output in zip(*parts, strict=True)])
             places.append([0] * len(parts[0]))
     return tuple(stacked), tuple(places)
 
@@ -68,7 +68,7 @@ def run_rule(operator: Operator) -> Callable[..., Any]:
         outputs = (
             _split(out, size, 1),
             [_split(final, size, 0) for final in finals],
-            [_split(each, size, 1) for each in recorded],
+            [_split(sequence, size, 1) for sequence in recorded],
             saved,  # as it is: only the backward rule, which merges in the same way, reads it
         )
         return outputs, (1, [0] * len(finals), [1] * len(recorded), [None] * len(saved))
@@ -87,10 +87,10 @@ def run_bwd_rule(operator: Operator) -> Callable[..., Any]:
         if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
             return _each(tensors, in_dims[1:], size, lambda *given: operator()(key, *given))
         if params:  # the sum over the batch must stay apart for each mapped index
-            saved, saved_dims = [_split(each, size, 1) for each in saved], [1] * len(saved)
+            saved, saved_dims = [_split(tensor, size, 1) for tensor in saved], [1] * len(saved)
             dims = (saved_dims, *in_dims[2:])
             return _each((saved, *tensors[1:]), dims, size, lambda *given: operator()(key, *given))
-        grad_x, found, _ = operator()(
+        grad_x, grad_initial, _ = operator()(
             key,
             saved,
             _merged(x, x_dim, size, 1),
@@ -100,6 +100,6 @@ def run_bwd_rule(operator: Operator) -> Callable[..., Any]:
             [_merged(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
             [_merged(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
         )
-        return (_split(grad_x, size, 1), [_split(each, size, 0) for each in found], []), (1, [0] * len(found), [])
+        return (_split(grad_x, size, 1), [_split(tensor, size, 0) for tensor in grad_initial], []), (1, [0] * len(grad_initial), [])
 
     return rule

@@ -141,7 +141,7 @@ def is_elementwise(component: Any) -> bool:
 
 def elementwise_neurons() -> tuple[list[str], dict[str, str]]:
     """Every registered neuron that backends can run, by name, and why others are left out, unless they are blocked."""
-    found: list[str] = []
+    names: list[str] = []
     left_out: dict[str, str] = {}
     for entry in registry().components("neuron"):
         if entry.status == "blocked":
@@ -150,9 +150,9 @@ def elementwise_neurons() -> tuple[list[str], dict[str, str]]:
         try:
             if is_elementwise(load("neuron", name)):
                 create("neuron", name, **options_of(Case(name, QUICK_SHAPES[0])))
-                found.append(name)
+                names.append(name)
             else:
                 left_out[name] = "not elementwise: it stays a torch module on every backend"
         except (PluginError, OptionError) as error:  # an option without a default is nobody's to invent
             left_out[name] = str(error)
-    return found, left_out
+    return names, left_out

@@ -79,12 +79,12 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
         except Exception as error:
             return Verdict(False, f"{type(error).__name__} at {here.title}: {error}")
         eager = reference.make(here, TRAINING)
-        found = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad())
-        if found:
-            return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {found}")
+        problem = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad())
+        if problem:
+            return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {problem}")
         compared += here.num_elements
-    if SINGLE in _neuron(runner).capabilities.step_modes and (found := _step_differs(candidate, reference, case)):
-        return Verdict(False, f"single steps: {found}")
+    if SINGLE in _neuron(runner).capabilities.step_modes and (problem := _step_differs(candidate, reference, case)):
+        return Verdict(False, f"single steps: {problem}")
     return Verdict(True, f"equal to eager over {compared} element-steps")
 
 
@@ -105,16 +105,16 @@ def peer_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict
             again = inference.finish(inference.call(inference.prepare(x)))
         if again.shape != want.shape:
             return Verdict(False, f"returns {tuple(again.shape)}, expected {tuple(want.shape)}")
-        out, found_grad = _plain_outcome(runner, x, grad)
+        out, got_grad = _plain_outcome(runner, x, grad)
     except Exception as error:
         return Verdict(False, f"{type(error).__name__}: {error}")
-    differ = max(int((each != want).sum()) for each in (out, again))
+    differ = max(int((tensor != want).sum()) for tensor in (out, again))
     if differ > PEER_MOST_DIFFERENT * want.numel():
         return Verdict(False, f"{differ} of {want.numel()} outputs differ from ours: other dynamics")
     text = f"{differ} of {want.numel()} spikes differ" if differ else "spikes equal"
     if not candidate.same_gradient:
         return Verdict(True, f"{text}; other surrogate")
-    distance = _distance(found_grad, want_grad, (out == want).all(0))
+    distance = _distance(got_grad, want_grad, (out == want).all(0))
     if not distance <= 10 * RELATIVE:
         return Verdict(False, f"{text}, gradients differ by {distance:.1e}")
     return Verdict(True, f"{text}, gradients equal")
@@ -141,9 +141,9 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
     incoming = [grad, *(torch.ones_like(value) for value in flowing)]
     wanted = {"the input": given, **{f"initial {name}": value for name, value in start.items()}}
     wanted |= dict(neuron.named_parameters())
-    found = torch.autograd.grad([out, *flowing], list(wanted.values()), incoming, allow_unused=True)
+    gradients = torch.autograd.grad([out, *flowing], list(wanted.values()), incoming, allow_unused=True)
     values = {f"final {name}": value.detach() for name, value in finals.items()}
-    for (name, tensor), value in zip(wanted.items(), found, strict=True):
+    for (name, tensor), value in zip(wanted.items(), gradients, strict=True):
         values[f"gradient of {name}"] = torch.zeros_like(tensor) if value is None else value
     values["gradient of the input from the initial state"] = alone
     return Outcome(out.detach(), inference, values, {name: value.detach() for name, value in start.items()})
@@ -151,8 +151,8 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
 
 def _gradient(out: Tensor, x: Tensor, grad: Tensor) -> Tensor:
     """Zeros where out does not depend on x, as one step may not."""
-    found = torch.autograd.grad(out, x, grad, allow_unused=True)[0] if out.requires_grad else None
-    return torch.zeros_like(x) if found is None else found
+    gradient = torch.autograd.grad(out, x, grad, allow_unused=True)[0] if out.requires_grad else None
+    return torch.zeros_like(x) if gradient is None else gradient
 
 
 def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:
@@ -262,8 +262,8 @@ def _plain_outcome(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Ten
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = runner.finish(runner.call(runner.prepare(given)))
-        (found,) = torch.autograd.grad(out, given, grad)
-    return out.detach(), found
+        (gradient,) = torch.autograd.grad(out, given, grad)
+    return out.detach(), gradient
 
 
 def _strided(x: Tensor) -> Tensor:

@@ -152,7 +152,7 @@ def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
         return Verdict(True, "is the reference")
     limit = PEER_RELATIVE if candidate == PEER else RELATIVE
     try:
-        want, got = (step_of(name, each, device)() for each in (reference, candidate))
+        want, got = (step_of(name, who, device)() for who in (reference, candidate))
     except BackendError as error:
         raise Unsupported(str(error)) from error
     except Exception as error:

@@ -93,15 +93,15 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 def fill(rows: Mapping[str, Row], times: Mapping[str, Times], reference: str) -> None:
     """Put times into rows; `times_faster` is relative to the candidate named `reference`."""
-    for name, found in times.items():
+    for name, timed in times.items():
         row = rows[name]
-        if found.error:
-            row.status, row.reason = FAILED, found.error
-        if found.error or not found.samples:
+        if timed.error:
+            row.status, row.reason = FAILED, timed.error
+        if timed.error or not timed.samples:
             continue
-        row.wall_ms_p10, row.wall_ms, row.wall_ms_p90 = (found.wall_ms(percent) for percent in (10, 50, 90))
-        row.cpu_ms, row.rounds, row.repeats = found.cpu_ms(), len(found.samples), found.repeats
-        row.first_call_ms = 1000 * found.first_s
+        row.wall_ms_p10, row.wall_ms, row.wall_ms_p90 = (timed.wall_ms(percent) for percent in (10, 50, 90))
+        row.cpu_ms, row.rounds, row.repeats = timed.cpu_ms(), len(timed.samples), timed.repeats
+        row.first_call_ms = 1000 * timed.first_s
     base = rows[reference].wall_ms if reference in rows else None
     for row in rows.values():
         if base is not None and row.wall_ms:

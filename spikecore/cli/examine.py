@@ -68,8 +68,8 @@ def _pythons() -> str:
 
 def of_core() -> Iterator[Finding]:
     """Findings about the installation as a whole: metadata, duplicates, collisions."""
-    found = list(installed())
-    if all(data.name != CORE for data in found):
+    distributions = list(installed())
+    if all(data.name != CORE for data in distributions):
         yield Finding(
             "core",
             "warning",
@@ -78,7 +78,7 @@ def of_core() -> Iterator[Finding]:
             "pip install -e .",
         )
     places: dict[str, list[str]] = {}
-    for path, name in {data.path: data.name for data in found}.items():  # one directory may be on sys.path twice
+    for path, name in {data.path: data.name for data in distributions}.items():  # one directory may be on sys.path twice
         places.setdefault(name, []).append(path)
     for name, paths in places.items():
         if len(paths) > 1:

@@ -108,17 +108,17 @@ def _split(doc: str) -> tuple[str, list[str], str]:
 
 def _arguments(kind: type) -> dict[str, list[str]]:
     """What the `Args:` of a class and of its bases say of each name, line by line."""
-    found: dict[str, list[str]] = {}
+    arguments: dict[str, list[str]] = {}
     for base in reversed(kind.__mro__):
         names: list[str] = []
         for line in _split(_doc(base))[1]:
             if line[4] != " ":
                 before, _, line = line.strip().partition(": ")
                 names = before.split(", ")
-                found.update((name, []) for name in names)
+                arguments.update((name, []) for name in names)
             for name in names:
-                found[name].append(line.strip())
-    return found
+                arguments[name].append(line.strip())
+    return arguments
 
 
 def _fields(instance: Any) -> Iterator[str]:

@@ -64,8 +64,8 @@ def _checked(rows: list[dict[str, Any]], entries: list[Entry], timeout: float) -
 
     probes = probe(entries, registry().blocking, timeout_s=timeout).probes
     return [
-        row if found.status == "ok" else {**row, "status": found.status, "reason": found.reason}
-        for row, found in zip(rows, probes, strict=True)
+        row if outcome.status == "ok" else {**row, "status": outcome.status, "reason": outcome.reason}
+        for row, outcome in zip(rows, probes, strict=True)
     ]
 
 

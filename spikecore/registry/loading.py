@@ -46,10 +46,10 @@ def load_target(entry: Entry) -> Any:
     """
     module, _, attribute = entry.target.partition(":")
     try:
-        found = importlib.import_module(module)
+        target = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
-            found = getattr(found, part)
-        return found
+            target = getattr(target, part)
+        return target
     except (Exception, SystemExit) as error:
         if is_strict():
             raise
@@ -186,7 +186,7 @@ def unmet(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]
     """`(name, requirement)` of each that applies here, with this extra, and is not installed in a fitting version."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    found = []
+    missing = []
     for text in requirements:
         try:
             requirement = Requirement(text)
@@ -199,8 +199,8 @@ def unmet(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]
         except importlib.metadata.PackageNotFoundError:
             version = ""
         if not version or not requirement.specifier.contains(version, prereleases=True):
-            found.append((requirement.name, f"{requirement.name}{requirement.specifier}"))
-    return found
+            missing.append((requirement.name, f"{requirement.name}{requirement.specifier}"))
+    return missing
 
 
 def extras_of(requirements: Iterable[str]) -> list[str]:

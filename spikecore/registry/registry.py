@@ -282,8 +282,8 @@ class Registry:
     def _core_entry(self, kind: str, name: str) -> Entry | None:
         """A built-in by its bare name. The name is reserved, so no other distribution needs to be looked at."""
         if self._core is None:
-            found = core_entries(self._core_version) if self._path is None and self._builtins else []
-            self._core = {(entry.kind, entry.name): entry for entry in found}
+            entries = core_entries(self._core_version) if self._path is None and self._builtins else []
+            self._core = {(entry.kind, entry.name): entry for entry in entries}
         return self._core.get((kind, name))
 
     def _resolve(self, kind: str, name: str) -> Entry:

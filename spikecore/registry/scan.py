@@ -87,8 +87,8 @@ class Entry:
 
 def core_entries(core_version: str, path: Sequence[str] | None = None) -> list[Entry]:
     """Core's own components, read without opening any other distribution's files."""
-    found = next((data for data in installed(path, CORE) if data.name == CORE), None)
-    return _core(found, core_version)
+    metadata = next((data for data in installed(path, CORE) if data.name == CORE), None)
+    return _core(metadata, core_version)
 
 
 def scan(

@@ -133,8 +133,8 @@ def cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float) -> Ten
 
 def cross_entropy_each_step(out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
     """1/T Σ_t CE(out[t], y), `[B, ...]`."""
-    each = target.unsqueeze(-1).expand(*target.shape, out.shape[0])
-    return cross_entropy(out.movedim(0, -1), each, label_smoothing).mean(-1)
+    per_step = target.unsqueeze(-1).expand(*target.shape, out.shape[0])
+    return cross_entropy(out.movedim(0, -1), per_step, label_smoothing).mean(-1)
 
 
 @dataclass(frozen=True)
