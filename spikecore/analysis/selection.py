@@ -41,7 +41,7 @@ def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
         if where not in modules:
             near = difflib.get_close_matches(where, modules, n=3)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise OptionError(f"the net has no layer {where!r}{hint} (layers: {_listed(modules)})")
+            raise OptionError(f"the net has no layer {where!r}{hint} (layers: {_list_names(modules)})")
         return {where}
     if inspect.isclass(where):
         names = {name for name, module in modules.items() if isinstance(module, where)}
@@ -54,7 +54,7 @@ def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
     if callable(where) and not isinstance(where, nn.Module):
         names = {name for name, module in modules.items() if where(name, module)}
         if not names:
-            raise OptionError(f"the predicate picks none of the layers {_listed(modules)}")
+            raise OptionError(f"the predicate picks none of the layers {_list_names(modules)}")
         return names
     raise OptionError(
         f"layers are chosen by name, type, predicate(name, module) or a list of these; got {where!r}: "
@@ -62,6 +62,6 @@ def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
     )
 
 
-def _listed(modules: dict[str, nn.Module]) -> str:
+def _list_names(modules: dict[str, nn.Module]) -> str:
     names = [repr(name) for name in modules if name]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "(none)"

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.autograd import apply_run, no_derivative
-from spikecore.backends.installed import install, installed, learn
+from spikecore.backends.installed import install, installed_backend, learn
 from spikecore.backends.plain import has_tangent, in_memory, is_plain, is_transformed
 from spikecore.errors import BackendError
 
-__all__ = ["install", "installed", "learn", "run_program", "run_step"]
+__all__ = ["install", "installed_backend", "learn", "run_program", "run_step"]
 
 
 def run_program(
@@ -40,7 +40,7 @@ def run_program(
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
     if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or is_transformed()):
         return apply_run(name, key, len(states), carry, direct, tensors)
-    out, finals, recorded, _ = installed(name).run(direct)(key, x, states, params, False, carry)
+    out, finals, recorded, _ = installed_backend(name).run(direct)(key, x, states, params, False, carry)
     return out, finals, recorded
 
 
@@ -51,7 +51,7 @@ def run_step(
     tensors = (x, *states, *params)
     wants_grad = torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]
     if not wants_grad and is_plain(tensors):
-        results = installed(name).backend.step(key, x, states, params)
+        results = installed_backend(name).backend.step(key, x, states, params)
         if results is not None:
             return *results, []
     out, finals, recorded = run_program(name, key, x[None], states, params)

@@ -50,7 +50,7 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
     if asked == REFERENCE:
         return Choice(REFERENCE, "asked for")
     if asked != AUTO:
-        backend = named(asked)
+        backend = backend_named(asked)
         support = backend.supports(program, device, dtype)
         if not support:
             raise BackendError(f"backend {asked!r} cannot run {program.name}: {support.reason}; use 'auto' or another")
@@ -61,7 +61,7 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
     if question not in known:
         known[question] = _first(program, device, dtype)
     elif known[question].backend != REFERENCE:
-        named(known[question].backend)  # another registry may have put its own under this name
+        backend_named(known[question].backend)  # another registry may have put its own under this name
     return known[question]
 
 
@@ -104,7 +104,7 @@ def configure_backend(name: str, *, config: Any = None, **options: Any) -> None:
     install(name, backend)
 
 
-def named(name: str) -> Backend:
+def backend_named(name: str) -> Backend:
     """The backend of this name, ready to run.
 
     Raises:
@@ -129,7 +129,7 @@ def _candidates() -> list[tuple[str, Backend | PluginError | BackendError]]:
     for entry in registry().components("backend"):
         if entry.status == "ok" and entry.name != REFERENCE:
             try:
-                candidates.append((entry.name, named(entry.name)))
+                candidates.append((entry.name, backend_named(entry.name)))
             except FAILURES as error:
                 candidates.append((entry.name, error))
     return sorted(candidates, key=lambda item: (-_priority(item[1]), item[0]))

@@ -60,12 +60,12 @@ class Case:
         """The same on a handful of elements."""
         return replace(self, shape=(2, 1, 3))
 
-    def packed(self) -> list[Any]:
+    def pack(self) -> list[Any]:
         """For JSON."""
         return [self.neuron, self.shape, str(self.device), str(self.dtype).removeprefix("torch.")]
 
     @classmethod
-    def unpacked(cls, packed: Sequence[Any]) -> Case:
+    def unpack(cls, packed: Sequence[Any]) -> Case:
         """What `packed` gave."""
         neuron, shape, device, dtype = packed
         return cls(neuron, tuple(shape), torch.device(device), getattr(torch, dtype))
@@ -124,10 +124,10 @@ def call_context(measure: str) -> torch.no_grad | torch.enable_grad:
 def options_of(case: Case) -> dict[str, Any]:
     """Options for benching: the defaults, with the reset detached where a neuron can, and those it needs."""
     fields = {field.name for field in dataclasses.fields(load("neuron", case.neuron).Config)}
-    return needed_options(case) | ({"detach_reset": True} if "detach_reset" in fields else {})
+    return required_options(case) | ({"detach_reset": True} if "detach_reset" in fields else {})
 
 
-def needed_options(case: Case) -> dict[str, Any]:
+def required_options(case: Case) -> dict[str, Any]:
     """What a neuron must be told of its input: T, where it works for one only."""
     return {"num_steps": case.shape[0]} if load("neuron", case.neuron).capabilities.fixed_num_steps else {}
 

@@ -73,7 +73,7 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
     for shape, strided in [*((shape, False) for shape in ODD_SHAPES), (ODD_SHAPES[0], True), (case.shape, False)]:
         here = replace(case, shape=shape)
         runner = candidate.make(here, TRAINING)
-        x = _strided(here.input()) if strided else here.input()
+        x = _make_strided(here.input()) if strided else here.input()
         try:
             got = outcome(runner, x, here.grad())
         except Exception as error:
@@ -99,13 +99,13 @@ def peer_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict
         return Verdict(True, f"not compared: {candidate.about}")
     x, grad = case.input(), case.grad()
     try:
-        want, want_grad = _plain_outcome(reference.make(case, TRAINING), x, grad)
+        want, want_grad = _out_and_gradient(reference.make(case, TRAINING), x, grad)
         inference = candidate.make(case, FORWARD)
         with torch.no_grad():
             again = inference.finish(inference.call(inference.prepare(x)))
         if again.shape != want.shape:
             return Verdict(False, f"returns {tuple(again.shape)}, expected {tuple(want.shape)}")
-        out, got_grad = _plain_outcome(runner, x, grad)
+        out, got_grad = _out_and_gradient(runner, x, grad)
     except Exception as error:
         return Verdict(False, f"{type(error).__name__}: {error}")
     differ = max(int((tensor != want).sum()) for tensor in (out, again))
@@ -166,14 +166,14 @@ def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor
     spiking, exact = neuron.capabilities.spiking, _is_exact(neuron.program())
     for name, start in (("output", want.start), ("output without gradients", neuron.initial_state(x[0]))):
         value, other = pairs.pop(name)
-        differ = int(_different(value, other, spiking).sum())
+        differ = int(_differs(value, other, spiking).sum())
         if differ > (0 if exact else MOST_DIFFERENT * int((other != 0).sum())):
             return f"{differ} of {other.numel()} values of the {name} differ"
         if differ and spiking:
             ulps = first_mismatches(neuron, x, start, value, other)
             if not bool((ulps <= NEAR_ULP).all()):
                 return f"a spike of the {name} differs {float(ulps.max()):.0f} ulp from the threshold"
-    equal = ~_different(got.out, want.out, spiking).any(0) & ~_different(got.inference, want.inference, spiking).any(0)
+    equal = ~_differs(got.out, want.out, spiking).any(0) & ~_differs(got.inference, want.inference, spiking).any(0)
     far = {
         name: distance
         for name, pair in pairs.items()
@@ -182,7 +182,7 @@ def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor
     return _beyond_float32(far, got, want, eager, x, grad) if far else ""
 
 
-def _different(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
+def _differs(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
     if spiking:
         return value != want
     scale = want.abs().amax(0, keepdim=True) if want.shape[0] else want
@@ -246,7 +246,7 @@ def _step_differs(candidate: Candidate, reference: Candidate, case: Case) -> str
     with torch.no_grad():
         pairs = zip(_steps(runner, here.input()), _steps(eager, here.input()), strict=True)
         for index, (got, want) in enumerate(pairs):
-            if differ := int(_different(got[None], want[None], spiking).sum()):
+            if differ := int(_differs(got[None], want[None], spiking).sum()):
                 return f"{differ} of {want.numel()} values differ in step {index}"
     return ""
 
@@ -257,7 +257,7 @@ def _steps(runner: Runner, x: Tensor) -> Iterator[Tensor]:
         yield runner.call(current)
 
 
-def _plain_outcome(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _out_and_gradient(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     given = x.clone().requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -266,7 +266,7 @@ def _plain_outcome(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Ten
     return out.detach(), gradient
 
 
-def _strided(x: Tensor) -> Tensor:
+def _make_strided(x: Tensor) -> Tensor:
     """The same values, every second place in memory."""
     return torch.stack([x, torch.full_like(x, float("nan"))], -1).flatten(-2)[..., ::2]
 

@@ -45,7 +45,10 @@ def first_mismatches(neuron: Neuron, x: Tensor, start: Mapping[str, Tensor], got
             here = open_ & (ours != other)
             if bool(here.any()):
                 distances = [_ulps(values, name, wide)[here] for name in spikes]
-                from_threshold.append(torch.stack(distances).amin(0) if distances else torch.full_like(wide[here], torch.nan))
+                if distances:
+                    from_threshold.append(torch.stack(distances).amin(0))
+                else:
+                    from_threshold.append(torch.full_like(wide[here], torch.nan))
                 open_ &= ~here
             state = {name: torch.as_tensor(values[name]).expand(wide.shape) for name in state}
     return torch.cat(from_threshold) if from_threshold else x.new_empty(0)

@@ -45,7 +45,7 @@ def peers(compile_steps: int = COMPILE_STEPS, only: str = "") -> tuple[list[Cand
         Candidate("lean loop", _lean, torch.__version__, about="hand-written torch loop"),
         Candidate(
             "torch.compile",
-            _compiled(compile_steps),
+            _torch_compile(compile_steps),
             torch.__version__,
             caches=True,
             compiles_per_shape=True,
@@ -121,7 +121,7 @@ def _lean(case: Case, measure: str) -> Runner:
     return Runner(lean_training if measure == TRAINING else lean_inference)
 
 
-def _compiled(most_steps: int) -> Callable[[Case, str], Runner]:
+def _torch_compile(most_steps: int) -> Callable[[Case, str], Runner]:
     def make(case: Case, measure: str) -> Runner:
         if case.neuron != NEURON or measure == STEP:
             raise Unsupported(f"measured on sequences with {NEURON} only")

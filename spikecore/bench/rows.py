@@ -153,14 +153,14 @@ def _git_state() -> dict[str, str]:
     return {"git_commit": commit or "", "git_state": state}
 
 
-def rounded(value: Any) -> Any:
+def round_value(value: Any) -> Any:
     """Five significant digits: more would be noise."""
     return float(f"{value:.5g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
 def as_records(rows: Iterable[Row], common: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows as plain dictionaries, each with the common columns."""
-    return [{**{name: rounded(value) for name, value in asdict(row).items()}, **common} for row in rows]
+    return [{**{name: round_value(value) for name, value in asdict(row).items()}, **common} for row in rows]
 
 
 def check_writable(path: str | Path) -> None:

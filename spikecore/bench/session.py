@@ -123,7 +123,7 @@ class Session:
         """Everything in the plan."""
         for shape in self.plan.shapes:
             self._shape(shape)
-        self._cell(STEP_SHAPE, STEP, self._admitted_steps())
+        self._cell(STEP_SHAPE, STEP, self._step_verdicts())
         if self.plan.with_fresh:
             self._fresh(self.neurons[0])
         if self.plan.with_nets:
@@ -179,7 +179,7 @@ class Session:
         except Exception as error:  # a candidate's own fault is a row, not the end of the others
             return gate.Verdict(False, f"{type(error).__name__}: {error}")
 
-    def _admitted_steps(self) -> Verdicts:
+    def _step_verdicts(self) -> Verdicts:
         """Who may be timed in single steps: those that were never found wrong."""
         backends_rows = [row for row in self.report.rows if row.kind == "backend"]
         said = {(row.subject, row.candidate): row.compared for row in backends_rows}
@@ -200,7 +200,8 @@ class Session:
         for neuron in self.neurons:
             for candidate in self.candidates:
                 row = self.row(candidate, neuron, case.title, measure)
-                runner = _admitted(candidate, self.case(neuron, shape), measure, verdicts[neuron, candidate.name], row)
+                verdict = verdicts[neuron, candidate.name]
+                runner = _runner_if_admitted(candidate, self.case(neuron, shape), measure, verdict, row)
                 if runner is not None:
                     runs[neuron, candidate.name] = runner.once(measure, x, grad)
                 rows[neuron][candidate.name] = row
@@ -301,7 +302,7 @@ class Session:
                 raise BackendError(f"backend {name!r} runs none of this: {own[0].reason}")
 
 
-def _admitted(
+def _runner_if_admitted(
     candidate: Candidate, case: Case, measure: str, verdict: gate.Verdict | Unsupported, row: Row
 ) -> Runner | None:
     """The runner, if the gate let it through; the row says why not."""

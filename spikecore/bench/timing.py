@@ -150,7 +150,7 @@ def interleave(
     times = {name: Times() for name in runs}
     with _quiet():
         for name, run in runs.items():
-            _guarded(times[name], lambda run=run, timed=times[name]: _warm_up(run, clock, timed))  # type: ignore[misc]
+            _catch_error(times[name], lambda run=run, timed=times[name]: _warm_up(run, clock, timed))  # type: ignore[misc]
         start = now()
         for done in range(effort.most):
             if done >= effort.least and now() - start >= effort.seconds:
@@ -158,7 +158,7 @@ def interleave(
             for name, run in runs.items():
                 timed = times[name]
                 if not timed.error and not timed.has_enough:
-                    _guarded(timed, lambda run=run, timed=timed: _take(run, clock, timed))  # type: ignore[misc]
+                    _catch_error(timed, lambda run=run, timed=timed: _take(run, clock, timed))  # type: ignore[misc]
     return times
 
 
@@ -179,7 +179,7 @@ def _take(run: Run, clock: Clock, times: Times) -> None:
     times.samples.append(clock(run, times.repeats))
 
 
-def _guarded(times: Times, work: Callable[[], None]) -> None:
+def _catch_error(times: Times, work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:

@@ -43,7 +43,7 @@ def class_names(directories: Sequence[Path]) -> tuple[str, ...]:
     return tuple(sorted({path.name for top in directories for path in top.iterdir() if is_class(path)}))
 
 
-def labelled(directory: Path, classes: Sequence[str], pattern: str = "*") -> list[tuple[Path, int]]:
+def labelled_files(directory: Path, classes: Sequence[str], pattern: str = "*") -> list[tuple[Path, int]]:
     """The files of each class's directory with their labels, in order.
 
     Args:

@@ -42,6 +42,7 @@ def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str], may_miss: b
         if arrival is not None:
             arrives[node] = builder.op("or", arrives[node], arrival) if node in arrives else arrival
 
+    arrival: int | None
     for name in seeds:
         gradient, arrival = builder.input(f"grad.{name}"), None
         if may_miss:
@@ -63,8 +64,8 @@ def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str], may_miss: b
     zero = builder.const(0.0)
     outputs: dict[str, int] = {}
     for name in wanted:
-        index = forward.inputs.get(name)
-        outputs[f"grad.{name}"] = zero if index is None else gradients.get(index, zero)
+        node_index = forward.inputs.get(name)
+        outputs[f"grad.{name}"] = zero if node_index is None else gradients.get(node_index, zero)
     return builder.graph(outputs)
 
 

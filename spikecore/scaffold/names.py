@@ -57,7 +57,7 @@ def names_for(name: str, kind: str) -> Names:
     """
     check_kind(kind)
     if not FORM.fullmatch(name) or len(name) > LONGEST:
-        raise OptionError(_malformed(name))
+        raise OptionError(_malformed_message(name))
     words = name.split("-")
     own = words[:-1] if len(words) > 1 and words[-1] == kind else words
     names = Names(
@@ -67,12 +67,12 @@ def names_for(name: str, kind: str) -> Names:
         component="_".join(own),
         class_name="".join(word.capitalize() for word in (*own, kind)),
     )
-    if problem := _taken(names, kind, registry()):
+    if problem := _conflict(names, kind, registry()):
         raise OptionError(f"new plugin {name!r}: {problem}")
     return names
 
 
-def _malformed(name: str) -> str:
+def _malformed_message(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     offered = re.sub(r"[^a-z0-9]+", "-", plain).strip("-").removeprefix("spikecore-")
     offered = offered[:LONGEST].strip("-")
@@ -83,7 +83,7 @@ def _malformed(name: str) -> str:
     )
 
 
-def _taken(names: Names, kind: str, registry: Registry) -> str:
+def _conflict(names: Names, kind: str, registry: Registry) -> str:
     """Why these names cannot be used, or ""."""
     if names.folder in RESERVED_IDS or names.folder.split("-")[0] == "spikecore":
         return f"the name is reserved for spikecore itself ({', '.join(RESERVED_IDS)}, spikecore-…); choose another"

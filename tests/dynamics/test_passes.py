@@ -86,9 +86,7 @@ def test_phases_of_known_neurons():
 def test_no_steps_have_no_phases():
     program = LIF(record=("v",)).program()
     assert phases(program, (True, True, True), 0) == ()
-    assert reached_in_pass(program, (True, False, True), 0) == {
-        "x"
-    }  # an empty out is x; nothing is recorded
+    assert reached_in_pass(program, (True, False, True), 0) == {"x"}  # an empty out is x; nothing is recorded
     assert reached_in_pass(program, (False, True, False), 0) == {"state.v"}
 
 
