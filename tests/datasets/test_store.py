@@ -246,7 +246,7 @@ def test_many_at_once_make_once(tmp_path):
         time.sleep(0.05)
         (aside / "a").write_text("x")
 
-    threads = [threading.Thread(target=made, args=(tmp_path / "d", make)) for _ in range(5)]
+    threads = [threading.Thread(target=make_directory, args=(tmp_path / "d", make)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
