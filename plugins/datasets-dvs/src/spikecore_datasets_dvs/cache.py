@@ -5,8 +5,8 @@
 <key>/00000.bin        samples one behind the other, each in the smallest dtype that holds its counts
 <key>/00000.npy        for each sample: offset, number of steps, dtype, checksum
 
-While it is built it has another name (see `make_directory`); complete shards stay when the build is interrupted, and the
-next build continues after them. One process builds, others wait for its lock.
+While it is built it has another name (see `make_directory`). Complete shards stay when the build is interrupted, and
+the next build continues after them. One process builds, others wait for its lock.
 
 An index is held against its checksum whenever the cache is opened. Samples are where their file has been written to
 since it was made (or copied), when it is first used; and all of them by `verify`.
