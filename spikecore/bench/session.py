@@ -205,7 +205,7 @@ class Session:
                 if runner is not None:
                     runs[neuron, candidate.name] = runner.once(measure, x, grad)
                 rows[neuron][candidate.name] = row
-        own = ((backend.name, backend.backend) for backend in self.candidates if backend.is_backend)
+        own = ((candidate.name, candidate.backend) for candidate in self.candidates if candidate.backend is not None)
         copying = {} if measure == STEP else {("", name): run for name, run in copies(case, own).items()}
         with call_context(measure):
             times = timing.interleave({**runs, **copying}, self.clock, self.effort)

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from spikecore.interfaces.processes import Shard
+    from spikecore.interfaces.show import Shown
     from spikecore.interfaces.task import Parts, Task
 
 T = TypeVar("T")
@@ -37,6 +39,8 @@ class TrainerCapabilities:
             refuses the tables of other roles, and gives them no defaults. `[backend]` comes with `neuron`.
         task: what it learns from: labels that are classes, values or sequences; samples alone (`unsupervised`); or an
             environment. Reports and the conformance suite go by it.
+        multi_process: trains in several processes as in one, by `context.wrap`, `shard`, `all_sum` and `share_buffers`
+            (see `interfaces.processes`). A run in several processes refuses a trainer that does not.
     """
 
     gradient: bool = True
@@ -44,6 +48,7 @@ class TrainerCapabilities:
     extendable: tuple[str, ...] = ()
     roles: tuple[str, ...] = DEFAULT_ROLES
     task: TaskKind = "class"
+    multi_process: bool = False
 
 
 @runtime_checkable
@@ -54,7 +59,30 @@ class RunContext(Protocol):
     dtype: torch.dtype
     """Compute dtype: float32, or the autocast dtype of `run.precision`."""
     generator: torch.Generator
-    """The run's only source of random numbers (CPU); its state is part of every checkpoint."""
+    """The run's source of random numbers (CPU); its state is part of every checkpoint. Every process of a run draws the
+    same from it: the order of samples."""
+    rank_generator: torch.Generator
+    """Of what a process draws for its own samples (encoders, mixing): `generator` itself where there is one process."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process; 0 where there is one."""
+
+    @property
+    def world_size(self) -> int:
+        """How many processes train this net together; see `interfaces.processes`."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The net to call in training: see `interfaces.processes.Processes`, as for the next three."""
+
+    def shard(self, batch: Any) -> Shard:
+        """This process's part of a global batch."""
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes."""
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process rank 0's buffers, before an evaluation."""
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -63,10 +91,35 @@ class RunContext(Protocol):
         """A safe point: nothing is half done, and all that `fit` needs to go on is in `state_dict()`, the model and the
         random generators. Call it after every step, or at least after every epoch. The run saves when it is due, and
         always when there is a `score` (higher is better, for `best`); it may end here with KeyboardInterrupt.
+
+        In several processes all must call it, the same number of times; `state_dict()` is then asked for in each, and
+        that of rank 0 is kept, so it must be the same in all.
         """
 
-    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Tell the plugins (`spike_epoch_end`)."""
+    def show(self, name: str, value: Shown) -> None:
+        """Keep a curve, image, animation, table or histogram for the report, in place of what this name had before.
+
+        It is part of every checkpoint, so keep it small: a few names, not one for each epoch.
+        """
+
+    def epoch_end(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        *,
+        num_epochs: int | None = None,
+        count: int | None = None,
+        unit: str = "samples",
+    ) -> None:
+        """An epoch is over: prints its line, and tells the plugins (`spike_epoch_end`).
+
+        Args:
+            epoch: its number, from 1.
+            metrics: of this epoch.
+            num_epochs: how many there will be, for the time left.
+            count: how much this process has trained on in this epoch, for the rate.
+            unit: what `count` counts.
+        """
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
@@ -88,9 +141,6 @@ class Trainer(Protocol):
     (`{"environment": EnvironmentConfig}`); `parts.options(role)` gives the checked instance."""
     role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]]
     """Role → its table where the configuration says nothing (`{"model": {"name": "mlp"}}`), before core's own."""
-    confusion: Tensor | None
-    """Of a trainer of classifiers: counts `[num_outputs, num_outputs]` from its latest evaluation, rows the true class,
-    columns the predicted one. None before, and of any other trainer."""
 
     def prepare(self, parts: Parts) -> Task:
         """What is trained, built from the parts; by default from dataset, encoder and model, as for a classifier.

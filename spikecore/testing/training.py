@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spikecore.interfaces.show import Shown
 from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, Direct
+from spikecore.run.gallery import Gallery
 
 T = TypeVar("T")
 NUM_CLASSES, NUM_STEPS = 3, 4
@@ -88,6 +90,7 @@ class Recorder:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     num_checkpoints: int = 0
+    gallery: Gallery = field(default_factory=Gallery)
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -107,7 +110,19 @@ class Recorder:
             kept = copy.deepcopy((self.trainer.state_dict(), dict(self.model.state_dict())))
             self.snapshots.append(Snapshot(*kept, self.generator.get_state(), len(self.events)))
 
-    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
+    def show(self, name: str, value: Shown) -> None:
+        """See `RunContext`; what cannot be kept is refused as by a run."""
+        self.gallery.show(name, value)
+
+    def epoch_end(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        *,
+        num_epochs: int | None = None,
+        count: int | None = None,
+        unit: str = "samples",
+    ) -> None:
         """See `RunContext`."""
         self.events.append(("epoch_end", (epoch, dict(metrics))))
 

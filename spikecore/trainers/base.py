@@ -28,7 +28,6 @@ class Trainer(Configurable):
     role_configs: ClassVar[Mapping[str, type]] = {}
     role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     config: Any
-    confusion: Tensor | None = None
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)

@@ -19,7 +19,7 @@ from spikecore.errors import SpikeError
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore.testing.compare import assert_same
 from spikecore.testing.stand_ins import no_network, stand_ins
-from spikecore.testing.suite import needs, skip
+from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.dataset_limits import LimitChecks
 
 DUPLICATES = 0.01
@@ -91,6 +91,7 @@ class DatasetSuite(LimitChecks):
         with pytest.raises((SpikeError, ValueError, KeyError)):
             dataset.split("no such split")
 
+    @advice("raise IndexError where index >= len(self)")
     def test_length(self) -> None:
         """`len` is the number of samples: the last index works, the next raises IndexError."""
         dataset = self.make()
@@ -126,6 +127,7 @@ class DatasetSuite(LimitChecks):
                 assert 0 <= label < dataset.num_classes, f"{name}: label {label} of {dataset.num_classes} classes"
             assert len(set(labels)) > 1 or dataset.num_classes == 1, f"{name}: every label is {labels[0]}"
 
+    @advice("derive randomness from the seed and the index, as torch.Generator().manual_seed(seed + index)")
     def test_same_index_same_sample(self) -> None:
         """The same index gives the same sample, whatever was read in between and whatever the seed."""
         dataset = self.make()
@@ -140,6 +142,7 @@ class DatasetSuite(LimitChecks):
             assert_same([x for x, _ in again], [x for x, _ in first], f"samples of {name} read again")
             assert [y for _, y in again] == [y for _, y in first]
 
+    @advice("shuffle with a generator that is seeded from the Config, and sort the names of files")
     def test_splits_are_stable(self) -> None:
         """Another instance with the same options has the same splits, whatever the seed; it draws no random numbers."""
         before = torch.get_rng_state()
@@ -149,6 +152,7 @@ class DatasetSuite(LimitChecks):
         for name, digests in first.items():
             assert self._digests(self.make(), name) == digests, f"{name} is another one in a second instance"
 
+    @advice("cut the indices once, and give each split its own part")
     def test_splits_are_disjoint(self) -> None:
         """No split holds the samples of another, but for a few that the data hold twice."""
         dataset = self.make()
@@ -166,6 +170,7 @@ class DatasetSuite(LimitChecks):
         split = dataset.split(name)
         return [_digest(*split[index]) for index in self.indices(split)]
 
+    @advice("hold no open files, locks or lambdas in a split; open them on first use")
     def test_pickles(self) -> None:
         """A split that was pickled gives the same samples."""
         dataset = self.make()
