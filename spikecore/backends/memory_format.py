@@ -52,11 +52,12 @@ def from_rows(rows: Tensor, shape: Sequence[int], batch: int) -> Tensor:
         batch: axis of the batch.
     """
     size, _, *space = shape
-    return rows.unflatten(batch, (size, *space)).movedim(-1, batch + 1)
+    images: Tensor = rows.unflatten(batch, (size, *space))  # type: ignore[no-untyped-call]
+    return images.movedim(-1, batch + 1)
 
 
 def one_step(x: Tensor) -> Tensor:
-    """What one step of a sequence `[T, B, ...]` looks like: shape, dtype, device and memory format; without gradient."""
+    """What one step of a sequence `[T, B, ...]` looks like: shape, dtype, device and memory format; no gradient."""
     if not x.shape[0]:
         return x.new_empty(x.shape[1:])
     return (x.detach() if x.requires_grad else x)[0]
