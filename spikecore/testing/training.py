@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spikecore.interfaces.processes import Processes
 from spikecore.interfaces.show import Shown
 from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, Direct
@@ -73,7 +74,7 @@ class Snapshot:
 
 
 @dataclass
-class Recorder:
+class Recorder(Processes):
     """A `RunContext` that writes down every call.
 
     Args:
@@ -93,7 +94,7 @@ class Recorder:
     gallery: Gallery = field(default_factory=Gallery)
 
     def __post_init__(self) -> None:
-        self.generator = torch.Generator().manual_seed(self.seed)
+        self.generator = self.rank_generator = torch.Generator().manual_seed(self.seed)
 
     def log(self, **metrics: float | int | str) -> None:
         """See `RunContext`."""
