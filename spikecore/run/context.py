@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -124,11 +124,13 @@ class Context:
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """The sum over the processes."""
-        return self.processes.all_sum(tensor)
+        with self._exchange():
+            return self.processes.all_sum(tensor)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process rank 0's buffers."""
-        self.processes.share_buffers(model)
+        with self._exchange():
+            self.processes.share_buffers(model)
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -164,7 +166,8 @@ class Context:
         count, moment = self._saved_at
         due = 0 < self.keeping.every_steps <= self.count - count or time.monotonic() - moment >= self.keeping.every_s
         # The processes' clocks differ, and a signal may reach one of them only: all do what one has to.
-        due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
+        with self._exchange():
+            due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
         if score is not None or due or stopping:
             self.save(score)
         if stopping:
@@ -294,6 +297,10 @@ class Context:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Counts the time that a process waits for the others; nothing where there is one."""
+        return self.timed("exchange") if self.world_size > 1 else nullcontext()
 
     def _state(self, keeping: Keeping) -> dict[str, Any]:
         encoder = keeping.encoder
