@@ -23,8 +23,8 @@ from spikecore.trainers.classify import Classify
 RANK = int(os.environ.get("RANK", "0"))
 FAULT_AT = 6
 """Safe points before a fault."""
-WITH_TAIL = 419
-"""Samples per batch, so that the last one of the 1258 is a batch by itself: process 0 has none of its own."""
+WITH_TAIL = ["trainer.val_share=0", "trainer.batch_size=419"]
+"""The last one of the 1258 samples is a batch by itself, of which process 0 has none."""
 SMALL = [
     "dataset.test_share=0.3",
     "encoder.num_steps=2",
@@ -120,7 +120,7 @@ def sound():
     spike("resumed", "--resume", "stopped", FAULT="none")
     spike("halted", *options(), "--out", "halted", FAULT="SIGINT", FAULT_RANK="0")
     spike("normed", *options("model.name=normed", "trainer.epochs=1"), "--out", "normed", FAULT="none")
-    spike("tail", *options(f"trainer.batch_size={WITH_TAIL}"), "--out", "tail")
+    spike("tail", *options(*WITH_TAIL), "--out", "tail")
 
 
 def refused():

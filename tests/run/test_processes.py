@@ -23,9 +23,10 @@ from spikecore.run.build import prepare
 from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.config import resolve
 from spikecore.run.context import Context
-from spikecore.run.experiment import resume
-from spikecore.run.processes import Group, is_one_of_several, joined
-from tests.run.processes_scenario import FAULT_AT, SMALL, WITH_TAIL
+from spikecore.run.experiment import evaluate, resume
+from spikecore.run.joining import is_one_of_several, joined
+from spikecore.run.processes import Group
+from tests.run.processes_scenario import FAULT_AT, SMALL, WITH_TAIL, Normed
 
 SCENARIO = Path(__file__).with_name("processes_scenario.py")
 SOURCE = Path(spikecore.__file__).parents[1]
@@ -112,7 +113,7 @@ def assert_same_numbers(ours, theirs):
 # Sound runs
 
 
-@pytest.mark.parametrize(("name", "changes"), [("mlp", ()), ("tail", (f"trainer.batch_size={WITH_TAIL}",))])
+@pytest.mark.parametrize(("name", "changes"), [("mlp", ()), ("tail", WITH_TAIL)])
 def test_two_processes_train_as_one_does(sound, tmp_path, name, changes):
     one = alone(tmp_path / "one", *changes)
     assert_same_numbers(lines(sound / name), lines(one))
@@ -180,8 +181,17 @@ def test_a_batch_norm_is_reported_once(sound):
     assert sum("batch norm" in note for note in notes) == 1
     assert "batch norm" not in answers(sound)[0]["mlp"]["stderr"]
     saved = last(sound / "normed").model
-    assert int(saved["norm.num_batches_tracked"]) == 13
+    assert int(saved["norm.num_batches_tracked"]) == 12  # one for each global batch
     assert len(lines(sound / "normed")) == 1  # and a parameter without gradient stops nobody
+
+
+def test_every_process_evaluates_the_net_that_is_saved(sound):
+    """Process 1 has running statistics of its own while it trains."""
+    mine = Registry()
+    mine.register("model", "normed", Normed)
+    with use(mine):
+        again = evaluate(sound / "normed").metrics
+    assert again == pytest.approx({name: record(sound / "normed")["metrics"][name] for name in again}, rel=1e-5)
 
 
 # Runs that are refused, or end for all
