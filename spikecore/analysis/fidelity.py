@@ -124,25 +124,25 @@ class Fidelity:
     decisions: Decisions | None = None
 
     @property
-    def compared(self) -> tuple[LayerFidelity, ...]:
+    def compared_layers(self) -> tuple[LayerFidelity, ...]:
         """The layers, then the output."""
         return self.layers if self.output is None else (*self.layers, self.output)
 
     @property
-    def _counted(self) -> tuple[LayerFidelity, ...]:
+    def _counted_layers(self) -> tuple[LayerFidelity, ...]:
         """What the sums are over: the layers. Outputs that are no spikes hardly ever agree in every digit, and would
         hide how far the spikes do; they count only in a net without neurons."""
-        return self.layers or self.compared
+        return self.layers or self.compared_layers
 
     @property
     def num_outputs(self) -> int:
         """Outputs of neurons that were compared."""
-        return sum(layer.num_outputs for layer in self._counted)
+        return sum(layer.num_outputs for layer in self._counted_layers)
 
     @property
     def num_different(self) -> int:
         """Outputs of neurons that differ."""
-        return sum(layer.num_different for layer in self._counted)
+        return sum(layer.num_different for layer in self._counted_layers)
 
     @property
     def agreement(self) -> float:
@@ -152,7 +152,7 @@ class Fidelity:
     @property
     def is_exact(self) -> bool:
         """Whether nothing differs, the net's output included."""
-        return not any(layer.num_different for layer in self.compared)
+        return not any(layer.num_different for layer in self.compared_layers)
 
     @property
     def first(self) -> Divergence | None:
@@ -193,7 +193,7 @@ class Fidelity:
             "output": None if self.output is None else _layer_to_dict(self.output),
             "decisions": None if self.decisions is None else dataclasses.asdict(self.decisions),
         }
-        plain: dict[str, Any] = _plain(values)
+        plain: dict[str, Any] = _plain_json(values)
         return plain
 
     def to_json(self) -> str:
@@ -238,7 +238,7 @@ class Fidelity:
     def __str__(self) -> str:
         head = ("layer", "shape", "agree", "differ", "spikes", "of artefact", "largest difference")
         rows = [head]
-        for layer in self.compared:
+        for layer in self.compared_layers:
             counts = (str(layer.num_different), str(layer.expected_spikes), str(layer.got_spikes))
             rows.append((layer.name, str(list(layer.shape)), share_text(layer), *counts, f"{layer.max_difference:g}"))
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -372,14 +372,14 @@ def _decisions(expected: Tensor, got: Tensor, labels: Tensor | None) -> Decision
     )
 
 
-def _plain(value: Any) -> Any:
+def _plain_json(value: Any) -> Any:
     """What JSON can say: it has no word for what is not finite, and `float` reads these texts back."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _plain_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_plain_json(part) for part in value]
     return value
 
 

@@ -259,17 +259,17 @@ class Monitor:
             self._warn(name)
             return
         with torch.no_grad():
-            value = self._transformed(name, _map(torch.Tensor.detach, value))
+            value = self._transform(name, _map(torch.Tensor.detach, value))
             self._store(name, _map(torch.Tensor.clone, value))
         self._counts[name] += 1
 
-    def _transformed(self, name: str, value: Any) -> Any:
+    def _transform(self, name: str, value: Any) -> Any:
         return value if self.transform is None else self.transform(value)
 
     def _store(self, name: str, value: Any) -> None:
         records = self._records[name]
         if self.reduce in ("mean", "sum"):
-            value = _map(_widened, value)
+            value = _map(_widen, value)
         if self.reduce is not None and records:
             value = _fold(_FOLD[self.reduce], records.pop(), value, name)
         records.append(value)
@@ -338,7 +338,7 @@ def _check(what: str, attribute: str | None, when: str, keep: int | None, reduce
         )
 
 
-def _widened(value: Tensor) -> Tensor:
+def _widen(value: Tensor) -> Tensor:
     """Wide enough to add many up."""
     if value.is_floating_point() or value.is_complex():
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value

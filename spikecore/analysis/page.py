@@ -54,7 +54,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return f'<div class="table"><table>{"".join(lines)}</table></div>'
 
 
-def folded(title: str, content: str) -> str:
+def collapsible(title: str, content: str) -> str:
     """Shown when it is clicked on."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
 

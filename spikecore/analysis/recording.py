@@ -71,10 +71,10 @@ def record_spikes(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     out = _one_tensor(twin(x))
     in_loops = [name for name, part in twin.named_modules() if isinstance(part, Recurrent)]
     whole = [(name, call) for name, call in calls if not _is_inside(name, in_loops)]
-    spikes = _numbered(whole)
+    spikes = _number_calls(whole)
     for name in dict.fromkeys(name for name, _ in calls if _is_inside(name, in_loops)):
         spikes[name] = torch.cat([call for other, call in calls if other == name])
-    order = dict.fromkeys(_numbered(calls))
+    order = dict.fromkeys(_number_calls(calls))
     return out, {name: spikes[name] for name in order if name in spikes}
 
 
@@ -83,7 +83,7 @@ def _step_by_step(net: nn.Module, x: Tensor, calls: list[tuple[str, Tensor]]) ->
     for current in x:
         calls.clear()
         outs.append(_one_tensor(net(current)))
-        steps.append(_numbered(calls))
+        steps.append(_number_calls(calls))
         if list(steps[-1]) != list(steps[0]):
             raise ConversionError(
                 f"step {len(steps) - 1} calls the layers {', '.join(steps[-1])}, step 0 {', '.join(steps[0])}: "
@@ -106,7 +106,7 @@ def _is_inside(name: str, containers: Sequence[str]) -> bool:
     return any(not container or name.startswith(f"{container}.") for container in containers)
 
 
-def _numbered(calls: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def _number_calls(calls: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
     counts: Counter[str] = Counter()
     numbered = {}
     for name, out in calls:

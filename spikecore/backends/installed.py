@@ -127,7 +127,7 @@ def install(name: str, backend: Backend) -> InstalledBackend:
     return entry
 
 
-def installed(name: str) -> InstalledBackend:
+def installed_backend(name: str) -> InstalledBackend:
     """The backend of this name.
 
     Raises:
@@ -140,7 +140,7 @@ def installed(name: str) -> InstalledBackend:
 
 def learn(name: str, program: Program) -> None:
     """Make a program callable by its key on the backend of this name."""
-    installed(name).learn(program)
+    installed_backend(name).learn(program)
 
 
 def _like(tensor: Tensor) -> Tensor:

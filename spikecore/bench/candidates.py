@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spikecore.backends.selection import REFERENCE, named
+from spikecore.backends.selection import REFERENCE, backend_named
 from spikecore.bench.cases import STEP, Case, Runner, options_of
 from spikecore.errors import DynamicsError, PluginError
 from spikecore.registry import create, load, registry
@@ -62,7 +62,7 @@ def backends(asked: Sequence[str] = ()) -> tuple[list[Candidate], dict[str, str]
     Raises:
         PluginError: one that was asked for does not exist or cannot be used here.
     """
-    found, unusable = [reference()], {}
+    candidates, unusable = [reference()], {}
     names = list(asked)
     if not asked:
         for entry in registry().components("backend"):
@@ -74,12 +74,12 @@ def backends(asked: Sequence[str] = ()) -> tuple[list[Candidate], dict[str, str]
         if name == REFERENCE:
             continue
         try:
-            found.append(_of_backend(name, named(name)))
+            candidates.append(_of_backend(name, backend_named(name)))
         except PluginError as error:
             if asked:
                 raise
             unusable[name] = str(error)
-    return found, unusable
+    return candidates, unusable
 
 
 def _of_backend(name: str, backend: Any) -> Candidate:

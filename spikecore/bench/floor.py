@@ -66,7 +66,7 @@ def copies(case: Case, backends: Iterable[tuple[str, Backend]]) -> dict[str, Cal
     """
     source = torch.randn(case.shape, device=case.device).to(case.dtype)
     destination = torch.empty_like(source)
-    found: dict[str, Callable[[], object]] = {COPY: lambda: destination.copy_(source)}
+    by_name: dict[str, Callable[[], object]] = {COPY: lambda: destination.copy_(source)}
     for name, backend in backends:
-        found[f"{name}.stream_copy"] = partial(backend.stream_copy, destination, source)
-    return found
+        by_name[f"{name}.stream_copy"] = partial(backend.stream_copy, destination, source)
+    return by_name

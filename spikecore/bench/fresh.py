@@ -61,7 +61,7 @@ def measure(candidate: Candidate, cases: Sequence[Case], compile_steps: int) -> 
         "candidate": candidate.name,
         "is_backend": candidate.is_backend,
         "compile_steps": compile_steps,
-        "cases": [case.packed() for case in cases],
+        "cases": [case.pack() for case in cases],
     }
     with cache_directory() as cache:
         timeout_s = COMPILING_TIMEOUT_S if candidate.compiles_per_shape else TIMEOUT_S
@@ -71,9 +71,9 @@ def measure(candidate: Candidate, cases: Sequence[Case], compile_steps: int) -> 
     return Fresh(
         cold.get("load_ms"),
         warm.get("load_ms"),
-        _keyed(cold.get("first", {})),
-        _keyed(warm.get("first", {})),
-        _keyed((warm or cold).get("peak", {})),
+        _by_shape_and_measure(cold.get("first", {})),
+        _by_shape_and_measure(warm.get("first", {})),
+        _by_shape_and_measure((warm or cold).get("peak", {})),
         cold["problem"] or warm.get("problem", ""),
     )
 
@@ -115,5 +115,5 @@ def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float
     return {"problem": "", **answer}
 
 
-def _keyed(values: Mapping[str, float]) -> Figures:
+def _by_shape_and_measure(values: Mapping[str, float]) -> Figures:
     return {(shape, measure): value for key, value in values.items() for shape, _, measure in [key.partition(" ")]}

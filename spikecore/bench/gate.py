@@ -73,18 +73,18 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
     for shape, strided in [*((shape, False) for shape in ODD_SHAPES), (ODD_SHAPES[0], True), (case.shape, False)]:
         here = replace(case, shape=shape)
         runner = candidate.make(here, TRAINING)
-        x = _strided(here.input()) if strided else here.input()
+        x = _make_strided(here.input()) if strided else here.input()
         try:
             got = outcome(runner, x, here.grad())
         except Exception as error:
             return Verdict(False, f"{type(error).__name__} at {here.title}: {error}")
         eager = reference.make(here, TRAINING)
-        found = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad())
-        if found:
-            return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {found}")
+        problem = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad())
+        if problem:
+            return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {problem}")
         compared += here.num_elements
-    if SINGLE in _neuron(runner).capabilities.step_modes and (found := _step_differs(candidate, reference, case)):
-        return Verdict(False, f"single steps: {found}")
+    if SINGLE in _neuron(runner).capabilities.step_modes and (problem := _step_differs(candidate, reference, case)):
+        return Verdict(False, f"single steps: {problem}")
     return Verdict(True, f"equal to eager over {compared} element-steps")
 
 
@@ -99,22 +99,22 @@ def peer_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict
         return Verdict(True, f"not compared: {candidate.about}")
     x, grad = case.input(), case.grad()
     try:
-        want, want_grad = _plain_outcome(reference.make(case, TRAINING), x, grad)
+        want, want_grad = _out_and_gradient(reference.make(case, TRAINING), x, grad)
         inference = candidate.make(case, FORWARD)
         with torch.no_grad():
             again = inference.finish(inference.call(inference.prepare(x)))
         if again.shape != want.shape:
             return Verdict(False, f"returns {tuple(again.shape)}, expected {tuple(want.shape)}")
-        out, found_grad = _plain_outcome(runner, x, grad)
+        out, got_grad = _out_and_gradient(runner, x, grad)
     except Exception as error:
         return Verdict(False, f"{type(error).__name__}: {error}")
-    differ = max(int((each != want).sum()) for each in (out, again))
+    differ = max(int((tensor != want).sum()) for tensor in (out, again))
     if differ > PEER_MOST_DIFFERENT * want.numel():
         return Verdict(False, f"{differ} of {want.numel()} outputs differ from ours: other dynamics")
     text = f"{differ} of {want.numel()} spikes differ" if differ else "spikes equal"
     if not candidate.same_gradient:
         return Verdict(True, f"{text}; other surrogate")
-    distance = _distance(found_grad, want_grad, (out == want).all(0))
+    distance = _distance(got_grad, want_grad, (out == want).all(0))
     if not distance <= 10 * RELATIVE:
         return Verdict(False, f"{text}, gradients differ by {distance:.1e}")
     return Verdict(True, f"{text}, gradients equal")
@@ -141,9 +141,9 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
     incoming = [grad, *(torch.ones_like(value) for value in flowing)]
     wanted = {"the input": given, **{f"initial {name}": value for name, value in start.items()}}
     wanted |= dict(neuron.named_parameters())
-    found = torch.autograd.grad([out, *flowing], list(wanted.values()), incoming, allow_unused=True)
+    gradients = torch.autograd.grad([out, *flowing], list(wanted.values()), incoming, allow_unused=True)
     values = {f"final {name}": value.detach() for name, value in finals.items()}
-    for (name, tensor), value in zip(wanted.items(), found, strict=True):
+    for (name, tensor), value in zip(wanted.items(), gradients, strict=True):
         values[f"gradient of {name}"] = torch.zeros_like(tensor) if value is None else value
     values["gradient of the input from the initial state"] = alone
     return Outcome(out.detach(), inference, values, {name: value.detach() for name, value in start.items()})
@@ -151,8 +151,8 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
 
 def _gradient(out: Tensor, x: Tensor, grad: Tensor) -> Tensor:
     """Zeros where out does not depend on x, as one step may not."""
-    found = torch.autograd.grad(out, x, grad, allow_unused=True)[0] if out.requires_grad else None
-    return torch.zeros_like(x) if found is None else found
+    gradient = torch.autograd.grad(out, x, grad, allow_unused=True)[0] if out.requires_grad else None
+    return torch.zeros_like(x) if gradient is None else gradient
 
 
 def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:
@@ -166,14 +166,14 @@ def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor
     spiking, exact = neuron.capabilities.spiking, _is_exact(neuron.program())
     for name, start in (("output", want.start), ("output without gradients", neuron.initial_state(x[0]))):
         value, other = pairs.pop(name)
-        differ = int(_different(value, other, spiking).sum())
+        differ = int(_differs(value, other, spiking).sum())
         if differ > (0 if exact else MOST_DIFFERENT * int((other != 0).sum())):
             return f"{differ} of {other.numel()} values of the {name} differ"
         if differ and spiking:
             ulps = first_mismatches(neuron, x, start, value, other)
             if not bool((ulps <= NEAR_ULP).all()):
                 return f"a spike of the {name} differs {float(ulps.max()):.0f} ulp from the threshold"
-    equal = ~_different(got.out, want.out, spiking).any(0) & ~_different(got.inference, want.inference, spiking).any(0)
+    equal = ~_differs(got.out, want.out, spiking).any(0) & ~_differs(got.inference, want.inference, spiking).any(0)
     far = {
         name: distance
         for name, pair in pairs.items()
@@ -182,7 +182,7 @@ def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor
     return _beyond_float32(far, got, want, eager, x, grad) if far else ""
 
 
-def _different(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
+def _differs(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
     if spiking:
         return value != want
     scale = want.abs().amax(0, keepdim=True) if want.shape[0] else want
@@ -246,7 +246,7 @@ def _step_differs(candidate: Candidate, reference: Candidate, case: Case) -> str
     with torch.no_grad():
         pairs = zip(_steps(runner, here.input()), _steps(eager, here.input()), strict=True)
         for index, (got, want) in enumerate(pairs):
-            if differ := int(_different(got[None], want[None], spiking).sum()):
+            if differ := int(_differs(got[None], want[None], spiking).sum()):
                 return f"{differ} of {want.numel()} values differ in step {index}"
     return ""
 
@@ -257,16 +257,16 @@ def _steps(runner: Runner, x: Tensor) -> Iterator[Tensor]:
         yield runner.call(current)
 
 
-def _plain_outcome(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _out_and_gradient(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     given = x.clone().requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = runner.finish(runner.call(runner.prepare(given)))
-        (found,) = torch.autograd.grad(out, given, grad)
-    return out.detach(), found
+        (gradient,) = torch.autograd.grad(out, given, grad)
+    return out.detach(), gradient
 
 
-def _strided(x: Tensor) -> Tensor:
+def _make_strided(x: Tensor) -> Tensor:
     """The same values, every second place in memory."""
     return torch.stack([x, torch.full_like(x, float("nan"))], -1).flatten(-2)[..., ::2]
 

@@ -89,7 +89,7 @@ def in_child(work: Callable[[], float]) -> float:
     with os.fdopen(read, "rb") as file:
         text = file.read()
     _, status = os.waitpid(child, 0)
-    found = json.loads(text) if text else f"the child ended with status {status}"
-    if isinstance(found, str):
-        raise RuntimeError(f"memory: {found}")
-    return float(found)
+    result = json.loads(text) if text else f"the child ended with status {status}"
+    if isinstance(result, str):
+        raise RuntimeError(f"memory: {result}")
+    return float(result)

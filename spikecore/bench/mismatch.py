@@ -37,7 +37,7 @@ def first_mismatches(neuron: Neuron, x: Tensor, start: Mapping[str, Tensor], got
     given = {f"param.{name}": value for name, value in _params(neuron, x).items()}
     state = {f"state.{name}": value for name, value in start.items()}
     open_ = torch.ones_like(want[0], dtype=torch.bool)  # until it has differed
-    found: list[Tensor] = []
+    from_threshold: list[Tensor] = []
     with torch.no_grad():
         for current, ours, other in zip(x.unbind(0), got.unbind(0), want.unbind(0), strict=True):
             wide = current if current.dtype == torch.float64 else current.float()
@@ -45,10 +45,13 @@ def first_mismatches(neuron: Neuron, x: Tensor, start: Mapping[str, Tensor], got
             here = open_ & (ours != other)
             if bool(here.any()):
                 distances = [_ulps(values, name, wide)[here] for name in spikes]
-                found.append(torch.stack(distances).amin(0) if distances else torch.full_like(wide[here], torch.nan))
+                if distances:
+                    from_threshold.append(torch.stack(distances).amin(0))
+                else:
+                    from_threshold.append(torch.full_like(wide[here], torch.nan))
                 open_ &= ~here
             state = {name: torch.as_tensor(values[name]).expand(wide.shape) for name in state}
-    return torch.cat(found) if found else x.new_empty(0)
+    return torch.cat(from_threshold) if from_threshold else x.new_empty(0)
 
 
 def _with_distances(program: Program) -> tuple[Graph, list[str]]:

@@ -90,10 +90,11 @@ def step_of(name: str, candidate: str, device: str = "cpu", shape: tuple[int, ..
     model = model.to(device)
     generator = torch.Generator().manual_seed(1)
     x = 2 * torch.rand(shape, generator=generator)
-    return (_labelled if net.has_labels else _plain)(model, reset, x.to(device), generator)
+    make_step = _training_step if net.has_labels else _two_passes
+    return make_step(model, reset, x.to(device), generator)
 
 
-def _plain(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
+def _two_passes(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
     wanted = [x.requires_grad_(), *model.parameters()]
     grad = torch.randn(x.shape, generator=generator).to(x.device)
 
@@ -105,7 +106,7 @@ def _plain(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: 
     return passes
 
 
-def _labelled(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
+def _training_step(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
     labels = torch.randint(CLASSES, x.shape[1:2], generator=generator).to(x.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
@@ -152,7 +153,7 @@ def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
         return Verdict(True, "is the reference")
     limit = PEER_RELATIVE if candidate == PEER else RELATIVE
     try:
-        want, got = (step_of(name, each, device)() for each in (reference, candidate))
+        want, got = (step_of(name, who, device)() for who in (reference, candidate))
     except BackendError as error:
         raise Unsupported(str(error)) from error
     except Exception as error:

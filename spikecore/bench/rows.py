@@ -93,15 +93,15 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 def fill(rows: Mapping[str, Row], times: Mapping[str, Times], reference: str) -> None:
     """Put times into rows; `times_faster` is relative to the candidate named `reference`."""
-    for name, found in times.items():
+    for name, timed in times.items():
         row = rows[name]
-        if found.error:
-            row.status, row.reason = FAILED, found.error
-        if found.error or not found.samples:
+        if timed.error:
+            row.status, row.reason = FAILED, timed.error
+        if timed.error or not timed.samples:
             continue
-        row.wall_ms_p10, row.wall_ms, row.wall_ms_p90 = (found.wall_ms(percent) for percent in (10, 50, 90))
-        row.cpu_ms, row.rounds, row.repeats = found.cpu_ms(), len(found.samples), found.repeats
-        row.first_call_ms = 1000 * found.first_s
+        row.wall_ms_p10, row.wall_ms, row.wall_ms_p90 = (timed.wall_ms(percent) for percent in (10, 50, 90))
+        row.cpu_ms, row.rounds, row.repeats = timed.cpu_ms(), len(timed.samples), timed.repeats
+        row.first_call_ms = 1000 * timed.first_s
     base = rows[reference].wall_ms if reference in rows else None
     for row in rows.values():
         if base is not None and row.wall_ms:
@@ -153,14 +153,14 @@ def _git_state() -> dict[str, str]:
     return {"git_commit": commit or "", "git_state": state}
 
 
-def rounded(value: Any) -> Any:
+def round_value(value: Any) -> Any:
     """Five significant digits: more would be noise."""
     return float(f"{value:.5g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
 def as_records(rows: Iterable[Row], common: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows as plain dictionaries, each with the common columns."""
-    return [{**{name: rounded(value) for name, value in asdict(row).items()}, **common} for row in rows]
+    return [{**{name: round_value(value) for name, value in asdict(row).items()}, **common} for row in rows]
 
 
 def check_writable(path: str | Path) -> None:

@@ -65,9 +65,9 @@ def _neurons(rows: list[Row]) -> Table:
     for row in rows:
         if row.measure in (FORWARD, TRAINING):
             places.setdefault((row.subject, row.shape, row.candidate), {})[row.measure] = row
-    for place, found in places.items():
-        cells = [(row.wall_ms, row.times_faster, row.per_byte_of_lif) for row in found.values()]
-        table.add_row(*place, *(number(value) for each in cells for value in each))
+    for place, by_measure in places.items():
+        cells = [(row.wall_ms, row.times_faster, row.per_byte_of_lif) for row in by_measure.values()]
+        table.add_row(*place, *(number(value) for values in cells for value in values))
     return table
 
 

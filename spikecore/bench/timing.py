@@ -150,40 +150,40 @@ def interleave(
     times = {name: Times() for name in runs}
     with _quiet():
         for name, run in runs.items():
-            _guarded(times[name], lambda run=run, found=times[name]: _warm_up(run, clock, found))  # type: ignore[misc]
+            _catch_error(times[name], lambda run=run, timed=times[name]: _warm_up(run, clock, timed))  # type: ignore[misc]
         start = now()
         for done in range(effort.most):
             if done >= effort.least and now() - start >= effort.seconds:
                 break
             for name, run in runs.items():
-                found = times[name]
-                if not found.error and not found.has_enough:
-                    _guarded(found, lambda run=run, found=found: _take(run, clock, found))  # type: ignore[misc]
+                timed = times[name]
+                if not timed.error and not timed.has_enough:
+                    _catch_error(timed, lambda run=run, timed=timed: _take(run, clock, timed))  # type: ignore[misc]
     return times
 
 
-def _warm_up(run: Run, clock: Clock, found: Times) -> None:
+def _warm_up(run: Run, clock: Clock, times: Times) -> None:
     """The first call apart; a second because some compile twice; a third tells how many make a sample."""
-    found.first_s = clock(run, 1).wall
+    times.first_s = clock(run, 1).wall
     once = clock(run, 1).wall
     if once < SLOW_S:
         once = clock(run, 1).wall
-    found.is_quick = once < SLOW_S / 10
-    found.repeats = max(1, min(MOST_REPEATS, math.ceil(SHORTEST_SAMPLE_S / once))) if once > 0 else MOST_REPEATS
+    times.is_quick = once < SLOW_S / 10
+    times.repeats = max(1, min(MOST_REPEATS, math.ceil(SHORTEST_SAMPLE_S / once))) if once > 0 else MOST_REPEATS
 
 
-def _take(run: Run, clock: Clock, found: Times) -> None:
+def _take(run: Run, clock: Clock, times: Times) -> None:
     spent = 0.0
-    while found.is_quick and spent < WARM_UP_S:
-        spent += max(clock(run, found.repeats).wall, SHORTEST_CALL_S) * found.repeats
-    found.samples.append(clock(run, found.repeats))
+    while times.is_quick and spent < WARM_UP_S:
+        spent += max(clock(run, times.repeats).wall, SHORTEST_CALL_S) * times.repeats
+    times.samples.append(clock(run, times.repeats))
 
 
-def _guarded(found: Times, work: Callable[[], None]) -> None:
+def _catch_error(times: Times, work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
-        found.error = f"{type(error).__name__}: {error}"
+        times.error = f"{type(error).__name__}: {error}"
 
 
 @contextmanager

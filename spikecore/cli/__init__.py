@@ -39,7 +39,7 @@ class LazyGroup(click.Group):
     """Imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*COMMANDS, *self._offered()})
+        return sorted({*COMMANDS, *self._plugin_commands()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
@@ -77,12 +77,12 @@ class LazyGroup(click.Group):
             sys.exit(stop.exit_code)  # outside standalone mode click would swallow it
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._offered().items()}
+        offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._plugin_commands().items()}
         with formatter.section("Commands"):
             formatter.write_dl(sorted({**offered, **COMMANDS}.items()))
 
     @staticmethod
-    def _offered() -> dict[str, Any]:
+    def _plugin_commands() -> dict[str, Any]:
         from spikecore.registry import registry
 
         return {entry.name: entry for entry in registry().entries() if entry.kind == "command" and entry.status == "ok"}

@@ -17,7 +17,7 @@ import click
 from spikecore.cli.naming import kind_and_name
 from spikecore.errors import PluginError
 from spikecore.interfaces.component import OneOf
-from spikecore.interfaces.options import marked
+from spikecore.interfaces.options import options_marked
 from spikecore.registry import name_of, registry
 
 
@@ -38,7 +38,7 @@ def command(words: tuple[str, ...]) -> None:
         before, _, behind = _split(_doc(config))
         if config is not component and (remarks := f"{before}\n\n{behind}".strip()):
             click.echo("\n" + remarks)
-        for option, mark in marked(config, OneOf):
+        for option, mark in options_marked(config, OneOf):
             _section(f"choices of {option}", _choices(mark))
     if hasattr(component, "capabilities"):
         _section("capabilities", _fields(component.capabilities))
@@ -62,9 +62,9 @@ def _options(config: type, without: tuple[str, ...] = ()) -> Iterator[str]:
         if field.name in without:
             continue
         if field.default is not dataclasses.MISSING:
-            default = f" = {_shown(field.default)}"
+            default = f" = {_show_value(field.default)}"
         elif field.default_factory is not dataclasses.MISSING:
-            default = f" = {_shown(field.default_factory())}"
+            default = f" = {_show_value(field.default_factory())}"
         else:
             default = "  (required)"
         yield f"{field.name}: {_type(hints[field.name])}{default}"
@@ -108,17 +108,17 @@ def _split(doc: str) -> tuple[str, list[str], str]:
 
 def _arguments(kind: type) -> dict[str, list[str]]:
     """What the `Args:` of a class and of its bases say of each name, line by line."""
-    found: dict[str, list[str]] = {}
+    arguments: dict[str, list[str]] = {}
     for base in reversed(kind.__mro__):
         names: list[str] = []
         for line in _split(_doc(base))[1]:
             if line[4] != " ":
                 before, _, line = line.strip().partition(": ")
                 names = before.split(", ")
-                found.update((name, []) for name in names)
+                arguments.update((name, []) for name in names)
             for name in names:
-                found[name].append(line.strip())
-    return found
+                arguments[name].append(line.strip())
+    return arguments
 
 
 def _fields(instance: Any) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _fields(instance: Any) -> Iterator[str]:
             yield f"{field.name}:"
             yield from (f"  {item}" for item in value)
         else:
-            yield f"{field.name}: {_shown(value)}"
+            yield f"{field.name}: {_show_value(value)}"
 
 
 def _type(hint: Any) -> str:
@@ -140,7 +140,7 @@ def _type(hint: Any) -> str:
     return str(hint).replace("typing.", "")
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     if hasattr(value, "config") and dataclasses.is_dataclass(value.config):
         fields = dataclasses.fields(value.config)
         return f"{name_of(value)}({', '.join(f'{f.name}={getattr(value.config, f.name)!r}' for f in fields)})"

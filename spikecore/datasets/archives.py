@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from spikecore.datasets.disk import made
+from spikecore.datasets.disk import make_directory
 from spikecore.errors import DatasetError
 
 
@@ -98,7 +98,7 @@ def extract(
                 raise DatasetError(f"{archive}: is damaged: {error}; delete it and fetch it again") from error
             raise
 
-    return made(into, make)
+    return make_directory(into, make)
 
 
 def unpack(members: Iterable[Member], into: Path, *, source: str, limits: Limits | None = None) -> None:

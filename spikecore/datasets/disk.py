@@ -65,7 +65,7 @@ def _say_waiting(path: Path) -> None:
         print(f"waiting for another process: {path}", file=sys.stderr)
 
 
-def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
+def make_directory(target: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
     """The directory `target`, filled by `make` unless it is there already.
 
     Args:

@@ -43,7 +43,7 @@ def class_names(directories: Sequence[Path]) -> tuple[str, ...]:
     return tuple(sorted({path.name for top in directories for path in top.iterdir() if is_class(path)}))
 
 
-def labelled(directory: Path, classes: Sequence[str], pattern: str = "*") -> list[tuple[Path, int]]:
+def labelled_files(directory: Path, classes: Sequence[str], pattern: str = "*") -> list[tuple[Path, int]]:
     """The files of each class's directory with their labels, in order.
 
     Args:
@@ -57,7 +57,7 @@ def labelled(directory: Path, classes: Sequence[str], pattern: str = "*") -> lis
     if not directory.is_dir():
         raise DatasetError(f"{directory}: is missing; it should hold a directory for each class")
     labels = {name: i for i, name in enumerate(classes)}
-    found = []
+    samples = []
     for path in sorted(directory.iterdir()):
         _check_link(path)
         if not is_class(path):
@@ -68,8 +68,8 @@ def labelled(directory: Path, classes: Sequence[str], pattern: str = "*") -> lis
         for file in sorted(path.glob(pattern)):
             _check_link(file)
             if file.is_file() and not file.name.startswith("."):
-                found.append((file, labels[path.name]))
-    return found
+                samples.append((file, labels[path.name]))
+    return samples
 
 
 def _check_link(path: Path) -> None:

@@ -48,10 +48,10 @@ class Range:
 
     def __str__(self) -> str:
         bounds = ((">", self.gt), (">=", self.ge), ("<", self.lt), ("<=", self.le))
-        return " and ".join(f"{sign} {_exactly(bound)}" for sign, bound in bounds if bound is not None)
+        return " and ".join(f"{sign} {_format_bound(bound)}" for sign, bound in bounds if bound is not None)
 
 
-def _exactly(bound: float) -> str:
+def _format_bound(bound: float) -> str:
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
@@ -137,7 +137,7 @@ def make_config(component: Any, options: Mapping[str, Any]) -> Any:
         options = fields_of(config)
     config, problems = check_options(component, options)
     if problems:
-        raise OptionError(f"{component.__name__}: " + "; ".join(_told(name, text) for name, text in problems))
+        raise OptionError(f"{component.__name__}: " + "; ".join(_sentence(name, text) for name, text in problems))
     return config
 
 
@@ -145,7 +145,7 @@ _VERBS = ("must", "is", "needs", "takes", "given")
 """First words of what is said of an option; anything else is a sentence of its own."""
 
 
-def _told(name: str, text: str) -> str:
+def _sentence(name: str, text: str) -> str:
     if not name:
         return text
     return f"option {name!r} {text}" if text.partition(" ")[0] in _VERBS else f"option {name!r}: {text}"
@@ -200,7 +200,7 @@ def _check_fields(component: Any, config_type: type, options: Mapping[str, Any])
     values: dict[str, Any] = {}
     for name, value in options.items():
         if name not in fields:
-            problems.append((name, f"is unknown{_meant(component, name, fields)}"))
+            problems.append((name, f"is unknown{_unknown_hint(component, name, fields)}"))
             continue
         default = default_of(fields[name])
         values[name], wrong = _check(hints[name], value, default, per_channel)
@@ -222,7 +222,7 @@ def _hints(config_type: type) -> dict[str, Any]:
     return get_type_hints(config_type, include_extras=True)
 
 
-def _meant(component: Any, name: str, fields: Mapping[str, Any]) -> str:
+def _unknown_hint(component: Any, name: str, fields: Mapping[str, Any]) -> str:
     renamed: Mapping[str, str] = getattr(component, "renamed", {})
     hint = f"; use {renamed[name]}" if name in renamed else did_you_mean(name, fields)
     return f"{hint} (options: {', '.join(fields) or 'none'})"
@@ -242,12 +242,12 @@ def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any,
         except SpikeError as error:
             return None, [("", str(error))]
     if get_origin(get_args(hint)[0]) is not tuple:
-        return _built(mark, value, default)
+        return _build(mark, value, default)
     if not isinstance(value, list | tuple):
         return None, [("", f"must be a list, got {value!r}")]
     items, problems = [], []
     for place, item in enumerate(value):
-        made, wrong = _built(mark, item, inspect.Parameter.empty)
+        made, wrong = _build(mark, item, inspect.Parameter.empty)
         items.append(made)
         problems += [(f"[{place}]{rest}", text) for rest, text in wrong]
     return tuple(items), problems
@@ -255,7 +255,7 @@ def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any,
 
 def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    value = _typed(get_args(hint)[0] if marks else hint, value, per_channel)
+    value = _check_type(get_args(hint)[0] if marks else hint, value, per_channel)
     numbers = value if isinstance(value, tuple) else (value,)
     for bounds in (mark for mark in marks if isinstance(mark, Range)):
         for number in numbers:
@@ -266,7 +266,7 @@ def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
     return value
 
 
-def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
+def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
     if isinstance(value, Mapping):
         inner = ", ".join(repr(key) for key in value if key != "name")
         raise OptionError(
@@ -280,11 +280,11 @@ def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
     if get_origin(plain) is tuple:
         if not isinstance(value, list | tuple):
             raise OptionError(f"must be a list, got {value!r}")
-        return tuple(_typed(get_args(plain)[0], item, False) for item in value)
+        return tuple(_check_type(get_args(plain)[0], item, False) for item in value)
     if plain is float and per_channel and isinstance(value, list | tuple):
         if not value:
             raise OptionError("must hold a number for each channel, got none")
-        return tuple(_typed(float, item, False) for item in value)
+        return tuple(_check_type(float, item, False) for item in value)
     wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}.get(plain)
     if wanted and (not isinstance(value, wanted) or (plain is not bool and isinstance(value, bool))):
         names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
@@ -292,7 +292,7 @@ def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
     return value
 
 
-def _built(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems]:
+def _build(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems]:
     """The component or choice that a name or table means; an instance is checked and taken as it is."""
     kind, words, fixed = _terms(mark)
     if isinstance(value, str) and value in words:
@@ -317,14 +317,16 @@ def _built(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems
         return None, [(where, f"{error}{extra}")]
     if problem := _source_problem(mark, source):
         return None, [(where, problem)]
-    return _made(kind, name, source, options, fixed)
+    return _build_named(kind, name, source, options, fixed)
 
 
 def _terms(mark: Inner | OneOf) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     return (mark.kind, (), ()) if isinstance(mark, Inner) else (mark.table, mark.words, mark.fixed)
 
 
-def _made(kind: str, name: str, source: Any, options: dict[str, Any], fixed: Sequence[str]) -> tuple[Any, Problems]:
+def _build_named(
+    kind: str, name: str, source: Any, options: dict[str, Any], fixed: Sequence[str]
+) -> tuple[Any, Problems]:
     problems = [(f".{option}", _FIXED) for option in fixed if option in options]
     options = {option: value for option, value in options.items() if option not in fixed}
     if not hasattr(source, "Config") and not dataclasses.is_dataclass(source):  # a function
@@ -380,7 +382,7 @@ def fields_of(config: Any) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
-def marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
+def options_marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
     """`(option, mark)` of each option that carries a mark of this type (`OneOf`, `SameAs`)."""
     for name, hint in _hints(config_type).items():
         for item in get_args(hint)[1:] if get_origin(hint) is Annotated else ():

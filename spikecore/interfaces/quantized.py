@@ -40,7 +40,7 @@ class QuantizedLayer:
     bias: Tensor | None = None
     input_scale: float = 1.0
 
-    def dequantized(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """`(values - zero_point) * scale`, in the dtype of `scale`."""
         scale, zero_point = self.scale, self.zero_point
         if self.axis is not None:

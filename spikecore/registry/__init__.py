@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from spikecore.registry.blocking import Blocking
-from spikecore.registry.registry import Registry, registry
-from spikecore.registry.registry import used as use
+from spikecore.registry.registry import Registry, registry, use
 from spikecore.registry.scan import Entry, Plugin
 
 

@@ -34,11 +34,11 @@ class Blocking:
         """Collect `--no-plugin` flags, the environment variables and `[plugins] disable` of a config."""
         allow = os.environ.get(ALLOW_VARIABLE)
         blocking = cls({}, None if allow is None else frozenset(map(normalise, _names(allow))))
-        blocking = blocking.adding(config, CONFIG)
-        blocking = blocking.adding(_names(os.environ.get(DENY_VARIABLE, "")), DENY_VARIABLE)
-        return blocking.adding(flags, FLAG)
+        blocking = blocking.with_denied(config, CONFIG)
+        blocking = blocking.with_denied(_names(os.environ.get(DENY_VARIABLE, "")), DENY_VARIABLE)
+        return blocking.with_denied(flags, FLAG)
 
-    def adding(self, names: Iterable[str], by: str) -> Blocking:
+    def with_denied(self, names: Iterable[str], by: str) -> Blocking:
         """The same, with `names` switched off as well.
 
         Args:

@@ -46,14 +46,14 @@ def load_target(entry: Entry) -> Any:
     """
     module, _, attribute = entry.target.partition(":")
     try:
-        found = importlib.import_module(module)
+        target = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
-            found = getattr(found, part)
-        return found
+            target = getattr(target, part)
+        return target
     except (Exception, SystemExit) as error:
         if is_strict():
             raise
-        raise explained(entry, error, "failed to load") from error
+        raise explain_failure(entry, error, "failed to load") from error
 
 
 def construct(component: Any, entry: Entry, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -63,11 +63,11 @@ def construct(component: Any, entry: Entry, args: tuple[Any, ...], options: dict
     except PluginUnavailable as error:
         if is_strict():
             raise
-        raise explained(entry, error, "") from error
+        raise explain_failure(entry, error, "") from error
     except ImportError as error:
         if is_strict() or entry.plugin.is_runtime:
             raise
-        raise explained(entry, error, "failed to start") from error
+        raise explain_failure(entry, error, "failed to start") from error
 
 
 def kind_keywords(component: Any, kind: Kind, options: Iterable[str]) -> dict[str, Callable[[Any, Any, str], None]]:
@@ -81,16 +81,16 @@ def kind_keywords(component: Any, kind: Kind, options: Iterable[str]) -> dict[st
     return functions
 
 
-def explained(entry: Entry, error: BaseException, what: str) -> PluginError:
+def explain_failure(entry: Entry, error: BaseException, what: str) -> PluginError:
     """The error to raise in place of `error`; unchanged when it already names its plugin."""
     if isinstance(error, PluginUnavailable):
         if getattr(error, "is_located", False):
             return error
-        return _located(PluginUnavailable(f"{who(entry)} is unavailable: {error.reason}", error.hint))
+        return _mark_located(PluginUnavailable(f"{who(entry)} is unavailable: {error.reason}", error.hint))
     if isinstance(error, ImportError) and (missing := _missing_requirement(entry, error)):
         name, line = missing
         reason = f"{who(entry)} needs {name!r}, which it declares and which is not installed"
-        return _located(PluginUnavailable(reason, line))
+        return _mark_located(PluginUnavailable(reason, line))
     text = " ".join(str(error).split())
     cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return BrokenPluginError(f"{who(entry)} {what}: {cause}. {cure(entry)}")
@@ -182,11 +182,11 @@ def who(entry: Entry) -> str:
     return f"{noun} {entry.name!r} ({plugin.distribution} {version}, entry point {entry.target!r})"
 
 
-def unmet(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]:
+def unmet_requirements(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]:
     """`(name, requirement)` of each that applies here, with this extra, and is not installed in a fitting version."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    found = []
+    missing = []
     for text in requirements:
         try:
             requirement = Requirement(text)
@@ -199,8 +199,8 @@ def unmet(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]
         except importlib.metadata.PackageNotFoundError:
             version = ""
         if not version or not requirement.specifier.contains(version, prereleases=True):
-            found.append((requirement.name, f"{requirement.name}{requirement.specifier}"))
-    return found
+            missing.append((requirement.name, f"{requirement.name}{requirement.specifier}"))
+    return missing
 
 
 def extras_of(requirements: Iterable[str]) -> list[str]:
@@ -217,8 +217,8 @@ def _missing_requirement(entry: Entry, error: ImportError) -> tuple[str, str] | 
     plugin = entry.plugin
     if plugin.source == "core" and isinstance(error, ModuleNotFoundError):
         return module, f"pip install {module}"  # core imports nothing that it does not declare
-    required = unmet(plugin.requires)
-    extras = {extra: unmet(plugin.requires, extra) for extra in extras_of(plugin.requires)}
+    required = unmet_requirements(plugin.requires)
+    extras = {extra: unmet_requirements(plugin.requires, extra) for extra in extras_of(plugin.requires)}
     for name, line in required:
         if _provides(name, module):
             return name, f"pip install '{line}'"
@@ -236,7 +236,7 @@ def _provides(distribution: str, module: str) -> bool:
     return module in (name, name.removeprefix("python-"), name.removeprefix("py"), name.removesuffix("-python"))
 
 
-def _located(error: PluginUnavailable) -> PluginUnavailable:
+def _mark_located(error: PluginUnavailable) -> PluginUnavailable:
     error.is_located = True  # type: ignore[attr-defined]
     return error
 

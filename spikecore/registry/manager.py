@@ -80,7 +80,7 @@ class Hooks:
                 if not hasattr(HookSpecs, name):
                     known = ", ".join(name for name in vars(HookSpecs) if name.startswith("spike_"))
                     raise BrokenPluginError(f"{who(entry)}: there is no hook {name!r} (hooks: {known}). {cure(entry)}")
-                setattr(hooks, name, _guarded(getattr(module, name), name, entry))
+                setattr(hooks, name, _guard(getattr(module, name), name, entry))
         try:
             self._manager.register(hooks, name=entry.plugin.id)
         except (pluggy.PluginValidationError, ValueError) as error:  # wrong arguments; two plugins of one id
@@ -94,7 +94,7 @@ class _Guarded:
     """One plugin's hooks, each guarded; equal to nothing else, since pluggy tells plugins apart by equality."""
 
 
-def _guarded(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..., Any]:
+def _guard(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any) -> Any:
         try:

@@ -59,7 +59,7 @@ def kind_and_name(group: str, point: str) -> tuple[str, str]:
     return table_and_name(point) if kind == CHOICE else (kind, point)
 
 
-def installed(path: Sequence[str] | None = None, name: str | None = None) -> Iterator[Metadata]:
+def installed_metadata(path: Sequence[str] | None = None, name: str | None = None) -> Iterator[Metadata]:
     """The distributions with `spikecore.*` entry points, in the order of `sys.path`.
 
     Args:

@@ -57,7 +57,7 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
         plugin: id of the plugin whose `spike_doctor_checks` are run as well.
         timeout_s: seconds that one subprocess may take.
     """
-    found: dict[int, Probe] = {}
+    results: dict[int, Probe] = {}
     checks: list[DoctorCheck] = []
     waiting = [index for index, entry in enumerate(entries) if entry.status in ("ok", "ambiguous", "shadowed")]
     asks_checks = bool(plugin)
@@ -68,21 +68,21 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
         for answer in answers:
             started = answer.get("start")
             if "probe" in answer:
-                found[answer["index"]] = Probe(**answer["probe"])
+                results[answer["index"]] = Probe(**answer["probe"])
             if "checks" in answer:
                 checks = [DoctorCheck(**check) for check in answer["checks"]]
                 asks_checks = False
         if started == CHECKS:
             checks, asks_checks = [DoctorCheck("doctor checks", "broken", end)], False
         elif started is not None:
-            found[started] = Probe("broken", end)
+            results[started] = Probe("broken", end)
         elif (waiting or asks_checks) and not answers:
             # It died before the first component: nothing in particular is to blame, so all are.
-            found |= {index: Probe("broken", end) for index in waiting}
+            results |= {index: Probe("broken", end) for index in waiting}
             asks_checks = False
-        waiting = [index for index in waiting if index not in found]
+        waiting = [index for index in waiting if index not in results]
     kept = [Probe(entry.status, entry.reason) for entry in entries]
-    return Findings([found.get(index, kept[index]) for index in range(len(entries))], checks)
+    return Findings([results.get(index, kept[index]) for index in range(len(entries))], checks)
 
 
 def _call(question: dict[str, Any], blocking: Blocking, timeout_s: float) -> tuple[list[dict[str, Any]], str]:

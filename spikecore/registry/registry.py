@@ -85,7 +85,7 @@ class Registry:
             plugins: plugin ids or distribution names.
             by: who switches them off, for messages.
         """
-        other = Registry(self._path, self._blocking.adding(plugins, by), self._core_version, self._builtins)
+        other = Registry(self._path, self._blocking.with_denied(plugins, by), self._core_version, self._builtins)
         other._registered = dict(self._registered)
         other._names = dict(self._names)
         other._files = list(self._files)
@@ -229,7 +229,7 @@ class Registry:
         before, self._source = self._source, plugin
         count = len(self._registered)
         try:
-            with used(self):
+            with use(self):
                 run_file(plugin)
         finally:
             self._source = before
@@ -245,7 +245,7 @@ class Registry:
         """The files loaded so far."""
         return list(self._files)
 
-    def registered(self) -> list[Any]:
+    def registered_components(self) -> list[Any]:
         """The components that were registered in this process."""
         return [component for component, _ in self._registered.values()]
 
@@ -282,8 +282,8 @@ class Registry:
     def _core_entry(self, kind: str, name: str) -> Entry | None:
         """A built-in by its bare name. The name is reserved, so no other distribution needs to be looked at."""
         if self._core is None:
-            found = core_entries(self._core_version) if self._path is None and self._builtins else []
-            self._core = {(entry.kind, entry.name): entry for entry in found}
+            entries = core_entries(self._core_version) if self._path is None and self._builtins else []
+            self._core = {(entry.kind, entry.name): entry for entry in entries}
         return self._core.get((kind, name))
 
     def _resolve(self, kind: str, name: str) -> Entry:
@@ -329,7 +329,7 @@ def registry() -> Registry:
 
 
 @contextmanager
-def used(other: Registry) -> Iterator[Registry]:
+def use(other: Registry) -> Iterator[Registry]:
     """Inside the block, `other` is the registry in use."""
     global _default
     before, _default = _default, other

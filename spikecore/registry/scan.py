@@ -14,7 +14,7 @@ from functools import lru_cache
 from spikecore.registry.blocking import ALL, Blocking
 from spikecore.registry.choices import CHOICE
 from spikecore.registry.commands import COMMANDS
-from spikecore.registry.metadata import Metadata, installed, source_tree
+from spikecore.registry.metadata import Metadata, installed_metadata, source_tree
 
 CORE = "spikecore"
 CORE_ID = "core"
@@ -87,8 +87,8 @@ class Entry:
 
 def core_entries(core_version: str, path: Sequence[str] | None = None) -> list[Entry]:
     """Core's own components, read without opening any other distribution's files."""
-    found = next((data for data in installed(path, CORE) if data.name == CORE), None)
-    return _core(found, core_version)
+    metadata = next((data for data in installed_metadata(path, CORE) if data.name == CORE), None)
+    return _core(metadata, core_version)
 
 
 def scan(
@@ -103,7 +103,7 @@ def scan(
         builtins: core's own components are there even where its metadata are not.
     """
     chosen: dict[str, Metadata] = {}
-    for data in installed(path):
+    for data in installed_metadata(path):
         rival = chosen.setdefault(data.name, data)
         if rival is not data and _same_directory(rival, data) and _newer(data.version, rival.version):
             chosen[data.name] = data  # left-overs of an upgrade: the order of a directory listing must not decide

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.kit.checks import check_support
-from spikecore.dynamics import OPS, Graph, Program, evaluate, gradient_at, phases, reached
+from spikecore.dynamics import OPS, Graph, Program, evaluate, gradient_at, phases, reached_inputs
 from spikecore.interfaces.backend import Backend, Support
 
 HALF = (torch.float16, torch.bfloat16)
@@ -82,7 +82,7 @@ class Interpreter(Backend):
             before = self._history(program, x, states, given)
             for phase in phases(program, arriving, len(x)):
                 gradient = gradient_at(program, phase.arriving)
-                reaches = reached(program.forward, phase.arriving)
+                reaches = reached_inputs(program.forward, phase.arriving)
                 for _ in range(phase.num_steps):
                     t -= 1
                     for name, sequence in zip(program.record, grad_recorded, strict=True):

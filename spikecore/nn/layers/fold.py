@@ -37,25 +37,25 @@ def fold(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         raise ShapeError(f"{name} in step_mode 'multi' takes tensors [T, B, ...] of equal T and B, got {got}")
     num_steps, batch = shapes.pop()
     result = function(
-        *(_folded(value) if isinstance(value, Tensor) else value for value in args),
-        **{key: _folded(value) if isinstance(value, Tensor) else value for key, value in kwargs.items()},
+        *(_fold_time_axis(value) if isinstance(value, Tensor) else value for value in args),
+        **{key: _fold_time_axis(value) if isinstance(value, Tensor) else value for key, value in kwargs.items()},
     )
-    return _unfolded(result, num_steps, batch, name)
+    return _unfold_time_axis(result, num_steps, batch, name)
 
 
-def _folded(x: Tensor) -> Tensor:
+def _fold_time_axis(x: Tensor) -> Tensor:
     if x.dim() > 3 and x.stride(2) == 1 and x.stride(-1) != 1:  # channels-last: a copy, if one is needed, stays so
         return x.movedim(2, -1).flatten(0, 1).movedim(-1, 1)
     return x.flatten(0, 1)
 
 
-def _unfolded(result: Any, num_steps: int, batch: int, name: str) -> Any:
+def _unfold_time_axis(result: Any, num_steps: int, batch: int, name: str) -> Any:
     if isinstance(result, tuple | list):
-        values = [_unfolded(value, num_steps, batch, name) for value in result]
+        values = [_unfold_time_axis(value, num_steps, batch, name) for value in result]
         return type(result)(*values) if hasattr(result, "_fields") else type(result)(values)
     if isinstance(result, dict):
         unfolded = copy.copy(result)
-        unfolded.update({key: _unfolded(value, num_steps, batch, name) for key, value in result.items()})
+        unfolded.update({key: _unfold_time_axis(value, num_steps, batch, name) for key, value in result.items()})
         return unfolded
     if not isinstance(result, Tensor):
         return result

@@ -86,13 +86,13 @@ class Loss(Configurable, nn.Module):
         """The loss of each sample, `[B, ...]`, whatever `reduction` says; see `forward`."""
         name = type(self).__name__
         out = wide_sequence(out, name)
-        return over_own_steps(self.per_sample, out, mask, _checked_target(out, target, name))
+        return over_own_steps(self.per_sample, out, mask, _check_target(out, target, name))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in fields_of(self.config).items())
 
 
-def _checked_target(out: Tensor, target: Tensor, name: str) -> Tensor:
+def _check_target(out: Tensor, target: Tensor, name: str) -> Tensor:
     batch = (out.shape[1], *out.shape[3:])
     if target.is_floating_point():
         if target.shape != out.shape[1:]:
@@ -133,8 +133,8 @@ def cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float) -> Ten
 
 def cross_entropy_each_step(out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
     """1/T Σ_t CE(out[t], y), `[B, ...]`."""
-    each = target.unsqueeze(-1).expand(*target.shape, out.shape[0])
-    return cross_entropy(out.movedim(0, -1), each, label_smoothing).mean(-1)
+    per_step = target.unsqueeze(-1).expand(*target.shape, out.shape[0])
+    return cross_entropy(out.movedim(0, -1), per_step, label_smoothing).mean(-1)
 
 
 @dataclass(frozen=True)
