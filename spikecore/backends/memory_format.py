@@ -56,7 +56,7 @@ def from_rows(rows: Tensor, shape: Sequence[int], batch: int) -> Tensor:
 
 
 def one_step(x: Tensor) -> Tensor:
-    """What one step of a sequence `[T, B, ...]` looks like: shape, dtype, device and memory format; without gradient."""
+    """What a step of `[T, B, ...]` looks like: shape, dtype, device and memory format; without gradient."""
     if not x.shape[0]:
         return x.new_empty(x.shape[1:])
     return (x.detach() if x.requires_grad else x)[0]

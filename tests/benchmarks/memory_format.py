@@ -2,8 +2,8 @@
 
     python tests/benchmarks/memory_format.py [--before CHECKOUT] [--rounds N]
 
-CPU time of the calling thread, one thread. In a round every tree measures once, in a process of its own, where the two
-formats take turns; medians over the rounds. `times_faster` compares with contiguous input in the same process.
+CPU time of the calling thread, one thread. In a round every tree measures each case once, in a process of its own, in which
+the two formats take turns; medians over the rounds. `times_faster` compares with contiguous input in the same process.
 Outputs in both formats are compared, and have to spike, before anything is measured.
 """
 
@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -73,33 +73,42 @@ def training(module: torch.nn.Module, x: Tensor) -> Call:
     return call
 
 
-def cases() -> list[tuple[str, str, dict[str, Call], int]]:
-    """What is measured, in which pass, a call for each format, and how often a call is repeated."""
-    table: list[tuple[str, str, dict[str, Call], int]] = []
+def net_calls(kind: str) -> Iterator[tuple[str, dict[str, Call], int]]:
+    """Pass, a call for each format, and how often it is repeated; of a net."""
     image = torch.rand(NUM_STEPS, BATCH, 3, SIZE, SIZE) * 3
-    for kind in ("Conv2d, LIF", "ConvBNNeuron", "Conv2d, ReLU"):
-        modules = {"contiguous": net(kind), "channels-last": net(kind).to(memory_format=torch.channels_last)}
-        inputs = {"contiguous": image, "channels-last": channels_last(image)}
-        outs = [module(inputs[name]) for name, module in modules.items()]
-        differing, firing = (float(share.float().mean()) for share in (~torch.isclose(*outs, atol=1e-5), outs[0] != 0))
-        # Convolutions round differently in the two formats: a neuron at its threshold may fire in one of them.
-        if differing > 1e-3 or not 0.02 < firing < 0.98:
-            raise SystemExit(f"{kind}: {differing:.2%} of the outputs differ between the formats, {firing:.2%} are not 0")
-        for way, make in (("forward", forward), ("forward and backward", training)):
-            table.append((kind, way, {name: make(module, inputs[name]) for name, module in modules.items()}, 1))
-    taus = torch.linspace(1.5, 4.0, CHANNELS).tolist()
-    x = torch.rand(NUM_STEPS, BATCH, CHANNELS, SIZE, SIZE) * 3
-    for kind, lif in (("LIF", nn.LIF()), ("LIF, learnable tau per channel", nn.LIF(tau=taus, learnable=("tau",)))):
-        for way, make in (("forward", forward), ("forward and backward", training)):
+    modules = {"contiguous": net(kind), "channels-last": net(kind).to(memory_format=torch.channels_last)}
+    inputs = {"contiguous": image, "channels-last": channels_last(image)}
+    outs = [module(inputs[name]) for name, module in modules.items()]
+    differing, firing = (float(share.float().mean()) for share in (~torch.isclose(*outs, atol=1e-5), outs[0] != 0))
+    # Convolutions round differently in the two formats: a neuron at its threshold may fire in one of them.
+    if differing > 1e-3 or not 0.02 < firing < 0.98:
+        raise SystemExit(f"{kind}: {differing:.2%} of the outputs differ between the formats, {firing:.2%} are not 0")
+    for way, make in WAYS.items():
+        yield way, {name: make(module, inputs[name]) for name, module in modules.items()}, 1
+
+
+def neuron_calls(kind: str) -> Iterator[tuple[str, dict[str, Call], int]]:
+    """The same of one neuron."""
+    if kind == "LIF, one step 1x256":
+        yield "forward", {"contiguous": forward(nn.LIF(step_mode="single"), torch.rand(1, 256))}, 500
+    elif kind == "LIF 4x1x256":
+        yield "forward", {"contiguous": forward(nn.LIF(), torch.rand(4, 1, 256))}, 500
+    elif kind == "LIF 4x32x16384":
+        yield "forward", {"contiguous": forward(nn.LIF(), torch.rand(4, 32, 16384))}, 5
+    else:
+        taus = torch.linspace(1.5, 4.0, CHANNELS).tolist()
+        lif = nn.LIF(tau=taus, learnable=("tau",)) if "per channel" in kind else nn.LIF()
+        x = torch.rand(NUM_STEPS, BATCH, CHANNELS, SIZE, SIZE) * 3
+        for way, make in WAYS.items():
             formats = {"contiguous": x.clone(), "channels-last": channels_last(x)}
             if make is training:
                 formats = {name: value.requires_grad_() for name, value in formats.items()}
-            table.append((kind, way, {name: make(lif, value) for name, value in formats.items()}, 5))
-    step = forward(nn.LIF(step_mode="single"), torch.rand(1, 256))
-    table.append(("LIF, one step 1x256", "forward", {"contiguous": step}, 500))
-    table.append(("LIF 4x1x256", "forward", {"contiguous": forward(nn.LIF(), torch.rand(4, 1, 256))}, 500))
-    table.append(("LIF 4x32x16384", "forward", {"contiguous": forward(nn.LIF(), torch.rand(4, 32, 16384))}, 5))
-    return table
+            yield way, {name: make(lif, value) for name, value in formats.items()}, 5
+
+
+WAYS = {"forward": forward, "forward and backward": training}
+NETS = ("Conv2d, LIF", "ConvBNNeuron", "Conv2d, ReLU")
+NEURONS = ("LIF", "LIF, learnable tau per channel", "LIF, one step 1x256", "LIF 4x1x256", "LIF 4x32x16384")
 
 
 def seconds(call: Call, repeats: int) -> float:
@@ -110,11 +119,11 @@ def seconds(call: Call, repeats: int) -> float:
     return (time.thread_time() - start) / repeats
 
 
-def measure() -> list[list[object]]:
+def measure(kind: str) -> list[list[object]]:
     """`[what, pass, format, seconds]` of this process."""
     torch.set_num_threads(1)
     rows: list[list[object]] = []
-    for kind, way, calls, repeats in cases():
+    for way, calls, repeats in net_calls(kind) if kind in NETS else neuron_calls(kind):
         times: dict[str, list[float]] = {name: [] for name in calls}
         for _ in range(2 + TURNS):
             for name, call in calls.items():
@@ -123,33 +132,35 @@ def measure() -> list[list[object]]:
     return rows
 
 
-def measure_tree(tree: Path) -> list[list[object]]:
+def measure_tree(tree: Path, kind: str) -> list[list[object]]:
     """The same in a process that imports core and the CPU backend from `tree`."""
     paths = [str(tree), str(tree / "plugins" / "cpu-backend" / "src")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(HERE), "--measure", str(tree)]
+    command = [sys.executable, str(HERE), "--measure", kind]
     result = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    rows: list[list[object]] = json.loads(result.stdout.splitlines()[-1])
-    return rows
+    origin, rows = json.loads(result.stdout.splitlines()[-1])
+    if not Path(origin).is_relative_to(tree):
+        raise SystemExit(f"spikecore comes from {origin}, expected {tree}")
+    measured: list[list[object]] = rows
+    return measured
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="an older checkout, measured in turns with this one")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        if not Path(nn.__file__).is_relative_to(options.measure.resolve()):
-            raise SystemExit(f"spikecore comes from {nn.__file__}, expected {options.measure}")
-        print(json.dumps(measure()))
+        print(json.dumps([nn.__file__, measure(options.measure)]))
         return
     trees = {"now": ROOT} if options.before is None else {"before": options.before.resolve(), "now": ROOT}
     times: dict[tuple[str, ...], list[float]] = {}
     for _ in range(options.rounds):
-        for name, tree in trees.items():
-            for kind, way, layout, value in measure_tree(tree):
-                times.setdefault((str(kind), str(way), str(layout), name), []).append(float(str(value)))
+        for case in (*NETS, *NEURONS):
+            for name, tree in trees.items():
+                for kind, way, layout, value in measure_tree(tree, case):
+                    times.setdefault((str(kind), str(way), str(layout), name), []).append(float(str(value)))
     rows = []
     for (kind, way, layout, name), values in sorted(times.items()):
         contiguous = times[kind, way, "contiguous", name]
