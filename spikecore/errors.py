@@ -23,7 +23,8 @@ SpikeError
 ├── ConversionError                a converter or deployer refuses a model, with the reason
 ├── DatasetError                   files are missing, damaged or not what they claim
 └── RunError                       a run cannot start or go on
-    └── CheckpointError            a checkpoint is damaged, foreign or of another model
+    ├── CheckpointError            a checkpoint is damaged, foreign or of another model
+    └── ProcessError               another process of the run failed or is gone
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ from collections.abc import Sequence
 
 
 class SpikeError(Exception):
-    """Base of every error that spikecore raises on purpose."""
+    """Base of every error that spikecore raises on purpose.
+
+    Attributes:
+        is_told: another process of the same run shows this error.
+    """
+
+    is_told: bool = False
 
 
 class PluginError(SpikeError):
@@ -134,12 +141,29 @@ class DatasetError(SpikeError):
     """A dataset's files are missing, damaged, or not what they claim to be."""
 
 
+class NotDownloadedError(DatasetError):
+    """A file is not here, and downloads are switched off.
+
+    Args:
+        message: for people.
+        directory: where the file would go.
+    """
+
+    def __init__(self, message: str, directory: str = "") -> None:
+        super().__init__(message)
+        self.directory = directory
+
+
 class RunError(SpikeError):
     """A run cannot start or go on."""
 
 
 class CheckpointError(RunError):
     """A checkpoint is damaged, from a foreign version, or belongs to another model."""
+
+
+class ProcessError(RunError):
+    """Another process of the run failed or is gone, so this one cannot go on."""
 
 
 __all__ = [
@@ -155,9 +179,11 @@ __all__ = [
     "DynamicsError",
     "IncompatiblePluginError",
     "InputError",
+    "NotDownloadedError",
     "OptionError",
     "PluginError",
     "PluginUnavailable",
+    "ProcessError",
     "RunError",
     "ShapeError",
     "SpikeError",

@@ -50,15 +50,18 @@ def note(text: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Cells are text; numbers stand right."""
     lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>"]
-    for row in rows:
-        cells = (
-            f'<td class="number">{value}</td>' if isinstance(value, int | float) else f"<td>{escape(str(value))}</td>"
-            for value in row
-        )
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+    lines += [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
     return f'<div class="table"><table>{"".join(lines)}</table></div>'
 
 
 def folded(title: str, content: str) -> str:
     """Shown when it is clicked on."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f'<td class="number">{value:.6g}</td>'
+    if isinstance(value, int):
+        return f'<td class="number">{value}</td>'
+    return f"<td>{escape(str(value))}</td>"

@@ -204,7 +204,7 @@ class Session:
                 if runner is not None:
                     runs[neuron, candidate.name] = runner.once(measure, x, grad)
                 rows[neuron][candidate.name] = row
-        own = ((each.name, each.backend) for each in self.candidates if each.is_backend)
+        own = ((each.name, each.backend) for each in self.candidates if each.backend is not None)
         copying = {} if measure == STEP else {("", name): run for name, run in copies(case, own).items()}
         with call_context(measure):
             times = timing.interleave({**runs, **copying}, self.clock, self.effort)

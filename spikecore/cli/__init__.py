@@ -150,5 +150,6 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except SpikeError as error:
-        click.echo(f"spike: {error}", err=True)
+        if not error.is_told:
+            click.echo(f"spike: {error}", err=True)
         sys.exit(2 if isinstance(error, PluginError | ConfigError | CheckpointError | ValueError) else 1)

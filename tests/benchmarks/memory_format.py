@@ -2,7 +2,7 @@
 
     python tests/benchmarks/memory_format.py [--before CHECKOUT] [--rounds N]
 
-CPU time of the calling thread, one thread. In a round every tree measures each case once, in a process of its own, in which
+CPU time of the calling thread, one thread. In a round every tree measures each case once, in its own process, in which
 the two formats take turns; medians over the rounds. `times_faster` compares with contiguous input in the same process.
 Outputs in both formats are compared, and have to spike, before anything is measured.
 """
