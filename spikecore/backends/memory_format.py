@@ -51,8 +51,8 @@ def from_rows(rows: Tensor, shape: Sequence[int], batch: int) -> Tensor:
         shape: of the result, from the batch on.
         batch: axis of the batch.
     """
-    size, _, *space = shape
-    return rows.unflatten(batch, (size, *space)).movedim(-1, batch + 1)
+    size, num_channels, *space = shape
+    return rows.reshape(*rows.shape[:batch], size, *space, num_channels).movedim(-1, batch + 1)
 
 
 def one_step(x: Tensor) -> Tensor:
