@@ -399,7 +399,7 @@ def options_marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
 
 
 def as_data(config: Any) -> dict[str, Any]:
-    """A Config as numbers, strings, lists and tables, as TOML has them; `check_options` turns it into an equal Config."""
+    """A Config as numbers, strings, lists and tables, as in TOML; `check_options` turns it into an equal Config."""
     config_type: Any = type(config)
     hints = _hints(config_type)
     data = {}

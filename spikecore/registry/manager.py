@@ -1,7 +1,7 @@
 """Events for plugins: a typed facade of pluggy's hooks.
 
-Hook modules are loaded one by one: a broken one is left out and reported, and never stops the command line. Pluggy's own
-loader of entry points would stop at the first broken one.
+Hook modules are loaded one by one: a broken one is left out and reported, and never stops the command line. Pluggy's
+own loader of entry points would stop at the first broken one.
 """
 
 from __future__ import annotations
