@@ -1,8 +1,8 @@
 """Peak memory of one call, minus the memory before it.
 
 On the CPU a forked child makes the call and the kernel counts its resident pages. That covers every allocator,
-including memory that a backend or a pool takes from the system, and is precise to about 1 MiB. The child starts with its
-parent's memory, so the parent must run one thread. On an accelerator, torch's own allocator counts.
+including memory that a backend or a pool takes from the system, and is precise to about 1 MiB. The child starts with
+its parent's memory, so the parent must run one thread. On an accelerator, torch's own allocator counts.
 """
 
 from __future__ import annotations

@@ -109,13 +109,13 @@ def mix_batch(
     """
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     chosen = kinds[int(rng.integers(len(kinds)))] if len(kinds) > 1 else kinds[0]
-    shares = torch.nn.functional.one_hot(batch.label, num_classes).float()
+    shares = torch.nn.functional.one_hot(batch.stacked, num_classes).float()
     if rng.random() >= chosen.p:
         return batch._replace(label=shares)
     if batch.x.dim() != 4 + is_sequence:
         shape = tuple(batch.x.shape[1 + is_sequence :])
         raise OptionError(f"{chosen.name} needs samples of which each step is [C, H, W]; these are {shape}")
-    order = torch.from_numpy(rng.permutation(len(batch.label)))
+    order = torch.from_numpy(rng.permutation(len(shares)))
     x, share = chosen.mix(batch.x, batch.x[:, order] if is_sequence else batch.x[order], rng)
     mask = batch.mask if batch.mask is None else batch.mask | batch.mask[:, order]
     return Batch(x, shares * (1 - share) + shares[order] * share, mask)

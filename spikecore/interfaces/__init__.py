@@ -3,7 +3,16 @@
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
 from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
-from spikecore.interfaces.dataset import Batch, DataFile, Dataset, DatasetCapabilities, DatasetInfo, Split
+from spikecore.interfaces.dataset import (
+    Batch,
+    DataFile,
+    Dataset,
+    DatasetCapabilities,
+    DatasetInfo,
+    Split,
+    Target,
+    TargetKind,
+)
 from spikecore.interfaces.deployer import (
     Artefact,
     Deployer,
@@ -75,6 +84,8 @@ __all__ = [
     "Surrogate",
     "SurrogateCapabilities",
     "Table",
+    "Target",
+    "TargetKind",
     "Task",
     "TaskKind",
     "Trainer",

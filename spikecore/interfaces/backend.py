@@ -7,6 +7,9 @@ A neuron is traced once into a `dynamics.Program`, found again by `key`, the con
     state   float32 for half-precision x, else x's dtype; each `[B, ...]`
     out     x's dtype; never aliases an input; all that a backend returns is contiguous
 
+**Memory format.** Channels-last input arrives as rows: `[T, B * H * W, C]`, a contiguous view, and core gives the
+results the format of the input. A backend need not know of it.
+
 **Memory.** Inputs have any strides. States and gradients of stride 0 (one number for all lanes, one row for all steps)
 are read as that one number or row, never written out. Offsets into tensors are 64-bit.
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from spikecore.interfaces.dataset import TargetKind
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -30,11 +32,14 @@ class ModelCapabilities:
         min_input_size: smallest height and width it accepts; 0 when any.
         input_rank: the rank of `input_shape` it needs (3 for `[C, H, W]`); None when any.
         step_modes: the step modes the built net can run in.
+        targets: what its output can be trained for: `class` (the largest score), `value` (numbers of any size and sign,
+            as a mean over time), `sequence` (such numbers in every step), `items`.
     """
 
     min_input_size: int = 0
     input_rank: int | None = None
     step_modes: tuple[str, ...] = ("single", "multi")
+    targets: tuple[TargetKind, ...] = ("class", "value", "sequence")
 
 
 @runtime_checkable

@@ -57,12 +57,16 @@ class RunContext(Protocol):
 
     device: torch.device
     dtype: torch.dtype
-    """Compute dtype: float32, or the autocast dtype of `run.precision`."""
+    """Compute dtype: float32, or the autocast dtype of `run.precision`. With float16 gradients underflow unless the
+    loss is scaled (`torch.amp.GradScaler`); the scaler's state is part of the trainer's."""
     generator: torch.Generator
     """The run's source of random numbers (CPU); its state is part of every checkpoint. Every process of a run draws the
     same from it: the order of samples."""
     rank_generator: torch.Generator
-    """Of what a process draws for its own samples (encoders, mixing): `generator` itself where there is one process."""
+    """Of what a process draws on the CPU for its own samples (mixing): `generator` itself if there is one process."""
+    device_generator: torch.Generator
+    """On `device`, of what a process draws there for its own samples, such as the spikes of an encoder. Its state is
+    part of every checkpoint, as that of the other two."""
 
     @property
     def rank(self) -> int:
@@ -87,13 +91,19 @@ class RunContext(Protocol):
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
 
-    def checkpoint(self, score: float | None = None) -> None:
+    def checkpoint(self, score: float | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
         """A safe point: nothing is half done, and all that `fit` needs to go on is in `state_dict()`, the model and the
         random generators. Call it after every step, or at least after every epoch. The run saves when it is due, and
-        always when there is a `score` (higher is better, for `best`); it may end here with KeyboardInterrupt.
+        always when there is a `score`; it may end here with KeyboardInterrupt.
 
         In several processes all must call it, the same number of times; `state_dict()` is then asked for in each, and
         that of rank 0 is kept, so it must be the same in all.
+
+        Args:
+            score: of the net on validation, higher is better: `best` is the checkpoint with the highest.
+            weights: a `state_dict` of the model that is to be used in place of its own, such as a moving average of it:
+                `load`, `eval` and `best` give these; training goes on with the model's own. Whoever gives them gives
+                them at every safe point.
         """
 
     def show(self, name: str, value: Shown) -> None:
@@ -151,14 +161,20 @@ class Trainer(Protocol):
 
     def example(self, task: Task) -> Tensor | None:
         """A few inputs `[T, B, *input_shape]`, always the same, on which the run shows what the net's neurons do.
-        None: samples of the task's test split, or of its training split, where it has one.
+        None: samples of the task's validation split, or else of its training or test split, where it has one.
         """
 
     def fit(self, task: Task, context: RunContext) -> dict[str, float]:
-        """Train from the current state to the end of the schedule; returns the final metrics (`test_accuracy` …)."""
+        """Train from the current state to the end of the schedule; returns the final metrics (`val_accuracy`,
+        `test_accuracy` …). The test split is read once, when training is over: nothing is chosen by it.
+        """
 
-    def evaluate(self, task: Task, context: RunContext) -> dict[str, float]:
-        """Metrics of the model as it is: on the test split, or in the environment."""
+    def evaluate(self, task: Task, context: RunContext, split: str = "test") -> dict[str, float]:
+        """Metrics of the model as it is, on a split (`train`, `val`, `test`) or in the environment.
+
+        Each name begins with that of the split: `test_loss`. Samples are not augmented. The same model gives the same
+        numbers: what is drawn comes from a generator that starts anew.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, strings, None, lists, tuples and dicts only: it is saved without pickle.
@@ -168,3 +184,11 @@ class Trainer(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state`; takes effect in the next `fit`, whose context has the random generators of then."""
+
+    def large_state_dict(self) -> dict[str, Any]:
+        """What else `fit` needs to go on, and is too large to be kept in every checkpoint, such as a replay buffer; of
+        the same types. A run keeps it with the newest checkpoint only, so that older ones cannot be resumed from.
+        """
+
+    def load_large_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state`; called after `load_state_dict` where `large_state_dict` gave any."""

@@ -42,6 +42,8 @@ class Prepared:
         parts[0] += f" on {self.context.device}"
         if self.task.train is not None:
             parts.append(f"{len(self.task.train)} training samples")
+        if self.task.val is not None:
+            parts.append(f"{len(self.task.val)} validation samples")
         return ", ".join(parts)
 
 

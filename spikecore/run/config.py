@@ -45,7 +45,7 @@ class RunOptions:
                 else the trainer's.
             seed: of initial weights, data order and encoders.
             device: `auto` takes a GPU where there is one; `cpu`, `cuda` or `cuda:N` insist.
-            precision: `bfloat16` computes under autocast.
+            precision: `bfloat16` and `float16` compute under autocast; with `float16` the trainer scales the loss.
             checkpoint_every_s: seconds between checkpoints inside an epoch; 0 makes one at every safe point. Every
                 evaluation makes one anyway.
             checkpoint_every_steps: safe points (optimizer steps) between them as well; 0 leaves it to the clock.
@@ -57,7 +57,7 @@ class RunOptions:
         name: str = "run"
         seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
         device: str = "auto"
-        precision: Literal["float32", "bfloat16"] = "float32"
+        precision: Literal["float32", "bfloat16", "float16"] = "float32"
         checkpoint_every_s: Annotated[float, Range(ge=0)] = 600.0
         checkpoint_every_steps: Annotated[int, Range(ge=0)] = 0
         keep_last: Annotated[int, Range(ge=1)] = 2

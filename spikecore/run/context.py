@@ -6,8 +6,8 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,7 +23,7 @@ from spikecore.interfaces.processes import Shard
 from spikecore.interfaces.show import Shown
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry.manager import Hooks
-from spikecore.run.checkpoint import Checkpoint, CheckpointStore
+from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
 from spikecore.run.clock import Clock
 from spikecore.run.console import Console, Stopwatch
 from spikecore.run.gallery import Gallery
@@ -32,6 +32,8 @@ from spikecore.run.processes import Group
 
 T = TypeVar("T")
 
+DEVICE_STREAM = 1
+"""Tells the streams of `device_generator` from others that are derived from the run's seed."""
 RANK_STREAM = 2
 """Tells the streams of the processes after the first from others that are derived from the run's seed."""
 
@@ -83,12 +85,16 @@ class Context:
     """The newest checkpoint."""
     notes: list[str] = field(default_factory=list)
     """What the record and the report are to say of this run."""
+    weights: Mapping[str, Tensor] | None = None
+    """What the trainer gave at the latest safe point to be used in place of the model's own weights."""
     rank_generator: torch.Generator = field(init=False)
+    device_generator: torch.Generator = field(init=False)
     _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
     _stopwatch: Stopwatch = field(init=False)
 
     def __post_init__(self) -> None:
         self._stopwatch = Stopwatch(self.clock)
+        self.device_generator = generator_on(self.device, self.generator.initial_seed(), self.rank)
         self.rank_generator = self.generator
         if self.world_size > 1:
             self.rank_generator = torch.Generator().manual_seed(self._rank_seed())
@@ -118,11 +124,13 @@ class Context:
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """The sum over the processes."""
-        return self.processes.all_sum(tensor)
+        with self._exchange():
+            return self.processes.all_sum(tensor)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process rank 0's buffers."""
-        self.processes.share_buffers(model)
+        with self._exchange():
+            self.processes.share_buffers(model)
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -140,15 +148,26 @@ class Context:
         with self.timed("show"), self._writing(f"what is shown as {name!r}"):
             self.gallery.show(name, value)
 
-    def checkpoint(self, score: float | None = None) -> None:
-        """A safe point: saves when there is a score, when it is time, and when the user wants to stop."""
+    def checkpoint(self, score: float | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
+        """A safe point: saves when there is a score, when it is time, and when the user wants to stop.
+
+        Raises:
+            ContractError: `weights` were given before, and now are not; or they are of another model.
+        """
+        if weights is None and self.weights is not None:
+            raise ContractError(
+                "checkpoint() without weights, which were given at an earlier safe point: give them at every one, or "
+                "`last` and `best` would hold different things"
+            )
         self.count += 1
+        self.weights = weights
         if self.keeping is None:
             return
         count, moment = self._saved_at
         due = 0 < self.keeping.every_steps <= self.count - count or time.monotonic() - moment >= self.keeping.every_s
         # The processes' clocks differ, and a signal may reach one of them only: all do what one has to.
-        due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
+        with self._exchange():
+            due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
         if score is not None or due or stopping:
             self.save(score)
         if stopping:
@@ -163,26 +182,38 @@ class Context:
         if self.keeping is None:
             return
         with self.timed("checkpoint"):
-            keeping, model, state = self.keeping, self.model.state_dict(), self._state(self.keeping)
-            self.saved = self.processes.first(lambda: self._write(keeping, model, state, score))
+            keeping, model, state = self.keeping, self._model_weights(), self._state(self.keeping)
+            large = keeping.trainer.large_state_dict()
+            self.saved = self.processes.first(lambda: self._write(keeping, model, state, large, score))
         self._saved_at = (self.count, time.monotonic())
 
-    def _write(self, keeping: Keeping, model: dict[str, Any], state: dict[str, Any], score: float | None) -> str:
+    def _write(
+        self,
+        keeping: Keeping,
+        model: Mapping[str, Tensor],
+        state: dict[str, Any],
+        large: dict[str, Any],
+        score: float | None,
+    ) -> str:
         with self._writing("a checkpoint"):
             return keeping.store.save(
-                self.count, model, state, score=score, log=keeping.log.position(), timings=self.times()
+                self.count, model, state, large=large, score=score, log=keeping.log.position(), timings=self.times()
             )
 
     def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
-        """Put net, trainer, encoder and counters where a checkpoint has them; `restore_random` follows when all is
-        built.
+        """Put net, trainer, encoder and counters where a checkpoint has them, to go on with training; `restore_random`
+        follows when all is built.
 
         Raises:
             CheckpointError: they do not take what the checkpoint holds.
         """
         try:
-            self.model.load_state_dict(found.model)
+            trained = found.state["model"]
+            self.model.load_state_dict(found.model if trained is None else trained)
+            self.weights = None if trained is None else found.model
             trainer.load_state_dict(found.state["trainer"])
+            if found.large:
+                trainer.load_large_state_dict(found.large)
             if isinstance(encoder, nn.Module):
                 encoder.load_state_dict(found.state["encoder"])
         except Exception as error:
@@ -198,6 +229,7 @@ class Context:
         own = [found.state, *found.state.get("other_processes", [])]
         if len(own) == self.world_size or self.rank == 0:
             _set_random_state(own[self.rank]["random"], self.device)
+            self._restore_device_generator(*own[self.rank]["device_generator"])
         else:
             self.begin_random()
         if self.world_size > 1:
@@ -266,13 +298,19 @@ class Context:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Counts the time that a process waits for the others; nothing where there is one."""
+        return self.timed("exchange") if self.world_size > 1 else nullcontext()
+
     def _state(self, keeping: Keeping) -> dict[str, Any]:
         encoder = keeping.encoder
         state: dict[str, Any] = {
+            "model": None if self.weights is None else self.model.state_dict(),
             "trainer": keeping.trainer.state_dict(),
             "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
             "shown": self.gallery.state(),
             "generator": self.generator.get_state(),
+            "device_generator": self._device_generator_state(),
             "random": _random_state(self.device),
         }
         if self.world_size > 1:
@@ -285,7 +323,11 @@ class Context:
         Raises:
             ContractError: `generator` is no longer the same in all, so that they would go through different batches.
         """
-        own = {"rank_generator": self.rank_generator.get_state(), "random": _random_state(self.device)}
+        own = {
+            "rank_generator": self.rank_generator.get_state(),
+            "device_generator": self._device_generator_state(),
+            "random": _random_state(self.device),
+        }
         everyone = self.processes.gather((own, self.generator.get_state(), self.count))
         _, shared, count = everyone[0]
         for rank, (_, generator, passed) in enumerate(everyone):
@@ -305,6 +347,23 @@ class Context:
                 error.is_told = not self.processes.is_first  # all of them raise it
                 raise error
         return [own for own, _, _ in everyone[1:]]
+
+    def _model_weights(self) -> Mapping[str, Tensor]:
+        """What `load` is to find."""
+        own: Mapping[str, Tensor] = self.model.state_dict()
+        if self.weights is None:
+            return own
+        if wrong := differences(own, self.weights):
+            raise ContractError(f"the weights given to checkpoint() are not of this model: {'; '.join(wrong[:8])}")
+        return self.weights
+
+    def _device_generator_state(self) -> list[Any]:
+        return [self.device.type, self.device_generator.get_state()]
+
+    def _restore_device_generator(self, kind: str, state: Tensor) -> None:
+        """On another kind of device the run cannot go on to the same bits, and says so; the generator starts anew."""
+        if kind == self.device.type:
+            self.device_generator.set_state(state)
 
     def _rank_seed(self) -> int:
         """A seed of this process alone, and of this safe point."""
@@ -340,6 +399,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
+
+
+def generator_on(device: torch.device, seed: int, rank: int = 0) -> torch.Generator:
+    """A generator on a device, with a stream of its own: unlike that of a generator with the same seed."""
+    (word,) = np.random.SeedSequence([seed, DEVICE_STREAM, rank]).generate_state(1)
+    return torch.Generator(device).manual_seed(int(word))
 
 
 @contextmanager

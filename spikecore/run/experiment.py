@@ -15,15 +15,17 @@ from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve, tables_of
 from spikecore.run.context import Context
 from spikecore.run.directory import new_directory
+from spikecore.run.evaluation import Evaluation, evaluate
 from spikecore.run.files import DirectoryLock
+from spikecore.run.joining import joined
 from spikecore.run.loading import load
-from spikecore.run.processes import flatten, joined
+from spikecore.run.processes import flatten
 from spikecore.run.record import FINISHED, Record
-from spikecore.run.restore import SavedRun, evaluate
+from spikecore.run.restore import SavedRun
 from spikecore.run.run import Result, Run
 from spikecore.version import __version__
 
-__all__ = ["Context", "Output", "Prepared", "Result", "evaluate", "load", "prepare", "resume", "run"]
+__all__ = ["Context", "Evaluation", "Output", "Prepared", "Result", "evaluate", "load", "prepare", "resume", "run"]
 
 
 def run(

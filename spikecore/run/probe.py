@@ -1,4 +1,4 @@
-"""What a net does with a few test samples, before and after training: rates per layer, rasters, membrane traces.
+"""What a net does with a few validation samples, before and after training: rates per layer, rasters, membrane traces.
 
 Looking changes nothing: the net's mode, its chosen backends and every random generator are put back.
 """
@@ -20,6 +20,7 @@ from spikecore.nn import Neuron, get_state, reset_state, set_state
 from spikecore.run.context import Context, undisturbed
 from spikecore.run.tree import read_tree, write_tree
 from spikecore.trainers.batches import put_together
+from spikecore.trainers.splits import unaugmented
 
 NUM_SAMPLES = 64
 CHUNK = 8
@@ -43,7 +44,8 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
     Args:
         task: its net, and its data where it has any.
         context: of the run; gives device and precision.
-        example: inputs `[T, B, *input_shape]`, on any device; None for samples of the test or training split.
+        example: inputs `[T, B, *input_shape]`, on any device; None for samples of the validation split, or
+            of the training split where there is none.
 
     Returns:
         `layers`: per neuron layer its name, size, mean rate, shares of silent and saturated neurons; for some of them
@@ -55,7 +57,7 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
 
         def feed(index: Sequence[int]) -> None:
             reset_state(task.model)
-            sequence = inputs.sequence(index).to(context.device)
+            sequence = inputs.sequence(index, context.device)
             for net in _nets(task.model):
                 net(sequence)
             reset_state(task.model)
@@ -74,7 +76,7 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         for module, choice in chosen.items():
             module.chosen = choice
     found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
-    return {"num_samples": len(inputs), "labels": inputs.labels(shown), "layers": found}
+    return {"num_samples": len(inputs), "labels": inputs.labels(shown), "split": inputs.split, "layers": found}
 
 
 class Sampler:
@@ -104,7 +106,7 @@ class Sampler:
         with undisturbed(context.device), _evaluating(model), torch.no_grad(), _precision(context), rates.watching():
             try:
                 reset_state(model)
-                sequence = self._inputs.sequence(range(self._num_samples)).to(context.device)
+                sequence = self._inputs.sequence(range(self._num_samples), context.device)
                 for net in _nets(model):
                     net(sequence)
             finally:
@@ -116,30 +118,41 @@ class Sampler:
 
 
 class _Samples:
-    """Samples of the test split, or of the training split where there is no other, spread over all of it."""
+    """Samples of the validation split, or of another where there is none, spread over all of it.
+
+    The test split comes last: before training is over it is not looked at.
+    """
 
     def __init__(self, task: Task, num_samples: int = NUM_SAMPLES) -> None:
-        split = task.test if task.test is not None else task.train
-        if split is None:
+        self.split = next((name for name in ("val", "train", "test") if name in task.splits), "")
+        if not self.split:
             raise RunError("the task has no data, and its trainer gives no example of an input")
+        split = unaugmented(task.split(self.split))
         self._task, self._split = task, split
         self._samples = [split[i] for i in _spread(len(split), num_samples).tolist()]
-        self._generator = torch.Generator().manual_seed(0)
+        self._generator: torch.Generator | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def sequence(self, index: Sequence[int]) -> Tensor:
-        x = put_together(self._split, [self._samples[i] for i in index], self._task.is_sequence).x
-        return x if self._task.is_sequence else self._task.sequence(x, self._generator)
+    def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
+        x = put_together(self._split, [self._samples[i] for i in index], self._task.is_sequence).x.to(device)
+        if self._task.is_sequence:
+            return x
+        if self._generator is None:
+            self._generator = torch.Generator(device).manual_seed(0)
+        return self._task.sequence(x, self._generator)
 
     def labels(self, index: Sequence[int]) -> list[int]:
         labels = [self._samples[i][1] for i in index]
-        return labels if all(isinstance(label, int) for label in labels) else []
+        classes = [label for label in labels if isinstance(label, int)]
+        return classes if len(classes) == len(labels) else []
 
 
 class _Example:
     """Inputs that the trainer gave."""
+
+    split = ""
 
     def __init__(self, x: Tensor) -> None:
         self._x = x[:, :NUM_SAMPLES]
@@ -147,8 +160,8 @@ class _Example:
     def __len__(self) -> int:
         return self._x.shape[1]
 
-    def sequence(self, index: Sequence[int]) -> Tensor:
-        return self._x[:, list(index)]
+    def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
+        return self._x[:, list(index)].to(device)
 
     def labels(self, index: Sequence[int]) -> list[int]:
         return []

@@ -11,7 +11,7 @@ from typing import Any
 from spikecore.analysis import figures, page
 from spikecore.files import write_file
 from spikecore.run import probe
-from spikecore.run.activity import activity
+from spikecore.run.activity import SPLIT_NAMES, activity
 from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.clock import TOTAL
 from spikecore.run.exhibits import exhibits
@@ -49,7 +49,7 @@ def build(directory: Path) -> str:
         f'<p class="sub">{escape(_subtitle(record))}</p>',
         *_banner(directory, record, status),
         _tiles(record, lines),
-        page.section("Learning", *_learning(lines)),
+        page.section("Learning", *_by_split(record, lines), *_learning(lines)),
         *_shown(directory),
         page.section("Activity", *activity(record.classes, looks), *map(page.note, [*record.notes, *problems])),
         page.section("Time", *_time(record)),
@@ -113,6 +113,23 @@ def _tiles(record: Record, lines: Sequence[Mapping[str, Any]]) -> str:
         + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in tiles)
         + "</dl>"
     )
+
+
+def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The latest metrics, those of training, validation and test apart."""
+    latest = {**(lines[-1] if lines else {}), **(record.metrics or {})}
+    table: dict[str, dict[str, str]] = {}
+    for name, value in latest.items():
+        split, _, metric = name.partition("_")
+        if split in SPLIT_NAMES and metric and _is_number(value):
+            table.setdefault(metric, {})[split] = value_text(name, value)
+    if not table:
+        return []
+    splits = [split for split in SPLIT_NAMES if any(split in row for row in table.values())]
+    head = ("", *(SPLIT_NAMES[split] for split in splits))
+    rows = [(metric.replace("_", " "), *(row.get(split, "–") for split in splits)) for metric, row in table.items()]
+    caption = "Of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
+    return [f'<div id="splits">{page.table(head, rows)}</div>', page.note(caption)]
 
 
 def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:

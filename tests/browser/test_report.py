@@ -41,7 +41,7 @@ FIGURES = {
     "finished": ["loss", "accuracy", *CONFUSION, "rates", "shares", *ACTIVITY, "time"],
     "shown": ["loss", "accuracy", *CONFUSION, *SHOWN, "rates", "shares", *ACTIVITY, "time"],
     "died": ["loss", "accuracy", *CONFUSION, "rates", "shares", *BEFORE, "time"],
-    "compare": ["compare-train_loss", "compare-test_accuracy", "compare-test_loss"],
+    "compare": ["compare-train_loss", "compare-val_accuracy", "compare-val_loss"],
 }
 LOOK = """(() => {
   const box = e => e.getBoundingClientRect();

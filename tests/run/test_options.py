@@ -152,7 +152,7 @@ def sequences(own):
 
             class Split:
                 def __len__(self):
-                    return 40
+                    return 80
 
                 def __getitem__(self, index):
                     x, label = inner[index]

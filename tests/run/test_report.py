@@ -371,13 +371,14 @@ def test_compare(finished, copied, tmp_path):
     done = CliRunner().invoke(spike_command, ["compare", str(finished), str(copied), "--out", str(out)])
     assert done.exit_code == 0, done.output
     head, one, two, _ = done.output.splitlines()
-    assert head.split() == ["run", "status", "test_accuracy", "test_loss", "other", "time", "trainer.epochs"]
+    metrics = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "other"]
+    assert head.split() == ["run", "status", *metrics, "time", "trainer.epochs"]
     assert one.split()[:2] == ["finished", "finished"]
     assert one.split()[-1] == "3"
-    assert two.split()[:3] == ["r", "failed", "50.00%"]
+    assert two.split()[:5] == ["r", "failed", "–", "–", "50.00%"]
     assert two.split()[-1] == "9"
     html = out.read_text()
-    assert ids(html) == ["compare-train_loss", "compare-test_accuracy", "compare-test_loss"]
+    assert ids(html) == ["compare-train_loss", "compare-val_accuracy", "compare-val_loss"]
     assert html.count('class="line"') == 2 * 3
     assert "default-src 'none'" in html
     assert unescape(html).count(copied.name) >= 1

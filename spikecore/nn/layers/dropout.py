@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from spikecore.backends.memory_format import formatted_like, one_step
 from spikecore.errors import OptionError, ShapeError
 from spikecore.nn.memory import Form
 from spikecore.nn.state import Stateful
@@ -57,7 +58,9 @@ class Dropout(Stateful):
         if not self.training:
             return {"mask": mask}
         share = 1.0 - self.p
-        return {"mask": mask.bernoulli_(share) / share if share else mask * 0.0}
+        mask = mask.bernoulli_(share) / share if share else mask * 0.0
+        # Drawn in the order of the axes, so that a seed gives the same mask in every memory format.
+        return {"mask": formatted_like(mask, x, 0)}
 
     def state_forms(self, x: Tensor) -> dict[str, Form]:
         """The mask's shape, device and dtype; asking draws no random number."""
@@ -79,11 +82,11 @@ class Dropout(Stateful):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}{wanted}, got {tuple(x.shape)}: "
                 "check set_step_mode(net, ...) and the layer's number of dimensions"
             )
-        one_step = x.new_empty(()).expand(x.shape[1:]) if multi else x
+        step = one_step(x) if multi else x
         if not self.training:
-            self.pass_by(one_step)
+            self.pass_by(step)
             return x
-        state = self.state_for(one_step)
+        state = self.state_for(step)
         self.keep(state)
         return x * state["mask"]
 

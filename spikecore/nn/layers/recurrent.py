@@ -16,6 +16,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from spikecore.backends.memory_format import filled_like, one_step, stack_steps, unbind_steps
 from spikecore.errors import OptionError, ShapeError
 from spikecore.nn.state import Stateful, carried, recording_steps, stateful
 
@@ -60,14 +61,14 @@ class Recurrent(Stateful):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}"
             )
         sequence = x if multi else x.unsqueeze(0)
-        y = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))["y"]
+        y = self.state_for(one_step(sequence))["y"]
         outs: list[Tensor] = []
         # The inner states must run from step to step and vanish after the call, unless the whole net streams.
         with (
             nullcontext() if self.keeps_state else carried(self.module),
             recording_steps(stateful(self.module).values()) if multi else nullcontext(),
         ):
-            for current in sequence.unbind(0):
+            for current in unbind_steps(sequence):
                 joined = self.join(current, y)
                 out: Tensor = self.module(joined.unsqueeze(0)).squeeze(0) if multi else self.module(joined)
                 if out.shape != y.shape:
@@ -77,7 +78,7 @@ class Recurrent(Stateful):
                     )
                 y = out.to(x.dtype)
                 outs.append(out)
-        whole = torch.stack(outs) if multi and outs else outs[0] if outs else x.new_empty((0, *y.shape))
+        whole = stack_steps(outs) if multi and outs else outs[0] if outs else x.new_empty((0, *y.shape))
         (whole,) = self.keep({"y": y}, whole)
         return whole
 
@@ -102,7 +103,7 @@ class ElementwiseRecurrent(Recurrent):
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """`y` = 0, like one step's input."""
-        return {"y": torch.zeros(x.shape, dtype=x.dtype, device=x.device)}
+        return {"y": filled_like(x, 0.0, x.dtype)}
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         return self.combine(x, y)
