@@ -1,8 +1,8 @@
-"""The reference `torch`: a plain loop over `x.unbind(0)` under torch's own autograd.
+"""The reference `torch`: a plain loop over the steps of x under torch's own autograd.
 
 Neurons on this backend call `loop` with their step itself, without operators or graphs, so that they can check every
-other backend independently. (Not `x[t]`: indexing makes the backward pass quadratic in T.) `TorchBackend` runs programs,
-as other backends do: it interprets both graphs with torch's operations.
+other backend independently. (The loop unbinds x once: indexing `x[t]` makes the backward pass quadratic in T.)
+`TorchBackend` runs programs, as other backends do: it interprets both graphs with torch's operations.
 """
 
 from __future__ import annotations
