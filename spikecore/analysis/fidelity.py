@@ -1,11 +1,11 @@
-"""Agreement of two spike records: what a net computes, and what its artefact computes.
+"""Agreement of two spike records, usually those of a net and of its artefact.
 
     out, spikes = record_spikes(net, x)
     fidelity = compare_traces(spikes, deployer.trace(artefact, x))
     print(fidelity)
 
-A record is `{layer name: spikes [T, B, ...]}`. Of every layer: the share of outputs that agree, over all and per step,
-counts of spikes, and the first difference: the earliest step, in it the first layer of the net. There the cause is.
+A record is `{layer name: spikes [T, B, ...]}`. Every layer gets the share of outputs that agree, in total and per step,
+its spike counts, and its first difference. The earliest step, and in it the first layer of the net, shows the cause.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from spikecore.errors import InputError, OptionError, ShapeError
 
 FORM = 1
-"""Of the JSON text."""
+"""Version of the JSON text."""
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,8 @@ class Fidelity:
 
     @property
     def _counted_layers(self) -> tuple[LayerFidelity, ...]:
-        """What the sums are over: the layers. Outputs that are no spikes hardly ever agree in every digit, and would
-        hide how far the spikes do; they count only in a net without neurons."""
+        """The layers that the sums include. Outputs that are not spikes hardly ever agree in every digit and would
+        hide how far the spikes agree, so the output counts only in a net without neurons."""
         return self.layers or self.compared_layers
 
     @property
@@ -181,7 +181,7 @@ class Fidelity:
         return dataclasses.replace(self, output=output, decisions=decisions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, texts and lists; with the sums that readers of the file want."""
+        """Numbers, strings and lists, including the sums over all layers."""
         values: dict[str, Any] = {
             "form": FORM,
             "agreement": self.agreement,
@@ -314,7 +314,7 @@ def compare_layer(name: str, expected: Tensor, got: Tensor, tolerance: float = 0
     theirs = got.detach().to("cpu", torch.float64)
     is_binary = bool((((ours == 0) | (ours == 1)) & ((theirs == 0) | (theirs == 1))).all())
     differs = ours != theirs
-    distance = torch.where(differs, (ours - theirs).abs(), 0.0)  # not inf - inf
+    distance = torch.where(differs, (ours - theirs).abs(), 0.0)  # equal infinities: 0, where inf - inf is NaN
     distance = distance.nan_to_num(nan=math.inf, posinf=math.inf)
     if not is_binary:
         differs = distance > tolerance
@@ -346,12 +346,12 @@ def share_text(layer: LayerFidelity | Fidelity) -> str:
 def _first(name: str, differs: Tensor, ours: Tensor, theirs: Tensor) -> Divergence | None:
     if not differs.any():
         return None
-    flat = int(differs.flatten().to(torch.uint8).argmax())  # the first of the largest, in order of [T, B, ...]
-    place = []
-    for size in reversed(differs.shape):
+    flat = int(differs.flatten().to(torch.uint8).argmax())  # argmax gives the first of equal maxima
+    reversed_place = []
+    for size in reversed(differs.shape):  # the last axis varies fastest
         flat, rest = divmod(flat, size)
-        place.append(rest)
-    step, sample, *index = reversed(place)
+        reversed_place.append(rest)
+    step, sample, *index = reversed(reversed_place)
     at = (step, sample, *index)
     return Divergence(name, step, sample, tuple(index), float(ours[at]), float(theirs[at]))
 
@@ -373,7 +373,7 @@ def _decisions(expected: Tensor, got: Tensor, labels: Tensor | None) -> Decision
 
 
 def _plain_json(value: Any) -> Any:
-    """What JSON can say: it has no word for what is not finite, and `float` reads these texts back."""
+    """JSON data: infinities and NaN, which JSON does not have, become strings that `float` reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):

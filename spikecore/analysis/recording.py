@@ -1,4 +1,4 @@
-"""What the neurons of a net put out, layer by layer: the reference that a deployed net is compared with."""
+"""Records the output of every neuron layer of a net: the reference for comparisons with a deployed net."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spikecore.nn.state import reset_state
 
 
 def neuron_layers(net: nn.Module) -> dict[str, nn.Module]:
-    """Qualified name → layer, of everything in `net` that puts out what a neuron puts out, in the net's order.
+    """Qualified name → layer, for every neuron and block in `net`, in the net's order.
 
     A block (`ConvBNNeuron`, `LinearBNNeuron`) is one layer, under its own name; nothing inside a layer is another one.
     """
@@ -38,7 +38,7 @@ def neuron_layers(net: nn.Module) -> dict[str, nn.Module]:
 def record_spikes(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a net over a sequence, in evaluation mode, and keep the output of every neuron layer.
 
-    The net itself is left alone, its state, mode, hooks and `recorded` included: a copy of it runs.
+    A copy of the net runs; the net itself, its state, mode, hooks and `recorded` do not change.
 
     Args:
         net: in either step mode; in single-step mode its copy is fed step by step, from the initial state.
@@ -87,7 +87,7 @@ def _step_by_step(net: nn.Module, x: Tensor, calls: list[tuple[str, Tensor]]) ->
         if list(steps[-1]) != list(steps[0]):
             raise ConversionError(
                 f"step {len(steps) - 1} calls the layers {', '.join(steps[-1])}, step 0 {', '.join(steps[0])}: "
-                "expected a net that takes the same way at every step"
+                "expected a net that calls the same layers at every step"
             )
     return torch.stack(outs), {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
 

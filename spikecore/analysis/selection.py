@@ -1,4 +1,4 @@
-"""Which layers of a net: by name, type, predicate, or several of these."""
+"""Selects layers of a net by name, type, predicate, or a sequence of these."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def select_layers(net: nn.Module, where: Where) -> dict[str, nn.Module]:
 
     Args:
         net: any module.
-        where: a name, a type, a predicate, or a sequence of these (what any of them picks is picked).
+        where: a name, a type, a predicate, or a sequence of these (the union of what they select).
 
     Raises:
-        OptionError: a name that `net` has not, with the nearest ones; a type or predicate that picks nothing; a value
-            of another kind.
+        OptionError: `net` has no layer of this name (the message suggests the nearest ones); a type or predicate
+            selects nothing; a value of another kind.
 
     Example:
         >>> list(select_layers(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Linear))
@@ -64,4 +64,7 @@ def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
 
 def _list_names(modules: dict[str, nn.Module]) -> str:
     names = [repr(name) for name in modules if name]
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "(none)"
+    if not names:
+        return "(none)"
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"{', '.join(names[:12])}{more}"

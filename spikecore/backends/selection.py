@@ -1,7 +1,7 @@
-"""Which backend runs a neuron: the one that was named, or for `auto` the first that can, by priority, then by name.
+"""Selects the backend of a neuron: the one that was named, or for `auto` the first capable one by priority, then name.
 
-A backend that was named runs or raises. For `auto` one that is broken or unavailable here is passed over, and the
-reason is kept; the reference comes last and takes everything.
+A backend that was named runs or raises. `auto` skips backends that are broken or unavailable and keeps the reasons; the
+reference comes last and runs everything.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _chosen: WeakKeyDictionary[Registry, dict[tuple[Any, ...], Choice]] = WeakKeyDic
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs a neuron.
+    """The backend that runs a neuron.
 
     Args:
         backend: its registered name.
-        reason: why this one, with those that were passed over.
+        reason: why it was chosen, and why others were skipped.
     """
 
     backend: str

@@ -107,7 +107,7 @@ def run_bwd_rule(operator: Operator) -> Callable[..., Any]:
             [_merge(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
             [_merge(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
         )
-        initial = [_split(tensor, size, 0) for tensor in grad_initial]
-        return (_split(grad_x, size, 1), initial, []), (1, [0] * len(grad_initial), [])
+        of_states = [_split(tensor, size, 0) for tensor in grad_initial]
+        return (_split(grad_x, size, 1), of_states, []), (1, [0] * len(of_states), [])
 
     return rule

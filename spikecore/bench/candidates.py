@@ -1,10 +1,12 @@
-"""Who can be measured: the reference, every usable backend found through the registry, and peers."""
+"""The candidates: the reference, every usable backend in the registry, and peers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from torch import Tensor
 
 from spikecore.backends.selection import REFERENCE, backend_named
 from spikecore.bench.cases import STEP, Case, Runner, options_of
@@ -13,7 +15,7 @@ from spikecore.registry import create, load, registry
 
 
 class Unsupported(Exception):
-    """A candidate does not run this case; the message says why. Nothing is wrong with it."""
+    """A candidate does not support this case, for the reason in the message. This is not a fault."""
 
 
 @dataclass(frozen=True)
@@ -110,5 +112,8 @@ def neuron_runner(case: Case, measure: str, name: str, backend: Any = None) -> R
         if not support:
             raise Unsupported(support.reason or "it does not support this")
     params = tuple(parameter for parameter in neuron.parameters() if parameter.requires_grad)
-    first: Callable[..., Any] = (lambda x: x[0]) if measure == STEP else (lambda x: x)
-    return Runner(neuron, params, prepare=first, module=neuron)
+
+    def prepare(x: Tensor) -> Tensor:
+        return x[0] if measure == STEP else x
+
+    return Runner(neuron, params, prepare=prepare, module=neuron)

@@ -1,7 +1,7 @@
-"""Asks processes of their own about a candidate: its first use, and its memory.
+"""Measures a candidate's first use and memory in fresh processes.
 
-A candidate keeps its cache below XDG_CACHE_HOME, or where the variables of torch.compile, Triton and CuPy say: the
-first process finds that directory empty (cold), the second as the first left it (warm).
+A candidate keeps its cache below XDG_CACHE_HOME, or in the directories that the variables of torch.compile, Triton and
+CuPy name. The first process finds these directories empty (cold), the second as the first left them (warm).
 """
 
 from __future__ import annotations
@@ -87,13 +87,13 @@ def measure_net(net: str, candidate: str, device: torch.device) -> tuple[float |
 
 @contextmanager
 def cache_directory() -> Iterator[dict[str, str]]:
-    """The environment that makes an empty directory everybody's cache."""
+    """Environment variables that make an empty directory the cache of every library."""
     with tempfile.TemporaryDirectory(prefix="spike-bench-", ignore_cleanup_errors=True) as folder:
         yield {name: str(Path(folder, name.lower())) for name in CACHES}
 
 
 def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """The worker's answer; `problem` is always there."""
+    """The worker's answer; it always has the key `problem`."""
     command = [sys.executable, "-m", "spikecore.bench.worker"]
     environment = {**os.environ, **registry().blocking.environment(), **cache}
     files = [plugin.path for plugin in registry().files]
@@ -116,4 +116,8 @@ def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float
 
 
 def _by_shape_and_measure(values: Mapping[str, float]) -> Figures:
-    return {(shape, measure): value for key, value in values.items() for shape, _, measure in [key.partition(" ")]}
+    figures: Figures = {}
+    for key, value in values.items():
+        shape, _, measure = key.partition(" ")
+        figures[shape, measure] = value
+    return figures

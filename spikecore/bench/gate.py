@@ -1,17 +1,17 @@
-"""The gate: nothing is timed that does not compute what the reference computes.
+"""The gate: a candidate is timed only if it computes what the reference computes.
 
-Backends are compared at odd sizes, on strided input and on the very shape that is timed, with and without gradients, in
-outputs, final states, and gradients to input, initial states and parameters:
+Backends are compared at odd sizes, on strided input and at the shape that is timed, with and without gradients: their
+outputs, final states, and gradients of input, initial states and parameters.
 
-    outputs      equal; where the step calls exp, tanh and their like, at most one in 100 000 spikes differs, and the
-                 first of each element lies within 4 ulp of the threshold
-    the rest     within 1e-5 of the reference, on the elements whose outputs are equal; where float32 itself is worse
+    outputs      equal; if the step calls exp, tanh or similar functions, at most one in 100 000 spikes differs, and the
+                 potential at the first difference of an element lies within 4 ulp of the threshold
+    the rest     within 1e-5 of the reference, on the elements whose outputs are equal; or, if float32 itself is worse
                  conditioned, within twice the distance of eager float32 from eager float64
 
-Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time; those of
-states, which have one value only that may cancel, at least to the root mean square of all. Sums over all elements, as
-the gradient of a parameter, may differ by 1e-4, since the order of summation is free. Peers are compared in what they
-claim to share.
+Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time. A state
+has one value only, which may cancel, so its distance is relative to at least the root mean square of all. Sums over all
+elements, such as the gradient of a parameter, may differ by 1e-4, because the order of summation is free. Peers are
+compared in what they claim to share.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ODD_SHAPES = ((7, 3, 37), (1, 2, 5))
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the comparison found; `text` says it in a line."""
+    """The result of a comparison; `text` is one line."""
 
     ok: bool
     text: str
@@ -70,7 +70,9 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
         Unsupported: it does not run this case.
     """
     compared = 0
-    for shape, strided in [*((shape, False) for shape in ODD_SHAPES), (ODD_SHAPES[0], True), (case.shape, False)]:
+    trials = [(shape, False) for shape in ODD_SHAPES]
+    trials += [(ODD_SHAPES[0], True), (case.shape, False)]
+    for shape, strided in trials:
         here = replace(case, shape=shape)
         runner = candidate.make(here, TRAINING)
         x = _make_strided(here.input()) if strided else here.input()
@@ -121,9 +123,9 @@ def peer_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict
 
 
 def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
-    """What our neuron gives from a state that is not its initial one, with all gradients of one weighted sum.
+    """What our neuron computes from another state than its initial one, with all gradients of one weighted sum.
 
-    And, as it is timed, from the initial one: nobody goes on from the states of these calls.
+    Also, as it is timed, from the initial state, in calls whose final states are not needed.
     """
     neuron = _neuron(runner)
     with torch.no_grad():
@@ -174,11 +176,11 @@ def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor
             if not bool((ulps <= NEAR_ULP).all()):
                 return f"a spike of the {name} differs {float(ulps.max()):.0f} ulp from the threshold"
     equal = ~_differs(got.out, want.out, spiking).any(0) & ~_differs(got.inference, want.inference, spiking).any(0)
-    far = {
-        name: distance
-        for name, pair in pairs.items()
-        if not (distance := _distance(*pair, equal)) <= _limit(pair[1], x)
-    }
+    far: dict[str, float] = {}
+    for name, (value, other) in pairs.items():
+        distance = _distance(value, other, equal)
+        if not distance <= _limit(other, x):  # not `>`: a distance of NaN is far
+            far[name] = distance
     return _beyond_float32(far, got, want, eager, x, grad) if far else ""
 
 
@@ -190,15 +192,15 @@ def _differs(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
 
 
 def _beyond_float32(far: dict[str, float], got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:
-    """Of the values that are far from eager float32, the first that is far from float64 too; "" when none is."""
+    """The first of the values far from eager float32 that is also far from float64, as text; "" if there is none."""
     if x.dtype == torch.float64:
         return _first(far)
     exact = replace(eager, module=copy.deepcopy(_neuron(eager)).double())
     truth = outcome(exact, x.double(), grad.double())
     pairs = ((got.out, want.out, truth.out), (got.inference, want.inference, truth.inference))
-    equal = (
-        torch.stack([(ours == single) & (single.double() == double) for ours, single, double in pairs]).all(0).all(0)
-    )
+    # Elements whose outputs agree in all three computations; only there are the gradients comparable.
+    equal_outputs = [(ours == single) & (single.double() == double) for ours, single, double in pairs]
+    equal = torch.stack(equal_outputs).all(0).all(0)
     still: dict[str, float] = {}
     for name, distance in far.items():
         own = _distance(want.values[name], truth.values[name], equal)
@@ -213,7 +215,9 @@ def _limit(value: Tensor, x: Tensor) -> float:
 
 
 def _first(far: dict[str, float]) -> str:
-    return "".join(f"{name} differs by {distance:.1e}" for name, distance in list(far.items())[:1])
+    for name, distance in far.items():
+        return f"{name} differs by {distance:.1e}"
+    return ""
 
 
 def _distance(value: Tensor, want: Tensor, equal: Tensor) -> float:

@@ -1,11 +1,11 @@
-"""Whole layers: what is left of a neuron's speed when a matrix product or a convolution stands beside it.
+"""Whole layers: how much of a neuron's speed remains beside a matrix product or a convolution.
 
     linear   Linear(512, 512) → LIF, T = 500, B = 16                                     forward+backward
     conv     (conv 3×3 → batch norm → LIF → max pool 2×2) twice, linear → LIF → linear,
              32 channels, 128 hidden, T = 8, B = 32, images 1×28×28                      training step (SGD)
 
-Every candidate gets the same weights and input. Ours runs on each backend; the peer is spikingjelly's layers and
-LIFNode in multi-step mode; the bound has no neurons at all (identity), which no neuron can beat.
+Every candidate gets the same weights and input: our net on each backend, and as a peer spikingjelly's layers and
+LIFNode in multi-step mode. The bound is the same net without neurons (identity), which no neuron can beat.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _model(net: Net, candidate: str) -> tuple[nn.Module, Callable[[], object]]:
 
 
 def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
-    """One step of a candidate beside one of the reference: loss and gradients.
+    """Compare one step of a candidate with one of the reference: loss and gradients.
 
     Raises:
         Unsupported: the backend does not take this net's neurons here.

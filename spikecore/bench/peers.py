@@ -1,8 +1,8 @@
 """Other libraries and hand-written loops, with the dynamics of our LIF: tau 2, threshold 1, hard reset to 0, detached.
 
-Each is called as its documentation calls it on a sequence: the step loop is the library's own where it has one, else
-the plainest one over `x.unbind(0)`. Inputs are handed over in the library's layout and scale, which is not timed;
-resetting its state is timed, since no second call can do without. What is measured is the neuron alone.
+Each library is called on a sequence as its documentation shows: with its own step loop if it has one, else with the
+simplest loop over `x.unbind(0)`. Converting inputs to the library's layout and scale is not timed; resetting its state
+is, because every further call needs it. Only the neuron is measured.
 
     library        call                                                   fires at    gradient
     spikingjelly   LIFNode(step_mode="m"), ATan(2), torch only            h >= 1      ours

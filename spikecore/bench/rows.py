@@ -1,4 +1,4 @@
-"""One row per measurement, with everything that is needed to read it later: CSV and JSON."""
+"""One row per measurement, with everything needed to interpret it later, as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNAVAILABLE = "unavailable"
 
 @dataclass
 class Row:
-    """One candidate, one measure, one shape; None where it does not apply.
+    """One candidate, one measure, one shape; figures that do not apply are None.
 
     Args:
         subject: `lif`, or the name of a net.
@@ -109,7 +109,7 @@ def fill(rows: Mapping[str, Row], times: Mapping[str, Times], reference: str) ->
 
 
 def environment(num_threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Where and with what: the same for every row."""
+    """Machine and versions, which are the same for every row."""
     return {
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "device_name": device_name(device),
@@ -149,7 +149,12 @@ def _git_state() -> dict[str, str]:
 
     commit = ask("rev-parse", "HEAD")
     changes = ask("status", "--porcelain", "--untracked-files=no", "--", str(here.parent))
-    state = "" if commit is None else "unknown" if changes is None else "changed" if changes else "clean"
+    if commit is None:
+        state = ""
+    elif changes is None:
+        state = "unknown"
+    else:
+        state = "changed" if changes else "clean"
     return {"git_commit": commit or "", "git_state": state}
 
 
@@ -164,7 +169,7 @@ def as_records(rows: Iterable[Row], common: Mapping[str, Any]) -> list[dict[str,
 
 
 def check_writable(path: str | Path) -> None:
-    """Before minutes of measuring.
+    """Check that a file can be written, before minutes of measuring.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -179,7 +184,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def write_csv(path: str | Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Write a CSV aside and put it in place when it is whole.
+    """Write a CSV under a temporary name, and rename it once it is complete.
 
     Args:
         path: the file.

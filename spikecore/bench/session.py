@@ -1,4 +1,4 @@
-"""The order of a benchmark: who is here, who passes the gate, then times, floor, memory and first use → rows."""
+"""Runs a benchmark: collect candidates, compare them, then measure times, floor, memory and first use → rows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was found.
+    """The results.
 
     Args:
         rows: one per measurement, and one per candidate and case that was not measured.
@@ -88,7 +88,7 @@ class Session:
     Args:
         plan: what to measure.
         clock: times calls; by default the one for the device.
-        tell: is told what comes next.
+        tell: called with a line about the next part.
 
     Raises:
         PluginError: a neuron or backend that was asked for does not exist or cannot be used.
@@ -180,15 +180,21 @@ class Session:
             return gate.Verdict(False, f"{type(error).__name__}: {error}")
 
     def _step_verdicts(self) -> Verdicts:
-        """Who may be timed in single steps: those that were never found wrong."""
-        backends_rows = [row for row in self.report.rows if row.kind == "backend"]
-        said = {(row.subject, row.candidate): row.compared for row in backends_rows}
+        """Verdicts for single steps: a candidate may be timed if no earlier comparison of the neuron failed."""
+        compared: dict[tuple[str, str], str] = {}
+        for row in self.report.rows:
+            if row.kind == "backend":
+                compared[row.subject, row.candidate] = row.compared
         failed = {(row.subject, row.candidate): row.reason for row in self.report.failed}
-        places = [(neuron, candidate.name) for neuron in self.neurons for candidate in self.candidates]
-        return {
-            place: gate.Verdict(False, failed[place]) if place in failed else gate.Verdict(True, said.get(place, ""))
-            for place in places
-        }
+        verdicts: Verdicts = {}
+        for neuron in self.neurons:
+            for candidate in self.candidates:
+                key = (neuron, candidate.name)
+                if key in failed:
+                    verdicts[key] = gate.Verdict(False, failed[key])
+                else:
+                    verdicts[key] = gate.Verdict(True, compared.get(key, ""))
+        return verdicts
 
     def _cell(self, shape: tuple[int, ...], measure: str, verdicts: Verdicts) -> None:
         """One shape, one measure: all neurons on all candidates in turns, with the copies that give the floor."""
@@ -295,7 +301,7 @@ class Session:
                 row.per_byte_of_lif = row.ps_per_byte / lif
 
     def _refuse_nothing(self) -> None:
-        """A backend that was asked for and ran nothing at all is an error, not an empty column."""
+        """A backend that was asked for and ran nothing is an error, not an empty column."""
         for name in self.plan.backends:
             own = [row for row in self.report.rows if row.candidate == name]
             if own and all(row.status == UNSUPPORTED for row in own):
@@ -305,7 +311,7 @@ class Session:
 def _runner_if_admitted(
     candidate: Candidate, case: Case, measure: str, verdict: gate.Verdict | Unsupported, row: Row
 ) -> Runner | None:
-    """The runner, if the gate let it through; the row says why not."""
+    """The runner, if the verdict admits it; otherwise the row gets the reason."""
     if not _let_in(candidate, verdict, row):
         return None
     try:
@@ -316,7 +322,7 @@ def _runner_if_admitted(
 
 
 def _let_in(candidate: Candidate, verdict: gate.Verdict | Unsupported, row: Row) -> bool:
-    """Whether the gate is open; the row says what was found."""
+    """Whether the verdict admits the candidate; the row gets the result."""
     if isinstance(verdict, Unsupported):
         row.status, row.reason = UNSUPPORTED, str(verdict)
         return False

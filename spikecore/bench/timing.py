@@ -1,11 +1,11 @@
-"""Interleaved timing: A B C A B C, so that a change of the machine's mood meets every candidate alike.
+"""Interleaved timing, A B C A B C, so that changes of the machine's speed affect every candidate alike.
 
-    wall   seconds that passed; on an accelerator, between two events of its stream
+    wall   elapsed seconds; on an accelerator, between two events of its stream
     cpu    user and system time of this process, all threads
 
-One sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds, after calls that are not timed:
-they pay for the caches, which the candidate before has filled with its own, and for its threads, which go on spinning
-for a while. Medians and percentiles are over samples.
+A sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds. Untimed calls precede it: they
+refill the caches, which the previous candidate has filled with its own data, and outlast its threads, which keep
+spinning for a while. Medians and percentiles are over samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_REPEATS = 1000
 SHORTEST_CALL_S = 1e-7
 SLOW_S = 10.0
 PATIENCE_S, ENOUGH = 20.0, 3
-"""A candidate that has spent this many seconds in a cell sits out when it has so many samples."""
+"""A candidate that has taken `PATIENCE_S` seconds in a cell is not timed any more once it has `ENOUGH` samples."""
 
 
 class Sample(NamedTuple):
@@ -163,13 +163,15 @@ def interleave(
 
 
 def _warm_up(run: Run, clock: Clock, times: Times) -> None:
-    """The first call apart; a second because some compile twice; a third tells how many make a sample."""
+    """Measure the first call and choose the number of repeats."""
     times.first_s = clock(run, 1).wall
     once = clock(run, 1).wall
-    if once < SLOW_S:
+    if once < SLOW_S:  # some candidates compile again in the second call: the third one shows their speed
         once = clock(run, 1).wall
     times.is_quick = once < SLOW_S / 10
-    times.repeats = max(1, min(MOST_REPEATS, math.ceil(SHORTEST_SAMPLE_S / once))) if once > 0 else MOST_REPEATS
+    times.repeats = MOST_REPEATS
+    if once > 0:
+        times.repeats = min(MOST_REPEATS, max(1, math.ceil(SHORTEST_SAMPLE_S / once)))
 
 
 def _take(run: Run, clock: Clock, times: Times) -> None:

@@ -1,4 +1,4 @@
-"""`spike deploy`: a trained net as an artefact for a device or an exchange format, compared with the net."""
+"""`spike deploy`: exports a trained net as an artefact for a device or an exchange format, and compares the two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spikecore.run.samples import Samples
 
 VERIFIED = 16
-"""Samples, where the deployer simulates and nothing else is asked for."""
+"""How many samples are compared by default, if the deployer simulates."""
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """`spike info KIND NAME`: fields, types, defaults, capabilities and documentation of a component.
 
-Each option comes with what the `Args:` of the class that declares it says, also where that is a base; options that are
-chosen from a table have a section of their own, with the options of each choice.
+Each option is shown with its text in the `Args:` of the class that declares it, which may be a base class. Options that
+are chosen from a table have a section of their own, with the options of each choice.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _options(config: type, without: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def _config_of(component: Any) -> type | None:
-    """What holds its options: its Config; itself, where it is a frozen dataclass; None for a function."""
+    """The class with a component's options: its Config, or itself if it is a frozen dataclass; None for a function."""
     if hasattr(component, "Config"):
         config: type = component.Config
         return config
@@ -80,7 +80,7 @@ def _config_of(component: Any) -> type | None:
 
 
 def _choices(mark: OneOf) -> Iterator[str]:
-    """What the option may name, with the options of each; one that cannot be loaded is listed with the reason."""
+    """The choices of an option, each with its own options; one that cannot be loaded is listed with the reason."""
     for entry in registry().choices(mark.table):
         try:
             choice = registry().load(mark.table, entry.shortest)
@@ -94,20 +94,22 @@ def _choices(mark: OneOf) -> Iterator[str]:
 
 
 def _doc(kind: Any) -> str:
-    """Its own docstring; "" where it has none but what dataclass writes."""
-    doc = inspect.cleandoc((vars(kind).get("__doc__") if isinstance(kind, type) else kind.__doc__) or "")
-    return "" if doc.startswith(f"{kind.__name__}(") else doc
+    """The docstring of a class or function itself, not an inherited one; "" for a dataclass's generated one."""
+    own = vars(kind).get("__doc__") if isinstance(kind, type) else kind.__doc__
+    doc = inspect.cleandoc(own or "")
+    is_generated = doc.startswith(f"{kind.__name__}(")
+    return "" if is_generated else doc
 
 
 def _split(doc: str) -> tuple[str, list[str], str]:
-    """What stands before the `Args:`, their lines, and what follows."""
+    """The text before the `Args:`, their lines, and the text after them."""
     before, _, rest = doc.partition("Args:\n")
     lines = list(itertools.takewhile(lambda line: not line or line.startswith("    "), rest.splitlines()))
     return before.strip(), [line for line in lines if line], "\n".join(rest.splitlines()[len(lines) :])
 
 
 def _arguments(kind: type) -> dict[str, list[str]]:
-    """What the `Args:` of a class and of its bases say of each name, line by line."""
+    """Name → its lines in the `Args:` of a class and its bases."""
     arguments: dict[str, list[str]] = {}
     for base in reversed(kind.__mro__):
         names: list[str] = []
@@ -143,5 +145,6 @@ def _type(hint: Any) -> str:
 def _show_value(value: Any) -> str:
     if hasattr(value, "config") and dataclasses.is_dataclass(value.config):
         fields = dataclasses.fields(value.config)
-        return f"{name_of(value)}({', '.join(f'{f.name}={getattr(value.config, f.name)!r}' for f in fields)})"
+        options = [f"{field.name}={getattr(value.config, field.name)!r}" for field in fields]
+        return f"{name_of(value)}({', '.join(options)})"
     return repr(value)

@@ -26,7 +26,7 @@ Rng = np.random.Generator
 
 
 class Mix:
-    """Base of what mixes a batch with itself."""
+    """Base of the ways to mix a batch with itself."""
 
     name: ClassVar[str]
     p: float

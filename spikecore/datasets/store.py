@@ -1,11 +1,11 @@
-"""Where datasets live, and how they get there whole: fetch → verify → extract → convert → rename.
+"""Where datasets are stored, and how they are built: fetch → verify → extract → convert → rename.
 
     directory = make_directory(data_dir() / "mnist" / "raw", make)     make(aside) fills it; renamed once it is complete
     path = fetch(DataFile("a.zip", ("https://…",), sha256="…"), directory)
     extract(path, directory / "a")
 
-A name that exists is complete: everything is written aside, flushed to the disk and renamed. Locks keep processes apart
-and are freed when their holder dies, so a killed build is taken up by the next one.
+A path that exists is complete: everything is written under a temporary name, flushed and renamed. Locks separate
+processes and are released when their holder dies, so the next process continues a killed build.
 """
 
 from spikecore.datasets.archives import Limits, Member, extract, unpack

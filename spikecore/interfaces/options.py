@@ -1,11 +1,13 @@
-"""From keywords to a checked `Config`: what a field may be annotated with, and the one function that checks.
+"""From keywords to a checked `Config`: the annotations that a field may have, and the one function that checks them.
 
     number, bool, str, Literal, tuple[...]      checked by type; `Range` adds bounds
     Inner("surrogate")                          a component: an instance, a name, or a table with a name
     OneOf("loss")                               a choice of a table, likewise
 
-A table without a name keeps what the field's default is and changes its options: `{"alpha": 3.0}`. Every fault is
-reported at once, with its dotted path from the component on: `surrogate.alpha`.
+A table without a name, `{"alpha": 3.0}`, changes options of the field's default. All faults are reported at once, with
+their dotted paths relative to the component: `surrogate.alpha`.
+
+Values and annotations of options have any type, hence the `Any` in this module.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from spikecore.registry.choices import declare_table
 from spikecore.registry.nearest import did_you_mean
 
 Problems: TypeAlias = "list[tuple[str, str]]"
-"""`(dotted path of the option, what is wrong with it)`; the path is "" where it is not one option's fault."""
+"""`(dotted path of the option, what is wrong with it)`; the path is "" for a fault of no single option."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,11 @@ class Range:
     le: float | None = None
 
     def __contains__(self, value: float) -> bool:
-        return not math.isnan(value) and (
-            (self.gt is None or value > self.gt)
-            and (self.ge is None or value >= self.ge)
-            and (self.lt is None or value < self.lt)
-            and (self.le is None or value <= self.le)
-        )
+        if math.isnan(value):
+            return False
+        is_high_enough = (self.gt is None or value > self.gt) and (self.ge is None or value >= self.ge)
+        is_low_enough = (self.lt is None or value < self.lt) and (self.le is None or value <= self.le)
+        return is_high_enough and is_low_enough
 
     def __str__(self) -> str:
         bounds = ((">", self.gt), (">=", self.ge), ("<", self.lt), ("<=", self.le))
@@ -77,9 +78,9 @@ class OneOf:
         table: its name, in the singular.
         base: what every choice must be an instance of. With a base, instances of classes that are not on offer are
             accepted too.
-        words: further names, kept as strings for the owner to interpret (`auto`).
-        fixed: options of the choices that the owner decides; they must be left at their defaults.
-        hint: what to do instead, for the message about an instance that does not fit.
+        words: further names, kept as strings that the owner interprets (`auto`).
+        fixed: options of the choices that the owner sets itself; users must leave them at their defaults.
+        hint: what to do instead, for the message about an unsuitable instance.
     """
 
     table: str
@@ -101,7 +102,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class SameAs:
-    """Marks an option that a run takes from another table unless it is given: `SameAs("encoder.num_steps")`."""
+    """Marks an option whose default in a run is another table's: `SameAs("encoder.num_steps")`."""
 
     path: str
 
@@ -110,7 +111,7 @@ class SameAs:
 
 
 _checked: WeakValueDictionary[int, Any] = WeakValueDictionary()
-"""The Configs that were checked, by id: they need not be checked again."""
+"""Checked Configs by id: they need not be checked again."""
 
 
 def make_config(component: Any, options: Mapping[str, Any]) -> Any:
@@ -142,7 +143,7 @@ def make_config(component: Any, options: Mapping[str, Any]) -> Any:
 
 
 _VERBS = ("must", "is", "needs", "takes", "given")
-"""First words of what is said of an option; anything else is a sentence of its own."""
+"""First words of messages that continue `option 'tau' …`; other messages are sentences of their own."""
 
 
 def _sentence(name: str, text: str) -> str:
@@ -154,7 +155,7 @@ def _sentence(name: str, text: str) -> str:
 def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, Problems]:
     """`(Config, [])`, or `(None, [(option, what is wrong), ...])`; see `make_config`.
 
-    What a component says about its options as a whole (`Configurable.option_problems`) is part of it.
+    The problems include those of several options together (`Configurable.option_problems`).
     """
     # A choice may be the frozen dataclass itself.
     config_type = getattr(component, "Config", component)
@@ -166,7 +167,7 @@ def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, Prob
         return None, [("", str(error))]
     rules = getattr(component, "option_problems", None)
     if rules is not None:
-        with contextlib.suppress(_Unknown):  # the rest depends on an option that is wrong itself
+        with contextlib.suppress(_Unknown):  # the other rules need an option that is wrong itself
             problems.extend(rules(given))
     if problems:
         return None, problems
@@ -176,11 +177,11 @@ def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, Prob
 
 
 class _Unknown(Exception):
-    """A rule asked for an option that is wrong."""
+    """A rule read an option that is wrong."""
 
 
 class _Incomplete:
-    """A Config some of whose options are wrong: rules about the others can be checked all the same."""
+    """A Config without its wrong options: rules that need only the others can still be checked."""
 
     def __init__(self, config_type: type, values: Mapping[str, Any], wrong: set[str]) -> None:
         for field in dataclasses.fields(config_type):
@@ -234,7 +235,7 @@ def _mark(hint: Any) -> Inner | OneOf | None:
 
 
 def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any, Problems]:
-    """The value as the Config holds it, or what is wrong with it: paths begin with `.` or `[`, or are ""."""
+    """`(the value as the Config holds it, problems)`; the paths of the problems begin with `.` or `[`, or are ""."""
     mark = _mark(hint)
     if mark is None:
         try:
@@ -247,8 +248,8 @@ def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any,
         return None, [("", f"must be a list, got {value!r}")]
     items, problems = [], []
     for place, item in enumerate(value):
-        made, wrong = _build(mark, item, inspect.Parameter.empty)
-        items.append(made)
+        built, wrong = _build(mark, item, inspect.Parameter.empty)
+        items.append(built)
         problems += [(f"[{place}]{rest}", text) for rest, text in wrong]
     return tuple(items), problems
 
@@ -293,12 +294,13 @@ def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
 
 
 def _build(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems]:
-    """The component or choice that a name or table means; an instance is checked and taken as it is."""
+    """The component or choice that a name or a table specifies; an instance is checked and returned."""
     kind, words, fixed = _terms(mark)
     if isinstance(value, str) and value in words:
         return value, []
     if not isinstance(value, str | Mapping):
-        return (value, []) if not (problem := _instance_problem(mark, value)) else (None, [("", problem)])
+        problem = _instance_problem(mark, value)
+        return (None, [("", problem)]) if problem else (value, [])
     options = {"name": value} if isinstance(value, str) else dict(value)
     if "name" not in options:
         if default is inspect.Parameter.empty or (isinstance(default, str) and default in words):
@@ -321,7 +323,10 @@ def _build(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems
 
 
 def _terms(mark: Inner | OneOf) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    return (mark.kind, (), ()) if isinstance(mark, Inner) else (mark.table, mark.words, mark.fixed)
+    """Kind or table, words, fixed options."""
+    if isinstance(mark, Inner):
+        return mark.kind, (), ()
+    return mark.table, mark.words, mark.fixed
 
 
 def _build_named(
@@ -347,9 +352,10 @@ _FIXED = "is not for you to set: the component that uses it decides; leave it ou
 
 def _source_problem(mark: Inner | OneOf, source: Any) -> str:
     base = mark.base if isinstance(mark, OneOf) else None
-    if base is None or (issubclass(source, base) if isinstance(source, type) else isinstance(source, base)):
+    if base is None:
         return ""
-    return f"must be a {base.__name__}, which {source.__qualname__} is not"
+    fits = issubclass(source, base) if isinstance(source, type) else isinstance(source, base)
+    return "" if fits else f"must be a {base.__name__}, which {source.__qualname__} is not"
 
 
 def _instance_problem(mark: Inner | OneOf, value: Any) -> str:
@@ -383,15 +389,17 @@ def fields_of(config: Any) -> dict[str, Any]:
 
 
 def options_marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
-    """`(option, mark)` of each option that carries a mark of this type (`OneOf`, `SameAs`)."""
+    """`(option, mark)` for every option with a mark of this type (`OneOf`, `SameAs`)."""
     for name, hint in _hints(config_type).items():
-        for item in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+        if get_origin(hint) is not Annotated:
+            continue
+        for item in get_args(hint)[1:]:
             if isinstance(item, mark):
                 yield name, item
 
 
 def as_data(config: Any) -> dict[str, Any]:
-    """A Config as numbers, strings, lists and tables: what TOML can hold, and what gives an equal Config again."""
+    """A Config as numbers, strings, lists and tables, as in TOML; `check_options` turns it into an equal Config."""
     config_type: Any = type(config)
     hints = _hints(config_type)
     data = {}

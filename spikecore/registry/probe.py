@@ -1,7 +1,7 @@
-"""Loading plugins in a process of their own, with a timeout: what crashes, hangs or exits there harms nobody here.
+"""Loads plugins in subprocesses with a timeout, so that one that crashes, hangs or exits does no harm.
 
-One process loads many components; when it dies, the component that was loading is to blame and a new process goes on
-with the rest.
+A subprocess loads many components. If it dies, the component that was loading is to blame, and a new subprocess
+continues with the others.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from spikecore.registry.scan import Entry
 
 TIMEOUT_S = 120.0
 CHECKS = -1
-"""The number under which a probe reports its plugin's own checks."""
+"""The index under which a subprocess reports the plugin's own checks."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What became of one component.
+    """The outcome for one component.
 
     Args:
         status: `ok`, `unavailable` or `broken`.
         reason: why it is not `ok`.
-        seconds: how long loading it took; for the first of a plugin this holds everything that it imports.
+        seconds: how long loading took; for the first component of a plugin this includes the plugin's imports.
     """
 
     status: str
@@ -42,7 +42,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a probe found: one `Probe` per entry, and the plugin's own checks."""
+    """The results: one `Probe` per entry, and the plugin's own checks."""
 
     probes: list[Probe]
     checks: list[DoctorCheck]
@@ -77,7 +77,7 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
         elif started is not None:
             results[started] = Probe("broken", end)
         elif (waiting or asks_checks) and not answers:
-            # It died before the first component: nothing in particular is to blame, so all are.
+            # It died before the first component, so none of them in particular is to blame: all are.
             results |= {index: Probe("broken", end) for index in waiting}
             asks_checks = False
         waiting = [index for index in waiting if index not in results]
@@ -106,7 +106,7 @@ def _lines(output: bytes | None) -> list[dict[str, Any]]:
 
 
 def _answer() -> None:
-    """The subprocess: answers on what was its standard output; what plugins print goes to standard error."""
+    """The subprocess. Answers go to the original standard output, whatever plugins print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

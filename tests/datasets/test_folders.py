@@ -45,13 +45,13 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
 def test_a_link_to_nothing(tmp_path):
     filled(tmp_path, "a/1", "b/1")
     (tmp_path / "c").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match=r"c: is a link to .*nowhere, which is not there; mend it"):
+    with pytest.raises(DatasetError, match=r"c: is a link to .*nowhere, which does not exist; fix or remove it"):
         labelled_files(tmp_path, ("a", "b"))
     (tmp_path / "c").unlink()
     (tmp_path / "b" / "2").symlink_to(tmp_path / "a" / "1")
     assert len(labelled_files(tmp_path, ("a", "b"))) == 3
     (tmp_path / "b" / "3").symlink_to("gone")
-    with pytest.raises(DatasetError, match=r"3: is a link to gone, which is not there; mend it"):
+    with pytest.raises(DatasetError, match=r"3: is a link to gone, which does not exist; fix or remove it"):
         labelled_files(tmp_path, ("a", "b"))
 
 

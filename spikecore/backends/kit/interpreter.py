@@ -1,4 +1,4 @@
-"""A backend that walks through graphs, one operation at a time: the smallest that runs every neuron.
+"""A backend that evaluates graphs one operation at a time: the smallest one that runs every neuron.
 
 The forward pass evaluates the step's graph for each t. The backward pass computes the states again, then steps back
 through time with the graph of the gradient, phase by phase (see `dynamics.phases`).
