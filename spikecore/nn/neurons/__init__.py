@@ -3,6 +3,7 @@
 from spikecore.nn.neurons.cuba_lif import CubaLIF
 from spikecore.nn.neurons.equations import fire, fire_and_reset, leaky_charge, reset_after
 from spikecore.nn.neurons.integrate_and_fire import IF
+from spikecore.nn.neurons.leaky import Leaky
 from spikecore.nn.neurons.li import LI
 from spikecore.nn.neurons.lif import LIF
 from spikecore.nn.neurons.non_spiking_if import NonSpikingIF
@@ -14,6 +15,7 @@ __all__ = [
     "LI",
     "LIF",
     "CubaLIF",
+    "Leaky",
     "NonSpikingIF",
     "ParametricLIF",
     "ReLU",

@@ -39,7 +39,7 @@ class LIF(Neuron):
         [0.75, 0.0, 0.75, 0.0]
     """
 
-    known_as = ("LIFNode", "leaky")
+    known_as = ("LIFNode",)
     renamed = {"beta": "tau = 1 / (1 - beta) with decay_input=False"}  # noqa: RUF012
     state = {"v": "v_init"}  # noqa: RUF012
     observed = ("h",)
