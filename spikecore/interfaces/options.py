@@ -419,11 +419,16 @@ def options_marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
 
 
 def as_data(config: Any) -> dict[str, Any]:
-    """A Config as numbers, strings, lists and tables, as in TOML; `check_options` turns it into an equal Config."""
+    """A Config as numbers, strings, lists and tables, as in TOML; `check_options` turns it into an equal Config.
+
+    TOML has no null: an option that is None is left out, which means the same, since None is its default.
+    """
     config_type: Any = type(config)
     hints = _hints(config_type)
     data = {}
     for name, value in fields_of(config).items():
+        if value is None:
+            continue
         mark = _mark(hints[name])
         is_list = mark is not None and isinstance(value, tuple)
         data[name] = [data_of(item, mark) for item in value] if is_list else data_of(value, mark)
