@@ -66,10 +66,10 @@ def _find(question: Mapping[str, Any]) -> Candidate:
         return backends([question["candidate"]])[0][-1]
     from spikecore.bench.peers import peers
 
-    found, absent = peers(question["compile_steps"], only=question["candidate"])
-    if not found:
+    candidates, absent = peers(question["compile_steps"], only=question["candidate"])
+    if not candidates:
         raise LookupError(f"no peer {question['candidate']!r}: {absent}")
-    return found[0]
+    return candidates[0]
 
 
 def _first_use_ms(candidate: Candidate, case: Case, measure: str) -> float:
