@@ -51,13 +51,12 @@ def from_rows(rows: Tensor, shape: Sequence[int], batch: int) -> Tensor:
         shape: of the result, from the batch on.
         batch: axis of the batch.
     """
-    size, _, *space = shape
-    images: Tensor = rows.unflatten(batch, (size, *space))  # type: ignore[no-untyped-call]
-    return images.movedim(-1, batch + 1)
+    size, num_channels, *space = shape
+    return rows.reshape(*rows.shape[:batch], size, *space, num_channels).movedim(-1, batch + 1)
 
 
 def one_step(x: Tensor) -> Tensor:
-    """What one step of a sequence `[T, B, ...]` looks like: shape, dtype, device and memory format; no gradient."""
+    """What a step of `[T, B, ...]` looks like: shape, dtype, device and memory format; without gradient."""
     if not x.shape[0]:
         return x.new_empty(x.shape[1:])
     return (x.detach() if x.requires_grad else x)[0]

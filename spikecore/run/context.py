@@ -29,6 +29,7 @@ from spikecore.run.console import Console, Stopwatch
 from spikecore.run.gallery import Gallery
 from spikecore.run.log import MetricsLog
 from spikecore.run.processes import Group
+from spikecore.torch_internals import BatchNorm
 
 T = TypeVar("T")
 
@@ -391,7 +392,7 @@ class Context:
 
 def _has_own_statistics(module: nn.Module) -> bool:
     """Whether it normalises over the samples of a batch that this process has."""
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+    return isinstance(module, BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
 
 
 def seed_everything(seed: int) -> None:

@@ -1,7 +1,7 @@
 """One run in one process or in several that `torchrun` started: who does what, and how all end together.
 
 Everything that several processes must agree on goes through a `Group`. In one process its methods only call what they
-are given, without using torch.distributed. `run.connected` has the group of several; `run.joining` picks one of both.
+are given, and nothing of torch.distributed is touched. Several are `run.connected`; `run.joining` tells which it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Channels-last in, channels-last out: neurons, blocks and layers keep the format, copy nothing, give equal bits."""
+"""Channels-last in, channels-last out: neurons, blocks and layers keep format and bits, and copy nothing."""
 
 import pytest
 import torch
