@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.autograd import apply_run, no_derivative
-from spikecore.backends.installed import install, installed, learn
+from spikecore.backends.installed import install, installed_backend, learn
 from spikecore.backends.memory_format import from_rows, is_channels_last, to_rows
 from spikecore.backends.plain import has_tangent, in_memory, is_plain, is_transformed
 from spikecore.errors import BackendError
 
-__all__ = ["install", "installed", "learn", "run_program", "run_step"]
+__all__ = ["install", "installed_backend", "learn", "run_program", "run_step"]
 
 
 def run_program(
@@ -50,7 +50,7 @@ def run_program(
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
     if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or is_transformed()):
         return apply_run(name, key, len(states), carry, direct, tensors)
-    out, finals, recorded, _ = installed(name).run(direct)(key, x, states, params, False, carry)
+    out, finals, recorded, _ = installed_backend(name).run(direct)(key, x, states, params, False, carry)
     return out, finals, recorded
 
 
@@ -61,13 +61,14 @@ def run_step(
     tensors = (x, *states, *params)
     wants_grad = torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]
     if not wants_grad and is_plain(tensors):
+        step = installed_backend(name).backend.step
         if is_channels_last(x, 0):
-            results = installed(name).backend.step(key, to_rows(x, 0), [to_rows(state, 0) for state in states], params)
+            results = step(key, to_rows(x, 0), [to_rows(state, 0) for state in states], params)
             if results is not None:
                 out, finals = results
                 return from_rows(out, x.shape, 0), [from_rows(final, x.shape, 0) for final in finals], []
         else:
-            results = installed(name).backend.step(key, x, states, params)
+            results = step(key, x, states, params)
             if results is not None:
                 return *results, []
     out, finals, recorded = run_program(name, key, x[None], states, params)

@@ -1,8 +1,8 @@
-"""The reference `torch`: a plain loop over `x.unbind(0)` under torch's own autograd.
+"""The reference `torch`: a plain loop over the steps of x under torch's own autograd.
 
-Neurons on this backend call `loop` with their step itself, no operator and no graph between, so that something
-independent checks every other backend. (Not `x[t]`: indexing `x[t]` makes the backward pass quadratic in T.)
-`TorchBackend` runs the programs that backends are given: it interprets both graphs with torch's operations.
+Neurons on this backend call `loop` with their step itself, without operators or graphs, so that they can check every
+other backend independently. (The loop unbinds x once: indexing `x[t]` makes the backward pass quadratic in T.)
+`TorchBackend` runs programs, as other backends do: it interprets both graphs with torch's operations.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ def loop(
             values.append(state[name])
     if not outs:
         empty = {name: x.new_empty((0, *state[name].shape), dtype=state[name].dtype) for name in record}
-        return x.clone(), state, empty  # as empty as x, and in its graph
+        return x.clone(), state, empty  # an empty output that is still connected to the graph of x
     return stack_steps(outs), state, {name: stack_steps(values) for name, values in recorded.items()}
 
 
 class TorchBackend(Interpreter):
-    """Interprets every program, on every device and dtype of torch; slow, and the measure of the others."""
+    """Interprets every program, on every device and dtype of torch. Slow; the reference for all others."""
 
     capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(priority=0, devices=("cpu", "cuda"))
 

@@ -1,11 +1,11 @@
-"""Neuron: input current → spikes, with state.
+"""Neuron: turns input current into spikes, with state.
 
-    multi step:   x [T, B, ...] → out [T, B, ...]       starts from the initial state, leaves nothing behind
+    multi step:   x [T, B, ...] → out [T, B, ...]       starts from the initial state, keeps no state afterwards
     single step:  x [B, ...]    → out [B, ...]          streams: keeps its state until `reset_state`
 
 An elementwise neuron declares its states and one pure step in the neuron language; it then runs on every backend:
 
-    state  = {"v": "v_reset"}                          name → initial value (a number or a parameter's name)
+    state  = {"v": "v_init"}                           name → initial value (a number or a parameter's name)
     step(x, state, params) -> (out, next_state)        charge → fire → reset
 
 A neuron that is not elementwise (attention, recurrent weights) is a stateful torch module with

@@ -63,10 +63,10 @@ class RunContext(Protocol):
     """The run's source of random numbers (CPU); its state is part of every checkpoint. Every process of a run draws the
     same from it: the order of samples."""
     rank_generator: torch.Generator
-    """Of what a process draws on the CPU for its own samples (mixing): `generator` itself where there is one process."""
+    """Of what a process draws on the CPU for its own samples (mixing): `generator` itself in a single process."""
     device_generator: torch.Generator
-    """On `device`, of what a process draws there for its own samples, such as the spikes of an encoder. Its state is part
-    of every checkpoint, as that of the other two."""
+    """On `device`, of what a process draws there for its own samples, such as the spikes of an encoder. Its state is
+    part of every checkpoint, as that of the other two."""
 
     @property
     def rank(self) -> int:

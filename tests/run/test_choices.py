@@ -158,7 +158,7 @@ def test_two_plugins_may_offer_one_name(tmp_path, monkeypatch):
         assert type(config.rest[0]).__module__ == "choice_two"
         assert as_data(config)["rest"] == [{"name": "two:both", "by": "x"}]
         assert make_config(Changed, as_data(config)) == config
-    with use(Registry(path=[str(tmp_path)], blocking=Blocking().adding(["two"], "a test"), builtins=True)):
+    with use(Registry(path=[str(tmp_path)], blocking=Blocking().with_denied(["two"], "a test"), builtins=True)):
         assert type(make_config(Changed, {"rest": ["both"], **given}).rest[0]).__module__ == "choice_one"
         with pytest.raises(OptionError, match="is blocked"):
             make_config(Changed, {"rest": ["two:both"], **given})

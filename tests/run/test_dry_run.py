@@ -22,7 +22,8 @@ class Far(Configurable):
     """Two files; each is a sample per byte."""
 
     capabilities = DatasetCapabilities()
-    num_classes, num_outputs, sample_shape, is_sequence, splits = 2, 2, (1, 4, 4), False, ("train", "test")
+    api_version = 2
+    num_outputs, sample_shape, is_sequence, splits = 2, (1, 4, 4), False, ("train", "test")
     root, files = None, ()
 
     @dataclass(frozen=True)

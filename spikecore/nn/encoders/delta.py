@@ -1,4 +1,4 @@
-"""`Delta`: spikes that tell how far the value has moved."""
+"""`Delta`: spikes that encode changes of the value."""
 
 from __future__ import annotations
 
