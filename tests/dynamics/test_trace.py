@@ -123,7 +123,9 @@ def test_every_core_neuron_with_learned_and_constant_parameters(name):
     check(states_only(neuron), tuple(neuron.state), constants, trained)
     numeric = [key for key, value in constants.items() if type(value) is float]
     params = [*trained, *(Param(key, learnable=index % 2 == 0) for index, key in enumerate(numeric))]
-    program = check(states_only(neuron), tuple(neuron.state), {k: v for k, v in constants.items() if k not in numeric}, params)
+    program = check(
+        states_only(neuron), tuple(neuron.state), {k: v for k, v in constants.items() if k not in numeric}, params
+    )
     assert {key for key in program.backward.outputs if key.startswith("grad.param.")} == {
         f"grad.param.{p.name}" for p in params if p.learnable
     }

@@ -89,8 +89,8 @@ class OptionChecks(EquationChecks):
     @needs("step_modes", "multi")
     def test_strict_firing(self) -> None:
         """`fires="above"`: at a potential that equals the threshold it does not fire, one number above it does."""
-        if not self._has_both_ways_to_fire() or "v" not in self.target.state:
-            skip("it has no v with the options v_threshold and fires = 'at' or 'above'")
+        if not self._has_both_ways_to_fire() or self.target.state.get("v") != "v_init":
+            skip("it has no v that begins at v_init, with the options v_threshold and fires = 'at' or 'above'")
         x = self.input(num_steps=1)[:, :1]
         quiet = self.make(v_threshold=1e30, record=("v",))
         quiet(x)
