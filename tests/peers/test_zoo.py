@@ -424,7 +424,7 @@ def test_floor_lif_of_sinabs(tau, v_min, norm_input, threshold):
         layer, decay = layers.LIF(tau_mem=tau, norm_input=norm_input, **options), math.exp(-1 / tau)
     name = {"decay": decay, "scale_input": norm_input, "v_threshold": threshold, "v_min": v_min}
     ours = create("neuron", "floor_lif", **name, record=("v",), backend="torch")
-    x = currents(24, 8, scale=2.0).float() + 0.2
+    x = (currents(24, 8, scale=2.0).float() + 0.2) / (1 - decay if norm_input else 1)
     given, other = x.clone().requires_grad_(), x.clone().requires_grad_()
     counts = ours(given.unsqueeze(-1)).squeeze(-1)
     theirs_counts = layer(other.T.unsqueeze(-1)).squeeze(-1).T

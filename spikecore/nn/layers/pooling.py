@@ -78,9 +78,6 @@ class SumPool2d(AvgPool2d):
         # A divisor of 1: average pooling then is the sum, without a rounding by the size of the window.
         super().__init__(kernel_size, stride, padding, ceil_mode, divisor_override=1)
 
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
 
 class AdaptiveMaxPool1d(FoldsTime, nn.AdaptiveMaxPool1d):
     """`torch.nn.AdaptiveMaxPool1d` over `[T, B, C, L]`."""
