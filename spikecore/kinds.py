@@ -1,4 +1,4 @@
-"""THE table of component kinds. Adding a kind is adding a row; everything else reads this table."""
+"""The table of component kinds. To add a kind, add a row; everything else reads this table."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ KINDS: dict[str, Kind] = {
         _kind("surrogate"),
         _kind("backend", 2),  # 2: a base class, `step` and `stream_copy` with defaults
         _kind("model", 2),  # 2: num_outputs, which need not be classes
-        _kind("dataset"),
-        _kind("trainer", 2),  # 2: prepare, roles
+        _kind("dataset", 2),  # 2: target, num_outputs
+        _kind("trainer", 3),  # 2: prepare, roles; 3: evaluate(split), checkpoint(weights), large states
         _kind("converter", 2),  # 2: calls of the graph, buffers, no data kept
         _kind("deployer", 2),  # 2: check, trace, typed records
     )

@@ -16,7 +16,7 @@ def spike_report_header(device: str) -> str:
 
     from spikecore.version import __version__
 
-    threads = f", {torch.get_num_threads()} threads" if device == "cpu" else ""
+    threads = f", {_threads()}" if device == "cpu" else ""
     return f"spikecore {__version__}, torch {torch.__version__}, Python {platform.python_version()}, {device}{threads}"
 
 
@@ -32,8 +32,15 @@ def _torch() -> DoctorCheck:
     x = torch.ones(3, requires_grad=True)
     (gradient,) = torch.autograd.grad((x * x).sum(), x)
     works = bool((gradient == 2).all())
-    detail = f"{torch.__version__}, {torch.get_num_threads()} threads"
+    detail = f"{torch.__version__}, {_threads()}"
     return DoctorCheck("torch", "ok" if works else "broken", detail, "" if works else "install torch again")
+
+
+def _threads() -> str:
+    import torch
+
+    number = torch.get_num_threads()
+    return "1 thread" if number == 1 else f"{number} threads"
 
 
 def _gpu() -> DoctorCheck:

@@ -37,13 +37,15 @@ def legend(names: Sequence[str], colours: Sequence[str] | None = None) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def curves(series: Sequence[Series], x_label: str, *, percent: bool = False, height: int = 240) -> str:
-    """Lines over a common x axis."""
+def curves(
+    series: Sequence[Series], x_label: str, *, percent: bool = False, height: int = 240, whole_x: bool = True
+) -> str:
+    """Lines over a common x axis, whose marks are whole numbers unless `whole_x` is False."""
     left, right, top, bottom = 52, 12, 10, 36
     finite = [(x, y) for one in series for x, y in one.points if y is not None and math.isfinite(y)]
     if not finite:
         return _empty("no finite values")
-    x_ticks, x_low, x_high = ticks(*_range([x for x, _ in finite]), 6, whole=True)
+    x_ticks, x_low, x_high = ticks(*_range([x for x, _ in finite]), 6, whole=whole_x)
     y_ticks, y_low, y_high = ticks(*_range([y for _, y in finite]), 5)
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -68,7 +70,7 @@ def curves(series: Sequence[Series], x_label: str, *, percent: bool = False, hei
 def _curve(one: Series, index: int, at: object) -> list[str]:
     assert callable(at)
     path, pen_down = [], False
-    points = thinned(one.points)
+    points = thin_out(one.points)
     for x, y in points:
         if y is None or not math.isfinite(y):
             pen_down = False
@@ -90,29 +92,46 @@ def _curve(one: Series, index: int, at: object) -> list[str]:
     return parts
 
 
-def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
-    """Confusion matrix: rows are true classes; the fill is the share of the row."""
+def matrix(
+    counts: Sequence[Sequence[int]], rows: Sequence[str], columns: Sequence[str], axes: tuple[str, str], label: str
+) -> str:
+    """Square matrix of counts, as of true and predicted classes: the fill is the share of the row.
+
+    Args:
+        counts: `[N][N]`.
+        rows, columns: names.
+        axes: what rows and columns are.
+        label: what the picture is.
+    """
     size = len(counts)
+    row_axis, column_axis = _short(axes[0], 50), _short(axes[1], 50)
     left, top = 62, 40
     cell = (WIDTH - left - 6) / size
-    parts = [_text(left + cell * size / 2, 15, "predicted", "middle")]
+    parts = [_text(left + cell * size / 2, 15, column_axis, "middle")]
     middle = top + cell * size / 2
-    parts.append(f'<text transform="translate(16 {middle:.0f}) rotate(-90)" text-anchor="middle">true</text>')
+    parts.append(
+        f'<text transform="translate(16 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(row_axis)}</text>'
+    )
     font = min(12.0, cell * 0.55)
     for row, line in enumerate(counts):
         total = sum(line)
         y = top + row * cell
         if cell >= 9:
-            parts.append(_text(left - 5, y + cell / 2 + 4, _short(names[row]), "end"))
+            parts.append(_text(left - 5, y + cell / 2 + 4, _short(rows[row]), "end"))
             parts.append(
-                _text(left + (row + 0.5) * cell, top - 6, _short(names[row]), "middle", size=min(12.0, cell * 0.5))
+                _text(
+                    left + (row + 0.5) * cell,
+                    top - 6,
+                    _short(columns[row], max(1, int(cell / 6))),
+                    "middle",
+                    size=min(12.0, cell * 0.5),
+                )
             )
         for column, count in enumerate(line):
             share = count / total if total else 0.0
             x = left + column * cell
-            title = (
-                f"<title>true {escape(names[row])}, predicted {escape(names[column])}: {count} ({share:.1%})</title>"
-            )
+            place = f"{axes[0]} {rows[row]}, {axes[1]} {columns[column]}"
+            title = f"<title>{escape(place)}: {count} ({share:.1%})</title>"
             shade = (
                 f'fill="{"var(--c0)" if row == column else "var(--c5)"}" fill-opacity="{share if share else 0.0:.3f}"'
             )
@@ -121,7 +140,7 @@ def matrix(counts: Sequence[Sequence[int]], names: Sequence[str]) -> str:
             if count and cell >= 18:
                 kind = "full" if share > 0.55 else "strong"
                 parts.append(_text(x + cell / 2, y + cell / 2 + font * 0.36, str(count), "middle", kind, font))
-    return _svg(top + cell * size + 6, parts, "confusion matrix")
+    return _svg(top + cell * size + 6, parts, label)
 
 
 def raster(spikes: Sequence[Sequence[Sequence[int]]], labels: Sequence[str], label: str) -> str:
@@ -222,6 +241,38 @@ def bars(
     return _svg(y, parts, label)
 
 
+def histogram(
+    values: Sequence[float | None], edges: Sequence[float], label: str, *, percent: bool = False, height: int = 240
+) -> str:
+    """Upright bars over ranges of values, each as wide as its range; none where there is no value."""
+    left, right, top, bottom = 52, 12, 10, 24
+    x_ticks, _, _ = ticks(edges[0], edges[-1], 6)
+    y_ticks, _, y_high = ticks(0.0, max([value for value in values if value is not None], default=0.0) or 1.0, 5)
+    floor = height - bottom
+
+    def across(x: float) -> float:
+        return left + (x - edges[0]) / (edges[-1] - edges[0]) * (WIDTH - left - right)
+
+    parts = []
+    for mark in y_ticks:
+        y = floor - mark / y_high * (floor - top)
+        text = f"{100 * mark:g}%" if percent else number(mark)
+        parts.append(f'<path class="grid-line" d="M{left} {y:.1f}H{WIDTH - right}"/>')
+        parts.append(_text(left - 6, y + 4, text, "end"))
+    for value, low, high in zip(values, edges, edges[1:], strict=False):
+        if value is None:
+            continue
+        size = value / y_high * (floor - top)
+        title = f"<title>{number(low)} to {number(high)}: {value:.4g}</title>"
+        box = f'x="{across(low):.2f}" y="{floor - size:.1f}" height="{size:.1f}"'
+        wide = max(across(high) - across(low) - 0.6, 0.3)
+        parts.append(f'<rect {box} width="{wide:.2f}" fill="var(--c0)">{title}</rect>')
+    parts.append(f'<path class="axis" d="M{left} {floor}H{WIDTH - right}"/>')
+    inside = [mark for mark in x_ticks if edges[0] <= mark <= edges[-1]]
+    parts += [_text(across(mark), floor + 16, number(mark), "middle") for mark in inside]
+    return _svg(height, parts, label)
+
+
 def stacks(names: Sequence[str], shares: Sequence[Sequence[tuple[float, str, str]]], label: str) -> str:
     """One full bar per name, divided into `(share, colour, title)`."""
     left, right, thick = 128, 8, 20
@@ -241,7 +292,7 @@ def stacks(names: Sequence[str], shares: Sequence[Sequence[tuple[float, str, str
     return _svg(y, parts, label)
 
 
-def thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+def thin_out(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
     """At most `MAX_POINTS`: of each stretch its lowest and its highest, so that no peak is lost."""
     if len(points) <= MAX_POINTS:
         return list(points)

@@ -8,13 +8,43 @@ import click
 @click.command()
 @click.argument("run_dir", type=click.Path())
 @click.option("--checkpoint", default="last", show_default=True, help="`last`, `best` or a checkpoint's name.")
+@click.option(
+    "--split",
+    default="test",
+    show_default=True,
+    type=click.Choice(["val", "test", "train"]),
+    help="The samples to measure on, without augmentation; for a run without data, `test` is its environment.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    metavar="TABLE.KEY=VALUE",
+    multiple=True,
+    help="Of the backend (backend.name=torch), the dataset or the encoder; run.precision. Repeatable.",
+)
+@click.option("--device", help="`cpu`, `cuda` or `cuda:N`, in place of the run's own.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: metrics, split, checkpoint, device.")
 @click.option("--load", "files", metavar="FILE.py", multiple=True, help="As the run did. Repeatable.")
-def command(run_dir: str, checkpoint: str, files: tuple[str, ...]) -> None:
-    """Evaluate the net in RUN_DIR on its test split."""
+def command(
+    run_dir: str,
+    checkpoint: str,
+    split: str,
+    overrides: tuple[str, ...],
+    device: str | None,
+    as_json: bool,
+    files: tuple[str, ...],
+) -> None:
+    """Measure the net in RUN_DIR on a split of its data, or in its environment."""
+    import json
+
     from spikecore.registry import registry
     from spikecore.run.experiment import evaluate
 
     for file in files:
         registry().load_file(file)
-    for name, value in evaluate(run_dir, checkpoint).items():
+    result = evaluate(run_dir, checkpoint, split=split, overrides=overrides, device=device)
+    if as_json:
+        click.echo(json.dumps(result.to_plain()))
+        return
+    for name, value in result.metrics.items():
         click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from spikecore.run.clock import Clock
     from spikecore.run.experiment import Result
+    from spikecore.run.processes import Group
 
 
 @click.command()
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     help="Change one value, also inside: neuron.surrogate.alpha=3. Repeatable.",
 )
 @click.option("--out", type=click.Path(), help="Run directory; must be new or empty.")
-@click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop.")
+@click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop; nothing is downloaded.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress bar and no line per epoch; warnings stay.")
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")
 @click.option("--resume", "run_dir", metavar="RUN_DIR", type=click.Path(), help="Go on with a run that stopped.")
 @click.option(
@@ -34,6 +37,7 @@ def command(
     overrides: tuple[str, ...],
     out: str | None,
     dry_run: bool,
+    quiet: bool,
     print_config: bool,
     run_dir: str | None,
     checkpoint: str,
@@ -41,6 +45,8 @@ def command(
 ) -> None:
     """Train as CONFIG (TOML) says; without one, a small spiking net on handwritten digits."""
     from spikecore.registry import registry
+    from spikecore.run.clock import Clock
+    from spikecore.run.joining import joined
 
     if run_dir is not None and (config is not None or out is not None):
         raise click.UsageError(
@@ -49,40 +55,80 @@ def command(
         )
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
-    for file in files:
-        registry().load_file(file)
-    if run_dir is None:
-        _new(config, overrides, out, dry_run, print_config)
-    else:
-        _resume(run_dir, checkpoint, overrides, dry_run, print_config)
+    clock = Clock()
+    with joined() as processes:
+        with clock.timed("import"):
+            processes.together(lambda: [registry().load_file(file) for file in files])
+        if run_dir is None:
+            _new(processes, config, overrides, out, dry_run, print_config, quiet, clock)
+        else:
+            _resume(processes, run_dir, checkpoint, overrides, dry_run, print_config, quiet, clock)
 
 
-def _new(config: str | None, overrides: tuple[str, ...], out: str | None, dry_run: bool, print_config: bool) -> None:
-    from spikecore.run.config import resolve
+def _new(
+    processes: Group,
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    dry_run: bool,
+    print_config: bool,
+    quiet: bool,
+    clock: Clock,
+) -> None:
+    with clock.timed("import"):  # checking the options imports the components, and torch with them
+        from spikecore.run.config import resolve
 
-    resolved = resolve(config, overrides)
+        resolved = processes.together(lambda: resolve(config, overrides))
     if print_config:
-        click.echo(resolved.to_toml(), nl=False)
+        _tell(processes, resolved.to_toml())
         return
-    from spikecore.run import experiment
+    with clock.timed("import"):
+        from spikecore.run import dry_run as dry
+        from spikecore.run import experiment
+        from spikecore.run.console import Console
 
     if dry_run:
-        click.echo(f"sound: {experiment.prepare(resolved)}")
+        _tell(processes, processes.first(lambda: str(dry.inspect(resolved))) + "\n")
         return
-    _show(experiment.run(resolved, out=out))
+    _show(processes, experiment.run(resolved, out=out, output=experiment.Output(clock, Console(is_quiet=quiet))))
 
 
-def _resume(run_dir: str, checkpoint: str, overrides: tuple[str, ...], dry_run: bool, print_config: bool) -> None:
-    from spikecore.run import experiment
+def _resume(
+    processes: Group,
+    run_dir: str,
+    checkpoint: str,
+    overrides: tuple[str, ...],
+    dry_run: bool,
+    print_config: bool,
+    quiet: bool,
+    clock: Clock,
+) -> None:
+    with clock.timed("import"):
+        from pathlib import Path
 
-    if dry_run or print_config:
-        resolved, name = experiment.inspect_resume(run_dir, checkpoint, overrides)
-        click.echo(resolved.to_toml() if print_config else f"sound: would go on from {name or 'the seed'}\n", nl=False)
+        from spikecore.run import dry_run as dry
+        from spikecore.run import experiment
+        from spikecore.run.console import Console
+        from spikecore.run.restore import SavedRun
+
+    if print_config:
+        _tell(processes, processes.first(lambda: SavedRun.open(Path(run_dir)).resolve(overrides).to_toml()))
         return
-    _show(experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides))
+    if dry_run:
+        _tell(processes, processes.first(lambda: str(dry.inspect_resume(run_dir, checkpoint, overrides))) + "\n")
+        return
+    output = experiment.Output(clock, Console(is_quiet=quiet))
+    _show(processes, experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides, output=output))
 
 
-def _show(result: Result) -> None:
+def _tell(processes: Group, text: str) -> None:
+    if processes.is_first:
+        click.echo(text, nl=False)
+
+
+def _show(processes: Group, result: Result) -> None:
+    if not processes.is_first:
+        return
     for name, value in result.metrics.items():
         click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")
     click.echo("time           " + ", ".join(f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()))

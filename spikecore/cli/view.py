@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 STEPS_SHOWN = 16
+VALUES_SHOWN = 8
 
 
 @click.command()
@@ -42,7 +43,8 @@ def command(dataset: str, index: int, split_name: str, options: Sequence[str], o
     x, label = split[index]
     values = x.numpy()
     click.echo(f"{dataset} {split_name}[{index}] of {len(split)}")
-    click.echo(f"  label   {label} ({made.info.classes[label]})")
+    shown = _label_text(label, made.info.classes)
+    click.echo(f"  label   {label} ({shown})" if isinstance(label, int) else f"  label   {shown}")
     axes = ", ".join(("T", "C", "H", "W")[-values.ndim :] if values.ndim != 2 else ("T", "W"))
     click.echo(f"  shape   [{axes}] = {list(values.shape)}, {x.dtype}")
     click.echo(f"  values  {values.min():g} to {values.max():g}, mean {values.mean():.4g}, sum {values.sum():.6g}")
@@ -62,10 +64,19 @@ def command(dataset: str, index: int, split_name: str, options: Sequence[str], o
         if path.suffix == ".gif":
             _write_gif(path, drawn, fps)
         else:
-            _write_png(path, drawn, f"{made.info.classes[label]}", made.is_sequence)
+            _write_png(path, drawn, shown, made.is_sequence)
     except OSError as error:
         raise click.UsageError(f"--out {path}: cannot be written: {error}") from error
     click.echo(f"  picture {path}")
+
+
+def _label_text(label: Any, classes: Sequence[str]) -> str:
+    """A class by its name; any other label by its values, or its shape where there are many."""
+    if isinstance(label, int):
+        return str(classes[label]) if 0 <= label < len(classes) else "no such class"
+    if label.numel() <= VALUES_SHOWN:
+        return ", ".join(f"{value:.6g}" for value in label.flatten().tolist())
+    return f"{list(label.shape)}, {label.dtype}, {float(label.min()):.6g} to {float(label.max()):.6g}"
 
 
 def picture(step: np.ndarray, top: float, is_signed: bool = False) -> np.ndarray:
@@ -95,9 +106,9 @@ def _top(values: np.ndarray) -> float:
     """Full strength: nearly the largest value, so that one hot pixel does not make all others pale."""
     import numpy as np
 
-    found = np.abs(values)
-    found = found[found > 0]
-    return float(np.quantile(found, 0.99)) if found.size else 1.0
+    magnitudes = np.abs(values)
+    magnitudes = magnitudes[magnitudes > 0]
+    return float(np.quantile(magnitudes, 0.99)) if magnitudes.size else 1.0
 
 
 def _write_gif(path: Path, values: np.ndarray, fps: float) -> None:

@@ -28,6 +28,7 @@ SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 class Digits(Configurable):
     """Images `[1, 8, 8]`, float32 in 0 .. 1; a stratified, seeded split."""
 
+    api_version: ClassVar[int] = 2
     capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities(embedded=True)
     info: ClassVar[DatasetInfo] = DatasetInfo(
         title="Optical Recognition of Handwritten Digits (UCI)",
@@ -39,7 +40,7 @@ class Digits(Configurable):
         notes="The file does not say who wrote which digit, so one writer's digits stand in both splits: accuracy is "
         "higher than on unseen writers, and no figure here compares with one on the original split.",
     )
-    num_classes: ClassVar[int] = 10
+    num_outputs: ClassVar[int] = 10
     sample_shape: ClassVar[tuple[int, ...]] = (1, 8, 8)
     is_sequence: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
@@ -65,7 +66,7 @@ class Digits(Configurable):
         images, labels = _read()
         generator = np.random.default_rng(self.config.split_seed)
         chosen: list[int] = []
-        for label in range(self.num_classes):
+        for label in range(self.num_outputs):
             own = generator.permutation(np.flatnonzero(labels.numpy() == label))
             cut = round(len(own) * self.config.test_share)
             chosen += own[:cut].tolist() if name == "test" else own[cut:].tolist()

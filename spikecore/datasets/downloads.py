@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped and are not believed before they are checked."""
+"""Downloads that resume where they stopped, and are verified before use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spikecore.datasets.disk import lock, writing
-from spikecore.errors import DatasetError
+from spikecore.errors import DatasetError, NotDownloadedError
 from spikecore.files import sync
 from spikecore.interfaces.dataset import DataFile
 from spikecore.version import __version__
@@ -24,6 +25,23 @@ from spikecore.version import __version__
 CHUNK = 1 << 18
 PAUSE_S = 0.2
 """Before the second attempt; doubled before each further one."""
+
+_counting = threading.Lock()
+_num_offline = 0
+"""Open `offline` blocks, of all threads."""
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Inside, `fetch` downloads nothing in this process: a file that is missing is an error."""
+    global _num_offline
+    with _counting:
+        _num_offline += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _num_offline -= 1
 
 
 def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 5, timeout_s: float = 60.0) -> Path:
@@ -37,6 +55,7 @@ def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 
         timeout_s: of one read.
 
     Raises:
+        NotDownloadedError: it is missing, inside `offline`.
         DatasetError: it cannot be had, or is not what it should be.
     """
     path = directory / file.name
@@ -45,7 +64,9 @@ def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 
         return path
     if not file.urls:
         where = manual or "get it from the authors"
-        raise DatasetError(f"{file.name} has to be fetched by a person: {where}. Put it at {path}")
+        raise DatasetError(f"{file.name} must be downloaded manually: {where}. Put it at {path}")
+    if _num_offline:
+        raise NotDownloadedError(f"{file.name} is not in {directory}, and nothing is downloaded now", str(directory))
     with lock(directory / f".{file.name}.lock"):
         if not path.is_file():
             _from_any(file, path, attempts, timeout_s)
@@ -117,7 +138,7 @@ class _Gone(DatasetError):
 
 def _download(url: str, file: DataFile, partial: Path, attempts: int, timeout_s: float) -> None:
     if not url.startswith(("http://", "https://")):
-        raise DatasetError("only http and https are fetched")
+        raise DatasetError("only http and https are supported")
     with _bar(file) as advance:
         for attempt in range(1, attempts + 1):
             try:

@@ -1,7 +1,10 @@
 """The operators of the neuron language.
 
-Each one works on tensors (eager), on symbols (tracing) and on plain numbers; numbers mix freely with both. Arithmetic
-and comparisons are Python's own signs. `OPS` is the table of all operations of a graph, for printers and interpreters.
+Every operator takes tensors (eager), symbols (tracing) and Python numbers; numbers mix freely with both. Arithmetic and
+comparisons use Python's signs. `OPS` is the table of all operations of a graph, for printers and interpreters.
+
+The functions below are generic in a way that Python's types cannot say (tensor in, tensor out; symbol in, symbol out;
+numbers alone give a number), hence their `Any`.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Op:
         bool_args: the arguments are truth values (all, or the first one only for `where`).
         is_bool: the result is a truth value.
         text: the operation in words or signs, for the documentation.
-        exact: every device gives the same bits, those that IEEE 754 defines. Otherwise libraries may differ in the last
+        exact: every device gives the same bits, those that IEEE 754 defines. If False, libraries may differ in the last
             bit: such a call is never folded to a constant, and comparisons allow for the difference.
     """
 
@@ -49,24 +52,24 @@ class Op:
     exact: bool = True
 
 
-def _tensor(a: Any, like: Tensor) -> Tensor:
+def _tensor(a: Tensor | float, like: Tensor) -> Tensor:
     return a if isinstance(a, Tensor) else torch.full((), a, dtype=like.dtype, device=like.device)
 
 
 def _all_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """For functions of torch that take no numbers."""
+    """`function` of torch, which takes tensors only, with numbers as arguments too."""
 
-    def call(*args: Any) -> Tensor:
+    def call(*args: Tensor | float) -> Tensor:
         like = next(a for a in args if isinstance(a, Tensor))
         return function(*(_tensor(a, like) for a in args))
 
     return call
 
 
-def _clamp(a: Any, low: Any, high: Any) -> Tensor:
+def _clamp(a: Tensor | float, low: Tensor | float, high: Tensor | float) -> Tensor:
     if isinstance(a, Tensor) and not isinstance(low, Tensor) and not isinstance(high, Tensor):
         return torch.clamp(a, low, high)
-    like = next(each for each in (a, low, high) if isinstance(each, Tensor))
+    like = next(argument for argument in (a, low, high) if isinstance(argument, Tensor))
     return torch.clamp(_tensor(a, like), _tensor(low, like), _tensor(high, like))
 
 
@@ -232,8 +235,8 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
         condition: a comparison or a combination of them; a Python bool chooses at once.
         a: a value.
         b: a value.
-        like: needed only when `a` and `b` are both numbers and float32 cannot hold them exactly: a value of the step,
-            whose dtype the result gets.
+        like: a value of the step whose dtype the result gets; needed only when `a` and `b` are both numbers and float32
+            cannot hold them exactly.
 
     Raises:
         DynamicsError: both branches are numbers and the dtype of the result is not known.
@@ -244,8 +247,9 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
         return _run("where", condition, a, b)
     if like is None and not (numbers.same(numbers.single(a), a) and numbers.same(numbers.single(b), b)):
         raise refuse(
-            f"where(condition, {a!r}, {b!r}): two numbers give the result no dtype, and float32 holds them roughly",
-            f"name a value of the step whose dtype is meant: where(condition, {a!r}, {b!r}, like=v)",
+            f"where(condition, {a!r}, {b!r}): two numbers give the result no dtype, and float32 cannot hold them "
+            "exactly",
+            f"pass a value of the step that has the dtype you want: where(condition, {a!r}, {b!r}, like=v)",
         )
     if isinstance(condition, Sym):
         return emit("where", condition, a, b)
@@ -262,7 +266,7 @@ def detach(a: Any) -> Any:
 
 
 class _Spike(torch.autograd.Function):
-    """Forward: the surrogate's `forward`; backward and forward-mode derivative: its declared `derivative`."""
+    """Forward: the surrogate's `forward`; backward: its declared `derivative`."""
 
     generate_vmap_rule = True
 
@@ -275,12 +279,20 @@ class _Spike(torch.autograd.Function):
         u, ctx.surrogate, _ = inputs
         ctx.set_materialize_grads(False)  # no gradient is not zero, which times a derivative of NaN is NaN
         ctx.save_for_backward(u)
-        ctx.save_for_forward(u)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:
         (u,) = ctx.saved_tensors
         return _through(u, grad, ctx.surrogate), None, None
+
+
+class _SpikeWithTangents(_Spike):
+    """With a forward-mode derivative as well, which torch.compile does not take."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _Spike.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor | None, *_: None) -> Tensor | None:
@@ -297,12 +309,13 @@ def _through(u: Tensor, change: Tensor | None, surrogate: Any) -> Tensor | None:
     return product.to(u.dtype)
 
 
-_watched_spike: Any = _Spike.apply
+_compiled_spike: Any = _Spike.apply
+_watched_spike: Any = _SpikeWithTangents.apply
 _quick_spike = apply_unchecked(_Spike)
 
 
 def spike(u: Any, surrogate: Any, strict: bool = False) -> Any:
-    """Θ(u) forward, `surrogate.derivative(u)` backward; the surrogate's primitive when it is not `spiking`.
+    """Θ(u) forward, `surrogate.derivative(u)` backward; with `spiking=False`, the surrogate's primitive forward.
 
     NaN does not spike.
 
@@ -321,13 +334,16 @@ def spike(u: Any, surrogate: Any, strict: bool = False) -> Any:
             "declare a static method derivative(u, params): the backward pass needs it",
         )
     if isinstance(u, Tensor):
-        is_watched = torch.compiler.is_compiling() or transforms_active() or has_forward_derivatives()
+        if torch.compiler.is_compiling():
+            return _compiled_spike(u, surrogate, strict)
+        is_watched = transforms_active() or has_forward_derivatives()
         if not is_watched and not torch.is_grad_enabled():
             return _spikes(u, surrogate, strict)
         return _watched_spike(u, surrogate, strict) if is_watched else _quick_spike(u, surrogate, strict)
     value = _output(u, surrogate, strict)
     if isinstance(u, Sym):
-        # Smooth too: differentiating g itself would lose g'(0) to the corner of |u|.
+        # The smooth primitive g also gets the declared derivative: differentiating a g that contains |u| would give
+        # the wrong g'(0), since the derivative of |u| at 0 is taken as 0.
         return emit("spike", value, u, surrogate.derivative(u, config))
     return value
 

@@ -3,7 +3,16 @@
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
 from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
-from spikecore.interfaces.dataset import Batch, DataFile, Dataset, DatasetCapabilities, DatasetInfo, Split
+from spikecore.interfaces.dataset import (
+    Batch,
+    DataFile,
+    Dataset,
+    DatasetCapabilities,
+    DatasetInfo,
+    Split,
+    Target,
+    TargetKind,
+)
 from spikecore.interfaces.deployer import (
     Artefact,
     Deployer,
@@ -19,13 +28,17 @@ from spikecore.interfaces.encoder import Encoder, EncoderCapabilities
 from spikecore.interfaces.model import Model, ModelCapabilities, WeightedModel
 from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
+from spikecore.interfaces.processes import Processes, Shard
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
+from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
 from spikecore.interfaces.task import Parts, Task
 from spikecore.interfaces.trainer import DEFAULT_ROLES, RunContext, TaskKind, Trainer, TrainerCapabilities
 
 __all__ = [
     "DEFAULT_ROLES",
+    "SHOWN",
+    "Animation",
     "Artefact",
     "Backend",
     "BackendCapabilities",
@@ -35,6 +48,7 @@ __all__ = [
     "ConversionReport",
     "Converter",
     "ConverterCapabilities",
+    "Curve",
     "DataFile",
     "Dataset",
     "DatasetCapabilities",
@@ -43,6 +57,8 @@ __all__ = [
     "DeployerCapabilities",
     "Encoder",
     "EncoderCapabilities",
+    "Histogram",
+    "Image",
     "ImportingDeployer",
     "Inner",
     "LayerReport",
@@ -54,16 +70,22 @@ __all__ = [
     "OperatorRecord",
     "Outcome",
     "Parts",
+    "Processes",
     "QuantizedLayer",
     "QuantizedNeuron",
     "Range",
     "RunContext",
     "SameAs",
+    "Shard",
+    "Shown",
     "Split",
     "StepMode",
     "Support",
     "Surrogate",
     "SurrogateCapabilities",
+    "Table",
+    "Target",
+    "TargetKind",
     "Task",
     "TaskKind",
     "Trainer",

@@ -1,16 +1,27 @@
 """Dataset: named splits of samples `(x, label)`.
 
 x       static `[C, H, W]`, or a sequence `[T, C, H, W]` when `is_sequence`; a tensor, float32 or uint8
-label   int in 0 .. num_classes - 1
+label   what `capabilities.target` says:
+
+target      label of a sample                                     of a batch
+class       int in 0 .. num_outputs - 1                           int64 [B]
+value       float tensor [num_outputs, ...]                       [B, num_outputs, ...]
+sequence    float tensor [T, num_outputs, ...], or int64 [T],     [T, B, num_outputs, ...], or [T, B]
+            a class in 0 .. num_outputs - 1 for each step
+items       tensor [N, ...], N items of its own (boxes)           a list of B tensors, never stacked
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+
+from spikecore.errors import ContractError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+TargetKind = Literal["class", "value", "sequence", "items"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +31,12 @@ class DatasetCapabilities:
     Args:
         embedded: needs no download.
         variable_length: sequences differ in T; `collate` pads them and gives a mask.
+        target: what a label is; see the table above.
     """
 
     embedded: bool = False
     variable_length: bool = False
+    target: TargetKind = "class"
 
 
 @dataclass(frozen=True)
@@ -50,7 +63,7 @@ class DatasetInfo:
 
     Args:
         title: full name.
-        classes: class names, in label order.
+        classes: names of the classes, in label order; of values, their names (`("x", "y")`), or none.
         sample_shape: shape of one x; None for an axis that varies.
         licence: licence of the data.
         citation: how to cite it.
@@ -77,37 +90,68 @@ class DatasetInfo:
     unverified: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Target:
+    """What the labels of some samples are.
+
+    Args:
+        kind: see the table above.
+        num_outputs: the number of classes or of values.
+    """
+
+    kind: TargetKind
+    num_outputs: int
+
+
 class Batch(NamedTuple):
     """Samples put together.
 
     Args:
         x: `[B, ...]` for static samples, `[T, B, ...]` for sequences.
-        label: `[B]`, int64; or shares of the classes `[B, num_classes]`, which cross entropy takes as well.
+        label: see the table above. Of classes also shares `[B, num_outputs]`, which cross entropy takes as well.
         mask: bool `[T, B]`, True where a step belongs to its sample; None where all do. Losses and readouts leave other
             steps out; a layer that looks over the batch (batch normalisation) sees them.
     """
 
     x: Tensor
-    label: Tensor
+    label: Tensor | list[Tensor]
     mask: Tensor | None = None
+
+    @property
+    def stacked(self) -> Tensor:
+        """The labels as one tensor.
+
+        Raises:
+            ContractError: they are items, which are not stacked.
+        """
+        if isinstance(self.label, list):
+            raise ContractError("the labels of this batch are items, a list of tensors: read batch.label one by one")
+        return self.label
 
 
 @runtime_checkable
 class Split(Protocol):
     """One split: a map-style torch dataset; the same index gives the same sample, and it pickles to workers.
 
-    Five more members are optional. `collate(samples, generator) -> Batch` puts samples together where stacking does not
-    do: lengths that differ, or samples that are mixed; it draws from the generator, or not at all where that is None.
-    `set_epoch(epoch)` makes the augmentation of that epoch the one that indexing gives, also in workers that a
-    DataLoader started before and keeps. `__getitems__(indices)` gives a list of samples, the same as one by one, where
-    reading them at once is faster; a DataLoader asks for it too. `batches(batch_size, generator)` gives a list with the
-    indices of each batch of an epoch, all of them once, where random ones do not do. `unnormalised(x)` undoes the
-    normalisation of a sample's values, for pictures.
+    More members are optional.
+
+    * `labels`: the labels of all samples, int64 `[N]`, known without reading a sample; of classes only.
+    * `collate(samples, generator) -> Batch` puts samples together where stacking does not do: lengths that differ, or
+      samples that are mixed; it draws from the generator, or not at all where that is None.
+    * `set_epoch(epoch)` makes the augmentation of that epoch the one that indexing gives, also in workers that a
+      DataLoader started before and keeps.
+    * `unaugmented() -> Split`: the same samples, in the same order, as they are where a net is evaluated: without
+      augmentation and mixing. A split that augments has it.
+    * `__getitems__(indices)` gives a list of samples, the same as one by one, where reading them at once is faster; a
+      DataLoader asks for it too.
+    * `batches(batch_size, generator, indices=None)` gives a list with the indices of each batch of an epoch, where
+      random ones do not do: each of `indices` once, or each sample where that is None.
+    * `unnormalised(x)` undoes the normalisation of a sample's values, for pictures.
     """
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]: ...
 
 
 @runtime_checkable
@@ -123,7 +167,8 @@ class Dataset(Protocol):
     def info(self) -> DatasetInfo: ...
 
     @property
-    def num_classes(self) -> int: ...
+    def num_outputs(self) -> int:
+        """How many outputs a net needs: the number of classes; of values, their number; 1 or more."""
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -135,7 +180,7 @@ class Dataset(Protocol):
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """`("train", "test")` at least; disjoint, and the same for the same Config."""
+        """`("train", "test")` at least, `val` where the authors give one; disjoint, the same for the same Config."""
 
     def split(self, name: str) -> Split:
         """The named split; prepares (downloads, verifies, converts) on first use."""

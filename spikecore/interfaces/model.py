@@ -2,7 +2,7 @@
 
 x [T, B, *input_shape] → [T, B, num_outputs]       in multi-step mode
 
-A model may take weights that others published, and ship some of its own (`WeightedModel`):
+A model may import weights that others published, and ship weights of its own (`WeightedModel`):
 
     spike convert-weights resnet18.pth --from torchvision --model my_resnet --out resnet18.safetensors \\
         --input-shape 3,224,224 --num-outputs 1000
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+from spikecore.interfaces.dataset import TargetKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,11 +32,14 @@ class ModelCapabilities:
         min_input_size: smallest height and width it accepts; 0 when any.
         input_rank: the rank of `input_shape` it needs (3 for `[C, H, W]`); None when any.
         step_modes: the step modes the built net can run in.
+        targets: what its output can be trained for: `class` (the largest score), `value` (numbers of any size and sign,
+            as a mean over time), `sequence` (such numbers in every step), `items`.
     """
 
     min_input_size: int = 0
     input_rank: int | None = None
     step_modes: tuple[str, ...] = ("single", "multi")
+    targets: tuple[TargetKind, ...] = ("class", "value", "sequence")
 
 
 @runtime_checkable
@@ -61,7 +66,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class WeightedModel(Model, Protocol):
-    """A model with weights of others, or of its own; `spikecore.nn.Model` offers neither until a subclass does."""
+    """A model that imports or ships weights; `spikecore.nn.Model` does neither unless a subclass overrides it."""
 
     weight_sources: ClassVar[tuple[str, ...]]
     """Names of what `import_weights` reads, as users type them after `--from`: `torchvision`, `spikingjelly`."""

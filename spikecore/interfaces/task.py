@@ -26,11 +26,14 @@ class Task:
         model: maps `[T, B, *input_shape]` to `[T, B, num_outputs]`; already on the context's device. It is what
             `parts.model` returned, or an `nn.ModuleDict` of several such nets (actor and critic): then
             `spikecore.load` rebuilds it without the trainer. Any other net is rebuilt through the trainer.
-        encoder: maps `[B, ...]` to `[T, B, ...]`; None where the trainer makes its sequences itself.
-        train, test: splits of samples `(x, label)`; None where there are none, as with an environment.
+        encoder: maps `[B, ...]` to `[T, B, ...]`, on the context's device; None where the trainer makes its sequences
+            itself.
+        train, test: splits of samples `(x, label)`; None where there are none, as with an environment. `test` is read
+            once, at the end of training.
         num_outputs: size of the output's last axis; the number of classes of a classifier.
         is_sequence: samples already have a time axis.
         classes: names of the labels, where there are any.
+        val: the split that models are compared on while they are trained; None for none.
     """
 
     model: nn.Module
@@ -40,20 +43,32 @@ class Task:
     num_outputs: int = 0
     is_sequence: bool = False
     classes: tuple[str, ...] = ()
+    val: Split | None = None
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """Those that there are, by name: `train`, `val`, `test`."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in named.items() if split is not None}
 
     def split(self, name: str) -> Split:
-        """The split `train` or `test`, for a trainer that needs one.
+        """The split `train`, `val` or `test`, for a trainer that needs one.
 
         Raises:
-            ContractError: the task has none.
+            ContractError: the task has none of this name.
         """
-        split = {"train": self.train, "test": self.test}.get(name)
-        if split is None:
-            raise ContractError(f"this task has no {name} split, which its trainer needs")
-        return split
+        if name not in self.splits:
+            there = ", ".join(self.splits) or "none"
+            raise ContractError(f"this task has no split {name!r}, which its trainer needs (its splits: {there})")
+        return self.splits[name]
 
     def sequence(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """A batch of samples `[B, ...]` as the model takes it, `[T, B, *input_shape]`.
+        """A batch as the model takes it, `[T, B, *input_shape]`; x and generator are on one device.
+
+        Args:
+            x: `[B, ...]`; of sequences `[B, T, ...]`.
+            generator: of an encoder that draws: `context.device_generator` while training, one that starts anew in an
+                evaluation.
 
         Raises:
             ContractError: the task has no encoder.
@@ -82,7 +97,7 @@ class Parts(Protocol):
         """The dataset of `[dataset]`."""
 
     def encoder(self) -> nn.Module:
-        """The encoder of `[encoder]`."""
+        """The encoder of `[encoder]`, on the device."""
 
     def make_neuron(self) -> nn.Module:
         """A new layer of the neurons of `[neuron]`, on the backend of `[backend]`."""

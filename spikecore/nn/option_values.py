@@ -43,7 +43,8 @@ def option_values(neuron: Neuron) -> dict[str, Any]:
         tensor = getattr(neuron, f"param_{name}", None)
         if isinstance(tensor, Tensor):
             values[name] = _value(neuron.within_range(name, tensor.detach()), configured)
-    for name, mark in marks_of(type(neuron.config), DefaultsTo).items():
+    config_type: type = type(neuron.config)
+    for name, mark in marks_of(config_type, DefaultsTo).items():
         if values[name] is None:
             values[name] = values[mark.option]
     return values

@@ -47,8 +47,8 @@ def run(
             out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
         else:
             out, finals, recorded = run_program(backend, key, x, [*state.values()], params, neuron.keeps_state)
-        finals = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
-        return out, _without(finals, observed), recorded
+        last = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
+        return out, _without(last, observed), recorded
     step = stepper(neuron, one_step)
     if not single:
         out, state, sequences = loop(step, x, state, {}, neuron.record)

@@ -13,6 +13,7 @@ NUM_ROWS = 48
 NUM_TRACES = 3
 MAX_TRACED_STEPS = 300
 MAX_LAYERS = 60
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 SILENT, ACTIVE, SATURATED = "var(--before)", "var(--c2)", "var(--c5)"
 
 
@@ -44,6 +45,7 @@ def _rates(
     shades = {"before": "var(--before)", "after": "var(--c0)"}
     values = [[(layers[m][n]["rate"], shades[m]) for m in moments if n in layers[m]] for n in names]
     num = looks[moments[-1]].get("num_samples", 0)
+    which = SPLIT_NAMES.get(looks[moments[-1]].get("split", ""), "example")
     rates = figures.legend([f"{m} training" for m in moments], [shades[m] for m in moments])
     rates += figures.bars(names, values, "firing rate per layer")
     rows, shares = [], []
@@ -82,14 +84,17 @@ def _rates(
         ],
     )
     return [
-        page.figure("rates", "Firing rate per layer", rates, f"Spikes per neuron and step, over {num} test samples."),
+        page.figure(
+            "rates", "Firing rate per layer", rates, f"Spikes per neuron and step, over {num} {which} samples."
+        ),
         page.figure(
             "shares",
             "Silent and saturated neurons",
             legend
             + figures.stacks(rows, shares, "shares of silent, active and saturated neurons")
-            + page.folded("As numbers", detail),
-            f"Silent: no spike in {num} samples. Saturated: fires in at least {probe.SATURATED_RATE:.0%} of the steps.",
+            + page.collapsible("As numbers", detail),
+            f"Silent: no spike in {num} {which} samples. "
+            f"Saturated: fires in at least {probe.SATURATED_RATE:.0%} of the steps.",
         ),
     ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,9 +11,12 @@ from spikecore.errors import ConfigError
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry import build, use
+from spikecore.run.clock import Clock
 from spikecore.run.config import Resolved
+from spikecore.run.console import Console, Mute
 from spikecore.run.context import Context, seed_everything
 from spikecore.run.parts import Parts
+from spikecore.run.processes import Group
 from spikecore.run.record import NetRecord
 
 
@@ -39,36 +42,92 @@ class Prepared:
         parts[0] += f" on {self.context.device}"
         if self.task.train is not None:
             parts.append(f"{len(self.task.train)} training samples")
+        if self.task.val is not None:
+            parts.append(f"{len(self.task.val)} validation samples")
         return ", ".join(parts)
 
 
-def prepare(resolved: Resolved, device: torch.device | None = None) -> Prepared:
+@dataclass(frozen=True)
+class Output:
+    """What a run tells its user with.
+
+    Args:
+        clock: runs already, where something was done for the run before.
+        console: prints.
+    """
+
+    clock: Clock = field(default_factory=Clock)
+    console: Console = field(default_factory=Console)
+
+
+def prepare(
+    resolved: Resolved,
+    device: torch.device | None = None,
+    output: Output | None = None,
+    processes: Group | None = None,
+) -> Prepared:
     """Build the trainer and, through it, what it trains.
 
     Args:
         resolved: the configuration.
         device: instead of the configuration's.
+        output: clock and console of the run; None for new ones.
+        processes: that train together; None for this one alone.
+
+    Raises:
+        ConfigError: the trainer works in one process only, or there is no GPU for this one.
     """
     options = resolved.tables["run"]
-    device = device or device_of(options.device)
-    with use(resolved.registry):
+    processes, output = processes or Group(), output or Output()
+    device = device or device_of(options.device, processes)
+    with output.clock.timed("building"), use(resolved.registry):
         seed_everything(options.seed)
         parts = Parts(resolved, device)
         trainer: Any = build("trainer", resolved.names["trainer"], resolved.tables["trainer"])
+        if processes.world_size > 1 and not trainer.capabilities.multi_process:
+            raise ConfigError(
+                f"trainer {resolved.names['trainer']!r} trains in one process only (its capabilities.multi_process is "
+                f"False), and {processes.world_size} were started: start it without torchrun"
+            )
         task: Task = trainer.prepare(parts)
     dtype: torch.dtype = getattr(torch, options.precision)
-    context = Context(device, dtype, torch.Generator().manual_seed(options.seed), task.model)
+    generator = torch.Generator().manual_seed(options.seed)
+    console = output.console if processes.is_first else Mute()
+    context = Context(device, dtype, generator, task.model, clock=output.clock, console=console, processes=processes)
     return Prepared(task, trainer, context, parts.nets(task.model))
 
 
-def device_of(name: str) -> torch.device:
-    """The device that `run.device` names.
+def device_of(name: str, processes: Group | None = None) -> torch.device:
+    """The device that `run.device` names; of several processes on a machine each has a GPU of its own.
 
     Raises:
         ConfigError: it is not here.
     """
+    if processes is not None and processes.world_size > 1:
+        return _own_device(name, processes)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"run.device: {name!r} was asked for, but there is no usable GPU here; use 'auto' or 'cpu'")
     return torch.device(name)
+
+
+def _own_device(name: str, processes: Group) -> torch.device:
+    if name not in ("auto", "cuda"):
+        if name != "cpu":
+            raise ConfigError(
+                f"run.device: {name!r} is one GPU, and {processes.world_size} processes were started: use 'cuda', "
+                "which gives each of them its own"
+            )
+        return torch.device(name)
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_gpus == 0:
+        return device_of(name)
+    if processes.local_rank >= num_gpus:
+        raise ConfigError(
+            f"run.device: process {processes.rank} needs a GPU of its own, and this machine has {num_gpus}: start "
+            f"at most {num_gpus} here (torchrun --nproc-per-node {num_gpus}), or set run.device = 'cpu'"
+        )
+    device = torch.device("cuda", processes.local_rank)
+    torch.cuda.set_device(device)  # for what asks for the current GPU, such as NCCL
+    return device

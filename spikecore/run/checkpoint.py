@@ -3,7 +3,8 @@
 checkpoints/checkpoint-00000042/
     model.safetensors   the net's state_dict, as any program can read it
     state.safetensors   tensors of trainer, encoder and random generators
-    checkpoint.json     the rest, with the SHA-256 of both files and of itself
+    large.safetensors   tensors of a state too large to be kept more than once (a replay buffer): newest checkpoint only
+    checkpoint.json     the rest, with the SHA-256 of all these files and of itself
 
 The number counts the trainer's safe points; names are ordered by it and by nothing else, so clocks do not matter.
 There is no pickle anywhere.
@@ -31,9 +32,10 @@ from spikecore.files import clean, remove_directory, write_directory
 from spikecore.run.tree import flatten, restore
 from spikecore.version import __version__
 
-FORMAT = 1
+FORMAT = 2  # 2: weights of its own beside the model's, a generator on the device, a large state
 FOLDER = "checkpoints"
 MODEL, STATE, INDEX = "model.safetensors", "state.safetensors", "checkpoint.json"
+LARGE = "large.safetensors"
 LAST, BEST = "last", "best"
 NUM_SHOWN = 8
 _NAME = re.compile(r"checkpoint-(\d{8,})")
@@ -46,8 +48,9 @@ class Checkpoint:
     Args:
         name: of its directory.
         count: safe points passed when it was written.
-        model: the net's state_dict.
+        model: the net's state_dict, or what the trainer gave in its place.
         state: what else is needed to go on: trainer, encoder, random generators.
+        large: the trainer's large state; empty where it has none, or was not asked for.
         score: of the net, higher is better; None where it was not evaluated.
         log: length and SHA-256 of `metrics.jsonl` when it was written.
         timings: seconds spent so far, by part.
@@ -60,6 +63,7 @@ class Checkpoint:
     score: float | None
     log: dict[str, Any]
     timings: dict[str, float]
+    large: dict[str, Any]
 
 
 class CheckpointStore:
@@ -96,11 +100,12 @@ class CheckpointStore:
         model: Mapping[str, Any],
         state: Mapping[str, Any],
         *,
+        large: Mapping[str, Any] | None = None,
         score: float | None = None,
         log: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
     ) -> str:
-        """Write a checkpoint, then delete those that are no longer kept.
+        """Write a checkpoint, then delete those that are no longer kept, and the large state of those that are.
 
         Where one of this number is there, and the same, nothing is written; where it differs, the next number is taken.
 
@@ -109,11 +114,11 @@ class CheckpointStore:
             OSError: the disk refused; what was there before is untouched.
         """
         name = _name(count)
-        files, body = _packed(model, state)
+        files, body = _packed(model, state, large or {})
         if name in self.names():
             if self._same(name, body):
                 return name
-            return self.save(count + 1, model, state, score=score, log=log, timings=timings)
+            return self.save(count + 1, model, state, large=large, score=score, log=log, timings=timings)
         head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": _finite(score)}
         body = {**head, "written": datetime.now(timezone.utc).isoformat(), "log": log, "timings_s": timings, **body}
         body["sha256"] = _digest(body)
@@ -122,11 +127,16 @@ class CheckpointStore:
         self._prune()
         return name
 
-    def read(self, name: str) -> Checkpoint:
+    def read(self, name: str, *, with_large: bool = False) -> Checkpoint:
         """The checkpoint, after every byte of it was verified.
 
+        Args:
+            name: its name.
+            with_large: its large state as well, which is needed to go on with training.
+
         Raises:
-            CheckpointError: it is missing, incomplete, damaged, from a foreign version or of another run.
+            CheckpointError: it is missing, incomplete, damaged, from a foreign version or of another run; or its large
+                state is asked for and was not kept.
         """
         path = self._folder / name
         body = self._index(name)
@@ -145,13 +155,17 @@ class CheckpointStore:
             score=body["score"],
             log=body["log"],
             timings=body["timings_s"],
+            large=self._large(name, body) if with_large else {},
         )
 
     def best(self) -> str | None:
-        """The first one with the highest score; None where no score is known."""
+        """The newest one with the highest score; None where no score is known.
+
+        On few validation samples scores are often equal, and of equals the one that was trained longest is taken.
+        """
         scored = [(score, name) for name in self.names() if (score := self._score(name)) is not None]
         top = max((score for score, _ in scored), default=None)
-        return next((name for score, name in scored if score == top), None)
+        return next((name for score, name in reversed(scored) if score == top), None)
 
     def find(self, which: str) -> str:
         """The name that `last`, `best` or a name stands for.
@@ -181,6 +195,18 @@ class CheckpointStore:
         self._prune()  # a crash may have come before it
         return gone
 
+    def _large(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if LARGE not in body["files"]:
+            return {}
+        newest = self.names()[-1]
+        if name != newest and not (self._folder / name / LARGE).exists():
+            raise CheckpointError(
+                f"{self._folder / name}: cannot be resumed from: its trainer has a large state, which is kept with the "
+                f"newest checkpoint only: resume from {newest}. `spike eval` and spikecore.load do not need it"
+            )
+        large: dict[str, Any] = restore(body["large"], _tensors(self._folder / name / LARGE, body["files"][LARGE]))
+        return large
+
     def _prune(self) -> None:
         names = self.names()
         kept = set(names[-self._keep_last :])
@@ -189,6 +215,8 @@ class CheckpointStore:
         for name in names:
             if name not in kept:
                 remove_directory(self._folder / name)
+            elif name != names[-1]:
+                (self._folder / name / LARGE).unlink(missing_ok=True)
 
     def _score(self, name: str) -> float | None:
         if name not in self._scores:
@@ -203,7 +231,7 @@ class CheckpointStore:
             there = self._index(name)
         except CheckpointError:
             return False
-        return all(there[part] == body[part] for part in ("files", "model", "state"))
+        return all(there[part] == body[part] for part in ("files", "model", "state", "large"))
 
     def _index(self, name: str) -> dict[str, Any]:
         path = self._folder / name / INDEX
@@ -243,12 +271,22 @@ def refuse_other_model(path: Path, expected: Mapping[str, Any], found: Mapping[s
         raise CheckpointError(f"{path}: is of another model than the one this configuration builds:\n  {text}")
 
 
-def _packed(model: Mapping[str, Any], state: Mapping[str, Any]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    model_data, model_tensors = flatten(model)
-    state_data, state_tensors = flatten(state)
-    files = {MODEL: save_tensors(model_tensors), STATE: save_tensors(state_tensors)}
-    sums = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
-    return files, {"files": sums, "model": model_data, "state": state_data}
+def _packed(
+    model: Mapping[str, Any], state: Mapping[str, Any], large: Mapping[str, Any]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The files of a checkpoint, and what its index says of them."""
+    parts = {"model": (MODEL, model), "state": (STATE, state)}
+    if large:
+        parts["large"] = (LARGE, large)
+    files: dict[str, bytes] = {}
+    body: dict[str, Any] = {"large": {}}
+    for part, (name, content) in parts.items():
+        body[part], tensors = flatten(content)
+        files[name] = save_tensors(tensors)
+    body["files"] = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+    }
+    return files, body
 
 
 def _tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ from spikecore.errors import ConfigError
 from spikecore.files import cure, write_file
 from spikecore.run.log import read_lines
 from spikecore.run.record import Record, status_of
-from spikecore.run.report import EPOCH, curves_by_name, seconds_text, value_text
+from spikecore.run.report import EPOCH, curves_by_name
+from spikecore.run.text import seconds_text, value_text
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from spikecore.errors import ConfigError, PluginError, SpikeError
 from spikecore.interfaces.component import Range, SameAs, check_options
-from spikecore.interfaces.options import as_data, fields_of, marked
+from spikecore.interfaces.options import as_data, fields_of, options_marked
 from spikecore.interfaces.trainer import DEFAULT_ROLES
 from spikecore.registry import Registry, registry, use
 from spikecore.registry.blocking import ALL
@@ -45,7 +45,7 @@ class RunOptions:
                 else the trainer's.
             seed: of initial weights, data order and encoders.
             device: `auto` takes a GPU where there is one; `cpu`, `cuda` or `cuda:N` insist.
-            precision: `bfloat16` computes under autocast.
+            precision: `bfloat16` and `float16` compute under autocast; with `float16` the trainer scales the loss.
             checkpoint_every_s: seconds between checkpoints inside an epoch; 0 makes one at every safe point. Every
                 evaluation makes one anyway.
             checkpoint_every_steps: safe points (optimizer steps) between them as well; 0 leaves it to the clock.
@@ -57,7 +57,7 @@ class RunOptions:
         name: str = "run"
         seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
         device: str = "auto"
-        precision: Literal["float32", "bfloat16"] = "float32"
+        precision: Literal["float32", "bfloat16", "float16"] = "float32"
         checkpoint_every_s: Annotated[float, Range(ge=0)] = 600.0
         checkpoint_every_steps: Annotated[int, Range(ge=0)] = 0
         keep_last: Annotated[int, Range(ge=1)] = 2
@@ -328,7 +328,7 @@ def _name_hint(option: str, text: str) -> str:
 def _shared(component: Any, configs: Mapping[str, Any]) -> dict[str, Any]:
     """Options marked `SameAs` another table's, with their values there."""
     values = {}
-    for option, mark in marked(component.Config, SameAs):
+    for option, mark in options_marked(component.Config, SameAs):
         table, _, key = mark.path.partition(".")
         if hasattr(configs.get(table), key):
             values[option] = getattr(configs[table], key)

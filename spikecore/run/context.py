@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,16 +15,28 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from spikecore.errors import CheckpointError, RunError
+from spikecore.errors import CheckpointError, ContractError, RunError
 from spikecore.files import cure
+from spikecore.interfaces.processes import Shard
+from spikecore.interfaces.show import Shown
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry.manager import Hooks
-from spikecore.run.checkpoint import Checkpoint, CheckpointStore
+from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
+from spikecore.run.clock import Clock
+from spikecore.run.console import Console, Stopwatch
+from spikecore.run.gallery import Gallery
 from spikecore.run.log import MetricsLog
+from spikecore.run.processes import Group
+from spikecore.torch_internals import BatchNorm
 
 T = TypeVar("T")
+
+DEVICE_STREAM = 1
+"""Tells the streams of `device_generator` from others that are derived from the run's seed."""
+RANK_STREAM = 2
+"""Tells the streams of the processes after the first from others that are derived from the run's seed."""
 
 
 @dataclass
@@ -61,32 +72,106 @@ class Context:
     model: nn.Module
     keeping: Keeping | None = None
     hooks: Hooks | None = None
-    timings: dict[str, float] = field(default_factory=dict)
+    clock: Clock = field(default_factory=Clock)
+    console: Console = field(default_factory=Console)
+    gallery: Gallery = field(default_factory=Gallery)
+    processes: Group = field(default_factory=Group)
+    after_epoch: Callable[[int], None] | None = None
+    """Called with the epoch's number when it is over."""
     count: int = 0
     """Safe points passed."""
     stopping: bool = False
     """Ctrl-C was pressed: the next safe point is the last."""
     saved: str | None = None
     """The newest checkpoint."""
+    notes: list[str] = field(default_factory=list)
+    """What the record and the report are to say of this run."""
+    weights: Mapping[str, Tensor] | None = None
+    """What the trainer gave at the latest safe point to be used in place of the model's own weights."""
+    rank_generator: torch.Generator = field(init=False)
+    device_generator: torch.Generator = field(init=False)
     _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
-    _began: float = field(default_factory=time.perf_counter)
+    _stopwatch: Stopwatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stopwatch = Stopwatch(self.clock)
+        self.device_generator = generator_on(self.device, self.generator.initial_seed(), self.rank)
+        self.rank_generator = self.generator
+        if self.world_size > 1:
+            self.rank_generator = torch.Generator().manual_seed(self._rank_seed())
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+        return self.processes.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes there are."""
+        return self.processes.world_size
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The net to call in training; says once if its batch norms make it another net than in one process."""
+        if self.world_size > 1 and any(map(_has_own_statistics, model.modules())):
+            self._note(
+                f"batch norm: each of the {self.world_size} processes normalises with the statistics of its own part "
+                "of a batch, and the running statistics of process 0 are kept: the numbers are not those of one process"
+            )
+        return self.processes.wrap(model)
+
+    def shard(self, batch: Any) -> Shard:
+        """This process's part of a global batch."""
+        return self.processes.shard(batch)
+
+    def all_sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes."""
+        with self._exchange():
+            return self.processes.all_sum(tensor)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process rank 0's buffers."""
+        with self._exchange():
+            self.processes.share_buffers(model)
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
-        if self.keeping is not None:
+        if self.keeping is not None and self.processes.is_first:
             with self._writing("the metrics"):
                 self.keeping.log.append(metrics)
 
-    def checkpoint(self, score: float | None = None) -> None:
-        """A safe point: saves when there is a score, when it is time, and when the user wants to stop."""
+    def show(self, name: str, value: Shown) -> None:
+        """See `interfaces.trainer.RunContext`.
+
+        Raises:
+            ContractError: the value is none of the declared ones, or the name cannot be kept.
+            RunError: the disk refused.
+        """
+        with self.timed("show"), self._writing(f"what is shown as {name!r}"):
+            self.gallery.show(name, value)
+
+    def checkpoint(self, score: float | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
+        """A safe point: saves when there is a score, when it is time, and when the user wants to stop.
+
+        Raises:
+            ContractError: `weights` were given before, and now are not; or they are of another model.
+        """
+        if weights is None and self.weights is not None:
+            raise ContractError(
+                "checkpoint() without weights, which were given at an earlier safe point: give them at every one, or "
+                "`last` and `best` would hold different things"
+            )
         self.count += 1
+        self.weights = weights
         if self.keeping is None:
             return
         count, moment = self._saved_at
         due = 0 < self.keeping.every_steps <= self.count - count or time.monotonic() - moment >= self.keeping.every_s
-        if score is not None or due or self.stopping:
+        # The processes' clocks differ, and a signal may reach one of them only: all do what one has to.
+        with self._exchange():
+            due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
+        if score is not None or due or stopping:
             self.save(score)
-        if self.stopping:
+        if stopping:
             raise KeyboardInterrupt
 
     def save(self, score: float | None = None) -> None:
@@ -97,68 +182,101 @@ class Context:
         """
         if self.keeping is None:
             return
-        with self.timed("checkpoint"), self._writing("a checkpoint"):
-            self.saved = self.keeping.store.save(
-                self.count,
-                self.model.state_dict(),
-                self._state(self.keeping),
-                score=score,
-                log=self.keeping.log.position(),
-                timings=self.times(),
-            )
+        with self.timed("checkpoint"):
+            keeping, model, state = self.keeping, self._model_weights(), self._state(self.keeping)
+            large = keeping.trainer.large_state_dict()
+            self.saved = self.processes.first(lambda: self._write(keeping, model, state, large, score))
         self._saved_at = (self.count, time.monotonic())
 
+    def _write(
+        self,
+        keeping: Keeping,
+        model: Mapping[str, Tensor],
+        state: dict[str, Any],
+        large: dict[str, Any],
+        score: float | None,
+    ) -> str:
+        with self._writing("a checkpoint"):
+            return keeping.store.save(
+                self.count, model, state, large=large, score=score, log=keeping.log.position(), timings=self.times()
+            )
+
     def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
-        """Put net, trainer, encoder and counters where a checkpoint has them; `restore_random` follows when all is
-        built.
+        """Put net, trainer, encoder and counters where a checkpoint has them, to go on with training; `restore_random`
+        follows when all is built.
 
         Raises:
             CheckpointError: they do not take what the checkpoint holds.
         """
         try:
-            self.model.load_state_dict(found.model)
+            trained = found.state["model"]
+            self.model.load_state_dict(found.model if trained is None else trained)
+            self.weights = None if trained is None else found.model
             trainer.load_state_dict(found.state["trainer"])
+            if found.large:
+                trainer.load_large_state_dict(found.large)
             if isinstance(encoder, nn.Module):
                 encoder.load_state_dict(found.state["encoder"])
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
+        self.gallery.restore(found.state["shown"])
         self.count, self.saved = found.count, found.name
         self._saved_at = (found.count, time.monotonic())
-        self.timings |= found.timings
-        self._began = time.perf_counter() - self.timings.pop("total", 0.0)
+        self.clock.add(found.timings)
 
     def restore_random(self, found: Checkpoint) -> None:
-        """Put every random generator where it was."""
+        """Put every random generator where it was; of another number of processes, those after the first start anew."""
         self.generator.set_state(found.state["generator"])
-        _set_random_state(found.state["random"], self.device)
+        own = [found.state, *found.state.get("other_processes", [])]
+        if len(own) == self.world_size or self.rank == 0:
+            _set_random_state(own[self.rank]["random"], self.device)
+            self._restore_device_generator(*own[self.rank]["device_generator"])
+        else:
+            self.begin_random()
+        if self.world_size > 1:
+            self.rank_generator.manual_seed(self._rank_seed())
+            if len(own) == self.world_size:
+                self.rank_generator.set_state(own[self.rank]["rank_generator"])
 
-    def epoch_end(self, epoch: int, metrics: dict[str, float]) -> None:
-        """Tell the plugins that an epoch is over."""
-        if self.hooks is not None and self.keeping is not None:
+    def begin_random(self) -> None:
+        """Give every process after the first its own random numbers (dropout); the first has those of one process."""
+        if self.rank > 0:
+            seed_everything(self._rank_seed())
+
+    def begin_training(self) -> None:
+        """The first epoch begins now, or what is left of one."""
+        self._stopwatch.begin(is_partial=self.count > 0)
+
+    def epoch_end(
+        self,
+        epoch: int,
+        metrics: dict[str, float],
+        *,
+        num_epochs: int | None = None,
+        count: int | None = None,
+        unit: str = "samples",
+    ) -> None:
+        """See `interfaces.trainer.RunContext`."""
+        pace = self._stopwatch.lap(epoch, num_epochs, count, unit)
+        if self.keeping is None:
+            return
+        self.console.epoch(epoch, num_epochs, metrics, pace)
+        if self.hooks is not None:
             self.hooks.epoch_end(self.keeping.directory, epoch, metrics)
+        if self.after_epoch is not None:
+            self.after_epoch(epoch)
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
-        if not sys.stderr.isatty():
-            yield from items
-            return
-        from rich.console import Console
-        from rich.progress import track
-
-        yield from track(items, label, total=total, console=Console(stderr=True))
+        return self.console.progress(items, label, total)
 
     def times(self) -> dict[str, float]:
         """Seconds so far by part, and in total; of a resumed run, without what was done in vain."""
-        return {**self.timings, "total": time.perf_counter() - self._began}
+        return self.clock.times()
 
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        """Count the time inside under `part`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.timings[part] = self.timings.get(part, 0.0) + time.perf_counter() - start
+    def timed(self, part: str) -> AbstractContextManager[None]:
+        """Count the time inside under `part`; a part inside another one counts as its own only."""
+        return self.clock.timed(part)
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
@@ -173,7 +291,7 @@ class Context:
             if self.stopping:
                 raise KeyboardInterrupt
             self.stopping = True
-            print("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once", file=sys.stderr)
+            self.console.say("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once")
 
         before = signal.signal(signal.SIGINT, stop)
         try:
@@ -181,14 +299,83 @@ class Context:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Counts the time that a process waits for the others; nothing where there is one."""
+        return self.timed("exchange") if self.world_size > 1 else nullcontext()
+
     def _state(self, keeping: Keeping) -> dict[str, Any]:
         encoder = keeping.encoder
-        return {
+        state: dict[str, Any] = {
+            "model": None if self.weights is None else self.model.state_dict(),
             "trainer": keeping.trainer.state_dict(),
             "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
+            "shown": self.gallery.state(),
             "generator": self.generator.get_state(),
+            "device_generator": self._device_generator_state(),
             "random": _random_state(self.device),
         }
+        if self.world_size > 1:
+            state["rank_generator"], state["other_processes"] = self.rank_generator.get_state(), self._others()
+        return state
+
+    def _others(self) -> list[dict[str, Any]]:
+        """The random numbers of the processes after the first.
+
+        Raises:
+            ContractError: `generator` is no longer the same in all, so that they would go through different batches.
+        """
+        own = {
+            "rank_generator": self.rank_generator.get_state(),
+            "device_generator": self._device_generator_state(),
+            "random": _random_state(self.device),
+        }
+        everyone = self.processes.gather((own, self.generator.get_state(), self.count))
+        _, shared, count = everyone[0]
+        for rank, (_, generator, passed) in enumerate(everyone):
+            problem = ""
+            if passed != count:
+                problem = (
+                    f"process {rank} has passed {passed} safe points, process 0 {count}: a trainer has to call "
+                    "checkpoint() in every process, the same number of times"
+                )
+            elif not torch.equal(generator, shared):
+                problem = (
+                    f"context.generator of process {rank} is not where that of process 0 is: draw from it what all "
+                    "processes share, such as the order of samples, and the rest from context.rank_generator"
+                )
+            if problem:
+                error = ContractError(problem)
+                error.is_told = not self.processes.is_first  # all of them raise it
+                raise error
+        return [own for own, _, _ in everyone[1:]]
+
+    def _model_weights(self) -> Mapping[str, Tensor]:
+        """What `load` is to find."""
+        own: Mapping[str, Tensor] = self.model.state_dict()
+        if self.weights is None:
+            return own
+        if wrong := differences(own, self.weights):
+            raise ContractError(f"the weights given to checkpoint() are not of this model: {'; '.join(wrong[:8])}")
+        return self.weights
+
+    def _device_generator_state(self) -> list[Any]:
+        return [self.device.type, self.device_generator.get_state()]
+
+    def _restore_device_generator(self, kind: str, state: Tensor) -> None:
+        """On another kind of device the run cannot go on to the same bits, and says so; the generator starts anew."""
+        if kind == self.device.type:
+            self.device_generator.set_state(state)
+
+    def _rank_seed(self) -> int:
+        """A seed of this process alone, and of this safe point."""
+        words = [self.generator.initial_seed(), RANK_STREAM, self.rank, self.count]
+        return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+    def _note(self, line: str) -> None:
+        """Tell the user, and keep it for the report."""
+        if self.processes.is_first and line not in self.notes:
+            self.notes.append(line)
+            self.console.warn(line)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -203,11 +390,22 @@ class Context:
             ) from error
 
 
+def _has_own_statistics(module: nn.Module) -> bool:
+    """Whether it normalises over the samples of a batch that this process has."""
+    return isinstance(module, BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+
+
 def seed_everything(seed: int) -> None:
     """Start every global random generator from the seed; what is random in a run comes from these or its own."""
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
+
+
+def generator_on(device: torch.device, seed: int, rank: int = 0) -> torch.Generator:
+    """A generator on a device, with a stream of its own: unlike that of a generator with the same seed."""
+    (word,) = np.random.SeedSequence([seed, DEVICE_STREAM, rank]).generate_state(1)
+    return torch.Generator(device).manual_seed(int(word))
 
 
 @contextmanager

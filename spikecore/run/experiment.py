@@ -1,41 +1,62 @@
-"""What `spike run` and Python call: start a run, resume one, look before resuming, evaluate, load."""
+"""What `spike run` and Python call: start a run, resume one, evaluate, load."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from spikecore.run.build import Prepared, prepare
+import torch
+
+from spikecore.run.build import Output, Prepared, prepare
 from spikecore.run.checkpoint import LAST
-from spikecore.run.config import Resolved, resolve
+from spikecore.run.config import Resolved, resolve, tables_of
 from spikecore.run.context import Context
 from spikecore.run.directory import new_directory
+from spikecore.run.evaluation import Evaluation, evaluate
 from spikecore.run.files import DirectoryLock
+from spikecore.run.joining import joined
 from spikecore.run.loading import load
+from spikecore.run.processes import flatten
 from spikecore.run.record import FINISHED, Record
-from spikecore.run.restore import SavedRun, evaluate
+from spikecore.run.restore import SavedRun
 from spikecore.run.run import Result, Run
+from spikecore.version import __version__
 
-__all__ = ["Context", "Prepared", "Result", "evaluate", "inspect_resume", "load", "prepare", "resume", "run"]
+__all__ = ["Context", "Evaluation", "Output", "Prepared", "Result", "evaluate", "load", "prepare", "resume", "run"]
 
 
-def run(config: Mapping[str, Any] | str | Path | Resolved | None = None, *, out: str | Path | None = None) -> Result:
+def run(
+    config: Mapping[str, Any] | str | Path | Resolved | None = None,
+    *,
+    out: str | Path | None = None,
+    output: Output | None = None,
+) -> Result:
     """Train as `config` says and write a run directory.
+
+    Args:
+        config: tables, a file, or None for the defaults.
+        out: the run directory; None for a new one under `runs/`.
+        output: clock and console; None for new ones.
 
     Raises:
         ConfigError: the configuration, or the directory, cannot be used.
         RunError: the disk refused; the message names the last good checkpoint.
     """
-    resolved = config if isinstance(config, Resolved) else resolve(config)
-    prepared = prepare(resolved)
-    directory = new_directory(out, resolved.tables["run"].name)
-    with DirectoryLock(directory):
+    output = output or Output()
+    with joined() as processes, ExitStack() as stack:
+        resolved = config if isinstance(config, Resolved) else processes.together(lambda: resolve(config))
+        processes.require_same({"--out": str(out), **_facts(resolved)})
+        prepared = processes.together(lambda: prepare(resolved, output=output, processes=processes))
+        directory = processes.first(lambda: _locked(new_directory(out, resolved.tables["run"].name), stack))
         return Run.begin(directory, resolved, prepared).carry_out()
 
 
-def resume(directory: str | Path, *, checkpoint: str = LAST, overrides: Sequence[str] = ()) -> Result:
+def resume(
+    directory: str | Path, *, checkpoint: str = LAST, overrides: Sequence[str] = (), output: Output | None = None
+) -> Result:
     """Go on with a run where a checkpoint left it; on the CPU, to the same bits as if it had never stopped.
 
     A run that died before its first checkpoint starts again from its seed. Lines of metrics and checkpoints that are
@@ -45,26 +66,37 @@ def resume(directory: str | Path, *, checkpoint: str = LAST, overrides: Sequence
         directory: the run directory.
         checkpoint: `last`, `best` or a name.
         overrides: `table.key=value`, of what may change in the middle of a run (see `config.refuse_changes`).
+        output: clock and console; None for new ones.
 
     Raises:
         ConfigError: the directory is in use or no run's, its configuration was edited, an override is not allowed.
         CheckpointError: the checkpoint is damaged, foreign or of another model; names the newest good one before it.
     """
     directory = Path(directory)
-    Record.read(directory)  # before a lock is left in a directory that is no run's
-    with DirectoryLock(directory):
-        saved = SavedRun.open(directory)
+    with joined() as processes, ExitStack() as stack:
+        processes.together(lambda: Record.read(directory))  # before a lock is left in a directory that is no run's
+        processes.first(lambda: _locked(directory, stack))
+        saved = processes.together(lambda: SavedRun.open(directory))
+        asked = {"--checkpoint": checkpoint, "--set": " ".join(overrides), "the run": saved.record.id}
+        processes.require_same({**asked, **_versions()})
         if saved.record.status == FINISHED and not overrides and checkpoint == LAST:
-            print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
+            if processes.is_first:
+                print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
             return Result(dict(saved.record.metrics or {}), saved.record.timings_s, directory)
-        return Run.reopen(saved, checkpoint, overrides).carry_out()
+        return Run.reopen(saved, checkpoint, overrides, output or Output(), processes).carry_out()
 
 
-def inspect_resume(
-    directory: str | Path, checkpoint: str = LAST, overrides: Sequence[str] = ()
-) -> tuple[Resolved, str]:
-    """What `resume` would do: the configuration, and the checkpoint's name ("" for none); writes nothing."""
-    saved = SavedRun.open(Path(directory))
-    resolved = saved.resolve(overrides)
-    since = saved.resumable(checkpoint, prepare(resolved))
-    return resolved, since.name if since else ""
+def _locked(directory: Path, stack: ExitStack) -> Path:
+    """The directory, locked until the stack is unwound."""
+    stack.enter_context(DirectoryLock(directory))
+    return directory
+
+
+def _facts(resolved: Resolved) -> dict[str, object]:
+    """What all processes of a new run must have in common."""
+    files = {f"--load {Path(file.path).name}": file.version for file in resolved.registry.files}
+    return {**flatten(tables_of(resolved.to_toml())), **files, **_versions()}
+
+
+def _versions() -> dict[str, object]:
+    return {"spikecore's version": __version__, "torch's version": torch.__version__}

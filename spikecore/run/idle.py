@@ -22,6 +22,8 @@ def idle_options(resolved: Resolved, unused: Mapping[str, str]) -> list[str]:
             reasons = dict.fromkeys(resolved.options(table), unused[table])
         else:
             reasons = _own_reasons(resolved, table)
+            if table == "trainer":
+                reasons |= _validation_reasons(resolved)
         for reason in dict.fromkeys(reasons.values()):
             options = [f"{table}.{option}" for option in reasons if reasons[option] == reason]
             if given := [option for option in options if option in resolved.given]:
@@ -34,6 +36,16 @@ def unused_tables(resolved: Resolved, task: Task) -> dict[str, str]:
     if not task.is_sequence or "encoder" not in resolved.names:
         return {}
     return {"encoder": f"the samples of {resolved.names['dataset']!r} are sequences, which go to the net as they are"}
+
+
+def _validation_reasons(resolved: Resolved) -> dict[str, str]:
+    """A share of the training split is taken only where the dataset has no validation split of its own."""
+    if "dataset" not in resolved.names or "val_share" not in resolved.options("trainer"):
+        return {}
+    name = resolved.names["dataset"]
+    if "val" not in getattr(resolved.registry.load("dataset", name), "splits", ()):
+        return {}
+    return {"val_share": f"dataset {name!r} has a split 'val' of its own"}
 
 
 def _own_reasons(resolved: Resolved, table: str) -> dict[str, str]:

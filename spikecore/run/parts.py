@@ -102,8 +102,9 @@ class Parts:
 
 
 def component(parts: Parts, role: Role) -> Any:
-    """A component that takes nothing but its options."""
-    return build(str(role.kind), parts.resolved.names[role.name], parts.resolved.tables[role.name])
+    """A component that takes nothing but its options; an encoder goes to the device, where it is to draw."""
+    made = build(str(role.kind), parts.resolved.names[role.name], parts.resolved.tables[role.name])
+    return made.to(parts.device) if isinstance(made, nn.Module) else made
 
 
 def neuron(parts: Parts, role: Role) -> Any:

@@ -1,29 +1,26 @@
-"""What a net does with a few test samples, before and after training: rates per layer, rasters, membrane traces.
+"""What a net does with a few validation samples, before and after training: rates per layer, rasters, membrane traces.
 
 Looking changes nothing: the net's mode, its chosen backends and every random generator are put back.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from spikecore.errors import RunError
-from spikecore.files import write_file
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.task import Task
-from spikecore.nn import Neuron, reset_state
+from spikecore.nn import Neuron, get_state, reset_state, set_state
 from spikecore.run.context import Context, undisturbed
-from spikecore.run.tree import flatten, restore
+from spikecore.run.tree import read_tree, write_tree
 from spikecore.trainers.batches import put_together
+from spikecore.trainers.splits import unaugmented
 
 NUM_SAMPLES = 64
 CHUNK = 8
@@ -32,6 +29,8 @@ NUM_COLUMNS = 40
 """Steps in a picture: short sequences of several samples stand side by side."""
 MAX_VALUES = 65536
 SATURATED_RATE = 0.95
+read, save = read_tree, write_tree
+"""Of what `probe` found."""
 
 
 def path_of(directory: Path, moment: str) -> Path:
@@ -45,7 +44,8 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
     Args:
         task: its net, and its data where it has any.
         context: of the run; gives device and precision.
-        example: inputs `[T, B, *input_shape]`, on any device; None for samples of the test or training split.
+        example: inputs `[T, B, *input_shape]`, on any device; None for samples of the validation split, or
+            of the training split where there is none.
 
     Returns:
         `layers`: per neuron layer its name, size, mean rate, shares of silent and saturated neurons; for some of them
@@ -57,7 +57,7 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
 
         def feed(index: Sequence[int]) -> None:
             reset_state(task.model)
-            sequence = inputs.sequence(index).to(context.device)
+            sequence = inputs.sequence(index, context.device)
             for net in _nets(task.model):
                 net(sequence)
             reset_state(task.model)
@@ -76,34 +76,83 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         for module, choice in chosen.items():
             module.chosen = choice
     found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
-    return {"num_samples": len(inputs), "labels": inputs.labels(shown), "layers": found}
+    return {"num_samples": len(inputs), "labels": inputs.labels(shown), "split": inputs.split, "layers": found}
+
+
+class Sampler:
+    """Firing rates on a few samples, always the same. What the net keeps between steps is put back as well.
+
+    Args:
+        task, context, example: as of `probe`.
+        num_samples: at most.
+    """
+
+    def __init__(self, task: Task, context: Context, example: Tensor | None, num_samples: int) -> None:
+        self._task, self._context = task, context
+        with undisturbed(context.device):
+            self._inputs = _Samples(task, num_samples) if example is None else _Example(example)
+        self._num_samples = min(num_samples, len(self._inputs))
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def rates(self) -> list[dict[str, Any]]:
+        """`layers` as of `probe`, without traces."""
+        model, context = self._task.model, self._context
+        layers = _neurons(model)
+        rates = _Rates(layers)
+        kept = get_state(model)
+        chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
+        with undisturbed(context.device), _evaluating(model), torch.no_grad(), _precision(context), rates.watching():
+            try:
+                reset_state(model)
+                sequence = self._inputs.sequence(range(self._num_samples), context.device)
+                for net in _nets(model):
+                    net(sequence)
+            finally:
+                reset_state(model)
+                set_state(model, kept)
+                for module, choice in chosen.items():
+                    module.chosen = choice
+        return [rates.of(name) for name in rates.seen()]
 
 
 class _Samples:
-    """Samples of the test split, or of the training split where there is no other, spread over all of it."""
+    """Samples of the validation split, or of another where there is none, spread over all of it.
 
-    def __init__(self, task: Task) -> None:
-        split = task.test if task.test is not None else task.train
-        if split is None:
+    The test split comes last: before training is over it is not looked at.
+    """
+
+    def __init__(self, task: Task, num_samples: int = NUM_SAMPLES) -> None:
+        self.split = next((name for name in ("val", "train", "test") if name in task.splits), "")
+        if not self.split:
             raise RunError("the task has no data, and its trainer gives no example of an input")
+        split = unaugmented(task.split(self.split))
         self._task, self._split = task, split
-        self._samples = [split[i] for i in _spread(len(split), NUM_SAMPLES).tolist()]
-        self._generator = torch.Generator().manual_seed(0)
+        self._samples = [split[i] for i in _spread(len(split), num_samples).tolist()]
+        self._generator: torch.Generator | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
 
-    def sequence(self, index: Sequence[int]) -> Tensor:
-        x = put_together(self._split, [self._samples[i] for i in index], self._task.is_sequence).x
-        return x if self._task.is_sequence else self._task.sequence(x, self._generator)
+    def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
+        x = put_together(self._split, [self._samples[i] for i in index], self._task.is_sequence).x.to(device)
+        if self._task.is_sequence:
+            return x
+        if self._generator is None:
+            self._generator = torch.Generator(device).manual_seed(0)
+        return self._task.sequence(x, self._generator)
 
     def labels(self, index: Sequence[int]) -> list[int]:
         labels = [self._samples[i][1] for i in index]
-        return labels if all(isinstance(label, int) for label in labels) else []
+        classes = [label for label in labels if isinstance(label, int)]
+        return classes if len(classes) == len(labels) else []
 
 
 class _Example:
     """Inputs that the trainer gave."""
+
+    split = ""
 
     def __init__(self, x: Tensor) -> None:
         self._x = x[:, :NUM_SAMPLES]
@@ -111,8 +160,8 @@ class _Example:
     def __len__(self) -> int:
         return self._x.shape[1]
 
-    def sequence(self, index: Sequence[int]) -> Tensor:
-        return self._x[:, list(index)]
+    def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
+        return self._x[:, list(index)].to(device)
 
     def labels(self, index: Sequence[int]) -> list[int]:
         return []
@@ -121,20 +170,6 @@ class _Example:
 def _nets(model: nn.Module) -> list[nn.Module]:
     """What takes an input: the model, or each of the nets that it is made of."""
     return list(model.values()) if isinstance(model, nn.ModuleDict) else [model]
-
-
-def save(path: Path, tree: dict[str, Any]) -> None:
-    """Write what `probe` found."""
-    data, tensors = flatten(tree)
-    write_file(path, save_tensors(tensors, {"tree": json.dumps(data)}))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """What `save` was given; raises whatever a damaged file leads to."""
-    with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        tree: dict[str, Any] = restore(json.loads(file.metadata()["tree"]), tensors)
-    return tree
 
 
 class _Rates:

@@ -24,7 +24,7 @@ from spikecore.run.config import AUTO_BACKEND, Resolved
 from spikecore.run.record import BackendRecord, ComponentRecord, FileRecord, PluginRecord, Record
 from spikecore.run.roles import kind_of
 
-MATTERS = ("spikecore", "torch", "num_threads", "device_name")
+MATTERS = ("spikecore", "torch", "num_threads", "num_processes", "device_name")
 """What numbers may depend on, beyond configuration and seed."""
 
 
@@ -37,7 +37,7 @@ def backends(model: nn.Module) -> dict[str, BackendRecord]:
     }
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, num_processes: int = 1) -> dict[str, Any]:
     """Machine and versions."""
     versions = {name: _version(name) for name in ("numpy", "safetensors", "pluggy", "click")}
     return {
@@ -48,6 +48,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "num_threads": torch.get_num_threads(),
+        "num_processes": num_processes,
         "num_cores": os.cpu_count(),
         "spikecore": spikecore.__version__,
         "torch": torch.__version__,
@@ -113,7 +114,7 @@ def check_files(record: Record, registry: Registry) -> None:
 def _imported(registry: Registry) -> dict[str, str]:
     """Hash → path of the source files whose components were registered in this process."""
     found = {}
-    for component in registry.registered():
+    for component in registry.registered_components():
         try:
             path = inspect.getsourcefile(inspect.unwrap(component))
             found[hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()] = str(path)

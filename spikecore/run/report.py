@@ -11,13 +11,16 @@ from typing import Any
 from spikecore.analysis import figures, page
 from spikecore.files import write_file
 from spikecore.run import probe
-from spikecore.run.activity import activity
+from spikecore.run.activity import SPLIT_NAMES, activity
 from spikecore.run.checkpoint import CheckpointStore
+from spikecore.run.clock import TOTAL
+from spikecore.run.exhibits import exhibits
+from spikecore.run.gallery import read_gallery
 from spikecore.run.log import read_lines
 from spikecore.run.record import Record, status_of
+from spikecore.run.text import seconds_text, value_text
 
 FILE = "report.html"
-MAX_CLASSES = 40
 MAX_CURVES = 40
 EPOCH = "epoch"
 
@@ -46,7 +49,8 @@ def build(directory: Path) -> str:
         f'<p class="sub">{escape(_subtitle(record))}</p>',
         *_banner(directory, record, status),
         _tiles(record, lines),
-        page.section("Learning", *_learning(lines), *_confusion(record, looks)),
+        page.section("Learning", *_by_split(record, lines), *_learning(lines)),
+        *_shown(directory),
         page.section("Activity", *activity(record.classes, looks), *map(page.note, [*record.notes, *problems])),
         page.section("Time", *_time(record)),
         page.section("What ran", *_parts(directory, record)),
@@ -111,6 +115,23 @@ def _tiles(record: Record, lines: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The latest metrics, those of training, validation and test apart."""
+    latest = {**(lines[-1] if lines else {}), **(record.metrics or {})}
+    table: dict[str, dict[str, str]] = {}
+    for name, value in latest.items():
+        split, _, metric = name.partition("_")
+        if split in SPLIT_NAMES and metric and _is_number(value):
+            table.setdefault(metric, {})[split] = value_text(name, value)
+    if not table:
+        return []
+    splits = [split for split in SPLIT_NAMES if any(split in row for row in table.values())]
+    head = ("", *(SPLIT_NAMES[split] for split in splits))
+    rows = [(metric.replace("_", " "), *(row.get(split, "–") for split in splits)) for metric, row in table.items()]
+    caption = "Of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
+    return [f'<div id="splits">{page.table(head, rows)}</div>', page.note(caption)]
+
+
 def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     curves = curves_by_name(lines)
     if not curves:
@@ -132,41 +153,19 @@ def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [page.grid(shown), *left_out]
 
 
-def _confusion(record: Record, looks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    counts = looks.get("after", {}).get("confusion")
-    if counts is None and record.task != "class":
+def _shown(directory: Path) -> list[str]:
+    """What the trainer showed; no section where that is nothing."""
+    values, problems = read_gallery(directory)
+    if not values and not problems:
         return []
-    if counts is None:
-        return [page.note("No confusion matrix: it is kept when a run that classifies finishes.")]
-    rows: list[list[int]] = counts.tolist()
-    names = [*record.classes, *map(str, range(len(record.classes), len(rows)))]
-    num = sum(map(sum, rows))
-    caption = f"Test split, {num} samples. Blue: right; red: wrong; the deeper, the larger the share of its row."
-    if len(rows) <= MAX_CLASSES:
-        picture = page.figure("confusion", "Confusion matrix", figures.matrix(rows, names), caption)
-        recall = [[(line[i] / sum(line), "var(--c0)")] if sum(line) else [] for i, line in enumerate(rows)]
-        bars = figures.bars(names, recall, "share of each class that is recognised", percent=True)
-        caption = "Share of the samples of each class."
-        return [page.grid([picture, page.figure("recall", "Recognised, by class", bars, caption)])]
-    wrong = [
-        (count, names[true], names[other])
-        for true, line in enumerate(rows)
-        for other, count in enumerate(line)
-        if count and true != other
-    ]
-    lines = [(true, other, count) for count, true, other in sorted(wrong, reverse=True)[:20]]
-    table = page.table(("true", "predicted", "samples"), lines)
-    return [
-        page.figure("confusion", "Most frequent confusions", table, f"Of {len(rows)} classes.", narrow=True),
-    ]
+    return [page.section("Results", exhibits(values), *map(page.note, problems))]
 
 
 def _time(record: Record) -> list[str]:
     timings = dict(record.timings_s)
-    total = timings.pop("total", 0.0)
+    total = timings.pop(TOTAL, 0.0)
     if not total:
         return [page.note("The run ended without its times.")]
-    timings["other"] = max(0.0, total - sum(timings.values()))
     parts = sorted(timings.items(), key=lambda item: -item[1])
     line = [(value / total, figures.colour(index), name) for index, (name, value) in enumerate(parts)]
     names = [f"{name} {seconds_text(value)} ({value / total:.0%})" for name, value in parts]
@@ -210,7 +209,9 @@ def _parts(directory: Path, record: Record) -> list[str]:
         "<h3>Environment</h3>",
         f'<div id="environment">{page.table(("what", "value"), rows)}</div>',
         *_history(directory, record),
-        page.folded(f"Configuration (sha256 {record.config_sha256[:12]})", f"{changes}<pre>{escape(config)}</pre>"),
+        page.collapsible(
+            f"Configuration (sha256 {record.config_sha256[:12]})", f"{changes}<pre>{escape(config)}</pre>"
+        ),
     ]
 
 
@@ -233,20 +234,6 @@ def _history(directory: Path, record: Record) -> list[str]:
         head = ("resumed", "after it had", "from", "lines dropped", "changed")
         parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']
     return parts
-
-
-def value_text(name: str, value: float) -> str:
-    """A metric as people read it."""
-    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration as people read it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def _is_number(value: Any) -> bool:

@@ -46,15 +46,8 @@ def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None =
     return net.eval()
 
 
-def evaluate(directory: str | Path, checkpoint: str = LAST) -> dict[str, float]:
-    """The metrics of a run's saved weights on its test split, or in its environment.
-
-    Arguments and errors are those of `load`; this takes the dataset and the trainer as well.
-    """
-    saved = SavedRun.open(Path(directory))
-    prepared = prepare(saved.resolve())
-    prepared.context.restore(saved.checkpoint(checkpoint, prepared.task.model), prepared.trainer, prepared.task.encoder)
-    return prepared.trainer.evaluate(prepared.task, prepared.context)
+OVERRIDES = {"backend": ", or use another one: --set backend.name=torch; in Python load(..., backend='auto')"}
+"""Table → what to do without its component."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +86,32 @@ class SavedRun:
         Raises:
             ConfigError: something in it is not installed, or an override is not allowed.
         """
-        resolved = resolve(self.source, self.record.changes)
+        resolved = self.reopen_with(())
         if not overrides:
             return resolved
-        changed = resolve(self.source, [*self.record.changes, *overrides])
+        changed = self.reopen_with(overrides)
         refuse_changes(resolved, changed)
         return changed
+
+    def reopen_with(self, overrides: Sequence[str]) -> Resolved:
+        """Its configuration with any overrides; whether they may change what it computes is for the caller to say.
+
+        Raises:
+            ConfigError: an override is wrong, or something is not installed; names the distribution that it came from.
+        """
+        try:
+            return resolve(self.source, [*self.record.changes, *overrides])
+        except ConfigError as error:
+            raise self._with_origin(error) from error
+
+    def _with_origin(self, error: ConfigError) -> ConfigError:
+        """The error, with the distributions that the parts which are missing came from, and what to do."""
+        origins = []
+        for table, part in self.record.components.items():
+            if any(line.startswith(f"{table}.name:") for line in error.problems):
+                origin = f"{part.distribution} {part.version}: install it" if part.version else "a file: --load it"
+                origins.append(f"this run had {table} {part.name!r} from {origin}{OVERRIDES.get(table, '')}")
+        return ConfigError([*error.problems, *origins])
 
     def net(self, backend: str | None = None) -> nn.Module:
         """Its net with new weights, on the CPU.
@@ -109,16 +122,12 @@ class SavedRun:
         overrides = [*self.record.changes, *([f"backend.name={backend}"] if backend else [])]
         device = torch.device("cpu")
         if not self.record.nets:  # the trainer made it, so the trainer has to make it again
-            return prepare(resolve(self.source, overrides), device).task.model
+            return prepare(self.reopen_with(overrides[len(self.record.changes) :]), device).task.model
         needed = {"run", "neuron", "backend", "plugins", *(how.role for how in self.record.nets.values())}
         try:
             resolved = resolve(self.source, overrides, only=[table for table in self.record.config if table in needed])
         except ConfigError as error:
-            if backend is not None or not any(line.startswith("backend.name:") for line in error.problems):
-                raise
-            raise ConfigError(
-                [*error.problems, "to load the net on another backend: load(..., backend='auto')"]
-            ) from error
+            raise self._with_origin(error) from error
         with use(resolved.registry):
             seed_everything(self.record.seed)
             return rebuilt(Parts(resolved, device), self.record.nets)
@@ -148,12 +157,12 @@ class SavedRun:
 
 
 def find(store: CheckpointStore, which: str, model: nn.Module, log: MetricsLog | None = None) -> Checkpoint:
-    """The checkpoint asked for, verified against the net, and against the metrics where a log is given."""
+    """The checkpoint asked for, verified against the net; to go on from, also against the metrics in `log`."""
     names = store.names()
     name = store.find(which)
 
     def verified(name: str) -> Checkpoint:
-        checkpoint = store.read(name)
+        checkpoint = store.read(name, with_large=log is not None)
         refuse_other_model(store.path(name), model.state_dict(), checkpoint.model)
         if log is not None:
             log.check(checkpoint.log)

@@ -4,14 +4,15 @@ config.toml      the resolved configuration
 run.json         plugins, backend per layer, environment, seed, timings, exit status
 metrics.jsonl    one line per epoch
 checkpoints/     weights and everything else that is needed to go on
+shown/           what the trainer showed
 probe-*.safetensors, report.html    what the net did before and after training, and all of it as one page
 """
 
 from __future__ import annotations
 
-import sys
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from spikecore.files import clean, cure, write_file
 from spikecore.registry import use
 from spikecore.run import probe as probing
 from spikecore.run import provenance
-from spikecore.run.build import Prepared, prepare
+from spikecore.run.build import Output, Prepared, prepare
 from spikecore.run.checkpoint import Checkpoint
 from spikecore.run.config import Resolved, tables_of
 from spikecore.run.context import Keeping
 from spikecore.run.directory import CONFIG, store_of
 from spikecore.run.idle import idle_options, unused_tables
+from spikecore.run.idle_layers import IdleLayers
 from spikecore.run.log import EMPTY, MetricsLog
+from spikecore.run.processes import Group
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now
 from spikecore.run.restore import SavedRun
 
@@ -57,6 +60,7 @@ class Run:
     record: Record
     prepared: Prepared
     since: Checkpoint | None = None
+    _idle_layers: IdleLayers | None = field(default=None, init=False)
 
     @classmethod
     def begin(cls, directory: Path, resolved: Resolved, prepared: Prepared) -> Run:
@@ -66,36 +70,40 @@ class Run:
             RunError: the directory cannot be written.
         """
         run = cls(directory, resolved, _new_record(resolved, prepared), prepared)
-        run._greet(run.record.header)
-        run._tell_idle_options()
-        try:
-            clean(directory)
-            run.record.write(directory)
-            write_file(directory / CONFIG, resolved.to_toml())
-        except OSError as error:
-            raise RunError(f"{directory}: cannot be written: {cure(error)}") from error
+        run._processes.first(run._write_beginning)
         run._keep()
         return run
 
     @classmethod
-    def reopen(cls, saved: SavedRun, checkpoint: str, overrides: Sequence[str]) -> Run:
+    def reopen(
+        cls,
+        saved: SavedRun,
+        checkpoint: str,
+        overrides: Sequence[str],
+        output: Output,
+        processes: Group | None = None,
+    ) -> Run:
         """Bring a run back to a checkpoint; what is newer is dropped.
 
         Raises:
             ConfigError: an override is not allowed, or the directory cannot be written.
             CheckpointError: the checkpoint cannot be used.
         """
+        processes = processes or Group()
+        run = processes.together(lambda: cls._reopened(saved, checkpoint, overrides, output, processes))
+        processes.first(lambda: run._write_resumption(overrides))
+        return run
+
+    @classmethod
+    def _reopened(
+        cls, saved: SavedRun, checkpoint: str, overrides: Sequence[str], output: Output, processes: Group
+    ) -> Run:
         resolved = saved.resolve(overrides)
-        prepared = prepare(resolved)
+        prepared = prepare(resolved, output=output, processes=processes)
         run = cls(saved.directory, resolved, saved.record, prepared, saved.resumable(checkpoint, prepared))
         run._keep()
         if run.since is not None:
             prepared.context.restore(run.since, prepared.trainer, prepared.task.encoder)
-        run._greet(resolved.registry.hooks.report_header(str(prepared.context.device)))
-        try:
-            run._rewind(overrides)
-        except OSError as error:
-            raise ConfigError(f"{saved.directory}: cannot be written: {cure(error)}") from error
         return run
 
     def carry_out(self) -> Result:
@@ -103,26 +111,37 @@ class Run:
 
         Raises:
             RunError: the disk refused; the message names the last good checkpoint.
+            ProcessError: another process failed or is gone.
         """
+        if not self._processes.is_first:  # the first process writes for all
+            with self._processes.guarding():
+                metrics = self._train()
+            return Result(metrics, self.prepared.context.times(), self.directory)
+        return self._carry_out()
+
+    def _carry_out(self) -> Result:
         metrics: dict[str, float] = {}
         try:
-            self._announce()
-            if self.since is None:
-                self._look("before")
-            self._note_backends()
-            self._write_record()
-            metrics = self._train()
+            with self._processes.guarding():
+                self._announce()
+                if self.since is None:
+                    self._look("before")
+                self._note_backends()
+                self._write_record()
+                metrics = self._train()
             self._look("after")
             self.record.finish(metrics)
         except KeyboardInterrupt:
             self.record.interrupt()
+            self._tell_resumption()
             raise
         except BaseException as error:
             self.record.fail(error)
             raise
         finally:
             self._note_backends()
-            self.record.ended, self.record.timings_s = now(), self.prepared.context.times()
+            self.record.notes += [note for note in self.prepared.context.notes if note not in self.record.notes]
+            self.record.ended = now()
             try:
                 self.resolved.registry.hooks.run_end(self.directory, self.record.status, metrics)
             finally:
@@ -131,10 +150,36 @@ class Run:
 
     # The steps of `begin` and `reopen`
 
+    @property
+    def _processes(self) -> Group:
+        return self.prepared.context.processes
+
+    def _write_beginning(self) -> None:
+        self._greet(self.record.header)
+        self._tell_idle_options()
+        try:
+            clean(self.directory)
+            self.record.write(self.directory)
+            write_file(self.directory / CONFIG, self.resolved.to_toml())
+        except OSError as error:
+            raise RunError(f"{self.directory}: cannot be written: {cure(error)}") from error
+
+    def _write_resumption(self, overrides: Sequence[str]) -> None:
+        self._greet(self.resolved.registry.hooks.report_header(str(self.prepared.context.device)))
+        try:
+            self._rewind(overrides)
+        except OSError as error:
+            raise ConfigError(f"{self.directory}: cannot be written: {cure(error)}") from error
+
     def _keep(self) -> None:
         """Give the context its directory."""
         options = self.resolved.tables["run"]
-        self.prepared.context.keeping = Keeping(
+        context = self.prepared.context
+        if self._processes.is_first:
+            context.gallery.directory = self.directory
+            context.after_epoch = self._tell_idle_layers
+            self._idle_layers = IdleLayers(self.prepared.task, self.prepared.trainer, context, self.record.notes)
+        context.keeping = Keeping(
             directory=self.directory,
             store=store_of(self.directory, self.record.id, self.resolved),
             log=MetricsLog(self.directory),
@@ -146,13 +191,16 @@ class Run:
 
     def _greet(self, header: Sequence[str]) -> None:
         failures = self.resolved.registry.hooks.failures.values()
-        for line in (*header, *(f"warning: hooks are left out: {error}" for error in failures)):
-            print(line, file=sys.stderr)
+        console = self.prepared.context.console
+        for line in header:
+            console.say(line)
+        for error in failures:
+            console.warn(f"hooks are left out: {error}")
 
     def _tell_idle_options(self) -> None:
         for line in idle_options(self.resolved, unused_tables(self.resolved, self.prepared.task)):
             self.record.notes.append(line)
-            print(f"warning: {line}", file=sys.stderr)
+            self.prepared.context.console.warn(line)
 
     def _rewind(self, overrides: Sequence[str]) -> None:
         """Drop what is newer than the checkpoint, and note in the record that the run goes on."""
@@ -164,6 +212,7 @@ class Run:
             checkpoints=keeping.store.keep_until(self.since.name if self.since else None),
             lines=keeping.log.restore(self.since.log if self.since else EMPTY),
         )
+        self.prepared.context.gallery.rewrite()
         self.record.restart(resumption)
         self.record.write(self.directory)
         self._put_back_config()
@@ -174,13 +223,15 @@ class Run:
         )
         lines, checkpoints = resumption.dropped_lines, resumption.dropped_checkpoints
         dropped = f"; dropped {lines} newer lines of metrics and {len(checkpoints)} newer checkpoints"
-        print(f"{self.directory}: {where}{dropped if lines or checkpoints else ''}", file=sys.stderr)
+        console = self.prepared.context.console
+        console.say(f"{self.directory}: {where}{dropped if lines or checkpoints else ''}")
         for line in resumption.differs:
-            print(f"warning: {line}: the rest of the run may differ in its last bits", file=sys.stderr)
+            console.warn(f"{line}: the rest of the run may differ in its last bits")
 
     def _resumption(self, overrides: Sequence[str], checkpoints: list[str], lines: int) -> ResumeRecord:
         record = self.record
-        here, plugins = provenance.environment(self.prepared.context.device), provenance.plugins(self.resolved)
+        here = provenance.environment(self.prepared.context.device, self._processes.world_size)
+        plugins = provenance.plugins(self.resolved)
         last = record.resumes[-1] if record.resumes else record
         return ResumeRecord(
             at=now(),
@@ -216,20 +267,49 @@ class Run:
                 seen = probing.probe(task, context, trainer.example(task))
             except Exception as error:
                 self.record.notes.append(f"spikes {moment} training cannot be shown: {type(error).__name__}: {error}")
-            confusion = getattr(trainer, "confusion", None) if moment == "after" else None
             try:
-                probing.save(probing.path_of(self.directory, moment), {**seen, "confusion": confusion})
+                probing.save(probing.path_of(self.directory, moment), seen)
             except (OSError, SpikeError) as error:
                 self.record.notes.append(f"spikes {moment} training could not be kept: {error}")
+
+    def _tell_idle_layers(self, epoch: int) -> None:
+        """Warn of layers that never spike, or always; a net that cannot be looked at so trains all the same."""
+        context = self.prepared.context
+        if self._idle_layers is None:
+            return
+        with context.timed("probe"):
+            try:
+                warnings = self._idle_layers.look(epoch)
+            except Exception as error:
+                self._idle_layers = None
+                reason = f"{type(error).__name__}: {error}"
+                self.record.notes.append(f"silent layers are not told from epoch {epoch} on: {reason}")
+                return
+        for text in warnings:
+            self.record.notes.append(text)
+            context.console.warn(text)
+
+    def _tell_resumption(self) -> None:
+        """After Ctrl-C: where the run is, and the command that goes on with it."""
+        console, saved = self.prepared.context.console, self.prepared.context.saved
+        console.say(f"interrupted: {saved or 'no checkpoint yet, so it would start again from its seed'}")
+        console.say(f"run directory  {self.directory}")
+        if self.prepared.trainer.capabilities.resumable:
+            console.say(f"go on with     {resume_command(self.directory, self.record)}")
+        else:
+            console.say(f"trainer {self.resolved.names['trainer']!r} cannot be resumed: its capabilities say so")
 
     def _note_backends(self) -> None:
         self.record.backends |= provenance.backends(self.prepared.task.model)
 
     def _train(self) -> dict[str, float]:
         context = self.prepared.context
-        if self.since is not None:
+        if self.since is None:
+            context.begin_random()
+        else:
             context.restore_random(self.since)  # the last thing before training: what was built since may have drawn
         with use(self.resolved.registry), context.stoppable():
+            context.begin_training()
             metrics = self.prepared.trainer.fit(self.prepared.task, context)
         context.save()
         return metrics
@@ -242,15 +322,23 @@ class Run:
             raise RunError(f"{self.directory}: the record cannot be written: {cure(error)}, {again}") from error
 
     def _close(self) -> None:
-        """The last files of a run; when it fails, its own error is the one to be seen."""
+        """The last files of a run."""
+        context = self.prepared.context
+        self._seal_record()
+        if self.resolved.tables["run"].report:
+            with context.timed("report"):
+                self._report()
+            self._seal_record()  # the report tells all times but its own
+
+    def _seal_record(self) -> None:
+        """Write the record with the times so far; when it fails, the run's own error is the one to be seen."""
+        self.record.timings_s = self.prepared.context.times()
         try:
             self._write_record()
         except RunError as error:
             if self.record.status == FINISHED:
                 raise
-            print(f"warning: {error}", file=sys.stderr)
-        if self.resolved.tables["run"].report:
-            self._report()
+            self.prepared.context.console.warn(str(error))
 
     def _report(self) -> None:
         from spikecore.run.report import write_report
@@ -259,7 +347,20 @@ class Run:
             write_report(self.directory)
         except Exception as error:
             again = f"the run itself is complete: `spike report {self.directory}` tries again"
-            print(f"warning: no report was written: {type(error).__name__}: {error}; {again}", file=sys.stderr)
+            self.prepared.context.console.warn(f"no report was written: {type(error).__name__}: {error}; {again}")
+
+
+def resume_command(directory: Path, record: Record) -> str:
+    """What to type to go on with a run, from the same working directory; files are given again."""
+    last = record.resumes[-1] if record.resumes else record
+    num_processes = int(last.environment.get("num_processes", 1))
+    start = ["spike"]
+    if num_processes > 1:
+        start = ["torchrun", "--nproc-per-node", str(num_processes), "-m", "spikecore"]
+    words = [*start, "run", "--resume", str(directory)]
+    for file in record.files:
+        words += ["--load", file.path]
+    return shlex.join(words)
 
 
 def _new_record(resolved: Resolved, prepared: Prepared) -> Record:
@@ -274,7 +375,7 @@ def _new_record(resolved: Resolved, prepared: Prepared) -> Record:
         components=provenance.components(resolved),
         plugins=provenance.plugins(resolved),
         files=provenance.files(resolved.registry),
-        environment=provenance.environment(device),
+        environment=provenance.environment(device, prepared.context.world_size),
         git=provenance.git(),
         header=list(resolved.registry.hooks.report_header(str(device))),
     )

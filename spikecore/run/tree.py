@@ -8,14 +8,19 @@ tensors come back on the CPU.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from spikecore.errors import CheckpointError, ContractError
+from spikecore.files import write_file
 
 TENSOR, TUPLE, ITEMS, FLOAT = "$tensor", "$tuple", "$items", "$float"
 
@@ -53,6 +58,25 @@ def restore(data: Any, tensors: Mapping[str, Tensor]) -> Any:
         if key == FLOAT:
             return float(inner)
     return {key: restore(item, tensors) for key, item in data.items()}
+
+
+def write_tree(path: Path, tree: dict[str, Any]) -> None:
+    """Write a tree as one safetensors file: its tensors, and the rest as JSON in the header.
+
+    Raises:
+        ContractError: something in it is of another type.
+        OSError: the disk refused; the old file is untouched.
+    """
+    data, tensors = flatten(tree)
+    write_file(path, save_tensors(tensors, {"tree": json.dumps(data)}))
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """What `write_tree` was given; raises whatever a damaged file leads to."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        tree: dict[str, Any] = restore(json.loads(file.metadata()["tree"]), tensors)
+    return tree
 
 
 def _flat(value: Any, path: str, tensors: dict[str, Tensor], seen: set[int]) -> Any:

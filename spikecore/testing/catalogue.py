@@ -12,8 +12,8 @@ HEAD = """# The checks of the conformance suites
 
 `spike test KIND:NAME` runs these checks. The column *applies to* names the capabilities that a check depends on; if one
 is missing, the check is skipped and the reason names it. Checks marked *long* run for one component of each kind and
-plugin in a plugin's own test suite, and for every component with `SPIKE_FULL=1`. A component fails if fewer checks than
-the minimum were executed. See [how to use them](../how-to/prove-a-plugin.md). Datasets of published files are checked
+plugin in pytest, and for every component with `SPIKE_FULL=1`. A component fails if fewer checks than the minimum were
+executed. See [how to use them](../how-to/prove-a-plugin.md). Datasets of published files are checked
 [on small files of the same format](../how-to/prove-a-plugin.md#datasets-of-files-that-others-give-out), which
 `prepare(data)` of the test class writes.
 

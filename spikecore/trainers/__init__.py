@@ -1,7 +1,28 @@
 """Trainers, and what authors of trainers build on."""
 
 from spikecore.trainers.base import Trainer
-from spikecore.trainers.batches import assemble, begin_epoch, in_batches, put_together
-from spikecore.trainers.tasks import dataset_task, step_shape
+from spikecore.trainers.batches import assemble, begin_epoch, in_batches, put_together, stack, stack_labels
+from spikecore.trainers.confusion import confusion
+from spikecore.trainers.splits import TaskSplit, cut_validation, unaugmented
+from spikecore.trainers.targets import label_problem
+from spikecore.trainers.tasks import dataset_splits, dataset_task, require_model, require_target, step_shape
 
-__all__ = ["Trainer", "assemble", "begin_epoch", "dataset_task", "in_batches", "put_together", "step_shape"]
+__all__ = [
+    "TaskSplit",
+    "Trainer",
+    "assemble",
+    "begin_epoch",
+    "confusion",
+    "cut_validation",
+    "dataset_splits",
+    "dataset_task",
+    "in_batches",
+    "label_problem",
+    "put_together",
+    "require_model",
+    "require_target",
+    "stack",
+    "stack_labels",
+    "step_shape",
+    "unaugmented",
+]

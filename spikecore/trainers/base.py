@@ -23,20 +23,26 @@ class Trainer(Configurable):
         OptionError: a wrong option.
     """
 
-    api_version: ClassVar[int] = 2
+    api_version: ClassVar[int] = 3
     capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities()
     role_configs: ClassVar[Mapping[str, type]] = {}
     role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     config: Any
-    confusion: Tensor | None = None
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
 
     def prepare(self, parts: Parts) -> Task:
-        """See `interfaces.trainer.Trainer`."""
-        return dataset_task(parts)
+        """See `interfaces.trainer.Trainer`; with the option `val_share`, where `Config` has it."""
+        return dataset_task(parts, self.capabilities.task, getattr(self.config, "val_share", 0.0))
 
     def example(self, task: Task) -> Tensor | None:
         """See `interfaces.trainer.Trainer`."""
         return None
+
+    def large_state_dict(self) -> dict[str, Any]:
+        """See `interfaces.trainer.Trainer`."""
+        return {}
+
+    def load_large_state_dict(self, state: dict[str, Any]) -> None:
+        """See `interfaces.trainer.Trainer`."""

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikecore.interfaces.dataset import Batch, Split
+from spikecore.errors import ContractError
+from spikecore.interfaces.dataset import Batch, Split, TargetKind
 
 
 def assemble(split: Split, index: Iterable[Any], is_sequence: bool, generator: torch.Generator | None = None) -> Batch:
@@ -26,15 +27,45 @@ def assemble(split: Split, index: Iterable[Any], is_sequence: bool, generator: t
 
 
 def put_together(
-    split: Split, samples: Sequence[tuple[Tensor, int]], is_sequence: bool, generator: torch.Generator | None = None
+    split: Split,
+    samples: Sequence[tuple[Tensor, int | Tensor]],
+    is_sequence: bool,
+    generator: torch.Generator | None = None,
 ) -> Batch:
     """As `assemble`, of samples that were read already."""
     collate = getattr(split, "collate", None)
     if collate is not None:
         batch: Batch = collate(samples, generator)
         return batch
+    target = getattr(split, "target", None)
+    return stack(samples, is_sequence, "class" if target is None else target.kind)
+
+
+def stack(samples: Sequence[tuple[Tensor, int | Tensor]], is_sequence: bool, target: TargetKind) -> Batch:
+    """Samples of one shape, and their labels as the target says: see the table in `interfaces.dataset`.
+
+    Raises:
+        ContractError: the labels are not of the target.
+    """
     x = torch.stack([x for x, _ in samples])
-    return Batch(x.transpose(0, 1) if is_sequence else x, torch.tensor([label for _, label in samples]))
+    return Batch(x.transpose(0, 1) if is_sequence else x, stack_labels([label for _, label in samples], target))
+
+
+def stack_labels(labels: Sequence[int | Tensor], target: TargetKind) -> Tensor | list[Tensor]:
+    """The labels of a batch; for the `collate` of a split, too."""
+    tensors = [label for label in labels if isinstance(label, Tensor)]
+    if target == "class":
+        if tensors:
+            raise ContractError(
+                "a label is a tensor, and classes are ints: build the task with spikecore.trainers.dataset_task or "
+                "dataset_splits, whose splits know the dataset's target"
+            )
+        return torch.tensor(labels)
+    if len(tensors) < len(labels):
+        raise ContractError(f"the labels of the target {target!r} must be tensors; one is no tensor")
+    if target == "items":
+        return tensors
+    return torch.stack(tensors, 1 if target == "sequence" else 0)
 
 
 def in_batches(split: Split, batch_size: int, generator: torch.Generator) -> Sequence[Any]:

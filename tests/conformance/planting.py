@@ -14,7 +14,11 @@ from typing import Any
 import pytest
 
 from spikecore.testing.suite import suite_for
+from spikecore.trainers import Trainer
 from tests.conformance.toys import SOUND
+
+BASES = {**SOUND, "trainer": Trainer}
+"""Kind → what its broken components derive from; some trainers share nothing but core's base."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def table():
         """Adds a class to the table; its kind is that of the toy it derives from, its docstring says what is wrong."""
 
         def add(cls):
-            kind = next(kind for kind, sound in SOUND.items() if issubclass(cls, sound))
+            kind = next(kind for kind, base in BASES.items() if issubclass(cls, base))
             faults.append(Fault(kind, cls.__doc__, check, says, cls, options))
             return cls
 

@@ -21,7 +21,7 @@ from spikecore.dynamics import abs, detach, exp, where
 from spikecore.errors import ConversionError, NetTraceError, StateShapeError
 from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.converter import ConverterCapabilities, LayerReport
-from spikecore.interfaces.dataset import DatasetCapabilities
+from spikecore.interfaces.dataset import Batch, DatasetCapabilities
 from spikecore.interfaces.deployer import DeployerCapabilities
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.neuron import NeuronCapabilities
@@ -607,7 +607,7 @@ class Locked(ToySplit):
         object.__setattr__(self, "lock", threading.Lock())
 
 
-@fault("test_labels", "label 3 of 3 classes")
+@fault("test_labels", r"label is 3; a class must lie in 0 \.\. 2")
 class LabelsFromOne(ToyDataset):
     """labels that count from one"""
 
@@ -697,7 +697,17 @@ class Padding(ToySplit):
         steps = torch.arange(max(len(x) for x, _ in samples))
         mask = torch.stack([steps < len(x) for x, _ in samples], 1)
         padded = [torch.cat([x, x.new_zeros(len(steps) - len(x), *x.shape[1:])]) for x, _ in samples]
-        return torch.stack(padded, 1), torch.tensor([label for _, label in samples]), mask
+        return Batch(torch.stack(padded, 1), torch.tensor([label for _, label in samples]), mask)
+
+    def unaugmented(self):
+        return Plain(self.seed, self.size)
+
+
+class Plain(Padding):
+    """The same in every epoch."""
+
+    def set_epoch(self, epoch):
+        """Nothing."""
 
 
 class ToySequences(ToyDataset):
@@ -711,12 +721,12 @@ class ToySequences(ToyDataset):
 class BatchFirst(Padding):
     def collate(self, samples, generator):
         x, label, mask = super().collate(samples, generator)
-        return x.transpose(0, 1), label, mask
+        return Batch(x.transpose(0, 1), label, mask)
 
 
 class Unmarked(Padding):
     def collate(self, samples, generator):
-        return (*super().collate(samples, generator)[:2], None)
+        return super().collate(samples, generator)._replace(mask=None)
 
 
 class Growing(Padding):
@@ -822,7 +832,7 @@ class HooksTurned(ToyTrainer):
     def tell(self, context):
         context.epoch_end(self.epoch, dict(self.metrics))
         context.log(epoch=self.epoch, **self.metrics)
-        context.checkpoint(-self.metrics["test_loss"])
+        context.checkpoint(-self.metrics["val_loss"])
 
 
 @fault("test_hooks_in_order", "epochs told")
@@ -832,7 +842,7 @@ class CountsFromZero(ToyTrainer):
     def tell(self, context):
         context.log(epoch=self.epoch, **self.metrics)
         context.epoch_end(self.epoch - 1, dict(self.metrics))
-        context.checkpoint(-self.metrics["test_loss"])
+        context.checkpoint(-self.metrics["val_loss"])
 
 
 @fault("test_it_learns", "the loss went from")
@@ -847,8 +857,8 @@ class Uphill(ToyTrainer):
 class TrainsOnTest(ToyTrainer):
     """evaluating changes the weights"""
 
-    def evaluate(self, task, context):
-        metrics = super().evaluate(task, context)
+    def evaluate(self, task, context, split="test"):
+        metrics = super().evaluate(task, context, split)
         next(task.model.parameters()).data.mul_(0.999)
         return metrics
 

@@ -21,9 +21,10 @@ HALVES = tuple(DataFile(f"{half}.txt", (URL,), 10**9, "0" * 32, "0" * 64) for ha
 class Lines(Configurable):
     """A line `0 0.5 0.25` is a sample: its label and two numbers."""
 
+    api_version = 2
     capabilities = DatasetCapabilities()
     info = DatasetInfo("Lines", ("a", "b"), (2,), "none", "nobody", files=HALVES)
-    num_classes, sample_shape, is_sequence, splits = 2, (2,), False, ("train", "test")
+    num_outputs, sample_shape, is_sequence, splits = 2, (2,), False, ("train", "test")
 
     @dataclass(frozen=True)
     class Config:

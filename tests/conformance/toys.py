@@ -113,9 +113,10 @@ class ToySplit:
 class ToyDataset(Configurable):
     """40 images for training, 12 for testing."""
 
+    api_version = 2
     capabilities = DatasetCapabilities(embedded=True)
     info = DatasetInfo("Toy", ("a", "b", "c"), (1, 4, 4), "CC0", "nobody")
-    num_classes, sample_shape, is_sequence, splits = 3, (1, 4, 4), False, ("train", "test")
+    num_outputs, sample_shape, is_sequence, splits = 3, (1, 4, 4), False, ("train", "test")
     make_split = ToySplit
 
     def __init__(self, **options):
@@ -125,6 +126,76 @@ class ToyDataset(Configurable):
         if name not in self.splits:
             raise OptionError(f"no split {name!r}")
         return self.make_split(0, 40) if name == "train" else self.make_split(1000, 12)
+
+
+@dataclass(frozen=True)
+class ToyValueSplit(ToySplit):
+    """The label of an image: its mean, and its first pixel less its last."""
+
+    def __getitem__(self, index):
+        x, _ = super().__getitem__(index)
+        return x, torch.stack([x.mean(), x[0, 0, 0] - x[0, 3, 3]])
+
+
+class ToyValues(ToyDataset):
+    """Two values each; one has no name, and so has neither."""
+
+    capabilities = DatasetCapabilities(embedded=True, target="value")
+    info = DatasetInfo("Toy values", (), (1, 4, 4), "CC0", "nobody")
+    num_outputs = 2
+    make_split = ToyValueSplit
+
+
+@dataclass(frozen=True)
+class ToyStepSplit(ToySplit):
+    """Three steps, each of its own brightness, which is its label."""
+
+    def __getitem__(self, index):
+        x, kind = super().__getitem__(index)
+        steps = torch.stack([x * (step + kind) for step in range(3)])
+        return steps, steps.mean((1, 2, 3)).unsqueeze(1)
+
+
+class ToySteps(ToyDataset):
+    """A value in each step."""
+
+    capabilities = DatasetCapabilities(embedded=True, target="sequence")
+    info = DatasetInfo("Toy steps", ("brightness",), (1, 4, 4), "CC0", "nobody")
+    num_outputs, is_sequence = 1, True
+    make_split = ToyStepSplit
+
+
+@dataclass(frozen=True)
+class ToyStepClassSplit(ToySplit):
+    """Three steps, each with a class."""
+
+    def __getitem__(self, index):
+        x, kind = super().__getitem__(index)
+        return torch.stack([x * step for step in range(3)]), (torch.arange(3) + kind) % 3
+
+
+class ToyStepClasses(ToyDataset):
+    """A class in each step."""
+
+    capabilities = DatasetCapabilities(embedded=True, target="sequence")
+    is_sequence = True
+    make_split = ToyStepClassSplit
+
+
+@dataclass(frozen=True)
+class ToyItemSplit(ToySplit):
+    """As many boxes as the number of the sample leaves by three: none, one or two."""
+
+    def __getitem__(self, index):
+        x, count = super().__getitem__(index)
+        return x, x.flatten()[: 5 * count].reshape(count, 5)
+
+
+class ToyItems(ToyDataset):
+    """Boxes."""
+
+    capabilities = DatasetCapabilities(embedded=True, target="items")
+    make_split = ToyItemSplit
 
 
 class ToyTrainer(Trainer):
@@ -154,9 +225,9 @@ class ToyTrainer(Trainer):
                 self.step(task, context, parameters, batch)
                 context.checkpoint()
             self.order, self.epoch = None, self.epoch + 1
-            self.metrics = self.evaluate(task, context)
+            self.metrics = self.evaluate(task, context, "val")
             self.tell(context)
-        return dict(self.metrics)
+        return {**self.metrics, **self.evaluate(task, context)}
 
     def draw(self, size, context):
         return torch.randperm(size, generator=context.generator).tolist()
@@ -177,11 +248,11 @@ class ToyTrainer(Trainer):
     def tell(self, context):
         context.log(epoch=self.epoch, **self.metrics)
         context.epoch_end(self.epoch, dict(self.metrics))
-        context.checkpoint(-self.metrics["test_loss"])
+        context.checkpoint(-self.metrics["val_loss"])
 
-    def evaluate(self, task, context):
+    def evaluate(self, task, context, split="test"):
         with torch.no_grad():
-            return {"test_loss": float(self.loss(task, task.test, range(len(task.test))))}
+            return {f"{split}_loss": float(self.loss(task, task.split(split), range(len(task.split(split)))))}
 
     def state_dict(self):
         return {"epoch": self.epoch, "order": self.order, "velocity": self.velocity, "metrics": self.metrics}
@@ -189,6 +260,52 @@ class ToyTrainer(Trainer):
     def load_state_dict(self, state):
         self.epoch, self.order, self.velocity = state["epoch"], state["order"], state["velocity"]
         self.metrics = dict(state["metrics"])
+
+
+class ToyRegression(ToyTrainer):
+    """The mean over time is the value."""
+
+    capabilities = TrainerCapabilities(task="value")
+
+    def loss(self, task, split, batch):
+        return self.error(task, split, batch)
+
+    def error(self, task, split, batch, sign=1.0):
+        samples = [split[index] for index in batch]
+        x, wanted = torch.stack([x for x, _ in samples]), torch.stack([y for _, y in samples])
+        sequence = x.transpose(0, 1) if task.is_sequence else task.encoder(x)
+        return (task.model(sequence).mean(0) - sign * wanted).square().mean()
+
+
+class ToySequenceTrainer(ToyRegression):
+    """The output of each step is the value of that step."""
+
+    capabilities = TrainerCapabilities(task="sequence")
+
+    def error(self, task, split, batch, sign=1.0):
+        samples = [split[index] for index in batch]
+        x, wanted = torch.stack([x for x, _ in samples], 1), torch.stack([y for _, y in samples], 1)
+        return (task.model(x) - sign * wanted).square().mean()
+
+
+class Replaying(ToyTrainer):
+    """Learns each batch once more, from a buffer of all samples that it saw."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.seen = torch.zeros(0, dtype=torch.int64)
+
+    def step(self, task, context, parameters, batch):
+        super().step(task, context, parameters, batch)
+        self.seen = torch.cat([self.seen, torch.tensor(batch)])
+        again = torch.randint(len(self.seen), (len(batch),), generator=context.generator)
+        super().step(task, context, parameters, self.seen[again].tolist())
+
+    def large_state_dict(self):
+        return {"seen": self.seen}
+
+    def load_large_state_dict(self, state):
+        self.seen = state["seen"]
 
 
 class SpikingReLU(nn.Module):

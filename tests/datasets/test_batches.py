@@ -73,7 +73,7 @@ def test_padding_changes_nothing_whatever_the_loss(loss, readout):
         task = Task(net, create("encoder", "direct"), split, split, 2, is_sequence=True)
         context = Context(torch.device("cpu"), torch.float32, torch.Generator().manual_seed(0), net)
         trainer = create("trainer", "classify", loss=loss, readout=readout, batch_size=batch_size, **options)
-        return trainer.evaluate(task, context), trainer.confusion.tolist()
+        return trainer.evaluate(task, context), context.gallery.values["confusion"]
 
     alone = evaluated(Lengths(), 1)
     assert evaluated(Lengths(padding=100.0), 16)[0] == pytest.approx(alone[0], rel=1e-5)

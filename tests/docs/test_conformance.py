@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from spikecore.kinds import KINDS
+from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.catalogue import page, suite_of
 from spikecore.testing.proving import prove
 
@@ -42,8 +43,30 @@ def test_the_report_on_the_page_is_of_the_real_form():
     assert set(shown["counts"]) <= set(real["counts"])
 
 
-@pytest.mark.parametrize("source", re.findall(r"```python\n(.*?)```", HOW_TO, re.DOTALL))
+SOURCES = re.findall(r"```python\n(.*?)```", HOW_TO, re.DOTALL)
+SUITES = [source for source in SOURCES if "class TestMine" in source]
+NEURONS = [source for source in SOURCES if "(Neuron)" in source]
+
+
+def test_every_example_is_looked_at():
+    assert len(SUITES) == 3
+    assert len(NEURONS) == 1
+    assert len(SUITES) + len(NEURONS) == len(SOURCES)
+
+
+@pytest.mark.parametrize("source", SUITES)
 def test_the_examples_are_sound(source):
     names = {}
     exec("from spikecore.testing.suites.neuron import NeuronSuite\n" + source, names)
     assert names["TestMine"].component == "mine"
+
+
+@pytest.mark.parametrize("source", NEURONS)
+def test_the_neuron_with_a_fixed_reset_conforms(source, tmp_path):
+    registered = source.replace("\nclass ", '\n@spikecore.register("neuron", "shown")\nclass ')
+    file = tmp_path / "shown.py"
+    file.write_text(f"import spikecore\n{registered}")
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.load_file(file)
+        report = prove("neuron", "shown")
+    assert report["ok"], [check["reason"] for check in report["checks"] if check["outcome"] == "failed"]

@@ -51,7 +51,7 @@ def test_a_run_tells_the_plugins(tmp_path, capsys):
     seen = sys.modules["w_hooks"].seen
     assert seen[0] == ("start", 0, True, "MLP")
     assert [event[:2] for event in seen[1:]] == [("epoch", 1), ("epoch", 2), ("end", "finished")]
-    assert "test_accuracy" in seen[1][2]
+    assert "val_accuracy" in seen[1][2]
     assert seen[-1][2] == sorted(result.metrics)
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["header"][-1] == "watched on cpu"

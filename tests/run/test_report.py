@@ -25,8 +25,10 @@ from spikecore.run import record as records
 from spikecore.run.config import resolve
 from spikecore.run.experiment import Context, load, prepare
 from spikecore.run.files import DirectoryLock
+from spikecore.run.gallery import Gallery, read_gallery
 from spikecore.run.log import read_lines
 from spikecore.run.report import build, write_report
+from spikecore.trainers import confusion
 
 SMALL = {
     "run": {"name": "a <b>&\"'"},
@@ -38,8 +40,8 @@ SMALL = {
 FIGURES = [
     "loss",
     "accuracy",
-    "confusion",
-    "recall",
+    "shown-0-confusion",
+    "shown-1-recall",
     "rates",
     "shares",
     "raster-before-layers.1",
@@ -69,6 +71,15 @@ def copied(finished, tmp_path):
 def changed(directory, **values):
     path = directory / records.FILE
     path.write_text(records.sealed({**json.loads(path.read_text()), **values}))
+
+
+def show(directory, **values):
+    """What the run of this directory shows besides."""
+    gallery = Gallery()
+    gallery.values = read_gallery(directory)[0]
+    gallery.directory = directory
+    for name, value in values.items():
+        gallery.show(name, value)
 
 
 def ids(html):
@@ -123,7 +134,12 @@ def test_the_confusion_matrix_is_that_of_the_net(finished):
     guess = net(x.expand(3, *x.shape)).mean(0).argmax(-1).numpy()
     counts = np.zeros((10, 10), dtype=int)
     np.add.at(counts, (truth, guess), 1)
-    assert probe.read(probe.path_of(finished, "after"))["confusion"].tolist() == counts.tolist()
+    values, problems = read_gallery(finished)
+    assert problems == []
+    assert [list(row[1:]) for row in values["confusion"].rows] == counts.tolist()
+    recall = values["recall"]
+    assert recall.values == pytest.approx(np.diag(counts) / counts.sum(1))
+    assert recall.names == tuple("0123456789")
     html = (finished / "report.html").read_text()
     cells = re.findall(r"<title>true (\d), predicted (\d): (\d+) ", html)
     assert len(cells) == 100
@@ -208,8 +224,7 @@ def test_a_run_that_died_has_a_report_that_says_so(copied):
     assert "This run died" in html
     assert f"spike run --resume {copied}" in html
     assert "There is no probe-after.safetensors" in html
-    assert "No confusion matrix" in html
-    assert ids(html) == [name for name in FIGURES if name not in ("confusion", "recall") and "-after-" not in name]
+    assert ids(html) == [name for name in FIGURES if "-after-" not in name], "what was shown so far stays"
     assert len(read_lines(copied)) == 3
     with DirectoryLock(copied):
         assert "still going on" in build(copied)
@@ -224,10 +239,10 @@ def test_other_ends(status, says, copied):
 
 
 def test_a_run_that_died_at_once_has_a_report_too(copied):
+    subprocess.run(["rm", "-r", copied / "checkpoints", copied / "shown"], check=True)
     for path in copied.iterdir():
-        if path.name not in ("run.json", "run.lock", "checkpoints"):
+        if path.name not in ("run.json", "run.lock"):
             path.unlink()
-    subprocess.run(["rm", "-r", copied / "checkpoints"], check=True)
     record = json.loads((copied / "run.json").read_text())
     changed(copied, status="running", timings_s={}, backends={}, metrics=None)
     html = build(copied)
@@ -297,7 +312,7 @@ def test_ticks_cover_the_values(a, b, wanted):
 @settings(max_examples=20, deadline=None)
 def test_a_long_curve_keeps_its_peaks(values):
     points = list(enumerate(values))
-    kept = figures.thinned(points)
+    kept = figures.thin_out(points)
     assert len(kept) <= figures.MAX_POINTS + 2
     assert set(kept) <= set(points)
     assert [x for x, _ in kept] == sorted(x for x, _ in kept)
@@ -308,12 +323,11 @@ def test_a_long_curve_keeps_its_peaks(values):
 
 
 def test_many_classes_become_a_table_of_confusions(copied):
-    tree = probe.read(probe.path_of(copied, "after"))
     counts = torch.eye(200, dtype=torch.int64) * 9
     counts[3, 7] = 5
-    probe.save(probe.path_of(copied, "after"), {**tree, "confusion": counts})
+    show(copied, **confusion(counts))
     html = build(copied)
-    assert "Most frequent confusions" in html
+    assert "The most frequent, of 200 classes" in html
     assert '<td>3</td><td>7</td><td class="number">5</td>' in html
 
 
@@ -325,8 +339,8 @@ def test_the_largest_report_stays_small(copied):
     layers = [{**(traced if i < 4 else base), "name": f"blocks.{i}.a_rather_long_name.neuron"} for i in range(300)]
     for moment in ("before", "after"):
         tree = probe.read(probe.path_of(copied, moment))
-        tree |= {"layers": layers, "labels": [3], "confusion": torch.full((40, 40), 12345)}
-        probe.save(probe.path_of(copied, moment), tree)
+        probe.save(probe.path_of(copied, moment), {**tree, "layers": layers, "labels": [3]})
+    show(copied, **confusion(torch.full((40, 40), 12345)))
     values = torch.rand(3000, 60).tolist()
     lines = [{"epoch": e, **{f"m{i}": v for i, v in enumerate(row)}} for e, row in enumerate(values)]
     (copied / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -357,13 +371,14 @@ def test_compare(finished, copied, tmp_path):
     done = CliRunner().invoke(spike_command, ["compare", str(finished), str(copied), "--out", str(out)])
     assert done.exit_code == 0, done.output
     head, one, two, _ = done.output.splitlines()
-    assert head.split() == ["run", "status", "test_accuracy", "test_loss", "other", "time", "trainer.epochs"]
+    metrics = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "other"]
+    assert head.split() == ["run", "status", *metrics, "time", "trainer.epochs"]
     assert one.split()[:2] == ["finished", "finished"]
     assert one.split()[-1] == "3"
-    assert two.split()[:3] == ["r", "failed", "50.00%"]
+    assert two.split()[:5] == ["r", "failed", "–", "–", "50.00%"]
     assert two.split()[-1] == "9"
     html = out.read_text()
-    assert ids(html) == ["compare-train_loss", "compare-test_accuracy", "compare-test_loss"]
+    assert ids(html) == ["compare-train_loss", "compare-val_accuracy", "compare-val_loss"]
     assert html.count('class="line"') == 2 * 3
     assert "default-src 'none'" in html
     assert unescape(html).count(copied.name) >= 1
@@ -398,4 +413,4 @@ def test_a_net_that_cannot_be_looked_at_trains_all_the_same(tmp_path, monkeypatc
     spikecore.run(resolve({**SMALL, "trainer": {"epochs": 1}}), out=tmp_path / "r")
     html = (tmp_path / "r/report.html").read_text()
     assert "spikes before training cannot be shown: ValueError: &lt;odd&gt;" in html
-    assert "confusion" in ids(html)
+    assert "shown-0-confusion" in ids(html)

@@ -390,10 +390,10 @@ class Pressed(Classify):
 
     times = 1
 
-    def evaluate(self, task, context):
+    def evaluate(self, task, context, split="test"):
         for _ in range(self.times):
             signal.raise_signal(signal.SIGINT)
-        return super().evaluate(task, context)
+        return super().evaluate(task, context, split)
 
 
 @pytest.fixture
@@ -404,7 +404,7 @@ def heeds_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(("times", "last"), [(1, "checkpoint-00000011"), (2, "checkpoint-00000010")])
+@pytest.mark.parametrize(("times", "last"), [(1, "checkpoint-00000010"), (2, "checkpoint-00000008")])
 def test_ctrl_c_stops_at_the_next_safe_point_and_pressed_again_at_once(
     times, last, tmp_path, own_registry, capsys, heeds_ctrl_c
 ):

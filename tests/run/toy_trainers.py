@@ -10,7 +10,7 @@ from torch import nn
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.trainers import Trainer, assemble, in_batches, step_shape
+from spikecore.trainers import Trainer, assemble, dataset_splits, in_batches, step_shape
 
 
 class Corridor:
@@ -114,7 +114,7 @@ class Walker(Trainer):
             self._episode += self._place is None
             context.checkpoint()
 
-    def evaluate(self, task, context):
+    def evaluate(self, task, context, split="test"):
         """`test_return`: of the greedy walker, over every start."""
         task.model.eval()
         corridor, total = Corridor(self._corridor.length, self._corridor.max_steps), 0.0
@@ -157,6 +157,7 @@ class Reconstruct(Trainer):
     class Config:
         epochs: Annotated[int, Range(ge=0)] = 2
         batch_size: Annotated[int, Range(ge=1)] = 128
+        val_share: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.1
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -165,10 +166,10 @@ class Reconstruct(Trainer):
 
     def prepare(self, parts):
         dataset, encoder = parts.dataset(), parts.encoder()
-        train, test = dataset.split("train"), dataset.split("test")
-        shape = step_shape(dataset, encoder, train)
+        splits = dataset_splits(dataset, self.config.val_share, parts.seed)
+        shape = step_shape(dataset, encoder, splits["train"], parts.device)
         model = parts.model(shape, math.prod(shape))
-        return Task(model, encoder, train, test, num_outputs=math.prod(shape), is_sequence=dataset.is_sequence)
+        return Task(model, encoder, **splits, num_outputs=math.prod(shape), is_sequence=dataset.is_sequence)
 
     def fit(self, task, context):
         self._optimizer = torch.optim.Adam(task.model.parameters(), lr=0.01)
@@ -183,28 +184,30 @@ class Reconstruct(Trainer):
             batches = in_batches(task.train, self.config.batch_size, generator)
             for index in batches[self._step :]:
                 self._optimizer.zero_grad()
-                self._loss(task, context, task.train, index, context.generator).backward()
+                self._loss(task, context, task.train, index, context.device_generator).backward()
                 self._optimizer.step()
                 self._step += 1
                 context.checkpoint()
             context.generator.set_state(generator.get_state())
             self._epoch, self._step, self._order = self._epoch + 1, 0, None
-            metrics = self.evaluate(task, context)
+            metrics = self.evaluate(task, context, "val")
             context.log(epoch=self._epoch, **metrics)
             context.epoch_end(self._epoch, metrics)
-            context.checkpoint(-metrics["test_error"])
-        return self.evaluate(task, context)
+            context.checkpoint(-metrics["val_error"])
+        return {**self.evaluate(task, context, "val"), **self.evaluate(task, context, "test")}
 
-    def evaluate(self, task, context):
+    def evaluate(self, task, context, split="test"):
         task.model.eval()
+        samples = task.split(split)
         with torch.no_grad():
-            always = torch.Generator().manual_seed(0)  # an encoder that draws gives the same spikes every time
-            return {"test_error": float(self._loss(task, context, task.test, range(len(task.test)), always))}
+            always = torch.Generator(context.device).manual_seed(0)  # an encoder that draws gives the same spikes
+            return {f"{split}_error": float(self._loss(task, context, samples, range(len(samples)), always))}
 
     def _loss(self, task, context, split, index, generator):
-        x = assemble(split, index, task.is_sequence).x
-        out = task.model(task.sequence(x, generator).to(context.device)).mean(0)
-        return nn.functional.mse_loss(out, x.flatten(1).to(out.device))
+        x = assemble(split, index, task.is_sequence).x.to(context.device)
+        out = task.model(x if task.is_sequence else task.sequence(x, generator)).mean(0)
+        wanted = x.mean(0) if task.is_sequence else x
+        return nn.functional.mse_loss(out, wanted.flatten(1))
 
     def state_dict(self):
         optimizer = self._optimizer.state_dict() if self._optimizer else self._pending
@@ -238,7 +241,7 @@ class Alone(Trainer):
             context.checkpoint(0.0)
         return self.evaluate(task, context)
 
-    def evaluate(self, task, context):
+    def evaluate(self, task, context, split="test"):
         return {"norm": float(task.model.weight.detach().norm())}
 
     def state_dict(self):

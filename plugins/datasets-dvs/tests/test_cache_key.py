@@ -111,5 +111,5 @@ def test_tonics_files_are_in_the_key(tmp_path, monkeypatch):
 
 
 def test_tonics_ssc_has_three_splits():
-    assert tonic_bridge.SSC.splits == ("train", "valid", "test")
+    assert tonic_bridge.SSC.splits == ("train", "val", "test")
     assert tonic_bridge.SHD.splits == ("train", "test")

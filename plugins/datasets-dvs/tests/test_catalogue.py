@@ -90,7 +90,7 @@ def test_n_caltech101_in_nested_archives(data, monkeypatch):
     train, test = dataset.split("train"), dataset.split("test")
     assert (len(train), len(test)) == (27, 3)
     assert {dataset.info.classes[i] for i in train.labels} == set(names)
-    assert dataset.num_classes == 101
+    assert dataset.num_outputs == 101
     assert not {r.path for r in train.recordings} & {r.path for r in test.recordings}
     number = int(train.recordings[4].path[-8:-4])
     same(train, 4, columns(number))
@@ -398,7 +398,8 @@ def test_heidelberg(data, monkeypatch, name, splits):
     files = {f"{name}_{split}.h5.zip": zip_of({f"{name}_{split}.h5": content}) for split in splits}
     put(monkeypatch, load("dataset", name), data / name, files)
     dataset = opened(name)
-    assert dataset.splits == splits
+    assert dataset.splits == tuple("val" if split == "valid" else split for split in splits)
+    assert all(len(dataset.split(split)) == 3 for split in dataset.splits)
     assert dataset.sample_shape == (700,)
     part = dataset.split("test")
     assert part.labels.tolist() == [0, 19, 7]
@@ -427,7 +428,7 @@ def test_speech_commands(data, monkeypatch):
         {"speech_commands_v0.02.tar.gz": tar_of(members)},
     )
     dataset = create("dataset", "speech-commands", allow_partial=True)
-    for split in ("train", "valid", "test"):
+    for split in ("train", "val", "test"):
         part = dataset.split(split)
         assert len(part) == 35
         assert part[0][0].shape == (98, 40)
@@ -557,7 +558,7 @@ def test_declarations_are_complete(cls):
     assert info.licence
     assert info.homepage.startswith("https://")
     assert info.sample_shape[1:] == cls().sample_shape
-    assert cls().num_classes == len(info.classes)
+    assert cls().num_outputs == len(info.classes)
     for file in info.files:
         assert file.urls or info.manual
         assert len(file.md5) in (0, 32)

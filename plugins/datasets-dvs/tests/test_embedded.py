@@ -89,7 +89,7 @@ def test_embedded_data_are_what_their_info_says(embedded, name):
         assert x.dtype == torch.float32
         assert label == part.labels[3]
         assert x.sum() == len(part.events(3)[0])
-    assert set(part.labels.tolist()) == set(range(dataset.num_classes))
+    assert set(part.labels.tolist()) == set(range(dataset.num_outputs))
 
 
 def test_the_digits_keep_their_labels(embedded):

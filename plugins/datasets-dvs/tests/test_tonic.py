@@ -77,7 +77,7 @@ def test_tonics_n_mnist(data, monkeypatch):
             path.parent.mkdir(parents=True)
             path.write_bytes(writers.atis_bin(*columns(d)))
     dataset = create("dataset", "tonic:NMNIST")
-    assert dataset.num_classes == 10
+    assert dataset.num_outputs == 10
     test = dataset.split("test")
     assert sorted(test.labels.tolist()) == list(range(10))
     for i in range(10):

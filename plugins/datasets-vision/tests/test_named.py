@@ -67,7 +67,7 @@ def test_cifar100_has_two_kinds_of_labels(data, monkeypatch, labels, place, coun
     archive = {"cifar-100-binary.tar.gz": writers.tar_gz(tiny.cifar100_members(seed=4))}
     tiny.put(monkeypatch, CIFAR100, data / "cifar100", archive)
     dataset = opened("cifar100", labels=labels)
-    assert dataset.num_classes == len(dataset.info.classes) == count
+    assert dataset.num_outputs == len(dataset.info.classes) == count
     found = dataset.split("train").labels.tolist()
     assert found == [head[place] for head, _ in tiny.records(4, 60, 2)]
 

@@ -1,4 +1,4 @@
-"""Losses for classification over time: the output of a net and labels → one number.
+"""Losses over time: the output of a net and labels → one number; here of classes, in `values` of other targets.
 
 out [T, B, C, ...]   spikes or membrane potentials; y [B, ...] labels, or [B, C, ...] probabilities of the classes
 
@@ -38,12 +38,15 @@ from spikecore.nn.losses.similarity import (
     van_rossum_distance,
 )
 from spikecore.nn.losses.timing import FirstSpikeCrossEntropy, FirstSpikeMSE
+from spikecore.nn.losses.values import SequenceCrossEntropy, SequenceMSE, ValueMSE
 from spikecore.registry import load
 
 __all__ = [
     "LOSS",
     "READOUT",
+    "SEQUENCE_LOSS",
     "TET",
+    "VALUE_LOSS",
     "CountCrossEntropy",
     "CountMSE",
     "FirstSpikeCrossEntropy",
@@ -53,7 +56,10 @@ __all__ = [
     "MembraneMSE",
     "RateCrossEntropy",
     "RateMSE",
+    "SequenceCrossEntropy",
+    "SequenceMSE",
     "SpikeSimilarityLoss",
+    "ValueMSE",
     "VanRossumLoss",
     "exponential_trace",
     "readout_of",
@@ -63,6 +69,10 @@ __all__ = [
 
 LOSS = OneOf("loss", Loss, fixed=("reduction",))
 """For a trainer's option `loss`: `Annotated[Any, LOSS]`. The trainer takes `loss.each` and reduces it itself."""
+VALUE_LOSS = OneOf("value_loss", Loss, fixed=("reduction",))
+"""Likewise, of a trainer whose targets are values."""
+SEQUENCE_LOSS = OneOf("sequence_loss", Loss, fixed=("reduction",))
+"""Likewise, of a trainer whose targets are sequences."""
 READOUT = OneOf("readout", Callable, words=("auto",))
 """For a trainer's option `readout`, a function of the output; `auto` is the one that suits the loss."""
 

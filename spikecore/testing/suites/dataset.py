@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,14 +19,14 @@ from spikecore.errors import SpikeError
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore.testing.compare import assert_same
 from spikecore.testing.stand_ins import no_network, stand_ins
-from spikecore.testing.suite import needs, skip
-from spikecore.testing.suites.dataset_limits import LimitChecks
+from spikecore.testing.suite import advice, needs, skip
+from spikecore.testing.suites.dataset_targets import TargetChecks
 
 DUPLICATES = 0.01
 """Real data hold a few samples twice; that share may stand in both splits."""
 
 
-class DatasetSuite(LimitChecks):
+class DatasetSuite(TargetChecks):
     """Lengths, shapes, dtypes, labels; the same index gives the same sample, also in a worker; splits are disjoint."""
 
     kind: ClassVar[str] = "dataset"
@@ -76,7 +76,12 @@ class DatasetSuite(LimitChecks):
         assert isinstance(info, DatasetInfo), f"info is {type(info).__name__}"
         for name in ("title", "licence", "citation"):
             assert str(getattr(info, name)).strip(), f"info.{name} is empty"
-        assert len(info.classes) == dataset.num_classes, f"{len(info.classes)} classes are named"
+        is_named = len(info.classes) == dataset.num_outputs
+        if dataset.capabilities.target == "value":
+            is_named = is_named or not info.classes  # a value need not have a name
+        assert is_named or dataset.capabilities.target in ("sequence", "items"), (
+            f"{len(info.classes)} classes are named, num_outputs is {dataset.num_outputs}"
+        )
         assert len(set(info.classes)) == len(info.classes), "two classes have one name"
         shape = info.sample_shape[1:] if len(info.sample_shape) > len(dataset.sample_shape) else info.sample_shape
         fits = all(ours in (None, size) for ours, size in zip(shape, dataset.sample_shape, strict=True))
@@ -91,6 +96,7 @@ class DatasetSuite(LimitChecks):
         with pytest.raises((SpikeError, ValueError, KeyError)):
             dataset.split("no such split")
 
+    @advice("raise IndexError where index >= len(self)")
     def test_length(self) -> None:
         """`len` is the number of samples: the last index works, the next raises IndexError."""
         dataset = self.make()
@@ -115,17 +121,7 @@ class DatasetSuite(LimitChecks):
                 assert not dataset.is_sequence or len(x) > 0, f"{where}: no steps"
                 assert x.dtype == torch.uint8 or x.isfinite().all(), f"{where}: x holds NaN or infinity"
 
-    def test_labels(self) -> None:
-        """Every label is an int from 0 to num_classes - 1, and more than one occurs."""
-        dataset = self.make()
-        for name in dataset.splits:
-            split = dataset.split(name)
-            labels = [split[index][1] for index in self.indices(split)]
-            for label in labels:
-                assert type(label) is int, f"{name}: a label is {type(label).__name__}"
-                assert 0 <= label < dataset.num_classes, f"{name}: label {label} of {dataset.num_classes} classes"
-            assert len(set(labels)) > 1 or dataset.num_classes == 1, f"{name}: every label is {labels[0]}"
-
+    @advice("derive randomness from the seed and the index, as torch.Generator().manual_seed(seed + index)")
     def test_same_index_same_sample(self) -> None:
         """The same index gives the same sample, whatever was read in between and whatever the seed."""
         dataset = self.make()
@@ -138,8 +134,9 @@ class DatasetSuite(LimitChecks):
                 split[index]
             again = [split[index] for index in chosen]
             assert_same([x for x, _ in again], [x for x, _ in first], f"samples of {name} read again")
-            assert [y for _, y in again] == [y for _, y in first]
+            assert_same(_labels(again), _labels(first), f"labels of {name} read again")
 
+    @advice("shuffle with a generator that is seeded from the Config, and sort the names of files")
     def test_splits_are_stable(self) -> None:
         """Another instance with the same options has the same splits, whatever the seed; it draws no random numbers."""
         before = torch.get_rng_state()
@@ -149,6 +146,7 @@ class DatasetSuite(LimitChecks):
         for name, digests in first.items():
             assert self._digests(self.make(), name) == digests, f"{name} is another one in a second instance"
 
+    @advice("cut the indices once, and give each split its own part")
     def test_splits_are_disjoint(self) -> None:
         """No split holds the samples of another, but for a few that the data hold twice."""
         dataset = self.make()
@@ -166,6 +164,7 @@ class DatasetSuite(LimitChecks):
         split = dataset.split(name)
         return [_digest(*split[index]) for index in self.indices(split)]
 
+    @advice("hold no open files, locks or lambdas in a split; open them on first use")
     def test_pickles(self) -> None:
         """A split that was pickled gives the same samples."""
         dataset = self.make()
@@ -175,7 +174,9 @@ class DatasetSuite(LimitChecks):
             assert len(twin) == len(split)
             for index in self.indices(split, 20):
                 assert_same(twin[index][0], split[index][0], f"{name}[{index}] after pickle")
-                assert twin[index][1] == split[index][1]
+                assert_same(
+                    _labels([twin[index]]), _labels([split[index]]), f"the label of {name}[{index}] after pickle"
+                )
 
     def test_workers_get_the_same(self) -> None:
         """Two worker processes of a DataLoader give what this process gives, in order."""
@@ -183,7 +184,7 @@ class DatasetSuite(LimitChecks):
         split = torch.utils.data.Subset(dataset.split("test"), range(min(8, len(dataset.split("test")))))
         loaded = [sample for batch in DataLoader(split, 2, num_workers=2, collate_fn=_as_it_is) for sample in batch]
         assert_same([x for x, _ in loaded], [split[i][0] for i in range(len(split))], "samples from workers")
-        assert [y for _, y in loaded] == [split[i][1] for i in range(len(split))]
+        assert_same(_labels(loaded), _labels([split[i] for i in range(len(split))]), "labels from workers")
 
     @needs("variable_length", False)
     def test_equal_lengths(self) -> None:
@@ -214,15 +215,15 @@ class DatasetSuite(LimitChecks):
             x, label, mask = split.collate(samples, None)
             assert torch.equal(before, torch.get_rng_state()), f"{name}: collate drew from torch's global generator"
             axis = 1 if dataset.is_sequence else 0
-            assert x.shape[axis] == len(label) == len(samples), f"{name}: x {tuple(x.shape)}, {len(label)} labels"
-            for place, (own, target) in enumerate(samples):
+            count = label.shape[1] if dataset.capabilities.target == "sequence" else len(label)
+            assert x.shape[axis] == count == len(samples), f"{name}: x {tuple(x.shape)}, {count} labels"
+            for place, (own, _) in enumerate(samples):
                 found = x[:, place] if dataset.is_sequence else x[place]
                 if dataset.is_sequence:
                     marked = torch.ones(len(x), dtype=torch.bool) if mask is None else mask[:, place]
                     assert int(marked.sum()) == len(own), f"{name}: {len(own)} steps, {int(marked.sum())} are marked"
                     found = found[marked]
                 assert_same(found.to(own.dtype), own, f"{name}: a sample after collate")
-                assert int(label[place]) == target
             again = [split.collate(samples, torch.Generator().manual_seed(seed)) for seed in (1, 1)]
             assert_same(list(again[0][:2]), list(again[1][:2]), f"{name}: two batches made with the same seed")
 
@@ -247,7 +248,7 @@ class DatasetSuite(LimitChecks):
             chosen = self.indices(split, 10)[::-1]
             found, wanted = split.__getitems__(chosen), [split[index] for index in chosen]
             assert_same([x for x, _ in found], [x for x, _ in wanted], f"samples of {name} read at once")
-            assert [y for _, y in found] == [y for _, y in wanted], f"labels of {name} read at once"
+            assert_same(_labels(found), _labels(wanted), f"labels of {name} read at once")
             with pytest.raises(IndexError):
                 split.__getitems__([0, len(split)])
 
@@ -260,18 +261,23 @@ class DatasetSuite(LimitChecks):
                 dataset.split(name)[0]
 
     def test_construction_reads_nothing(self) -> None:
-        """`info`, the number of classes, the shape and the names of splits are known before any file is there."""
+        """`info`, the number of outputs, the shape and the names of splits are known before any file is there."""
         with no_network():
             dataset = self.make()
-            assert dataset.num_classes >= 1
+            assert dataset.num_outputs >= 1
             assert all(size >= 1 for size in dataset.sample_shape)
             assert isinstance(dataset.is_sequence, bool)
             assert dataset.splits
             assert dataset.info.title
 
 
-def _digest(x: Tensor, label: int) -> str:
-    return hashlib.sha256(x.contiguous().numpy().tobytes() + f" {tuple(x.shape)} {label}".encode()).hexdigest()
+def _digest(x: Tensor, label: int | Tensor) -> str:
+    text = f" {tuple(x.shape)} {label.tolist() if isinstance(label, Tensor) else label}"
+    return hashlib.sha256(x.contiguous().numpy().tobytes() + text.encode()).hexdigest()
+
+
+def _labels(samples: Sequence[tuple[Tensor, int | Tensor]]) -> list[Tensor]:
+    return [torch.as_tensor(label) for _, label in samples]
 
 
 def _as_it_is(samples: list[Any]) -> list[Any]:

@@ -16,7 +16,7 @@ from spikecore.nn.weights import read_tensors
 from spikecore.registry import registry
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.suite import needs, skip
-from spikecore.testing.suites.model_limits import LimitChecks
+from spikecore.testing.suites.model_targets import TargetChecks
 from spikecore.testing.values import states_of
 from spikecore.torch_internals import NormBase
 
@@ -24,7 +24,7 @@ NUM_STEPS, BATCH = 3, 2
 SCALES = (1.0, 5.0, 25.0)
 
 
-class ModelSuite(LimitChecks):
+class ModelSuite(TargetChecks):
     """A net for any fitting input shape and number of classes, the same in both step modes; every parameter learns."""
 
     kind: ClassVar[str] = "model"

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from spikecore.interfaces.task import Task
 from spikecore.testing.compare import assert_same
-from spikecore.testing.suite import Suite, needs, skip
-from spikecore.testing.training import Recorder, Snapshot, loss_and_accuracy, small_task
+from spikecore.testing.suite import Suite, advice, needs, skip
+from spikecore.testing.training import Recorder, Snapshot, Spied, small_task, train_outputs
 
+GENERATORS = ("torch", "context.generator", "context.device_generator")
 PLAIN = (Tensor, bool, int, float, str, type(None))
 
 
 class TrainerSuite(Suite):
-    """Trains a small net on patterns that are easily told apart, with a context that keeps everything it is told."""
+    """Trains a small net on a small task for what the trainer learns from (`capabilities.task`), with a context that
+    keeps everything it is told. The task is what the trainer prepares from small parts; `make_task` may be overridden.
+    """
 
     kind: ClassVar[str] = "trainer"
     minimum = 10
@@ -34,50 +37,129 @@ class TrainerSuite(Suite):
         known = {field.name for field in dataclasses.fields(self.target.Config)}
         return super().make(**{**{k: v for k, v in self.short.items() if k in known}, **self.options, **options})
 
-    def fit(self, snapshots: bool = False, is_sequence: bool = False) -> tuple[Task, Any, Recorder, dict[str, float]]:
+    def make_task(self, trainer: Any, is_sequence: bool = False, seed: int = 0) -> Task:
+        """What the trainer is to train.
+
+        Args:
+            trainer: made by `make`.
+            is_sequence: samples have a time axis.
+            seed: of the net's weights; everything else is the same for every seed.
+        """
+        return small_task(trainer, is_sequence, seed)
+
+    def ready(self, is_sequence: bool = False, seed: int = 0, **options: Any) -> tuple[Task, Any]:
+        """A trainer, and its task."""
+        trainer = self.make(**options)
+        return self.make_task(trainer, is_sequence, seed), trainer
+
+    def fit(
+        self, snapshots: bool = False, is_sequence: bool = False, seed: int = 0
+    ) -> tuple[Task, Any, Recorder, dict[str, float]]:
         """A whole run: `(task, trainer, recorder, final metrics)`."""
-        task, trainer = small_task(is_sequence), self.make()
+        task, trainer = self.ready(is_sequence, seed)
         recorder = Recorder(trainer=trainer, model=task.model) if snapshots else Recorder()
         return task, trainer, recorder, trainer.fit(task, recorder)
 
     def test_it_learns(self) -> None:
-        """The loss falls, by a measure of its own, and most training samples are told apart."""
-        before = loss_and_accuracy(small_task())
-        task, *_ = self.fit()
-        after = loss_and_accuracy(task)
+        """The net becomes better on what it is trained on, by a measure of the suite's own where there are labels."""
+        checks = {"class": self._learns_classes, "value": self._learns_values, "sequence": self._learns_values}
+        checks.get(self.capabilities.task, self._raises_its_score)()
+
+    def _learns_classes(self) -> None:
+        before = _loss_and_accuracy(self.ready()[0])
+        after = _loss_and_accuracy(self.fit()[0])
         assert after[0] < before[0], f"the loss went from {before[0]:.3f} to {after[0]:.3f}"
         assert after[1] >= 0.7, f"{after[1]:.0%} of the training samples are right; guessing gives 33 %"
 
+    def _learns_values(self) -> None:
+        error, guess = _errors(self.fit()[0])
+        assert error <= 0.5 * guess, (
+            f"the mean squared error on the training samples is {error:.3f}; guessing their mean gives {guess:.3f}"
+        )
+
+    def _raises_its_score(self) -> None:
+        """The metric that it gives as its score is better than that of the net it began with; mean of two nets."""
+        gains = []
+        for seed in (0, 1):
+            task, trainer, recorder, _ = self.fit(seed=seed)
+            scores = [value for kind, value in recorder.events if kind == "checkpoint"]
+            if not scores:
+                skip("it gives no score to checkpoint()")
+            fresh, beginner = self.ready(seed=seed)
+            after, before = _metrics(task, trainer), _metrics(fresh, beginner)
+            names = [name for name, value in after.items() if scores[-1] in (value, -value)]
+            if not names:
+                skip("its last score is no metric of `evaluate`, so the suite cannot tell what it is to raise")
+            sign = 1 if after[names[0]] == scores[-1] else -1
+            gains.append(sign * (after[names[0]] - before[names[0]]))
+        assert sum(gains) > 0, f"its score did not rise: it changed by {gains} from the nets it began with"
+
     def test_metrics(self) -> None:
-        """`fit` and `evaluate` give finite numbers by name, and evaluating again gives the same."""
+        """`fit` and `evaluate` give finite numbers, named after the split; evaluating again gives the same."""
         task, trainer, _, metrics = self.fit()
         assert metrics, "fit returned no metrics"
         for name, value in metrics.items():
             assert isinstance(value, int | float), f"{name} is {type(value).__name__}"
             assert math.isfinite(value), f"{name} is {value}"
-        evaluated = [trainer.evaluate(task, Recorder()) for _ in range(2)]
-        assert evaluated[0] == evaluated[1], "two evaluations differ"
-        common = {name: metrics[name] for name in evaluated[0] if name in metrics}
-        assert common == {name: evaluated[0][name] for name in common}, "fit and evaluate disagree on the final model"
+        for split in _measured(task):
+            evaluated = [trainer.evaluate(task, Recorder(seed=seed), split) for seed in (0, 1)]
+            assert evaluated[0] == evaluated[1], "two evaluations differ"
+            names = [name for name in evaluated[0] if task.splits and not name.startswith(f"{split}_")]
+            assert not names, f"evaluated on {split!r}, it calls metrics {', '.join(names)}, not {split}_..."
+            common = {name: metrics[name] for name in evaluated[0] if name in metrics}
+            right = {name: evaluated[0][name] for name in common}
+            assert common == right, "fit and evaluate disagree on the final model"
+
+    @advice(
+        "compare models on task.val while training, and call evaluate(task, context, 'test') once at the end of fit"
+    )
+    def test_the_test_split_is_read_last(self) -> None:
+        """No sample of the test split is read before the last epoch is over."""
+        task, trainer = self.ready()
+        if task.test is None:
+            skip("its task has no test split")
+        recorder = Recorder()
+        spied = Spied(task.test, recorder)
+        trainer.fit(dataclasses.replace(task, test=spied), recorder)
+        told = sum(kind == "epoch_end" for kind, _ in recorder.events)
+        assert spied.first_read in (None, told), f"the test split was read after {spied.first_read} of {told} epochs"
 
     def test_evaluation_changes_nothing(self) -> None:
-        """`evaluate` leaves the weights as they are, tells nobody, and draws nothing from the global generator."""
-        task, trainer, recorder = small_task(), self.make(), Recorder()
+        """`evaluate` leaves the weights as they are, tells nobody, and draws from no generator but its own."""
+        (task, trainer), recorder = self.ready(), Recorder()
         kept = {name: value.clone() for name, value in task.model.state_dict().items()}
-        before = torch.get_rng_state()
+        before = torch.get_rng_state(), recorder.generator.get_state(), recorder.device_generator.get_state()
         trainer.evaluate(task, recorder)
         assert_same(dict(task.model.state_dict()), kept, "the weights after evaluate")
         assert not recorder.events, f"evaluate told of {recorder.events[0][0]}"
-        assert torch.equal(before, torch.get_rng_state()), "evaluate drew random numbers"
+        after = torch.get_rng_state(), recorder.generator.get_state(), recorder.device_generator.get_state()
+        for where, ours, theirs in zip(GENERATORS, after, before, strict=True):
+            assert torch.equal(ours, theirs), f"evaluate drew random numbers from {where}"
 
     def test_same_seed_same_bits(self) -> None:
-        """Two runs with one seed of the context's generator end in the same bits, whatever torch's global seed is."""
+        """Two runs with one seed of the context's generators end in the same bits, whatever torch's global seed is."""
         first, _, recorder, metrics = self.fit()
         torch.manual_seed(99)
         second, _, other, again = self.fit()
         assert_same(dict(second.model.state_dict()), dict(first.model.state_dict()), "the weights of a second run")
         assert again == metrics, f"the metrics were {metrics}, then {again}"
         assert other.events == recorder.events, "the second run told something else"
+
+    @advice("pass weights=... to every call of context.checkpoint(), or to none; all tensors of the model's state_dict")
+    def test_weights_fit_the_model(self) -> None:
+        """`checkpoint(weights=...)`, where it is used, is used at every safe point, with a whole `state_dict`."""
+        task, _, recorder, _ = self.fit()
+        given = [weights for weights in recorder.weights if weights is not None]
+        if not given:
+            skip("it gives no weights: the model's own are what a run keeps")
+        assert len(given) == len(recorder.weights), f"{len(given)} of {len(recorder.weights)} safe points have weights"
+        state = task.model.state_dict()
+        for weights in given:
+            assert list(weights) == list(state), (
+                f"the weights are {', '.join(weights)}; the model has {', '.join(state)}"
+            )
+            for name, value in weights.items():
+                assert (value.shape, value.dtype) == (state[name].shape, state[name].dtype), f"weights: {name}"
 
     @needs("resumable")
     def test_resumed_equals_uninterrupted(self) -> None:
@@ -93,30 +175,38 @@ class TrainerSuite(Suite):
             assert_same(dict(resumed.model.state_dict()), dict(task.model.state_dict()), f"the weights from {where}")
             assert found == metrics, f"resumed at {where} the metrics are {found}, uninterrupted {metrics}"
             assert later.events == recorder.events[points[at].num_events :], f"resumed at {where} it told another story"
-            state = trainer.state_dict()
-            assert_same(later.trainer.state_dict(), state, f"the trainer's state after a run from {where}")
+            state = [trainer.state_dict(), trainer.large_state_dict()]
+            again = [later.trainer.state_dict(), later.trainer.large_state_dict()]
+            assert_same(again, state, f"the trainer's state after a run from {where}")
 
     def _resumed(self, point: Snapshot, **options: Any) -> tuple[Task, Recorder]:
-        task, trainer = small_task(seed=5), self.make(**options)
+        task, trainer = self.ready(seed=5, **options)
         task.model.load_state_dict(point.model)
         trainer.load_state_dict(_saved(point.trainer))
+        if point.large:
+            trainer.load_large_state_dict(_saved(point.large))
         recorder = Recorder(seed=5, trainer=trainer)
         recorder.generator.set_state(point.generator)
+        recorder.device_generator.set_state(point.device_generator)
         return task, recorder
 
     @needs("resumable")
     def test_state_is_plain(self) -> None:
         """`state_dict` holds tensors, numbers, strings, None, lists, tuples and dicts; it can be saved at any time."""
         trainer = self.make()
-        states = [trainer.state_dict(), *(p.trainer for p in self.fit(snapshots=True)[2].snapshots[:2])]
-        for state in states:
+        points = self.fit(snapshots=True)[2].snapshots[:2]
+        for state in [trainer.state_dict(), *(point.trainer for point in points)]:
             _assert_plain(state, "state_dict()")
+            _saved(state)
+        for state in [trainer.large_state_dict(), *(point.large for point in points)]:
+            assert isinstance(state, dict), f"large_state_dict() is {type(state).__name__}; expected a dict"
+            _assert_plain(state, "large_state_dict()")
             _saved(state)
 
     @needs("resumable")
     def test_a_fresh_state_starts_anew(self) -> None:
         """The state of a trainer that has done nothing, loaded into another one, leads to the same run."""
-        task, trainer = small_task(), self.make()
+        task, trainer = self.ready()
         trainer.load_state_dict(_saved(self.make().state_dict()))
         trainer.fit(task, Recorder())
         assert_same(dict(task.model.state_dict()), dict(self.fit()[0].model.state_dict()), "the weights")
@@ -160,8 +250,9 @@ class TrainerSuite(Suite):
     def test_interrupt_gets_through(self) -> None:
         """A KeyboardInterrupt at a safe point ends `fit`."""
         recorder = Recorder(stop_at=2)
+        task, trainer = self.ready()
         with pytest.raises(KeyboardInterrupt):
-            self.make().fit(small_task(), recorder)
+            trainer.fit(task, recorder)
         assert recorder.num_checkpoints == 2, "it went on after the interrupt"
 
     def test_writes_no_file(self) -> None:
@@ -177,18 +268,56 @@ class TrainerSuite(Suite):
 
     def test_sequences(self) -> None:
         """Samples that are sequences already are trained on as well, and give what the same values static give."""
+        if self.capabilities.task in ("sequence", "environment"):
+            skip(f"capabilities.task is {self.capabilities.task!r}: it has no static samples")
+        if "dataset" not in self.capabilities.roles:
+            skip("capabilities.roles lack 'dataset': it has no samples")
         static, sequences = self.fit()[0], self.fit(is_sequence=True)[0]
         assert_same(dict(sequences.model.state_dict()), dict(static.model.state_dict()), "the weights")
 
     def test_only_the_model_is_trained(self) -> None:
         """Frozen parameters stay as they are."""
-        task = small_task()
-        frozen = next(task.model.parameters()).requires_grad_(False)
-        kept = frozen.clone()
         if not self.capabilities.gradient:
             skip("capabilities.gradient is False")
-        self.make().fit(task, Recorder())
+        task, trainer = self.ready()
+        frozen = next(task.model.parameters()).requires_grad_(False)
+        kept = frozen.clone()
+        trainer.fit(task, Recorder())
         assert_same(frozen.detach(), kept, "a parameter with requires_grad=False")
+
+
+def _loss_and_accuracy(task: Task) -> tuple[float, float]:
+    """Cross entropy of the mean over time, and the share that is right, on the training split."""
+    out, labels = train_outputs(task)
+    logits, label = out.mean(0), torch.tensor(labels)
+    loss = torch.nn.functional.cross_entropy(logits, label)
+    return float(loss), float((logits.argmax(-1) == label).float().mean())
+
+
+def _errors(task: Task) -> tuple[float, float]:
+    """Mean squared errors on the training split: of the net, and of the best constant answer."""
+    out, labels = train_outputs(task)
+    wanted = torch.stack([torch.as_tensor(label) for label in labels])
+    if wanted.dim() == 3:  # [N, T, C]: a value in each step
+        answer = out.transpose(0, 1)
+        guess = wanted.mean((0, 1))
+    else:
+        answer = out.mean(0)
+        guess = wanted.mean(0)
+    return float((answer - wanted).square().mean()), float((guess - wanted).square().mean())
+
+
+def _measured(task: Task) -> list[str]:
+    """What `evaluate` can be asked for: the splits, or `test` for the environment."""
+    return list(task.splits) or ["test"]
+
+
+def _metrics(task: Task, trainer: Any) -> dict[str, float]:
+    """Of every split that there is, or of the environment."""
+    metrics: dict[str, float] = {}
+    for split in _measured(task):
+        metrics |= trainer.evaluate(task, Recorder(), split)
+    return metrics
 
 
 def _saved(state: Any) -> Any:

@@ -30,7 +30,7 @@ from spikecore_datasets_dvs.representations import Frames
 
 RATE_HZ = 16_000
 WINDOW, HOP = 400, 160
-LISTS = {"valid": "validation_list.txt", "test": "testing_list.txt"}
+LISTS = {"val": "validation_list.txt", "test": "testing_list.txt"}
 
 
 def mel_weights(num_mels: int, low_hz: float, size: int = WINDOW, rate_hz: int = RATE_HZ) -> np.ndarray:
@@ -82,7 +82,7 @@ class SpeechCommands(NamedDataset):
 
     name: ClassVar[str] = "speech-commands"
     info = declarations.SPEECH_COMMANDS
-    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     present: ClassVar[tuple[str, ...]] = ("testing_list.txt", "*/testing_list.txt")
 
     @dataclass(frozen=True)

@@ -165,7 +165,7 @@ class DVS128Gesture(NamedDataset):
             label, start, stop = (int(cell) for cell in row)
         except ValueError as error:
             raise DatasetError(f"{path}: line {number} is {row}; class, start and end were expected") from error
-        if not 1 <= label <= self.num_classes:
+        if not 1 <= label <= self.num_outputs:
             raise DatasetError(f"{path}: line {number} has the unknown class {label}; 1 to 11 were expected")
         if start < 0:
             raise DatasetError(f"{path}: line {number} starts at {start} µs; at least 0 was expected")
@@ -176,7 +176,7 @@ class DVS128Gesture(NamedDataset):
     def _repacked(self, top: Path, root: Path) -> list[Recording]:
         found = []
         for path in sorted(top.glob("*/*.npy")):
-            if not path.stem.isdigit() or int(path.stem) >= self.num_classes:
+            if not path.stem.isdigit() or int(path.stem) >= self.num_outputs:
                 raise DatasetError(f"{path}: is of an unknown class; 0.npy to 10.npy were expected")
             found.append(
                 Recording(path.relative_to(root).as_posix(), int(path.stem), path.parent.name.partition("_")[0])
@@ -307,7 +307,7 @@ class ESImageNet(NamedDataset):
         )
         test = [
             Recording(below(val, name, labels).relative_to(directory).as_posix(), label)
-            for name, label in table(labels, self.num_classes)
+            for name, label in table(labels, self.num_outputs)
         ]
         return {"train": by_class(top / "train", self.info.classes, "*.npz", directory), "test": test}
 
@@ -341,7 +341,7 @@ class HARDVS(NamedDataset):
         found: Splits = {}
         for name in self.splits:
             found[name] = []
-            for file, label in table(self._labels(directory, f"{name}_label.txt"), self.num_classes):
+            for file, label in table(self._labels(directory, f"{name}_label.txt"), self.num_outputs):
                 path = files.get(Path(file).stem if file.endswith(".npz") else Path(file).name)
                 if path is None:
                     raise DatasetError(f"{directory}: {name}_label.txt names {file}, which is not there")
@@ -389,6 +389,10 @@ class DVSLip(NamedDataset):
         return self.counted({name: by_class(top / name, classes, "*.npy", directory) for name in self.splits})
 
 
+FILE_NAMES = {"val": "valid"}
+"""Split → its name in the authors' file names, where that is another."""
+
+
 class _Heidelberg(NamedDataset):
     """Base of SHD and SSC: one HDF5 file per split."""
 
@@ -404,7 +408,7 @@ class _Heidelberg(NamedDataset):
         representation: Annotated[Any, REPRESENTATION] = Units()  # noqa: RUF009
 
     def recordings(self, directory: Path) -> Splits:
-        return self.counted({name: self._within(directory, name) for name in self.splits})
+        return self.counted({name: self._within(directory, FILE_NAMES.get(name, name)) for name in self.splits})
 
     def _within(self, directory: Path, split: str) -> list[Recording]:
         name = f"{self.prefix}_{split}.h5"
@@ -423,8 +427,8 @@ class _Heidelberg(NamedDataset):
                 f"{numbers[0]} rows of times and {numbers[1]} of units"
             )
         check_rows(path, ("spikes/times", "spikes/units"))
-        if wrong := [label for label in labels if not 0 <= label < self.num_classes]:
-            raise DatasetError(f"{path}: has the unknown class {wrong[0]}; there are {self.num_classes}")
+        if wrong := [label for label in labels if not 0 <= label < self.num_outputs]:
+            raise DatasetError(f"{path}: has the unknown class {wrong[0]}; there are {self.num_outputs}")
         where = path.relative_to(directory).as_posix()
         return [
             Recording(where, label, str(speaker), item=i)
@@ -476,7 +480,7 @@ class SSC(_Heidelberg):
     name: ClassVar[str] = "ssc"
     info = declarations.SSC
     prefix: ClassVar[str] = "ssc"
-    splits: ClassVar[tuple[str, ...]] = ("train", "valid", "test")
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     present: ClassVar[tuple[str, ...]] = ("**/ssc_train.h5",)
 
 

@@ -56,6 +56,7 @@ class Recording:
 class EventDataset(Configurable):
     """Base of event datasets; subclasses give `info`, `prepare`, `recordings` and `read`."""
 
+    api_version: ClassVar[int] = 2
     capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities()
     info: ClassVar[DatasetInfo]
     name: ClassVar[str]
@@ -108,7 +109,7 @@ class EventDataset(Configurable):
             yield "num_workers", "with cache = false there is no cache to fill"
 
     @property
-    def num_classes(self) -> int:
+    def num_outputs(self) -> int:
         """Number of labels."""
         return len(self.info.classes)
 
@@ -194,7 +195,7 @@ class EventDataset(Configurable):
             chosen = subset(chosen, self.config.share, self.config.seed)
         if not chosen:
             raise DatasetError(f"{directory}: holds no recordings for the split {name!r} of {self.name}")
-        return EventSplit(self, name, directory, chosen)
+        return EventSplit(self, name, directory, chosen, is_augmented=name == "train")
 
 
 class EventSplit:
@@ -202,15 +203,23 @@ class EventSplit:
 
     Args:
         dataset: it reads the recordings.
-        name: of the split; `train` is augmented.
+        name: of the split.
         directory: of the files.
         recordings: the samples, in order.
+        is_augmented: by `augment`.
     """
 
-    def __init__(self, dataset: EventDataset, name: str, directory: Path, recordings: Sequence[Recording]) -> None:
+    def __init__(
+        self,
+        dataset: EventDataset,
+        name: str,
+        directory: Path,
+        recordings: Sequence[Recording],
+        is_augmented: bool = False,
+    ) -> None:
         self.dataset, self.name, self.directory, self.recordings = dataset, name, directory, recordings
         config = dataset.config
-        self.augment = config.augment if name == "train" else ()
+        self.augment = config.augment if is_augmented else ()
         self._epoch = Epoch()
         self.mix = next((item for item in self.augment if isinstance(item, EventCutMix)), None)
         # What is drawn anew before the integration cannot be kept, nor what may change without a sign.
@@ -219,7 +228,7 @@ class EventSplit:
         self.cache: FrameCache | None = self._cache() if is_cached else None
         # Of all splits or of none: whoever trains should not have to ask twice.
         if config.representation.is_variable or any(item.level != "events" for item in config.augment):
-            self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_classes)
+            self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_outputs)
         if config.bucket and name == "train":
             self.batches = self._batches
 
@@ -246,8 +255,13 @@ class EventSplit:
         """T of a sample; without reading it where it is cached."""
         return self.cache.num_steps(index) if self.cache is not None else len(self[index][0])
 
-    def _batches(self, batch_size: int, generator: torch.Generator) -> list[list[int]]:
-        return list(BucketSampler(self._lengths, batch_size, generator, self.dataset.config.bucket))
+    def _batches(
+        self, batch_size: int, generator: torch.Generator, indices: Sequence[int] | None = None
+    ) -> list[list[int]]:
+        chosen = range(len(self)) if indices is None else indices
+        lengths = [self._lengths[index] for index in chosen]
+        drawn = BucketSampler(lengths, batch_size, generator, self.dataset.config.bucket)
+        return [[chosen[place] for place in batch] for batch in drawn]
 
     @cached_property
     def _lengths(self) -> list[int]:
@@ -259,6 +273,10 @@ class EventSplit:
     def events(self, index: int) -> tuple[Events, Sensor]:
         """The events of a sample behind the transforms that are the same every time, and their `(H, W)`."""
         return self.dataset.transformed(self.directory, self.recordings[index])
+
+    def unaugmented(self) -> EventSplit:
+        """The same samples without `augment`."""
+        return EventSplit(self.dataset, self.name, self.directory, self.recordings)
 
     def set_epoch(self, epoch: int) -> None:
         """The augmentation of this epoch is the one that indexing gives."""

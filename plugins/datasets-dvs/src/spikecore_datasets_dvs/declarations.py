@@ -394,7 +394,7 @@ SSC = DatasetInfo(
     notes="700 units of a model cochlea; the words of the 35 labels stand in the files, under extra/keys. HDF5 files "
     "need h5py: pip install 'spikecore-datasets-dvs[hdf5]'.",
     sensor_size=(1, 700),
-    num_samples=(("train", 75_466), ("valid", 9_981), ("test", 20_382)),
+    num_samples=(("train", 75_466), ("val", 9_981), ("test", 20_382)),
     files=(
         DataFile("ssc_train.h5.zip", (f"{ZENKE}/ssc_train.h5.zip",), md5="d102be95e7144fcc0553d1f45ba94170"),
         DataFile("ssc_valid.h5.zip", (f"{ZENKE}/ssc_valid.h5.zip",), md5="b4eee3516a4a90dd0c71a6ac23a8ae43"),
@@ -416,7 +416,7 @@ SPEECH_COMMANDS = DatasetInfo(
     citation="P. Warden, Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition, arXiv:1804.03209, 2018",
     homepage="https://arxiv.org/abs/1804.03209",
     notes="Not events: the logarithm of mel energies, one step per 10 ms. The split is that of the archive's lists.",
-    num_samples=(("train", 84_843), ("valid", 9_981), ("test", 11_005)),
+    num_samples=(("train", 84_843), ("val", 9_981), ("test", 11_005)),
     files=(
         DataFile(
             "speech_commands_v0.02.tar.gz",

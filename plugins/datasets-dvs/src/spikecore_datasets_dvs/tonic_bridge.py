@@ -31,6 +31,10 @@ NAMES = (
 )
 
 
+THEIRS = {"val": "valid"}
+"""Split → what Tonic calls it, where that is another name."""
+
+
 class TonicDataset(EventDataset):
     """A dataset of Tonic; its recordings with one label each, split as Tonic splits them, else nine to one, seeded.
 
@@ -111,7 +115,7 @@ class TonicDataset(EventDataset):
             if "train" in parameters:
                 return {name: self.theirs(save_to=save_to, train=name == "train") for name in self.splits}
             if "split" in parameters:
-                return {name: self.theirs(save_to=save_to, split=name) for name in self.splits}
+                return {name: self.theirs(save_to=save_to, split=THEIRS.get(name, name)) for name in self.splits}
             return {"all": self.theirs(save_to=save_to)}
         except TypeError as error:  # it wants the name of a recording, as the odometry datasets do
             raise DatasetError(f"Tonic's {self.tonic_name} is no dataset for classification: {error}") from error
@@ -119,7 +123,7 @@ class TonicDataset(EventDataset):
             raise DatasetError(f"Tonic cannot read {self.tonic_name} below {save_to}: {error!r}") from error
 
     def _label(self, target: Any) -> int:
-        if isinstance(target, int | np.integer) and 0 <= target < self.num_classes:
+        if isinstance(target, int | np.integer) and 0 <= target < self.num_outputs:
             return int(target)
         if str(target) in self.info.classes:
             return self.info.classes.index(str(target))
@@ -168,7 +172,7 @@ def _made(name: str) -> type[TonicDataset]:
         "__doc__": f"Tonic's {name}.",
     }
     if name == "SSC":
-        body["splits"] = ("train", "valid", "test")
+        body["splits"] = ("train", "val", "test")
     return type(name, (TonicDataset,), body)
 
 

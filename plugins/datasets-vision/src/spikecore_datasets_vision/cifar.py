@@ -100,7 +100,7 @@ class _CIFAR(NamedDataset):
         directory = self.prepare()
         images = RecordImages([directory / file for file in self.files[name]], self.num_labels)
         labels = images.labels(self._label())
-        return self.checked(name, images, labels, images.path_of(int(np.argmax(labels >= self.num_classes))))
+        return self.checked(name, images, labels, images.path_of(int(np.argmax(labels >= self.num_outputs))))
 
 
 class CIFAR10(_CIFAR):

@@ -6,6 +6,7 @@ whole (`__getitems__`), and a single sample is a batch of one.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Stored:
 class ImageDataset(Configurable):
     """Base of image datasets; subclasses give `info` and `stored`."""
 
+    api_version: ClassVar[int] = 2
     capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities()
     info: DatasetInfo
     name: ClassVar[str]
@@ -88,7 +90,7 @@ class ImageDataset(Configurable):
         return type(self).info
 
     @property
-    def num_classes(self) -> int:
+    def num_outputs(self) -> int:
         """Number of labels."""
         return len(self.info.classes)
 
@@ -175,7 +177,8 @@ class ImageSplit:
         # Of all splits or of none: whoever trains should not have to ask twice.
         if mixes:
             mixes = mixes if name == "train" else []
-            self.collate = partial(_collate, mixes=mixes, num_classes=dataset.num_classes)
+            self.collate = partial(_collate, mixes=mixes, num_classes=dataset.num_outputs)
+        self._num_classes = dataset.num_outputs
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -216,6 +219,14 @@ class ImageSplit:
     def labels(self) -> Tensor:
         """All labels, without reading an image."""
         return torch.from_numpy(self.stored.labels[self.chosen])
+
+    def unaugmented(self) -> ImageSplit:
+        """The same samples without `augment`."""
+        plain = copy.copy(self)
+        plain.augment = ()
+        if hasattr(self, "collate"):
+            plain.collate = partial(_collate, mixes=[], num_classes=self._num_classes)
+        return plain
 
     def set_epoch(self, epoch: int) -> None:
         """The augmentation of this epoch is the one that indexing gives."""

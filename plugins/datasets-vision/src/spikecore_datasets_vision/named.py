@@ -80,10 +80,10 @@ class NamedDataset(ImageDataset):
         if len(images) != len(labels):
             raise DatasetError(f"{where}: has {len(labels)} labels for {len(images)} images; get the files again")
         labels = np.asarray(labels).astype(np.int64)
-        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_classes))
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.num_outputs))
         if len(wrong):
             raise DatasetError(
-                f"{where}: the label of image {wrong[0]} is {labels[wrong[0]]}; there are {self.num_classes} classes"
+                f"{where}: the label of image {wrong[0]} is {labels[wrong[0]]}; there are {self.num_outputs} classes"
             )
         wanted = dict(self.info.num_samples)[name]
         if len(labels) != wanted and not self.config.allow_partial:

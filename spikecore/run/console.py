@@ -1,0 +1,209 @@
+"""What a run prints while it trains, to stderr: a line per epoch, warnings, and a progress bar on a terminal.
+
+Where stderr is no terminal the lines are the same, as long as they need be, with the names of `metrics.jsonl`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from spikecore.run.clock import Clock
+from spikecore.run.text import clock_text, rate_text, seconds_text, value_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+T = TypeVar("T")
+SPLITS = ("train", "val", "test")
+NOT_TRAINING = ("evaluate", "checkpoint", "probe")
+"""Parts of the time that do not count for the rate of training."""
+MIN_WIDTH, DEFAULT_WIDTH = 40, 80
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast an epoch went.
+
+    Args:
+        rate: per second of training; None where the trainer does not count.
+        unit: what it counts.
+        left_s: seconds to the end of training; None where that is not known.
+    """
+
+    rate: float | None = None
+    unit: str = "samples"
+    left_s: float | None = None
+
+
+class Stopwatch:
+    """Times the epochs of a run.
+
+    Args:
+        clock: of the run: evaluation and checkpoints do not count for the rate.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._laps: list[float] = []
+        self._is_partial = False
+        self._mark()
+
+    def begin(self, is_partial: bool) -> None:
+        """Training begins; in the middle of an epoch, where a run is resumed there."""
+        self._is_partial = is_partial
+        self._mark()
+
+    def lap(self, epoch: int, num_epochs: int | None, count: int | None, unit: str) -> Pace:
+        """An epoch is over, in which `count` samples (or steps, as `unit` says) were trained on."""
+        seconds = time.perf_counter() - self._began
+        training_s = seconds - (self._aside() - self._aside_then)
+        if not self._is_partial:  # the rest of an epoch says nothing of how long a whole one takes
+            self._laps.append(seconds)
+        self._is_partial = False
+        self._mark()
+        rate = None if count is None else count / max(training_s, 1e-9)
+        if num_epochs is None or epoch >= num_epochs or not self._laps:
+            return Pace(rate, unit)
+        latest = self._laps[-5:]
+        return Pace(rate, unit, (num_epochs - epoch) * sum(latest) / len(latest))
+
+    def _mark(self) -> None:
+        self._began, self._aside_then = time.perf_counter(), self._aside()
+
+    def _aside(self) -> float:
+        return sum(self._clock.of(part) for part in NOT_TRAINING)
+
+
+class Console:
+    """Prints; nothing but warnings and errors when quiet.
+
+    Args:
+        is_quiet: no epochs, no progress bar.
+    """
+
+    def __init__(self, is_quiet: bool = False) -> None:
+        self.is_quiet = is_quiet
+        self._bar: Progress | None = None
+
+    def epoch(self, epoch: int, num_epochs: int | None, metrics: Mapping[str, float], pace: Pace) -> None:
+        """Print the line of an epoch."""
+        if not self.is_quiet:
+            self._print(epoch_text(epoch, num_epochs, metrics, pace, width()))
+
+    def warn(self, text: str) -> None:
+        """Print a warning."""
+        self._print(wrapped(f"warning: {text}", width()))
+
+    def say(self, text: str) -> None:
+        """Print a line as it is: a path or a command is never broken."""
+        self._print(text)
+
+    def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Iterate with a progress bar; none when quiet or not on a terminal."""
+        if self.is_quiet or self._bar is not None or not sys.stderr.isatty():
+            yield from items
+            return
+        from rich import console, progress
+
+        columns = (
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=None),
+            progress.TaskProgressColumn(),
+            progress.TimeRemainingColumn(),
+        )
+        with progress.Progress(*columns, console=console.Console(stderr=True), expand=True) as bar:
+            self._bar = bar
+            try:
+                yield from bar.track(items, total=total, description=label)
+            finally:
+                self._bar = None
+
+    def _print(self, text: str) -> None:
+        if self._bar is None:
+            print(text, file=sys.stderr, flush=True)
+        else:  # above the bar
+            self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+class Mute(Console):
+    """Prints nothing at all: the user hears the first process of a run only."""
+
+    def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        """Iterate."""
+        yield from items
+
+    def _print(self, text: str) -> None:
+        pass
+
+
+def width() -> int | None:
+    """Columns of the terminal at stderr; None where it is none, and lines are as long as they need be."""
+    if not sys.stderr.isatty():
+        return None
+    try:
+        # Not shutil.get_terminal_size, which asks stdout: that may be a file while stderr is the terminal.
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(sys.stderr.fileno()).columns
+    except (ValueError, OSError):
+        columns = 0
+    return max(MIN_WIDTH, columns or DEFAULT_WIDTH)
+
+
+def epoch_text(
+    epoch: int, num_epochs: int | None, metrics: Mapping[str, float], pace: Pace, width: int | None = None
+) -> str:
+    """The line of an epoch: whole where it fits, else shortened, and broken only where that does not do.
+
+    epoch  3/20  train_loss 0.4312  val_loss 0.3321  val_accuracy 91.33%  5420 samples/s  1 min 20 s left
+    epoch  3/20  loss 0.4312 val 0.3321  accuracy val 91.33%  5420/s  1:20 left
+    """
+    head = f"epoch {epoch}" if num_epochs is None else f"epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}"
+    parts = [head, *(f"{name} {value_text(name, value)}" for name, value in metrics.items())]
+    short = [head, *_grouped(metrics)]
+    if pace.rate is not None:
+        parts.append(f"{rate_text(pace.rate)} {pace.unit}/s")
+        short.append(f"{rate_text(pace.rate)}/s")
+    if pace.left_s is not None:
+        parts.append(f"{seconds_text(pace.left_s)} left")
+        short.append(f"{clock_text(pace.left_s)} left")
+    line = "  ".join(parts)
+    if width is None or len(line) < width:
+        return line
+    return _filled(short, width)
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Broken between words, where the terminal is narrower."""
+    if width is None:
+        return text
+    return textwrap.fill(
+        text, width - 1, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False, tabsize=4
+    )
+
+
+def _grouped(metrics: Mapping[str, float]) -> list[str]:
+    """`train_loss`, `val_loss` → `loss 0.4312 val 0.3321`."""
+    groups: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        split, _, rest = name.partition("_")
+        is_of_split = split in SPLITS and bool(rest)
+        metric = rest if is_of_split else name
+        label = f"{split} " if is_of_split and split != "train" else ""
+        groups.setdefault(metric, []).append(f"{label}{value_text(name, value)}")
+    return [f"{metric} {' '.join(values)}" for metric, values in groups.items()]
+
+
+def _filled(parts: list[str], width: int) -> str:
+    """The parts in lines of less than `width` columns, so that a terminal breaks none of them."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        if len(lines[-1]) + 2 + len(part) < width:
+            lines[-1] += "  " + part
+        else:
+            lines.append("  " + part)
+    return "\n".join(lines)

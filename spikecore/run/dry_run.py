@@ -1,0 +1,69 @@
+"""`spike run --dry-run`: builds all that a run would train, and downloads nothing.
+
+Where the files of a dataset are not here, it says what would be fetched and what could not be checked for that reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from spikecore.datasets.downloads import offline
+from spikecore.errors import NotDownloadedError
+from spikecore.interfaces.dataset import DataFile, DatasetInfo
+from spikecore.registry import build, use
+from spikecore.run.build import prepare
+from spikecore.run.config import Resolved
+from spikecore.run.restore import SavedRun
+from spikecore.run.text import bytes_text, count_text
+
+
+def inspect(resolved: Resolved) -> str:
+    """What a new run would train."""
+    try:
+        with offline():
+            return f"sound: {prepare(resolved)}"
+    except NotDownloadedError as error:
+        unchecked = "the files of the dataset, its splits, and the net that is built for them"
+        return "\n".join([*_plan(resolved, error), _checked(unchecked)])
+
+
+def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[str]) -> str:
+    """Where a run would go on."""
+    saved = SavedRun.open(Path(directory))
+    resolved = saved.resolve(overrides)
+    try:
+        with offline():
+            since = saved.resumable(checkpoint, prepare(resolved))
+    except NotDownloadedError as error:
+        unchecked = "the files of the dataset, its splits, and whether the checkpoint fits the net and the metrics"
+        return "\n".join([*_plan(resolved, error), _checked(unchecked)])
+    return f"sound: would go on from {since.name if since else 'the seed'}"
+
+
+def _checked(unchecked: str) -> str:
+    return f"sound so far: the configuration and the options of every component\nnot checked: {unchecked}"
+
+
+def _plan(resolved: Resolved, error: NotDownloadedError) -> list[str]:
+    """What a run would fetch."""
+    name, directory = resolved.names.get("dataset", ""), Path(error.directory)
+    with use(resolved.registry):
+        info: DatasetInfo = build("dataset", name, resolved.tables["dataset"]).info
+    missing = [file for file in info.files if not (directory / file.name).is_file()]
+    if not missing:  # the dataset fetches what its info does not list
+        return [f"dataset {name!r} is not here: {error}"]
+    here = [file.name for file in info.files if file not in missing]
+    known = sum(file.size or 0 for file in missing)
+    size = f", {bytes_text(known)}" if known else ""
+    if known and any(file.size is None for file in missing):
+        size += " and more"
+    lines = [f"dataset {name!r} is not here: a run would fetch {count_text(len(missing), 'file')}{size}"]
+    lines += [f"  {_file_text(file)}" for file in missing]
+    lines.append(f"into {directory}" + (f", where {', '.join(here)} is already" if here else ""))
+    return lines
+
+
+def _file_text(file: DataFile) -> str:
+    size = bytes_text(file.size) if file.size is not None else "size unknown"
+    return f"{file.name}  {size}  {' or '.join(file.urls)}"

@@ -1,0 +1,111 @@
+"""Measuring the net of a run that is there: on a split of its data, or in its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikecore.errors import ConfigError, DatasetError
+from spikecore.run.build import Prepared, prepare
+from spikecore.run.checkpoint import LAST
+from spikecore.run.config import Resolved
+from spikecore.run.log import finite
+from spikecore.run.overrides import parse_override
+from spikecore.run.restore import SavedRun
+
+SPLITS = ("train", "val", "test")
+CHANGEABLE_TABLES = ("backend", "dataset", "encoder")
+CHANGEABLE_RUN_KEYS = ("device", "precision")
+"""What an evaluation may change: where and how the same weights are computed, and on which data."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Args:
+        directory: the run.
+        checkpoint: its name.
+        split: `train`, `val` or `test`; `test` also stands for an environment.
+        device: it ran on.
+        changes: overrides of the run's configuration.
+        metrics: the numbers, each named after the split.
+    """
+
+    directory: str
+    checkpoint: str
+    split: str
+    device: str
+    changes: tuple[str, ...]
+    metrics: dict[str, float]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain JSON data; a number that is not finite is None."""
+        metrics = {name: finite(value) for name, value in self.metrics.items()}
+        return {**vars(self), "changes": list(self.changes), "metrics": metrics}
+
+
+def evaluate(
+    directory: str | Path,
+    checkpoint: str = LAST,
+    *,
+    split: str = "test",
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+) -> Evaluation:
+    """Measure a run's saved weights; with `weights` of their own (`checkpoint(weights=...)`), those.
+
+    Args:
+        directory: the run directory.
+        checkpoint: `last`, `best` or a name.
+        split: `test`, `val` or `train`, without augmentation.
+        overrides: `table.key=value` of the backend, the dataset and the encoder, `run.device` and `run.precision`.
+        device: to compute on, as `run.device`.
+
+    Raises:
+        ConfigError: this is no run, a part of it is not installed, an override is not allowed, or there is no such
+            split.
+        CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
+        DatasetError: the run's data are not here, or damaged.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"--split {split}: must be one of {', '.join(SPLITS)}")
+    changes = (*overrides, *([f"run.device={device}"] if device is not None else []))
+    _refuse_changes(changes)
+    saved = SavedRun.open(Path(directory))
+    prepared = _prepared(saved, saved.reopen_with(changes))
+    task, context = prepared.task, prepared.context
+    if split not in task.splits and not (split == "test" and not task.splits):
+        there = ", ".join(name for name in SPLITS if name in task.splits) or "none: it learns without a dataset"
+        raise ConfigError(f"{directory}: this run has no split {split!r} (its splits: {there})")
+    found = saved.checkpoint(checkpoint, task.model)
+    context.restore(found, prepared.trainer, task.encoder)
+    task.model.load_state_dict(found.model)
+    metrics = prepared.trainer.evaluate(task, context, split)
+    return Evaluation(str(directory), found.name, split, str(context.device), changes, metrics)
+
+
+def _prepared(saved: SavedRun, resolved: Resolved) -> Prepared:
+    try:
+        return prepare(resolved)
+    except (DatasetError, OSError) as error:
+        if "dataset" not in resolved.names:
+            raise
+        raise DatasetError(
+            f"{saved.directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
+            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(saved.directory)!r})"
+        ) from error
+
+
+def _refuse_changes(changes: Sequence[str]) -> None:
+    problems = []
+    for text in changes:
+        for table, options in parse_override(text).items():
+            if table in CHANGEABLE_TABLES or (table == "run" and set(options) <= set(CHANGEABLE_RUN_KEYS)):
+                continue
+            problems.append(f"--set {text}: cannot change in an evaluation: it would be another net, or other samples")
+    if problems:
+        keys = [*(f"{table}.*" for table in CHANGEABLE_TABLES), *(f"run.{key}" for key in CHANGEABLE_RUN_KEYS)]
+        raise ConfigError([*problems, f"an evaluation may change {', '.join(keys)}"])

@@ -1,0 +1,44 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+
+def value_text(name: str, value: float) -> str:
+    """A metric."""
+    return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration: `12.3 s`, `1 min 20 s`, `3 h 04 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def clock_text(seconds: float) -> str:
+    """A duration in few characters: `0:12`, `1:20`, `3:04:05`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def rate_text(rate: float) -> str:
+    """A number per second."""
+    return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def count_text(count: int, noun: str) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def bytes_text(size: int) -> str:
+    """A file size."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"

@@ -1,0 +1,74 @@
+"""What a label must be, by its target; see the table in `interfaces.dataset`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from spikecore.interfaces.dataset import Target
+
+
+def label_problem(label: object, target: Target, num_steps: int | None = None) -> str:
+    """What is wrong with the label of a sample; "" where nothing is.
+
+    Args:
+        label: of one sample.
+        target: what it should be.
+        num_steps: T of the sample, where it has a time axis: a label per step has as many.
+    """
+    if target.kind == "class":
+        return _class_problem(label, target.num_outputs)
+    if not isinstance(label, Tensor):
+        return f"its label is {label!r} ({type(label).__name__}); for the target {target.kind!r} it must be a tensor"
+    if target.kind == "value":
+        return _values_problem(label, target.num_outputs, axis=0)
+    if target.kind == "items":
+        return _items_problem(label)
+    if num_steps is not None and label.dim() and len(label) != num_steps:
+        return f"its label has {len(label)} steps, the sample itself {num_steps}: a sequence has a label for each step"
+    if label.is_floating_point():
+        return _values_problem(label, target.num_outputs, axis=1)
+    return _classes_problem(label, target.num_outputs)
+
+
+def _class_problem(label: object, num_classes: int) -> str:
+    if type(label) is not int:
+        return (
+            f"its label is {label!r} ({type(label).__name__}); a class must be an int from 0 to {num_classes - 1}: "
+            "convert it with int()"
+        )
+    if not 0 <= label < num_classes:
+        return f"its label is {label}; a class must lie in 0 .. {num_classes - 1}: correct the label or num_outputs"
+    return ""
+
+
+def _values_problem(label: Tensor, num_outputs: int, axis: int) -> str:
+    """`label` must be floating point and finite, with `num_outputs` values along the axis."""
+    form = f"[{num_outputs}, ...]" if axis == 0 else f"[T, {num_outputs}, ...]"
+    if not label.is_floating_point():
+        return f"its label is of {label.dtype}; values must be floating point, {form}: call .float() on them"
+    if label.dim() <= axis or label.shape[axis] != num_outputs:
+        return f"its label has the shape {tuple(label.shape)}; values must be {form}"
+    return _infinity(label)
+
+
+def _classes_problem(label: Tensor, num_classes: int) -> str:
+    """`label` must hold a class for each step."""
+    if str(label.dtype) != "torch.int64":
+        return f"its label is of {label.dtype}; classes of steps must be int64 [T], values of steps floating point"
+    if label.dim() < 1:
+        return f"its label has the shape {tuple(label.shape)}; classes of steps must be [T, ...]"
+    outside = label[(label < 0) | (label >= num_classes)]
+    if len(outside):
+        return f"its label holds the class {int(outside[0])}; classes must lie in 0 .. {num_classes - 1}"
+    return ""
+
+
+def _items_problem(label: Tensor) -> str:
+    if label.dim() < 1:
+        return "its label has no axis; items must be [N, ...], N of them"
+    return _infinity(label) if label.is_floating_point() else ""
+
+
+def _infinity(label: Tensor) -> str:
+    bad = label[~label.isfinite()]
+    return f"its label holds {float(bad.flatten()[0])}; values must be finite numbers" if len(bad) else ""
