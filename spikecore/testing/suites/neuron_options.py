@@ -99,11 +99,10 @@ class OptionChecks(EquationChecks):
         h = float(charged[place])
 
         def potential(fires: str, threshold: float) -> float:
-            neuron = self.make(fires=fires, v_threshold=threshold, v_reset=h - 1.0, v_init=v_init, record=("v",))
+            neuron = self.make(fires=fires, v_threshold=threshold, record=("v",))
             neuron(x)
             return float(neuron.recorded["v"].flatten()[place])
 
-        v_init = quiet.config.v_reset if quiet.config.v_init is None else quiet.config.v_init
         below = math.nextafter(h, -math.inf)
         assert potential("at", h) != h, f"fires='at': h = v_threshold = {h!r}, and v is not reset"
         assert potential("above", h) == h, f"fires='above': h = v_threshold = {h!r}, and v is reset"
