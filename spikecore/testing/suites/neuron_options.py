@@ -99,10 +99,12 @@ class OptionChecks(EquationChecks):
         h = float(charged[place])
 
         def potential(fires: str, threshold: float) -> float:
-            neuron = self.make(fires=fires, v_threshold=threshold, record=("v",))
+            neuron = self.make(fires=fires, v_threshold=threshold, v_reset=h - 1.0, **kept, record=("v",))
             neuron(x)
             return float(neuron.recorded["v"].flatten()[place])
 
+        # v_reset moves, so that a reset shows; what would follow it stays where it was.
+        kept = self.options_with(v_init=quiet.config.v_reset, v_leak=quiet.config.v_reset)
         below = math.nextafter(h, -math.inf)
         assert potential("at", h) != h, f"fires='at': h = v_threshold = {h!r}, and v is not reset"
         assert potential("above", h) == h, f"fires='above': h = v_threshold = {h!r}, and v is reset"
