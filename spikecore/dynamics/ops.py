@@ -266,7 +266,7 @@ def detach(a: Any) -> Any:
 
 
 class _Spike(torch.autograd.Function):
-    """Forward: the surrogate's `forward`; backward and forward-mode derivative: its declared `derivative`."""
+    """Forward: the surrogate's `forward`; backward: its declared `derivative`."""
 
     generate_vmap_rule = True
 
@@ -279,12 +279,20 @@ class _Spike(torch.autograd.Function):
         u, ctx.surrogate, _ = inputs
         ctx.set_materialize_grads(False)  # no gradient is not zero, which times a derivative of NaN is NaN
         ctx.save_for_backward(u)
-        ctx.save_for_forward(u)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:
         (u,) = ctx.saved_tensors
         return _through(u, grad, ctx.surrogate), None, None
+
+
+class _SpikeWithTangents(_Spike):
+    """With a forward-mode derivative as well, which torch.compile does not take."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _Spike.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor | None, *_: None) -> Tensor | None:
@@ -301,7 +309,8 @@ def _through(u: Tensor, change: Tensor | None, surrogate: Any) -> Tensor | None:
     return product.to(u.dtype)
 
 
-_watched_spike: Any = _Spike.apply
+_compiled_spike: Any = _Spike.apply
+_watched_spike: Any = _SpikeWithTangents.apply
 _quick_spike = apply_unchecked(_Spike)
 
 
@@ -325,7 +334,9 @@ def spike(u: Any, surrogate: Any, strict: bool = False) -> Any:
             "declare a static method derivative(u, params): the backward pass needs it",
         )
     if isinstance(u, Tensor):
-        is_watched = torch.compiler.is_compiling() or transforms_active() or has_forward_derivatives()
+        if torch.compiler.is_compiling():
+            return _compiled_spike(u, surrogate, strict)
+        is_watched = transforms_active() or has_forward_derivatives()
         if not is_watched and not torch.is_grad_enabled():
             return _spikes(u, surrogate, strict)
         return _watched_spike(u, surrogate, strict) if is_watched else _quick_spike(u, surrogate, strict)

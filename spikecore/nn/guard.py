@@ -1,4 +1,4 @@
-"""A plain torch layer fed a sequence: turning torch's complaint into one that names the layer and the cure.
+"""A plain torch layer fed a sequence: refused before the call, or torch's complaint named with layer and cure.
 
 `torch.nn.Conv2d` knows nothing of time. Fed `[T, B, C, H, W]` it raises torch's own error; `guarded` looks up which
 submodule that was, in the traceback, so that a call that works costs nothing. `torch.nn.Linear` takes any number of
@@ -33,12 +33,27 @@ _EXACT: dict[int, tuple[type[nn.Module], ...]] = {
 """Rank of a batch → layers that take just this rank (torch also takes one sample without the batch axis)."""
 
 
+_SILENT = (
+    *(kind for kinds in _EXACT.values() for kind in kinds),
+    *(NormBase, nn.GroupNorm, nn.LocalResponseNorm, nn.Upsample, nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle),
+    *(nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d, nn.LPPool1d, nn.LPPool2d, nn.FractionalMaxPool2d),
+    *(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout),
+)
+"""Layers that count axes from the batch."""
+_RESHAPING = (nn.Flatten, nn.Unflatten)
+"""Layers that may fold time, or unfold it, on purpose."""
+CHECKED = "_checked_chains"
+"""Attribute of a net whose chains were looked at."""
+
+
 def guarded(net: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """`call(*args, **kwargs)`; a torch error caused by a plain layer in multi-step mode becomes a `ShapeError`.
 
     Raises:
         ShapeError: names the layer, its input and `fold_time(module)`.
     """
+    if not torch.compiler.is_compiling():
+        refuse_silent_layers(net)
     try:
         return call(*args, **kwargs)
     except (RuntimeError, ValueError) as error:
@@ -48,6 +63,66 @@ def guarded(net: nn.Module, call: Callable[..., Any], *args: Any, **kwargs: Any)
         if message is None:
             raise
         raise ShapeError(message) from error
+
+
+def refuse_silent_layers(net: nn.Module) -> None:
+    """Refuse chains in which a layer would take time for the batch or the batch for the channels, without an error.
+
+    Looked at once for each net, and again when its step mode or the number of its children changes. Only chains
+    (`Sequential`) that hold a neuron are looked at, since a `forward` of one's own may fold time by itself; a chain
+    with a module that nobody knows passes.
+
+    Raises:
+        ShapeError: names the layers, and what to do.
+    """
+    checked = vars(net).get(CHECKED)
+    if checked is not None and checked == _form(net, checked[0]):
+        return
+    neurons = [part for part in net.modules() if hasattr(part, "step_mode")]
+    if not neurons:
+        return
+    for path, part in net.named_modules():
+        if isinstance(part, nn.Sequential):
+            _check_chain(type(net).__name__, path, part)
+    vars(net)[CHECKED] = _form(net, neurons[0])
+
+
+def _form(net: nn.Module, neuron: nn.Module) -> tuple[nn.Module, object, int]:
+    return neuron, getattr(neuron, "step_mode", None), len(net._modules)
+
+
+def _check_chain(net: str, path: str, chain: nn.Sequential) -> None:
+    modes: dict[object, str] = {}
+    plain: list[str] = []
+    for name, part in chain.named_children():
+        place = _where(part, f"{path}.{name}".lstrip("."))
+        if hasattr(part, "step_mode"):
+            modes.setdefault(part.step_mode, place)
+        elif isinstance(part, FoldsTime | NormedNeuron | nn.Sequential):
+            pass
+        elif _takes_no_sequence(part):
+            plain.append(place)
+        elif not type(part).__module__.startswith(("torch.nn.", "spikecore.")) or isinstance(part, _RESHAPING):
+            return  # it may fold time, or take it away
+    if len(modes) > 1:
+        raise ShapeError(
+            f"{net} mixes step modes: {modes['multi']} is in 'multi' and takes [T, B, ...], {modes['single']} is in "
+            "'single' and would take T for the batch: call set_step_mode(net, 'multi') or set_step_mode(net, 'single')"
+        )
+    if plain and "multi" in modes:
+        raise ShapeError(
+            f"{net} is in step mode 'multi', and {', '.join(plain)} would be given a sequence [T, B, ...] for a batch: "
+            "use the layer of the same name of spikecore.nn, wrap it in fold_time(module), or "
+            "set_step_mode(net, 'single')"
+        )
+
+
+def _takes_no_sequence(layer: nn.Module) -> bool:
+    if isinstance(layer, nn.Flatten):
+        return layer.start_dim == 1
+    if isinstance(layer, nn.PReLU):
+        return layer.num_parameters > 1
+    return isinstance(layer, _SILENT)
 
 
 def explain(net: nn.Module, error: BaseException) -> str | None:

@@ -25,6 +25,7 @@ from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
 from spikecore.interfaces.component import Configurable, DefaultsTo, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
+from spikecore.interfaces.options import default_of
 from spikecore.nn.half import HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
 from spikecore.nn.parameters import Parametrized, check_names, plain_option
@@ -261,6 +262,12 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         return {**super().__getstate__(), "_programs": {}, "_start": None}
 
     def extra_repr(self) -> str:
+        """The options that differ from their defaults."""
         fields = dataclasses.fields(self.config)
-        shown = [f"{f.name}={getattr(self.config, f.name)!r}" for f in fields if f.name != "learnable"]
-        return ", ".join([*shown, f"step_mode={self.step_mode!r}", f"backend={self.backend!r}"])
+        values = {field.name: (getattr(self.config, field.name), default_of(field)) for field in fields}
+        values |= {
+            "step_mode": (self.step_mode, "multi"),
+            "backend": (self.backend, "auto"),
+            "record": (self.record, ()),
+        }
+        return ", ".join(f"{name}={value!r}" for name, (value, default) in values.items() if value != default)

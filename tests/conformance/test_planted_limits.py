@@ -231,6 +231,24 @@ class SoftOnly(AlwaysSoft):
     """the same: what the check of resets says of it"""
 
 
+@fault("test_every_option_has_an_effect", "the option 'v_init' and ignores it")
+class StartsAtTheReset(ToyNeuron):
+    """v starts at v_reset, whatever v_init says"""
+
+    state = {"v": "v_reset"}  # noqa: RUF012
+
+
+@fault("test_strict_firing", "fires='above': .* and v is reset")
+class NeverStrict(ToyNeuron):
+    """it fires at the threshold, whatever `fires` says"""
+
+    @staticmethod
+    def step(x, state, params):
+        h = params.decay * state.v + x
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": reset_after(s, h, params)}
+
+
 @fault("test_detach_reset", "ignores the option `detach_reset`.*fire_and_reset, or declare a Config without it")
 class NeverDetached(AlwaysSoft):
     """the same: what the check of detached resets says of it"""

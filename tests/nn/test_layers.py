@@ -29,6 +29,7 @@ CASES = {
     "LayerNorm": ((5,), [(5,), (C, 5)]),
     **{f"{base}{n}d": ((2,), [(C, *[6] * n)]) for base in ("MaxPool", "AvgPool") for n in (1, 2, 3)},
     **{f"Adaptive{base}Pool{n}d": ((2,), [(C, *[5] * n)]) for base in ("Max", "Avg") for n in (1, 2, 3)},
+    "SumPool2d": ((2,), [(C, 6, 4)]),
     "Upsample": ((None, 2), [(C, 5), (C, 5, 3), (C, 2, 3, 2)]),
     "Flatten": ((), [(C,), (C, 5, 3)]),
 }

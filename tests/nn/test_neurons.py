@@ -155,7 +155,7 @@ def test_streaming_does_not_nest():
 
 def test_wrong_use_is_named():
     with pytest.raises(OptionError, match="tau"):
-        LIF(tau=1.0)
+        LIF(tau=0.9)
     with pytest.raises(OptionError, match="tau"):
         LIF(tau=[2.0, 0.5])
     with pytest.raises(OptionError, match="record"):

@@ -53,3 +53,37 @@ def test_lif_is_another_neuron():
     lif = nn.LIF(tau=20.0, decay_input=False, reset="soft", detach_reset=True, fires="above")
     ours = nn.Leaky(beta=0.95)
     assert (lif(x) != ours(x)).float().mean() > 0.01
+
+
+@pytest.mark.parametrize("delay", [True, False])
+def test_rleaky(delay):
+    """snntorch's RLeaky is `leaky` in a lateral recurrence."""
+    x = make_input(low=-0.5, high=1.5)
+    theirs = snntorch.RLeaky(
+        beta=0.8, linear_features=6, reset_delay=delay, spike_grad=sn_surrogate.atan(alpha=2.0), threshold=0.75
+    )
+    torch.nn.init.zeros_(theirs.recurrent.bias)
+    neuron = nn.Leaky(beta=0.8, v_threshold=0.75, reset_delay=delay, record=("v",), backend="torch")
+    ours = nn.LateralRecurrent(neuron, 6)
+    ours.lateral.weight.data.copy_(theirs.recurrent.weight)
+
+    def step(current, state):
+        s, v = theirs(current, *state)
+        return s, v, (s, v)
+
+    start = (torch.zeros(x.shape[1:]), torch.zeros(x.shape[1:]))
+    other = run_steps(step, start, x)
+    spikes = ours(x)
+    assert 0.05 < spikes.mean() < 0.95
+    assert torch.equal(spikes, other.spikes)
+    assert (neuron.recorded["v"] - other.v).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("reset_delay", [True, False])
+def test_what_the_recorded_potentials_are(reset_delay):
+    """snntorch's `mem` of an undelayed Leaky is ours after the reset; `h` is before it."""
+    x = make_input(low=-0.5, high=1.5)
+    neuron = nn.Leaky(beta=0.9, reset_delay=reset_delay, record=("h", "v"))
+    spikes = neuron(x)
+    assert torch.equal(spikes, (neuron.recorded["h"] > 1).float())
+    assert torch.equal(neuron.recorded["h"], neuron.recorded["v"]) == reset_delay

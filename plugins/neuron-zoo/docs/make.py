@@ -38,6 +38,7 @@ SHOWN: dict[str, tuple[dict[str, Any], float]] = {
     "timed_glif": ({"num_steps": NUM_STEPS, "alpha": 0.8, "gamma": 0.7, "tau": 0.8}, 0.25),
     "liaf": ({"tau": 5.0}, 1.5),
     "ilif": ({}, 1.3),
+    "floor_lif": ({"decay": 0.8, "v_min": -1.0}, 0.9),
     "ternary_if": ({}, 0.15),
     "ternary_lif": ({"tau": 5.0}, 1.3),
     "resonate_and_fire": ({"b": -0.05, "omega": 0.35}, 0.4),

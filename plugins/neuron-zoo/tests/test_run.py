@@ -15,6 +15,7 @@ CASES = {
     "izhikevich": {},
     "alif": {},
     "ilif": {},
+    "floor_lif": {},
     "psn": {"neuron.num_steps": STEPS},
     "mpbn_lif": {"model.name": "mlp", "neuron.num_features": 256},
 }

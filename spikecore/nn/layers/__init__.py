@@ -20,9 +20,10 @@ from spikecore.nn.layers.pooling import (
     MaxUnpool1d,
     MaxUnpool2d,
     MaxUnpool3d,
+    SumPool2d,
     Upsample,
 )
-from spikecore.nn.layers.recurrent import ElementwiseRecurrent, LinearRecurrent, Recurrent
+from spikecore.nn.layers.recurrent import ElementwiseRecurrent, LateralRecurrent, LinearRecurrent, Recurrent
 from spikecore.nn.layers.synapses import (
     Conv1d,
     Conv2d,
@@ -65,6 +66,7 @@ __all__ = [
     "FoldTime",
     "FoldsTime",
     "GroupNorm",
+    "LateralRecurrent",
     "LayerNorm",
     "Linear",
     "LinearRecurrent",
@@ -75,6 +77,7 @@ __all__ = [
     "MaxUnpool2d",
     "MaxUnpool3d",
     "Recurrent",
+    "SumPool2d",
     "SyncBatchNorm",
     "Upsample",
     "WSConv1d",

@@ -61,6 +61,24 @@ class AvgPool3d(FoldsTime, nn.AvgPool3d):
     ranks = (5,)
 
 
+class SumPool2d(AvgPool2d):
+    """Sums over windows of `[T, B, C, H, W]`, as on neuromorphic chips: `AvgPool2d` times the size of the window.
+
+    Args:
+        kernel_size, stride, padding, ceil_mode: as of `torch.nn.AvgPool2d`; padding adds zeros.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | tuple[int, int] = 0,
+        ceil_mode: bool = False,
+    ) -> None:
+        # A divisor of 1: average pooling then is the sum, without a rounding by the size of the window.
+        super().__init__(kernel_size, stride, padding, ceil_mode, divisor_override=1)
+
+
 class AdaptiveMaxPool1d(FoldsTime, nn.AdaptiveMaxPool1d):
     """`torch.nn.AdaptiveMaxPool1d` over `[T, B, C, L]`."""
 

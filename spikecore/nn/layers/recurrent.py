@@ -1,6 +1,7 @@
 """Recurrent containers: a module whose output at one step is combined with its input at the next.
 
 element-wise:   y[t] = module(combine(x[t], y[t-1]))
+lateral:        y[t] = module(x[t] + W y[t-1])
 linear:         y[t] = module(W [x[t], y[t-1]] + b)            y before the first step is 0
 
 Because of the feedback, steps run one after the other in both step modes. In multi-step mode the inner module gets
@@ -11,7 +12,7 @@ Records of neurons inside (`record=("v",)`) are joined over time: `recorded["v"]
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +103,12 @@ class ElementwiseRecurrent(Recurrent):
         step_mode: str = "multi",
     ) -> None:
         super().__init__(module, step_mode)
+        hidden = [] if isinstance(combine, nn.Module) else _modules_inside(combine)
+        if hidden:
+            raise OptionError(
+                f"combine is a function that uses a {type(hidden[0]).__name__}, whose weights would be no parameters "
+                "of the net: use LateralRecurrent(module, W), or give combine as a module"
+            )
         self.combine = combine
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
@@ -110,6 +117,48 @@ class ElementwiseRecurrent(Recurrent):
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         return self.combine(x, y)
+
+
+def _modules_inside(function: Callable[..., Tensor]) -> list[nn.Module]:
+    """The modules that a function took from where it was written."""
+    modules: list[nn.Module] = []
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # a name that has no value yet
+            if isinstance(cell.cell_contents, nn.Module):
+                modules.append(cell.cell_contents)
+    return modules
+
+
+class LateralRecurrent(Recurrent):
+    """y[t] = module(x[t] + W y[t-1]): what fires in one step reaches the neurons of the same layer in the next.
+
+    W is a parameter, `lateral.weight`; x and y have the same shape.
+
+    Args:
+        module: keeps the shape of its input; a neuron.
+        lateral: W: the number of neurons N, for a `torch.nn.Linear` without bias on the last axis, that begins as
+            torch's do; or a module that keeps the shape of a step (a convolution, say).
+        step_mode: `multi` or `single`.
+
+    Parity: snntorch's RLeaky with `leaky`, norse's LIFRecurrent; tests/peers/test_layers.py.
+    """
+
+    def __init__(self, module: nn.Module, lateral: int | nn.Module, step_mode: str = "multi") -> None:
+        super().__init__(module, step_mode)
+        self.lateral = nn.Linear(lateral, lateral, bias=False) if isinstance(lateral, int) else lateral
+
+    def initial_state(self, x: Tensor) -> dict[str, Tensor]:
+        """`y` = 0, like one step's input."""
+        return {"y": torch.zeros(x.shape, dtype=x.dtype, device=x.device)}
+
+    def join(self, x: Tensor, y: Tensor) -> Tensor:
+        back: Tensor = self.lateral(y)
+        if back.shape != x.shape:
+            raise ShapeError(
+                f"LateralRecurrent adds W y to its input: expected {tuple(x.shape)} from its lateral "
+                f"{type(self.lateral).__name__}, got {tuple(back.shape)}"
+            )
+        return x + back
 
 
 class LinearRecurrent(Recurrent):

@@ -58,6 +58,11 @@ class Surrogate(Configurable):
                 f"surrogate {cls.__qualname__} declares no derivative: add a static method "
                 f"derivative(u, params) that returns g'(u)"
             )
+        if all(field.name != "spiking" for field in dataclasses.fields(cls.Config)):
+            raise DynamicsError(
+                f"{cls.__qualname__}.Config has no option 'spiking', which every surrogate has: derive it from "
+                "Surrogate.Config, or give it the field spiking: bool = True"
+            )
         if "capabilities" not in cls.__dict__:
             has_primitive = cls.primitive is not Surrogate.primitive
             cls.capabilities = dataclasses.replace(cls.capabilities, primitive=has_primitive)

@@ -89,8 +89,8 @@ class OptionChecks(EquationChecks):
     @needs("step_modes", "multi")
     def test_strict_firing(self) -> None:
         """`fires="above"`: at a potential that equals the threshold it does not fire, one number above it does."""
-        if not self._has_both_ways_to_fire() or "v" not in self.target.state:
-            skip("it has no v with the options v_threshold and fires = 'at' or 'above'")
+        if not self._has_both_ways_to_fire() or self.target.state.get("v") != "v_init":
+            skip("it has no v that begins at v_init, with the options v_threshold and fires = 'at' or 'above'")
         x = self.input(num_steps=1)[:, :1]
         quiet = self.make(v_threshold=1e30, record=("v",))
         quiet(x)
@@ -99,11 +99,12 @@ class OptionChecks(EquationChecks):
         h = float(charged[place])
 
         def potential(fires: str, threshold: float) -> float:
-            neuron = self.make(fires=fires, v_threshold=threshold, v_reset=h - 1.0, v_init=v_init, record=("v",))
+            neuron = self.make(fires=fires, v_threshold=threshold, v_reset=h - 1.0, **kept, record=("v",))
             neuron(x)
             return float(neuron.recorded["v"].flatten()[place])
 
-        v_init = quiet.config.v_reset if quiet.config.v_init is None else quiet.config.v_init
+        # v_reset moves, so that a reset shows; what would follow it stays where it was.
+        kept = self.options_with(v_init=quiet.config.v_reset, v_leak=quiet.config.v_reset)
         below = math.nextafter(h, -math.inf)
         assert potential("at", h) != h, f"fires='at': h = v_threshold = {h!r}, and v is not reset"
         assert potential("above", h) == h, f"fires='above': h = v_threshold = {h!r}, and v is reset"

@@ -17,10 +17,10 @@ class Izhikevich(Neuron):
     s  = Θ(h - v_threshold);  v is reset;  w = w' + b s
 
     One forward Euler step per time step, both variables from the state before it; `sequential` gives w the new
-    potential, which shortens the intervals of spikes by some percent at a step of 1 ms. Time constants in steps. `v`
-    starts at `v_reset`, `w` at `w_rest`; fires when h >= v_threshold; reset in the same step. Parameter sets published
-    as (C, k, v_r, v_t, v_peak, a, b, c, d) are used with a step of 1 ms as tau=C, a0=k, v_rest=v_r, v_c=v_t,
-    v_threshold=v_peak, tau_w=1/a, a=b, b=d, v_reset=c.
+    potential, which shortens intervals by some percent at a step of 1 ms. Time constants in steps. `v` starts at
+    `v_init`, which is `v_reset` unless given, `w` at `w_rest`; fires when
+    h >= v_threshold; reset in the same step. Parameter sets published as (C, k, v_r, v_t, v_peak, a, b, c, d) are used
+    with a step of 1 ms as tau=C, a0=k, v_rest=v_r, v_c=v_t, v_threshold=v_peak, tau_w=1/a, a=b, b=d, v_reset=c.
 
     In float32 v is exact to about 1e-4 of its range after 32 steps, whoever computes it: the quadratic term amplifies
     rounding. Use float64 to compare implementations.
