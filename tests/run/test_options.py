@@ -348,7 +348,7 @@ def test_the_trainer_uses_what_was_chosen(monkeypatch):
     task, trainer, context = prepared.task, prepared.trainer, prepared.context
     rates: list[Any] = []
     monkeypatch.setattr(
-        context, "epoch_end", lambda *_: rates.append(trainer._optimizer.param_groups[0]["lr"]), raising=False
+        context, "epoch_end", lambda *_, **__: rates.append(trainer._optimizer.param_groups[0]["lr"]), raising=False
     )
     monkeypatch.setattr(context, "log", lambda **_: None, raising=False)
     trainer.fit(task, context)
