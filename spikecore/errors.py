@@ -1,14 +1,14 @@
-"""One exception tree. Every message says what was expected, what came, and what to do.
+"""The tree of exceptions. Every message says what was expected, what came, and what to do.
 
 SpikeError
 ├── PluginError                    a plugin or component cannot be used
 │   ├── UnknownComponentError      no such (kind, name); also a LookupError
 │   ├── AmbiguousComponentError    two distributions offer the same (kind, name)
-│   ├── BlockedPluginError         switched off by flag, environment or config
-│   ├── IncompatiblePluginError    needs another spikecore, or speaks another api_version
+│   ├── BlockedPluginError         disabled by flag, environment or config
+│   ├── IncompatiblePluginError    needs another spikecore, or has another api_version
 │   ├── BrokenPluginError          its import or construction failed
-│   │   └── ContractError          it loaded, but is not what its kind promises
-│   └── PluginUnavailable          it works, but not here (no GPU, no compiler); plugins raise this
+│   │   └── ContractError          it loaded, but does not satisfy the contract of its kind
+│   └── PluginUnavailable          it cannot work on this machine (no GPU, no compiler); plugins raise this
 ├── OptionError                    a component was given a wrong option; also a ValueError
 ├── ConfigError                    a run configuration is wrong; carries every problem at once
 ├── ShapeError                     an input has the wrong rank or size; also a ValueError
@@ -19,10 +19,10 @@ SpikeError
 │   └── StreamingError             `streaming` nested on the same net
 ├── DynamicsError                  a step function is outside the neuron language
 ├── BackendError                   a backend that was named cannot run this
-├── NetTraceError                  a net cannot be followed from call to call; shows the user's line
+├── NetTraceError                  a net cannot be traced; shows the user's line
 ├── ConversionError                a converter or deployer refuses a model, with the reason
 ├── DatasetError                   files are missing, damaged or not what they claim
-└── RunError                       a run cannot start or go on
+└── RunError                       a run cannot start or continue
     ├── CheckpointError            a checkpoint is damaged, foreign or of another model
     └── ProcessError               another process of the run failed or is gone
 """

@@ -1,8 +1,8 @@
-"""Files that are whole or absent, locks that die with their holder, and what to do when the disk refuses.
+"""Files that are complete or absent, locks that are released when their holder dies, and cures for a failing disk.
 
-Everything is written under another name that ends in `.partial`, flushed to the disk and renamed, so whoever finds a
-file under its own name finds all of it. No function follows a symbolic link to the file that it writes or reads: a
-directory that came from someone else may hold links that lead out of it.
+Everything is written under a temporary name that ends in `.partial`, flushed and renamed, so a file under its own name
+is complete. No function follows a symbolic link to the file that it writes or reads, because a directory from someone
+else may contain links that lead out of it.
 
     write_file(directory / "run.json", text)
     write_with(directory / "events.npy", lambda aside: np.save(aside, events))

@@ -1,4 +1,4 @@
-"""THE table of component kinds. Adding a kind is adding a row; everything else reads this table."""
+"""The table of component kinds. To add a kind, add a row; everything else reads this table."""
 
 from __future__ import annotations
 

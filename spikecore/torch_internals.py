@@ -1,7 +1,7 @@
-"""Every private name of torch that spikecore uses, with the reason: nothing outside this module touches one.
+"""Every private name of torch that spikecore uses, with the reason. No other module uses one.
 
-Torch promises nothing about these names. A test compares torch's version with `CHECKED_WITH` and looks for private
-names elsewhere in core; who raises the version reads this page and runs all tests first.
+Torch does not guarantee these names. A test compares torch's version with `CHECKED_WITH` and looks for private names
+elsewhere in core. Before you raise the version, check this module and run all tests.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Agreement of two spike records: what a net computes, and what its artefact computes.
+"""Agreement of two spike records, usually those of a net and of its artefact.
 
     out, spikes = record_spikes(net, x)
     fidelity = compare_traces(spikes, deployer.trace(artefact, x))
     print(fidelity)
 
-A record is `{layer name: spikes [T, B, ...]}`. Of every layer: the share of outputs that agree, over all and per step,
-counts of spikes, and the first difference: the earliest step, in it the first layer of the net. There the cause is.
+A record is `{layer name: spikes [T, B, ...]}`. Every layer gets the share of outputs that agree, in total and per step,
+its spike counts, and its first difference. The earliest step, and in it the first layer of the net, shows the cause.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from spikecore.errors import InputError, OptionError, ShapeError
 
 FORM = 1
-"""Of the JSON text."""
+"""Version of the JSON text."""
 
 
 @dataclass(frozen=True)
@@ -124,25 +124,25 @@ class Fidelity:
     decisions: Decisions | None = None
 
     @property
-    def compared(self) -> tuple[LayerFidelity, ...]:
+    def compared_layers(self) -> tuple[LayerFidelity, ...]:
         """The layers, then the output."""
         return self.layers if self.output is None else (*self.layers, self.output)
 
     @property
-    def _counted(self) -> tuple[LayerFidelity, ...]:
-        """What the sums are over: the layers. Outputs that are no spikes hardly ever agree in every digit, and would
-        hide how far the spikes do; they count only in a net without neurons."""
-        return self.layers or self.compared
+    def _counted_layers(self) -> tuple[LayerFidelity, ...]:
+        """The layers that the sums include. Outputs that are not spikes hardly ever agree in every digit and would
+        hide how far the spikes agree, so the output counts only in a net without neurons."""
+        return self.layers or self.compared_layers
 
     @property
     def num_outputs(self) -> int:
         """Outputs of neurons that were compared."""
-        return sum(layer.num_outputs for layer in self._counted)
+        return sum(layer.num_outputs for layer in self._counted_layers)
 
     @property
     def num_different(self) -> int:
         """Outputs of neurons that differ."""
-        return sum(layer.num_different for layer in self._counted)
+        return sum(layer.num_different for layer in self._counted_layers)
 
     @property
     def agreement(self) -> float:
@@ -152,7 +152,7 @@ class Fidelity:
     @property
     def is_exact(self) -> bool:
         """Whether nothing differs, the net's output included."""
-        return not any(layer.num_different for layer in self.compared)
+        return not any(layer.num_different for layer in self.compared_layers)
 
     @property
     def first(self) -> Divergence | None:
@@ -181,7 +181,7 @@ class Fidelity:
         return dataclasses.replace(self, output=output, decisions=decisions)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, texts and lists; with the sums that readers of the file want."""
+        """Numbers, strings and lists, including the sums over all layers."""
         values: dict[str, Any] = {
             "form": FORM,
             "agreement": self.agreement,
@@ -193,7 +193,7 @@ class Fidelity:
             "output": None if self.output is None else _layer_to_dict(self.output),
             "decisions": None if self.decisions is None else dataclasses.asdict(self.decisions),
         }
-        plain: dict[str, Any] = _plain(values)
+        plain: dict[str, Any] = _plain_json(values)
         return plain
 
     def to_json(self) -> str:
@@ -238,7 +238,7 @@ class Fidelity:
     def __str__(self) -> str:
         head = ("layer", "shape", "agree", "differ", "spikes", "of artefact", "largest difference")
         rows = [head]
-        for layer in self.compared:
+        for layer in self.compared_layers:
             counts = (str(layer.num_different), str(layer.expected_spikes), str(layer.got_spikes))
             rows.append((layer.name, str(list(layer.shape)), share_text(layer), *counts, f"{layer.max_difference:g}"))
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
@@ -314,7 +314,7 @@ def compare_layer(name: str, expected: Tensor, got: Tensor, tolerance: float = 0
     theirs = got.detach().to("cpu", torch.float64)
     is_binary = bool((((ours == 0) | (ours == 1)) & ((theirs == 0) | (theirs == 1))).all())
     differs = ours != theirs
-    distance = torch.where(differs, (ours - theirs).abs(), 0.0)  # not inf - inf
+    distance = torch.where(differs, (ours - theirs).abs(), 0.0)  # equal infinities: 0, where inf - inf is NaN
     distance = distance.nan_to_num(nan=math.inf, posinf=math.inf)
     if not is_binary:
         differs = distance > tolerance
@@ -346,12 +346,12 @@ def share_text(layer: LayerFidelity | Fidelity) -> str:
 def _first(name: str, differs: Tensor, ours: Tensor, theirs: Tensor) -> Divergence | None:
     if not differs.any():
         return None
-    flat = int(differs.flatten().to(torch.uint8).argmax())  # the first of the largest, in order of [T, B, ...]
-    place = []
-    for size in reversed(differs.shape):
+    flat = int(differs.flatten().to(torch.uint8).argmax())  # argmax gives the first of equal maxima
+    reversed_place = []
+    for size in reversed(differs.shape):  # the last axis varies fastest
         flat, rest = divmod(flat, size)
-        place.append(rest)
-    step, sample, *index = reversed(place)
+        reversed_place.append(rest)
+    step, sample, *index = reversed(reversed_place)
     at = (step, sample, *index)
     return Divergence(name, step, sample, tuple(index), float(ours[at]), float(theirs[at]))
 
@@ -372,14 +372,14 @@ def _decisions(expected: Tensor, got: Tensor, labels: Tensor | None) -> Decision
     )
 
 
-def _plain(value: Any) -> Any:
-    """What JSON can say: it has no word for what is not finite, and `float` reads these texts back."""
+def _plain_json(value: Any) -> Any:
+    """JSON data: infinities and NaN, which JSON does not have, become strings that `float` reads."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _plain_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [_plain_json(part) for part in value]
     return value
 
 

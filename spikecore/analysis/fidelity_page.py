@@ -59,7 +59,7 @@ def _agreement(fidelity: Fidelity) -> list[str]:
     parts = [f'<dl class="tiles">{boxes}</dl>']
     if fidelity.first is not None:
         parts.append(f'<p class="banner">First difference: {escape(str(fidelity.first))}.</p>')
-    rows = [_row(layer) for layer in fidelity.compared]
+    rows = [_row(layer) for layer in fidelity.compared_layers]
     head = ("layer", "shape", "agree", "differ", "spikes of the net", "of the artefact", "largest difference", "first")
     parts.append(page.section("Layers", page.table(head, rows), *_per_step(fidelity)))
     if decisions is not None:
@@ -84,7 +84,7 @@ def _row(layer: LayerFidelity) -> tuple[object, ...]:
 
 def _per_step(fidelity: Fidelity) -> list[str]:
     """Curves of the layers that differ: a picture of straight lines at 100 % tells nothing."""
-    differing = [layer for layer in fidelity.compared if layer.num_different]
+    differing = [layer for layer in fidelity.compared_layers if layer.num_different]
     if not differing:
         return [page.note("Every output of every layer agrees at every step.")]
     drawn = differing[:MAX_LAYERS_DRAWN]

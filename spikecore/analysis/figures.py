@@ -70,7 +70,7 @@ def curves(
 def _curve(one: Series, index: int, at: object) -> list[str]:
     assert callable(at)
     path, pen_down = [], False
-    points = thinned(one.points)
+    points = thin_out(one.points)
     for x, y in points:
         if y is None or not math.isfinite(y):
             pen_down = False
@@ -292,7 +292,7 @@ def stacks(names: Sequence[str], shares: Sequence[Sequence[tuple[float, str, str
     return _svg(y, parts, label)
 
 
-def thinned(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
+def thin_out(points: Sequence[tuple[float, float | None]]) -> list[tuple[float, float | None]]:
     """At most `MAX_POINTS`: of each stretch its lowest and its highest, so that no peak is lost."""
     if len(points) <= MAX_POINTS:
         return list(points)

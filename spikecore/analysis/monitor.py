@@ -1,14 +1,14 @@
-"""`Monitor`: records what chosen layers take in, give out or hold, forwards or backwards, in bounded memory.
+"""`Monitor`: records inputs, outputs, attributes or gradients of chosen layers, in bounded memory.
 
-    what           of each call of a layer, is recorded
-    output         what it returned
-    input          what it was given
-    attribute      a value that it holds, before or after the call
+    what           recorded at every call of a layer
+    output         its output
+    input          its inputs
+    attribute      an attribute, before or after the call
     grad_output    dL/d output, in the backward pass
     grad_input     dL/d input
 
-Two bounds on memory: `keep` holds the last N records of each layer, `reduce` holds one running value. `every` looks at
-each k-th call only.
+Two options bound the memory: `keep` keeps the last N records of each layer, `reduce` keeps one running value. `every=k`
+records every k-th call only.
 """
 
 from __future__ import annotations
@@ -117,31 +117,33 @@ class Monitor:
         if name not in self._records:
             raise KeyError(f"{name!r} is not monitored; monitored are {', '.join(map(repr, self.names))}")
         records = list(self._records[name])
-        return [_map(lambda total: total / self._counts[name], r) for r in records] if self._is_mean else records
+        if not self._is_mean:
+            return records
+        count = self._counts[name]
+        return [_map(lambda total: total / count, record) for record in records]
 
     def items(self) -> list[tuple[str, list[Any]]]:
         """`(name, records)` of every monitored layer."""
         return [(name, self[name]) for name in self.names]
 
     def num_recorded(self, layer: str) -> int:
-        """How many calls of the layer were recorded, also those no longer kept."""
+        """How many calls of the layer were recorded, including those no longer kept."""
         return self._counts[layer]
 
     def clear(self) -> None:
-        """Forget the records; the calls are counted from 0 again."""
-        self._records: dict[str, deque[Any]] = {
-            name: deque(maxlen=None if self.reduce else self.keep) for name in self._layers
-        }
+        """Drop the records; calls are counted from 0 again."""
+        most = None if self.reduce else self.keep
+        self._records: dict[str, deque[Any]] = {name: deque(maxlen=most) for name in self._layers}
         self._counts = dict.fromkeys(self._layers, 0)
         self._calls = dict.fromkeys(self._layers, 0)
         self._warned: set[str] = set()
 
     def disable(self) -> None:
-        """Let calls pass unseen, until `enable`."""
+        """Record nothing until `enable`."""
         self.enabled = False
 
     def enable(self) -> None:
-        """Record again."""
+        """Resume recording."""
         self.enabled = True
 
     def __enter__(self) -> Monitor:
@@ -168,8 +170,8 @@ class Monitor:
             handle.remove()
         self._handles.clear()
 
-    # Hooks are closures, not methods: a deepcopy of the net then does not copy the monitor, and calls of the copy are
-    # told from those of the net.
+    # Hooks are closures, not methods, so that a deepcopy of the net does not copy the monitor. They compare the module
+    # that is called, so that calls of the copy are not recorded.
 
     def _guard(self) -> Callable[..., None]:
         def check(module: nn.Module, args: Any) -> None:
@@ -259,17 +261,17 @@ class Monitor:
             self._warn(name)
             return
         with torch.no_grad():
-            value = self._transformed(name, _map(torch.Tensor.detach, value))
+            value = self._transform(name, _map(torch.Tensor.detach, value))
             self._store(name, _map(torch.Tensor.clone, value))
         self._counts[name] += 1
 
-    def _transformed(self, name: str, value: Any) -> Any:
+    def _transform(self, name: str, value: Any) -> Any:
         return value if self.transform is None else self.transform(value)
 
     def _store(self, name: str, value: Any) -> None:
         records = self._records[name]
         if self.reduce in ("mean", "sum"):
-            value = _map(_widened, value)
+            value = _map(_widen, value)
         if self.reduce is not None and records:
             value = _fold(_FOLD[self.reduce], records.pop(), value, name)
         records.append(value)
@@ -338,10 +340,12 @@ def _check(what: str, attribute: str | None, when: str, keep: int | None, reduce
         )
 
 
-def _widened(value: Tensor) -> Tensor:
-    """Wide enough to add many up."""
+def _widen(value: Tensor) -> Tensor:
+    """The value in a dtype in which sums over many calls keep their precision."""
+    if value.dtype in (torch.float16, torch.bfloat16):
+        return value.float()
     if value.is_floating_point() or value.is_complex():
-        return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        return value
     return value.long()
 
 
@@ -373,8 +377,13 @@ def _over_time(steps: list[Any]) -> Any:
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+    if isinstance(value, dict):
+        value = list(value.values())
+    tensors: list[Tensor] = []
+    if isinstance(value, tuple | list):
+        for part in value:
+            tensors += _tensors(part)
+    return tensors
 
 
 def _map(function: Callable[[Tensor], Any], value: Any) -> Any:

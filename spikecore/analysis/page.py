@@ -33,7 +33,7 @@ def figure(name: str, title: str, picture: str, caption: str = "", *, narrow: bo
 
 
 def grid(parts: Iterable[str]) -> str:
-    """Side by side where there is room."""
+    """Parts side by side, if the page is wide enough."""
     return f'<div class="grid">{"".join(parts)}</div>'
 
 
@@ -48,14 +48,17 @@ def note(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Cells are text; numbers stand right."""
-    lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>"]
-    lines += [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
+    """A table. Text is escaped; numbers are right-aligned."""
+    titles = "".join(f"<th>{escape(name)}</th>" for name in head)
+    lines = [f"<tr>{titles}</tr>"]
+    for row in rows:
+        cells = "".join(map(_cell, row))
+        lines.append(f"<tr>{cells}</tr>")
     return f'<div class="table"><table>{"".join(lines)}</table></div>'
 
 
-def folded(title: str, content: str) -> str:
-    """Shown when it is clicked on."""
+def collapsible(title: str, content: str) -> str:
+    """Content that is hidden until its title is clicked."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>"
 
 

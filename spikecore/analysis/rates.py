@@ -137,7 +137,7 @@ class _Counter(Monitor):
         super().clear()
         self.num_steps = dict.fromkeys(self.names, 0)
 
-    def _transformed(self, name: str, value: Any) -> Any:
+    def _transform(self, name: str, value: Any) -> Any:
         multi = getattr(self._layers[name], "step_mode", "multi") == "multi"
         if not isinstance(value, Tensor) or value.dim() < 1 + multi:
             form = "[T, B, ...]" if multi else "[B, ...]"

@@ -1,4 +1,4 @@
-"""What the neurons of a net put out, layer by layer: the reference that a deployed net is compared with."""
+"""Records the output of every neuron layer of a net: the reference for comparisons with a deployed net."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spikecore.nn.state import reset_state
 
 
 def neuron_layers(net: nn.Module) -> dict[str, nn.Module]:
-    """Qualified name → layer, of everything in `net` that puts out what a neuron puts out, in the net's order.
+    """Qualified name → layer, for every neuron and block in `net`, in the net's order.
 
     A block (`ConvBNNeuron`, `LinearBNNeuron`) is one layer, under its own name; nothing inside a layer is another one.
     """
@@ -38,7 +38,7 @@ def neuron_layers(net: nn.Module) -> dict[str, nn.Module]:
 def record_spikes(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Run a net over a sequence, in evaluation mode, and keep the output of every neuron layer.
 
-    The net itself is left alone, its state, mode, hooks and `recorded` included: a copy of it runs.
+    A copy of the net runs; the net itself, its state, mode, hooks and `recorded` do not change.
 
     Args:
         net: in either step mode; in single-step mode its copy is fed step by step, from the initial state.
@@ -71,10 +71,10 @@ def record_spikes(net: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]
     out = _one_tensor(twin(x))
     in_loops = [name for name, part in twin.named_modules() if isinstance(part, Recurrent)]
     whole = [(name, call) for name, call in calls if not _is_inside(name, in_loops)]
-    spikes = _numbered(whole)
+    spikes = _number_calls(whole)
     for name in dict.fromkeys(name for name, _ in calls if _is_inside(name, in_loops)):
         spikes[name] = torch.cat([call for other, call in calls if other == name])
-    order = dict.fromkeys(_numbered(calls))
+    order = dict.fromkeys(_number_calls(calls))
     return out, {name: spikes[name] for name in order if name in spikes}
 
 
@@ -83,11 +83,11 @@ def _step_by_step(net: nn.Module, x: Tensor, calls: list[tuple[str, Tensor]]) ->
     for current in x:
         calls.clear()
         outs.append(_one_tensor(net(current)))
-        steps.append(_numbered(calls))
+        steps.append(_number_calls(calls))
         if list(steps[-1]) != list(steps[0]):
             raise ConversionError(
                 f"step {len(steps) - 1} calls the layers {', '.join(steps[-1])}, step 0 {', '.join(steps[0])}: "
-                "expected a net that takes the same way at every step"
+                "expected a net that calls the same layers at every step"
             )
     return torch.stack(outs), {name: torch.stack([step[name] for step in steps]) for name in steps[0]}
 
@@ -106,7 +106,7 @@ def _is_inside(name: str, containers: Sequence[str]) -> bool:
     return any(not container or name.startswith(f"{container}.") for container in containers)
 
 
-def _numbered(calls: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def _number_calls(calls: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
     counts: Counter[str] = Counter()
     numbered = {}
     for name, out in calls:

@@ -1,4 +1,4 @@
-"""Which layers of a net: by name, type, predicate, or several of these."""
+"""Selects layers of a net by name, type, predicate, or a sequence of these."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def select_layers(net: nn.Module, where: Where) -> dict[str, nn.Module]:
 
     Args:
         net: any module.
-        where: a name, a type, a predicate, or a sequence of these (what any of them picks is picked).
+        where: a name, a type, a predicate, or a sequence of these (the union of what they select).
 
     Raises:
-        OptionError: a name that `net` has not, with the nearest ones; a type or predicate that picks nothing; a value
-            of another kind.
+        OptionError: `net` has no layer of this name (the message suggests the nearest ones); a type or predicate
+            selects nothing; a value of another kind.
 
     Example:
         >>> list(select_layers(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), nn.Linear))
@@ -41,27 +41,30 @@ def _pick(modules: dict[str, nn.Module], where: Where) -> set[str]:
         if where not in modules:
             near = difflib.get_close_matches(where, modules, n=3)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-            raise OptionError(f"the net has no layer {where!r}{hint} (layers: {_listed(modules)})")
+            raise OptionError(f"the net has no layer {where!r}{hint} (layers: {_list_names(modules)})")
         return {where}
     if inspect.isclass(where):
-        found = {name for name, module in modules.items() if isinstance(module, where)}
-        if not found:
+        names = {name for name, module in modules.items() if isinstance(module, where)}
+        if not names:
             kinds = sorted({type(module).__name__ for name, module in modules.items() if name})
             raise OptionError(
                 f"the net has no layer of type {where.__name__}; its layers are {', '.join(kinds) or '(none)'}"
             )
-        return found
+        return names
     if callable(where) and not isinstance(where, nn.Module):
-        found = {name for name, module in modules.items() if where(name, module)}
-        if not found:
-            raise OptionError(f"the predicate picks none of the layers {_listed(modules)}")
-        return found
+        names = {name for name, module in modules.items() if where(name, module)}
+        if not names:
+            raise OptionError(f"the predicate picks none of the layers {_list_names(modules)}")
+        return names
     raise OptionError(
         f"layers are chosen by name, type, predicate(name, module) or a list of these; got {where!r}: "
         "a module itself is chosen by its name in the net"
     )
 
 
-def _listed(modules: dict[str, nn.Module]) -> str:
+def _list_names(modules: dict[str, nn.Module]) -> str:
     names = [repr(name) for name in modules if name]
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "(none)"
+    if not names:
+        return "(none)"
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return f"{', '.join(names[:12])}{more}"

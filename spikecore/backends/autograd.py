@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikecore.backends.installed import installed
+from spikecore.backends.installed import installed_backend
 from spikecore.backends.plain import in_memory, is_plain
-from spikecore.dynamics import Program, reached_by
+from spikecore.dynamics import Program, reached_in_pass
 from spikecore.errors import BackendError
 from spikecore.torch_internals import apply_unchecked
 
@@ -41,7 +41,7 @@ def apply_run(
         apply = _Run.apply if torch.compiler.is_compiling() else _TransformedRun.apply
     results = apply(name, key, num_states, carry, *tensors)
     first_recorded = 1 + carry * num_states
-    last_recorded = first_recorded + installed(name).num_recorded(key)
+    last_recorded = first_recorded + installed_backend(name).num_recorded(key)
     return results[0], list(results[1:first_recorded]), list(results[first_recorded:last_recorded])
 
 
@@ -60,13 +60,13 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def forward(name: str, key: str, num_states: int, carry: bool, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return _flat_run(installed(name).run(is_plain(tensors)), key, num_states, carry, *tensors)
+        return _flat_run(installed_backend(name).run(is_plain(tensors)), key, num_states, carry, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
         x, *rest = inputs[4:]
         saved = _begin(ctx, inputs, output)
-        if torch.compiler.is_compiling() and not installed(ctx.name).backend.reads_input(ctx.key, saved):
+        if torch.compiler.is_compiling() and not installed_backend(ctx.name).backend.reads_input(ctx.key, saved):
             x = _stand_in(x.shape, saved, x)
         ctx.save_for_backward(x, *rest, *saved)
 
@@ -87,7 +87,7 @@ class _Run(torch.autograd.Function):
         call: Any = _backward if once else _RunBackward.apply
         results = call(*plan, *tensors, *arrived)
         if not torch.compiler.is_compiling():
-            program = installed(ctx.name).programs[ctx.key]
+            program = installed_backend(ctx.name).programs[ctx.key]
             arriving = tuple([grad is not None for grad in arrived])
             reached = _reached(program, arriving, tensors[0].shape[0])
             # What no gradient reaches has none, as under torch's autograd.
@@ -113,7 +113,7 @@ def _begin(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[
     ctx.name, ctx.key, ctx.num_states, carry, *tensors = inputs
     ctx.num_given = len(tensors)
     ctx.num_finals = carry * ctx.num_states
-    ctx.num_recorded = installed(ctx.name).num_recorded(ctx.key)
+    ctx.num_recorded = installed_backend(ctx.name).num_recorded(ctx.key)
     ctx.spared = None
     saved = output[1 + ctx.num_finals + ctx.num_recorded :]
     ctx.mark_non_differentiable(*saved)
@@ -131,9 +131,9 @@ class _PlainRun(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         name, key, num_states, carry, x, *rest = inputs
-        output = _flat_run(installed(name).run(direct=True), key, num_states, carry, x, *rest)
+        output = _flat_run(installed_backend(name).run(direct=True), key, num_states, carry, x, *rest)
         saved = _begin(ctx, inputs, output)
-        if installed(ctx.name).backend.reads_input(ctx.key, saved):
+        if installed_backend(ctx.name).backend.reads_input(ctx.key, saved):
             ctx.save_for_backward(x, *rest, *saved)
         else:
             ctx.spared = x.shape, _anchor(x)
@@ -190,7 +190,7 @@ class _RunBackward(torch.autograd.Function):
 @lru_cache(maxsize=4096)
 def _reached(program: Program, arriving: tuple[bool, ...], steps: int) -> list[bool]:
     """Does a gradient reach x, each initial state, each parameter?"""
-    reached = reached_by(program, arriving, steps)
+    reached = reached_in_pass(program, arriving, steps)
     names = ["x", *(f"state.{name}" for name in program.states), *(f"param.{param.name}" for param in program.params)]
     return [name in reached for name in names]
 
@@ -206,7 +206,7 @@ def _backward(
     given, rest = tensors[:num_given], tensors[num_given:]
     num_grads = 1 + num_states + num_recorded
     saved, grads = rest[: len(rest) - num_grads], rest[len(rest) - num_grads :]
-    grad_x, grad_states, grad_params = installed(name).run_bwd(direct)(
+    grad_x, grad_states, grad_params = installed_backend(name).run_bwd(direct)(
         key,
         list(saved),
         given[0],

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.autograd import apply_run, no_derivative
-from spikecore.backends.installed import install, installed, learn
+from spikecore.backends.installed import install, installed_backend, learn
+from spikecore.backends.memory_format import from_rows, is_channels_last, to_rows
 from spikecore.backends.plain import has_tangent, in_memory, is_plain, is_transformed
 from spikecore.errors import BackendError
 
-__all__ = ["install", "installed", "learn", "run_program", "run_step"]
+__all__ = ["install", "installed_backend", "learn", "run_program", "run_step"]
 
 
 def run_program(
@@ -24,12 +25,21 @@ def run_program(
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Run a learned program over `x` `[T, B, ...]` on a backend.
 
+    The results have the memory format of x, if that is channels-last; the backend is given rows, see `memory_format`.
+
     Returns:
         `(out [T, B, ...], final states, recorded sequences)`, differentiable; without `carry` no final states.
 
     Raises:
         BackendError: no such backend, a key that it has not learned, or a forward-mode derivative is wanted.
     """
+    if is_channels_last(x, 1):
+        shape = x.shape[1:]
+        out, finals, recorded = run_program(
+            name, key, to_rows(x, 1), [to_rows(state, 0) for state in states], params, carry
+        )
+        finals = [from_rows(final, shape, 0) for final in finals]
+        return from_rows(out, shape, 1), finals, [from_rows(sequence, shape, 1) for sequence in recorded]
     tensors: Sequence[Tensor] = (x, *states, *params)
     if not (direct := is_plain(tensors)) and not torch.compiler.is_compiling():
         if has_tangent(tensors):
@@ -40,7 +50,7 @@ def run_program(
     # Inside a transform a tensor does not say whether an outer level wants its gradient.
     if torch.is_grad_enabled() and (True in [tensor.requires_grad for tensor in tensors] or is_transformed()):
         return apply_run(name, key, len(states), carry, direct, tensors)
-    out, finals, recorded, _ = installed(name).run(direct)(key, x, states, params, False, carry)
+    out, finals, recorded, _ = installed_backend(name).run(direct)(key, x, states, params, False, carry)
     return out, finals, recorded
 
 
@@ -51,8 +61,15 @@ def run_step(
     tensors = (x, *states, *params)
     wants_grad = torch.is_grad_enabled() and True in [tensor.requires_grad for tensor in tensors]
     if not wants_grad and is_plain(tensors):
-        results = installed(name).backend.step(key, x, states, params)
-        if results is not None:
-            return *results, []
+        step = installed_backend(name).backend.step
+        if is_channels_last(x, 0):
+            results = step(key, to_rows(x, 0), [to_rows(state, 0) for state in states], params)
+            if results is not None:
+                out, finals = results
+                return from_rows(out, x.shape, 0), [from_rows(final, x.shape, 0) for final in finals], []
+        else:
+            results = step(key, x, states, params)
+            if results is not None:
+                return *results, []
     out, finals, recorded = run_program(name, key, x[None], states, params)
     return out[0], finals, recorded

@@ -1,11 +1,11 @@
-"""A backend as torch sees it: a pair of operators for each.
+"""A backend as torch sees it: a pair of operators.
 
     spikecore::run_NAME       (key, x, states, params, save, carry) -> (out, states, recorded, saved)
     spikecore::run_bwd_NAME   (key, saved, x, states, params, grad_out, grad_states, grad_recorded) -> (grads)
 
-The key is a string (the content hash of the equations), so the operators are the same for every neuron and a module
+The key is a string (the content hash of the equations), so one pair of operators serves every neuron, and a module
 holds nothing that cannot be pickled. Both have fake implementations, for `torch.compile` and `torch.export`, and vmap
-rules (see `vmap`). torch keeps operators for the life of the process, so what is installed is replaced, never removed.
+rules (see `vmap`). torch keeps operators for the life of the process, so a backend is replaced, never removed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _INSTALLING = Lock()
 
 
 class InstalledBackend:
-    """One name, the backend that stands behind it now, its operators and the programs that it has learned.
+    """A name with its current backend, its operators and the programs that the backend has learned.
 
     Args:
         name: of the backend.
@@ -48,7 +48,7 @@ class InstalledBackend:
         self.run_bwd_operator: Any = getattr(torch.ops.spikecore, f"run_bwd_{identifier}")
 
     def replace(self, backend: Backend) -> None:
-        """Another backend takes the name, with all programs."""
+        """Give the name, with all programs, to another backend."""
         if backend is not self.backend:
             for program in self.programs.copy().values():  # another thread may learn meanwhile
                 backend.learn(program)
@@ -64,7 +64,7 @@ class InstalledBackend:
         return len(self.programs[key].record)
 
     def run(self, direct: bool) -> Any:
-        """The backend's own method, or the operator where something needs to see one."""
+        """The backend's method if `direct`, else the operator, for compilers, transforms and modes."""
         return self.backend.run if direct else self.run_operator
 
     def run_bwd(self, direct: bool) -> Any:
@@ -117,7 +117,7 @@ class InstalledBackend:
 
 
 def install(name: str, backend: Backend) -> InstalledBackend:
-    """Give a backend its operators; a second one under a known name takes the place of the first, with its programs."""
+    """Give a backend its operators. A second backend of the same name replaces the first and learns its programs."""
     with _INSTALLING:
         entry = _INSTALLED.get(name)
         if entry is None:
@@ -127,7 +127,7 @@ def install(name: str, backend: Backend) -> InstalledBackend:
     return entry
 
 
-def installed(name: str) -> InstalledBackend:
+def installed_backend(name: str) -> InstalledBackend:
     """The backend of this name.
 
     Raises:
@@ -140,7 +140,7 @@ def installed(name: str) -> InstalledBackend:
 
 def learn(name: str, program: Program) -> None:
     """Make a program callable by its key on the backend of this name."""
-    installed(name).learn(program)
+    installed_backend(name).learn(program)
 
 
 def _like(tensor: Tensor) -> Tensor:

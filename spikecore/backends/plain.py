@@ -1,4 +1,4 @@
-"""Does anything have to see an operator, or can a backend be called on memory as it is?"""
+"""Decides whether a call needs a torch operator, or may call the backend directly on the tensors' memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from spikecore.torch_internals import (
 
 
 def is_transformed() -> bool:
-    """Is a transform of `torch.func` at work?"""
+    """Is a transform of `torch.func` active?"""
     return not torch.compiler.is_compiling() and peek_transform() is not None
 
 
 def is_plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Nothing that needs to see the operator is at work: no compiler, tracer, transform or mode, no tensor subclass.
+    """Is it safe to call the backend directly: no compiler, tracer, transform, mode or tensor subclass is active?
 
-    And all tensors are in memory.
+    All tensors must have their values in memory, too.
     """
     if torch.compiler.is_compiling() or peek_transform() is not None or num_dispatch_modes():
         return False
@@ -43,10 +43,10 @@ def is_plain(tensors: Sequence[Tensor | None]) -> bool:
 
 
 def in_memory(tensor: Any) -> Any:
-    """The same values where a backend can read them.
+    """The tensor with its values in memory, where a backend can read them.
 
-    Not in memory are a lazily negated view (`z.conj().imag`: torch negates when it reads) and zeros that torch only
-    thinks of. Its dispatcher would see to both, but not in lists that may hold None.
+    Two tensors have none: a lazily negated view (`z.conj().imag`, which torch negates when it reads) and torch's
+    symbolic zeros. Its dispatcher resolves both, but not in lists that may contain None.
     """
     if tensor is None:
         return None

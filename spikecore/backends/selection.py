@@ -1,7 +1,7 @@
-"""Which backend runs a neuron: the one that was named, or for `auto` the first that can, by priority, then by name.
+"""Selects the backend of a neuron: the one that was named, or for `auto` the first capable one by priority, then name.
 
-A backend that was named runs or raises. For `auto` one that is broken or unavailable here is passed over, and the
-reason is kept; the reference comes last and takes everything.
+A backend that was named runs or raises. `auto` skips backends that are broken or unavailable and keeps the reasons; the
+reference comes last and runs everything.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _chosen: WeakKeyDictionary[Registry, dict[tuple[Any, ...], Choice]] = WeakKeyDic
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs a neuron.
+    """The backend that runs a neuron.
 
     Args:
         backend: its registered name.
-        reason: why this one, with those that were passed over.
+        reason: why it was chosen, and why others were skipped.
     """
 
     backend: str
@@ -50,7 +50,7 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
     if asked == REFERENCE:
         return Choice(REFERENCE, "asked for")
     if asked != AUTO:
-        backend = named(asked)
+        backend = backend_named(asked)
         support = backend.supports(program, device, dtype)
         if not support:
             raise BackendError(f"backend {asked!r} cannot run {program.name}: {support.reason}; use 'auto' or another")
@@ -61,7 +61,7 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
     if question not in known:
         known[question] = _first(program, device, dtype)
     elif known[question].backend != REFERENCE:
-        named(known[question].backend)  # another registry may have put its own under this name
+        backend_named(known[question].backend)  # another registry may have put its own under this name
     return known[question]
 
 
@@ -94,17 +94,17 @@ def configure_backend(name: str, *, config: Any = None, **options: Any) -> None:
         PluginError: there is none, or it cannot be used here.
         OptionError: a wrong option.
     """
-    found: Backend
+    backend: Backend
     if config is None:
-        found = registry().create("backend", name, **options)
+        backend = registry().create("backend", name, **options)
     else:
-        found = registry().build("backend", name, config)
-    _known.setdefault(registry(), {})[name] = found
+        backend = registry().build("backend", name, config)
+    _known.setdefault(registry(), {})[name] = backend
     _chosen.pop(registry(), None)
-    install(name, found)
+    install(name, backend)
 
 
-def named(name: str) -> Backend:
+def backend_named(name: str) -> Backend:
     """The backend of this name, ready to run.
 
     Raises:
@@ -117,22 +117,22 @@ def named(name: str) -> Backend:
             known[name] = registry().create("backend", name)
         except FAILURES as error:
             known[name] = error
-    found = known[name]
-    if isinstance(found, FAILURES):
-        raise found
-    install(name, found)
-    return found
+    backend = known[name]
+    if isinstance(backend, FAILURES):
+        raise backend
+    install(name, backend)
+    return backend
 
 
 def _candidates() -> list[tuple[str, Backend | PluginError | BackendError]]:
-    found: list[tuple[str, Backend | PluginError | BackendError]] = []
+    candidates: list[tuple[str, Backend | PluginError | BackendError]] = []
     for entry in registry().components("backend"):
         if entry.status == "ok" and entry.name != REFERENCE:
             try:
-                found.append((entry.name, named(entry.name)))
+                candidates.append((entry.name, backend_named(entry.name)))
             except FAILURES as error:
-                found.append((entry.name, error))
-    return sorted(found, key=lambda item: (-_priority(item[1]), item[0]))
+                candidates.append((entry.name, error))
+    return sorted(candidates, key=lambda item: (-_priority(item[1]), item[0]))
 
 
 def _priority(candidate: Backend | PluginError | BackendError) -> int:

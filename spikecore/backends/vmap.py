@@ -15,7 +15,7 @@ from torch import Tensor
 Operator = Callable[[], Callable[..., Any]]
 
 
-def _merged(tensor: Any, dim: int | None, size: int, axis: int) -> Any:
+def _merge(tensor: Any, dim: int | None, size: int, axis: int) -> Any:
     """The mapped axis joined with axis `axis` (the batch); an unmapped tensor is repeated, a missing one missing."""
     if tensor is None:
         return None
@@ -30,7 +30,7 @@ def _split(tensor: Tensor, size: int, axis: int) -> Tensor:
     return tensor.reshape(*tensor.shape[:axis], size, -1, *tensor.shape[axis + 1 :])
 
 
-def _each(
+def _run_separately(
     tensors: Sequence[Any], dims: Sequence[Any], size: int, call: Callable[..., tuple[Any, ...]]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """`call` once for every index of the mapped axis; results stacked along a new first axis."""
@@ -40,15 +40,18 @@ def _each(
             return [pick(t, d, index) for t, d in zip(tensor, dim, strict=True)]
         return tensor if dim is None else tensor.select(dim, index)
 
-    found = [call(*(pick(t, d, index) for t, d in zip(tensors, dims, strict=True))) for index in range(size)]
+    results = []
+    for index in range(size):
+        sample = [pick(tensor, dim, index) for tensor, dim in zip(tensors, dims, strict=True)]
+        results.append(call(*sample))
     stacked: list[Any] = []
     places: list[Any] = []
-    for parts in zip(*found, strict=True):
+    for parts in zip(*results, strict=True):
         if isinstance(parts[0], Tensor):
             stacked.append(torch.stack(parts))
             places.append(0)
         else:
-            stacked.append([torch.stack(each) for each in zip(*parts, strict=True)])
+            stacked.append([torch.stack(same_output) for same_output in zip(*parts, strict=True)])
             places.append([0] * len(parts[0]))
     return tuple(stacked), tuple(places)
 
@@ -62,13 +65,17 @@ def run_rule(operator: Operator) -> Callable[..., Any]:
         x_dim, state_dims, param_dims = in_dims[1:4]
         size = info.batch_size
         if any(dim is not None for dim in param_dims):
-            return _each((x, states, params), in_dims[1:4], size, lambda *given: operator()(key, *given, *flags))
-        merged = [_merged(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
-        out, finals, recorded, saved = operator()(key, _merged(x, x_dim, size, 1), merged, params, *flags)
+
+            def run(*tensors: Any) -> Any:
+                return operator()(key, *tensors, *flags)
+
+            return _run_separately((x, states, params), in_dims[1:4], size, run)
+        merged = [_merge(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
+        out, finals, recorded, saved = operator()(key, _merge(x, x_dim, size, 1), merged, params, *flags)
         outputs = (
             _split(out, size, 1),
             [_split(final, size, 0) for final in finals],
-            [_split(each, size, 1) for each in recorded],
+            [_split(sequence, size, 1) for sequence in recorded],
             saved,  # as it is: only the backward rule, which merges in the same way, reads it
         )
         return outputs, (1, [0] * len(finals), [1] * len(recorded), [None] * len(saved))
@@ -85,21 +92,22 @@ def run_bwd_rule(operator: Operator) -> Callable[..., Any]:
         size = info.batch_size
         was_merged = x_dim is not None or any(dim is not None for dim in state_dims)
         if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
-            return _each(tensors, in_dims[1:], size, lambda *given: operator()(key, *given))
+            return _run_separately(tensors, in_dims[1:], size, lambda *given: operator()(key, *given))
         if params:  # the sum over the batch must stay apart for each mapped index
-            saved, saved_dims = [_split(each, size, 1) for each in saved], [1] * len(saved)
+            saved, saved_dims = [_split(tensor, size, 1) for tensor in saved], [1] * len(saved)
             dims = (saved_dims, *in_dims[2:])
-            return _each((saved, *tensors[1:]), dims, size, lambda *given: operator()(key, *given))
-        grad_x, found, _ = operator()(
+            return _run_separately((saved, *tensors[1:]), dims, size, lambda *given: operator()(key, *given))
+        grad_x, grad_initial, _ = operator()(
             key,
             saved,
-            _merged(x, x_dim, size, 1),
-            [_merged(t, d, size, 0) for t, d in zip(states, state_dims, strict=True)],
+            _merge(x, x_dim, size, 1),
+            [_merge(t, d, size, 0) for t, d in zip(states, state_dims, strict=True)],
             params,
-            _merged(grad_out, out_dim, size, 1),
-            [_merged(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
-            [_merged(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
+            _merge(grad_out, out_dim, size, 1),
+            [_merge(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
+            [_merge(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
         )
-        return (_split(grad_x, size, 1), [_split(each, size, 0) for each in found], []), (1, [0] * len(found), [])
+        of_states = [_split(tensor, size, 0) for tensor in grad_initial]
+        return (_split(grad_x, size, 1), of_states, []), (1, [0] * len(of_states), [])
 
     return rule

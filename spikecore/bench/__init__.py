@@ -1,11 +1,11 @@
-"""`spike bench`: which backend runs a neuron how fast, and how far that is from the least that can be.
+"""`spike bench`: how fast each backend runs a neuron, compared with the theoretical minimum.
 
-A candidate (a backend, or another library) is compared with eager torch before it is timed; what computes something
-else is shown as failed and never timed.
+A candidate (a backend or another library) is compared with eager torch before it is timed. One that computes something
+else is shown as failed and is never timed.
 
     cases       what is measured: neuron × shape × device × dtype, and the input
     candidates  what can be measured: backends through the registry; peers, hand-written loops
-    gate        outputs and gradients beside the reference
+    gate        comparison of outputs and gradients with the reference
     timing      interleaved rounds, percentiles
     floor       bytes that must move, over the best copy of the run
     fresh       peak memory and first use, in processes of their own

@@ -1,4 +1,4 @@
-"""Who can be measured: the reference, every usable backend found through the registry, and peers."""
+"""The candidates: the reference, every usable backend in the registry, and peers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spikecore.backends.selection import REFERENCE, named
+from torch import Tensor
+
+from spikecore.backends.selection import REFERENCE, backend_named
 from spikecore.bench.cases import STEP, Case, Runner, options_of
 from spikecore.errors import DynamicsError, PluginError
 from spikecore.registry import create, load, registry
 
 
 class Unsupported(Exception):
-    """A candidate does not run this case; the message says why. Nothing is wrong with it."""
+    """A candidate does not support this case, for the reason in the message. This is not a fault."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def backends(asked: Sequence[str] = ()) -> tuple[list[Candidate], dict[str, str]
     Raises:
         PluginError: one that was asked for does not exist or cannot be used here.
     """
-    found, unusable = [reference()], {}
+    candidates, unusable = [reference()], {}
     names = list(asked)
     if not asked:
         for entry in registry().components("backend"):
@@ -74,12 +76,12 @@ def backends(asked: Sequence[str] = ()) -> tuple[list[Candidate], dict[str, str]
         if name == REFERENCE:
             continue
         try:
-            found.append(_of_backend(name, named(name)))
+            candidates.append(_of_backend(name, backend_named(name)))
         except PluginError as error:
             if asked:
                 raise
             unusable[name] = str(error)
-    return found, unusable
+    return candidates, unusable
 
 
 def _of_backend(name: str, backend: Any) -> Candidate:
@@ -110,5 +112,8 @@ def neuron_runner(case: Case, measure: str, name: str, backend: Any = None) -> R
         if not support:
             raise Unsupported(support.reason or "it does not support this")
     params = tuple(parameter for parameter in neuron.parameters() if parameter.requires_grad)
-    first: Callable[..., Any] = (lambda x: x[0]) if measure == STEP else (lambda x: x)
-    return Runner(neuron, params, prepare=first, module=neuron)
+
+    def prepare(x: Tensor) -> Tensor:
+        return x[0] if measure == STEP else x
+
+    return Runner(neuron, params, prepare=prepare, module=neuron)

@@ -1,4 +1,4 @@
-"""What is measured: one neuron on inputs of one shape, and how often a call of it is made."""
+"""What is measured: one neuron on input of one shape, and the call that is timed."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ class Case:
         """The same on a handful of elements."""
         return replace(self, shape=(2, 1, 3))
 
-    def packed(self) -> list[Any]:
+    def pack(self) -> list[Any]:
         """For JSON."""
         return [self.neuron, self.shape, str(self.device), str(self.dtype).removeprefix("torch.")]
 
     @classmethod
-    def unpacked(cls, packed: Sequence[Any]) -> Case:
+    def unpack(cls, packed: Sequence[Any]) -> Case:
         """What `packed` gave."""
         neuron, shape, device, dtype = packed
         return cls(neuron, tuple(shape), torch.device(device), getattr(torch, dtype))
@@ -122,14 +122,19 @@ def call_context(measure: str) -> torch.no_grad | torch.enable_grad:
 
 
 def options_of(case: Case) -> dict[str, Any]:
-    """Options for benching: the defaults, with the reset detached where a neuron can, and those it needs."""
+    """Options for benchmarks: the defaults and the required ones, with a detached reset if the neuron offers it."""
+    options = required_options(case)
     fields = {field.name for field in dataclasses.fields(load("neuron", case.neuron).Config)}
-    return needed_options(case) | ({"detach_reset": True} if "detach_reset" in fields else {})
+    if "detach_reset" in fields:
+        options["detach_reset"] = True
+    return options
 
 
-def needed_options(case: Case) -> dict[str, Any]:
-    """What a neuron must be told of its input: T, where it works for one only."""
-    return {"num_steps": case.shape[0]} if load("neuron", case.neuron).capabilities.fixed_num_steps else {}
+def required_options(case: Case) -> dict[str, Any]:
+    """Options that depend on the input: T, for a neuron that works for one T only."""
+    if load("neuron", case.neuron).capabilities.fixed_num_steps:
+        return {"num_steps": case.shape[0]}
+    return {}
 
 
 def is_elementwise(component: Any) -> bool:
@@ -141,7 +146,7 @@ def is_elementwise(component: Any) -> bool:
 
 def elementwise_neurons() -> tuple[list[str], dict[str, str]]:
     """Every registered neuron that backends can run, by name, and why others are left out, unless they are blocked."""
-    found: list[str] = []
+    names: list[str] = []
     left_out: dict[str, str] = {}
     for entry in registry().components("neuron"):
         if entry.status == "blocked":
@@ -150,9 +155,9 @@ def elementwise_neurons() -> tuple[list[str], dict[str, str]]:
         try:
             if is_elementwise(load("neuron", name)):
                 create("neuron", name, **options_of(Case(name, QUICK_SHAPES[0])))
-                found.append(name)
+                names.append(name)
             else:
                 left_out[name] = "not elementwise: it stays a torch module on every backend"
-        except (PluginError, OptionError) as error:  # an option without a default is nobody's to invent
+        except (PluginError, OptionError) as error:  # such as a required option, which has no sensible value here
             left_out[name] = str(error)
-    return found, left_out
+    return names, left_out

@@ -1,4 +1,4 @@
-"""The floor: the bytes that a pass must move, over the best copy of the run.
+"""The floor: the bytes that a pass must move, divided by the bandwidth of the fastest copy in the run.
 
     forward             read x, write out                              2 values     8 bytes in float32
     forward+backward    the same; read x and grad_out, write grad_x    5 values    20 bytes
@@ -29,9 +29,10 @@ def bytes_per_step(measure: str, dtype: torch.dtype, num_recorded: int = 0) -> i
         dtype: of the input.
         num_recorded: states whose sequence is kept.
     """
-    inference = measure == FORWARD
-    state = max(dtype.itemsize, 4)
-    return (2 if inference else 5) * dtype.itemsize + (1 if inference else 2) * state * num_recorded
+    state_size = max(dtype.itemsize, 4)  # the state of half-precision input is float32
+    if measure == FORWARD:
+        return 2 * dtype.itemsize + state_size * num_recorded
+    return 5 * dtype.itemsize + 2 * state_size * num_recorded
 
 
 class Bandwidth:
@@ -66,7 +67,7 @@ def copies(case: Case, backends: Iterable[tuple[str, Backend]]) -> dict[str, Cal
     """
     source = torch.randn(case.shape, device=case.device).to(case.dtype)
     destination = torch.empty_like(source)
-    found: dict[str, Callable[[], object]] = {COPY: lambda: destination.copy_(source)}
+    by_name: dict[str, Callable[[], object]] = {COPY: lambda: destination.copy_(source)}
     for name, backend in backends:
-        found[f"{name}.stream_copy"] = partial(backend.stream_copy, destination, source)
-    return found
+        by_name[f"{name}.stream_copy"] = partial(backend.stream_copy, destination, source)
+    return by_name

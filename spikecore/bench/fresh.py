@@ -1,7 +1,7 @@
-"""Asks processes of their own about a candidate: its first use, and its memory.
+"""Measures a candidate's first use and memory in fresh processes.
 
-A candidate keeps its cache below XDG_CACHE_HOME, or where the variables of torch.compile, Triton and CuPy say: the
-first process finds that directory empty (cold), the second as the first left it (warm).
+A candidate keeps its cache below XDG_CACHE_HOME, or in the directories that the variables of torch.compile, Triton and
+CuPy name. The first process finds these directories empty (cold), the second as the first left them (warm).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def measure(candidate: Candidate, cases: Sequence[Case], compile_steps: int) -> 
         "candidate": candidate.name,
         "is_backend": candidate.is_backend,
         "compile_steps": compile_steps,
-        "cases": [case.packed() for case in cases],
+        "cases": [case.pack() for case in cases],
     }
     with cache_directory() as cache:
         timeout_s = COMPILING_TIMEOUT_S if candidate.compiles_per_shape else TIMEOUT_S
@@ -71,9 +71,9 @@ def measure(candidate: Candidate, cases: Sequence[Case], compile_steps: int) -> 
     return Fresh(
         cold.get("load_ms"),
         warm.get("load_ms"),
-        _keyed(cold.get("first", {})),
-        _keyed(warm.get("first", {})),
-        _keyed((warm or cold).get("peak", {})),
+        _by_shape_and_measure(cold.get("first", {})),
+        _by_shape_and_measure(warm.get("first", {})),
+        _by_shape_and_measure((warm or cold).get("peak", {})),
         cold["problem"] or warm.get("problem", ""),
     )
 
@@ -87,13 +87,13 @@ def measure_net(net: str, candidate: str, device: torch.device) -> tuple[float |
 
 @contextmanager
 def cache_directory() -> Iterator[dict[str, str]]:
-    """The environment that makes an empty directory everybody's cache."""
+    """Environment variables that make an empty directory the cache of every library."""
     with tempfile.TemporaryDirectory(prefix="spike-bench-", ignore_cleanup_errors=True) as folder:
         yield {name: str(Path(folder, name.lower())) for name in CACHES}
 
 
 def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> dict[str, Any]:
-    """The worker's answer; `problem` is always there."""
+    """The worker's answer; it always has the key `problem`."""
     command = [sys.executable, "-m", "spikecore.bench.worker"]
     environment = {**os.environ, **registry().blocking.environment(), **cache}
     files = [plugin.path for plugin in registry().files]
@@ -115,5 +115,9 @@ def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float
     return {"problem": "", **answer}
 
 
-def _keyed(values: Mapping[str, float]) -> Figures:
-    return {(shape, measure): value for key, value in values.items() for shape, _, measure in [key.partition(" ")]}
+def _by_shape_and_measure(values: Mapping[str, float]) -> Figures:
+    figures: Figures = {}
+    for key, value in values.items():
+        shape, _, measure = key.partition(" ")
+        figures[shape, measure] = value
+    return figures

@@ -1,17 +1,17 @@
-"""The gate: nothing is timed that does not compute what the reference computes.
+"""The gate: a candidate is timed only if it computes what the reference computes.
 
-Backends are compared at odd sizes, on strided input and on the very shape that is timed, with and without gradients, in
-outputs, final states, and gradients to input, initial states and parameters:
+Backends are compared at odd sizes, on strided input and at the shape that is timed, with and without gradients: their
+outputs, final states, and gradients of input, initial states and parameters.
 
-    outputs      equal; where the step calls exp, tanh and their like, at most one in 100 000 spikes differs, and the
-                 first of each element lies within 4 ulp of the threshold
-    the rest     within 1e-5 of the reference, on the elements whose outputs are equal; where float32 itself is worse
+    outputs      equal; if the step calls exp, tanh or similar functions, at most one in 100 000 spikes differs, and the
+                 potential at the first difference of an element lies within 4 ulp of the threshold
+    the rest     within 1e-5 of the reference, on the elements whose outputs are equal; or, if float32 itself is worse
                  conditioned, within twice the distance of eager float32 from eager float64
 
-Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time; those of
-states, which have one value only that may cancel, at least to the root mean square of all. Sums over all elements, as
-the gradient of a parameter, may differ by 1e-4, since the order of summation is free. Peers are compared in what they
-claim to share.
+Graded outputs count as equal within 1e-5. Distances are relative to the largest value of an element over time. A state
+has one value only, which may cancel, so its distance is relative to at least the root mean square of all. Sums over all
+elements, such as the gradient of a parameter, may differ by 1e-4, because the order of summation is free. Peers are
+compared in what they claim to share.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ODD_SHAPES = ((7, 3, 37), (1, 2, 5))
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the comparison found; `text` says it in a line."""
+    """The result of a comparison; `text` is one line."""
 
     ok: bool
     text: str
@@ -70,21 +70,23 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
         Unsupported: it does not run this case.
     """
     compared = 0
-    for shape, strided in [*((shape, False) for shape in ODD_SHAPES), (ODD_SHAPES[0], True), (case.shape, False)]:
+    trials = [(shape, False) for shape in ODD_SHAPES]
+    trials += [(ODD_SHAPES[0], True), (case.shape, False)]
+    for shape, strided in trials:
         here = replace(case, shape=shape)
         runner = candidate.make(here, TRAINING)
-        x = _strided(here.input()) if strided else here.input()
+        x = _make_strided(here.input()) if strided else here.input()
         try:
             got = outcome(runner, x, here.grad())
         except Exception as error:
             return Verdict(False, f"{type(error).__name__} at {here.title}: {error}")
         eager = reference.make(here, TRAINING)
-        found = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad())
-        if found:
-            return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {found}")
+        problem = _compare(got, outcome(eager, x, here.grad()), eager, x, here.grad())
+        if problem:
+            return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {problem}")
         compared += here.num_elements
-    if SINGLE in _neuron(runner).capabilities.step_modes and (found := _step_differs(candidate, reference, case)):
-        return Verdict(False, f"single steps: {found}")
+    if SINGLE in _neuron(runner).capabilities.step_modes and (problem := _step_differs(candidate, reference, case)):
+        return Verdict(False, f"single steps: {problem}")
     return Verdict(True, f"equal to eager over {compared} element-steps")
 
 
@@ -99,31 +101,31 @@ def peer_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verdict
         return Verdict(True, f"not compared: {candidate.about}")
     x, grad = case.input(), case.grad()
     try:
-        want, want_grad = _plain_outcome(reference.make(case, TRAINING), x, grad)
+        want, want_grad = _out_and_gradient(reference.make(case, TRAINING), x, grad)
         inference = candidate.make(case, FORWARD)
         with torch.no_grad():
             again = inference.finish(inference.call(inference.prepare(x)))
         if again.shape != want.shape:
             return Verdict(False, f"returns {tuple(again.shape)}, expected {tuple(want.shape)}")
-        out, found_grad = _plain_outcome(runner, x, grad)
+        out, got_grad = _out_and_gradient(runner, x, grad)
     except Exception as error:
         return Verdict(False, f"{type(error).__name__}: {error}")
-    differ = max(int((each != want).sum()) for each in (out, again))
+    differ = max(int((tensor != want).sum()) for tensor in (out, again))
     if differ > PEER_MOST_DIFFERENT * want.numel():
         return Verdict(False, f"{differ} of {want.numel()} outputs differ from ours: other dynamics")
     text = f"{differ} of {want.numel()} spikes differ" if differ else "spikes equal"
     if not candidate.same_gradient:
         return Verdict(True, f"{text}; other surrogate")
-    distance = _distance(found_grad, want_grad, (out == want).all(0))
+    distance = _distance(got_grad, want_grad, (out == want).all(0))
     if not distance <= 10 * RELATIVE:
         return Verdict(False, f"{text}, gradients differ by {distance:.1e}")
     return Verdict(True, f"{text}, gradients equal")
 
 
 def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
-    """What our neuron gives from a state that is not its initial one, with all gradients of one weighted sum.
+    """What our neuron computes from another state than its initial one, with all gradients of one weighted sum.
 
-    And, as it is timed, from the initial one: nobody goes on from the states of these calls.
+    Also, as it is timed, from the initial state, in calls whose final states are not needed.
     """
     neuron = _neuron(runner)
     with torch.no_grad():
@@ -141,9 +143,9 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
     incoming = [grad, *(torch.ones_like(value) for value in flowing)]
     wanted = {"the input": given, **{f"initial {name}": value for name, value in start.items()}}
     wanted |= dict(neuron.named_parameters())
-    found = torch.autograd.grad([out, *flowing], list(wanted.values()), incoming, allow_unused=True)
+    gradients = torch.autograd.grad([out, *flowing], list(wanted.values()), incoming, allow_unused=True)
     values = {f"final {name}": value.detach() for name, value in finals.items()}
-    for (name, tensor), value in zip(wanted.items(), found, strict=True):
+    for (name, tensor), value in zip(wanted.items(), gradients, strict=True):
         values[f"gradient of {name}"] = torch.zeros_like(tensor) if value is None else value
     values["gradient of the input from the initial state"] = alone
     return Outcome(out.detach(), inference, values, {name: value.detach() for name, value in start.items()})
@@ -151,8 +153,8 @@ def outcome(runner: Runner, x: Tensor, grad: Tensor) -> Outcome:
 
 def _gradient(out: Tensor, x: Tensor, grad: Tensor) -> Tensor:
     """Zeros where out does not depend on x, as one step may not."""
-    found = torch.autograd.grad(out, x, grad, allow_unused=True)[0] if out.requires_grad else None
-    return torch.zeros_like(x) if found is None else found
+    gradient = torch.autograd.grad(out, x, grad, allow_unused=True)[0] if out.requires_grad else None
+    return torch.zeros_like(x) if gradient is None else gradient
 
 
 def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:
@@ -166,23 +168,23 @@ def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor
     spiking, exact = neuron.capabilities.spiking, _is_exact(neuron.program())
     for name, start in (("output", want.start), ("output without gradients", neuron.initial_state(x[0]))):
         value, other = pairs.pop(name)
-        differ = int(_different(value, other, spiking).sum())
+        differ = int(_differs(value, other, spiking).sum())
         if differ > (0 if exact else MOST_DIFFERENT * int((other != 0).sum())):
             return f"{differ} of {other.numel()} values of the {name} differ"
         if differ and spiking:
             ulps = first_mismatches(neuron, x, start, value, other)
             if not bool((ulps <= NEAR_ULP).all()):
                 return f"a spike of the {name} differs {float(ulps.max()):.0f} ulp from the threshold"
-    equal = ~_different(got.out, want.out, spiking).any(0) & ~_different(got.inference, want.inference, spiking).any(0)
-    far = {
-        name: distance
-        for name, pair in pairs.items()
-        if not (distance := _distance(*pair, equal)) <= _limit(pair[1], x)
-    }
+    equal = ~_differs(got.out, want.out, spiking).any(0) & ~_differs(got.inference, want.inference, spiking).any(0)
+    far: dict[str, float] = {}
+    for name, (value, other) in pairs.items():
+        distance = _distance(value, other, equal)
+        if not distance <= _limit(other, x):  # not `>`: a distance of NaN is far
+            far[name] = distance
     return _beyond_float32(far, got, want, eager, x, grad) if far else ""
 
 
-def _different(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
+def _differs(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
     if spiking:
         return value != want
     scale = want.abs().amax(0, keepdim=True) if want.shape[0] else want
@@ -190,15 +192,15 @@ def _different(value: Tensor, want: Tensor, spiking: bool) -> Tensor:
 
 
 def _beyond_float32(far: dict[str, float], got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor) -> str:
-    """Of the values that are far from eager float32, the first that is far from float64 too; "" when none is."""
+    """The first of the values far from eager float32 that is also far from float64, as text; "" if there is none."""
     if x.dtype == torch.float64:
         return _first(far)
     exact = replace(eager, module=copy.deepcopy(_neuron(eager)).double())
     truth = outcome(exact, x.double(), grad.double())
     pairs = ((got.out, want.out, truth.out), (got.inference, want.inference, truth.inference))
-    equal = (
-        torch.stack([(ours == single) & (single.double() == double) for ours, single, double in pairs]).all(0).all(0)
-    )
+    # Elements whose outputs agree in all three computations; only there are the gradients comparable.
+    equal_outputs = [(ours == single) & (single.double() == double) for ours, single, double in pairs]
+    equal = torch.stack(equal_outputs).all(0).all(0)
     still: dict[str, float] = {}
     for name, distance in far.items():
         own = _distance(want.values[name], truth.values[name], equal)
@@ -213,7 +215,9 @@ def _limit(value: Tensor, x: Tensor) -> float:
 
 
 def _first(far: dict[str, float]) -> str:
-    return "".join(f"{name} differs by {distance:.1e}" for name, distance in list(far.items())[:1])
+    for name, distance in far.items():
+        return f"{name} differs by {distance:.1e}"
+    return ""
 
 
 def _distance(value: Tensor, want: Tensor, equal: Tensor) -> float:
@@ -246,7 +250,7 @@ def _step_differs(candidate: Candidate, reference: Candidate, case: Case) -> str
     with torch.no_grad():
         pairs = zip(_steps(runner, here.input()), _steps(eager, here.input()), strict=True)
         for index, (got, want) in enumerate(pairs):
-            if differ := int(_different(got[None], want[None], spiking).sum()):
+            if differ := int(_differs(got[None], want[None], spiking).sum()):
                 return f"{differ} of {want.numel()} values differ in step {index}"
     return ""
 
@@ -257,16 +261,16 @@ def _steps(runner: Runner, x: Tensor) -> Iterator[Tensor]:
         yield runner.call(current)
 
 
-def _plain_outcome(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+def _out_and_gradient(runner: Runner, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
     given = x.clone().requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = runner.finish(runner.call(runner.prepare(given)))
-        (found,) = torch.autograd.grad(out, given, grad)
-    return out.detach(), found
+        (gradient,) = torch.autograd.grad(out, given, grad)
+    return out.detach(), gradient
 
 
-def _strided(x: Tensor) -> Tensor:
+def _make_strided(x: Tensor) -> Tensor:
     """The same values, every second place in memory."""
     return torch.stack([x, torch.full_like(x, float("nan"))], -1).flatten(-2)[..., ::2]
 

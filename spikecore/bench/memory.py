@@ -1,8 +1,8 @@
-"""Memory at the peak of one call, above what was there before it.
+"""Peak memory of one call, minus the memory before it.
 
-On the CPU a forked child makes the call and the kernel counts its resident pages: that sees every allocator, also what
-a backend or a pool takes from the system, and is good to about 1 MiB. The child begins with what its parent holds, so
-the parent must run one thread. On an accelerator it is torch's own count.
+On the CPU a forked child makes the call and the kernel counts its resident pages. That covers every allocator,
+including memory that a backend or a pool takes from the system, and is precise to about 1 MiB. The child starts with
+its parent's memory, so the parent must run one thread. On an accelerator, torch's own allocator counts.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def peak_mib(make: Callable[[], Run], device: torch.device, warm_up: Run = lambd
 
 
 def _peak_resident(make: Callable[[], Run], warm_up: Run) -> float:
-    """Bytes; for a child that ends after it: what is freed may stay with the process."""
+    """Bytes. Only for a child that ends afterwards, because freed memory may stay with the process."""
     warm_up()
     run = make()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak so far
     before = _resident("VmRSS")
     run()
     return _resident("VmHWM") - before
@@ -89,7 +89,7 @@ def in_child(work: Callable[[], float]) -> float:
     with os.fdopen(read, "rb") as file:
         text = file.read()
     _, status = os.waitpid(child, 0)
-    found = json.loads(text) if text else f"the child ended with status {status}"
-    if isinstance(found, str):
-        raise RuntimeError(f"memory: {found}")
-    return float(found)
+    result = json.loads(text) if text else f"the child ended with status {status}"
+    if isinstance(result, str):
+        raise RuntimeError(f"memory: {result}")
+    return float(result)

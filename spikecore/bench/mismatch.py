@@ -1,7 +1,7 @@
-"""Where two spike trains part: only where the membrane lies within a few last bits of the threshold is either right.
+"""Where two spike trains diverge. Both are right only if the potential is within a few ulp of the threshold.
 
-Libraries compute `exp`, `tanh` and their like with different last bits, so that a membrane that just reaches the
-threshold in one may just miss it in the other. A spike that differs elsewhere is a fault, however rare.
+Libraries compute `exp`, `tanh` and similar functions with different last bits, so a potential that just reaches the
+threshold in one library may just miss it in another. A spike that differs elsewhere is a fault, however rare.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def first_mismatches(neuron: Neuron, x: Tensor, start: Mapping[str, Tensor], got
         want: the neuron's.
 
     Returns:
-        `[K]`, in units in the last place, for the K elements that differ anywhere; NaN where h is none.
+        `[K]`, in units in the last place, for the K elements that differ anywhere; NaN if the step has no threshold.
     """
     graph, spikes = _with_distances(neuron.program())
     given = {f"param.{name}": value for name, value in _params(neuron, x).items()}
     state = {f"state.{name}": value for name, value in start.items()}
-    open_ = torch.ones_like(want[0], dtype=torch.bool)  # until it has differed
-    found: list[Tensor] = []
+    open_ = torch.ones_like(want[0], dtype=torch.bool)  # elements that have not differed so far
+    from_threshold: list[Tensor] = []
     with torch.no_grad():
         for current, ours, other in zip(x.unbind(0), got.unbind(0), want.unbind(0), strict=True):
             wide = current if current.dtype == torch.float64 else current.float()
@@ -45,10 +45,13 @@ def first_mismatches(neuron: Neuron, x: Tensor, start: Mapping[str, Tensor], got
             here = open_ & (ours != other)
             if bool(here.any()):
                 distances = [_ulps(values, name, wide)[here] for name in spikes]
-                found.append(torch.stack(distances).amin(0) if distances else torch.full_like(wide[here], torch.nan))
+                if distances:
+                    from_threshold.append(torch.stack(distances).amin(0))
+                else:
+                    from_threshold.append(torch.full_like(wide[here], torch.nan))
                 open_ &= ~here
             state = {name: torch.as_tensor(values[name]).expand(wide.shape) for name in state}
-    return torch.cat(found) if found else x.new_empty(0)
+    return torch.cat(from_threshold) if from_threshold else x.new_empty(0)
 
 
 def _with_distances(program: Program) -> tuple[Graph, list[str]]:

@@ -1,11 +1,11 @@
-"""Whole layers: what is left of a neuron's speed when a matrix product or a convolution stands beside it.
+"""Whole layers: how much of a neuron's speed remains beside a matrix product or a convolution.
 
     linear   Linear(512, 512) → LIF, T = 500, B = 16                                     forward+backward
     conv     (conv 3×3 → batch norm → LIF → max pool 2×2) twice, linear → LIF → linear,
              32 channels, 128 hidden, T = 8, B = 32, images 1×28×28                      training step (SGD)
 
-Every candidate gets the same weights and input. Ours runs on each backend; the peer is spikingjelly's layers and
-LIFNode in multi-step mode; the bound has no neurons at all (identity), which no neuron can beat.
+Every candidate gets the same weights and input: our net on each backend, and as a peer spikingjelly's layers and
+LIFNode in multi-step mode. The bound is the same net without neurons (identity), which no neuron can beat.
 """
 
 from __future__ import annotations
@@ -90,10 +90,11 @@ def step_of(name: str, candidate: str, device: str = "cpu", shape: tuple[int, ..
     model = model.to(device)
     generator = torch.Generator().manual_seed(1)
     x = 2 * torch.rand(shape, generator=generator)
-    return (_labelled if net.has_labels else _plain)(model, reset, x.to(device), generator)
+    make_step = _training_step if net.has_labels else _two_passes
+    return make_step(model, reset, x.to(device), generator)
 
 
-def _plain(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
+def _two_passes(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
     wanted = [x.requires_grad_(), *model.parameters()]
     grad = torch.randn(x.shape, generator=generator).to(x.device)
 
@@ -105,7 +106,7 @@ def _plain(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: 
     return passes
 
 
-def _labelled(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
+def _training_step(model: nn.Module, reset: Callable[[], object], x: Tensor, generator: torch.Generator) -> Step:
     labels = torch.randint(CLASSES, x.shape[1:2], generator=generator).to(x.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
@@ -143,7 +144,7 @@ def _model(net: Net, candidate: str) -> tuple[nn.Module, Callable[[], object]]:
 
 
 def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
-    """One step of a candidate beside one of the reference: loss and gradients.
+    """Compare one step of a candidate with one of the reference: loss and gradients.
 
     Raises:
         Unsupported: the backend does not take this net's neurons here.
@@ -152,7 +153,7 @@ def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:
         return Verdict(True, "is the reference")
     limit = PEER_RELATIVE if candidate == PEER else RELATIVE
     try:
-        want, got = (step_of(name, each, device)() for each in (reference, candidate))
+        want, got = (step_of(name, who, device)() for who in (reference, candidate))
     except BackendError as error:
         raise Unsupported(str(error)) from error
     except Exception as error:

@@ -1,8 +1,8 @@
 """Other libraries and hand-written loops, with the dynamics of our LIF: tau 2, threshold 1, hard reset to 0, detached.
 
-Each is called as its documentation calls it on a sequence: the step loop is the library's own where it has one, else
-the plainest one over `x.unbind(0)`. Inputs are handed over in the library's layout and scale, which is not timed;
-resetting its state is timed, since no second call can do without. What is measured is the neuron alone.
+Each library is called on a sequence as its documentation shows: with its own step loop if it has one, else with the
+simplest loop over `x.unbind(0)`. Converting inputs to the library's layout and scale is not timed; resetting its state
+is, because every further call needs it. Only the neuron is measured.
 
     library        call                                                   fires at    gradient
     spikingjelly   LIFNode(step_mode="m"), ATan(2), torch only            h >= 1      ours
@@ -45,14 +45,14 @@ def peers(compile_steps: int = COMPILE_STEPS, only: str = "") -> tuple[list[Cand
         Candidate("lean loop", _lean, torch.__version__, about="hand-written torch loop"),
         Candidate(
             "torch.compile",
-            _compiled(compile_steps),
+            _torch_compile(compile_steps),
             torch.__version__,
             caches=True,
             compiles_per_shape=True,
             about=f"the lean loop, up to T={compile_steps}",
         ),
     ]
-    found = [loop for loop in loops if only in ("", loop.name)]
+    candidates = [loop for loop in loops if only in ("", loop.name)]
     absent: dict[str, str] = {}
     for name, (module, make, traits) in LIBRARIES.items():
         if only not in ("", name):
@@ -63,8 +63,8 @@ def peers(compile_steps: int = COMPILE_STEPS, only: str = "") -> tuple[list[Cand
         except Exception as error:  # a broken peer raises anything at import
             absent[name] = f"cannot be imported ({type(error).__name__}: {error})"
             continue
-        found.append(Candidate(name, _for_lif(make), version, **traits))
-    return found, absent
+        candidates.append(Candidate(name, _for_lif(make), version, **traits))
+    return candidates, absent
 
 
 def _for_lif(make: Callable[[Case, str], Runner]) -> Callable[[Case, str], Runner]:
@@ -87,8 +87,8 @@ class _Fire(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (u,) = ctx.saved_tensors
-        found: Tensor = grads[0] / (1 + (math.pi * u) ** 2)
-        return found
+        grad_u: Tensor = grads[0] / (1 + (math.pi * u) ** 2)
+        return grad_u
 
 
 def lean_inference(x: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ def _lean(case: Case, measure: str) -> Runner:
     return Runner(lean_training if measure == TRAINING else lean_inference)
 
 
-def _compiled(most_steps: int) -> Callable[[Case, str], Runner]:
+def _torch_compile(most_steps: int) -> Callable[[Case, str], Runner]:
     def make(case: Case, measure: str) -> Runner:
         if case.neuron != NEURON or measure == STEP:
             raise Unsupported(f"measured on sequences with {NEURON} only")

@@ -1,4 +1,4 @@
-"""One row per measurement, with everything that is needed to read it later: CSV and JSON."""
+"""One row per measurement, with everything needed to interpret it later, as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNAVAILABLE = "unavailable"
 
 @dataclass
 class Row:
-    """One candidate, one measure, one shape; None where it does not apply.
+    """One candidate, one measure, one shape; figures that do not apply are None.
 
     Args:
         subject: `lif`, or the name of a net.
@@ -93,15 +93,15 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 def fill(rows: Mapping[str, Row], times: Mapping[str, Times], reference: str) -> None:
     """Put times into rows; `times_faster` is relative to the candidate named `reference`."""
-    for name, found in times.items():
+    for name, timed in times.items():
         row = rows[name]
-        if found.error:
-            row.status, row.reason = FAILED, found.error
-        if found.error or not found.samples:
+        if timed.error:
+            row.status, row.reason = FAILED, timed.error
+        if timed.error or not timed.samples:
             continue
-        row.wall_ms_p10, row.wall_ms, row.wall_ms_p90 = (found.wall_ms(percent) for percent in (10, 50, 90))
-        row.cpu_ms, row.rounds, row.repeats = found.cpu_ms(), len(found.samples), found.repeats
-        row.first_call_ms = 1000 * found.first_s
+        row.wall_ms_p10, row.wall_ms, row.wall_ms_p90 = (timed.wall_ms(percent) for percent in (10, 50, 90))
+        row.cpu_ms, row.rounds, row.repeats = timed.cpu_ms(), len(timed.samples), timed.repeats
+        row.first_call_ms = 1000 * timed.first_s
     base = rows[reference].wall_ms if reference in rows else None
     for row in rows.values():
         if base is not None and row.wall_ms:
@@ -109,7 +109,7 @@ def fill(rows: Mapping[str, Row], times: Mapping[str, Times], reference: str) ->
 
 
 def environment(num_threads: int, device: str = "cpu") -> dict[str, Any]:
-    """Where and with what: the same for every row."""
+    """Machine and versions, which are the same for every row."""
     return {
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "device_name": device_name(device),
@@ -149,22 +149,27 @@ def _git_state() -> dict[str, str]:
 
     commit = ask("rev-parse", "HEAD")
     changes = ask("status", "--porcelain", "--untracked-files=no", "--", str(here.parent))
-    state = "" if commit is None else "unknown" if changes is None else "changed" if changes else "clean"
+    if commit is None:
+        state = ""
+    elif changes is None:
+        state = "unknown"
+    else:
+        state = "changed" if changes else "clean"
     return {"git_commit": commit or "", "git_state": state}
 
 
-def rounded(value: Any) -> Any:
+def round_value(value: Any) -> Any:
     """Five significant digits: more would be noise."""
     return float(f"{value:.5g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
 def as_records(rows: Iterable[Row], common: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows as plain dictionaries, each with the common columns."""
-    return [{**{name: rounded(value) for name, value in asdict(row).items()}, **common} for row in rows]
+    return [{**{name: round_value(value) for name, value in asdict(row).items()}, **common} for row in rows]
 
 
 def check_writable(path: str | Path) -> None:
-    """Before minutes of measuring.
+    """Check that a file can be written, before minutes of measuring.
 
     Raises:
         ConfigError: the file cannot be written.
@@ -179,7 +184,7 @@ def check_writable(path: str | Path) -> None:
 
 
 def write_csv(path: str | Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Write a CSV aside and put it in place when it is whole.
+    """Write a CSV under a temporary name, and rename it once it is complete.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""The order of a benchmark: who is here, who passes the gate, then times, floor, memory and first use → rows."""
+"""Runs a benchmark: collect candidates, compare them, then measure times, floor, memory and first use → rows."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """What was found.
+    """The results.
 
     Args:
         rows: one per measurement, and one per candidate and case that was not measured.
@@ -88,7 +88,7 @@ class Session:
     Args:
         plan: what to measure.
         clock: times calls; by default the one for the device.
-        tell: is told what comes next.
+        tell: called with a line about the next part.
 
     Raises:
         PluginError: a neuron or backend that was asked for does not exist or cannot be used.
@@ -109,8 +109,8 @@ class Session:
         for name, reason in unusable.items():
             self._unavailable(name, "backend", reason)
         if plan.with_peers:
-            found, absent = peers(plan.compile_steps)
-            self.candidates += found
+            installed, absent = peers(plan.compile_steps)
+            self.candidates += installed
             for name, reason in absent.items():
                 self._unavailable(name, "peer", reason)
         self.bandwidth = Bandwidth()
@@ -123,7 +123,7 @@ class Session:
         """Everything in the plan."""
         for shape in self.plan.shapes:
             self._shape(shape)
-        self._cell(STEP_SHAPE, STEP, self._admitted_steps())
+        self._cell(STEP_SHAPE, STEP, self._step_verdicts())
         if self.plan.with_fresh:
             self._fresh(self.neurons[0])
         if self.plan.with_nets:
@@ -142,9 +142,9 @@ class Session:
                 if not is_elementwise(registry().load("neuron", name)):
                     raise ConfigError(f"--neuron {name}: is not elementwise, so no backend runs it; name another")
             return self.plan.neurons
-        found, left_out = elementwise_neurons()
+        names, left_out = elementwise_neurons()
         self.report.notes += [f"neuron {name} is left out: {reason}" for name, reason in left_out.items()]
-        return tuple(sorted(found, key=lambda name: (name != LIF, name)))
+        return tuple(sorted(names, key=lambda name: (name != LIF, name)))
 
     def _unavailable(self, name: str, kind: str, reason: str) -> None:
         row = Row("", "", "", name, kind=kind, device=str(self.plan.device), status=UNAVAILABLE, reason=reason)
@@ -179,16 +179,22 @@ class Session:
         except Exception as error:  # a candidate's own fault is a row, not the end of the others
             return gate.Verdict(False, f"{type(error).__name__}: {error}")
 
-    def _admitted_steps(self) -> Verdicts:
-        """Who may be timed in single steps: those that were never found wrong."""
-        backends_rows = [row for row in self.report.rows if row.kind == "backend"]
-        said = {(row.subject, row.candidate): row.compared for row in backends_rows}
+    def _step_verdicts(self) -> Verdicts:
+        """Verdicts for single steps: a candidate may be timed if no earlier comparison of the neuron failed."""
+        compared: dict[tuple[str, str], str] = {}
+        for row in self.report.rows:
+            if row.kind == "backend":
+                compared[row.subject, row.candidate] = row.compared
         failed = {(row.subject, row.candidate): row.reason for row in self.report.failed}
-        places = [(neuron, candidate.name) for neuron in self.neurons for candidate in self.candidates]
-        return {
-            place: gate.Verdict(False, failed[place]) if place in failed else gate.Verdict(True, said.get(place, ""))
-            for place in places
-        }
+        verdicts: Verdicts = {}
+        for neuron in self.neurons:
+            for candidate in self.candidates:
+                key = (neuron, candidate.name)
+                if key in failed:
+                    verdicts[key] = gate.Verdict(False, failed[key])
+                else:
+                    verdicts[key] = gate.Verdict(True, compared.get(key, ""))
+        return verdicts
 
     def _cell(self, shape: tuple[int, ...], measure: str, verdicts: Verdicts) -> None:
         """One shape, one measure: all neurons on all candidates in turns, with the copies that give the floor."""
@@ -200,11 +206,12 @@ class Session:
         for neuron in self.neurons:
             for candidate in self.candidates:
                 row = self.row(candidate, neuron, case.title, measure)
-                runner = _admitted(candidate, self.case(neuron, shape), measure, verdicts[neuron, candidate.name], row)
+                verdict = verdicts[neuron, candidate.name]
+                runner = _runner_if_admitted(candidate, self.case(neuron, shape), measure, verdict, row)
                 if runner is not None:
                     runs[neuron, candidate.name] = runner.once(measure, x, grad)
                 rows[neuron][candidate.name] = row
-        own = ((each.name, each.backend) for each in self.candidates if each.backend is not None)
+        own = ((candidate.name, candidate.backend) for candidate in self.candidates if candidate.backend is not None)
         copying = {} if measure == STEP else {("", name): run for name, run in copies(case, own).items()}
         with call_context(measure):
             times = timing.interleave({**runs, **copying}, self.clock, self.effort)
@@ -228,41 +235,41 @@ class Session:
             if all(row.status != OK for row in own):
                 continue
             self.tell(f"{neuron}: {candidate.name} in a fresh process")
-            found = fresh.measure(candidate, cases, self.plan.compile_steps)
+            figures = fresh.measure(candidate, cases, self.plan.compile_steps)
             for row in own:
                 key = (row.shape, row.measure)
                 if row.status != OK:
                     continue
-                row.peak_mib = found.peak_mib.get(key)
-                row.first_cold_ms, row.first_warm_ms = found.cold_ms.get(key), found.warm_ms.get(key)
-                if key in found.cold_ms:
-                    row.load_cold_ms, row.load_warm_ms = found.load_cold_ms, found.load_warm_ms
-            if found.problem:
-                self.report.notes.append(f"{candidate.name}: memory or first use is missing: {found.problem}")
+                row.peak_mib = figures.peak_mib.get(key)
+                row.first_cold_ms, row.first_warm_ms = figures.cold_ms.get(key), figures.warm_ms.get(key)
+                if key in figures.cold_ms:
+                    row.load_cold_ms, row.load_warm_ms = figures.load_cold_ms, figures.load_warm_ms
+            if figures.problem:
+                self.report.notes.append(f"{candidate.name}: memory or first use is missing: {figures.problem}")
         if len(self.neurons) > 1:
             self.report.notes.append(f"memory and first use: of {neuron}; for another, name it alone")
 
     def _nets(self) -> None:
-        candidates = {each.name: each for each in self.candidates if each.is_backend or each.name == nets.PEER}
+        candidates = {who.name: who for who in self.candidates if who.is_backend or who.name == nets.PEER}
         for name, net in nets.NETS.items():
             subject, shape = f"{name} net", ",".join(map(str, net.shape))
             rows: dict[str, Row] = {}
             runs: dict[str, timing.Run] = {}
             self.tell(f"{subject}: comparing")
-            for each, candidate in candidates.items():
-                row = rows[each] = self.row(candidate, subject, shape, net.measure)
+            for who, candidate in candidates.items():
+                row = rows[who] = self.row(candidate, subject, shape, net.measure)
                 row.dtype = "float32"
-                if _let_in(candidate, self._net_verdict(name, each), row):
-                    runs[each] = nets.step_of(name, each, str(self.plan.device))
+                if _let_in(candidate, self._net_verdict(name, who), row):
+                    runs[who] = nets.step_of(name, who, str(self.plan.device))
             rows[nets.BOUND] = Row(subject, shape, net.measure, nets.BOUND, "", "bound", str(self.plan.device))
             runs[nets.BOUND] = nets.step_of(name, nets.BOUND, str(self.plan.device))
             self.tell(f"{subject}: {net.measure}")
             fill(rows, timing.interleave(runs, self.clock, self.effort), self.reference.name)
-            for each in runs if self.plan.with_fresh else ():
-                self.tell(f"{subject}: {each} in a fresh process")
-                rows[each].peak_mib, problem = fresh.measure_net(name, each, self.plan.device)
+            for who in runs if self.plan.with_fresh else ():
+                self.tell(f"{subject}: {who} in a fresh process")
+                rows[who].peak_mib, problem = fresh.measure_net(name, who, self.plan.device)
                 if problem:
-                    self.report.notes.append(f"{subject}, {each}: memory is missing: {problem}")
+                    self.report.notes.append(f"{subject}, {who}: memory is missing: {problem}")
             self.report.rows += rows.values()
         if nets.PEER not in candidates:
             self.report.notes.append(f"nets beside {nets.PEER}: with --peers, where it is installed")
@@ -294,17 +301,17 @@ class Session:
                 row.per_byte_of_lif = row.ps_per_byte / lif
 
     def _refuse_nothing(self) -> None:
-        """A backend that was asked for and ran nothing at all is an error, not an empty column."""
+        """A backend that was asked for and ran nothing is an error, not an empty column."""
         for name in self.plan.backends:
             own = [row for row in self.report.rows if row.candidate == name]
             if own and all(row.status == UNSUPPORTED for row in own):
                 raise BackendError(f"backend {name!r} runs none of this: {own[0].reason}")
 
 
-def _admitted(
+def _runner_if_admitted(
     candidate: Candidate, case: Case, measure: str, verdict: gate.Verdict | Unsupported, row: Row
 ) -> Runner | None:
-    """The runner, if the gate let it through; the row says why not."""
+    """The runner, if the verdict admits it; otherwise the row gets the reason."""
     if not _let_in(candidate, verdict, row):
         return None
     try:
@@ -315,7 +322,7 @@ def _admitted(
 
 
 def _let_in(candidate: Candidate, verdict: gate.Verdict | Unsupported, row: Row) -> bool:
-    """Whether the gate is open; the row says what was found."""
+    """Whether the verdict admits the candidate; the row gets the result."""
     if isinstance(verdict, Unsupported):
         row.status, row.reason = UNSUPPORTED, str(verdict)
         return False

@@ -55,7 +55,7 @@ def _table(title: str, rows: list[Row]) -> Table:
 
 
 def _neurons(rows: list[Row]) -> Table:
-    """Every neuron beside LIF: what its arithmetic costs beyond the bytes that it moves."""
+    """Every neuron compared with LIF: the cost of its arithmetic beyond the bytes that it moves."""
     table = Table(title=NEURONS_TITLE, title_justify="left", padding=(0, 1), box=None, header_style="bold")
     for head in ("neuron", "T,B,N", "candidate"):
         table.add_column(head, no_wrap=True)
@@ -65,9 +65,11 @@ def _neurons(rows: list[Row]) -> Table:
     for row in rows:
         if row.measure in (FORWARD, TRAINING):
             places.setdefault((row.subject, row.shape, row.candidate), {})[row.measure] = row
-    for place, found in places.items():
-        cells = [(row.wall_ms, row.times_faster, row.per_byte_of_lif) for row in found.values()]
-        table.add_row(*place, *(number(value) for each in cells for value in each))
+    for place, by_measure in places.items():
+        cells: list[str] = []
+        for row in by_measure.values():
+            cells += map(number, (row.wall_ms, row.times_faster, row.per_byte_of_lif))
+        table.add_row(*place, *cells)
     return table
 
 

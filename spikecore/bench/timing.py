@@ -1,11 +1,11 @@
-"""Interleaved timing: A B C A B C, so that a change of the machine's mood meets every candidate alike.
+"""Interleaved timing, A B C A B C, so that changes of the machine's speed affect every candidate alike.
 
-    wall   seconds that passed; on an accelerator, between two events of its stream
+    wall   elapsed seconds; on an accelerator, between two events of its stream
     cpu    user and system time of this process, all threads
 
-One sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds, after calls that are not timed:
-they pay for the caches, which the candidate before has filled with its own, and for its threads, which go on spinning
-for a while. Medians and percentiles are over samples.
+A sample is the mean of `repeats` calls, chosen so that it lasts some milliseconds. Untimed calls precede it: they
+refill the caches, which the previous candidate has filled with its own data, and outlast its threads, which keep
+spinning for a while. Medians and percentiles are over samples.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MOST_REPEATS = 1000
 SHORTEST_CALL_S = 1e-7
 SLOW_S = 10.0
 PATIENCE_S, ENOUGH = 20.0, 3
-"""A candidate that has spent this many seconds in a cell sits out when it has so many samples."""
+"""A candidate that has taken `PATIENCE_S` seconds in a cell is not timed any more once it has `ENOUGH` samples."""
 
 
 class Sample(NamedTuple):
@@ -150,40 +150,42 @@ def interleave(
     times = {name: Times() for name in runs}
     with _quiet():
         for name, run in runs.items():
-            _guarded(times[name], lambda run=run, found=times[name]: _warm_up(run, clock, found))  # type: ignore[misc]
+            _catch_error(times[name], lambda run=run, timed=times[name]: _warm_up(run, clock, timed))  # type: ignore[misc]
         start = now()
         for done in range(effort.most):
             if done >= effort.least and now() - start >= effort.seconds:
                 break
             for name, run in runs.items():
-                found = times[name]
-                if not found.error and not found.has_enough:
-                    _guarded(found, lambda run=run, found=found: _take(run, clock, found))  # type: ignore[misc]
+                timed = times[name]
+                if not timed.error and not timed.has_enough:
+                    _catch_error(timed, lambda run=run, timed=timed: _take(run, clock, timed))  # type: ignore[misc]
     return times
 
 
-def _warm_up(run: Run, clock: Clock, found: Times) -> None:
-    """The first call apart; a second because some compile twice; a third tells how many make a sample."""
-    found.first_s = clock(run, 1).wall
+def _warm_up(run: Run, clock: Clock, times: Times) -> None:
+    """Measure the first call and choose the number of repeats."""
+    times.first_s = clock(run, 1).wall
     once = clock(run, 1).wall
-    if once < SLOW_S:
+    if once < SLOW_S:  # some candidates compile again in the second call: the third one shows their speed
         once = clock(run, 1).wall
-    found.is_quick = once < SLOW_S / 10
-    found.repeats = max(1, min(MOST_REPEATS, math.ceil(SHORTEST_SAMPLE_S / once))) if once > 0 else MOST_REPEATS
+    times.is_quick = once < SLOW_S / 10
+    times.repeats = MOST_REPEATS
+    if once > 0:
+        times.repeats = min(MOST_REPEATS, max(1, math.ceil(SHORTEST_SAMPLE_S / once)))
 
 
-def _take(run: Run, clock: Clock, found: Times) -> None:
+def _take(run: Run, clock: Clock, times: Times) -> None:
     spent = 0.0
-    while found.is_quick and spent < WARM_UP_S:
-        spent += max(clock(run, found.repeats).wall, SHORTEST_CALL_S) * found.repeats
-    found.samples.append(clock(run, found.repeats))
+    while times.is_quick and spent < WARM_UP_S:
+        spent += max(clock(run, times.repeats).wall, SHORTEST_CALL_S) * times.repeats
+    times.samples.append(clock(run, times.repeats))
 
 
-def _guarded(found: Times, work: Callable[[], None]) -> None:
+def _catch_error(times: Times, work: Callable[[], None]) -> None:
     try:
         work()
     except Exception as error:
-        found.error = f"{type(error).__name__}: {error}"
+        times.error = f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _candidate(question: Mapping[str, Any]) -> dict[str, Any]:
-    cases = [Case.unpacked(each) for each in question["cases"]]
+    cases = [Case.unpack(each) for each in question["cases"]]
     for measure in MEASURES:  # torch's own first use is nobody's
         _first_use_ms(reference(), cases[0].tiny(), measure)
     gc.collect()  # what importing torch left is nobody's either

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class BrokenCommand(click.Command):
-    """A plugin's command that cannot be loaded: visible, harmless, and it says why when called."""
+    """A plugin's command that cannot be loaded: it is listed as broken, and raises the reason when called."""
 
     def __init__(self, name: str, error: PluginError) -> None:
         super().__init__(name, short_help=f"(broken) {error}")
@@ -39,7 +39,7 @@ class LazyGroup(click.Group):
     """Imports a command when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*COMMANDS, *self._offered()})
+        return sorted({*COMMANDS, *self._plugin_commands()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
@@ -74,15 +74,15 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except click.exceptions.Exit as stop:
-            sys.exit(stop.exit_code)  # outside standalone mode click would swallow it
+            sys.exit(stop.exit_code)  # outside standalone mode, click would ignore the exit status
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._offered().items()}
+        offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._plugin_commands().items()}
         with formatter.section("Commands"):
             formatter.write_dl(sorted({**offered, **COMMANDS}.items()))
 
     @staticmethod
-    def _offered() -> dict[str, Any]:
+    def _plugin_commands() -> dict[str, Any]:
         from spikecore.registry import registry
 
         return {entry.name: entry for entry in registry().entries() if entry.kind == "command" and entry.status == "ok"}
@@ -97,7 +97,7 @@ def _matching(name: str) -> list[Entry]:
 
 
 def _only(name: str, entries: list[Entry]) -> Entry:
-    """The one that may be used; raises when there is none, or more than one."""
+    """The one that may be used; raises if there is none, or more than one."""
     from spikecore.registry.registry import usable_entry
 
     usable = [entry for entry in entries if entry.status in ("ok", "ambiguous", "shadowed")] or entries
@@ -116,9 +116,12 @@ def _block(ctx: click.Context, parameter: click.Parameter, names: tuple[str, ...
         from spikecore.registry.metadata import normalise
 
         registry = Registry(blocking=Blocking.from_environment(flags=names))
-        known = {name for plugin in registry.plugins() for name in (plugin.id, plugin.distribution)}
-        if unknown := [name for name in names if normalise(name) not in {ALL, *map(normalise, known)}]:
-            # A slip of the pen would leave the plugin on, without a word.
+        known: set[str] = set()
+        for plugin in registry.plugins():
+            known |= {plugin.id, plugin.distribution}
+        valid = {ALL, *map(normalise, known)}
+        if unknown := [name for name in names if normalise(name) not in valid]:
+            # A typo would silently leave the plugin enabled.
             raise click.UsageError(f"--no-plugin {unknown[0]}: not installed (plugins: {', '.join(sorted(known))})")
         ctx.with_resource(use(registry))
 

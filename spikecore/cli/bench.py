@@ -1,4 +1,4 @@
-"""`spike bench`: how fast neurons run on each backend, after a proof that they compute the same."""
+"""`spike bench`: how fast neurons run on each backend, after a check that all compute the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Shape(click.ParamType):  # type: ignore[type-arg]
 
 
 class Seconds(click.FloatRange):
-    """A time that ends."""
+    """A finite number of seconds."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         seconds: float = super().convert(value, param, ctx)
@@ -63,10 +63,10 @@ class Seconds(click.FloatRange):
 def command(
     device: str, csv_file: str | None, as_json: bool, files: tuple[str, ...], threads: int | None, **options: Any
 ) -> None:
-    """Measure neurons on every backend that can be used here, beside eager torch.
+    """Measure neurons on every usable backend, compared with eager torch.
 
-    Each backend is first compared with eager torch in outputs and gradients; one that differs is not timed, and the
-    exit status is 1. Ratios are of medians over interleaved rounds.
+    The outputs and gradients of each backend are first compared with those of eager torch. A backend that differs is
+    not timed, and the exit status is 1. Ratios are those of medians over interleaved rounds.
     """
     from spikecore.registry import registry
 
@@ -75,7 +75,7 @@ def command(
     for kind, names in (("backend", options["backends"]), ("neuron", options["neurons"])):
         for name in names:
             if (kind, name) != ("neuron", ALL):
-                registry().find(kind, name)  # a slip of the pen is told before torch is imported
+                registry().find(kind, name)  # report a typo before importing torch, which takes seconds
     import torch
 
     from spikecore.bench import rows as table
@@ -92,7 +92,8 @@ def command(
         table.check_writable(csv_file)
     plan = _plan(place, **options)
     session = Session(plan, tell=_tell)
-    common = table.environment(torch.get_num_threads(), str(place))  # before, since measuring is load too
+    # Before measuring, which would itself raise the load average.
+    common = table.environment(torch.get_num_threads(), str(place))
     report = session.run()
     _tell("")
     records = table.as_records(report.rows, common)
@@ -106,7 +107,7 @@ def command(
 
 
 def _tell(text: str) -> None:
-    """One line that the next one overwrites; nothing where nobody looks."""
+    """A line that the next one overwrites; silent unless on a terminal."""
     if sys.stderr.isatty():
         click.echo(f"\r\x1b[K{text}", err=True, nl=False)
 

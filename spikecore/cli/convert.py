@@ -65,7 +65,7 @@ def command(
     Exit status: 0 done; 1 the converter breaks its contract, and nothing was written; 2 it refuses the net, or the
     source, the data or an option cannot be used.
     """
-    from spikecore.cli.settings import parsed
+    from spikecore.cli.settings import parse_settings
     from spikecore.registry import create, registry
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -73,7 +73,7 @@ def command(
     shape = _shape(input_shape)
     for file in files:
         registry().load_file(file)
-    converter = create("converter", name, **parsed(settings))
+    converter = create("converter", name, **parse_settings(settings))
 
     from spikecore.run.conversion import convert, example_of, source_of
     from spikecore.run.sources import calibration_of

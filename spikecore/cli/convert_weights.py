@@ -58,7 +58,7 @@ def command(
     options, neuron_options = _options(settings)
     shape = _shape(input_shape)
     net = create("model", name, lambda: create("neuron", neuron, **neuron_options), shape, num_outputs, **options)
-    state, digest = _imported(net, name, source, file)
+    state, digest = _import_weights(net, name, source, file)
 
     from safetensors.torch import save
 
@@ -85,7 +85,7 @@ def command(
     click.echo(f"{out}: {len(tensors)} tensors, {count} values, for model {name} from {source}")
 
 
-def _imported(net: Any, name: str, source: str, file: Path) -> tuple[dict[str, Any], str]:
+def _import_weights(net: Any, name: str, source: str, file: Path) -> tuple[dict[str, Any], str]:
     """The net's own `state_dict` as the model reads it from the file, and the SHA-256 of the file."""
     import hashlib
 
@@ -130,9 +130,9 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _options(settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of the model, and of the neuron."""
-    from spikecore.cli.settings import parsed
+    from spikecore.cli.settings import parse_settings
 
-    options = parsed(settings)
+    options = parse_settings(settings)
     neuron = options.pop("neuron", {})
     if not isinstance(neuron, dict):
         raise click.UsageError(f"--set neuron={neuron}: name an option of the neuron, as in neuron.tau=3.0")

@@ -1,4 +1,4 @@
-"""`spike deploy`: a trained net as an artefact for a device or an exchange format, compared with the net."""
+"""`spike deploy`: exports a trained net as an artefact for a device or an exchange format, and compares the two."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spikecore.run.samples import Samples
 
 VERIFIED = 16
-"""Samples, where the deployer simulates and nothing else is asked for."""
+"""How many samples are compared by default, if the deployer simulates."""
 
 
 @click.command()
@@ -77,19 +77,19 @@ def command(
     Exit status: 0 done; 1 it was written, but lies farther from the net than NAME declares; 2 an operator is refused,
     or the run, the deployer or an option cannot be used.
     """
-    from spikecore.cli.settings import parsed
+    from spikecore.cli.settings import parse_settings
     from spikecore.errors import ConfigError, ConversionError, NetTraceError
     from spikecore.registry import create, registry
 
     _check_usage(out, only_check, as_json)
     for file in files:
         registry().load_file(file)
-    deployer = create("deployer", name, **parsed(settings))
+    deployer = create("deployer", name, **parse_settings(settings))
     count = _count(name, deployer, verify) if not only_check else 0
     net = _net(run_dir, checkpoint, part)
     samples = _samples(run_dir, checkpoint, max(count, batch)) if count or num_steps is None else None
     if num_steps is not None:
-        example = _made_up(run_dir, part, num_steps, batch)
+        example = _random_input(run_dir, part, num_steps, batch)
     else:
         assert samples is not None
         example = samples.x[:, :batch]
@@ -177,7 +177,7 @@ def _samples(run_dir: Path, checkpoint: str, count: int) -> Samples:
         ) from error
 
 
-def _made_up(run_dir: Path, part: str | None, num_steps: int, batch: int) -> Any:
+def _random_input(run_dir: Path, part: str | None, num_steps: int, batch: int) -> Any:
     """An input of the recorded shape: spikes with probability 1/2."""
     import torch
 

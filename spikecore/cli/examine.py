@@ -15,8 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
-from spikecore.registry.loading import extras_of, unmet
-from spikecore.registry.metadata import GROUPS, installed, kind_and_name, normalise
+from spikecore.registry.loading import extras_of, unmet_requirements
+from spikecore.registry.metadata import GROUPS, installed_metadata, kind_and_name, normalise
 from spikecore.registry.probe import probe
 from spikecore.registry.scan import CORE
 from spikecore.version import __version__
@@ -68,8 +68,8 @@ def _pythons() -> str:
 
 def of_core() -> Iterator[Finding]:
     """Findings about the installation as a whole: metadata, duplicates, collisions."""
-    found = list(installed())
-    if all(data.name != CORE for data in found):
+    distributions = list(installed_metadata())
+    if all(data.name != CORE for data in distributions):
         yield Finding(
             "core",
             "warning",
@@ -78,7 +78,8 @@ def of_core() -> Iterator[Finding]:
             "pip install -e .",
         )
     places: dict[str, list[str]] = {}
-    for path, name in {data.path: data.name for data in found}.items():  # one directory may be on sys.path twice
+    # By path first, because one directory may be on sys.path twice.
+    for path, name in {data.path: data.name for data in distributions}.items():
         places.setdefault(name, []).append(path)
     for name, paths in places.items():
         if len(paths) > 1:
@@ -99,11 +100,13 @@ def of_plugin(plugin: Plugin, timeout_s: float) -> Iterator[Finding]:
         yield Finding(plugin.id, status, f"{plugin.distribution} {plugin.version} is {plugin.status}", plugin.reason)
         return
     yield from _metadata(plugin)
-    for name, line in unmet(plugin.requires):
+    always_missing = dict(unmet_requirements(plugin.requires))
+    for name, line in always_missing.items():
         if name != CORE:
             yield Finding(plugin.id, "warning", f"requirement {name}", "not installed as required", _install(line))
     for extra in extras_of(plugin.requires):
-        if missing := [name for name, _ in unmet(plugin.requires, extra) if name not in dict(unmet(plugin.requires))]:
+        missing = [name for name, _ in unmet_requirements(plugin.requires, extra) if name not in always_missing]
+        if missing:
             source = f"{plugin.distribution}[{extra}]"
             yield Finding(plugin.id, "missing", f"extra {extra}", f"needs {', '.join(missing)}", _install(source))
     entries = [entry for entry in registry().entries() if entry.plugin == plugin and entry.kind != "plugin"]

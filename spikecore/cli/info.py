@@ -1,7 +1,7 @@
 """`spike info KIND NAME`: fields, types, defaults, capabilities and documentation of a component.
 
-Each option comes with what the `Args:` of the class that declares it says, also where that is a base; options that are
-chosen from a table have a section of their own, with the options of each choice.
+Each option is shown with its text in the `Args:` of the class that declares it, which may be a base class. Options that
+are chosen from a table have a section of their own, with the options of each choice.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import click
 from spikecore.cli.naming import kind_and_name
 from spikecore.errors import PluginError
 from spikecore.interfaces.component import OneOf
-from spikecore.interfaces.options import marked
+from spikecore.interfaces.options import options_marked
 from spikecore.registry import name_of, registry
 
 
@@ -38,7 +38,7 @@ def command(words: tuple[str, ...]) -> None:
         before, _, behind = _split(_doc(config))
         if config is not component and (remarks := f"{before}\n\n{behind}".strip()):
             click.echo("\n" + remarks)
-        for option, mark in marked(config, OneOf):
+        for option, mark in options_marked(config, OneOf):
             _section(f"choices of {option}", _choices(mark))
     if hasattr(component, "capabilities"):
         _section("capabilities", _fields(component.capabilities))
@@ -62,9 +62,9 @@ def _options(config: type, without: tuple[str, ...] = ()) -> Iterator[str]:
         if field.name in without:
             continue
         if field.default is not dataclasses.MISSING:
-            default = f" = {_shown(field.default)}"
+            default = f" = {_show_value(field.default)}"
         elif field.default_factory is not dataclasses.MISSING:
-            default = f" = {_shown(field.default_factory())}"
+            default = f" = {_show_value(field.default_factory())}"
         else:
             default = "  (required)"
         yield f"{field.name}: {_type(hints[field.name])}{default}"
@@ -72,7 +72,7 @@ def _options(config: type, without: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def _config_of(component: Any) -> type | None:
-    """What holds its options: its Config; itself, where it is a frozen dataclass; None for a function."""
+    """The class with a component's options: its Config, or itself if it is a frozen dataclass; None for a function."""
     if hasattr(component, "Config"):
         config: type = component.Config
         return config
@@ -80,7 +80,7 @@ def _config_of(component: Any) -> type | None:
 
 
 def _choices(mark: OneOf) -> Iterator[str]:
-    """What the option may name, with the options of each; one that cannot be loaded is listed with the reason."""
+    """The choices of an option, each with its own options; one that cannot be loaded is listed with the reason."""
     for entry in registry().choices(mark.table):
         try:
             choice = registry().load(mark.table, entry.shortest)
@@ -94,31 +94,33 @@ def _choices(mark: OneOf) -> Iterator[str]:
 
 
 def _doc(kind: Any) -> str:
-    """Its own docstring; "" where it has none but what dataclass writes."""
-    doc = inspect.cleandoc((vars(kind).get("__doc__") if isinstance(kind, type) else kind.__doc__) or "")
-    return "" if doc.startswith(f"{kind.__name__}(") else doc
+    """The docstring of a class or function itself, not an inherited one; "" for a dataclass's generated one."""
+    own = vars(kind).get("__doc__") if isinstance(kind, type) else kind.__doc__
+    doc = inspect.cleandoc(own or "")
+    is_generated = doc.startswith(f"{kind.__name__}(")
+    return "" if is_generated else doc
 
 
 def _split(doc: str) -> tuple[str, list[str], str]:
-    """What stands before the `Args:`, their lines, and what follows."""
+    """The text before the `Args:`, their lines, and the text after them."""
     before, _, rest = doc.partition("Args:\n")
     lines = list(itertools.takewhile(lambda line: not line or line.startswith("    "), rest.splitlines()))
     return before.strip(), [line for line in lines if line], "\n".join(rest.splitlines()[len(lines) :])
 
 
 def _arguments(kind: type) -> dict[str, list[str]]:
-    """What the `Args:` of a class and of its bases say of each name, line by line."""
-    found: dict[str, list[str]] = {}
+    """Name → its lines in the `Args:` of a class and its bases."""
+    arguments: dict[str, list[str]] = {}
     for base in reversed(kind.__mro__):
         names: list[str] = []
         for line in _split(_doc(base))[1]:
             if line[4] != " ":
                 before, _, line = line.strip().partition(": ")
                 names = before.split(", ")
-                found.update((name, []) for name in names)
+                arguments.update((name, []) for name in names)
             for name in names:
-                found[name].append(line.strip())
-    return found
+                arguments[name].append(line.strip())
+    return arguments
 
 
 def _fields(instance: Any) -> Iterator[str]:
@@ -128,7 +130,7 @@ def _fields(instance: Any) -> Iterator[str]:
             yield f"{field.name}:"
             yield from (f"  {item}" for item in value)
         else:
-            yield f"{field.name}: {_shown(value)}"
+            yield f"{field.name}: {_show_value(value)}"
 
 
 def _type(hint: Any) -> str:
@@ -140,8 +142,9 @@ def _type(hint: Any) -> str:
     return str(hint).replace("typing.", "")
 
 
-def _shown(value: Any) -> str:
+def _show_value(value: Any) -> str:
     if hasattr(value, "config") and dataclasses.is_dataclass(value.config):
         fields = dataclasses.fields(value.config)
-        return f"{name_of(value)}({', '.join(f'{f.name}={getattr(value.config, f.name)!r}' for f in fields)})"
+        options = [f"{field.name}={getattr(value.config, field.name)!r}" for field in fields]
+        return f"{name_of(value)}({', '.join(options)})"
     return repr(value)

@@ -33,7 +33,7 @@ def command(kind: str | None, plugin: str | None, form: str, check: bool, timeou
         raise click.UsageError(f"no plugin {plugin!r} is installed (plugins: {', '.join(_known())})")
     rows = [_row(entry) for entry in entries]
     if check:
-        rows = _checked(rows, entries, timeout)
+        rows = _with_outcomes(rows, entries, timeout)
     if form == "json":
         click.echo(json.dumps({"schema": 1, "components": rows}, indent=2))
     else:
@@ -59,13 +59,13 @@ def _row(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _checked(rows: list[dict[str, Any]], entries: list[Entry], timeout: float) -> list[dict[str, Any]]:
+def _with_outcomes(rows: list[dict[str, Any]], entries: list[Entry], timeout: float) -> list[dict[str, Any]]:
     from spikecore.registry.probe import probe
 
     probes = probe(entries, registry().blocking, timeout_s=timeout).probes
     return [
-        row if found.status == "ok" else {**row, "status": found.status, "reason": found.reason}
-        for row, found in zip(rows, probes, strict=True)
+        row if outcome.status == "ok" else {**row, "status": outcome.status, "reason": outcome.reason}
+        for row, outcome in zip(rows, probes, strict=True)
     ]
 
 

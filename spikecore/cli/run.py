@@ -46,7 +46,7 @@ def command(
     """Train as CONFIG (TOML) says; without one, a small spiking net on handwritten digits."""
     from spikecore.registry import registry
     from spikecore.run.clock import Clock
-    from spikecore.run.processes import joined
+    from spikecore.run.joining import joined
 
     if run_dir is not None and (config is not None or out is not None):
         raise click.UsageError(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 
-def parsed(settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """Option → value, read as TOML; a key may reach inside: `surrogate.alpha=3` gives `{"surrogate": {"alpha": 3}}`.
 
     Raises:

@@ -106,9 +106,9 @@ def _top(values: np.ndarray) -> float:
     """Full strength: nearly the largest value, so that one hot pixel does not make all others pale."""
     import numpy as np
 
-    found = np.abs(values)
-    found = found[found > 0]
-    return float(np.quantile(found, 0.99)) if found.size else 1.0
+    magnitudes = np.abs(values)
+    magnitudes = magnitudes[magnitudes > 0]
+    return float(np.quantile(magnitudes, 0.99)) if magnitudes.size else 1.0
 
 
 def _write_gif(path: Path, values: np.ndarray, fps: float) -> None:

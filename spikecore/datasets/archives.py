@@ -1,6 +1,7 @@
-"""Archives are unpacked member by member: no name leads out, no link or device is made, no bomb goes off.
+"""Unpacks archives member by member. Names that lead out of the directory, links, devices and bombs are refused.
 
-zip and tar (plain, gz, bz2, xz) are read here; a plugin that reads another kind hands its members to `unpack`.
+This module reads zip and tar (uncompressed, gz, bz2, xz); a plugin that reads another format passes its members to
+`unpack`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from spikecore.datasets.disk import made
+from spikecore.datasets.disk import make_directory
 from spikecore.errors import DatasetError
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is too much.
+    """Upper limits for an archive.
 
     Args:
         num_bytes: of all members, unpacked.
@@ -57,9 +58,9 @@ DAMAGED = (
     *(EOFError, NotImplementedError, ValueError, RuntimeError),  # RuntimeError: the member is encrypted
 )
 MOST_BEHIND = 1 << 24
-"""Bytes behind the end of a tar archive; it is filled up to a multiple of some kilobytes."""
+"""Most bytes after the end mark of a tar archive, which is padded to a multiple of some kilobytes."""
 DAMAGED_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
-"""What OSError says of an offset or a name that cannot be; None: not a gzip file, or a wrong checksum in one."""
+"""`OSError.errno` of an impossible offset or name; None: not a gzip file, or a wrong checksum in one."""
 
 
 def extract(
@@ -98,7 +99,7 @@ def extract(
                 raise DatasetError(f"{archive}: is damaged: {error}; delete it and fetch it again") from error
             raise
 
-    return made(into, make)
+    return make_directory(into, make)
 
 
 def unpack(members: Iterable[Member], into: Path, *, source: str, limits: Limits | None = None) -> None:
@@ -169,7 +170,7 @@ def _tar(archive: Path) -> Iterator[Iterable[Member]]:
     is_ended = False
 
     class Header(tarfile.TarInfo):
-        """tarfile takes whatever is no header for the end; here only zeros are it."""
+        """tarfile takes anything that is not a header for the end of the archive; this class notes a real end mark."""
 
         @classmethod
         def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
@@ -200,7 +201,7 @@ def _tar(archive: Path) -> Iterator[Iterable[Member]]:
 
 
 def _read_out(file: Any) -> None:
-    """To the end of what was squeezed: the checksum stands there."""
+    """Read to the end of the compressed stream, so that its checksum is verified."""
     left = MOST_BEHIND
     while chunk := file.read(1 << 20):
         left -= len(chunk)

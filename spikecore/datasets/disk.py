@@ -1,4 +1,4 @@
-"""Where datasets lie on the disk: directories that are whole or absent, and errors that name the cure."""
+"""Datasets on disk: directories that are complete or absent, and errors that name the cure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spikecore.files import FileLock, LockTaken, is_full, is_refused, sync, sync
 
 VARIABLE = "SPIKECORE_DATA"
 NUMPY_IS_FULL = re.compile(r"Not enough free space|requested and \d+ written")
-"""What numpy says of a full disk, without the system's number for it."""
+"""numpy's messages about a full disk, which come without an errno."""
 
 
 def data_dir() -> Path:
@@ -65,14 +65,14 @@ def _say_waiting(path: Path) -> None:
         print(f"waiting for another process: {path}", file=sys.stderr)
 
 
-def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
-    """The directory `target`, filled by `make` unless it is there already.
+def make_directory(target: Path, make: Callable[[Path], None], *, resumable: bool = False) -> Path:
+    """The directory `target`, filled by `make` unless it exists already.
 
     Args:
-        target: is whole whenever it exists.
-        make: fills the directory it is given, on the same file system.
-        resumable: `make` is given back what an interrupted call left; else it starts from an empty directory, and
-            what it made is taken away when it fails.
+        target: is complete whenever it exists.
+        make: fills the directory that it is given, on the same file system.
+        resumable: pass `make` the directory that an interrupted call left. By default it starts from an empty
+            directory, which is removed if it fails.
 
     Raises:
         DatasetError: it cannot be written.
@@ -100,7 +100,7 @@ def made(target: Path, make: Callable[[Path], None], *, resumable: bool = False)
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """`write` a file under another name; it gets its own once it is whole and on the disk.
+    """Let `write` write a file under a temporary name; rename it once it is complete and flushed.
 
     Raises:
         DatasetError: the disk is full or not writable; the message names the cure.

@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped and are not believed before they are checked."""
+"""Downloads that resume where they stopped, and are verified before use."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 
         return path
     if not file.urls:
         where = manual or "get it from the authors"
-        raise DatasetError(f"{file.name} has to be fetched by a person: {where}. Put it at {path}")
+        raise DatasetError(f"{file.name} must be downloaded manually: {where}. Put it at {path}")
     if _num_offline:
         raise NotDownloadedError(f"{file.name} is not in {directory}, and nothing is downloaded now", str(directory))
     with lock(directory / f".{file.name}.lock"):
@@ -138,7 +138,7 @@ class _Gone(DatasetError):
 
 def _download(url: str, file: DataFile, partial: Path, attempts: int, timeout_s: float) -> None:
     if not url.startswith(("http://", "https://")):
-        raise DatasetError("only http and https are fetched")
+        raise DatasetError("only http and https are supported")
     with _bar(file) as advance:
         for attempt in range(1, attempts + 1):
             try:

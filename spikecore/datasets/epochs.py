@@ -1,4 +1,4 @@
-"""Which epoch it is, in every process that reads samples."""
+"""The number of the current epoch, shared with all processes that read samples."""
 
 from __future__ import annotations
 

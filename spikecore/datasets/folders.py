@@ -1,4 +1,4 @@
-"""Anyone's files in a directory per class, with or without `train` and `test` above.
+"""Files in one directory per class, with or without directories `train` and `test` around them.
 
 root/cat/a.png   root/dog/b.png …            root/train/cat/a.png   root/test/cat/b.png …
 """
@@ -12,12 +12,12 @@ from spikecore.errors import DatasetError
 
 
 def is_class(path: Path) -> bool:
-    """Whether a directory is one of a class: hidden ones and what macOS leaves are not."""
+    """Is this the directory of a class? Hidden directories and those that macOS leaves in archives are not."""
     return path.is_dir() and not path.name.startswith((".", "__MACOSX"))
 
 
 def tops(root: Path, splits: Sequence[str]) -> list[Path]:
-    """The directories that hold those of the classes: one for each split where all of them are there, else the root.
+    """The directories that contain the class directories: one per split if all splits exist, else the root.
 
     Raises:
         DatasetError: the root is no directory, or only some of the splits are there.
@@ -43,7 +43,7 @@ def class_names(directories: Sequence[Path]) -> tuple[str, ...]:
     return tuple(sorted({path.name for top in directories for path in top.iterdir() if is_class(path)}))
 
 
-def labelled(directory: Path, classes: Sequence[str], pattern: str = "*") -> list[tuple[Path, int]]:
+def labelled_files(directory: Path, classes: Sequence[str], pattern: str = "*") -> list[tuple[Path, int]]:
     """The files of each class's directory with their labels, in order.
 
     Args:
@@ -57,24 +57,26 @@ def labelled(directory: Path, classes: Sequence[str], pattern: str = "*") -> lis
     if not directory.is_dir():
         raise DatasetError(f"{directory}: is missing; it should hold a directory for each class")
     labels = {name: i for i, name in enumerate(classes)}
-    found = []
+    samples = []
     for path in sorted(directory.iterdir()):
         _check_link(path)
         if not is_class(path):
             continue
         if path.name not in labels:
-            some = ", ".join(classes[:12]) + (f" … {len(classes)} in all" if len(classes) > 12 else "")
-            raise DatasetError(f"{path}: is the directory of an unknown class (classes: {some})")
+            more = f" … {len(classes)} in all" if len(classes) > 12 else ""
+            raise DatasetError(
+                f"{path}: is the directory of an unknown class (classes: {', '.join(classes[:12])}{more})"
+            )
         for file in sorted(path.glob(pattern)):
             _check_link(file)
             if file.is_file() and not file.name.startswith("."):
-                found.append((file, labels[path.name]))
-    return found
+                samples.append((file, labels[path.name]))
+    return samples
 
 
 def _check_link(path: Path) -> None:
     if path.is_symlink() and not path.exists() and not path.name.startswith("."):
-        raise DatasetError(f"{path}: is a link to {path.readlink()}, which is not there; mend it, or take it away")
+        raise DatasetError(f"{path}: is a link to {path.readlink()}, which does not exist; fix or remove it")
 
 
 def check_filled(parts: Sequence[tuple[Path, set[int]]], classes: Sequence[str], what: str) -> None:
@@ -94,9 +96,11 @@ def check_filled(parts: Sequence[tuple[Path, set[int]]], classes: Sequence[str],
         raise DatasetError(f"{top}: {_some(missing)} {has} no {what}; every class needs some to learn from")
     for top, labels in others:
         if empty := [name for name in class_names([top]) if classes.index(name) not in labels]:
-            raise DatasetError(f"{top}: the directory of {_some(empty)} holds no {what}; fill it, or take it away")
+            raise DatasetError(f"{top}: the directory of {_some(empty)} holds no {what}; fill or remove it")
 
 
 def _some(names: Sequence[str]) -> str:
     shown = ", ".join(map(repr, names[:5]))
-    return f"class {shown}" if len(names) == 1 else f"the classes {shown}" + (" …" if len(names) > 5 else "")
+    if len(names) == 1:
+        return f"class {shown}"
+    return f"the classes {shown} …" if len(names) > 5 else f"the classes {shown}"

@@ -26,14 +26,14 @@ Rng = np.random.Generator
 
 
 class Mix:
-    """Base of what mixes a batch with itself."""
+    """Base of the ways to mix a batch with itself."""
 
     name: ClassVar[str]
     p: float
 
-    def mixed(self, x: Tensor, other: Tensor, rng: Rng) -> tuple[Tensor, float]:
+    def mix(self, x: Tensor, other: Tensor, rng: Rng) -> tuple[Tensor, float]:
         """x mixed with `other`, of the same shape, and the share that the label of `other` gets."""
-        raise NotImplementedError(f"{type(self).__name__} declares no mixed")
+        raise NotImplementedError(f"{type(self).__name__} declares no mix")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Mixup(Mix):
     alpha: Annotated[float, Range(gt=0.0, lt=math.inf)] = 0.2
     p: Annotated[float, Range(ge=0.0, le=1.0)] = 1.0
 
-    def mixed(self, x: Tensor, other: Tensor, rng: Rng) -> tuple[Tensor, float]:
+    def mix(self, x: Tensor, other: Tensor, rng: Rng) -> tuple[Tensor, float]:
         share = float(rng.beta(self.alpha, self.alpha))
         return share * x + (1 - share) * other, 1 - share
 
@@ -78,7 +78,7 @@ class CutMix(Mix):
             spans.append(slice(max(0, round(middle - half)), min(side, round(middle + half))))
         return spans[0], spans[1]
 
-    def mixed(self, x: Tensor, other: Tensor, rng: Rng) -> tuple[Tensor, float]:
+    def mix(self, x: Tensor, other: Tensor, rng: Rng) -> tuple[Tensor, float]:
         height, width = x.shape[-2:]
         rows, columns = self.box(height, width, rng)
         x = x.clone()
@@ -116,6 +116,6 @@ def mix_batch(
         shape = tuple(batch.x.shape[1 + is_sequence :])
         raise OptionError(f"{chosen.name} needs samples of which each step is [C, H, W]; these are {shape}")
     order = torch.from_numpy(rng.permutation(len(shares)))
-    x, share = chosen.mixed(batch.x, batch.x[:, order] if is_sequence else batch.x[order], rng)
+    x, share = chosen.mix(batch.x, batch.x[:, order] if is_sequence else batch.x[order], rng)
     mask = batch.mask if batch.mask is None else batch.mask | batch.mask[:, order]
     return Batch(x, shares * (1 - share) + shares[order] * share, mask)

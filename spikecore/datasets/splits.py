@@ -1,4 +1,4 @@
-"""Choosing samples: per class, by subject, a part of all; seeded, and the same for the same samples."""
+"""Splits samples per class or by subject, or takes a subset; seeded and reproducible."""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
-"""Where datasets live, and how they get there whole: fetch → verify → extract → convert → rename.
+"""Where datasets are stored, and how they are built: fetch → verify → extract → convert → rename.
 
-    directory = made(data_dir() / "mnist" / "raw", make)     make(aside) fills it; only a whole one gets the name
+    directory = make_directory(data_dir() / "mnist" / "raw", make)     make(aside) fills it; renamed once it is complete
     path = fetch(DataFile("a.zip", ("https://…",), sha256="…"), directory)
     extract(path, directory / "a")
 
-A name that exists is complete: everything is written aside, flushed to the disk and renamed. Locks keep processes apart
-and are freed when their holder dies, so a killed build is taken up by the next one.
+A path that exists is complete: everything is written under a temporary name, flushed and renamed. Locks separate
+processes and are released when their holder dies, so the next process continues a killed build.
 """
 
 from spikecore.datasets.archives import Limits, Member, extract, unpack
-from spikecore.datasets.disk import data_dir, lock, made, write_aside, writing
+from spikecore.datasets.disk import data_dir, lock, make_directory, write_aside, writing
 from spikecore.datasets.downloads import fetch, matches, verify
 from spikecore.files import sync
 from spikecore.interfaces.dataset import DataFile
@@ -22,7 +22,7 @@ __all__ = [
     "extract",
     "fetch",
     "lock",
-    "made",
+    "make_directory",
     "matches",
     "sync",
     "unpack",

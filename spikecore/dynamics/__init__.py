@@ -45,14 +45,22 @@ from spikecore.dynamics.passes import (
     gradient_at,
     hoist,
     hoist_uniform,
-    keeping,
+    keep_distance,
     lift_numbers,
     phases,
-    reached_by,
+    reached_in_pass,
 )
-from spikecore.dynamics.printing import C_OPERATIONS, CPrinter, Printer, inputs_of, needed, slots_of, unknown_operators
+from spikecore.dynamics.printing import (
+    C_OPERATIONS,
+    CPrinter,
+    Printer,
+    inputs_of,
+    live_nodes,
+    slots_of,
+    unknown_operators,
+)
 from spikecore.dynamics.trace import trace
-from spikecore.dynamics.vjp import reached, with_gaps
+from spikecore.dynamics.vjp import reached_inputs, with_gaps
 
 __all__ = [
     "CONST",
@@ -90,18 +98,18 @@ __all__ = [
     "hoist",
     "hoist_uniform",
     "inputs_of",
-    "keeping",
+    "keep_distance",
     "lift_numbers",
+    "live_nodes",
     "log",
     "logical_and",
     "logical_not",
     "logical_or",
     "max",
     "min",
-    "needed",
     "phases",
-    "reached",
-    "reached_by",
+    "reached_in_pass",
+    "reached_inputs",
     "round",
     "sigmoid",
     "sign",

@@ -52,39 +52,46 @@ class Builder:
         Raises:
             DynamicsError: a truth value where a number is needed, or the reverse.
         """
-        args = self._checked(name, args)
+        args = self._check_types(name, args)
         folded = self._fold(name, args)
         if folded is not None:
             return folded
         canonical = tuple(sorted(args)) if name in COMMUTATIVE else args
         return self._node(Node(name, args, is_bool=OPS[name].is_bool), (name, *canonical))
 
-    def _checked(self, name: str, args: tuple[int, ...]) -> tuple[int, ...]:
-        wants_bool = OPS[name].bool_args
+    def _check_types(self, name: str, args: tuple[int, ...]) -> tuple[int, ...]:
+        """The arguments, or a refusal: the first `bool_args` must be truth values, the others numbers."""
+        num_conditions = OPS[name].bool_args
         are_bool = [self.nodes[a].is_bool for a in args]
-        if are_bool == [i < wants_bool for i in range(len(args))]:
+        if all(are_bool[:num_conditions]) and not any(are_bool[num_conditions:]):
             return args
-        if name == "mul" and are_bool.count(True) == 1:  # mask * value, as in torch
+        if name == "mul" and are_bool.count(True) == 1:  # mask * value, which torch accepts too
             one, zero = self.const(1.0), self.const(0.0)
-            return tuple(self.op("where", a, one, zero) if b else a for a, b in zip(args, are_bool, strict=True))
-        if any(are_bool[wants_bool:]):
+            if are_bool[0]:
+                return self.op("where", args[0], one, zero), args[1]
+            return args[0], self.op("where", args[1], one, zero)
+        if any(are_bool[num_conditions:]):
             raise refuse(
                 f"{name!r} on a truth value: it needs numbers", "write where(condition, 1.0, 0.0) for the number"
             )
         raise refuse(f"{name!r} on a number: it needs a truth value", "write a comparison, such as v > 0.0")
 
     def _value(self, index: int) -> float | None:
+        """The value of a constant that may be folded; None for any other node."""
         node = self.nodes[index]
-        is_known = node.op == CONST and node.slot is None
-        return node.value if is_known and isinstance(node.value, float) else None
+        if node.op != CONST or node.slot is not None:
+            return None
+        return node.value if isinstance(node.value, float) else None
 
     def _fold(self, name: str, args: tuple[int, ...]) -> int | None:
         values = [self._value(a) for a in args]
         numbers = [value for value in values if value is not None]
-        may_fold = OPS[name].exact and name not in (SPIKE, DETACH)  # these two say something about the gradient
+        # `spike` and `detach` change the gradient, so they stay even where their value is known.
+        may_fold = OPS[name].exact and name not in (SPIKE, DETACH)
         if len(numbers) == len(args) and may_fold:
             wide = float(OPS[name].numbers(*numbers))
             narrow = single(float(OPS[name].numbers(*map(single, numbers))))
+            # Fold only if code in float32 would have computed the rounded float64 result.
             if same(single(wide), narrow):
                 return self.const(bool(wide) if OPS[name].is_bool else wide)
         if name in ("and", "or", "not", "where"):
@@ -98,12 +105,17 @@ class Builder:
         if name == "where":
             if args[1] == args[2]:
                 return args[1]
-            return None if values[0] is None else args[1 if values[0] else 2]
-        if args[0] == args[1]:
+            if values[0] is None:
+                return None
+            return args[1] if values[0] else args[2]
+        if args[0] == args[1]:  # a & a, a | a
             return args[0]
-        for value, this, other in ((values[0], args[0], args[1]), (values[1], args[1], args[0])):
-            if value is not None:
-                return other if bool(value) == (name == "and") else this
+        for value, constant, other in ((values[0], args[0], args[1]), (values[1], args[1], args[0])):
+            if value is None:
+                continue
+            # True & b = b, True | b = True; False & b = False, False | b = b.
+            is_neutral = bool(value) == (name == "and")
+            return other if is_neutral else constant
         return None
 
     def _fold_arithmetic(self, name: str, args: tuple[int, ...], values: list[float | None]) -> int | None:
@@ -114,7 +126,7 @@ class Builder:
             return args[1]
         if name == "sub" and values[1] is not None and same(values[1], 0.0):
             return args[0]
-        if name == "add":
+        if name == "add":  # only -0.0 is neutral: -0.0 + 0.0 is 0.0
             for value, other in ((values[0], args[1]), (values[1], args[0])):
                 if value is not None and same(value, -0.0):
                     return other
@@ -133,22 +145,23 @@ class Builder:
 
         The numbering depends on the equations alone, so equal equations give equal graphs.
         """
-        new: dict[int, int] = {}
+        renumbered: dict[int, int] = {}
         nodes: list[Node] = []
         for output in outputs.values():
+            # Depth first with a stack of our own: a long chain of operations would exceed Python's recursion limit.
             stack = [output]
             while stack:
                 index = stack[-1]
-                waiting = [a for a in self.nodes[index].args if a not in new]
+                waiting = [a for a in self.nodes[index].args if a not in renumbered]
                 if waiting:
                     stack.append(waiting[0])
                     continue
                 stack.pop()
-                if index not in new:
+                if index not in renumbered:
                     node = self.nodes[index]
-                    new[index] = len(nodes)
-                    nodes.append(replace(node, args=tuple(new[a] for a in node.args)))
-        return Graph(tuple(nodes), {name: new[index] for name, index in outputs.items()})
+                    renumbered[index] = len(nodes)
+                    nodes.append(replace(node, args=tuple(renumbered[a] for a in node.args)))
+        return Graph(tuple(nodes), {name: renumbered[index] for name, index in outputs.items()})
 
 
 def copy_into(
@@ -159,8 +172,8 @@ def copy_into(
     Args:
         builder: gets the nodes.
         graph: read only.
-        lower: `spike` and `detach`, which say something about the gradient only, become the value they stand for.
-        given: name of an input → the node of `builder` that takes its place.
+        lower: replace `spike` and `detach`, which affect the gradient only, by their value.
+        given: name of an input → the node of `builder` that replaces it.
 
     Returns:
         For each node of `graph`, its index in `builder`.
@@ -183,7 +196,7 @@ def copy_into(
     return new
 
 
-def lowered(graph: Graph) -> Graph:
+def lower_graph(graph: Graph) -> Graph:
     """The same function without `spike` and `detach`."""
     builder = Builder()
     new = copy_into(builder, graph, lower=True)

@@ -7,8 +7,8 @@
     node 4   div    (3, 2)
     ...
 
-Nodes stand in topological order and are hash-consed: equal nodes are one node. Names of inputs and outputs carry a
-namespace (`x`, `state.v`, `param.tau`, `grad.out`, `grad.state.v`, `grad.param.tau`), so a user's names cannot clash.
+Nodes are in topological order and hash-consed: equal nodes are one node. Names of inputs and outputs carry a namespace
+(`x`, `state.v`, `param.tau`, `grad.out`, `grad.state.v`, `grad.param.tau`), so a user's names cannot clash.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Node:
         args: indices of earlier nodes.
         value: a constant's number, an input's name; otherwise None.
         is_bool: the result is a truth value (comparisons, `and`, `or`, `not`).
-        slot: of a constant: its place among the program's `numbers`. Code that is compiled once for many programs of
-            one structure reads it there; for all else it is the constant `value`.
+        slot: for a constant, its index in the program's `numbers`. Code that is compiled once for many programs of one
+            structure reads the number from there; everything else uses `value`. None for a fixed constant.
     """
 
     op: str
@@ -77,15 +77,16 @@ class Param:
     learnable: bool = True
 
 
-@dataclass(frozen=True, eq=False)  # compared by identity, which is fast: programs are keys of caches. Content: `key`
+# Compared by identity, which is fast, because programs are keys of caches. To compare contents, compare `key`.
+@dataclass(frozen=True, eq=False)
 class Program:
-    """All that a backend needs to run one neuron.
+    """Everything that a backend needs to run one neuron.
 
     Args:
         name: class name of the neuron, for messages.
         key: content hash of everything below.
-        structure: the same without the values of `numbers`: programs of one structure can share compiled code that
-            takes these as arguments.
+        structure: the same hash without the values of `numbers`: programs of one structure can share compiled code
+            that takes the numbers as arguments.
         numbers: the values of the constants that have a slot.
         forward: one step. Inputs `x`, `state.NAME`, `param.NAME`; outputs `out`, `state.NAME`.
         backward: its vector-Jacobian product. Inputs: those of `forward`, `grad.out`, `grad.state.NAME` (of the next
@@ -93,7 +94,8 @@ class Program:
             element: the backend sums them).
         states: names of the states, in the order of the operators' lists.
         params: the tensor parameters, in the order of the operators' lists.
-        record: states whose post-step sequence is wanted; the gradient of a recorded step is added to `grad.state`.
+        record: states whose sequence of post-step values is returned; the gradient of a recorded step is added to
+            `grad.state`.
     """
 
     name: str

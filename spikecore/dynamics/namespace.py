@@ -10,13 +10,13 @@ from spikecore.errors import DynamicsError
 
 
 class NoSuchField(DynamicsError, AttributeError):
-    """A step asked for a state or parameter that does not exist; also an AttributeError, so `hasattr` works."""
+    """A step reads a state or parameter that does not exist; also an AttributeError, so `hasattr` works."""
 
 
 class Namespace:
     """Read-only attributes: `Namespace(v=..., w=...).v`. Any name works (`k`, `x`, `exp`, `self`).
 
-    torch.compile understands it.
+    `torch.compile` can trace it.
     """
 
     def __init__(self, /, **values: Any) -> None:
@@ -32,4 +32,5 @@ class Namespace:
         raise refuse(f"writing to .{name} of a step's state or parameters", "a step is pure: return the next state")
 
     def __repr__(self) -> str:
-        return f"Namespace({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+        values = [f"{name}={value!r}" for name, value in vars(self).items()]
+        return f"Namespace({', '.join(values)})"

@@ -1,7 +1,7 @@
-"""The operators on plain numbers, as IEEE 754 has them: no exception, infinities and NaN instead.
+"""The operators on Python numbers, as IEEE 754 defines them: infinities and NaN instead of exceptions.
 
-A step computes with numbers where only constants meet (`params.alpha / 2`); that must not differ between eager and
-traced use, and constant folding must not differ from what a device would have computed.
+A step computes with Python numbers where only constants occur (`params.alpha / 2`). The result must be the same in
+eager and traced use, and constant folding must give what a device would have computed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ def single(a: float) -> float:
 
 
 def same(a: float, b: float) -> bool:
-    """Equal bits but for the payload of NaN: 0.0 and -0.0 differ, NaN equals NaN."""
-    return (a == b and math.copysign(1, a) == math.copysign(1, b)) or (a != a and b != b)
+    """Are the bits equal, apart from the payload of NaN? 0.0 and -0.0 differ, NaN equals NaN."""
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    return a == b and math.copysign(1, a) == math.copysign(1, b)
 
 
 def div(a: float, b: float) -> float:
     """a / b."""
     if b != 0:
         return a / b
-    if a == 0 or a != a or b != b:
+    if a == 0 or math.isnan(a):  # b is 0 here: NaN != 0 has returned above
         return NAN
     return math.copysign(math.inf, a) * math.copysign(1, b)
 
@@ -68,12 +70,12 @@ def sign(a: float) -> float:
 
 def minimum(a: float, b: float) -> float:
     """The smaller one; NaN if one of them is."""
-    return NAN if a != a or b != b else min(a, b)
+    return NAN if math.isnan(a) or math.isnan(b) else min(a, b)
 
 
 def maximum(a: float, b: float) -> float:
     """The larger one; NaN if one of them is."""
-    return NAN if a != a or b != b else max(a, b)
+    return NAN if math.isnan(a) or math.isnan(b) else max(a, b)
 
 
 def clamp(a: float, low: float, high: float) -> float:
@@ -92,5 +94,9 @@ def round_half_even(a: float) -> float:
 
 
 def finite_only(function: Callable[[float], float]) -> Callable[[float], float]:
-    """`function`, NaN at infinities (where Python's sine and cosine raise)."""
-    return lambda a: NAN if math.isinf(a) else function(a)
+    """`function` with NaN at infinities, where Python's sine and cosine raise."""
+
+    def call(a: float) -> float:
+        return NAN if math.isinf(a) else function(a)
+
+    return call

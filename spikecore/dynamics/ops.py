@@ -1,7 +1,10 @@
 """The operators of the neuron language.
 
-Each one works on tensors (eager), on symbols (tracing) and on plain numbers; numbers mix freely with both. Arithmetic
-and comparisons are Python's own signs. `OPS` is the table of all operations of a graph, for printers and interpreters.
+Every operator takes tensors (eager), symbols (tracing) and Python numbers; numbers mix freely with both. Arithmetic and
+comparisons use Python's signs. `OPS` is the table of all operations of a graph, for printers and interpreters.
+
+The functions below are generic in a way that Python's types cannot say (tensor in, tensor out; symbol in, symbol out;
+numbers alone give a number), hence their `Any`.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Op:
         bool_args: the arguments are truth values (all, or the first one only for `where`).
         is_bool: the result is a truth value.
         text: the operation in words or signs, for the documentation.
-        exact: every device gives the same bits, those that IEEE 754 defines. Otherwise libraries may differ in the last
+        exact: every device gives the same bits, those that IEEE 754 defines. If False, libraries may differ in the last
             bit: such a call is never folded to a constant, and comparisons allow for the difference.
     """
 
@@ -49,24 +52,24 @@ class Op:
     exact: bool = True
 
 
-def _tensor(a: Any, like: Tensor) -> Tensor:
+def _tensor(a: Tensor | float, like: Tensor) -> Tensor:
     return a if isinstance(a, Tensor) else torch.full((), a, dtype=like.dtype, device=like.device)
 
 
 def _all_tensors(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """For functions of torch that take no numbers."""
+    """`function` of torch, which takes tensors only, with numbers as arguments too."""
 
-    def call(*args: Any) -> Tensor:
+    def call(*args: Tensor | float) -> Tensor:
         like = next(a for a in args if isinstance(a, Tensor))
         return function(*(_tensor(a, like) for a in args))
 
     return call
 
 
-def _clamp(a: Any, low: Any, high: Any) -> Tensor:
+def _clamp(a: Tensor | float, low: Tensor | float, high: Tensor | float) -> Tensor:
     if isinstance(a, Tensor) and not isinstance(low, Tensor) and not isinstance(high, Tensor):
         return torch.clamp(a, low, high)
-    like = next(each for each in (a, low, high) if isinstance(each, Tensor))
+    like = next(argument for argument in (a, low, high) if isinstance(argument, Tensor))
     return torch.clamp(_tensor(a, like), _tensor(low, like), _tensor(high, like))
 
 
@@ -232,8 +235,8 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
         condition: a comparison or a combination of them; a Python bool chooses at once.
         a: a value.
         b: a value.
-        like: needed only when `a` and `b` are both numbers and float32 cannot hold them exactly: a value of the step,
-            whose dtype the result gets.
+        like: a value of the step whose dtype the result gets; needed only when `a` and `b` are both numbers and float32
+            cannot hold them exactly.
 
     Raises:
         DynamicsError: both branches are numbers and the dtype of the result is not known.
@@ -244,8 +247,9 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
         return _run("where", condition, a, b)
     if like is None and not (numbers.same(numbers.single(a), a) and numbers.same(numbers.single(b), b)):
         raise refuse(
-            f"where(condition, {a!r}, {b!r}): two numbers give the result no dtype, and float32 holds them roughly",
-            f"name a value of the step whose dtype is meant: where(condition, {a!r}, {b!r}, like=v)",
+            f"where(condition, {a!r}, {b!r}): two numbers give the result no dtype, and float32 cannot hold them "
+            "exactly",
+            f"pass a value of the step that has the dtype you want: where(condition, {a!r}, {b!r}, like=v)",
         )
     if isinstance(condition, Sym):
         return emit("where", condition, a, b)
@@ -273,7 +277,8 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         u, ctx.surrogate = inputs
-        ctx.set_materialize_grads(False)  # no gradient is not zero, which times a derivative of NaN is NaN
+        # A missing gradient must stay None: as zero, times a derivative of NaN, it would give NaN.
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(u)
 
     @staticmethod
@@ -281,7 +286,7 @@ class _Spike(torch.autograd.Function):
         (u,) = ctx.saved_tensors
         if grad is None:
             return None, None
-        wide = u.float() if u.dtype in HALF else u  # α² and (1 + u²) leave the range of half precision early
+        wide = u.float() if u.dtype in HALF else u  # α² and 1 + u² overflow half precision
         return (grad * ctx.surrogate.derivative(wide, ctx.surrogate.config)).to(u.dtype), None
 
 
@@ -290,7 +295,7 @@ _quick_spike = apply_unchecked(_Spike)
 
 
 def spike(u: Any, surrogate: Any) -> Any:
-    """Θ(u) forward, `surrogate.derivative(u)` backward; the surrogate's primitive when it is not `spiking`.
+    """Θ(u) forward, `surrogate.derivative(u)` backward; with `spiking=False`, the surrogate's primitive forward.
 
     NaN does not spike.
 
@@ -314,7 +319,8 @@ def spike(u: Any, surrogate: Any) -> Any:
         return _watched_spike(u, surrogate) if is_watched else _quick_spike(u, surrogate)
     value = _output(u, surrogate)
     if isinstance(u, Sym):
-        # Smooth too: differentiating g itself would lose g'(0) to the corner of |u|.
+        # The smooth primitive g also gets the declared derivative: differentiating a g that contains |u| would give
+        # the wrong g'(0), since the derivative of |u| at 0 is taken as 0.
         return emit("spike", value, u, surrogate.derivative(u, config))
     return value
 
@@ -325,5 +331,6 @@ def _spikes(u: Tensor, surrogate: Any) -> Tensor:
 
 
 def _output(u: Any, surrogate: Any) -> Any:
-    is_spiking = getattr(surrogate.config, "spiking", True)
-    return (surrogate.forward if is_spiking else surrogate.primitive)(u, surrogate.config)
+    if getattr(surrogate.config, "spiking", True):
+        return surrogate.forward(u, surrogate.config)
+    return surrogate.primitive(u, surrogate.config)

@@ -14,7 +14,7 @@ _FOREIGN = ("torch", "numpy")
 
 
 def refuse(problem: str, cure: str, kind: type[DynamicsError] = DynamicsError) -> DynamicsError:
-    """The error to raise: problem, file, line and source line of the user's code, cure."""
+    """The error to raise: the problem, the line of the user's code that caused it, and the cure."""
     frame = user_frame()
     if frame is None:
         return kind(f"{problem}\n  {cure}")
@@ -24,7 +24,7 @@ def refuse(problem: str, cure: str, kind: type[DynamicsError] = DynamicsError) -
 
 
 def user_frame() -> FrameType | None:
-    """The innermost frame that is neither the language's own nor torch's nor numpy's."""
+    """The innermost frame that belongs neither to this package nor to torch or numpy."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]

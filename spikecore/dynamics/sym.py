@@ -1,7 +1,10 @@
-"""`Sym`: stands for a value while a step is traced. Arithmetic on it writes nodes; all else is refused.
+"""`Sym`: a placeholder for a value while a step is traced. Arithmetic on it adds nodes; everything else is refused.
 
-What is refused is what cannot be one fixed sequence of operations (`if v > 0`, `float(v)`, loops over values), what the
-language does not have (`torch.relu(v)`), and what would change a value in place (`v += x` does, on a tensor).
+A symbol refuses whatever cannot be one fixed sequence of operations (`if v > 0`, `float(v)`, loops over values), what
+the language does not have (`torch.relu(v)`), and what would change a value in place (as `v += x` does with a tensor).
+
+Operators take and return `Any`: an operand may be a symbol or a number, and the methods below stand in for those of
+tensors, whose types they cannot have.
 """
 
 from __future__ import annotations
@@ -118,7 +121,7 @@ class Sym:
         raise refuse(f"writing to .{name} of a value of the step", "a step is pure: return new values")
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("__") and name.endswith("__"):  # probed for by Python itself, numpy and torch
+        if name.startswith("__") and name.endswith("__"):  # Python, numpy and torch probe for such attributes
             raise AttributeError(name)
         if name.endswith("_"):
             raise refuse(f".{name}(...) changes a value in place", "a step is pure: compute a new value", StepError)
@@ -128,7 +131,7 @@ class Sym:
         raise refuse(f".{name} of a value of the step: values have no attributes or methods", cure)
 
     @classmethod
-    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> NoReturn:
+    def __torch_function__(cls, function: object, types: object, args: object = (), kwargs: object = None) -> NoReturn:
         name = getattr(function, "__name__", str(function))
         if name.startswith("__") and name.endswith("__"):
             raise refuse(
@@ -137,11 +140,11 @@ class Sym:
             )
         raise refuse(f"unknown operator torch's {name!r} on a value of the step", _cure(name))
 
-    def __array_ufunc__(self, function: Any, method: str, *args: Any, **kwargs: Any) -> NoReturn:
+    def __array_ufunc__(self, function: Any, method: str, *args: object, **kwargs: object) -> NoReturn:
         name = function.__name__
         raise refuse(f"unknown operator numpy's {name!r} on a value of the step", _cure(name))
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> NoReturn:
+    def __array_function__(self, function: Any, types: object, args: object, kwargs: object) -> NoReturn:
         name = function.__name__
         raise refuse(f"unknown operator numpy's {name!r} on a value of the step", _cure(name))
 
@@ -152,30 +155,32 @@ def _cure(name: str) -> str:
     return f"use {name} of spikecore.dynamics" if name in OPS else _OPERATORS
 
 
-def _refusal(name: str, problem: str, cure: str, kind: type[DynamicsError] = DynamicsError) -> None:
-    def refused(self: Sym, *args: Any) -> NoReturn:
+def _add_refusal(name: str, problem: str, cure: str, kind: type[DynamicsError] = DynamicsError) -> None:
+    """Give `Sym` a method `name` that raises."""
+
+    def method(self: Sym, *args: object) -> NoReturn:
         raise refuse(problem, cure, kind)
 
-    refused.__name__ = name
-    setattr(Sym, name, refused)
+    method.__name__ = name
+    setattr(Sym, name, method)
 
 
 for _name in ("float", "int", "complex", "index", "array"):
-    _refusal(
+    _add_refusal(
         f"__{_name}__",
         "a value of the step has no number yet: float(), int(), math.* and numpy cannot take it",
         _OPERATORS,
     )
 for _name in ("len", "iter", "contains", "getitem"):
-    _refusal(
+    _add_refusal(
         f"__{_name}__", "len(), loops and indexing on a value of the step: it is one number per neuron", _OPERATORS
     )
 for _name in ("setitem", "delitem"):
-    _refusal(
+    _add_refusal(
         f"__{_name}__", "an in-place write to a value of the step", "a step is pure: compute a new value", StepError
     )
 for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or", "floordiv", "mod"):
-    _refusal(
+    _add_refusal(
         f"__i{_name}__",
         "an in-place operation (such as +=) on a value of the step: on a tensor it would change the caller's value",
         "a step is pure: write v = v + x",
@@ -183,34 +188,35 @@ for _name in ("add", "sub", "mul", "truediv", "pow", "and", "or", "floordiv", "m
     )
 for _name in ("floordiv", "mod", "matmul", "xor", "lshift", "rshift", "round", "divmod"):
     for _prefix in ("__", "__r"):
-        _refusal(f"{_prefix}{_name}__", f"the language has no operator {_name!r}", _OPERATORS)
-_refusal("__rpow__", "a power with a value of the step in the exponent", "write exp(log(a) * b)")
+        _add_refusal(f"{_prefix}{_name}__", f"the language has no operator {_name!r}", _OPERATORS)
+_add_refusal("__rpow__", "a power with a value of the step in the exponent", "write exp(log(a) * b)")
 
 
-def has_sym(values: Sequence[Any]) -> bool:
+def has_sym(values: Sequence[object]) -> bool:
     """Is one of them a symbol?"""
     return any(isinstance(value, Sym) for value in values)
 
 
-def emit(name: str, *args: Any) -> Any:
-    """Write one node; numbers become constants.
+def emit(name: str, *args: object) -> Sym:
+    """Add one node to the graph of the symbols among `args`; numbers become constants.
 
     Raises:
-        DynamicsError: an argument is not of the language, or a truth value stands where a number is needed.
+        DynamicsError: the language does not have an argument's type, or got a truth value where it needs a number.
     """
     builder = next(a.builder for a in args if isinstance(a, Sym))
-    return Sym(builder, builder.op(name, *(as_node(builder, a, name) for a in args)))
+    nodes = [as_node(builder, a, name) for a in args]
+    return Sym(builder, builder.op(name, *nodes))
 
 
-def as_node(builder: Builder, value: Any, name: str) -> int:
+def as_node(builder: Builder, value: object, name: str) -> int:
     """The index of a symbol's node, or of a new constant.
 
     Raises:
-        DynamicsError: the value is neither, or belongs to another step.
+        DynamicsError: the value is neither a symbol nor a number, or belongs to another step.
     """
     if isinstance(value, Sym):
         if value.builder is not builder:
-            raise refuse(f"{name!r} mixes values of two steps", "keep nothing between calls: a step is pure")
+            raise refuse(f"{name!r} mixes values of two steps", "a step is pure: keep no value between calls")
         return value.index
     if isinstance(value, int | float):  # bool too: True is a constant truth value
         return builder.const(value)

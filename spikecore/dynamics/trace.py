@@ -1,4 +1,4 @@
-"""From a step function to a `Program`: run it once on symbols, differentiate, name it by its content."""
+"""From a step function to a `Program`: run it once on symbols, differentiate the graph, hash its content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spikecore.dynamics.vjp import vjp
 from spikecore.errors import DynamicsError
 
 FORM = 2
-"""Part of every key: raised when the meaning of a graph changes."""
+"""A version that is part of every key: increment it when the meaning of a graph changes."""
 
 
 def trace(
@@ -32,49 +32,58 @@ def trace(
         name: class name, for messages.
         step: `step(x, state, params) -> (out, next state)`, pure.
         states: names of the states.
-        constants: what `params` holds as plain values.
-        params: what `params` holds as tensors.
-        record: states whose sequence is wanted.
+        constants: the parameters that are Python values.
+        params: the parameters that are tensors.
+        record: states whose sequence of post-step values is returned.
 
     Raises:
-        DynamicsError: the step does what the neuron language cannot express; shows the user's own source line.
+        DynamicsError: the neuron language cannot express the step; the message shows the line of the user's code.
     """
     builder = Builder()
 
     def symbol(text: str) -> Sym:
         return Sym(builder, builder.input(text))
 
-    state = Namespace(**{each: symbol(f"state.{each}") for each in states})
-    given = Namespace(**{**constants, **{p.name: symbol(f"param.{p.name}") for p in params}})
-    result = step(symbol("x"), state, given)
-    out, following = _checked(name, result, states)
+    state_symbols = {state: symbol(f"state.{state}") for state in states}
+    param_symbols = {param.name: symbol(f"param.{param.name}") for param in params}
+    result = step(symbol("x"), Namespace(**state_symbols), Namespace(**{**constants, **param_symbols}))
+    out, next_state = _check_result(name, result, states)
+
     outputs = {"out": _number(builder, name, "the output", out)}
-    for each in states:
-        outputs[f"state.{each}"] = _number(builder, name, f"state {each!r}", following[each])
+    for state in states:
+        outputs[f"state.{state}"] = _number(builder, name, f"state {state!r}", next_state[state])
     forward, numbers = lift_numbers(builder.graph(outputs))
-    wanted = ["x", *(f"state.{each}" for each in states), *(f"param.{p.name}" for p in params if p.learnable)]
+
+    wanted = ["x"]
+    wanted += [f"state.{state}" for state in states]
+    wanted += [f"param.{param.name}" for param in params if param.learnable]
     backward = vjp(forward, list(outputs), wanted)
+
     structure = _structure(forward, backward, tuple(states), tuple(params), tuple(record))
     values = " ".join(number.hex() for number in numbers)
     key = hashlib.sha256(f"{structure}\n{values}".encode()).hexdigest()
     return Program(name, key, structure, numbers, forward, backward, tuple(states), tuple(params), tuple(record))
 
 
-def _checked(name: str, result: Any, states: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
+def _check_result(name: str, result: object, states: Sequence[str]) -> tuple[object, Mapping[str, object]]:
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
         raise DynamicsError(
             f"the step of {name} returned {type(result).__name__}: expected (out, {{'state': next value, ...}})"
         )
-    missing = [each for each in states if each not in result[1]]
-    unknown = [each for each in result[1] if each not in states]
-    if missing or unknown:
-        problems = [f"no next value for {', '.join(map(repr, missing))}"] if missing else []
-        problems += [f"{', '.join(map(repr, unknown))} is not declared in `state`"] if unknown else []
+    out, next_state = result
+    missing = [state for state in states if state not in next_state]
+    unknown = [state for state in next_state if state not in states]
+    problems: list[str] = []
+    if missing:
+        problems.append(f"no next value for {', '.join(map(repr, missing))}")
+    if unknown:
+        problems.append(f"{', '.join(map(repr, unknown))} is not declared in `state`")
+    if problems:
         raise DynamicsError(f"the step of {name} returned {' and '.join(problems)} (states: {', '.join(states)})")
-    return result
+    return out, next_state
 
 
-def _number(builder: Builder, name: str, what: str, value: Any) -> int:
+def _number(builder: Builder, name: str, what: str, value: object) -> int:
     index = as_node(builder, value, f"{what} of {name}")
     if builder.nodes[index].is_bool:
         raise DynamicsError(
@@ -97,7 +106,9 @@ def _text(graph: Graph) -> str:
     for node in graph.nodes:
         if node.slot is not None:
             value = f"slot {node.slot}"
+        elif isinstance(node.value, float):
+            value = node.value.hex()  # exact, unlike the decimal form
         else:
-            value = node.value.hex() if isinstance(node.value, float) else node.value or ""
+            value = node.value or ""
         lines.append(f"{node.op} {node.args} {value} {int(node.is_bool)}")
     return "\n".join([*lines, repr(dict(graph.outputs))])

@@ -1,9 +1,9 @@
 """The vector-Jacobian product of one step, as a graph.
 
-For every node, from the last to the first, the gradient of the outputs with respect to it is known before its own rule
-is asked for its arguments' share. Rules write the same operations in the same order as torch's own derivatives, so that
-a printed backward pass and autograd differ by rounding of fused sums only. `spike(value, u, d)` passes `g * d` to `u`
-and nothing to the others; `detach` passes nothing.
+Reverse mode: nodes are visited from the last to the first, so the gradient of a node is complete before its rule
+distributes it to the arguments. Rules use the same operations in the same order as torch's own derivatives, so a
+printed backward pass and autograd differ only by the rounding of fused sums. `spike(value, u, d)` passes `g * d` to `u`
+and nothing to its other arguments; `detach` passes nothing.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str], may_miss: b
 
     Args:
         forward: one step.
-        seeds: outputs whose gradient flows in, as the input `grad.NAME`.
-        wanted: inputs whose gradient is asked for, as the output `grad.NAME`; 0 where nothing depends on it.
-        may_miss: the truth value `arrives.NAME`, one more input for each seed, says whether its gradient is there.
-            Terms of a missing one are left out, as autograd leaves them out. (A zero in its place would not do: zero
-            times infinity is not a number.)
+        seeds: outputs whose gradients flow in, as inputs `grad.NAME`.
+        wanted: inputs whose gradients are computed, as outputs `grad.NAME`; 0 if no output depends on the input.
+        may_miss: adds an input `arrives.NAME` for each seed, a truth value that says whether its gradient exists.
+            Terms with a missing gradient are left out, as autograd leaves them out. A zero in its place would be
+            wrong: zero times infinity is NaN.
     """
     builder = Builder()
     values = copy_into(builder, forward, lower=True)
@@ -42,6 +42,7 @@ def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str], may_miss: b
         if arrival is not None:
             arrives[node] = builder.op("or", arrives[node], arrival) if node in arrives else arrival
 
+    arrival: int | None
     for name in seeds:
         gradient, arrival = builder.input(f"grad.{name}"), None
         if may_miss:
@@ -60,10 +61,12 @@ def vjp(forward: Graph, seeds: Iterable[str], wanted: Iterable[str], may_miss: b
             if arrival is not None and share != gradient:
                 share = builder.op("where", arrival, share, nothing)
             add(argument, share, arrival)
-    inputs = forward.inputs
-    found = {name: gradients.get(inputs[name]) if name in inputs else None for name in wanted}
     zero = builder.const(0.0)
-    return builder.graph({f"grad.{name}": zero if index is None else index for name, index in found.items()})
+    outputs: dict[str, int] = {}
+    for name in wanted:
+        node_index = forward.inputs.get(name)
+        outputs[f"grad.{name}"] = zero if node_index is None else gradients.get(node_index, zero)
+    return builder.graph(outputs)
 
 
 def with_gaps(program: Program, arriving: Iterable[str] | None = None) -> Graph:
@@ -71,7 +74,8 @@ def with_gaps(program: Program, arriving: Iterable[str] | None = None) -> Graph:
 
     Args:
         program: the program.
-        arriving: the outputs whose gradients are there; without it that is an input, see `may_miss`.
+        arriving: the outputs whose gradients exist. By default inputs of the graph say so at run time, see `may_miss`
+            of `vjp`.
     """
     wanted = [name.removeprefix("grad.") for name in program.backward.outputs]
     if arriving is None:
@@ -79,8 +83,8 @@ def with_gaps(program: Program, arriving: Iterable[str] | None = None) -> Graph:
     return vjp(program.forward, arriving, wanted)
 
 
-def reached(forward: Graph, seeds: Iterable[str]) -> frozenset[str]:
-    """The inputs at which a gradient arrives when those of the outputs `seeds` flow in."""
+def reached_inputs(forward: Graph, seeds: Iterable[str]) -> frozenset[str]:
+    """The inputs that a gradient reaches when those of the outputs `seeds` flow in."""
     live = {forward.outputs[name] for name in seeds}
     for index in range(len(forward.nodes) - 1, -1, -1):
         if index in live:
@@ -89,10 +93,14 @@ def reached(forward: Graph, seeds: Iterable[str]) -> frozenset[str]:
 
 
 def _passing(node: Node) -> Sequence[int]:
-    """The arguments to which the gradient of a node passes on."""
+    """The arguments to which a node passes its gradient."""
     if node.op in PASSES_NOTHING:
         return ()
-    return {SPIKE: node.args[1:2], "where": node.args[1:]}.get(node.op, node.args)
+    if node.op == SPIKE:
+        return node.args[1:2]
+    if node.op == "where":
+        return node.args[1:]
+    return node.args
 
 
 def _shares(b: Builder, node: Node, g: int, args: Sequence[int], out: int) -> list[int | None]:
@@ -126,7 +134,7 @@ def _erf(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
 
 
 def _extreme(loses: str) -> Rule:
-    """Of two arguments the one that `loses` gets nothing, equal ones half each, NaN ones all, as in torch."""
+    """The rule of min or max, as in torch: the argument that `loses` gets nothing, equal ones half each, NaN all."""
 
     def rule(b: Builder, g: int, args: Sequence[int], out: int) -> list[int | None]:
         first, second = args
@@ -176,6 +184,6 @@ RULES: dict[str, Rule] = {
     "where": _where,
     SPIKE: lambda b, g, args, out: [None, b.op("mul", g, args[2]), None],
 }
-"""What has no rule passes no gradient: comparisons, logic, `sign`, `floor`, `round`, `detach`."""
+"""Operations without a rule pass no gradient: comparisons, logic, `sign`, `floor`, `round`, `detach`."""
 
 PASSES_NOTHING = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "sign", "floor", "round", DETACH})

@@ -1,4 +1,4 @@
-"""Backend: runs traced neurons. It knows no neuron by name; it prints or interprets their graphs.
+"""Backend: runs traced neurons. It knows no neuron by name, but prints or interprets their graphs.
 
 A neuron is traced once into a `dynamics.Program`, found again by `key`, the content hash of its equations. Core wraps
 `run` and `run_bwd` as one pair of torch operators, with autograd, vmap, fake tensors and autocast.
@@ -6,6 +6,9 @@ A neuron is traced once into a `dynamics.Program`, found again by `key`, the con
     T, N    steps and elements per step (`x` is `[T, B, ...]`; per-channel parameters have size C and follow axis 2)
     state   float32 for half-precision x, else x's dtype; each `[B, ...]`
     out     x's dtype; never aliases an input; all that a backend returns is contiguous
+
+**Memory format.** Channels-last input arrives as rows: `[T, B * H * W, C]`, a contiguous view, and core gives the
+results the format of the input. A backend need not know of it.
 
 **Memory.** Inputs have any strides. States and gradients of stride 0 (one number for all lanes, one row for all steps)
 are read as that one number or row, never written out. Offsets into tensors are 64-bit.
@@ -40,10 +43,10 @@ class BackendCapabilities:
     """What a backend promises.
 
     Args:
-        priority: `backend="auto"` tries higher first; the reference has 0.
+        priority: `backend="auto"` tries higher ones first; the reference has 0.
         devices: torch device types it runs on.
         dtypes: input dtypes it accepts.
-        deterministic: equal inputs give equal bits, whatever the number of threads.
+        deterministic: equal inputs give bit-identical results, whatever the number of threads.
         affine_neuron: also fuses the scale and shift of `ConvBNNeuron` and `LinearBNNeuron` into the neuron.
     """
 
@@ -82,20 +85,20 @@ class Backend(Configurable):
     def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
         """Can this program run on this device with inputs of this dtype?
 
-        A program may hold operators that are newer than the backend: those it does not know it refuses by name, as
-        `backends.kit.check_support` does.
+        A program may contain operators that are newer than the backend. The backend must refuse unknown operators by
+        name, as `backends.kit.check_support` does.
         """
-        raise NotImplementedError("a backend says what it supports")
+        raise NotImplementedError(f"{type(self).__name__} must implement supports()")
 
     def learn(self, program: Program) -> None:
-        """Make a program callable by its key. Called before `run`; cheap, and again for a known key without effect."""
+        """Make a program callable by its key. Called before `run`. Must be cheap and idempotent."""
         self._programs[program.key] = program
 
     def program(self, key: str) -> Program:
-        """A program that was learned.
+        """The learned program of this key.
 
         Raises:
-            BackendError: it was not.
+            BackendError: no such program was learned.
         """
         if key not in self._programs:
             raise BackendError(
@@ -104,7 +107,7 @@ class Backend(Configurable):
         return self._programs[key]
 
     def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
-        """Empty tensors with the shapes and dtypes of what `run` saves; asked with fake tensors too.
+        """Empty tensors with the shapes and dtypes of what `run` saves; also called with fake tensors.
 
         Default: nothing is saved.
         """
@@ -140,7 +143,7 @@ class Backend(Configurable):
         Raises:
             BackendError: an unknown key; states or parameters that do not fit.
         """
-        raise NotImplementedError("a backend runs programs")
+        raise NotImplementedError(f"{type(self).__name__} must implement run()")
 
     def run_bwd(
         self,
@@ -155,17 +158,17 @@ class Backend(Configurable):
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """The vector-Jacobian product: `(grad_x, grad of the initial states, grad of the params)`.
 
-        A gradient that is None does not arrive, and its terms are left out (see `dynamics.phases` and
-        `dynamics.with_gaps`): it is not zero, which times infinity is not a number. What nothing reaches gets zeros.
+        None is a missing gradient, whose terms are left out (see `dynamics.phases` and `dynamics.with_gaps`). It must
+        not be replaced by zeros: zero times infinity is NaN. Inputs that no gradient reaches get zeros.
         """
-        raise NotImplementedError("a backend runs the gradient of programs")
+        raise NotImplementedError(f"{type(self).__name__} must implement run_bwd()")
 
     def step(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]
     ) -> tuple[Tensor, list[Tensor]] | None:
-        """One step without gradient, `x` and `out` `[B, ...]`; otherwise as `run` with T = 1.
+        """One step without gradient, `x` and `out` `[B, ...]`; otherwise like `run` with T = 1.
 
-        Core calls it where what surrounds a call costs more than the step itself.
+        Core calls it for small inputs, where the overhead of a call costs more than the step itself.
 
         Returns:
             `(out, final states)`, or None to fall back to `run`, which is the default.
@@ -173,7 +176,7 @@ class Backend(Configurable):
         return None
 
     def stream_copy(self, to: Tensor, source: Tensor) -> None:
-        """Copy a contiguous tensor in the fastest way there is on this device: the floor that `spike bench` measures.
+        """Copy a contiguous tensor as fast as this device can: `spike bench` derives the floor from it.
 
         Default: `to.copy_(source)`.
         """

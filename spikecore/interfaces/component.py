@@ -1,7 +1,7 @@
-"""What every component has in common: a frozen `Config`, `api_version`, `capabilities`.
+"""What every component has: a frozen `Config`, `api_version`, `capabilities`.
 
 A component's options are the fields of its `Config`. `nn.LIF(tau=3.0)`, `create("neuron", "lif", tau=3.0)` and the
-TOML table `[neuron] name = "lif"  tau = 3.0` all end in `LIF.Config(tau=3.0)`; `options` says how they are checked.
+TOML table `[neuron] name = "lif"  tau = 3.0` all become `LIF.Config(tau=3.0)`; `interfaces.options` checks them.
 
     class LIF(Neuron):
         @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Configurable:
     api_version: ClassVar[int] = 1
     extra_keywords: ClassVar[tuple[str, ...]] = ()
     renamed: ClassVar[Mapping[str, str]] = {}
-    """Options that other libraries have → what to use here, for the message: `{"beta": "tau = 1 / (1 - beta)"}`."""
+    """Option of other libraries → what to use instead, for the message: `{"beta": "tau = 1 / (1 - beta)"}`."""
     known_as: ClassVar[tuple[str, ...]] = ()
     """Names that other libraries give to this component, for the message about an unknown name."""
 
@@ -91,30 +91,30 @@ class Configurable:
 
     @classmethod
     def from_config(cls: type[Self], config: Any, *args: Any, **keywords: Any) -> Self:
-        """An instance with these options. A Config that `check_options` made is neither checked nor built again.
+        """An instance with these options. A Config that `check_options` returned is neither checked nor built again.
 
         Args:
             config: of this class.
             args, keywords: what else `__init__` takes.
 
         Raises:
-            OptionError: `config` belongs to another class, or was made by hand and is wrong.
+            OptionError: `config` belongs to another class, or was created by hand and is wrong.
         """
-        make: Any = cls  # whose `__init__` a subclass declares
-        made: Self = make(*args, config=config, **keywords)
-        return made
+        construct: Any = cls  # subclasses declare `__init__` with other arguments
+        instance: Self = construct(*args, config=config, **keywords)
+        return instance
 
     @classmethod
     def option_problems(cls, config: Any) -> Iterable[tuple[str, str]]:
-        """`(option, what is wrong)` for what no single field shows; a component with such rules overrides it.
+        """`(option, what is wrong)` for rules about several options; a component with such rules overrides this.
 
-        An option's own faults are reported with these. Where an option is wrong, the rules run until they ask for it.
+        The faults of single options are reported together with these. A rule that reads a wrong option stops there.
         """
         return ()
 
     @classmethod
     def idle_options(cls, config: Any) -> Iterable[tuple[str, str]]:
-        """`(option, why)` for options that change nothing beside the others; a run reports those that the user set."""
+        """`(option, why)` for options without effect beside the others; a run reports those that the user set."""
         return ()
 
 

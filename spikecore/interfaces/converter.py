@@ -1,10 +1,10 @@
-"""Converter: a trained net → a spiking or quantized one, with a report of what became of every call.
+"""Converter: turns a trained net into a spiking or quantized one, with a report on every call.
 
     net, report = converter.convert(model, example_input, calibration)
 
-Layers are named as in the graph of the net (`spikecore.nn.trace_net`): a ReLU may be a function and have no module.
-Whatever calibration finds is a buffer of the new net, and its structure does not depend on the data. So a saved net is
-loaded without the data: convert again with the example as calibration, then `load_state_dict`.
+Layers have their names in the graph of the net (`spikecore.nn.trace_net`), because a ReLU may be a function without a
+module. Results of calibration are buffers of the new net, whose structure does not depend on the data. A saved net can
+therefore be loaded without the data: convert again with the example as calibration, then call `load_state_dict`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConverterCapabilities:
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What became of one call of the net.
+    """What happened to one call of the net.
 
     Args:
         name: of its node in the graph of the given net: `layer1.0.relu#2`.
@@ -68,10 +68,10 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of every call, in the order of execution.
+    """What happened to every call, in the order of execution.
 
     Args:
-        layers: one for each.
+        layers: one report per call.
         curves: name → points, such as `"accuracy over T"` → `((1, 0.31), (2, 0.84))`.
     """
 
@@ -99,12 +99,12 @@ class Converter(Protocol):
     def convert(
         self, model: nn.Module, example_input: Tensor, calibration: Iterable[Tensor] = ()
     ) -> tuple[nn.Module, ConversionReport]:
-        """A new net that takes `[T, B, ...]`; `model`, example and batches are left as they were, and not kept.
+        """A new net that takes `[T, B, ...]`; `model`, example and batches are neither changed nor kept.
 
         Args:
             model: takes a batch `[B, ...]`.
-            example_input: such a batch; its values may be used for nothing but shapes.
-            calibration: more of them, read once.
+            example_input: such a batch; only its shape, dtype and device may be used.
+            calibration: more batches, read once.
 
         Raises:
             ConversionError: a call cannot be converted (named, with the reason), or calibration data are missing.

@@ -1,7 +1,7 @@
-"""Deployer: a spiking net → an artefact for a device or an exchange format, with numbers that can be compared.
+"""Deployer: turns a spiking net into an artefact for a device or an exchange format, with comparable numbers.
 
     records  = deployer.check(net, x)                 every operator: mapped, folded, approximated or refused
-    artefact = deployer.export(net, x, path)          writes it, whole or not at all; artefact.mapping is these records
+    artefact = deployer.export(net, x, path)          writes all of it or nothing; artefact.mapping is these records
     out      = deployer.simulate(artefact, x)         [T, B, ...] → [T, B, outputs], computed from the files
     spikes   = deployer.trace(artefact, x)            {layer: [T, B, ...]}, for spikecore.analysis.compare_traces
 
@@ -57,7 +57,7 @@ class DeployerCapabilities:
 
 @dataclass(frozen=True)
 class OperatorRecord:
-    """What becomes of one operator of the net.
+    """What happens to one operator of the net.
 
     Args:
         name: that of its node in the net's graph (`spikecore.nn.trace_net`): the qualified name of its module
@@ -123,22 +123,22 @@ class Deployer(Protocol):
     config: Any
 
     def check(self, model: nn.Module, example_input: Tensor) -> tuple[OperatorRecord, ...]:
-        """What becomes of every operator of the net, in the net's order; writes nothing and refuses nothing.
+        """What happens to every operator of the net, in the net's order. Writes nothing and raises for no operator.
 
-        The operators are the calls in `spikecore.nn.trace_net(model, example_input)` but for those whose result is a
-        number (`x.dim()`); parts of a layer that is one call there may be told apart.
+        The operators are the calls in `spikecore.nn.trace_net(model, example_input)` except those whose result is a
+        number (`x.dim()`). A layer that is one call there may be split into several operators.
 
         Args:
             model: the net; left as it is.
             example_input: `[T, B, ...]`, as the net will be given.
 
         Raises:
-            NetTraceError: the net cannot be looked into at all; shows the line of its code.
+            NetTraceError: the net cannot be traced; the message shows the line of its code.
             PluginUnavailable: the vendor's tools are missing here.
         """
 
     def export(self, model: nn.Module, example_input: Tensor, path: Path) -> Artefact:
-        """Write the artefact, whole or not at all.
+        """Write the complete artefact, or nothing.
 
         Args:
             model: the net; left as it is.
@@ -188,7 +188,7 @@ class ImportingDeployer(Deployer, Protocol):
 
 
 def require_mapped(records: Sequence[OperatorRecord], target: str) -> None:
-    """Refuse a net of which an operator is refused; what `export` calls first.
+    """Raise if an operator of the net is refused; `export` calls this first.
 
     Args:
         records: of `check`.

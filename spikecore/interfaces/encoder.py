@@ -1,4 +1,4 @@
-"""Encoder: a batch of values → a sequence over time.
+"""Encoder: turns a batch of values into a sequence over time.
 
 x [B, ...] → [T, B, ...],  T = num_steps;   `direct` passes sequences [T, B, ...] through
 """
@@ -22,8 +22,8 @@ class EncoderCapabilities:
         stochastic: draws random numbers, only from the `generator` it is given.
         rate: the mean over time equals the input (within sampling error).
         decodable: `decode` is implemented.
-        input_range: values outside are refused; None when any value is welcome. uint8 input is read as value / 255.
-        takes_sequences: has an option `sequences`; when it is true the input is `[T, B, ...]` (a dataset of sequences).
+        input_range: values outside raise an error; None accepts any value. uint8 input is read as value / 255.
+        takes_sequences: has an option `sequences`; if it is true, the input is `[T, B, ...]` (a dataset of sequences).
         keeps_length: such a sequence keeps its T; otherwise it, too, becomes `num_steps` long.
         keeps_shape: a step has the shape of the input. False where the last axis grows: `[B, ..., N]` →
             `[T, B, ..., N * P]` (population codes).

@@ -2,7 +2,7 @@
 
 x [T, B, *input_shape] → [T, B, num_outputs]       in multi-step mode
 
-A model may take weights that others published, and ship some of its own (`WeightedModel`):
+A model may import weights that others published, and ship weights of its own (`WeightedModel`):
 
     spike convert-weights resnet18.pth --from torchvision --model my_resnet --out resnet18.safetensors \\
         --input-shape 3,224,224 --num-outputs 1000
@@ -66,7 +66,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class WeightedModel(Model, Protocol):
-    """A model with weights of others, or of its own; `spikecore.nn.Model` offers neither until a subclass does."""
+    """A model that imports or ships weights; `spikecore.nn.Model` does neither unless a subclass overrides it."""
 
     weight_sources: ClassVar[tuple[str, ...]]
     """Names of what `import_weights` reads, as users type them after `--from`: `torchvision`, `spikingjelly`."""

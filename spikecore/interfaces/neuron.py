@@ -1,6 +1,6 @@
-"""Neuron: input current → spikes, with state.
+"""Neuron: turns input current into spikes, with state.
 
-    multi step:   x [T, B, ...] → out [T, B, ...]       starts from the initial state, leaves nothing behind
+    multi step:   x [T, B, ...] → out [T, B, ...]       starts from the initial state, keeps no state afterwards
     single step:  x [B, ...]    → out [B, ...]          streams: keeps its state until `reset_state`
 
 An elementwise neuron declares its states and one pure step in the neuron language; it then runs on every backend:

@@ -1,11 +1,13 @@
-"""From keywords to a checked `Config`: what a field may be annotated with, and the one function that checks.
+"""From keywords to a checked `Config`: the annotations that a field may have, and the one function that checks them.
 
     number, bool, str, Literal, tuple[...]      checked by type; `Range` adds bounds
     Inner("surrogate")                          a component: an instance, a name, or a table with a name
     OneOf("loss")                               a choice of a table, likewise
 
-A table without a name keeps what the field's default is and changes its options: `{"alpha": 3.0}`. Every fault is
-reported at once, with its dotted path from the component on: `surrogate.alpha`.
+A table without a name, `{"alpha": 3.0}`, changes options of the field's default. All faults are reported at once, with
+their dotted paths relative to the component: `surrogate.alpha`.
+
+Values and annotations of options have any type, hence the `Any` in this module.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from spikecore.registry.choices import declare_table
 from spikecore.registry.nearest import did_you_mean
 
 Problems: TypeAlias = "list[tuple[str, str]]"
-"""`(dotted path of the option, what is wrong with it)`; the path is "" where it is not one option's fault."""
+"""`(dotted path of the option, what is wrong with it)`; the path is "" for a fault of no single option."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,18 @@ class Range:
     le: float | None = None
 
     def __contains__(self, value: float) -> bool:
-        return not math.isnan(value) and (
-            (self.gt is None or value > self.gt)
-            and (self.ge is None or value >= self.ge)
-            and (self.lt is None or value < self.lt)
-            and (self.le is None or value <= self.le)
-        )
+        if math.isnan(value):
+            return False
+        is_high_enough = (self.gt is None or value > self.gt) and (self.ge is None or value >= self.ge)
+        is_low_enough = (self.lt is None or value < self.lt) and (self.le is None or value <= self.le)
+        return is_high_enough and is_low_enough
 
     def __str__(self) -> str:
         bounds = ((">", self.gt), (">=", self.ge), ("<", self.lt), ("<=", self.le))
-        return " and ".join(f"{sign} {_exactly(bound)}" for sign, bound in bounds if bound is not None)
+        return " and ".join(f"{sign} {_format_bound(bound)}" for sign, bound in bounds if bound is not None)
 
 
-def _exactly(bound: float) -> str:
+def _format_bound(bound: float) -> str:
     return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
@@ -77,9 +78,9 @@ class OneOf:
         table: its name, in the singular.
         base: what every choice must be an instance of. With a base, instances of classes that are not on offer are
             accepted too.
-        words: further names, kept as strings for the owner to interpret (`auto`).
-        fixed: options of the choices that the owner decides; they must be left at their defaults.
-        hint: what to do instead, for the message about an instance that does not fit.
+        words: further names, kept as strings that the owner interprets (`auto`).
+        fixed: options of the choices that the owner sets itself; users must leave them at their defaults.
+        hint: what to do instead, for the message about an unsuitable instance.
     """
 
     table: str
@@ -101,7 +102,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class SameAs:
-    """Marks an option that a run takes from another table unless it is given: `SameAs("encoder.num_steps")`."""
+    """Marks an option whose default in a run is another table's: `SameAs("encoder.num_steps")`."""
 
     path: str
 
@@ -110,7 +111,7 @@ class SameAs:
 
 
 _checked: WeakValueDictionary[int, Any] = WeakValueDictionary()
-"""The Configs that were checked, by id: they need not be checked again."""
+"""Checked Configs by id: they need not be checked again."""
 
 
 def make_config(component: Any, options: Mapping[str, Any]) -> Any:
@@ -137,15 +138,15 @@ def make_config(component: Any, options: Mapping[str, Any]) -> Any:
         options = fields_of(config)
     config, problems = check_options(component, options)
     if problems:
-        raise OptionError(f"{component.__name__}: " + "; ".join(_told(name, text) for name, text in problems))
+        raise OptionError(f"{component.__name__}: " + "; ".join(_sentence(name, text) for name, text in problems))
     return config
 
 
 _VERBS = ("must", "is", "needs", "takes", "given")
-"""First words of what is said of an option; anything else is a sentence of its own."""
+"""First words of messages that continue `option 'tau' …`; other messages are sentences of their own."""
 
 
-def _told(name: str, text: str) -> str:
+def _sentence(name: str, text: str) -> str:
     if not name:
         return text
     return f"option {name!r} {text}" if text.partition(" ")[0] in _VERBS else f"option {name!r}: {text}"
@@ -154,7 +155,7 @@ def _told(name: str, text: str) -> str:
 def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, Problems]:
     """`(Config, [])`, or `(None, [(option, what is wrong), ...])`; see `make_config`.
 
-    What a component says about its options as a whole (`Configurable.option_problems`) is part of it.
+    The problems include those of several options together (`Configurable.option_problems`).
     """
     # A choice may be the frozen dataclass itself.
     config_type = getattr(component, "Config", component)
@@ -166,7 +167,7 @@ def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, Prob
         return None, [("", str(error))]
     rules = getattr(component, "option_problems", None)
     if rules is not None:
-        with contextlib.suppress(_Unknown):  # the rest depends on an option that is wrong itself
+        with contextlib.suppress(_Unknown):  # the other rules need an option that is wrong itself
             problems.extend(rules(given))
     if problems:
         return None, problems
@@ -176,11 +177,11 @@ def check_options(component: Any, options: Mapping[str, Any]) -> tuple[Any, Prob
 
 
 class _Unknown(Exception):
-    """A rule asked for an option that is wrong."""
+    """A rule read an option that is wrong."""
 
 
 class _Incomplete:
-    """A Config some of whose options are wrong: rules about the others can be checked all the same."""
+    """A Config without its wrong options: rules that need only the others can still be checked."""
 
     def __init__(self, config_type: type, values: Mapping[str, Any], wrong: set[str]) -> None:
         for field in dataclasses.fields(config_type):
@@ -200,7 +201,7 @@ def _check_fields(component: Any, config_type: type, options: Mapping[str, Any])
     values: dict[str, Any] = {}
     for name, value in options.items():
         if name not in fields:
-            problems.append((name, f"is unknown{_meant(component, name, fields)}"))
+            problems.append((name, f"is unknown{_unknown_hint(component, name, fields)}"))
             continue
         default = default_of(fields[name])
         values[name], wrong = _check(hints[name], value, default, per_channel)
@@ -222,7 +223,7 @@ def _hints(config_type: type) -> dict[str, Any]:
     return get_type_hints(config_type, include_extras=True)
 
 
-def _meant(component: Any, name: str, fields: Mapping[str, Any]) -> str:
+def _unknown_hint(component: Any, name: str, fields: Mapping[str, Any]) -> str:
     renamed: Mapping[str, str] = getattr(component, "renamed", {})
     hint = f"; use {renamed[name]}" if name in renamed else did_you_mean(name, fields)
     return f"{hint} (options: {', '.join(fields) or 'none'})"
@@ -234,7 +235,7 @@ def _mark(hint: Any) -> Inner | OneOf | None:
 
 
 def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any, Problems]:
-    """The value as the Config holds it, or what is wrong with it: paths begin with `.` or `[`, or are ""."""
+    """`(the value as the Config holds it, problems)`; the paths of the problems begin with `.` or `[`, or are ""."""
     mark = _mark(hint)
     if mark is None:
         try:
@@ -242,20 +243,20 @@ def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any,
         except SpikeError as error:
             return None, [("", str(error))]
     if get_origin(get_args(hint)[0]) is not tuple:
-        return _built(mark, value, default)
+        return _build(mark, value, default)
     if not isinstance(value, list | tuple):
         return None, [("", f"must be a list, got {value!r}")]
     items, problems = [], []
     for place, item in enumerate(value):
-        made, wrong = _built(mark, item, inspect.Parameter.empty)
-        items.append(made)
+        built, wrong = _build(mark, item, inspect.Parameter.empty)
+        items.append(built)
         problems += [(f"[{place}]{rest}", text) for rest, text in wrong]
     return tuple(items), problems
 
 
 def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    value = _typed(get_args(hint)[0] if marks else hint, value, per_channel)
+    value = _check_type(get_args(hint)[0] if marks else hint, value, per_channel)
     numbers = value if isinstance(value, tuple) else (value,)
     for bounds in (mark for mark in marks if isinstance(mark, Range)):
         for number in numbers:
@@ -266,7 +267,7 @@ def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
     return value
 
 
-def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
+def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
     if isinstance(value, Mapping):
         inner = ", ".join(repr(key) for key in value if key != "name")
         raise OptionError(
@@ -280,11 +281,11 @@ def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
     if get_origin(plain) is tuple:
         if not isinstance(value, list | tuple):
             raise OptionError(f"must be a list, got {value!r}")
-        return tuple(_typed(get_args(plain)[0], item, False) for item in value)
+        return tuple(_check_type(get_args(plain)[0], item, False) for item in value)
     if plain is float and per_channel and isinstance(value, list | tuple):
         if not value:
             raise OptionError("must hold a number for each channel, got none")
-        return tuple(_typed(float, item, False) for item in value)
+        return tuple(_check_type(float, item, False) for item in value)
     wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}.get(plain)
     if wanted and (not isinstance(value, wanted) or (plain is not bool and isinstance(value, bool))):
         names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
@@ -292,13 +293,14 @@ def _typed(plain: Any, value: Any, per_channel: bool) -> Any:
     return value
 
 
-def _built(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems]:
-    """The component or choice that a name or table means; an instance is checked and taken as it is."""
+def _build(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems]:
+    """The component or choice that a name or a table specifies; an instance is checked and returned."""
     kind, words, fixed = _terms(mark)
     if isinstance(value, str) and value in words:
         return value, []
     if not isinstance(value, str | Mapping):
-        return (value, []) if not (problem := _instance_problem(mark, value)) else (None, [("", problem)])
+        problem = _instance_problem(mark, value)
+        return (None, [("", problem)]) if problem else (value, [])
     options = {"name": value} if isinstance(value, str) else dict(value)
     if "name" not in options:
         if default is inspect.Parameter.empty or (isinstance(default, str) and default in words):
@@ -317,14 +319,19 @@ def _built(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems
         return None, [(where, f"{error}{extra}")]
     if problem := _source_problem(mark, source):
         return None, [(where, problem)]
-    return _made(kind, name, source, options, fixed)
+    return _build_named(kind, name, source, options, fixed)
 
 
 def _terms(mark: Inner | OneOf) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
-    return (mark.kind, (), ()) if isinstance(mark, Inner) else (mark.table, mark.words, mark.fixed)
+    """Kind or table, words, fixed options."""
+    if isinstance(mark, Inner):
+        return mark.kind, (), ()
+    return mark.table, mark.words, mark.fixed
 
 
-def _made(kind: str, name: str, source: Any, options: dict[str, Any], fixed: Sequence[str]) -> tuple[Any, Problems]:
+def _build_named(
+    kind: str, name: str, source: Any, options: dict[str, Any], fixed: Sequence[str]
+) -> tuple[Any, Problems]:
     problems = [(f".{option}", _FIXED) for option in fixed if option in options]
     options = {option: value for option, value in options.items() if option not in fixed}
     if not hasattr(source, "Config") and not dataclasses.is_dataclass(source):  # a function
@@ -345,9 +352,10 @@ _FIXED = "is not for you to set: the component that uses it decides; leave it ou
 
 def _source_problem(mark: Inner | OneOf, source: Any) -> str:
     base = mark.base if isinstance(mark, OneOf) else None
-    if base is None or (issubclass(source, base) if isinstance(source, type) else isinstance(source, base)):
+    if base is None:
         return ""
-    return f"must be a {base.__name__}, which {source.__qualname__} is not"
+    fits = issubclass(source, base) if isinstance(source, type) else isinstance(source, base)
+    return "" if fits else f"must be a {base.__name__}, which {source.__qualname__} is not"
 
 
 def _instance_problem(mark: Inner | OneOf, value: Any) -> str:
@@ -380,16 +388,18 @@ def fields_of(config: Any) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
-def marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
-    """`(option, mark)` of each option that carries a mark of this type (`OneOf`, `SameAs`)."""
+def options_marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
+    """`(option, mark)` for every option with a mark of this type (`OneOf`, `SameAs`)."""
     for name, hint in _hints(config_type).items():
-        for item in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+        if get_origin(hint) is not Annotated:
+            continue
+        for item in get_args(hint)[1:]:
             if isinstance(item, mark):
                 yield name, item
 
 
 def as_data(config: Any) -> dict[str, Any]:
-    """A Config as numbers, strings, lists and tables: what TOML can hold, and what gives an equal Config again."""
+    """A Config as numbers, strings, lists and tables, as in TOML; `check_options` turns it into an equal Config."""
     config_type: Any = type(config)
     hints = _hints(config_type)
     data = {}

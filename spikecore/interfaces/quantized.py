@@ -1,7 +1,7 @@
 """Records of quantized layers and neurons: converters and trainers write them, deployers read them.
 
-Nothing here changes what a module computes: a record says which integers stand for it on a device. It lives on the
-module, as `module.quantized`; `spikecore.nn.quantized` puts it there and reads it.
+A record does not change what a module computes: it holds the integers that represent the module on a device. It is
+stored on the module as `module.quantized`; `spikecore.nn.quantized` writes and reads it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class QuantizedLayer:
     bias: Tensor | None = None
     input_scale: float = 1.0
 
-    def dequantized(self) -> Tensor:
+    def dequantize(self) -> Tensor:
         """`(values - zero_point) * scale`, in the dtype of `scale`."""
         scale, zero_point = self.scale, self.zero_point
         if self.axis is not None:

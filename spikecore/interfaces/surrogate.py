@@ -1,4 +1,4 @@
-"""Surrogate: the spike nonlinearity and the derivative that stands in for its own in the backward pass.
+"""Surrogate: the spike nonlinearity, and the derivative that replaces its own in the backward pass.
 
     forward:   s = Θ(u),  Θ(u) = 1 if u >= 0 else 0,  u = h - v_threshold
     backward:  ds/du := g'(u), the declared `derivative`

@@ -1,5 +1,6 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
+from spikecore.backends.memory_format import filled_like, stack_steps, unbind_steps
 from spikecore.backends.selection import configure_backend
 from spikecore.nn import layers, losses, quantized, readouts
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
@@ -82,6 +83,7 @@ __all__ = [
     "TorchNeuron",
     "detach_state",
     "features",
+    "filled_like",
     "fire_and_reset",
     "functional",
     "get_state",
@@ -97,8 +99,10 @@ __all__ = [
     "set_backend",
     "set_state",
     "set_step_mode",
+    "stack_steps",
     "streaming",
     "trace_net",
+    "unbind_steps",
     "widened",
     *layers.__all__,
 ]

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from spikecore.backends.memory_format import filled_like, one_step
 from spikecore.backends.plain import is_plain
 from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
@@ -172,12 +173,10 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         state = {}
         for name, value in self.state.items():
             start = getattr(params, value) if isinstance(value, str) else value
-            if isinstance(start, Tensor):
-                state[name] = start.expand(x.shape).clone()
+            if shape or isinstance(start, Tensor):
+                state[name] = filled_like(x, start, dtype)
             else:
-                state[name] = torch.full(shape, start, dtype=dtype, device=x.device)
-                if not shape:
-                    state[name] = state[name].expand(x.shape)
+                state[name] = torch.full((), start, dtype=dtype, device=x.device).expand(x.shape)
         return state
 
     def state_forms(self, x: Tensor) -> dict[str, Form]:
@@ -201,8 +200,8 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         single = self.step_mode == "single"
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 - single:
             raise self._refusal(x)
-        one_step = x if single else _one_step(x)
-        out, state, recorded = run(self, x, one_step, self.state_for(one_step), affine)
+        step = x if single else one_step(x)
+        out, state, recorded = run(self, x, step, self.state_for(step), affine)
         if not self.record:
             return self.keep(state, out)[0]
         out, *recorded = self.keep(state, out, *recorded)
@@ -240,10 +239,3 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         fields = dataclasses.fields(self.config)
         shown = [f"{f.name}={getattr(self.config, f.name)!r}" for f in fields if f.name != "learnable"]
         return ", ".join([*shown, f"step_mode={self.step_mode!r}", f"backend={self.backend!r}"])
-
-
-def _one_step(x: Tensor) -> Tensor:
-    """What one step of the sequence looks like, for its shape, dtype and device."""
-    if not x.shape[0]:
-        return x.new_empty(x.shape[1:])
-    return (x.detach() if x.requires_grad else x)[0]

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from spikecore.backends.installed import learn
-from spikecore.backends.selection import AUTO, REFERENCE, Choice, choose, named
+from spikecore.backends.selection import AUTO, REFERENCE, Choice, backend_named, choose
 from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, StepError
 from spikecore.registry import registry
@@ -88,7 +88,7 @@ class Placed(nn.Module):
         plain = self.choose_backend(device, dtype)
         if plain.backend == REFERENCE:
             return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
-        backend, program = named(plain.backend), self.program(affine=True)
+        backend, program = backend_named(plain.backend), self.program(affine=True)
         if not backend.capabilities.affine_neuron:
             return Choice(REFERENCE, f"backend {plain.backend!r} does not offer affine_neuron")
         support = backend.supports(program, device, dtype)

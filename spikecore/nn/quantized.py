@@ -5,7 +5,7 @@ it. A fresh net has no records, so its `state_dict` lacks their keys; `prepare(n
 that a `state_dict` holds, after which it loads strictly.
 
     attach(net.fc, QuantizedLayer(values, scale, zero_point, bits=8))
-    read(net.fc).dequantized()
+    read(net.fc).dequantize()
 
     prepare(fresh, state)
     fresh.load_state_dict(state)

@@ -204,7 +204,7 @@ def over_own_steps(function: Callable[..., Tensor], out: Tensor, mask: Tensor | 
             raise ShapeError(f"sample {int(counts.argmin())} of the batch has no step of its own")
         which = (counts == length).nonzero().squeeze(1).to(out.device)
         steps = by_sample[which][own[which]].reshape(len(which), length, *out.shape[2:]).transpose(0, 1)
-        results.append(function(steps, *(each[which] for each in per_sample)))
+        results.append(function(steps, *(values[which] for values in per_sample)))
         order.append(which)
     return torch.cat(results)[torch.argsort(torch.cat(order))]
 

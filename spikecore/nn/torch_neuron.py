@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from spikecore.backends.memory_format import formatted_like, one_step
 from spikecore.backends.selection import AUTO, REFERENCE, Choice
 from spikecore.errors import BackendError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config, refuse_positional
@@ -60,7 +61,7 @@ class TorchNeuron(Configurable, Stateful):
         raise NotImplementedError
 
     def forward(self, x: Tensor, **given: Tensor) -> Tensor:
-        """`[T, B, ...]` or `[B, ...]` by `step_mode` → the output, of the same shape and dtype.
+        """`[T, B, ...]` or `[B, ...]` by `step_mode` → the output, of the same shape, dtype and memory format.
 
         Args:
             x: the input.
@@ -84,10 +85,10 @@ class TorchNeuron(Configurable, Stateful):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}"
             )
         sequence = x if multi else x.unsqueeze(0)
-        state = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))
+        state = self.state_for(one_step(sequence))
         self.chosen = Choice(REFERENCE, self.why_torch)
         out, final = self.run(widened(sequence), state, **given)
-        out = out.to(x.dtype)
+        out = formatted_like(out.to(x.dtype), sequence, 1)
         (out,) = self.keep(final, out if multi else out.squeeze(0))
         return out
 

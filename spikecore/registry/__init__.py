@@ -1,6 +1,6 @@
-"""Components by `(kind, name)`, found in installed metadata and imported on use.
+"""Components by `(kind, name)`: listed from installed metadata, imported on use.
 
-The functions here speak to one default `Registry`; `use` puts another in its place.
+The functions in this module use one default `Registry`; inside `with use(other):` they use another.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from spikecore.registry.blocking import Blocking
-from spikecore.registry.registry import Registry, registry
-from spikecore.registry.registry import used as use
+from spikecore.registry.registry import Registry, registry, use
 from spikecore.registry.scan import Entry, Plugin
 
 
 def plugins() -> list[Plugin]:
-    """The installed distributions that offer something."""
+    """The installed distributions that offer components."""
     return registry().plugins()
 
 

@@ -1,4 +1,4 @@
-"""Which plugins are switched off: flag, environment, config; deny beats allow; core cannot be blocked."""
+"""Which plugins are disabled, by flag, environment or config. Deny beats allow; core cannot be disabled."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Blocking:
     """The blocked plugins.
 
     Args:
-        denied: plugin id or distribution name → where it was switched off; the key `all` blocks every plugin.
-        allowed: when given, only these run.
+        denied: plugin id or distribution name → where it was disabled; the key `all` blocks every plugin.
+        allowed: if not None, every other plugin is blocked.
     """
 
     denied: Mapping[str, str] = field(default_factory=dict)
@@ -34,16 +34,16 @@ class Blocking:
         """Collect `--no-plugin` flags, the environment variables and `[plugins] disable` of a config."""
         allow = os.environ.get(ALLOW_VARIABLE)
         blocking = cls({}, None if allow is None else frozenset(map(normalise, _names(allow))))
-        blocking = blocking.adding(config, CONFIG)
-        blocking = blocking.adding(_names(os.environ.get(DENY_VARIABLE, "")), DENY_VARIABLE)
-        return blocking.adding(flags, FLAG)
+        blocking = blocking.with_denied(config, CONFIG)
+        blocking = blocking.with_denied(_names(os.environ.get(DENY_VARIABLE, "")), DENY_VARIABLE)
+        return blocking.with_denied(flags, FLAG)
 
-    def adding(self, names: Iterable[str], by: str) -> Blocking:
-        """The same, with `names` switched off as well.
+    def with_denied(self, names: Iterable[str], by: str) -> Blocking:
+        """A copy that blocks `names` as well.
 
         Args:
             names: plugin ids or distribution names.
-            by: who switches them off, for messages.
+            by: the flag, variable or table that disables them, for messages.
 
         Raises:
             PluginError: core is among them.
@@ -54,7 +54,7 @@ class Blocking:
         return replace(self, denied={**self.denied, **added})
 
     def reason(self, plugin_id: str, distribution: str) -> str:
-        """Why this plugin is blocked, or "" when it is not."""
+        """Why this plugin is blocked, or "" if it is not."""
         names = {normalise(plugin_id), normalise(distribution)}
         for name in (*sorted(names), ALL):
             if name in self.denied:
@@ -64,9 +64,11 @@ class Blocking:
         return ""
 
     def environment(self) -> dict[str, str]:
-        """The variables that make a subprocess block the same plugins."""
+        """The environment variables that make a subprocess block the same plugins."""
         variables = {DENY_VARIABLE: ",".join(self.denied)}
-        return variables if self.allowed is None else {**variables, ALLOW_VARIABLE: ",".join(sorted(self.allowed))}
+        if self.allowed is not None:
+            variables[ALLOW_VARIABLE] = ",".join(sorted(self.allowed))
+        return variables
 
 
 def _names(text: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""Which plugin of this project holds a component that is not installed here: what to type to get it.
+"""Which plugin of this project holds a component that is not installed, and the line that installs it.
 
-`known.json` is generated from the `pyproject.toml` files by `make catalogue`. It is used for suggestions only: a stale
-or missing one changes no other behaviour. Nobody owns these names on a public index yet, so the line installs from a
-checkout; installing an unknown name from an index would be an invitation to whoever registers it first.
+`make catalogue` generates `known.json` from the `pyproject.toml` files. It is used for suggestions only: a stale or
+missing file changes no other behaviour. The project does not own its names on a public index yet, so the suggested line
+installs from a checkout: suggesting an unregistered name would invite anyone to register it (dependency confusion).
 """
 
 from __future__ import annotations

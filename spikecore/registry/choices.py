@@ -1,12 +1,12 @@
 """Tables of choices: losses, readouts, optimizers and the like, which an option of a component names.
 
-A choice is no kind of component: it lives inside its owner's `Config`, and the owner says what it must be. It is
-offered as components are, by a line of metadata that costs no import until it is used:
+A choice is not a component: it is part of its owner's `Config`, and the owner defines which choices it accepts. Like a
+component it is offered by a line of metadata, and imported only when it is used:
 
     [project.entry-points."spikecore.choices"]
     "loss.focal" = "my_package.losses:Focal"
 
-A table exists as soon as a Config names it, or a distribution offers a choice in it.
+A table exists once a Config names it, or a distribution offers a choice in it.
 """
 
 from __future__ import annotations

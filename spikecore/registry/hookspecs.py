@@ -1,4 +1,4 @@
-"""Hooks: what plugins can take part in. Each distribution's `spikecore.plugins` module implements those it likes.
+"""Hooks: events that plugins can react to. A distribution's `spikecore.plugins` module implements any of them.
 
     from spikecore import hookimpl
 
@@ -6,8 +6,8 @@
     def spike_epoch_end(epoch, metrics):
         print(epoch, metrics["test_accuracy"])
 
-An implementation names only the arguments it wants. It is a guest: it changes nothing that it is given. One that raises
-stops the run with an error that names its plugin.
+An implementation names only the arguments it needs, and must not change them. If it raises, the run stops with an error
+that names its plugin.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""From an entry to the object it names. Every failure says who, why and what to do; its cause stays chained.
+"""From an entry to the object that it names. Every error names plugin, cause and cure; the original one is chained.
 
-    missing declared requirement, or the plugin raises PluginUnavailable   → PluginUnavailable
-    loads, but is not what its kind promises                               → ContractError
-    loads, but speaks another api_version                                  → IncompatiblePluginError
-    anything else, SystemExit included                                     → BrokenPluginError
+    a declared requirement is missing, or the plugin raises PluginUnavailable   → PluginUnavailable
+    it loads, but does not satisfy the contract of its kind                     → ContractError
+    it loads, but has another api_version                                       → IncompatiblePluginError
+    anything else, SystemExit included                                          → BrokenPluginError
 
 `SPIKE_PLUGIN_STRICT=1` lets the original exception through, for the tests of plugins.
 """
@@ -46,32 +46,32 @@ def load_target(entry: Entry) -> Any:
     """
     module, _, attribute = entry.target.partition(":")
     try:
-        found = importlib.import_module(module)
+        target = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
-            found = getattr(found, part)
-        return found
+            target = getattr(target, part)
+        return target
     except (Exception, SystemExit) as error:
         if is_strict():
             raise
-        raise explained(entry, error, "failed to load") from error
+        raise explain_failure(entry, error, "failed to load") from error
 
 
 def construct(component: Any, entry: Entry, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """`component(*args, **options)`; what fails in a plugin's own constructor is told as the plugin's failure."""
+    """`component(*args, **options)`; an import that fails in a plugin's constructor becomes an error of the plugin."""
     try:
         return component(*args, **options)
     except PluginUnavailable as error:
         if is_strict():
             raise
-        raise explained(entry, error, "") from error
+        raise explain_failure(entry, error, "") from error
     except ImportError as error:
         if is_strict() or entry.plugin.is_runtime:
             raise
-        raise explained(entry, error, "failed to start") from error
+        raise explain_failure(entry, error, "failed to start") from error
 
 
 def kind_keywords(component: Any, kind: Kind, options: Iterable[str]) -> dict[str, Callable[[Any, Any, str], None]]:
-    """The keywords among `options` that belong to the kind and not to the component, with what each of them does."""
+    """The keywords among `options` that belong to the kind, not to the component → the function that applies them."""
     own = {field.name for field in dataclasses.fields(component.Config)}
     functions = {}
     for keyword in options:
@@ -81,23 +81,23 @@ def kind_keywords(component: Any, kind: Kind, options: Iterable[str]) -> dict[st
     return functions
 
 
-def explained(entry: Entry, error: BaseException, what: str) -> PluginError:
-    """The error to raise in place of `error`; unchanged when it already names its plugin."""
+def explain_failure(entry: Entry, error: BaseException, what: str) -> PluginError:
+    """The error to raise in place of `error`, or `error` itself if it already names its plugin."""
     if isinstance(error, PluginUnavailable):
         if getattr(error, "is_located", False):
             return error
-        return _located(PluginUnavailable(f"{who(entry)} is unavailable: {error.reason}", error.hint))
+        return _mark_located(PluginUnavailable(f"{who(entry)} is unavailable: {error.reason}", error.hint))
     if isinstance(error, ImportError) and (missing := _missing_requirement(entry, error)):
         name, line = missing
         reason = f"{who(entry)} needs {name!r}, which it declares and which is not installed"
-        return _located(PluginUnavailable(reason, line))
+        return _mark_located(PluginUnavailable(reason, line))
     text = " ".join(str(error).split())
     cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return BrokenPluginError(f"{who(entry)} {what}: {cause}. {cure(entry)}")
 
 
 def check_contract(component: Any, entry: Entry) -> None:
-    """Does `component` have what its kind promises?
+    """Check that `component` satisfies the contract of its kind.
 
     Raises:
         ContractError: it lacks members; all are listed.
@@ -146,7 +146,7 @@ def _problems(component: Any, kind: Kind) -> Iterable[str]:
     capabilities = getattr(component, "capabilities", None)
     if capabilities is not None and (isinstance(capabilities, type) or not dataclasses.is_dataclass(capabilities)):
         yield "a dataclass instance as capabilities"
-    if isinstance(component, type):  # what a factory makes is known only once it is made
+    if isinstance(component, type):  # the members of what a factory returns are known only after the call
         yield from (name for name in contract_members(kind) if not hasattr(component, name))
 
 
@@ -182,11 +182,11 @@ def who(entry: Entry) -> str:
     return f"{noun} {entry.name!r} ({plugin.distribution} {version}, entry point {entry.target!r})"
 
 
-def unmet(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]:
-    """`(name, requirement)` of each that applies here, with this extra, and is not installed in a fitting version."""
+def unmet_requirements(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]:
+    """`(name, requirement)` of those that apply here, with this extra, and are not installed in a suitable version."""
     from packaging.requirements import InvalidRequirement, Requirement
 
-    found = []
+    missing = []
     for text in requirements:
         try:
             requirement = Requirement(text)
@@ -199,13 +199,16 @@ def unmet(requirements: Iterable[str], extra: str = "") -> list[tuple[str, str]]
         except importlib.metadata.PackageNotFoundError:
             version = ""
         if not version or not requirement.specifier.contains(version, prereleases=True):
-            found.append((requirement.name, f"{requirement.name}{requirement.specifier}"))
-    return found
+            missing.append((requirement.name, f"{requirement.name}{requirement.specifier}"))
+    return missing
 
 
 def extras_of(requirements: Iterable[str]) -> list[str]:
     """The extras that these `Requires-Dist` lines mention."""
-    return sorted({name for text in requirements for name in re.findall(r"extra\s*==\s*['\"]([^'\"]+)['\"]", text)})
+    extras: set[str] = set()
+    for text in requirements:
+        extras.update(re.findall(r"extra\s*==\s*['\"]([^'\"]+)['\"]", text))
+    return sorted(extras)
 
 
 def _missing_requirement(entry: Entry, error: ImportError) -> tuple[str, str] | None:
@@ -217,8 +220,8 @@ def _missing_requirement(entry: Entry, error: ImportError) -> tuple[str, str] | 
     plugin = entry.plugin
     if plugin.source == "core" and isinstance(error, ModuleNotFoundError):
         return module, f"pip install {module}"  # core imports nothing that it does not declare
-    required = unmet(plugin.requires)
-    extras = {extra: unmet(plugin.requires, extra) for extra in extras_of(plugin.requires)}
+    required = unmet_requirements(plugin.requires)
+    extras = {extra: unmet_requirements(plugin.requires, extra) for extra in extras_of(plugin.requires)}
     for name, line in required:
         if _provides(name, module):
             return name, f"pip install '{line}'"
@@ -226,7 +229,7 @@ def _missing_requirement(entry: Entry, error: ImportError) -> tuple[str, str] | 
         if match := next((name for name, _ in missing if _provides(name, module)), None):
             return match, f"pip install '{plugin.distribution}[{extra}]'"
     if required and isinstance(error, ModuleNotFoundError):
-        # A module may be named quite unlike its distribution (yaml, PyYAML); what is missing says enough.
+        # The names of a module and its distribution may differ (yaml, PyYAML): name the first missing requirement.
         return required[0][0], "pip install " + " ".join(f"'{line}'" for _, line in required)
     return None
 
@@ -236,7 +239,7 @@ def _provides(distribution: str, module: str) -> bool:
     return module in (name, name.removeprefix("python-"), name.removeprefix("py"), name.removesuffix("-python"))
 
 
-def _located(error: PluginUnavailable) -> PluginUnavailable:
+def _mark_located(error: PluginUnavailable) -> PluginUnavailable:
     error.is_located = True  # type: ignore[attr-defined]
     return error
 

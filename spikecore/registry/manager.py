@@ -1,7 +1,7 @@
-"""Events for plugins: a typed face of pluggy's hooks.
+"""Events for plugins: a typed facade of pluggy's hooks.
 
-Modules of hooks are loaded one by one, each guarded: a broken one is left out and reported, it never stops the command
-line. Pluggy's own loading of entry points would stop at the first.
+Hook modules are loaded one by one: a broken one is left out and reported, and never stops the command line. Pluggy's
+own loader of entry points would stop at the first broken one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Hooks:
 
     Attributes:
         active: the plugins whose hooks are called.
-        failures: plugin id → why its module of hooks is left out.
+        failures: plugin id → why its hook module is left out.
     """
 
     def __init__(self, registry: Registry, only: str | None = None) -> None:
@@ -70,7 +70,10 @@ class Hooks:
 
     def doctor_checks(self) -> list[DoctorCheck]:
         """See `HookSpecs.spike_doctor_checks`."""
-        return [check for checks in self._manager.hook.spike_doctor_checks() for check in checks]
+        checks: list[DoctorCheck] = []
+        for of_plugin in self._manager.hook.spike_doctor_checks():
+            checks += of_plugin
+        return checks
 
     def _activate(self, entry: Entry) -> None:
         module = load_target(entry)
@@ -80,7 +83,7 @@ class Hooks:
                 if not hasattr(HookSpecs, name):
                     known = ", ".join(name for name in vars(HookSpecs) if name.startswith("spike_"))
                     raise BrokenPluginError(f"{who(entry)}: there is no hook {name!r} (hooks: {known}). {cure(entry)}")
-                setattr(hooks, name, _guarded(getattr(module, name), name, entry))
+                setattr(hooks, name, _guard(getattr(module, name), name, entry))
         try:
             self._manager.register(hooks, name=entry.plugin.id)
         except (pluggy.PluginValidationError, ValueError) as error:  # wrong arguments; two plugins of one id
@@ -91,10 +94,10 @@ class Hooks:
 
 
 class _Guarded:
-    """One plugin's hooks, each guarded; equal to nothing else, since pluggy tells plugins apart by equality."""
+    """The guarded hooks of one plugin. Equal only to itself, because pluggy distinguishes plugins by equality."""
 
 
-def _guarded(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..., Any]:
+def _guard(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any) -> Any:
         try:

@@ -1,6 +1,6 @@
-"""One distribution's metadata, read once and with patience: a damaged one is a finding, never a crash.
+"""The metadata of a distribution, read once. Damaged metadata become a `problem`, never an exception.
 
-importlib.metadata parses METADATA again for every property asked; two hundred plugins would pay for that.
+`importlib.metadata` parses METADATA again for every property, which is too slow with two hundred plugins.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Metadata:
         requires: the `Requires-Dist` lines.
         points: `(kind, name, target)` of each of our entry points.
         path: its dist-info directory, "" when it has none on disk.
-        problem: why it cannot be trusted, or "".
+        problem: what is wrong with the metadata, or "".
     """
 
     name: str
@@ -59,7 +59,7 @@ def kind_and_name(group: str, point: str) -> tuple[str, str]:
     return table_and_name(point) if kind == CHOICE else (kind, point)
 
 
-def installed(path: Sequence[str] | None = None, name: str | None = None) -> Iterator[Metadata]:
+def installed_metadata(path: Sequence[str] | None = None, name: str | None = None) -> Iterator[Metadata]:
     """The distributions with `spikecore.*` entry points, in the order of `sys.path`.
 
     Args:
@@ -74,7 +74,7 @@ def installed(path: Sequence[str] | None = None, name: str | None = None) -> Ite
 
 
 def source_tree() -> Metadata:
-    """Core's own metadata where it runs from a source tree without being installed: what its pyproject.toml says.
+    """Core's own metadata if it runs from a source tree without being installed: those of its pyproject.toml.
 
     Raises:
         PluginError: there is no pyproject.toml beside the package either.
@@ -104,13 +104,13 @@ def _read(distribution: Distribution) -> Metadata | None:
     try:
         text = distribution.read_text("entry_points.txt")
     except (OSError, UnicodeDecodeError):
-        return None  # unreadable: nothing says that it is one of ours
+        return None  # unreadable, so nothing shows that it is one of ours
     if not text or "spikecore." not in text:
         return None
     points = tuple(_points(text))
     if not points:
         return None
-    where = str(getattr(distribution, "_path", ""))  # the public interface does not say where it was found
+    where = str(getattr(distribution, "_path", ""))  # the public interface does not give the location
     problem = ""
     try:
         headers = _headers(distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "")

@@ -1,4 +1,4 @@
-"""The names nearest to a misspelt one, whatever their case, and with or without separators."""
+"""The names nearest to a misspelt one, ignoring case and separators."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def nearest(name: str, names: Iterable[str], count: int = 1) -> list[str]:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """`; did you mean 'tau'?`, or "" where nothing is near."""
+    """`; did you mean 'tau'?`, or "" if no name is near."""
     near = nearest(name, names)
     return f"; did you mean {near[0]!r}?" if near else ""
 

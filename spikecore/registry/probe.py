@@ -1,7 +1,7 @@
-"""Loading plugins in a process of their own, with a timeout: what crashes, hangs or exits there harms nobody here.
+"""Loads plugins in subprocesses with a timeout, so that one that crashes, hangs or exits does no harm.
 
-One process loads many components; when it dies, the component that was loading is to blame and a new process goes on
-with the rest.
+A subprocess loads many components. If it dies, the component that was loading is to blame, and a new subprocess
+continues with the others.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from spikecore.registry.scan import Entry
 
 TIMEOUT_S = 120.0
 CHECKS = -1
-"""The number under which a probe reports its plugin's own checks."""
+"""The index under which a subprocess reports the plugin's own checks."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What became of one component.
+    """The outcome for one component.
 
     Args:
         status: `ok`, `unavailable` or `broken`.
         reason: why it is not `ok`.
-        seconds: how long loading it took; for the first of a plugin this holds everything that it imports.
+        seconds: how long loading took; for the first component of a plugin this includes the plugin's imports.
     """
 
     status: str
@@ -42,7 +42,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a probe found: one `Probe` per entry, and the plugin's own checks."""
+    """The results: one `Probe` per entry, and the plugin's own checks."""
 
     probes: list[Probe]
     checks: list[DoctorCheck]
@@ -57,7 +57,7 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
         plugin: id of the plugin whose `spike_doctor_checks` are run as well.
         timeout_s: seconds that one subprocess may take.
     """
-    found: dict[int, Probe] = {}
+    results: dict[int, Probe] = {}
     checks: list[DoctorCheck] = []
     waiting = [index for index, entry in enumerate(entries) if entry.status in ("ok", "ambiguous", "shadowed")]
     asks_checks = bool(plugin)
@@ -68,21 +68,21 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
         for answer in answers:
             started = answer.get("start")
             if "probe" in answer:
-                found[answer["index"]] = Probe(**answer["probe"])
+                results[answer["index"]] = Probe(**answer["probe"])
             if "checks" in answer:
                 checks = [DoctorCheck(**check) for check in answer["checks"]]
                 asks_checks = False
         if started == CHECKS:
             checks, asks_checks = [DoctorCheck("doctor checks", "broken", end)], False
         elif started is not None:
-            found[started] = Probe("broken", end)
+            results[started] = Probe("broken", end)
         elif (waiting or asks_checks) and not answers:
-            # It died before the first component: nothing in particular is to blame, so all are.
-            found |= {index: Probe("broken", end) for index in waiting}
+            # It died before the first component, so none of them in particular is to blame: all are.
+            results |= {index: Probe("broken", end) for index in waiting}
             asks_checks = False
-        waiting = [index for index in waiting if index not in found]
+        waiting = [index for index in waiting if index not in results]
     kept = [Probe(entry.status, entry.reason) for entry in entries]
-    return Findings([found.get(index, kept[index]) for index in range(len(entries))], checks)
+    return Findings([results.get(index, kept[index]) for index in range(len(entries))], checks)
 
 
 def _call(question: dict[str, Any], blocking: Blocking, timeout_s: float) -> tuple[list[dict[str, Any]], str]:
@@ -106,7 +106,7 @@ def _lines(output: bytes | None) -> list[dict[str, Any]]:
 
 
 def _answer() -> None:
-    """The subprocess: answers on what was its standard output; what plugins print goes to standard error."""
+    """The subprocess. Answers go to the original standard output, whatever plugins print goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 

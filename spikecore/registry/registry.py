@@ -1,4 +1,4 @@
-"""Lookup: `(kind, name)` → component, with its provenance; every refusal says who, why and what to do."""
+"""Lookup: `(kind, name)` → component, with its provenance. Every error names the plugin, the cause and the cure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Registry:
         path: directories to search instead of `sys.path`; `()` refuses discovery (for tests).
         blocking: the blocked plugins; by default those of the environment.
         core_version: the version that plugins are compared with.
-        builtins: core's own components are there even where its metadata are not; by default when `path` is None.
+        builtins: include core's own components even if its metadata are not on `path`; by default if `path` is None.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Registry:
 
     @property
     def hooks(self) -> Hooks:
-        """Tells the plugins what happens in a run."""
+        """Calls the hooks of the plugins during a run."""
         if self._hooks is None:
             from spikecore.registry.manager import Hooks
 
@@ -79,25 +79,25 @@ class Registry:
         return self._hooks
 
     def without(self, plugins: Iterable[str], by: str = CONFIG) -> Registry:
-        """The same registry with some plugins switched off as well; what is registered in this process stays.
+        """A copy of this registry that blocks some more plugins; it keeps what is registered in this process.
 
         Args:
             plugins: plugin ids or distribution names.
-            by: who switches them off, for messages.
+            by: the flag, variable or table that disables them, for messages.
         """
-        other = Registry(self._path, self._blocking.adding(plugins, by), self._core_version, self._builtins)
+        other = Registry(self._path, self._blocking.with_denied(plugins, by), self._core_version, self._builtins)
         other._registered = dict(self._registered)
         other._names = dict(self._names)
         other._files = list(self._files)
         return other
 
     def rescan(self) -> None:
-        """Forget what was found, so that the next lookup reads the metadata again."""
+        """Read the metadata again at the next lookup."""
         self._entries = self._core = None
         importlib.invalidate_caches()
 
     def entries(self) -> list[Entry]:
-        """Everything on offer: installed, then registered in this process."""
+        """Every entry: installed ones, then those registered in this process."""
         if self._entries is None:
             self._entries = scan(self._core_version, self._blocking, self._path, self._builtins)
         return [*self._entries, *(entry for _, entry in self._registered.values())]
@@ -114,7 +114,7 @@ class Registry:
         return [entry for entry in self.entries() if entry.kind == table]
 
     def tables(self) -> list[str]:
-        """The tables of choices: those that a Config names, or that somebody offers a choice in."""
+        """The tables of choices: those that a Config names, and those for which a choice is offered."""
         return sorted({entry.kind for entry in self.entries()} - TAKEN | declared_tables())
 
     def plugins(self) -> list[Plugin]:
@@ -129,7 +129,7 @@ class Registry:
             name: a component's name, or `distribution:name` (a plugin id serves as well).
 
         Raises:
-            UnknownComponentError: nothing has this name; the message holds the nearest and the install line.
+            UnknownComponentError: there is none; the message suggests the nearest names, or the line that installs it.
             AmbiguousComponentError: several distributions offer it.
             BlockedPluginError, IncompatiblePluginError: the plugin may not be used.
             BrokenPluginError: its metadata are damaged.
@@ -142,7 +142,7 @@ class Registry:
         try:
             return self._resolve(kind, name)
         except PluginError:
-            self.rescan()  # something may have been installed or upgraded since, as in a notebook
+            self.rescan()  # a plugin may have been installed or upgraded since, as in a notebook
             return self._resolve(kind, name)
 
     def load(self, kind: str, name: str) -> Any:
@@ -151,26 +151,27 @@ class Registry:
         Raises:
             BrokenPluginError: its import failed; the cause is chained.
             PluginUnavailable: it cannot work here.
-            ContractError: it loaded, but is not of this kind.
-            IncompatiblePluginError: it speaks another `api_version`.
+            ContractError: it loaded, but does not satisfy the contract of its kind.
+            IncompatiblePluginError: it has another `api_version`.
         """
         return self._load(self.find(kind, name))
 
     def create(self, kind: str, name: str, *args: Any, **options: Any) -> Any:
         """An instance: `create("neuron", "lif", tau=2.0)`. Raises what `load` and the component itself raise.
 
-        Keywords of the kind (`weights` of a model) are not passed on, but applied to what was made.
+        Keywords of the kind (`weights` of a model) are not passed to the constructor, but applied to the instance.
         """
         entry = self.find(kind, name)
         component = self._load(entry)
         after = kind_keywords(component, KINDS[kind], options)
-        made = construct(component, entry, args, {key: options[key] for key in options if key not in after})
-        for keyword, function in after.items():
-            function(made, options[keyword], name)
-        return made
+        own_options = {key: value for key, value in options.items() if key not in after}
+        instance = construct(component, entry, args, own_options)
+        for keyword, apply in after.items():
+            apply(instance, options[keyword], name)
+        return instance
 
     def build(self, kind: str, name: str, config: Any, *args: Any, **keywords: Any) -> Any:
-        """An instance from a Config that is checked already, so that nothing is checked or built again.
+        """An instance from a Config that has been checked, without checking or building anything again.
 
         Args:
             kind, name: of the component.
@@ -229,7 +230,7 @@ class Registry:
         before, self._source = self._source, plugin
         count = len(self._registered)
         try:
-            with used(self):
+            with use(self):
                 run_file(plugin)
         finally:
             self._source = before
@@ -245,7 +246,7 @@ class Registry:
         """The files loaded so far."""
         return list(self._files)
 
-    def registered(self) -> list[Any]:
+    def registered_components(self) -> list[Any]:
         """The components that were registered in this process."""
         return [component for component, _ in self._registered.values()]
 
@@ -282,8 +283,8 @@ class Registry:
     def _core_entry(self, kind: str, name: str) -> Entry | None:
         """A built-in by its bare name. The name is reserved, so no other distribution needs to be looked at."""
         if self._core is None:
-            found = core_entries(self._core_version) if self._path is None and self._builtins else []
-            self._core = {(entry.kind, entry.name): entry for entry in found}
+            entries = core_entries(self._core_version) if self._path is None and self._builtins else []
+            self._core = {(entry.kind, entry.name): entry for entry in entries}
         return self._core.get((kind, name))
 
     def _resolve(self, kind: str, name: str) -> Entry:
@@ -329,7 +330,7 @@ def registry() -> Registry:
 
 
 @contextmanager
-def used(other: Registry) -> Iterator[Registry]:
+def use(other: Registry) -> Iterator[Registry]:
     """Inside the block, `other` is the registry in use."""
     global _default
     before, _default = _default, other

@@ -1,4 +1,4 @@
-"""What is on offer, with its status, from metadata alone: no plugin module is imported.
+"""All entries with their status, from metadata alone: no plugin module is imported.
 
 The first distribution of a name on `sys.path` wins, as in Python itself.
 """
@@ -14,7 +14,7 @@ from functools import lru_cache
 from spikecore.registry.blocking import ALL, Blocking
 from spikecore.registry.choices import CHOICE
 from spikecore.registry.commands import COMMANDS
-from spikecore.registry.metadata import Metadata, installed, source_tree
+from spikecore.registry.metadata import Metadata, installed_metadata, source_tree
 
 CORE = "spikecore"
 CORE_ID = "core"
@@ -87,26 +87,27 @@ class Entry:
 
 def core_entries(core_version: str, path: Sequence[str] | None = None) -> list[Entry]:
     """Core's own components, read without opening any other distribution's files."""
-    found = next((data for data in installed(path, CORE) if data.name == CORE), None)
-    return _core(found, core_version)
+    metadata = next((data for data in installed_metadata(path, CORE) if data.name == CORE), None)
+    return _core(metadata, core_version)
 
 
 def scan(
     core_version: str, blocking: Blocking, path: Sequence[str] | None = None, builtins: bool = True
 ) -> list[Entry]:
-    """All that is on offer: core's, then by distribution, kind and name.
+    """All entries: core's first, then by distribution, kind and name.
 
     Args:
         core_version: what plugins' requirements are compared with.
         blocking: the blocked plugins.
         path: directories to search instead of `sys.path`.
-        builtins: core's own components are there even where its metadata are not.
+        builtins: include core's own components even if its metadata are not on `path`.
     """
     chosen: dict[str, Metadata] = {}
-    for data in installed(path):
+    for data in installed_metadata(path):
         rival = chosen.setdefault(data.name, data)
         if rival is not data and _same_directory(rival, data) and _newer(data.version, rival.version):
-            chosen[data.name] = data  # left-overs of an upgrade: the order of a directory listing must not decide
+            # Two versions in one directory are left-overs of an upgrade: the order of a listing must not decide.
+            chosen[data.name] = data
     core = chosen.pop(CORE, None)
     entries = _core(core, core_version) if core or builtins else []
     for name in sorted(chosen):
@@ -119,7 +120,7 @@ def scan(
 
 
 def _core(data: Metadata | None, core_version: str) -> list[Entry]:
-    # Metadata of another version belong to another copy of core than the one that runs.
+    # Metadata of another version belong to another copy of core, not to the one that runs.
     if data is None or data.version != core_version or data.problem:
         data = source_tree()
     plugin = Plugin(
@@ -157,11 +158,12 @@ def _plugin(data: Metadata, core_version: str, blocking: Blocking) -> Plugin:
 
 
 def incompatibility(requirements: Iterable[str], core_version: str) -> str:
-    """Why these `Requires-Dist` lines refuse this core, or ""."""
-    ours = [text for text in requirements if re.match(r"spikecore\s*(\[|[<>=!~;(@]|$)", text, re.IGNORECASE)]
-    if not ours:
-        return ""
-    return next(filter(None, (_refusal(text, core_version) for text in ours)), "")
+    """Why these `Requires-Dist` lines exclude this version of core, or ""."""
+    for text in requirements:
+        is_about_core = re.match(r"spikecore\s*(\[|[<>=!~;(@]|$)", text, re.IGNORECASE)
+        if is_about_core and (reason := _refusal(text, core_version)):
+            return reason
+    return ""
 
 
 @lru_cache(maxsize=256)  # plugins of one generation ask for the same versions
@@ -175,7 +177,7 @@ def _refusal(text: str, core_version: str) -> str:
         return f"its requirement {text!r} cannot be read: {str(error).splitlines()[0]}"
     if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
         return ""
-    # The base version: 0.4.0.dev3 is older than 0.4 for the specifier, but is that version for its developers.
+    # The base version: 0.4.0.dev3 precedes 0.4 as specifiers see it, but its developers mean 0.4.
     base = Version(core_version).base_version
     if requirement.specifier.contains(base, prereleases=True):
         return ""

@@ -1,4 +1,4 @@
-"""What to answer when nothing has the name that was asked for."""
+"""The message about an unknown name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spikecore.registry.scan import Entry
 
 
 def unknown_message(kind: str, name: str, entries: Iterable[Entry]) -> str:
-    """That there is no such component, where it can be had, or what was meant, and what there is.
+    """There is no such component: how to install it, or which name was probably meant, and which names exist.
 
     Args:
         kind: of the component, or a table of choices.

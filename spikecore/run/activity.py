@@ -92,7 +92,7 @@ def _rates(
             "Silent and saturated neurons",
             legend
             + figures.stacks(rows, shares, "shares of silent, active and saturated neurons")
-            + page.folded("As numbers", detail),
+            + page.collapsible("As numbers", detail),
             f"Silent: no spike in {num} {which} samples. "
             f"Saturated: fires in at least {probe.SATURATED_RATE:.0%} of the steps.",
         ),

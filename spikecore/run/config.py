@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from spikecore.errors import ConfigError, PluginError, SpikeError
 from spikecore.interfaces.component import Range, SameAs, check_options
-from spikecore.interfaces.options import as_data, fields_of, marked
+from spikecore.interfaces.options import as_data, fields_of, options_marked
 from spikecore.interfaces.trainer import DEFAULT_ROLES
 from spikecore.registry import Registry, registry, use
 from spikecore.registry.blocking import ALL
@@ -328,7 +328,7 @@ def _name_hint(option: str, text: str) -> str:
 def _shared(component: Any, configs: Mapping[str, Any]) -> dict[str, Any]:
     """Options marked `SameAs` another table's, with their values there."""
     values = {}
-    for option, mark in marked(component.Config, SameAs):
+    for option, mark in options_marked(component.Config, SameAs):
         table, _, key = mark.path.partition(".")
         if hasattr(configs.get(table), key):
             values[option] = getattr(configs[table], key)

@@ -25,6 +25,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from spikecore.errors import ConfigError, ProcessError, SpikeError
@@ -64,7 +66,7 @@ class Connected(Group):
         rank, world_size: see `Group`.
     """
 
-    def __init__(self, store: dist.Store, rank: int, world_size: int) -> None:
+    def __init__(self, store: Store, rank: int, world_size: int) -> None:
         self.rank, self.world_size = rank, world_size
         self.local_rank = int(os.environ["LOCAL_RANK"])
         self._store = store
@@ -82,8 +84,8 @@ class Connected(Group):
         timeout = timedelta(seconds=_timeout_s())
         owns = not dist.is_initialized()
         try:
-            shared, rank, world_size = next(dist.rendezvous("env://", timeout=timeout))
-            store = dist.PrefixStore(f"spikecore-{next(_times_joined)}", shared)
+            shared, rank, world_size = next(rendezvous("env://", timeout=timeout))
+            store = PrefixStore(f"spikecore-{next(_times_joined)}", shared)
             if owns:
                 with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
                 backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"

@@ -5,7 +5,7 @@ Where stderr is no terminal the lines are the same, as long as they need be, wit
 
 from __future__ import annotations
 
-import shutil
+import os
 import sys
 import textwrap
 import time
@@ -23,7 +23,7 @@ T = TypeVar("T")
 SPLITS = ("train", "val", "test")
 NOT_TRAINING = ("evaluate", "checkpoint", "probe")
 """Parts of the time that do not count for the rate of training."""
-MIN_WIDTH = 40
+MIN_WIDTH, DEFAULT_WIDTH = 40, 80
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,14 @@ class Mute(Console):
 
 def width() -> int | None:
     """Columns of the terminal at stderr; None where it is none, and lines are as long as they need be."""
-    return max(MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stderr.isatty() else None
+    if not sys.stderr.isatty():
+        return None
+    try:
+        # Not shutil.get_terminal_size, which asks stdout: that may be a file while stderr is the terminal.
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(sys.stderr.fileno()).columns
+    except (ValueError, OSError):
+        columns = 0
+    return max(MIN_WIDTH, columns or DEFAULT_WIDTH)
 
 
 def epoch_text(

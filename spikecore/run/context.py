@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -29,6 +29,7 @@ from spikecore.run.console import Console, Stopwatch
 from spikecore.run.gallery import Gallery
 from spikecore.run.log import MetricsLog
 from spikecore.run.processes import Group
+from spikecore.torch_internals import BatchNorm
 
 T = TypeVar("T")
 
@@ -124,11 +125,13 @@ class Context:
 
     def all_sum(self, tensor: Tensor) -> Tensor:
         """The sum over the processes."""
-        return self.processes.all_sum(tensor)
+        with self._exchange():
+            return self.processes.all_sum(tensor)
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process rank 0's buffers."""
-        self.processes.share_buffers(model)
+        with self._exchange():
+            self.processes.share_buffers(model)
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
@@ -164,7 +167,8 @@ class Context:
         count, moment = self._saved_at
         due = 0 < self.keeping.every_steps <= self.count - count or time.monotonic() - moment >= self.keeping.every_s
         # The processes' clocks differ, and a signal may reach one of them only: all do what one has to.
-        due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
+        with self._exchange():
+            due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
         if score is not None or due or stopping:
             self.save(score)
         if stopping:
@@ -295,6 +299,10 @@ class Context:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    def _exchange(self) -> AbstractContextManager[None]:
+        """Counts the time that a process waits for the others; nothing where there is one."""
+        return self.timed("exchange") if self.world_size > 1 else nullcontext()
+
     def _state(self, keeping: Keeping) -> dict[str, Any]:
         encoder = keeping.encoder
         state: dict[str, Any] = {
@@ -384,7 +392,7 @@ class Context:
 
 def _has_own_statistics(module: nn.Module) -> bool:
     """Whether it normalises over the samples of a batch that this process has."""
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+    return isinstance(module, BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
 
 
 def seed_everything(seed: int) -> None:

@@ -178,7 +178,7 @@ def _problems(deployer: Any, name: str, fidelity: Fidelity | None) -> list[str]:
     return [
         f"layer {layer.name!r} differs from the net by {layer.mean_difference:.6f} per output and step; deployer "
         f"{name!r} declares {declared:g}"
-        for layer in (fidelity.compared if fidelity is not None else ())
+        for layer in (fidelity.compared_layers if fidelity is not None else ())
         if layer.is_binary and layer.mean_difference > declared
     ]
 

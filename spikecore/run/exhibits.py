@@ -77,7 +77,7 @@ def _table(name: str, value: Table) -> tuple[str, str]:
     text = page.table(value.head, [["" if cell is None else cell for cell in row] for row in value.rows])
     if len(value.rows) <= MAX_OPEN_ROWS:
         return text, ""
-    return page.folded(f"{len(value.rows)} rows", text), ""
+    return page.collapsible(f"{len(value.rows)} rows", text), ""
 
 
 def _matrix(name: str, value: Table) -> tuple[str, str]:

@@ -17,8 +17,9 @@ from spikecore.run.context import Context
 from spikecore.run.directory import new_directory
 from spikecore.run.evaluation import Evaluation, evaluate
 from spikecore.run.files import DirectoryLock
+from spikecore.run.joining import joined
 from spikecore.run.loading import load
-from spikecore.run.processes import flatten, joined
+from spikecore.run.processes import flatten
 from spikecore.run.record import FINISHED, Record
 from spikecore.run.restore import SavedRun
 from spikecore.run.run import Result, Run

@@ -60,16 +60,22 @@ class Gallery:
         return [to_plain(name, value) for name, value in self.values.items()]
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """What was shown when the checkpoint was written; newer files go.
+        """Go back to what was shown when a checkpoint was written; `rewrite` does so on disk.
 
         Raises:
             CheckpointError: this is no such state.
-            OSError: the disk refused.
         """
         try:
             self.values = dict(from_plain(item) for item in state)
         except Exception as error:
             raise CheckpointError(f"what the run showed cannot be restored: {type(error).__name__}: {error}") from error
+
+    def rewrite(self) -> None:
+        """Make the files those of the values: what was shown after the checkpoint goes.
+
+        Raises:
+            OSError: the disk refused.
+        """
         if self.directory is None:
             return
         folder = self.directory / FOLDER

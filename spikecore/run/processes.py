@@ -1,12 +1,11 @@
 """One run in one process or in several that `torchrun` started: who does what, and how all end together.
 
 Everything that several processes must agree on goes through a `Group`. In one process its methods only call what they
-are given, and nothing of torch.distributed is touched; for several see `run.connected`.
+are given, and nothing of torch.distributed is touched. Several are `run.connected`; `run.joining` tells which it is.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,9 +14,6 @@ from spikecore.errors import ConfigError
 from spikecore.interfaces.processes import Processes
 
 T = TypeVar("T")
-
-ADDRESS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` tells every process, besides WORLD_SIZE."""
 
 
 class Group(Processes):
@@ -83,52 +79,6 @@ class Group(Processes):
             error = ConfigError(["the processes of this run are not started alike:", *lines, cure])
             error.is_told = not self.is_first
             raise error
-
-
-_current: Group | None = None
-"""The group that this process has joined."""
-
-
-@contextmanager
-def joined() -> Iterator[Group]:
-    """Join the processes that were started together with this one; inside, it may be entered again.
-
-    Raises:
-        ConfigError: the environment names several processes, but not how to reach them.
-        ProcessError: they cannot be reached, or one of them failed.
-    """
-    global _current
-    if _current is not None:
-        yield _current
-    elif not is_one_of_several():
-        yield Group()
-    else:
-        from spikecore.run.connected import Connected
-
-        with Connected.connected() as group:
-            _current = group
-            try:
-                yield group
-            finally:
-                _current = None
-
-
-def is_one_of_several() -> bool:
-    """Whether this process was started together with others.
-
-    Raises:
-        ConfigError: the environment says how many, but not how to reach them.
-    """
-    size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdigit() or int(size) < 2:
-        return False
-    missing = [name for name in ADDRESS if name not in os.environ]
-    if missing:
-        raise ConfigError(
-            f"the environment says WORLD_SIZE={size}, but lacks {', '.join(missing)}: start the processes with "
-            f"`torchrun --nproc-per-node {size} -m spikecore run ...`, or unset WORLD_SIZE to train in one process"
-        )
-    return True
 
 
 def flatten(tables: Mapping[str, Any], before: str = "") -> dict[str, object]:

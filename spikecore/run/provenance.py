@@ -114,7 +114,7 @@ def check_files(record: Record, registry: Registry) -> None:
 def _imported(registry: Registry) -> dict[str, str]:
     """Hash → path of the source files whose components were registered in this process."""
     found = {}
-    for component in registry.registered():
+    for component in registry.registered_components():
         try:
             path = inspect.getsourcefile(inspect.unwrap(component))
             found[hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()] = str(path)

@@ -209,7 +209,9 @@ def _parts(directory: Path, record: Record) -> list[str]:
         "<h3>Environment</h3>",
         f'<div id="environment">{page.table(("what", "value"), rows)}</div>',
         *_history(directory, record),
-        page.folded(f"Configuration (sha256 {record.config_sha256[:12]})", f"{changes}<pre>{escape(config)}</pre>"),
+        page.collapsible(
+            f"Configuration (sha256 {record.config_sha256[:12]})", f"{changes}<pre>{escape(config)}</pre>"
+        ),
     ]
 
 

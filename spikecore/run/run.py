@@ -212,6 +212,7 @@ class Run:
             checkpoints=keeping.store.keep_until(self.since.name if self.since else None),
             lines=keeping.log.restore(self.since.log if self.since else EMPTY),
         )
+        self.prepared.context.gallery.rewrite()
         self.record.restart(resumption)
         self.record.write(self.directory)
         self._put_back_config()

@@ -57,7 +57,7 @@ def names_for(name: str, kind: str) -> Names:
     """
     check_kind(kind)
     if not FORM.fullmatch(name) or len(name) > LONGEST:
-        raise OptionError(_malformed(name))
+        raise OptionError(_malformed_message(name))
     words = name.split("-")
     own = words[:-1] if len(words) > 1 and words[-1] == kind else words
     names = Names(
@@ -67,12 +67,12 @@ def names_for(name: str, kind: str) -> Names:
         component="_".join(own),
         class_name="".join(word.capitalize() for word in (*own, kind)),
     )
-    if problem := _taken(names, kind, registry()):
+    if problem := _conflict(names, kind, registry()):
         raise OptionError(f"new plugin {name!r}: {problem}")
     return names
 
 
-def _malformed(name: str) -> str:
+def _malformed_message(name: str) -> str:
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     offered = re.sub(r"[^a-z0-9]+", "-", plain).strip("-").removeprefix("spikecore-")
     offered = offered[:LONGEST].strip("-")
@@ -83,11 +83,11 @@ def _malformed(name: str) -> str:
     )
 
 
-def _taken(names: Names, kind: str, found: Registry) -> str:
+def _conflict(names: Names, kind: str, registry: Registry) -> str:
     """Why these names cannot be used, or ""."""
     if names.folder in RESERVED_IDS or names.folder.split("-")[0] == "spikecore":
         return f"the name is reserved for spikecore itself ({', '.join(RESERVED_IDS)}, spikecore-…); choose another"
-    for plugin in found.plugins():
+    for plugin in registry.plugins():
         if normalise(names.folder) in (normalise(plugin.id), normalise(plugin.distribution)) or (
             plugin.distribution == names.distribution
         ):
@@ -96,7 +96,7 @@ def _taken(names: Names, kind: str, found: Registry) -> str:
             )
     if (kind, names.component) in {(entry.kind, entry.name) for entry in core_entries(__version__)}:
         return f"the {kind} {names.component!r} is built in, and its name reserved; choose another"
-    for entry in found.components(kind):
+    for entry in registry.components(kind):
         if entry.name == names.component:
             return f"{entry.plugin.distribution} already offers the {kind} {entry.name!r}; choose another name"
     if importlib.util.find_spec(names.package) is not None:

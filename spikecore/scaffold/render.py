@@ -52,7 +52,7 @@ def render(name: str, kind: str, destination: Path, core: str = "") -> Path:
         destination.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{names.folder}-", dir=destination) as aside:
             whole = Path(aside) / names.folder
-            for path, text in rendered(values, kind):
+            for path, text in render_templates(values, kind):
                 file = whole / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text, encoding="utf-8")
@@ -64,7 +64,7 @@ def render(name: str, kind: str, destination: Path, core: str = "") -> Path:
     return target
 
 
-def rendered(values: Mapping[str, str], kind: str) -> Iterator[tuple[Path, str]]:
+def render_templates(values: Mapping[str, str], kind: str) -> Iterator[tuple[Path, str]]:
     """Path, relative to the plugin, and text of every file."""
     templates = files("spikecore.scaffold").joinpath("templates")
     for folder in ("common", kind):

@@ -21,7 +21,7 @@ from spikecore.errors import (
 from spikecore.interfaces.component import make_config
 from spikecore.kinds import KINDS
 from spikecore.registry import registry
-from spikecore.registry.loading import unmet
+from spikecore.registry.loading import unmet_requirements
 from spikecore.registry.metadata import normalise
 
 REQUIRED = ("pytest>=8", "hypothesis>=6.100")
@@ -49,7 +49,7 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
             hypothesis is missing, and the message holds the line that installs them.
     """
     registry().find(kind, name)
-    if missing := [requirement for requirement, _ in unmet(REQUIRED)]:
+    if missing := [requirement for requirement, _ in unmet_requirements(REQUIRED)]:
         raise PluginUnavailable(f"testing {kind} {name!r} needs {' and '.join(missing)}, not installed here", INSTALL)
     component = registry().load(kind, name)
     if missing := [option for option in required_options(component) if option not in (options or {})]:

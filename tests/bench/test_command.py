@@ -229,7 +229,7 @@ def test_an_unwritable_csv_is_refused_before_anything_is_measured(registry, tmp_
 def test_an_absent_peer_is_named_with_the_reason(registry, monkeypatch):
     for module, _, _ in LIBRARIES.values():
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.setattr(peers_module, "_compiled", lambda steps: peers_module._lean)  # compiling takes seconds
+    monkeypatch.setattr(peers_module, "_torch_compile", lambda steps: peers_module._lean)  # compiling takes seconds
     done = bench("--quick", "--shape", "2,1,4", "--peers")
     assert done.exit_code == 0
     for name in LIBRARIES:

@@ -20,7 +20,7 @@ from table import write
 from torch import Tensor
 
 from spikecore.backends.reference import TorchBackend
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.nn import LIF, reset_state
 from spikecore.registry import Blocking, Registry, use
@@ -177,7 +177,7 @@ def steps() -> Any:
     with torch.no_grad():
         calls = {"raw operations": raw, "LIF": lambda: lif(x)}
         yield from take_turns("single step, no gradient", shape, calls, repeats, rounds)
-        backend: Any = named("canned")
+        backend: Any = backend_named("canned")
         backend.prepare(x.unsqueeze(0))
         calls = {"backend alone": lambda: backend.run("", x, [], [], False, True), "LIF on it": lambda: fed(x)}
         yield from take_turns("operator backend, no gradient", shape, calls, repeats, rounds)

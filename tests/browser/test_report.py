@@ -2,13 +2,17 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import spikecore
+from spikecore.interfaces import Animation, Curve, Histogram, Image, Table
 from spikecore.run import compare
 from spikecore.run.config import resolve
+from spikecore.run.gallery import Gallery, read_gallery
 from spikecore.run.record import Record
 from spikecore.run.report import write_report
 from tests.browser.chromium import Chromium
@@ -18,15 +22,39 @@ LAYERS = ("layers.1", "layers.4")
 ACTIVITY = [
     f"{kind}-{when}-{name}" for name in LAYERS for kind in ("raster", "membrane") for when in ("before", "after")
 ]
+BEFORE = [name for name in ACTIVITY if "before" in name]
+CONFUSION = ["shown-0-confusion", "shown-1-recall"]
+WAVE = torch.linspace(0, 6.28, 60)
+VALUES = {
+    "loss by step": Curve(
+        {"policy": WAVE.sin().tolist(), "value": [None, *WAVE.cos().tolist()[1:]]}, caption="Curves."
+    ),
+    "first weights": Image(torch.rand(8, 12, generator=torch.Generator().manual_seed(0)), "Small, so enlarged."),
+    "a photo": Image(torch.rand(3, 90, 900, generator=torch.Generator().manual_seed(1)), "Wider than the page."),
+    "a tall one": Image(torch.linspace(0, 1, 3000).reshape(1000, 3), "Taller than the page."),
+    "walk": Animation(torch.eye(16).unsqueeze(0) * torch.linspace(0, 1, 9)[:, None, None], 5.0, "It moves."),
+    "best runs": Table(("name", "score", "runs"), (("a", 0.123456789, 3), ("a much longer name " * 4, None, 4))),
+    "weights": Histogram((3, 0, 5.5, 9, 2), edges=(-1.0, -0.5, 0.1, 0.5, 0.75, 1.0), caption="Ranges that differ."),
+}
+SHOWN = [f"shown-{index}-{name.replace(' ', '-')}" for index, name in enumerate(VALUES, 2)]
 FIGURES = {
-    "finished": ["loss", "accuracy", "confusion", "recall", "rates", "shares", *ACTIVITY, "time"],
-    "died": ["loss", "accuracy", "rates", "shares", *(name for name in ACTIVITY if "before" in name), "time"],
+    "finished": ["loss", "accuracy", *CONFUSION, "rates", "shares", *ACTIVITY, "time"],
+    "shown": ["loss", "accuracy", *CONFUSION, *SHOWN, "rates", "shares", *ACTIVITY, "time"],
+    "died": ["loss", "accuracy", *CONFUSION, "rates", "shares", *BEFORE, "time"],
     "compare": ["compare-train_loss", "compare-val_accuracy", "compare-val_loss"],
 }
 LOOK = """(() => {
   const box = e => e.getBoundingClientRect();
   const figures = [...document.querySelectorAll('figure')].map(figure => {
-    const svg = figure.querySelector('svg'), frame = box(svg);
+    const inside = box(figure), svg = figure.querySelector('svg');
+    if (!svg) {
+      const parts = [...figure.querySelectorAll('img, table')];
+      const isDrawn = e => e.tagName == 'TABLE' ? box(e).width > 0 : e.complete && e.naturalWidth > 0;
+      const outside = parts.filter(e => e.tagName == 'IMG' && (box(e).right > inside.right || box(e).height > 500));
+      return {id: figure.id, width: inside.width, height: inside.height, marks: parts.filter(isDrawn).length,
+              outside: outside.map(e => e.alt), smallest: 99};
+    }
+    const frame = box(svg);
     const marks = [...svg.querySelectorAll('path, rect, circle')].filter(e => box(e).width + box(e).height > 0);
     const outside = [...svg.querySelectorAll('text')].filter(e => {
       const b = box(e);
@@ -60,12 +88,20 @@ def pages(tmp_path_factory):
     config = resolve({"trainer": {"epochs": 6}, "run": {"name": "digits"}})
     for name in ("finished", "died"):
         spikecore.run(config, out=folder / name)
+    shutil.copytree(folder / "finished", folder / "shown")
+    gallery = Gallery()
+    gallery.values = read_gallery(folder / "shown")[0]
+    gallery.directory = folder / "shown"
+    for name, value in VALUES.items():
+        gallery.show(name, value)
+    write_report(folder / "shown")
     dataclasses.replace(Record.read(folder / "died"), status="running").write(folder / "died")
     (folder / "died/probe-after.safetensors").unlink()
     write_report(folder / "died")
     compare.write(compare.read([folder / "finished", folder / "died"]), folder / "compare.html")
     return {
         "finished": folder / "finished/report.html",
+        "shown": folder / "shown/report.html",
         "died": folder / "died/report.html",
         "compare": folder / "compare.html",
     }
@@ -81,7 +117,7 @@ def test_a_page(name, width, scheme, browser, pages):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     browser.screenshot(SCREENSHOTS / f"{name}-{width}-{scheme}.png")
     assert browser.problems() == []
-    assert browser.requests() == [url]
+    assert [address for address in browser.requests() if not address.startswith("data:")] == [url]
     assert [figure["id"] for figure in seen["figures"]] == FIGURES[name]
     for figure in seen["figures"]:
         assert 250 < figure["width"] <= width, figure

@@ -63,6 +63,34 @@ class TruncatedGradient(ToyNeuron):
         return torch.cat([out[:256], out[256:].detach()]) if len(out) > 256 else out
 
 
+@fault("test_memory_format", "the output of channels-last input has the strides")
+class ForgetsTheFormat(ToyNeuron):
+    """its output is contiguous whatever the input is"""
+
+    def forward(self, x):
+        return super().forward(x).contiguous()
+
+
+@fault("test_memory_format", "its gradient has the strides")
+class ForgetsItBackwards(ToyNeuron):
+    """its gradient is contiguous whatever the input is"""
+
+    def forward(self, x):
+        out = super().forward(x)
+        if out.requires_grad:
+            x.register_hook(lambda grad: grad.contiguous())
+        return out
+
+
+@fault("test_memory_format", "of channels-last input")
+class ReadsMemoryInOrder(ToyNeuron):
+    """takes the memory of the input for a contiguous tensor"""
+
+    def forward(self, x):
+        in_order = x.movedim(2, -1) if x.dim() == 5 and x.stride(2) == 1 else x
+        return super().forward(in_order.reshape(x.shape))
+
+
 @fault("test_wide_inputs", "the output of 70004 neurons")
 class NarrowNeuron(ToyNeuron):
     """wrong for N > 4096"""
@@ -269,6 +297,15 @@ class ForgetfulGradient(ToyBackend):
     def run_bwd(self, *args):
         grad_x, grad_states, grad_params = super().run_bwd(*args)
         return torch.cat([grad_x[:256], 0 * grad_x[256:]]), grad_states, grad_params
+
+
+@fault("test_memory_format", "channels-last input in step_mode 'multi': one has the strides")
+class ColumnsForRows(ToyBackend):
+    """its output is not contiguous where nothing comes behind the channels"""
+
+    def run(self, key, x, states, params, save, carry):
+        out, *rest = super().run(key, x, states, params, save, carry)
+        return out.mT.contiguous().mT if out.dim() == 3 else out, *rest
 
 
 @fault("test_wide_inputs", "output")

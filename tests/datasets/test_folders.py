@@ -2,7 +2,7 @@
 
 import pytest
 
-from spikecore.datasets.folders import class_names, labelled, tops
+from spikecore.datasets.folders import class_names, labelled_files, tops
 from spikecore.errors import DatasetError
 
 
@@ -17,15 +17,15 @@ def test_classes_in_alphabetical_order_and_files_with_labels(tmp_path):
     filled(tmp_path, "b/2.x", "b/1.x", "a/z.x", "c/.hidden", "c/d/e.x", ".git/x", "__MACOSX/x", "readme")
     assert tops(tmp_path, ("train", "test")) == [tmp_path]
     assert class_names([tmp_path]) == ("a", "b", "c")
-    found = labelled(tmp_path, ("a", "b", "c"))
+    found = labelled_files(tmp_path, ("a", "b", "c"))
     assert [(path.relative_to(tmp_path).as_posix(), label) for path, label in found] == [
         ("a/z.x", 0),
         ("b/1.x", 1),
         ("b/2.x", 1),
     ]
-    assert labelled(tmp_path, ("a", "b", "c"), "*.y") == []
+    assert labelled_files(tmp_path, ("a", "b", "c"), "*.y") == []
     with pytest.raises(DatasetError, match=r"c: is the directory of an unknown class \(classes: a, b\)"):
-        labelled(tmp_path, ("a", "b"))
+        labelled_files(tmp_path, ("a", "b"))
 
 
 def test_splits_above_the_classes(tmp_path):
@@ -45,18 +45,18 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path):
 def test_a_link_to_nothing(tmp_path):
     filled(tmp_path, "a/1", "b/1")
     (tmp_path / "c").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(DatasetError, match=r"c: is a link to .*nowhere, which is not there; mend it"):
-        labelled(tmp_path, ("a", "b"))
+    with pytest.raises(DatasetError, match=r"c: is a link to .*nowhere, which does not exist; fix or remove it"):
+        labelled_files(tmp_path, ("a", "b"))
     (tmp_path / "c").unlink()
     (tmp_path / "b" / "2").symlink_to(tmp_path / "a" / "1")
-    assert len(labelled(tmp_path, ("a", "b"))) == 3
+    assert len(labelled_files(tmp_path, ("a", "b"))) == 3
     (tmp_path / "b" / "3").symlink_to("gone")
-    with pytest.raises(DatasetError, match=r"3: is a link to gone, which is not there; mend it"):
-        labelled(tmp_path, ("a", "b"))
+    with pytest.raises(DatasetError, match=r"3: is a link to gone, which does not exist; fix or remove it"):
+        labelled_files(tmp_path, ("a", "b"))
 
 
 def test_what_is_not_there(tmp_path):
     with pytest.raises(DatasetError, match="is not a directory"):
         tops(tmp_path / "a", ("train",))
     with pytest.raises(DatasetError, match="is missing"):
-        labelled(tmp_path / "a", ())
+        labelled_files(tmp_path / "a", ())

@@ -54,10 +54,10 @@ def test_cutmix_takes_one_box_over_all_channels_and_steps():
 def test_shares_follow_beta():
     rng = np.random.default_rng(0)
     one, other = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
-    shares = [Mixup(alpha=0.4).mixed(one, other, rng)[1] for _ in range(5000)]
+    shares = [Mixup(alpha=0.4).mix(one, other, rng)[1] for _ in range(5000)]
     assert np.mean(shares) == pytest.approx(0.5, abs=0.02)
     assert np.var(shares) == pytest.approx(1 / (4 * (2 * 0.4 + 1)), abs=0.005)
-    x, share = Mixup(alpha=0.4).mixed(one, other, rng)
+    x, share = Mixup(alpha=0.4).mix(one, other, rng)
     assert x.item() == pytest.approx(share)
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecore.datasets.store import Limits, data_dir, extract, lock, made, write_aside
+from spikecore.datasets.store import Limits, data_dir, extract, lock, make_directory, write_aside
 from spikecore.errors import DatasetError
 
 
@@ -214,7 +214,7 @@ def test_a_directory_is_whole_or_absent(tmp_path):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError):
-        made(tmp_path / "d", fails)
+        make_directory(tmp_path / "d", fails)
     assert not (tmp_path / "d").exists()
     seen = []
 
@@ -222,9 +222,9 @@ def test_a_directory_is_whole_or_absent(tmp_path):
         seen.extend(path.name for path in aside.iterdir())
         (aside / "whole").write_text("x")
 
-    assert tree(made(tmp_path / "d", works)) == {"whole": b"x"}
+    assert tree(make_directory(tmp_path / "d", works)) == {"whole": b"x"}
     assert seen == []  # nothing of the failed attempt
-    made(tmp_path / "d", fails)  # there already
+    make_directory(tmp_path / "d", fails)  # there already
 
 
 def test_a_resumable_build_finds_what_was_left(tmp_path):
@@ -233,8 +233,8 @@ def test_a_resumable_build_finds_what_was_left(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        made(tmp_path / "d", first, resumable=True)
-    made(tmp_path / "d", lambda aside: (aside / "two").write_text("2"), resumable=True)
+        make_directory(tmp_path / "d", first, resumable=True)
+    make_directory(tmp_path / "d", lambda aside: (aside / "two").write_text("2"), resumable=True)
     assert set(tree(tmp_path / "d")) == {"one", "two"}
 
 
@@ -246,7 +246,7 @@ def test_many_at_once_make_once(tmp_path):
         time.sleep(0.05)
         (aside / "a").write_text("x")
 
-    threads = [threading.Thread(target=made, args=(tmp_path / "d", make)) for _ in range(5)]
+    threads = [threading.Thread(target=make_directory, args=(tmp_path / "d", make)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -256,9 +256,9 @@ def test_many_at_once_make_once(tmp_path):
 
 def test_a_killed_builder_frees_its_lock_and_leaves_nothing_that_looks_whole(tmp_path):
     code = (
-        "import sys, time, pathlib\nfrom spikecore.datasets.store import made\n"
+        "import sys, time, pathlib\nfrom spikecore.datasets.store import make_directory\n"
         "def make(aside):\n    (aside / 'half').write_text('x'); print('in', flush=True); time.sleep(60)\n"
-        "made(pathlib.Path(sys.argv[1]), make)\n"
+        "make_directory(pathlib.Path(sys.argv[1]), make)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "d")], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"in\n"
@@ -268,7 +268,7 @@ def test_a_killed_builder_frees_its_lock_and_leaves_nothing_that_looks_whole(tmp
     process.wait()
     process.stdout.close()
     assert not (tmp_path / "d").exists()
-    assert tree(made(tmp_path / "d", lambda aside: (aside / "a").write_text("x"))) == {"a": b"x"}
+    assert tree(make_directory(tmp_path / "d", lambda aside: (aside / "a").write_text("x"))) == {"a": b"x"}
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_full_or_read_only_disk_says_what_to_do(tmp_path, number, says):
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(DatasetError, match=says):
-        made(tmp_path / "d", make)
+        make_directory(tmp_path / "d", make)
     with pytest.raises(DatasetError, match=says):
         write_aside(tmp_path / "f", lambda path: make(tmp_path))
     assert not (tmp_path / "d").exists()
@@ -301,7 +301,7 @@ def test_a_full_disk_that_numpy_reports_without_a_number(tmp_path):
         with pytest.raises(DatasetError, match=r"f: cannot be written: .*; free some space"):
             write_aside(tmp_path / "f", write)
         with pytest.raises(DatasetError, match=r"d: cannot be written: .*; free some space"):
-            made(tmp_path / "d", write)
+            make_directory(tmp_path / "d", write)
 
     def other(path):
         raise OSError("not a gzip file")

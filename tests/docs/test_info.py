@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from spikecore.cli import info, spike
 from spikecore.interfaces.component import OneOf
-from spikecore.interfaces.options import marked
+from spikecore.interfaces.options import options_marked
 from spikecore.registry import choices, components, load, register
 
 
@@ -70,7 +70,7 @@ def test_options_of_bases_and_of_choices_are_described():
         *("changes: tuple[Any, ...] from blur = ()", "    the same every time."),
         *("speed: float = 2.0", "    how fast."),
     ]
-    ((option, mark),) = marked(Derived, OneOf)
+    ((option, mark),) = options_marked(Derived, OneOf)
     box = ["        of the box,", "        in pixels."]
     assert option == "changes"
     assert list(info._choices(mark)) == ["blur: Blurs.", "    height: int = 3", *box, "    width: int = 5", *box]
@@ -88,7 +88,8 @@ def test_every_option_of_ours_is_described():
         if entry.plugin.is_runtime:
             continue  # of another test in this process
         config = load(entry.kind, entry.name).Config
-        chosen = (load(choice.kind, choice.name) for _, mark in marked(config, OneOf) for choice in choices(mark.table))
+        tables = [mark.table for _, mark in options_marked(config, OneOf)]
+        chosen = [load(choice.kind, choice.name) for table in tables for choice in choices(table)]
         for kind in (config, *filter(None, map(info._config_of, chosen))):
             described = info._arguments(kind)
             for field in dataclasses.fields(kind):

@@ -14,7 +14,7 @@ from spikecore.dynamics import (
     equations,
     evaluate,
     explain,
-    keeping,
+    keep_distance,
     slots_of,
     trace,
     with_gaps,
@@ -84,7 +84,7 @@ def without_slots(graph):
 
 def test_every_graph_of_a_program_has_its_slots_and_no_other():
     program = LIF(tau=3.7, v_threshold=0.6, v_reset=0.2, detach_reset=True).program()
-    graphs = [program.forward, program.backward, with_gaps(program), *keeping(program), derivatives(program)]
+    graphs = [program.forward, program.backward, with_gaps(program), *keep_distance(program), derivatives(program)]
     for graph in graphs:
         for node in graph.nodes:
             if node.slot is not None:

@@ -5,7 +5,7 @@ import math
 
 import torch
 
-from spikecore.dynamics import evaluate, reached, with_gaps
+from spikecore.dynamics import evaluate, reached_inputs, with_gaps
 from spikecore.dynamics.vjp import vjp
 from spikecore.nn import LIF, CubaLIF, get_state, streaming
 
@@ -34,11 +34,11 @@ def test_left_out_terms_are_those_of_a_pass_without_them():
 
 def test_where_gradients_arrive():
     forward = CubaLIF(detach_reset=False).program().forward
-    assert reached(forward, ["out"]) == {"x", "state.current", "state.v"}
-    assert reached(forward, ["state.current"]) == {"x", "state.current"}
-    assert reached(forward, []) == set()
+    assert reached_inputs(forward, ["out"]) == {"x", "state.current", "state.v"}
+    assert reached_inputs(forward, ["state.current"]) == {"x", "state.current"}
+    assert reached_inputs(forward, []) == set()
     detached = LIF(detach_reset=True, reset="soft", v_threshold=[0.5], learnable=("v_threshold",)).program().forward
-    assert reached(detached, ["out"]) == {"x", "state.v", "param.v_threshold"}
+    assert reached_inputs(detached, ["out"]) == {"x", "state.v", "param.v_threshold"}
 
 
 def test_a_spike_that_nobody_asked_about_gives_no_gradient():

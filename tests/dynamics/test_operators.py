@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from spikecore.backends import autograd
 from spikecore.backends.reference import TorchBackend
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.dynamics import sigmoid, spike, tanh, where
 from spikecore.errors import BackendError, DynamicsError, PluginUnavailable, StepError
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
@@ -422,7 +422,7 @@ def test_operators_are_sound(name, backend):
     key, states = neuron.program().key, [torch.zeros(4, 3) for _ in neuron.state]
     params = [value.detach() for value in neuron._tensors_for(x[0]).values()]
     torch.library.opcheck(getattr(torch.ops.spikecore, f"run_{backend}").default, (key, x, states, params, True, True))
-    saved = named(backend).run(key, x, states, params, True, True)[3]
+    saved = backend_named(backend).run(key, x, states, params, True, True)[3]
     arguments = (key, saved, x, states, params, x, states, [x for _ in states])
     torch.library.opcheck(getattr(torch.ops.spikecore, f"run_bwd_{backend}").default, arguments)
 
@@ -473,4 +473,4 @@ def test_a_backend_is_told_whether_the_state_goes_on(monkeypatch, grad):
 
 def test_an_unknown_key_is_named():
     with pytest.raises(BackendError, match="knows no neuron under the key 'nothing'"):
-        named("graph").run("nothing", torch.zeros(1, 1), [], [], False, False)
+        backend_named("graph").run("nothing", torch.zeros(1, 1), [], [], False, False)

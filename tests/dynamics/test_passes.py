@@ -14,8 +14,8 @@ from spikecore.dynamics import (
     exp,
     gradient_at,
     phases,
-    reached,
-    reached_by,
+    reached_in_pass,
+    reached_inputs,
     spike,
     trace,
 )
@@ -54,7 +54,7 @@ def step_by_step(program, arriving, steps):
     runs, seen = [], set()
     for _ in range(steps):
         runs.append(frozenset(present | always))
-        names = reached(program.forward, runs[-1])
+        names = reached_inputs(program.forward, runs[-1])
         seen |= {name for name in names if not name.startswith("state.")}
         present = {name for name in names if name.startswith("state.")}
     return runs, frozenset(seen | present)
@@ -70,7 +70,7 @@ def test_phases_are_what_arrives_step_by_step(make, steps):
         found = phases(program, arriving, steps)
         assert [phase.arriving for phase in found for _ in range(phase.num_steps)] == runs
         assert all(one.arriving != other.arriving for one, other in itertools.pairwise(found))
-        assert reached_by(program, arriving, steps) == seen
+        assert reached_in_pass(program, arriving, steps) == seen
 
 
 def test_phases_of_known_neurons():
@@ -86,8 +86,8 @@ def test_phases_of_known_neurons():
 def test_no_steps_have_no_phases():
     program = LIF(record=("v",)).program()
     assert phases(program, (True, True, True), 0) == ()
-    assert reached_by(program, (True, False, True), 0) == {"x"}  # an empty out is x, recorded sequences hold nothing
-    assert reached_by(program, (False, True, False), 0) == {"state.v"}
+    assert reached_in_pass(program, (True, False, True), 0) == {"x"}  # an empty out is x; nothing is recorded
+    assert reached_in_pass(program, (False, True, False), 0) == {"state.v"}
 
 
 def test_a_step_that_lacks_nothing_has_the_program_s_own_gradient():

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spikecore.bench.candidates import backends, reference
-from spikecore.bench.cases import STEP, Case, Runner, elementwise_neurons, needed_options
+from spikecore.bench.cases import STEP, Case, Runner, elementwise_neurons, required_options
 from spikecore.bench.gate import backend_gate
 from spikecore.errors import OptionError
 from spikecore.registry import components, create, load
@@ -35,7 +35,7 @@ def has(neuron, option):
 def candidate(backend, options):
     def make(case, measure):
         mode = "single" if measure == STEP else "multi"
-        neuron = create("neuron", case.neuron, backend=backend, step_mode=mode, **needed_options(case), **options)
+        neuron = create("neuron", case.neuron, backend=backend, step_mode=mode, **required_options(case), **options)
         first = (lambda x: x[0]) if measure == STEP else (lambda x: x)
         return Runner(neuron, tuple(neuron.parameters()), prepare=first, module=neuron)
 
@@ -45,7 +45,7 @@ def candidate(backend, options):
 def fits(neuron, surrogate):
     """Does the neuron take this surrogate? Integer spikes need one that rounds."""
     try:
-        create("neuron", neuron, surrogate=surrogate, **needed_options(Case(neuron, (1, 1, 1))))
+        create("neuron", neuron, surrogate=surrogate, **required_options(Case(neuron, (1, 1, 1))))
     except OptionError:
         return False
     return True

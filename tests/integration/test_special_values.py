@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spikecore.bench.candidates import backends
-from spikecore.bench.cases import Case, elementwise_neurons, needed_options
+from spikecore.bench.cases import Case, elementwise_neurons, required_options
 from spikecore.registry import create
 
 NEURONS = elementwise_neurons()[0]
@@ -24,7 +24,7 @@ def sprinkled(value):
 
 
 def results(name, on, x, part):
-    neuron = create("neuron", name, backend=on, **needed_options(Case(name, tuple(x.shape))))
+    neuron = create("neuron", name, backend=on, **required_options(Case(name, tuple(x.shape))))
     neuron.record = tuple(neuron.state)
     given = x.clone().requires_grad_()
     out = neuron(given)

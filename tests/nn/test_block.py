@@ -163,7 +163,7 @@ def test_fused_and_unfused_are_the_parts_one_by_one(case, training):
 def test_the_fusing_backend_gets_the_norm_as_two_parameters():
     block = conv_block(backend="fusing")
     block(sequence())
-    ran = spikecore.backends.selection.named("fusing").ran
+    ran = spikecore.backends.selection.backend_named("fusing").ran
     assert ran == [["spikecore_scale", "spikecore_shift"]]
     lines = spikecore.explain(block)
     assert "ConvBNNeuron: the norm is part of the neuron on fusing: backend 'fusing' offers affine_neuron" in lines

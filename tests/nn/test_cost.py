@@ -98,9 +98,9 @@ def test_a_backend_is_chosen_once_per_kind_of_input(monkeypatch):
     registry = Registry(path=(), builtins=True, blocking=Blocking())
     registry.register("backend", "asked", Asked)
     with use(registry):
-        from spikecore.backends.selection import named
+        from spikecore.backends.selection import backend_named
 
-        lif, backend = LIF(step_mode="single"), named("asked")
+        lif, backend = LIF(step_mode="single"), backend_named("asked")
         for dtype in (torch.float32, torch.float64) * 3:
             reset_state(lif)
             lif(torch.rand(2, 3, dtype=dtype))

@@ -83,15 +83,15 @@ def test_the_dequantized_weight():
     right = torch.empty(3, 2, 3, 3)
     for channel, (scale, zero) in enumerate(zip([0.1, 1 / 3, 2.0], [0, 1, -2], strict=True)):
         right[channel] = (record.values[channel].float() - zero) * scale
-    torch.testing.assert_close(record.dequantized(), right)
+    torch.testing.assert_close(record.dequantize(), right)
     whole = layer(scale=torch.tensor(0.5), zero_point=torch.tensor(3), axis=None)
-    torch.testing.assert_close(whole.dequantized(), (whole.values.float() - 3) * 0.5)
+    torch.testing.assert_close(whole.dequantize(), (whole.values.float() - 3) * 0.5)
     turned = layer(scale=torch.tensor([0.5, 2.0]), zero_point=torch.tensor([0, 0]), axis=1)
-    torch.testing.assert_close(turned.dequantized()[:, 1], turned.values[:, 1].float() * 2.0)
+    torch.testing.assert_close(turned.dequantize()[:, 1], turned.values[:, 1].float() * 2.0)
     wide = QuantizedLayer(
         torch.tensor([2**31 - 1], dtype=torch.int32), torch.tensor(1.0, dtype=torch.float64), torch.tensor(-1), 32
     )
-    assert wide.dequantized().item() == 2**31
+    assert wide.dequantize().item() == 2**31
 
 
 def test_the_net_computes_as_before(quantized):

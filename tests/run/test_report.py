@@ -312,7 +312,7 @@ def test_ticks_cover_the_values(a, b, wanted):
 @settings(max_examples=20, deadline=None)
 def test_a_long_curve_keeps_its_peaks(values):
     points = list(enumerate(values))
-    kept = figures.thinned(points)
+    kept = figures.thin_out(points)
     assert len(kept) <= figures.MAX_POINTS + 2
     assert set(kept) <= set(points)
     assert [x for x, _ in kept] == sorted(x for x, _ in kept)

@@ -146,6 +146,7 @@ def test_an_interrupt_stops_all_that_runs(tmp_path):
     from pathlib import Path
     from tests.suites.pool import Pool
     from tests.tools.test_pool import job
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for jobs in the background
     results = Path({str(tmp_path)!r})
     work = "(results / ('started-' + result.name)).touch()\\n" + {child!r}
     jobs = [job(f"j{{index}}", results, work) for index in range(4)]

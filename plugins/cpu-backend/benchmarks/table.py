@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.nn import LIF
 
 SHAPES = ((4, 32, 16384), (16, 32, 4096), (128, 16, 1024), (500, 16, 512), (1000, 1, 256))
@@ -86,7 +86,7 @@ def table(shape: tuple[int, int, int], rounds: int) -> dict[str, object]:
     for other in (eager, theirs):
         assert torch.equal(inference(ours, x)(), inference(other, x)()), "the spikes differ: nothing is measured"
         torch.testing.assert_close(training(ours, given, grad)(), training(other, given, grad)(), rtol=1e-5, atol=1e-6)
-    copy, backend = torch.empty_like(x), named("cpu")
+    copy, backend = torch.empty_like(x), backend_named("cpu")
     first = {"cpu": inference(ours, x), "torch": inference(eager, x), "spikingjelly": inference(theirs, x)}
     second = {
         "cpu": training(ours, given, grad),

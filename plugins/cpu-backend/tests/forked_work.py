@@ -5,7 +5,7 @@ import os
 
 import torch
 
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.nn import LIF
 
 SHAPE = (16, 4, 3, 2000)
@@ -32,7 +32,7 @@ def bits(neuron, x, weights):
 
 
 def num_workers():
-    return named("cpu").runtime.library.sc_num_workers()
+    return backend_named("cpu").runtime.library.sc_num_workers()
 
 
 class Spikes(torch.utils.data.Dataset):

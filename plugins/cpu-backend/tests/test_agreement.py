@@ -300,9 +300,9 @@ def test_a_stiff_neuron_is_as_near_to_float64_as_eager_is():
 def test_any_length_and_width_use_one_kernel():
     neuron = IF(backend="cpu")
     neuron(noise(2, 2, 2))
-    from spikecore.backends.selection import named
+    from spikecore.backends.selection import backend_named
 
-    before = len(named("cpu")._kernels)
+    before = len(backend_named("cpu")._kernels)
     for shape in ((1, 1), (300, 2, 3), (2, 50, 3, 4)):
         neuron(noise(*shape))
-    assert len(named("cpu")._kernels) == before
+    assert len(backend_named("cpu")._kernels) == before

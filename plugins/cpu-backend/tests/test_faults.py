@@ -17,7 +17,7 @@ import torch
 from spikecore_cpu_backend import CPUBackend, cache, compiler
 
 from spikecore.backends.kit import store
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.errors import BackendError, PluginUnavailable
 from spikecore.nn import LIF
 from spikecore.registry import Blocking, Registry, use
@@ -350,7 +350,7 @@ def test_auto_takes_it_and_says_so():
 def test_wrong_arguments_are_refused_before_they_reach_c():
     neuron = LIF(backend="cpu", tau=[2.0, 3.0, 4.0])
     neuron(X.reshape(5, 1, 3, 4))
-    key, backend = neuron.program().key, named("cpu")
+    key, backend = neuron.program().key, backend_named("cpu")
     tau, v = torch.tensor([2.0, 3.0, 4.0]), torch.zeros(1, 3, 4)
     x = X.reshape(5, 1, 3, 4)
     for states, params, message in [

@@ -162,7 +162,7 @@ def test_which_gradients_there_are_changes_from_step_to_step(make, steps, part, 
 
 
 def test_the_interpreter_leaves_the_same_terms_out():
-    from spikecore.backends.selection import named
+    from spikecore.backends.selection import backend_named
 
     for make in (LIF, CubaLIF, Chain, Swap):
         neuron = make(backend="cpu", learnable=("v_threshold",))
@@ -179,7 +179,7 @@ def test_the_interpreter_leaves_the_same_terms_out():
             )
             found = []
             for name in ("cpu", "torch"):
-                backend = named(name)
+                backend = backend_named(name)
                 backend.learn(program)
                 saved = backend.run(program.key, x, states, params, True, True)[3]
                 grad_x, grad_states, sums = backend.run_bwd(program.key, saved, x, states, params, *grads)

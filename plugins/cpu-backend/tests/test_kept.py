@@ -8,7 +8,7 @@ from cpu_comparison import agree, outcome, worst
 from spikecore_cpu_backend import CPUBackend
 from torch.autograd.graph import saved_tensors_hooks
 
-from spikecore.dynamics import keeping
+from spikecore.dynamics import keep_distance
 from spikecore.errors import OptionError
 from spikecore.nn import IF, LIF, configure_backend
 from spikecore.registry import Blocking, Registry, use
@@ -120,10 +120,10 @@ def test_on_which_side_of_the_threshold_is_never_forgotten():
 
 
 def test_the_class_of_programs():
-    assert keeping(LIF(detach_reset=True).program())
-    assert keeping(LIF(v_threshold=[1.0, 2.0], learnable=("v_threshold",)).program())
-    assert keeping(LIF(tau=[1.5, 2.0]).program())
-    assert keeping(LIF(tau=[1.5, 2.0], learnable=("tau",)).program()) is None
+    assert keep_distance(LIF(detach_reset=True).program())
+    assert keep_distance(LIF(v_threshold=[1.0, 2.0], learnable=("v_threshold",)).program())
+    assert keep_distance(LIF(tau=[1.5, 2.0]).program())
+    assert keep_distance(LIF(tau=[1.5, 2.0], learnable=("tau",)).program()) is None
 
 
 def test_a_backend_can_be_configured_for_the_process():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import spikecore
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.errors import ConfigError
 from spikecore.registry import use
 from spikecore.run.build import prepare
@@ -33,7 +33,7 @@ def test_options_come_from_the_config(tmp_path):
     assert resolve(_file(tmp_path, resolved.to_toml())) == resolved
     prepare(resolved)
     with use(resolved.registry):
-        assert named("cpu").config.keep == "distance_bf16"
+        assert backend_named("cpu").config.keep == "distance_bf16"
     _, layers = run(tmp_path / "run", *asked, "trainer.epochs=1")
     assert {layer["ran"] for layer in layers.values()} == {"cpu"}
     assert list((tmp_path / "kernels").iterdir())
@@ -42,7 +42,7 @@ def test_options_come_from_the_config(tmp_path):
     plain = resolve(None)  # another run in this process: as if there had been none before
     prepare(plain)
     with use(plain.registry):
-        assert named("cpu").config.keep == "auto"
+        assert backend_named("cpu").config.keep == "auto"
 
 
 def test_wrong_options_in_the_config():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from spikecore_cpu_backend import layout
 
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.nn import LIF, detach_state, reset_state
 
 
@@ -15,7 +15,7 @@ def steps(num_steps=6, seed=3):
 
 
 def test_the_short_way_is_taken(monkeypatch):
-    backend, found = named("cpu"), []
+    backend, found = backend_named("cpu"), []
     real = type(backend).step
     monkeypatch.setattr(type(backend), "step", lambda *given: found.append(real(*given)) or found[-1])
     monkeypatch.setattr(type(backend), "run", lambda *_: pytest.fail("a step without gradient went through `run`"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from cpu_comparison import outcome
 
-from spikecore.backends.selection import named
+from spikecore.backends.selection import backend_named
 from spikecore.nn import LIF
 
 
@@ -85,7 +85,7 @@ def prepared(*shape):
     """`(x, right, run)`: `run()` calls the kernel alone and says whether it gives what it gave before."""
     x, neuron = noise(*shape), LIF(backend="cpu")
     right = neuron(x)
-    backend, v = named("cpu"), torch.zeros(shape[1:])
+    backend, v = backend_named("cpu"), torch.zeros(shape[1:])
     address = right.numpy()
 
     def run():
@@ -96,7 +96,7 @@ def prepared(*shape):
 
 
 def num_workers():
-    return named("cpu").runtime.library.sc_num_workers()
+    return backend_named("cpu").runtime.library.sc_num_workers()
 
 
 def test_workers_treat_denormals_as_the_caller_does(threads):

@@ -1,4 +1,4 @@
-"""What compiled code cannot ask any more: sizes, dtypes and devices of what it is given."""
+"""Checks of sizes, dtypes and devices, which compiled code cannot make itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend that walks through graphs, one operation at a time: the smallest that runs every neuron.
+"""A backend that evaluates graphs one operation at a time: the smallest one that runs every neuron.
 
 The forward pass evaluates the step's graph for each t. The backward pass computes the states again, then steps back
 through time with the graph of the gradient, phase by phase (see `dynamics.phases`).
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.kit.checks import check_support
-from spikecore.dynamics import OPS, Graph, Program, evaluate, gradient_at, phases, reached
+from spikecore.dynamics import OPS, Graph, Program, evaluate, gradient_at, phases, reached_inputs
 from spikecore.interfaces.backend import Backend, Support
 
 HALF = (torch.float16, torch.bfloat16)
@@ -82,7 +82,7 @@ class Interpreter(Backend):
             before = self._history(program, x, states, given)
             for phase in phases(program, arriving, len(x)):
                 gradient = gradient_at(program, phase.arriving)
-                reaches = reached(program.forward, phase.arriving)
+                reaches = reached_inputs(program.forward, phase.arriving)
                 for _ in range(phase.num_steps):
                     t -= 1
                     for name, sequence in zip(program.record, grad_recorded, strict=True):

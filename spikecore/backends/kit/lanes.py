@@ -1,4 +1,4 @@
-"""How tensors lie in memory, as compiled code wants to hear it: an address, a step and a lane stride.
+"""The memory layout of tensors for compiled code: an address, a stride of steps and a stride of lanes.
 
 A step of N elements is a row of N lanes. What repeats in memory (stride 0) is read where it is, as one number or one
 row; other strides are copied once.

@@ -1,11 +1,11 @@
-"""What backends and learning rules compute from a program: rewritten graphs, and which gradients arrive when."""
+"""Passes over a program for backends and learning rules: rewritten graphs, and which gradients arrive when."""
 
 from spikecore.dynamics.passes.arguments import lift_numbers
 from spikecore.dynamics.passes.derivatives import derivatives
 from spikecore.dynamics.passes.hoist import DERIVED, UNIFORM, hoist, hoist_uniform
-from spikecore.dynamics.passes.kept import KEPT, keeping
+from spikecore.dynamics.passes.kept import KEPT, keep_distance
 from spikecore.dynamics.passes.numbering import Numbering
-from spikecore.dynamics.passes.phases import Phase, gradient_at, phases, reached_by
+from spikecore.dynamics.passes.phases import Phase, gradient_at, phases, reached_in_pass
 
 __all__ = [
     "DERIVED",
@@ -17,8 +17,8 @@ __all__ = [
     "gradient_at",
     "hoist",
     "hoist_uniform",
-    "keeping",
+    "keep_distance",
     "lift_numbers",
     "phases",
-    "reached_by",
+    "reached_in_pass",
 ]

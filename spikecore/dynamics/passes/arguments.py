@@ -1,13 +1,13 @@
-"""Numbers as arguments: programs that differ in the values of their options alone share one structure.
+"""Numbers as arguments: programs that differ only in the values of their options share one structure.
 
-A constant of a step becomes an argument (a node with a `slot`) unless its value is worth knowing to whoever compiles:
+A constant of a step becomes an argument (a node with a `slot`) unless a compiler gains from knowing its value:
 
 * 0, 1 and -1, infinities, NaN and truth values: graphs fold and simplify on them;
 * a power of two as divisor: compilers turn the division into a product, which is exact;
 * the limits of `clamp`: its gradient folds on them.
 
-This comes after constants were folded, in double precision as Python computes: results are those of a graph with
-constants, bit for bit. Two options that happen to have one value share one slot, which is another structure.
+This pass runs after constant folding, which uses Python's double precision, so results are bit-identical to those of a
+graph with constants. Two options with the same value share one slot; that is a different structure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT_VALUES = (0.0, 1.0, -1.0)
 
 
 def lift_numbers(graph: Graph) -> tuple[Graph, tuple[float, ...]]:
-    """`(graph with slots, the numbers that stand in them)`.
+    """`(graph with slots, the number of each slot)`.
 
     Args:
         graph: a step, folded.
@@ -39,7 +39,9 @@ def lift_numbers(graph: Graph) -> tuple[Graph, tuple[float, ...]]:
         if node.op != CONST or node.is_bool or index in limits:
             continue
         value = float(node.value or 0.0)
-        if value in KEPT_VALUES or not math.isfinite(value) or (index in divisors and _is_power_of_two(value)):
+        if value in KEPT_VALUES or not math.isfinite(value):
+            continue
+        if index in divisors and _is_power_of_two(value):
             continue
         nodes[index] = replace(node, slot=len(numbers))
         numbers.append(value)

@@ -1,7 +1,7 @@
-"""Hoisting: what depends on parameters alone is computed once for each block of lanes, not at every step.
+"""Hoisting: values that depend on parameters alone are computed once per block of lanes, not at every step.
 
-What is then left of it and uniform, the same for all lanes (truth values, what there was no row for), is computed once
-for each row: in the loop over lanes it would keep compilers from making vector code.
+Values that cannot be hoisted that far but are uniform (the same for all lanes: truth values, values beyond the limit)
+are computed once per row: inside the loop over lanes they would keep compilers from vectorising it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections.abc import Callable, Iterable, Sequence
 
 from spikecore.dynamics.graph import CONST, INPUT, Graph, Node
 from spikecore.dynamics.passes.numbering import Numbering
-from spikecore.dynamics.printing import needed
+from spikecore.dynamics.printing import live_nodes
 
 DERIVED = "derived."
 UNIFORM = "uniform."
 
 
 def hoist(graphs: Sequence[Graph], wanted: Iterable[str], limit: int) -> tuple[Graph, list[Graph]]:
-    """Split each graph at the values that depend on parameters alone.
+    """Split graphs at the values that depend on parameters alone.
 
     Args:
-        graphs: a step, or gradients of one; they share what is hoisted.
-        wanted: the outputs that matter, of each.
-        limit: how many values may be hoisted; the rest stays where it is.
+        graphs: a step, or gradients of one; they share the hoisted values.
+        wanted: the outputs of every graph that matter.
+        limit: how many values may be hoisted; the others stay where they are.
 
     Returns:
-        `(before, rests)`: the outputs `derived.0`, … of `before` are inputs of the rests.
+        `(before, rests)`: the outputs `derived.0`, … of `before` are inputs of the graphs in `rests`.
     """
     wanted = tuple(wanted)
     merged, outputs = _merge(graphs, wanted)
@@ -38,7 +38,7 @@ def hoist(graphs: Sequence[Graph], wanted: Iterable[str], limit: int) -> tuple[G
 
 
 def hoist_uniform(graph: Graph, wanted: Iterable[str], is_uniform: Callable[[str], bool]) -> tuple[Graph, Graph]:
-    """The same for one graph and all that depends on uniform inputs only; the names are `uniform.0`, …"""
+    """Likewise, for one graph and the values that depend on uniform inputs only; their names are `uniform.0`, …"""
     return _cut(graph, wanted, is_uniform, lambda node: True, UNIFORM, len(graph.nodes))
 
 
@@ -51,12 +51,12 @@ def _cut(
     limit: int,
 ) -> tuple[Graph, Graph]:
     wanted = tuple(wanted)
-    live = needed(graph, wanted)
+    live = live_nodes(graph, wanted)
     fixed: list[bool] = []  # for each node: does it depend on constants and given inputs alone?
     for node in graph.nodes:
         is_source = node.op == CONST or (node.op == INPUT and is_given(str(node.value)))
         fixed.append(is_source or (node.op != INPUT and all(fixed[a] for a in node.args)))
-    # The border: fixed nodes that an output or a node that stays reads.
+    # The border between the two graphs: fixed nodes that are outputs, or are read by a node that is not fixed.
     read = {graph.outputs[name] for name in wanted}
     for index in live:
         if not fixed[index]:
@@ -74,7 +74,7 @@ def _cut(
 
 
 def _merge(graphs: Sequence[Graph], wanted: Sequence[str]) -> tuple[Graph, list[dict[str, int]]]:
-    """One graph in which equal expressions of all of them are one, and the outputs of each."""
+    """`(one graph in which equal expressions of all graphs are one node, the outputs of every graph in it)`."""
     numbering = Numbering()
     outputs: list[dict[str, int]] = []
     all_outputs: dict[str, int] = {}

@@ -1,8 +1,8 @@
-"""What a forward pass may keep so that the backward pass needs neither x nor a second run of the steps.
+"""What a forward pass keeps so that the backward pass needs neither x nor a second run of the steps.
 
-A spike's derivative depends on u, the distance to the threshold. Where the gradient of a whole step can be computed
-from u, spikes and parameters, u alone is kept (never the potential itself: rounded to 16 bits, u still tells on which
-side of the threshold it was). With u = h - c, h is recovered as u + c.
+A spike's derivative depends on u, the distance to the threshold. If the gradient of a whole step can be computed from
+u, spikes and parameters, only u is kept. The potential would not do: u rounded to 16 bits still has the right sign, so
+it tells whether the neuron fired. With u = h - c, h is recovered as u + c.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ KEPT = "kept"
 """The output of the forward graph that is kept, and the input of the backward graph that reads it."""
 
 
-def keeping(program: Program, gaps: Graph | None = None) -> tuple[Graph, Graph] | None:
-    """`(forward with the output "kept", backward with the input "kept")`; None where u is not enough.
+def keep_distance(program: Program, gaps: Graph | None = None) -> tuple[Graph, Graph] | None:
+    """`(forward with the output "kept", backward with the input "kept")`, or None if u is not enough.
 
-    The class of programs: one spike, and a gradient in which x and the states occur only within u (and within the h of
-    u = h - c, c free of both). IF and LIF belong to it, with a learnable threshold too; a learnable time constant,
-    whose gradient contains x, and a quadratic charge do not.
+    It is enough for programs with one spike whose gradient contains x and the states only within u, and within the h of
+    u = h - c where c depends on neither. IF and LIF are such programs, also with a learnable threshold. A learnable
+    time constant, whose gradient contains x, and a quadratic charge are not.
 
     Args:
         program: the program.
-        gaps: rewrite this backward pass, at which gradients may be missing, instead of the program's own.
+        gaps: a backward pass with missing gradients (`with_gaps`), to be rewritten instead of the program's own.
     """
     distances = {node.args[1] for node in program.forward.nodes if node.op == SPIKE}
     if len(distances) != 1:
@@ -46,21 +46,22 @@ def keeping(program: Program, gaps: Graph | None = None) -> tuple[Graph, Graph] 
         if not _is_infinite(nodes[threshold]):
             given.setdefault(forward_numbers[u.args[0]], _recover(threshold, nodes))
     backward = _replace(source, source_numbers, nodes, given)
-    wanted = [name for name in backward.outputs if not name.startswith("grad.param.") or _is_learned(program, name)]
-    if any(name == "x" or name.startswith("state.") for name in inputs_of(backward, wanted)):
+    fixed = {f"grad.param.{param.name}" for param in program.params if not param.learnable}
+    wanted = [name for name in backward.outputs if name not in fixed]
+    if _reads_sequence(backward, wanted):
         return None
     forward = Graph(program.forward.nodes, {**program.forward.outputs, KEPT: distance})
     return forward, backward
 
 
-def _is_learned(program: Program, output: str) -> bool:
-    return any(param.learnable and output == f"grad.param.{param.name}" for param in program.params)
+def _reads_sequence(graph: Graph, wanted: Sequence[str]) -> bool:
+    """Do some outputs depend on x or on a state?"""
+    return any(name == "x" or name.startswith("state.") for name in inputs_of(graph, wanted))
 
 
 def _depends(graph: Graph, index: int) -> bool:
     """Does a node depend on x or on a state?"""
-    names = inputs_of(Graph(graph.nodes, {"": index}), [""])
-    return any(name == "x" or name.startswith("state.") for name in names)
+    return _reads_sequence(Graph(graph.nodes, {"node": index}), ["node"])
 
 
 def _is_infinite(node: Node) -> bool:
@@ -68,18 +69,27 @@ def _is_infinite(node: Node) -> bool:
 
 
 def _recover(c: int, nodes: list[Node]) -> int:
-    """h = u + c. A learned c that is infinite hides h; 0 stands for it, so that 0 * h is not NaN."""
-    nodes.append(Node("add", (0, c)))
-    h = len(nodes) - 1
-    if nodes[c].op == CONST:
+    """Append h = u + c, or 0 where a learned c is infinite, and return its index.
+
+    With c infinite, u no longer determines h; 0 takes its place so that 0 * h is not NaN.
+    """
+
+    def append(node: Node) -> int:
+        nodes.append(node)
+        return len(nodes) - 1
+
+    h = append(Node("add", (0, c)))  # node 0 is u
+    if nodes[c].op == CONST:  # finite, as the caller has checked
         return h
-    nodes += [Node("abs", (c,)), Node(CONST, value=math.inf), Node(CONST, value=0.0)]
-    nodes += [Node("lt", (h + 1, h + 2), is_bool=True), Node("where", (h + 4, h, h + 3))]
-    return h + 5
+    size = append(Node("abs", (c,)))
+    infinity = append(Node(CONST, value=math.inf))
+    zero = append(Node(CONST, value=0.0))
+    is_finite = append(Node("lt", (size, infinity), is_bool=True))
+    return append(Node("where", (is_finite, h, zero)))
 
 
 def _copy(graph: Graph, index: int, nodes: list[Node]) -> int:
-    """Append a node of `graph`, and what it depends on, to `nodes`."""
+    """Append a node of `graph`, with everything it depends on, to `nodes`."""
     node = graph.nodes[index]
     args = tuple(_copy(graph, a, nodes) for a in node.args)
     nodes.append(replace(node, args=args))
@@ -87,7 +97,7 @@ def _copy(graph: Graph, index: int, nodes: list[Node]) -> int:
 
 
 def _replace(graph: Graph, numbers: Sequence[int], nodes: list[Node], given: Mapping[int, int]) -> Graph:
-    """The graph behind `nodes`; its expressions whose number is in `given` are replaced by nodes that stand there."""
+    """`graph` appended to `nodes`; an expression whose value number is in `given` becomes the node named there."""
     new: list[int] = []
     for node, number in zip(graph.nodes, numbers, strict=True):
         if number in given:

@@ -9,7 +9,7 @@ from spikecore.dynamics.graph import DETACH, SPIKE, Graph, Node
 
 
 class Numbering:
-    """The distinct expressions of all graphs that were added; `nodes[number]` computes the expression."""
+    """The distinct expressions of all added graphs; `nodes[number]` computes an expression."""
 
     def __init__(self) -> None:
         self.nodes: list[Node] = []
@@ -17,7 +17,7 @@ class Numbering:
 
     def add(self, node: Node, args: Sequence[int]) -> int:
         """The number of one operation on numbered arguments."""
-        # As text, so that 0.0 and -0.0 differ and NaN equals itself.
+        # Text rather than a float, so that 0.0 and -0.0 differ and NaN equals itself.
         value = node.value.hex() if isinstance(node.value, float) else node.value
         expression = (node.op, *args, value, node.is_bool, node.slot)
         if expression not in self._numbers:
@@ -26,11 +26,11 @@ class Numbering:
         return self._numbers[expression]
 
     def add_graph(self, graph: Graph, lower: bool = False) -> list[int]:
-        """For each node of a graph its number.
+        """The number of every node of a graph.
 
         Args:
             graph: read only.
-            lower: `spike` and `detach` count as the value they stand for, as they do in a backward graph.
+            lower: give `spike` and `detach` the number of their value, as in a backward graph.
         """
         numbers: list[int] = []
         for node in graph.nodes:

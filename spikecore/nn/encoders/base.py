@@ -1,4 +1,4 @@
-"""Encoders: a batch of values → a sequence over time.
+"""Encoders turn a batch of values into a sequence over time.
 
 x [B, ...] → [T, B, ...],  T = num_steps
 
@@ -59,7 +59,7 @@ class Encoder(Configurable, nn.Module):
 
     def encode(self, x: Tensor, generator: Generator | None) -> Tensor:
         """The encoding of checked floating-point values."""
-        raise NotImplementedError("an encoder declares `encode(x, generator)`")
+        raise NotImplementedError(f"{type(self).__name__} must implement encode(x, generator)")
 
     def decode(self, spikes: Tensor) -> Tensor:
         """`[T, B, ...]` → `[B, ...]`: the value that the sequence stands for, where `capabilities.decodable`."""
@@ -90,8 +90,8 @@ class Encoder(Configurable, nn.Module):
             raise ShapeError(f"{name} takes {form}, got {tuple(x.shape)}: add the missing axis with unsqueeze(0)")
         bounds = self.capabilities.input_range
         if bounds is not None and x.numel():
-            low, high = (float(value) for value in torch.aminmax(x.detach()))  # NaN comes through and is refused
-            if not (bounds[0] <= low and high <= bounds[1]):
+            low, high = (float(value) for value in torch.aminmax(x.detach()))
+            if not (bounds[0] <= low and high <= bounds[1]):  # also true for NaN, which aminmax passes on
                 raise InputError(
                     f"{name} takes values from {bounds[0]:g} to {bounds[1]:g}, got {low:g} to {high:g}: "
                     "rescale the input, e.g. (x - x.min()) / (x.max() - x.min())"

@@ -1,4 +1,4 @@
-"""`Delta`: spikes that tell how far the value has moved."""
+"""`Delta`: spikes that encode changes of the value."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import torch
 from torch import Generator, Tensor
 
+from spikecore.backends.memory_format import stack_steps
 from spikecore.errors import InputError
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.encoder import EncoderCapabilities
@@ -60,7 +61,7 @@ class Delta(Encoder):
             spike = (error >= threshold).to(count) - (error <= -threshold).to(count)
             count = count + spike
             spikes.append(spike.to(x.dtype))
-        return torch.stack(spikes)
+        return stack_steps(spikes)
 
     def decode(self, spikes: Tensor) -> Tensor:
         """The estimate at the end: θ times the sum over time."""

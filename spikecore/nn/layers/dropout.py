@@ -2,9 +2,9 @@
 
 out[t] = x[t] * m / (1 - p),   m ~ Bernoulli(1 - p), drawn once per sequence
 
-A fresh mask at every step would be averaged away by the neurons that follow; with a constant one a unit is absent for
-the whole sequence. A multi-step call draws a new mask; in single-step mode and inside `streaming` the mask is state and
-stays until `reset_state`. In eval mode the input passes through.
+The following neurons would average out a new mask at every step; with a constant mask, a unit is absent for the whole
+sequence. A multi-step call draws a new mask. In single-step mode and inside `streaming` the mask is state, and stays
+until `reset_state`. In eval mode the input passes through.
 
 Source: Lee et al., Enabling Spike-Based Backpropagation (Frontiers in Neuroscience 2020), 2.3.3.
 """
@@ -16,6 +16,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from spikecore.backends.memory_format import formatted_like, one_step
 from spikecore.errors import OptionError, ShapeError
 from spikecore.nn.memory import Form
 from spikecore.nn.state import Stateful
@@ -57,10 +58,12 @@ class Dropout(Stateful):
         if not self.training:
             return {"mask": mask}
         share = 1.0 - self.p
-        return {"mask": mask.bernoulli_(share) / share if share else mask * 0.0}
+        mask = mask.bernoulli_(share) / share if share else mask * 0.0
+        # Drawn in the order of the axes, so that a seed gives the same mask in every memory format.
+        return {"mask": formatted_like(mask, x, 0)}
 
     def state_forms(self, x: Tensor) -> dict[str, Form]:
-        """The mask's shape, device and dtype; asking draws no random number."""
+        """The mask's shape, device and dtype, without drawing random numbers."""
         return {"mask": (self._mask_shape(x), x.device, x.dtype)}
 
     @property
@@ -69,7 +72,7 @@ class Dropout(Stateful):
         return ("mask",)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[T, B, ...]` or `[B, ...]` by `step_mode`; shape and dtype stay."""
+        """`[T, B, ...]` or `[B, ...]` by `step_mode`; the output has the input's shape and dtype."""
         multi = self.step_mode == "multi"
         rank = None if self.num_spatial is None else 2 + self.num_spatial + multi
         if x.dim() < 1 + multi or (rank is not None and x.dim() != rank):
@@ -79,11 +82,11 @@ class Dropout(Stateful):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}{wanted}, got {tuple(x.shape)}: "
                 "check set_step_mode(net, ...) and the layer's number of dimensions"
             )
-        one_step = x.new_empty(()).expand(x.shape[1:]) if multi else x
+        step = one_step(x) if multi else x
         if not self.training:
-            self.pass_by(one_step)
+            self.pass_by(step)
             return x
-        state = self.state_for(one_step)
+        state = self.state_for(step)
         self.keep(state)
         return x * state["mask"]
 

@@ -3,9 +3,9 @@
     multi step:    x [T, B, ...] → flatten → module → unflatten → [T, B, ...]
     single step:   x [B, ...]    → module  → [B, ...]
 
-A module without state treats every step alike, so one call over `T * B` samples equals T calls over B samples (but for
-statistics over the batch: batch norm in training mode sees all T * B samples at once). `fold` is the mechanism,
-`FoldsTime` gives it to a torch layer by inheritance, `fold_time` to any module by wrapping.
+A module without state treats all steps alike, so one call over `T * B` samples equals T calls over B samples (except
+for statistics over the batch: batch norm in training mode sees all T * B samples at once). `fold` is the mechanism;
+`FoldsTime` adds it to a torch layer by inheritance, `fold_time` to any module by wrapping.
 """
 
 from __future__ import annotations
@@ -36,26 +36,31 @@ def fold(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
         got = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
         raise ShapeError(f"{name} in step_mode 'multi' takes tensors [T, B, ...] of equal T and B, got {got}")
     num_steps, batch = shapes.pop()
-    result = function(
-        *(_folded(value) if isinstance(value, Tensor) else value for value in args),
-        **{key: _folded(value) if isinstance(value, Tensor) else value for key, value in kwargs.items()},
-    )
-    return _unfolded(result, num_steps, batch, name)
+    folded_args = [_fold_time_axis(value) for value in args]
+    folded_kwargs = {key: _fold_time_axis(value) for key, value in kwargs.items()}
+    return _unfold_time_axis(function(*folded_args, **folded_kwargs), num_steps, batch, name)
 
 
-def _folded(x: Tensor) -> Tensor:
-    if x.dim() > 3 and x.stride(2) == 1 and x.stride(-1) != 1:  # channels-last: a copy, if one is needed, stays so
-        return x.movedim(2, -1).flatten(0, 1).movedim(-1, 1)
-    return x.flatten(0, 1)
+def _fold_time_axis(value: Any) -> Any:
+    """A tensor `[T, B, ...]` as `[T * B, ...]`; anything else unchanged."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.dim() > 3 and value.stride(2) == 1 and value.stride(-1) != 1:
+        # Channels-last: flatten with the channels at the end, so that a copy, if one is needed, keeps the format.
+        return value.movedim(2, -1).flatten(0, 1).movedim(-1, 1)
+    return value.flatten(0, 1)
 
 
-def _unfolded(result: Any, num_steps: int, batch: int, name: str) -> Any:
+def _unfold_time_axis(result: Any, num_steps: int, batch: int, name: str) -> Any:
+    """Every tensor `[T * B, ...]` in a result as `[T, B, ...]`; containers keep their type."""
     if isinstance(result, tuple | list):
-        values = [_unfolded(value, num_steps, batch, name) for value in result]
-        return type(result)(*values) if hasattr(result, "_fields") else type(result)(values)
+        values = [_unfold_time_axis(value, num_steps, batch, name) for value in result]
+        is_named_tuple = hasattr(result, "_fields")
+        return type(result)(*values) if is_named_tuple else type(result)(values)
     if isinstance(result, dict):
         unfolded = copy.copy(result)
-        unfolded.update({key: _unfolded(value, num_steps, batch, name) for key, value in result.items()})
+        for key, value in result.items():
+            unfolded[key] = _unfold_time_axis(value, num_steps, batch, name)
         return unfolded
     if not isinstance(result, Tensor):
         return result
@@ -68,10 +73,10 @@ def _unfolded(result: Any, num_steps: int, batch: int, name: str) -> Any:
 
 
 class FoldsTime:
-    """Mixin that folds time, to stand before a torch layer: `class Conv2d(FoldsTime, nn.Conv2d)`.
+    """Mixin that folds time; it precedes a torch layer: `class Conv2d(FoldsTime, nn.Conv2d)`.
 
-    The layer's own arguments, `state_dict` keys and `isinstance` relations stay. `ranks` are the ranks of a
-    single-step input `[B, ...]` that the layer accepts; None when any.
+    The layer keeps its arguments, `state_dict` keys and `isinstance` relations. `ranks` are the ranks of a single-step
+    input `[B, ...]` that the layer accepts; None accepts any.
     """
 
     ranks: ClassVar[tuple[int, ...] | range | None] = None
@@ -104,12 +109,12 @@ class FoldsTime:
         return fold(super().forward, args, kwargs, type(self).__name__)  # type: ignore[misc]
 
     def _check_rank(self, x: Tensor) -> None:
-        rank = x.dim() - (self.step_mode == "multi")
+        is_multi = self.step_mode == "multi"
+        rank = x.dim() - is_multi
         if self.ranks is None or rank in self.ranks:
             return
-        lead = "[T, B, ...]" if self.step_mode == "multi" else "[B, ...]"
-        more = 1 if self.step_mode == "multi" else 0
-        ranks = sorted(allowed + more for allowed in self.ranks)
+        lead = "[T, B, ...]" if is_multi else "[B, ...]"
+        ranks = sorted(allowed + is_multi for allowed in self.ranks)
         wanted = " or ".join(map(str, ranks)) if isinstance(self.ranks, tuple) else f"at least {ranks[0]}"
         raise ShapeError(
             f"{type(self).__name__} in step_mode {self.step_mode!r} takes {lead} with {wanted} axes, "

@@ -63,12 +63,12 @@ class SyncBatchNorm(FoldsTime, nn.SyncBatchNorm):
 
 
 class GroupNorm(FoldsTime, nn.GroupNorm):
-    """`torch.nn.GroupNorm` over `[T, B, C, ...]`; statistics are taken for each step by itself."""
+    """`torch.nn.GroupNorm` over `[T, B, C, ...]`; every step has its own statistics."""
 
     ranks = range(2, 64)
 
 
 class LayerNorm(FoldsTime, nn.LayerNorm):
-    """`torch.nn.LayerNorm` over `[T, B, ...]`; statistics are taken for each step by itself."""
+    """`torch.nn.LayerNorm` over `[T, B, ...]`; every step has its own statistics."""
 
     ranks = range(2, 64)

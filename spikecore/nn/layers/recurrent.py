@@ -1,11 +1,11 @@
-"""Recurrent containers: a module whose output of one step joins its input of the next.
+"""Recurrent containers: a module whose output at one step is combined with its input at the next.
 
 element-wise:   y[t] = module(combine(x[t], y[t-1]))
 linear:         y[t] = module(W [x[t], y[t-1]] + b)            y before the first step is 0
 
-The feedback is a true recurrence, so steps run one after the other whatever the step mode. In multi-step mode the inner
-module sees sequences of one step, `[1, B, ...]`, its state running through; in single-step mode it sees `[B, ...]`.
-What neurons inside record, with `record=("v",)`, is put together over time: `recorded["v"]` is `[T, B, ...]`.
+Because of the feedback, steps run one after the other in both step modes. In multi-step mode the inner module gets
+sequences of one step, `[1, B, ...]`, and its state persists between them; in single-step mode it gets `[B, ...]`.
+Records of neurons inside (`record=("v",)`) are joined over time: `recorded["v"]` is `[T, B, ...]`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import nullcontext
 import torch
 from torch import Tensor, nn
 
+from spikecore.backends.memory_format import filled_like, one_step, stack_steps, unbind_steps
 from spikecore.errors import OptionError, ShapeError
 from spikecore.nn.state import Stateful, carried, recording_steps, stateful
 
@@ -24,7 +25,7 @@ class Recurrent(Stateful):
     """Base of the containers: runs the loop; a subclass joins input and feedback in `join`.
 
     Args:
-        module: what stands inside the loop; it may hold neurons.
+        module: the module inside the loop; it may contain neurons.
         step_mode: `multi` or `single`, of the container and of all modules inside.
     """
 
@@ -60,14 +61,14 @@ class Recurrent(Stateful):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}"
             )
         sequence = x if multi else x.unsqueeze(0)
-        y = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))["y"]
+        y = self.state_for(one_step(sequence))["y"]
         outs: list[Tensor] = []
-        # The inner states must run from step to step and vanish after the call, unless the whole net streams.
+        # Inner states persist from step to step and are dropped after the call, unless the whole net streams.
         with (
             nullcontext() if self.keeps_state else carried(self.module),
             recording_steps(stateful(self.module).values()) if multi else nullcontext(),
         ):
-            for current in sequence.unbind(0):
+            for current in unbind_steps(sequence):
                 joined = self.join(current, y)
                 out: Tensor = self.module(joined.unsqueeze(0)).squeeze(0) if multi else self.module(joined)
                 if out.shape != y.shape:
@@ -77,9 +78,12 @@ class Recurrent(Stateful):
                     )
                 y = out.to(x.dtype)
                 outs.append(out)
-        whole = torch.stack(outs) if multi and outs else outs[0] if outs else x.new_empty((0, *y.shape))
-        (whole,) = self.keep({"y": y}, whole)
-        return whole
+        if not outs:
+            result = x.new_empty((0, *y.shape))
+        else:
+            result = stack_steps(outs) if multi else outs[0]
+        (result,) = self.keep({"y": y}, result)
+        return result
 
 
 class ElementwiseRecurrent(Recurrent):
@@ -87,7 +91,7 @@ class ElementwiseRecurrent(Recurrent):
 
     Args:
         module: keeps the shape of its input.
-        combine: of two tensors of one shape, `torch.add` if not said otherwise.
+        combine: a function of two tensors of one shape; `torch.add` by default.
         step_mode: `multi` or `single`.
     """
 
@@ -102,7 +106,7 @@ class ElementwiseRecurrent(Recurrent):
 
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """`y` = 0, like one step's input."""
-        return {"y": torch.zeros(x.shape, dtype=x.dtype, device=x.device)}
+        return {"y": filled_like(x, 0.0, x.dtype)}
 
     def join(self, x: Tensor, y: Tensor) -> Tensor:
         return self.combine(x, y)
@@ -113,9 +117,9 @@ class LinearRecurrent(Recurrent):
 
     Args:
         module: maps `[B, ..., in_features]` to `[B, ..., out_features]`.
-        in_features: of x, and of what the module is given.
+        in_features: of x, and of the module's input.
         out_features: of y.
-        bias: whether b is there.
+        bias: whether to add b.
         step_mode: `multi` or `single`.
     """
 

@@ -61,7 +61,7 @@ class Linear(FoldsTime, nn.Linear):
 
 
 class _StandardisedWeight(nn.Module):
-    """Mixin before a convolution or linear layer: the parameter `weight` is what is learned, ŵ what is used."""
+    """Mixin before a convolution or linear layer: it learns the parameter `weight` and computes with ŵ."""
 
     weight: Tensor
     gain: nn.Parameter | None
@@ -69,12 +69,11 @@ class _StandardisedWeight(nn.Module):
     def __init__(self, *args: Any, gain: bool = True, eps: float = 1e-4, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.eps = eps
-        shape = (self.weight.shape[0], *[1] * (self.weight.dim() - 1))
-        self.gain = (
-            nn.Parameter(torch.ones_like(self.weight[:, :1].reshape(shape[0], -1)[:, 0]).reshape(shape))
-            if gain
-            else None
-        )
+        self.gain = None
+        if gain:
+            num_outputs = self.weight.shape[0]
+            shape = (num_outputs, *[1] * (self.weight.dim() - 1))  # one factor per output, broadcast over the fan-in
+            self.gain = nn.Parameter(self.weight.new_ones(shape))
 
     def standardised_weight(self) -> Tensor:
         """ŵ, in the shape of `weight`."""

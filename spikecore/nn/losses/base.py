@@ -1,4 +1,4 @@
-"""What the losses share: checks of output and target, reduction, cross entropy and wanted levels."""
+"""Shared by all losses: checks of output and target, reduction, cross entropy and target levels."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Loss(Configurable, nn.Module):
         self.config = make_config(type(self), options)
 
     def __eq__(self, other: object) -> bool:
-        """Equal by type and options, as values in a Config are; with tensors of its own, a loss equals itself only."""
-        if not isinstance(other, Loss) or any(True for loss in (self, other) for _ in loss.state_dict()):
+        """Equal by type and options, as values in a Config are; a loss with tensors of its own equals itself only."""
+        if not isinstance(other, Loss) or self.state_dict() or other.state_dict():
             return self is other
         return type(self) is type(other) and bool(self.config == other.config)
 
@@ -59,7 +59,7 @@ class Loss(Configurable, nn.Module):
 
     def per_sample(self, out: Tensor, target: Tensor) -> Tensor:
         """The loss of each sample, `[B, ...]`, from checked arguments."""
-        raise NotImplementedError("a loss declares `per_sample(out, target)`")
+        raise NotImplementedError(f"{type(self).__name__} must implement per_sample(out, target)")
 
     def forward(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of `out` `[T, B, C, ...]`.
@@ -79,20 +79,23 @@ class Loss(Configurable, nn.Module):
             InputError: a label outside 0 .. C - 1, a probability outside 0 .. 1.
         """
         loss = self.each(out, target, mask)
-        reduction = self.config.reduction
-        return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+        if self.config.reduction == "mean":
+            return loss.mean()
+        if self.config.reduction == "sum":
+            return loss.sum()
+        return loss
 
     def each(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of each sample, `[B, ...]`, whatever `reduction` says; see `forward`."""
         name = type(self).__name__
         out = wide_sequence(out, name)
-        return over_own_steps(self.per_sample, out, mask, _checked_target(out, target, name))
+        return over_own_steps(self.per_sample, out, mask, _check_target(out, target, name))
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in fields_of(self.config).items())
 
 
-def _checked_target(out: Tensor, target: Tensor, name: str) -> Tensor:
+def _check_target(out: Tensor, target: Tensor, name: str) -> Tensor:
     batch = (out.shape[1], *out.shape[3:])
     if target.is_floating_point():
         if target.shape != out.shape[1:]:
@@ -133,8 +136,8 @@ def cross_entropy(scores: Tensor, target: Tensor, label_smoothing: float) -> Ten
 
 def cross_entropy_each_step(out: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
     """1/T Σ_t CE(out[t], y), `[B, ...]`."""
-    each = target.unsqueeze(-1).expand(*target.shape, out.shape[0])
-    return cross_entropy(out.movedim(0, -1), each, label_smoothing).mean(-1)
+    per_step = target.unsqueeze(-1).expand(*target.shape, out.shape[0])
+    return cross_entropy(out.movedim(0, -1), per_step, label_smoothing).mean(-1)
 
 
 @dataclass(frozen=True)

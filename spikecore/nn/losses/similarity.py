@@ -1,4 +1,4 @@
-"""Spike trains compared: traces, distances, kernels, and losses made of them.
+"""Comparison of spike trains: traces, distances, kernels, and losses built from them.
 
 trace         f[t] = e^(-1/tau) f[t - 1] + s[t]                    s [T, ...]
 van Rossum    D²(a, b) = 1/tau Σ_t (f_a[t] - f_b[t])²              summed over the neurons
@@ -152,11 +152,13 @@ def _similarity(x: Tensor, y: Tensor, kernel: KernelName, degree: float, scale: 
         return torch.exp(squared.clamp(min=0) / (-2 * width * width))
     if kernel == "polynomial":
         return dot**degree
-    return torch.sigmoid(scale * dot) if kernel == "sigmoid" else dot
+    if kernel == "sigmoid":
+        return torch.sigmoid(scale * dot)
+    return dot  # linear
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Rows of length 1. An empty one stays 0: divided by a tiny number instead, its gradient would be 10^12."""
+    """Rows of length 1. An empty row stays 0: division by a tiny number would give it a gradient of 10^12."""
     length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     return x / torch.where(length > 0, length, torch.ones_like(length))
 
@@ -170,8 +172,8 @@ def _wide(spikes: Tensor, name: str) -> Tensor:
 class VanRossumLoss(Configurable, nn.Module):
     """Mean over the batch of D² between the net's spikes and wanted spikes; see `van_rossum_distance`.
 
-    Gradients: 2/tau times the trace of the difference, run backwards in time: an early spike answers for all that
-        follows.
+    Gradients: 2/tau times the trace of the difference, computed backwards in time, because an early spike affects all
+        later values of its trace.
 
     Example:
         >>> VanRossumLoss(tau=5.0)(torch.ones(4, 2, 3), torch.ones(4, 2, 3)).item()
@@ -261,8 +263,11 @@ class SpikeSimilarityLoss(Configurable, nn.Module):
         trains = exponential_trace(spikes, config.tau) if config.tau else spikes
         options = {"degree": config.degree, "scale": config.scale, "width": config.width}
         similar = spike_kernel(trains, trains, config.kernel, **options)
-        shared = labels[:, None] == labels if labels.dim() == 1 else (labels.to(similar) @ labels.to(similar).T) > 0
-        alike = shared.to(similar)
+        if labels.dim() == 1:
+            shares_class = labels[:, None] == labels
+        else:
+            shares_class = (labels.to(similar) @ labels.to(similar).T) > 0
+        alike = shares_class.to(similar)
         if config.compare == "bce":
             with torch.autocast(similar.device.type, enabled=False):
                 return functional.binary_cross_entropy(similar.clamp(0, 1), alike)

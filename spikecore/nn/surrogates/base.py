@@ -1,4 +1,4 @@
-"""Surrogates: what stands in for the derivative of the spike.
+"""Surrogate gradients: functions that replace the derivative of the spike.
 
     forward:   s = Θ(u)              (u = h - v_threshold; Θ(0) = 1; NaN gives 0)
     backward:  ds/du := g'(u)        declared as `derivative`; `primitive` is g

@@ -17,7 +17,7 @@ from spikecore.nn import LIF, streaming
 from spikecore.testing.backend_runs import outcome, poisoned
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.probes import BACKEND
-from spikecore.testing.suite import needs, skip
+from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.backend_agreement import CASES, LEARNED, Options
 from spikecore.testing.suites.backend_limits import LimitChecks
 from spikecore.torch_internals import fake_mode, forget_compiled
@@ -37,6 +37,7 @@ class BackendSuite(LimitChecks):
         """No samples: empty outputs, zero for the gradients of parameters."""
         self.compare_all((self.x(3, 0, 3, 2), LIF, options) for options in CASES)
 
+    @advice("read tensors by their strides, or make them contiguous first; return contiguous tensors")
     def test_non_contiguous(self) -> None:
         """Transposed and broadcast inputs, states and gradients of stride 0."""
         turned = self.x(4, 5, 3, 6).permute(3, 1, 2, 0)
@@ -66,6 +67,7 @@ class BackendSuite(LimitChecks):
         found, right = (each["gradient of"]["x"][:, others] for each in (ours, untouched))
         assert_same(found, right, "the gradient of the other neurons")
 
+    @advice("leave out the terms of a gradient that is None (dynamics.with_gaps); do not put zeros in its place")
     def test_gradients_that_do_not_arrive(self) -> None:
         """A gradient that is None adds no term: zero in its place would meet an infinite potential and give NaN."""
         x = self.x(5, 4, 3)
@@ -82,6 +84,7 @@ class BackendSuite(LimitChecks):
             used(x[:0].requires_grad_()).sum().backward()
             assert next(used.parameters()).grad is None, "T = 0: a parameter that nothing depends on has a gradient"
 
+    @advice("write every element of the outputs, zeros too; allocate with torch.zeros where a kernel adds up")
     def test_poisoned_memory(self) -> None:
         """Outputs are written in full: memory that held NaN before shows through nowhere."""
         x = self.x(5, 4, 3, 7)
@@ -91,6 +94,7 @@ class BackendSuite(LimitChecks):
                 assert self.compare(watched, x, LIF, **options)
             assert self.compare(watched, x[:0], LIF, **LEARNED)
 
+    @advice("sum in a fixed order, whatever the number of threads, or declare deterministic=False")
     @needs("deterministic")
     def test_determinism(self) -> None:
         """Equal inputs give equal bits, whatever the number of threads."""
@@ -151,6 +155,7 @@ class BackendSuite(LimitChecks):
             arguments = (key, saved, x, [v], [tau], x.clone(), [v.clone()], [x.clone()])
             torch.library.opcheck(getattr(operators, f"run_bwd_{BACKEND}").default, arguments)
 
+    @advice("clone what would be handed through, with T = 0 too")
     def test_outputs_never_alias_inputs(self) -> None:
         """No output, gradient or saved tensor shares memory with an input, also with T = 0; inputs stay unwritten."""
         for steps in (4, 0):

@@ -70,6 +70,31 @@ class LimitChecks(AgreementChecks):
                 results.append([out, finals, recorded, *gradients])
             assert_close(results[0], results[1], "[output, states, recorded, gradients] of expanded inputs")
 
+    @advice("return contiguous results of x's shape; channels follow axis 2 whatever comes behind it, also nothing")
+    def test_memory_format(self) -> None:
+        """Channels-last input gives channels-last results that equal those of contiguous input, also step by step."""
+        x = self.x(5, 2, 3, 7, 6)
+        last = x.movedim(2, -1).contiguous().movedim(-1, 2)
+        with self.backend() as watched:
+            for options in CASES:
+                for step_mode in ("multi", "single"):
+                    results = []
+                    for given in (last, x):
+                        neuron = self.on(BACKEND, LIF, step_mode=step_mode, record=("v",), **options)
+                        inner = given.clone(memory_format=torch.preserve_format).requires_grad_() * 1.0
+                        calls = watched.calls["run"]
+                        out = neuron(inner) if step_mode == "multi" else torch.stack([neuron(step) for step in inner])
+                        assert watched.calls["run"] > calls, "the neuron did not run on the backend"
+                        gradients = torch.autograd.grad((out * x).sum(), [inner, *neuron.parameters()])
+                        results.append([out.detach(), neuron.recorded["v"].detach(), *gradients])
+                    assert results[1][0].any(), "it does not fire: this proves nothing"
+                    what = f"[output, recorded, gradients] of channels-last input in step_mode {step_mode!r}"
+                    assert_same(results[0][:3], results[1][:3], what)
+                    assert_close(results[0][3:], results[1][3:], what)
+                    kept = results[0][:3] if step_mode == "multi" else [results[0][1]]
+                    for value in kept:
+                        assert value.movedim(2, -1).is_contiguous(), f"{what}: one has the strides {value.stride()}"
+
     @needs("affine_neuron")
     @advice("scale and shift are the last two parameters of the program, one value per channel, with gradients")
     def test_affine_neuron(self) -> None:

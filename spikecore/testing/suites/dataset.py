@@ -19,7 +19,7 @@ from spikecore.errors import SpikeError
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore.testing.compare import assert_same
 from spikecore.testing.stand_ins import no_network, stand_ins
-from spikecore.testing.suite import needs, skip
+from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.dataset_targets import TargetChecks
 
 DUPLICATES = 0.01
@@ -96,6 +96,7 @@ class DatasetSuite(TargetChecks):
         with pytest.raises((SpikeError, ValueError, KeyError)):
             dataset.split("no such split")
 
+    @advice("raise IndexError where index >= len(self)")
     def test_length(self) -> None:
         """`len` is the number of samples: the last index works, the next raises IndexError."""
         dataset = self.make()
@@ -120,6 +121,7 @@ class DatasetSuite(TargetChecks):
                 assert not dataset.is_sequence or len(x) > 0, f"{where}: no steps"
                 assert x.dtype == torch.uint8 or x.isfinite().all(), f"{where}: x holds NaN or infinity"
 
+    @advice("derive randomness from the seed and the index, as torch.Generator().manual_seed(seed + index)")
     def test_same_index_same_sample(self) -> None:
         """The same index gives the same sample, whatever was read in between and whatever the seed."""
         dataset = self.make()
@@ -134,6 +136,7 @@ class DatasetSuite(TargetChecks):
             assert_same([x for x, _ in again], [x for x, _ in first], f"samples of {name} read again")
             assert_same(_labels(again), _labels(first), f"labels of {name} read again")
 
+    @advice("shuffle with a generator that is seeded from the Config, and sort the names of files")
     def test_splits_are_stable(self) -> None:
         """Another instance with the same options has the same splits, whatever the seed; it draws no random numbers."""
         before = torch.get_rng_state()
@@ -143,6 +146,7 @@ class DatasetSuite(TargetChecks):
         for name, digests in first.items():
             assert self._digests(self.make(), name) == digests, f"{name} is another one in a second instance"
 
+    @advice("cut the indices once, and give each split its own part")
     def test_splits_are_disjoint(self) -> None:
         """No split holds the samples of another, but for a few that the data hold twice."""
         dataset = self.make()
@@ -160,6 +164,7 @@ class DatasetSuite(TargetChecks):
         split = dataset.split(name)
         return [_digest(*split[index]) for index in self.indices(split)]
 
+    @advice("hold no open files, locks or lambdas in a split; open them on first use")
     def test_pickles(self) -> None:
         """A split that was pickled gives the same samples."""
         dataset = self.make()

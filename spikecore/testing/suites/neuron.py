@@ -25,7 +25,7 @@ from spikecore.nn import (
     streaming,
 )
 from spikecore.testing.compare import assert_close, assert_same
-from spikecore.testing.suite import needs, skip
+from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.neuron_limits import LimitChecks
 from spikecore.testing.suites.neuron_options import OptionChecks
 from spikecore.testing.values import EXAMPLES, distinct, states_of
@@ -37,6 +37,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
     minimum = 14
     kind: ClassVar[str] = "neuron"
 
+    @advice("return out.to(x.dtype), and keep states in float32 for half-precision input")
     def test_shape_and_dtype(self) -> None:
         """The output has the input's shape and dtype, for every declared dtype; state for half precision is float32."""
         for name in self.capabilities.dtypes:
@@ -54,6 +55,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
                 if value.is_floating_point():
                     assert value.dtype == wide, f"state {place!r} of {name} input: expected {wide}, got {value.dtype}"
 
+    @advice("use spikecore.dynamics.spike, or declare capabilities spiking=False")
     @needs("spiking")
     def test_spikes_are_zero_or_one(self) -> None:
         """Every output is 0 or 1, and both occur."""
@@ -62,6 +64,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
         assert out.any(), "no input between 0.1 and 100 makes it fire"
         assert not out.all(), "it fires at every step for every input"
 
+    @advice("let both modes run the same `step`; keep what a step needs in its state")
     @needs("step_modes", "single")
     @needs("step_modes", "multi")
     @needs("stochastic", False)
@@ -78,6 +81,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
             outs.append([out, gradient])
         assert_close(outs[1], outs[0], "[output, gradient] of single steps")
 
+    @advice("carry everything that a later step needs in the state, and nothing on the module")
     @needs("step_modes", "multi")
     @needs("fixed_num_steps", False)
     @needs("stochastic", False)
@@ -96,6 +100,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
 
         holds()
 
+    @advice("keep what belongs to one call in local variables or in the state")
     @needs("step_modes", "multi")
     @needs("stochastic", False)
     def test_a_multi_step_call_leaves_nothing_behind(self) -> None:
@@ -159,6 +164,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
             set_state(neuron, kept)
             assert_same(self.run(neuron, second, reset=False), going_on, "the sequence after set_state")
 
+    @advice("compute each sample by itself: no mean, sort or norm over the batch axis")
     @needs("stochastic", False)
     def test_samples_are_independent(self) -> None:
         """Another second sample changes neither the output nor the gradient of the first."""
@@ -171,6 +177,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
             (gradient,) = torch.autograd.grad(self.run(neuron, given_x)[:, 0].sum(), given_x)
             assert not gradient[:, 1:].any(), "the output of sample 0 has a gradient to the other samples"
 
+    @advice("compute each sample by itself: no statistics of the batch in evaluation")
     @needs("stochastic", False)
     def test_a_batch_of_one_is_a_slice(self) -> None:
         """One sample alone gives what it gives within a batch."""
@@ -205,6 +212,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
             reset_state(neuron)
             self.run(neuron, x[:, :2], reset=False)
 
+    @advice("make states like the input: x.new_zeros(...), device=x.device")
     def test_device(self) -> None:
         """State is made on the input's device: shown with the meta device, and on a GPU where there is one."""
         if self.capabilities.elementwise:
@@ -224,6 +232,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
                 assert self.run(neuron, self.input().cuda(), reset=False).is_cuda
                 assert all(value.is_cuda for value in states_of(neuron).values())
 
+    @advice("draw no random numbers, or declare capabilities stochastic=True and draw from torch's generator")
     def test_randomness(self) -> None:
         """Equal seeds give equal outputs; one that is not declared stochastic touches no random numbers at all."""
         neuron, x = self.make(), self.input()
@@ -240,6 +249,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
         untouched = torch.equal(before, torch.get_rng_state())
         assert untouched, "it drew random numbers, but capabilities.stochastic is False"
 
+    @advice("never write into x, and return a new tensor")
     def test_input_is_left_alone(self) -> None:
         """The input is neither written to nor part of the output; a non-contiguous one gives the same."""
         neuron, x = self.make(), self.input()
@@ -287,6 +297,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
         set_step_mode(neuron, step_mode)
         neuron(x)
 
+    @advice("do not detach the input or the output, or declare capabilities differentiable=False")
     @needs("differentiable")
     def test_a_gradient_reaches_the_input(self) -> None:
         """It is finite and not zero."""

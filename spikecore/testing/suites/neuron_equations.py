@@ -15,7 +15,7 @@ from spikecore.nn import Neuron, Sigmoid, functional, reset_state, set_step_mode
 from spikecore.registry import create
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.probes import GraphBackend, registered_backend
-from spikecore.testing.suite import Suite, needs, skip
+from spikecore.testing.suite import Suite, advice, needs, skip
 from spikecore.testing.values import states_of
 
 IGNORES = (
@@ -125,6 +125,7 @@ class EquationChecks(Suite):
             name for name in self._fields() if plain[name] is float and name not in getattr(self.target, "trained", ())
         ]
 
+    @advice("look for detach(), and for operations that are not differentiable, between the inputs and the output")
     @needs("elementwise")
     @needs("differentiable")
     def test_gradcheck(self) -> None:
@@ -143,6 +144,7 @@ class EquationChecks(Suite):
         self.input()
         return min(type(self)._drive, 3.0)
 
+    @advice("write `step` in the functions of spikecore.dynamics; use where() in place of `if`")
     @needs("elementwise")
     def test_the_traced_graph_equals_the_step(self) -> None:
         """Traced to a graph and interpreted, it gives the same outputs, states and gradients; `explain` shows it."""
@@ -196,6 +198,7 @@ class EquationChecks(Suite):
             assert isinstance(total, Tensor)
             assert total.requires_grad, "recorded states carry no gradient"
 
+    @advice("read the option as params.NAME in `step`, without detach()")
     @needs("differentiable")
     def test_learnable_options_get_a_gradient(self) -> None:
         """Every numeric option can be learned, one for all or one per channel; zero gradient only without influence."""

@@ -58,6 +58,28 @@ class LimitChecks(EquationChecks):
         ours, theirs = self._gradient(whole, given), self._gradient(parts, right)
         assert_close(ours, theirs, f"the gradient of {LONG} steps at once")
 
+    @advice("leave strides to core: no contiguous(), view() or reshape of what goes in or comes out")
+    @needs("elementwise")
+    @needs("stochastic", False)
+    def test_memory_format(self) -> None:
+        """Channels-last input gives channels-last output and gradient, equal to those of contiguous input."""
+        steps = self.num_steps
+        generator = torch.Generator().manual_seed(13)
+        shape = (steps, 2, self.sample_shape[0], 3, 5)
+        self.input()  # finds the scale at which it fires
+        noise = torch.randn(shape, generator=generator, dtype=torch.float64) + 0.5
+        x = noise.to(self.dtype) * type(self)._drive
+        results = []
+        for given in (x.movedim(2, -1).contiguous().movedim(-1, 2), x):
+            inner = given.requires_grad_() * 1.0
+            out = self.run(self.make(), inner)
+            results.append([out, self._gradient(out, inner)])
+        assert_same(results[0], results[1], "[output, gradient] of channels-last input")
+        out, gradient = results[0]
+        is_kept = [value.movedim(2, -1).is_contiguous() for value in (out, gradient)]
+        assert is_kept[0], f"the output of channels-last input has the strides {out.stride()}, expected {x.stride()}"
+        assert is_kept[1] or not out.requires_grad, f"its gradient has the strides {gradient.stride()}"
+
     @long
     @advice("look for fixed sizes: buffers, blocks, indices of 16 bits, ends of vectors")
     @needs("stochastic", False)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from spikecore.dynamics import Program, keeping
+from spikecore.dynamics import Program, keep_distance
 from spikecore_cpu_backend.cache import KernelCache
 from spikecore_cpu_backend.call import BackwardCall, ForwardCall, Pack
 from spikecore_cpu_backend.source import kernel_source, runtime_source
@@ -47,7 +47,7 @@ class Kernel:
         pack_small: packs the rest, from `num_steps` on.
         num_states: of the program.
         is_simple: no tensor parameters, nothing recorded.
-        can_keep: u is enough for the backward pass (see `dynamics.keeping`).
+        can_keep: u is enough for the backward pass (see `dynamics.keep_distance`).
     """
 
     program: Program
@@ -106,7 +106,9 @@ class Runtime:
         if code is None:
             library = self.cache.load(kernel_source(program, is_double))
             address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
-            code = self._codes[program.structure, is_double] = Code(library, address, keeping(program) is not None)
+            code = self._codes[program.structure, is_double] = Code(
+                library, address, keep_distance(program) is not None
+            )
         return code
 
     def kernel(self, program: Program, dtype: torch.dtype) -> Kernel:

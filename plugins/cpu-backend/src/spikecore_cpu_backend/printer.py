@@ -15,7 +15,7 @@ from spikecore.dynamics import (
     hoist,
     hoist_uniform,
     inputs_of,
-    keeping,
+    keep_distance,
     slots_of,
     with_gaps,
 )
@@ -49,7 +49,7 @@ def print_program(program: Program, is_double: bool) -> str:
     learned = [f"grad.param.{param.name}" for param in program.params if param.learnable]
     gradients = ["grad.x", *(f"grad.{name}" for name in states), *learned]
     room = MAX_TENSORS - len(program.params)
-    kept = keeping(program)
+    kept = keep_distance(program)
     forward, outputs = (program.forward, ["out", *states]) if kept is None else (kept[0], ["out", *states, KEPT])
     before, (rest,) = hoist([forward], outputs, room)
     first, reads = len(before.outputs), _reads(program, before)
@@ -135,7 +135,7 @@ def _backwards(
 
 def _kept_graphs(program: Program, graphs: Iterable[Graph]) -> list[Graph]:
     """The same gradients from what was kept. (No other contains anything that the whole backward pass does not.)"""
-    found = [keeping(program, each) for each in graphs]
+    found = [keep_distance(program, each) for each in graphs]
     return [each[1] for each in found if each is not None]
 
 

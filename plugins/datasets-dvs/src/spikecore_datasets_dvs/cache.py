@@ -5,8 +5,8 @@
 <key>/00000.bin        samples one behind the other, each in the smallest dtype that holds its counts
 <key>/00000.npy        for each sample: offset, number of steps, dtype, checksum
 
-While it is built it has another name (`store.made`); shards that are whole stay when the build is interrupted, and the
-next build goes on behind them. One process builds, others wait for its lock.
+While it is built it has another name (see `make_directory`). Complete shards stay when the build is interrupted, and
+the next build continues after them. One process builds, others wait for its lock.
 
 An index is held against its checksum whenever the cache is opened. Samples are where their file has been written to
 since it was made (or copied), when it is first used; and all of them by `verify`.
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from spikecore.datasets import made, write_aside
+from spikecore.datasets import make_directory, write_aside
 from spikecore.errors import DatasetError, SpikeError
 
 INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4"), ("crc", "<u4")])
@@ -188,7 +188,7 @@ def build(
         }
         write_aside(aside / "cache.json", lambda path: path.write_text(json.dumps(about), encoding="utf-8"))
 
-    return FrameCache(made(directory, fill, resumable=True))
+    return FrameCache(make_directory(directory, fill, resumable=True))
 
 
 class _Shards:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from spikecore import create
-from spikecore.datasets import data_dir, made
+from spikecore.datasets import data_dir, make_directory
 from spikecore.interfaces import DatasetCapabilities, DatasetInfo, Range
 from spikecore_datasets_dvs import packed
 from spikecore_datasets_dvs.camera import Camera
@@ -49,7 +49,7 @@ class Simulated(EventDataset):
                 packed.write(aside / split, self.simulate(split))
 
         root = self.directory if self.config.root else data_dir() / self.name
-        return made(root / self.variant(), make)
+        return make_directory(root / self.variant(), make)
 
     def recordings(self, directory: Path) -> dict[str, list[Recording]]:
         found = {}

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from spikecore.datasets import check_filled, class_names, labelled, split_by_subject, split_per_class, tops
+from spikecore.datasets import check_filled, class_names, labelled_files, split_by_subject, split_per_class, tops
 from spikecore.errors import DatasetError
 from spikecore.interfaces import DatasetInfo, Range
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
@@ -43,7 +43,7 @@ def by_class(
     """
     return [
         Recording(file.relative_to(root or directory).as_posix(), label)
-        for file, label in labelled(directory, classes, pattern)
+        for file, label in labelled_files(directory, classes, pattern)
     ]
 
 

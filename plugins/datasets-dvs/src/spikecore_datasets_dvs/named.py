@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from spikecore.datasets import DataFile, extract, fetch, made
+from spikecore.datasets import DataFile, extract, fetch, make_directory
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs import rar
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
@@ -54,7 +54,7 @@ class NamedDataset(EventDataset):
                     if path.name.endswith(ARCHIVES):  # and not a list of labels
                         self._unpack(path, aside / _stem(path))
 
-            made(extracted, fill, resumable=True)
+            make_directory(extracted, fill, resumable=True)
         if not self._is_unpacked(extracted):
             raise DatasetError(
                 f"{extracted}: nothing there matches {' or '.join(self.present)}; is this {self.info.title}? "

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from spikecore.datasets import Limits, Member, made, unpack
+from spikecore.datasets import Limits, Member, make_directory, unpack
 from spikecore.errors import DatasetError, PluginUnavailable
 
 READ_AHEAD = 1 << 16
@@ -57,7 +57,7 @@ def extract(archive: Path, into: Path, *, limits: Limits | None = None) -> Path:
         except tarfile.TarError as error:
             raise DatasetError(f"{archive}: bsdtar broke off: {error}; delete it and fetch it again") from error
 
-    return made(into, make)
+    return make_directory(into, make)
 
 
 def _has_bsdtar(archive: Path) -> bool:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from spikecore.datasets import check_filled, class_names, labelled, split_per_class, tops
+from spikecore.datasets import check_filled, class_names, labelled_files, split_per_class, tops
 from spikecore.errors import DatasetError
 from spikecore.interfaces import DatasetInfo, Range
 from spikecore_datasets_vision.dataset import ImageDataset, Stored
@@ -146,4 +146,4 @@ class ImageFolder(ImageDataset):
         return Stored(files, np.array([label for _, label in chosen], np.int64))
 
     def _images(self, top: Path) -> Found:
-        return [item for item in labelled(top, self.info.classes) if item[0].suffix.lower() in SUFFIXES]
+        return [item for item in labelled_files(top, self.info.classes) if item[0].suffix.lower() in SUFFIXES]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from spikecore.datasets import made
+from spikecore.datasets import make_directory
 from spikecore.errors import DatasetError
 from spikecore_datasets_vision import declarations
 from spikecore_datasets_vision.dataset import Stored
@@ -28,7 +28,7 @@ class MNIST(NamedDataset):
             for path in archives:
                 gunzip(path, aside / path.name.removesuffix(".gz"))
 
-        made(into, fill)
+        make_directory(into, fill)
 
     def stored(self, name: str) -> Stored:
         directory, prefix = self.prepare(), PREFIXES[name]

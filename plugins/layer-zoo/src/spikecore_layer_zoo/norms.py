@@ -155,7 +155,7 @@ class _ThroughTime(CountsSteps):
             return out
         if not steps:
             return x
-        return torch.stack([self.norms[t](step) for t, step in zip(steps, x.unbind(0), strict=True)])
+        return nn.stack_steps([self.norms[t](step) for t, step in zip(steps, nn.unbind_steps(x), strict=True)])
 
 
 class BatchNormThroughTime1d(_ThroughTime):
@@ -240,8 +240,8 @@ class NeuNorm(nn.Stateful):
         sequence = x if multi else x.unsqueeze(0)
         a = self.state_for(sequence.new_empty(()).expand(sequence.shape[1:]))["a"]
         outs = []
-        for current in sequence.unbind(0):
+        for current in nn.unbind_steps(sequence):
             a = self.k * a + (1 - self.k) / self.shape[0] ** 2 * current.sum(1, keepdim=True)
             outs.append(current - self.weight * a)
-        (out,) = self.keep({"a": a}, torch.stack(outs) if outs else x)
+        (out,) = self.keep({"a": a}, nn.stack_steps(outs) if outs else x)
         return out if multi else out[0]

@@ -12,7 +12,18 @@ from torch.nn import functional
 from spikecore.dynamics import Namespace
 from spikecore.errors import OptionError
 from spikecore.interfaces import Inner, Range
-from spikecore.nn import LIF, ATan, Surrogate, TorchNeuron, leaky_charge, reset_after, widened
+from spikecore.nn import (
+    LIF,
+    ATan,
+    Surrogate,
+    TorchNeuron,
+    filled_like,
+    leaky_charge,
+    reset_after,
+    stack_steps,
+    unbind_steps,
+    widened,
+)
 from spikecore_neuron_zoo.options import options_of
 
 
@@ -97,19 +108,19 @@ class MPBNLIF(TorchNeuron):
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """`v` = v_reset."""
         self.check_channels(x, self.config.num_features)
-        return {"v": torch.full(x.shape, self.config.v_reset, dtype=widened(x).dtype, device=x.device)}
+        return {"v": filled_like(x, self.config.v_reset, widened(x).dtype)}
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
         params = Namespace(**{**vars(self.config), "v_threshold": self._threshold(x)})
         v, outs = state["v"], []
-        for current in x.unbind(0):
+        for current in unbind_steps(x):
             h = leaky_charge(v, current, params)
             normal = self._norm(h)
             s = self.config.surrogate(normal - params.v_threshold)
             v = reset_after(s, normal if self.config.residual == "normalized" else h, params)
             outs.append(s)
-        return torch.stack(outs) if outs else torch.empty_like(x), {"v": v}
+        return stack_steps(outs) if outs else torch.empty_like(x), {"v": v}
 
     def _threshold(self, x: Tensor) -> Any:
         if self.v_threshold is None:

@@ -1,0 +1,230 @@
+"""What a run prints: in a scripted terminal of 80 and 200 columns, without colours, and where there is no terminal."""
+
+import fcntl
+import os
+import pty
+import re
+import shlex
+import signal
+import struct
+import subprocess
+import sys
+import termios
+
+import pytest
+
+from spikecore.run import console as module
+from spikecore.run.clock import Clock
+from spikecore.run.console import Pace, Stopwatch, epoch_text, wrapped
+from spikecore.run.text import bytes_text, clock_text, count_text, rate_text, seconds_text
+
+METRICS = {"train_loss": 0.43121, "val_loss": 0.332, "val_accuracy": 0.9133}
+PACE = Pace(5420.3, "samples", 80.2)
+SMALL = [
+    *("--set", "encoder.num_steps=2"),
+    *("--set", "model.name=mlp"),
+    *("--set", "model.hidden=[12]"),
+    *("--set", "trainer.batch_size=256"),
+]
+BRISK = ["--set", "trainer.epochs=2", "--set", "neuron.v_threshold=0.2"]
+"""Neurons that spike, so that nothing is warned of."""
+NEURON = '''
+import spikecore
+from spikecore.nn import LIF
+@spikecore.register("neuron", "mine")
+class Mine(LIF):
+    """Mine."""
+'''
+ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38;5;\d+|38;2;[\d;]+)m")
+
+
+def test_an_epoch_is_one_line_where_it_fits():
+    long = "epoch  3/20  train_loss 0.4312  val_loss 0.332  val_accuracy 91.33%  5420 samples/s  1 min 20 s left"
+    short = "epoch  3/20  loss 0.4312 val 0.332  accuracy val 91.33%  5420/s  1:20 left"
+    assert epoch_text(3, 20, METRICS, PACE, None) == long
+    assert epoch_text(3, 20, METRICS, PACE, 200) == long
+    assert epoch_text(3, 20, METRICS, PACE, 80) == short
+    assert len(short) < 80
+    assert epoch_text(3, 20, METRICS, PACE, len(long) + 1) == long
+    assert epoch_text(3, 20, METRICS, PACE, len(long)) == short
+
+
+def test_a_line_that_does_not_fit_is_broken_between_its_parts():
+    metrics = {f"a_rather_long_metric_{index}": index / 7 for index in range(6)}
+    text = epoch_text(3, None, metrics, Pace(12.34, "episodes"), 60)
+    assert all(len(line) < 60 for line in text.splitlines())
+    assert text.splitlines()[0] == "epoch 3  a_rather_long_metric_0 0"
+    assert re.sub(r"\s+", " ", text).endswith("a_rather_long_metric_5 0.7143 12.3/s")
+    assert epoch_text(3, None, metrics, Pace(12.34, "episodes")).endswith("  12.3 episodes/s")
+    assert epoch_text(1, None, {}, Pace()) == "epoch 1"
+
+
+def test_a_warning_is_broken_between_words():
+    text = wrapped("warning: " + "word " * 40, 60)
+    assert all(len(line) < 60 for line in text.splitlines())
+    assert all(line.startswith("  word") for line in text.splitlines()[1:])
+    assert wrapped("a " * 100, None) == "a " * 100
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (seconds_text(59.94), "59.9 s"),
+        (seconds_text(80), "1 min 20 s"),
+        (seconds_text(3 * 3600 + 245), "3 h 04 min"),
+        (clock_text(5), "0:05"),
+        (clock_text(3600 * 26 + 61), "26:01:01"),
+        (rate_text(5420.3), "5420"),
+        (rate_text(0.1234), "0.123"),
+        (count_text(1, "thread"), "1 thread"),
+        (count_text(2, "thread"), "2 threads"),
+        (count_text(0, "file"), "0 files"),
+        (bytes_text(999), "999 B"),
+        (bytes_text(1_234_567), "1.23 MB"),
+    ],
+)
+def test_numbers_as_people_read_them(text, says):
+    assert text == says
+
+
+def test_rate_and_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    clock = Clock()
+    watch = Stopwatch(clock)
+    now[0] = 7.0
+    watch.begin(is_partial=False)
+    now[0] += 4.0
+    with clock.timed("evaluate"):
+        now[0] += 1.0
+    pace = watch.lap(1, 4, 200, "samples")
+    assert (pace.rate, pace.left_s) == (50.0, 15.0)  # 200 in 4 s of training; 3 epochs of 5 s are left
+    with clock.timed("checkpoint"):
+        now[0] += 2.0
+    now[0] += 5.0
+    pace = watch.lap(2, 4, None, "samples")
+    assert (pace.rate, pace.left_s) == (None, 12.0)
+    now[0] += 1.0
+    assert watch.lap(4, 4, 10, "steps") == Pace(10.0, "steps", None)
+
+
+def test_the_rest_of_a_resumed_epoch_says_nothing_of_the_time_left(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    watch = Stopwatch(Clock())
+    watch.begin(is_partial=True)
+    now[0] += 1.0
+    assert watch.lap(3, 5, 100, "samples") == Pace(100.0, "samples", None)
+    now[0] += 4.0
+    assert watch.lap(4, 5, 100, "samples") == Pace(25.0, "samples", 4.0)
+
+
+def session(columns, arguments, cwd, interrupt_after=None, **environment):
+    """`spike` on a terminal of this width: exit status, what it wrote to stdout and to the terminal."""
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
+    env |= {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "spikecore", *arguments]
+    process = subprocess.Popen(
+        command, env=env, cwd=cwd, stdin=follower, stdout=subprocess.PIPE, stderr=follower, text=True
+    )
+    os.close(follower)
+    written = b""
+    while True:
+        try:
+            part = os.read(leader, 1 << 16)
+        except OSError:  # Linux ends a terminal that nobody holds any more with an error
+            break
+        if not part:
+            break
+        written += part
+        if interrupt_after and interrupt_after.encode() in written:
+            process.send_signal(signal.SIGINT)
+            interrupt_after = None
+    os.close(leader)
+    out, _ = process.communicate(timeout=600)
+    return process.returncode, out, written.decode().replace("\r\n", "\n")
+
+
+def plain(text):
+    """As it stands on the screen in the end, without what was drawn over, as far as lines go."""
+    return [line.rpartition("\r")[2].rstrip() for line in ANSI.sub("", text).splitlines()]
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("no_color", [False, True])
+def test_a_session_on_a_terminal(columns, no_color, tmp_path):
+    environment = {"NO_COLOR": "1"} if no_color else {}
+    arguments = ["run", *SMALL, "--set", "trainer.epochs=2", "--set", "neuron.v_threshold=40.0", "--out", "r"]
+    status, out, written = session(columns, arguments, tmp_path, **environment)
+    assert status == 0, written
+    lines = plain(written)
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert ("train_loss" in epochs[0]) == (columns == 200)
+    assert ("samples/s" in epochs[0]) == (columns == 200)
+    assert all(len(line) < columns for line in epochs)
+    assert " left" in epochs[0]
+    assert " left" not in epochs[1]
+    text = " ".join(" ".join(line.split()) for line in lines)
+    assert text.count("layer 'layers.1' (LIF, 12 neurons) is silent after epoch 1: no spike in 16 samples") == 1
+    assert "Usual cures: larger weights before it or a larger input gain, a lower v_threshold, a smaller tau" in text
+    warning = [line for line in lines if line.startswith("warning: ")]
+    assert len(warning) == 1
+    assert all(len(line) <= columns for line in lines)
+    bars = [line for line in lines if "training" in line and "━" in line]
+    assert bars, "the progress bar"
+    assert max(map(len, bars)) > columns - 5, "the bar uses the width"
+    assert bool(COLOUR.search(written)) != no_color
+    _, _, report = out.partition("time ")
+    seconds = {part.split()[0]: float(part.split()[1]) for part in report.splitlines()[0].strip().split(", ")}
+    assert {"import", "building", "checkpoint", "report", "evaluate", "probe", "other", "total"} <= set(seconds)
+    total = seconds.pop("total")
+    assert sum(seconds.values()) == pytest.approx(total, abs=0.05 * (len(seconds) + 1))
+
+
+def test_ctrl_c_tells_how_to_go_on(tmp_path):
+    (tmp_path / "my file.py").write_text(NEURON)
+    arguments = ["run", *SMALL, "--set", "trainer.epochs=100000", "--out", "a run", "--load", "my file.py"]
+    status, out, written = session(80, arguments, tmp_path, interrupt_after="epoch      2/")
+    assert (status, out) == (130, "")
+    lines = plain(written)
+    assert "stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once" in lines
+    assert "run directory  a run" in lines
+    command = next(line for line in lines if line.startswith("go on with"))
+    words = shlex.split(command.removeprefix("go on with"))
+    assert words[:6] == ["spike", "run", "--resume", "a run", "--load", str(tmp_path / "my file.py")]
+    newest = sorted(path.name for path in (tmp_path / "a run/checkpoints").iterdir())[-1]
+    assert f"interrupted: {newest}" in lines
+    _, out, _ = session(80, [*words[1:], "--dry-run"], tmp_path)
+    assert out == f"sound: would go on from {newest}\n"
+
+
+def test_where_there_is_no_terminal_the_lines_are_whole(tmp_path):
+    command = [sys.executable, "-m", "spikecore", "run", *SMALL, *BRISK, "--out", "r"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "60"}
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=True)
+    first, one, two = done.stderr.splitlines()
+    assert "1 thread" in first
+    assert "1 threads" not in first
+    number = r"\d+(\.\d+)?(e[+-]\d+)?"
+    metrics = rf"train_loss {number}  test_accuracy {number}%  test_loss {number}"
+    assert re.fullmatch(rf"epoch 1/2  {metrics}  {number} samples/s  .* left", one)
+    assert re.fullmatch(rf"epoch 2/2  {metrics}  {number} samples/s", two)
+    assert "\x1b" not in done.stderr + done.stdout
+    again = subprocess.run([*command[:-1], "q", "--quiet"], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert again.stderr.splitlines() == [first]
+    assert again.returncode == 0
+
+
+def test_nothing_is_printed_twice_above_a_bar(capsys):
+    console = module.Console()
+    assert list(console.progress(range(3), "x", 3)) == [0, 1, 2]
+    console.epoch(1, 2, METRICS, PACE)
+    assert capsys.readouterr().err.count("epoch 1/2") == 1
+    quiet = module.Console(is_quiet=True)
+    quiet.epoch(1, 2, METRICS, PACE)
+    quiet.warn("w")
+    assert capsys.readouterr().err == "warning: w\n"
