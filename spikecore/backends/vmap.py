@@ -70,6 +70,7 @@ def run_rule(operator: Operator) -> Callable[..., Any]:
                 return operator()(key, *tensors, *flags)
 
             return _run_separately((x, states, params), in_dims[1:4], size, run)
+        # The mapped axis becomes part of the batch: one call of the operator for all samples.
         merged = [_merge(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
         out, finals, recorded, saved = operator()(key, _merge(x, x_dim, size, 1), merged, params, *flags)
         outputs = (

@@ -70,7 +70,7 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
         Unsupported: it does not run this case.
     """
     compared = 0
-    trials = [(shape, False) for shape in ODD_SHAPES]
+    trials: list[tuple[tuple[int, ...], bool]] = [(shape, False) for shape in ODD_SHAPES]
     trials += [(ODD_SHAPES[0], True), (case.shape, False)]
     for shape, strided in trials:
         here = replace(case, shape=shape)

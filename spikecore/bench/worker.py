@@ -35,8 +35,8 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _candidate(question: Mapping[str, Any]) -> dict[str, Any]:
-    cases = [Case.unpack(each) for each in question["cases"]]
-    for measure in MEASURES:  # torch's own first use is nobody's
+    cases = [Case.unpack(packed) for packed in question["cases"]]
+    for measure in MEASURES:  # the first use of torch itself must not count for a candidate
         _first_use_ms(reference(), cases[0].tiny(), measure)
     gc.collect()  # what importing torch left is nobody's either
     start = time.perf_counter()
@@ -66,10 +66,10 @@ def _find(question: Mapping[str, Any]) -> Candidate:
         return backends([question["candidate"]])[0][-1]
     from spikecore.bench.peers import peers
 
-    found, absent = peers(question["compile_steps"], only=question["candidate"])
-    if not found:
+    candidates, absent = peers(question["compile_steps"], only=question["candidate"])
+    if not candidates:
         raise LookupError(f"no peer {question['candidate']!r}: {absent}")
-    return found[0]
+    return candidates[0]
 
 
 def _first_use_ms(candidate: Candidate, case: Case, measure: str) -> float:

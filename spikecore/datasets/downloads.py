@@ -51,7 +51,7 @@ def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 
         file: name, places and digests.
         directory: where it is, or goes.
         manual: what a person has to do, for a file without urls.
-        attempts: per url; each goes on where the last one broke off.
+        attempts: per url; every attempt resumes where the last one stopped.
         timeout_s: of one read.
 
     Raises:
@@ -133,7 +133,7 @@ def _from_any(file: DataFile, path: Path, attempts: int, timeout_s: float) -> No
 
 
 class _Gone(DatasetError):
-    """The server cannot be reached, or breaks off again and again; what came so far is good."""
+    """The server cannot be reached, or closes the connection repeatedly; the part received so far is valid."""
 
 
 def _download(url: str, file: DataFile, partial: Path, attempts: int, timeout_s: float) -> None:
@@ -181,7 +181,7 @@ def _receive(url: str, file: DataFile, partial: Path, timeout_s: float, advance:
         resumed = response.status == 206
         if resumed and not re.match(rf"bytes {have}-\d+/", response.headers.get("Content-Range", "")):
             _forget(partial)
-            raise ConnectionError("the server goes on at another place than asked")
+            raise ConnectionError("the server resumes at another offset than requested")
         start = have if resumed else 0
         declared = response.headers.get("Content-Length")
         total = start + int(declared) if declared and declared.isdigit() else None

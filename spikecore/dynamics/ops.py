@@ -22,7 +22,7 @@ from torch import Tensor
 from spikecore.dynamics import numbers
 from spikecore.dynamics.source import refuse
 from spikecore.dynamics.sym import Sym, emit, has_sym
-from spikecore.torch_internals import apply_unchecked, transforms_active
+from spikecore.torch_internals import apply_unchecked, has_forward_derivatives, transforms_active
 
 HALF = (torch.float16, torch.bfloat16)
 _VALUES = (Tensor, Sym)
@@ -266,35 +266,46 @@ def detach(a: Any) -> Any:
 
 
 class _Spike(torch.autograd.Function):
-    """Forward: the surrogate's `forward`; backward: its declared `derivative`."""
+    """Forward: the surrogate's `forward`; backward and forward-mode derivative: its declared `derivative`."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(u: Tensor, surrogate: Any) -> Tensor:
-        return _spikes(u, surrogate)
+    def forward(u: Tensor, surrogate: Any, strict: bool) -> Tensor:
+        return _spikes(u, surrogate, strict)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        u, ctx.surrogate = inputs
-        # A missing gradient must stay None: as zero, times a derivative of NaN, it would give NaN.
-        ctx.set_materialize_grads(False)
+        u, ctx.surrogate, _ = inputs
+        ctx.set_materialize_grads(False)  # no gradient is not zero, which times a derivative of NaN is NaN
         ctx.save_for_backward(u)
+        ctx.save_for_forward(u)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, None, None]:
         (u,) = ctx.saved_tensors
-        if grad is None:
-            return None, None
-        wide = u.float() if u.dtype in HALF else u  # α² and 1 + u² overflow half precision
-        return (grad * ctx.surrogate.derivative(wide, ctx.surrogate.config)).to(u.dtype), None
+        return _through(u, grad, ctx.surrogate), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor | None, *_: None) -> Tensor | None:
+        (u,) = ctx.saved_tensors
+        return _through(u, tangent, ctx.surrogate)
+
+
+def _through(u: Tensor, change: Tensor | None, surrogate: Any) -> Tensor | None:
+    """A gradient or a tangent, times the surrogate's derivative at `u`."""
+    if change is None:
+        return None
+    wide = u.float() if u.dtype in HALF else u  # α² and (1 + u²) leave the range of half precision early
+    product: Tensor = change * surrogate.derivative(wide, surrogate.config)
+    return product.to(u.dtype)
 
 
 _watched_spike: Any = _Spike.apply
 _quick_spike = apply_unchecked(_Spike)
 
 
-def spike(u: Any, surrogate: Any) -> Any:
+def spike(u: Any, surrogate: Any, strict: bool = False) -> Any:
     """Θ(u) forward, `surrogate.derivative(u)` backward; with `spiking=False`, the surrogate's primitive forward.
 
     NaN does not spike.
@@ -302,6 +313,7 @@ def spike(u: Any, surrogate: Any) -> Any:
     Args:
         u: distance to the threshold.
         surrogate: an instance with `derivative(u, config)`, `forward(u, config)` and `config`.
+        strict: fires where u > 0 only, in place of u >= 0. For surrogates whose forward is Θ.
 
     Raises:
         DynamicsError: the surrogate declares no derivative.
@@ -313,11 +325,11 @@ def spike(u: Any, surrogate: Any) -> Any:
             "declare a static method derivative(u, params): the backward pass needs it",
         )
     if isinstance(u, Tensor):
-        if not torch.is_grad_enabled():
-            return _spikes(u, surrogate)
-        is_watched = torch.compiler.is_compiling() or transforms_active()
-        return _watched_spike(u, surrogate) if is_watched else _quick_spike(u, surrogate)
-    value = _output(u, surrogate)
+        is_watched = torch.compiler.is_compiling() or transforms_active() or has_forward_derivatives()
+        if not is_watched and not torch.is_grad_enabled():
+            return _spikes(u, surrogate, strict)
+        return _watched_spike(u, surrogate, strict) if is_watched else _quick_spike(u, surrogate, strict)
+    value = _output(u, surrogate, strict)
     if isinstance(u, Sym):
         # The smooth primitive g also gets the declared derivative: differentiating a g that contains |u| would give
         # the wrong g'(0), since the derivative of |u| at 0 is taken as 0.
@@ -325,12 +337,14 @@ def spike(u: Any, surrogate: Any) -> Any:
     return value
 
 
-def _spikes(u: Tensor, surrogate: Any) -> Tensor:
-    spikes: Tensor = _output(u, surrogate)
+def _spikes(u: Tensor, surrogate: Any, strict: bool) -> Tensor:
+    spikes: Tensor = _output(u, surrogate, strict)
     return spikes if spikes.dtype == u.dtype else spikes.to(u.dtype)
 
 
-def _output(u: Any, surrogate: Any) -> Any:
-    if getattr(surrogate.config, "spiking", True):
-        return surrogate.forward(u, surrogate.config)
-    return surrogate.primitive(u, surrogate.config)
+def _output(u: Any, surrogate: Any, strict: bool) -> Any:
+    if not getattr(surrogate.config, "spiking", True):
+        return surrogate.primitive(u, surrogate.config)
+    if strict:
+        return where(u > 0, 1.0, 0.0, like=u)
+    return surrogate.forward(u, surrogate.config)

@@ -132,7 +132,7 @@ class Backend(Configurable):
             states: the initial states, in the program's order.
             params: the tensor parameters, in the program's order.
             save: `run_bwd` will follow; without it nothing is saved.
-            carry: the state goes on after this call; without it the final states are not needed, and there are none
+            carry: later calls need the final states; without it the final states are not needed, and there are none
                 (an empty list, and None as their gradients).
 
         Returns:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from spikecore.interfaces.options import (
+    DefaultsTo,
     Inner,
     OneOf,
     Range,
@@ -31,6 +32,7 @@ from spikecore.interfaces.options import (
 __all__ = [
     "Component",
     "Configurable",
+    "DefaultsTo",
     "Inner",
     "OneOf",
     "Range",

@@ -5,7 +5,7 @@
 
 An elementwise neuron declares its states and one pure step in the neuron language; it then runs on every backend:
 
-    state  = {"v": "v_reset"}                          name → initial value (a number or a parameter's name)
+    state  = {"v": "v_init"}                           name → initial value (a number or a parameter's name)
     step(x, state, params) -> (out, next_state)        charge → fire → reset
 
 A neuron that is not elementwise (attention, recurrent weights) is a stateful torch module with

@@ -19,6 +19,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from weakref import WeakValueDictionary
 
@@ -98,6 +99,19 @@ class OneOf:
     def names(self) -> list[str]:
         """What the option may name."""
         return [*self.words, *sorted({entry.shortest for entry in registry().choices(self.table)})]
+
+
+@dataclass(frozen=True)
+class DefaultsTo:
+    """Marks an option that takes another one's value while it is None.
+
+    `Annotated[float | None, DefaultsTo("v_reset")]`; the step of a neuron reads the value, never None.
+    """
+
+    option: str
+
+    def __str__(self) -> str:
+        return f"(unless given: {self.option})"
 
 
 @dataclass(frozen=True)
@@ -256,7 +270,13 @@ def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any,
 
 def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-    value = _check_type(get_args(hint)[0] if marks else hint, value, per_channel)
+    plain = get_args(hint)[0] if marks else hint
+    if get_origin(plain) is UnionType and NoneType in get_args(plain):
+        if value is None:
+            return None
+        others = [part for part in get_args(plain) if part is not NoneType]
+        plain = others[0] if len(others) == 1 else plain
+    value = _check_type(plain, value, per_channel)
     numbers = value if isinstance(value, tuple) else (value,)
     for bounds in (mark for mark in marks if isinstance(mark, Range)):
         for number in numbers:
@@ -399,11 +419,16 @@ def options_marked(config_type: type, mark: type) -> Iterator[tuple[str, Any]]:
 
 
 def as_data(config: Any) -> dict[str, Any]:
-    """A Config as numbers, strings, lists and tables, as in TOML; `check_options` turns it into an equal Config."""
+    """A Config as numbers, strings, lists and tables, as in TOML; `check_options` turns it into an equal Config.
+
+    TOML has no null: an option that is None is left out, which means the same, since None is its default.
+    """
     config_type: Any = type(config)
     hints = _hints(config_type)
     data = {}
     for name, value in fields_of(config).items():
+        if value is None:
+            continue
         mark = _mark(hints[name])
         is_list = mark is not None and isinstance(value, tuple)
         data[name] = [data_of(item, mark) for item in value] if is_list else data_of(value, mark)

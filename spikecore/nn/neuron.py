@@ -3,7 +3,7 @@
 A subclass declares its options, its states and one pure step; all else is here:
 
     class LIF(Neuron):
-        state = {"v": "v_reset"}
+        state = {"v": "v_init"}
 
         @staticmethod
         def step(x, state, params): ...
@@ -12,7 +12,7 @@ A subclass declares its options, its states and one pure step; all else is here:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,7 +23,7 @@ from spikecore.backends.memory_format import filled_like, one_step
 from spikecore.backends.plain import is_plain
 from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeError
-from spikecore.interfaces.component import Configurable, Inner, make_config, refuse_positional
+from spikecore.interfaces.component import Configurable, DefaultsTo, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.half import HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
@@ -43,7 +43,8 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
     Args:
         step_mode: `multi` takes `[T, B, ...]`, `single` takes `[B, ...]` and keeps state between calls.
         backend: `auto`, or the name of the backend that must run it.
-        record: states whose post-reset sequence `[T, B, ...]` is kept in `recorded`, with gradient.
+        record: states whose sequence `[T, B, ...]` is kept in `recorded`, with gradient: `v` as it is after the reset,
+            and `h`, the potential before it.
         options: the fields of `Config`. A sequence or tensor of size C is a per-channel value along axis 1 of a
             single step; names in `learnable` become `nn.Parameter`s, called `param_NAME`.
 
@@ -56,6 +57,8 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
     extra_keywords = ("step_mode", "backend", "record")
     state: ClassVar[Mapping[str, float | str]] = {}
     """Name → initial value: a number, or the name of an option."""
+    observed: ClassVar[tuple[str, ...]] = ()
+    """What `step` returns beside the states, for `record` alone: `h`, the potential before the reset."""
     trained = {}  # noqa: RUF012
     """Options from which a parameter starts that is always trained: option → (the parameter's name, first value)."""
 
@@ -64,7 +67,9 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         """
         Args:
             v_threshold: fires when `h >= v_threshold`.
-            v_reset: initial `v`, target of the hard reset and of the leak.
+            v_reset: target of the hard reset.
+            v_init: initial `v`; None for `v_reset`.
+            fires: `at`: when h >= v_threshold; `above`: when h > v_threshold.
             reset: `hard`: v = (1 - s) h + s v_reset; `soft`: v = h - s v_threshold.
             detach_reset: no gradient through `s` in the reset.
             surrogate: the derivative of the spike.
@@ -73,6 +78,8 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
 
         v_threshold: float = 1.0
         v_reset: float = 0.0
+        v_init: Annotated[float | None, DefaultsTo("v_reset")] = None
+        fires: Literal["at", "above"] = "at"
         reset: Literal["hard", "soft"] = "hard"
         detach_reset: bool = False
         surrogate: Annotated[Surrogate, Inner("surrogate")] = ATan()  # noqa: RUF009  (immutable)
@@ -107,14 +114,14 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         self.record = tuple(record)
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._start: tuple[tuple[Any, ...], dict[str, Tensor]] | None = None
-        check_names("record", self.record, self.state)
+        check_names("record", self.record, (*self.state, *self.observed))
         self._make_tensors()
         self._begin()
         self.place(backend)
 
     @property
     def recorded(self) -> dict[str, Tensor]:
-        """State → its sequence `[T, B, ...]` in this thread's last call, for the names in `record`.
+        """Name → its sequence `[T, B, ...]` in this thread's last call, for the names in `record`.
 
         While a recurrent container runs, the last step `[1, B, ...]`.
         """
@@ -129,8 +136,26 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        """One step, pure: `(out, next state)`."""
+        """One step, pure: `(out, next state)`, the latter with the names in `observed` as well."""
         raise NotImplementedError("a neuron declares `step(x, state, params)`")
+
+    @classmethod
+    def option_problems(cls, config: Any) -> Iterable[tuple[str, str]]:
+        surrogate = getattr(config, "surrogate", None)
+        is_strict = getattr(config, "fires", "at") == "above"
+        if is_strict and surrogate is not None and not surrogate.capabilities.heaviside:
+            text = (
+                f"must be 'at' with {type(surrogate).__name__}, whose output is not 0 below and 1 above the "
+                "threshold: choose a surrogate whose capabilities say heaviside"
+            )
+            yield "fires", text
+
+    @classmethod
+    def idle_options(cls, config: Any) -> Iterable[tuple[str, str]]:
+        surrogate = getattr(config, "surrogate", None)
+        is_strict = getattr(config, "fires", "at") == "above"
+        if is_strict and surrogate is not None and not surrogate.config.spiking:
+            yield "fires", "a surrogate with spiking=False has no threshold to be at or above"
 
     @property
     def state_names(self) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikecore.interfaces.component import DefaultsTo
 from spikecore.nn.neuron import Neuron
+from spikecore.nn.parameters import marks_of
 
 
 def option_values(neuron: Neuron) -> dict[str, Any]:
@@ -41,6 +43,10 @@ def option_values(neuron: Neuron) -> dict[str, Any]:
         tensor = getattr(neuron, f"param_{name}", None)
         if isinstance(tensor, Tensor):
             values[name] = _value(neuron.within_range(name, tensor.detach()), configured)
+    config_type: type = type(neuron.config)
+    for name, mark in marks_of(config_type, DefaultsTo).items():
+        if values[name] is None:
+            values[name] = values[mark.option]
     return values
 
 

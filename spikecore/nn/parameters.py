@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from spikecore.backends.plain import is_plain
 from spikecore.dynamics import Namespace, Param
 from spikecore.errors import OptionError, ShapeError
-from spikecore.interfaces.component import Range
+from spikecore.interfaces.component import DefaultsTo, Range
 from spikecore.nn.half import HALF, state_dtype
+
+Mark = TypeVar("Mark")
 
 CALLS_BETWEEN_CHECKS = 256
 """On an accelerator, looking at a value waits for the device: this many calls pass between two looks."""
@@ -45,6 +47,16 @@ class Parametrized(nn.Module):
             name: values[name] for name in numeric if isinstance(values[name], tuple) or name in learnable
         }
         self._constants = {name: value for name, value in values.items() if name not in exact}
+        config_type: Any = type(self.config)
+        # Options that are None take the value of another one, which may be a constant or a tensor.
+        self._aliases: dict[str, str] = {}
+        for name, mark in marks_of(config_type, DefaultsTo).items():
+            if name in self._constants and self._constants[name] is None:
+                del self._constants[name]
+                if mark.option in self._constants:
+                    self._constants[name] = self._constants[mark.option]
+                else:
+                    self._aliases[name] = mark.option
         self._fixed = Namespace(**self._constants)
         for option, start in starts.items():
             name, first_value = self.trained[option]
@@ -58,8 +70,7 @@ class Parametrized(nn.Module):
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        config_type: Any = type(self.config)
-        ranges = ranges_of(config_type)
+        ranges = marks_of(config_type, Range)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
         self._limits = {
@@ -79,7 +90,8 @@ class Parametrized(nn.Module):
             return self._fixed
         values = self._tensors_for(x)
         shaped = {n: v.reshape(-1, *([1] * (x.dim() - 2))) if v.dim() else v for n, v in values.items()}
-        return Namespace(**self._constants, **shaped)
+        aliases = {name: shaped[option] for name, option in self._aliases.items()}
+        return Namespace(**self._constants, **shaped, **aliases)
 
     def _tensors_for(self, x: Tensor) -> dict[str, Tensor]:
         """The same, but for the constants, as backends get it: a number or `[C]`."""
@@ -171,15 +183,14 @@ def _converted(stored: Tensor, exact: Any, dtype: torch.dtype) -> Tensor:
 
 
 @cache
-def ranges_of(config: Any) -> dict[str, Range]:
-    """Option → its range, where the configuration declares one."""
-    ranges: dict[str, Range] = {}
+def marks_of(config: Any, kind: type[Mark]) -> dict[str, Mark]:
+    """Option → its mark of this kind (a `Range`, say), where the configuration declares one."""
+    marks: dict[str, Mark] = {}
     for name, hint in get_type_hints(config, include_extras=True).items():
-        marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
-        for mark in marks:
-            if isinstance(mark, Range):
-                ranges[name] = mark
-    return ranges
+        for mark in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+            if isinstance(mark, kind):
+                marks[name] = mark
+    return marks
 
 
 def limits(allowed: Range, dtype: torch.dtype) -> tuple[float, float]:

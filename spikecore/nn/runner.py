@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from spikecore.backends.front import run_program, run_step
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
-from spikecore.nn.half import HALF
+from spikecore.nn.half import HALF, state_dtype
 from spikecore.nn.memory import State
 
 if TYPE_CHECKING:
@@ -35,23 +35,34 @@ def run(
         affine: see `Neuron.forward`.
     """
     single = neuron.step_mode == "single"
+    observed = [name for name in neuron.record if name in neuron.observed]
     backend, key = neuron._choice(x.device, x.dtype, affine is not None)
     if backend != REFERENCE:
+        if observed:
+            # To a backend it is a state that no step reads.
+            unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
+            state = {**state, **dict.fromkeys(observed, unread)}
         params = [*neuron._tensors_for(one_step).values(), *(affine or ())] if affine or neuron._tensors else []
         if single:
             out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
         else:
             out, finals, recorded = run_program(backend, key, x, [*state.values()], params, neuron.keeps_state)
-        return out, dict(zip(state, finals)), recorded  # noqa: B905  (a checked zip takes twice as long)
+        last = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
+        return out, _without(last, observed), recorded
     step = stepper(neuron, one_step)
     if not single:
         out, state, sequences = loop(step, x, state, {}, neuron.record)
-        return out, state, list(sequences.values())
+        return out, _without(state, observed), list(sequences.values())
     out, state = step(x, state, {})
     for value in (x, *state.values()):
         if out is value:  # a caller may change what it is given
             out = out.clone()
-    return out, state, [state[name].clone().unsqueeze(0) for name in neuron.record]
+    recorded = [state[name].clone().unsqueeze(0) for name in neuron.record]
+    return out, _without(state, observed), recorded
+
+
+def _without(state: State, names: Sequence[str]) -> State:
+    return {name: value for name, value in state.items() if name not in names} if names else state
 
 
 def stepper(neuron: Neuron, x: Tensor) -> Step:
@@ -60,10 +71,13 @@ def stepper(neuron: Neuron, x: Tensor) -> Step:
     Numbers become tensors, and no state is the input itself, which its owner may change.
     """
     step, params, dtype, is_half = neuron.step, neuron.params_for(x), x.dtype, x.dtype in HALF
+    unwanted = [name for name in neuron.observed if name not in neuron.record]
 
     def advance(x: Tensor, state: dict[str, Any], _: Any) -> tuple[Tensor, dict[str, Tensor]]:
         wide = x.float() if is_half else x
         out, state = step(wide, Namespace(**state), params)
+        if unwanted:
+            state = _without(state, unwanted)
         if not isinstance(out, Tensor):
             out = torch.full_like(x, out)
         for name, value in state.items():
@@ -78,11 +92,37 @@ def stepper(neuron: Neuron, x: Tensor) -> Step:
 
 def traced(neuron: Neuron, affine: bool) -> Program:
     """The program of the step; with `affine`, of `step(x * scale + shift, ...)`."""
-    params, step = neuron._declared_params(), neuron.step
+    params, step = neuron._declared_params(), _with_defaults(neuron.step, neuron._aliases)
+    wanted = [name for name in neuron.observed if name in neuron.record]
+    unwanted = [name for name in neuron.observed if name not in neuron.record]
+    if unwanted:
+        step = _leaving_out(step, unwanted)
     if affine:
         params += [Param(SCALE, per_channel=True), Param(SHIFT, per_channel=True)]
         step = _scaled(step)
-    return trace(type(neuron).__name__, step, tuple(neuron.state), neuron._constants, params, neuron.record)
+    return trace(type(neuron).__name__, step, (*neuron.state, *wanted), neuron._constants, params, neuron.record)
+
+
+def _with_defaults(step: Callable[..., Any], aliases: Mapping[str, str]) -> Callable[..., Any]:
+    """The step with options that take another one's value: see `DefaultsTo`."""
+
+    def defaulted(x: Any, state: Any, params: Any) -> Any:
+        values = {name: getattr(params, option) for name, option in aliases.items()}
+        return step(x, state, Namespace(**vars(params), **values))
+
+    return defaulted if aliases else step
+
+
+def _leaving_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """The step without what it returns for `record` alone and nobody records."""
+
+    def lean(x: Any, state: Any, params: Any) -> Any:
+        result = step(x, state, params)
+        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+            return result  # `trace` explains what is wrong with it
+        return result[0], {name: value for name, value in result[1].items() if name not in names}
+
+    return lean
 
 
 def _scaled(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from spikecore.errors import SpikeError
-from spikecore.interfaces.component import Inner, OneOf, Range
+from spikecore.interfaces.component import DefaultsTo, Inner, OneOf, Range
 from spikecore.registry import registry
 
 Options = dict[str, Any]
@@ -154,7 +154,9 @@ def _others(hint: Any, value: Any) -> list[Any]:
                 return [(name,) for name in mark.names()]
             return _other_choices(mark, value)
     if get_origin(plain) in (Union, types.UnionType):
-        return _other_numbers(plain, 1 if value is None else value, marks) if _is_number(value) else []
+        if value is None and any(isinstance(mark, DefaultsTo) for mark in marks):
+            return _other_numbers(plain, 0.0, marks)
+        return _other_numbers(plain, value, marks) if _is_number(value) else []
     if get_origin(plain) is Literal:
         return [other for other in get_args(plain) if other != value]
     if isinstance(value, bool):

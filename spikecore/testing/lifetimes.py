@@ -57,5 +57,9 @@ def _live_bytes() -> int:
         # Not `isinstance`: some objects import things to answer it.
         if type(thing) in (Tensor, Parameter) and thing.layout == torch.strided and thing.device.type != "meta":
             storage = thing.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
+            try:
+                place = storage.data_ptr()
+            except RuntimeError:
+                continue  # what a compiler has traced with: it has no memory
+            sizes[place] = storage.nbytes()
     return sum(sizes.values())

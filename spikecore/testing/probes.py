@@ -31,7 +31,7 @@ class Adaptive(Neuron):
     h = v + (x - v + delta exp(v - 1) - w) / tau;  w' = w + (a v - w) / tau_w + b s
     """
 
-    state = {"v": "v_reset", "w": 0.25}  # noqa: RUF012
+    state = {"v": "v_init", "w": 0.25}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):

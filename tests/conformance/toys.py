@@ -28,7 +28,7 @@ from spikecore.trainers import Trainer
 class ToyNeuron(Neuron):
     """h = decay v + x."""
 
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):

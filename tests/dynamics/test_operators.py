@@ -286,7 +286,7 @@ def test_what_would_go_wrong_on_the_loop_too_is_refused(written):
 class Bursting(Neuron):
     """A neuron of a user: a slow current adds up after each spike; all operators here are the language's."""
 
-    state = {"v": "v_reset", "a": 0.0}  # noqa: RUF012
+    state = {"v": "v_init", "a": 0.0}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):

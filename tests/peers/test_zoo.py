@@ -4,6 +4,7 @@ All in float64, at non-default values. Where the dynamics differ, the test says 
 """
 
 import importlib
+import math
 import os
 
 import pytest
@@ -86,6 +87,8 @@ def test_neurons_of_spikingjelly(name, peer, options, reset, detach):
     if name == "izhikevich" and reset == "hard" and detach:
         pytest.skip("spikingjelly does not detach the spike in the v_reset term; tested below with v_reset = 0")
     mine, other = both_resets(reset, detach)
+    if name == "izhikevich":
+        mine["update"] = "sequential"
     ours, node = create("neuron", name, **mine, **options).double(), getattr(theirs, peer)(**options, **other).double()
     parameters = []
     if name == "klif":
@@ -98,6 +101,7 @@ def test_neurons_of_spikingjelly(name, peer, options, reset, detach):
 def test_izhikevich_detached_where_the_reset_value_is_zero():
     mine, other = both_resets("hard", True, v_reset=0.0)
     options = {**QUADRATIC, **ADAPTING}
+    mine["update"] = "sequential"
     compare(create("neuron", "izhikevich", **mine, **options), theirs.IzhikevichNode(**options, **other), currents())
 
 
@@ -404,8 +408,40 @@ def test_alif_of_norse():
     torch.testing.assert_close(0.6 + jump * ours.recorded["a"][-1, :, 0], state.b, rtol=1e-9, atol=1e-12)
 
 
+SINABS = [(None, None, False), (None, -1.0, False), (4.0, -0.5, True), (4.0, -0.5, False), (20.0, None, True)]
+
+
+@pytest.mark.parametrize(("tau", "v_min", "norm_input"), SINABS)
+@pytest.mark.parametrize("threshold", [1.0, 0.7])
+def test_floor_lif_of_sinabs(tau, v_min, norm_input, threshold):
+    """Counts, potentials and gradients; their surrogate, at grad_scale=0.5, is PiecewiseExp."""
+    layers, activation = require("sinabs.layers"), require("sinabs.activation")
+    options = {"spike_threshold": torch.tensor(threshold), "min_v_mem": v_min, "record_states": True}
+    options["surrogate_grad_fn"] = activation.SingleExponential(grad_width=0.5 / threshold, grad_scale=0.5)
+    if tau is None:
+        layer, decay = layers.IAF(**options), 1.0
+    else:
+        layer, decay = layers.LIF(tau_mem=tau, norm_input=norm_input, **options), math.exp(-1 / tau)
+    name = {"decay": decay, "scale_input": norm_input, "v_threshold": threshold, "v_min": v_min}
+    ours = create("neuron", "floor_lif", **name, record=("v",), backend="torch")
+    x = currents(24, 8, scale=2.0).float() + 0.2
+    given, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    counts = ours(given.unsqueeze(-1)).squeeze(-1)
+    theirs_counts = layer(other.T.unsqueeze(-1)).squeeze(-1).T
+    assert counts.max() >= 2
+    assert v_min is None or (ours.recorded["v"] == v_min).any()
+    assert torch.equal(counts, theirs_counts)
+    potentials = layer.recordings["v_mem"].squeeze(-1).T
+    assert (ours.recorded["v"].squeeze(-1) - potentials).abs().max() < 2e-6
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    (counts * weights).sum().backward()
+    (theirs_counts * weights).sum().backward()
+    assert given.grad.abs().max() > 0.01
+    assert (given.grad - other.grad).abs().max() < 1e-5 * other.grad.abs().max().clamp(min=1)
+
+
 def test_izhikevich_of_norse():
-    """u is coupled to v before the step there, after it here: equal where u is not coupled to v (b = 0)."""
+    """In the order of updates that is the default; u is not coupled to v in this set (b = 0)."""
     module = require("norse.torch.functional.izhikevich")
     parameters = module.IzhikevichParameters(a=0.02, b=0.0, c=-65, d=8)
     share = 0.001 * parameters.tau_inv

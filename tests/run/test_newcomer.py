@@ -21,7 +21,7 @@ from spikecore.nn import Neuron, fire_and_reset
 class Halving(Neuron):
     """h = keep v + x."""
 
-    state = {"v": "v_reset"}
+    state = {"v": "v_init"}
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):

@@ -107,7 +107,7 @@ def test_every_fault_is_reported_at_once_with_its_path(tmp_path):
     for part in (
         "trainr: no such table; did you mean [trainer]?",
         "neuron.tua: is unknown; did you mean 'tau'?",
-        "neuron.tau: must be > 1 and < inf, got 0.5",
+        "neuron.tau: must be >= 1 and < inf, got 0.5",
         "neuron.surrogate.name: no surrogate 'atn'. Did you mean 'atan'?",
         "trainer.epochs: must be a whole number, got 'many'",
         "encoder.num_steps: must be a whole number, got 1.5",

@@ -90,7 +90,7 @@ def test_many_channels_over_blocks():
 class Exact(Neuron):
     """All operations that the language promises to the last bit, and a state that is not a potential."""
 
-    state = {"v": "v_reset", "count": 0.0}  # noqa: RUF012
+    state = {"v": "v_init", "count": 0.0}  # noqa: RUF012
 
     @staticmethod
     def step(x, state, params):

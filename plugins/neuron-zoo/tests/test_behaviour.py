@@ -55,6 +55,21 @@ def as_published(pattern, current):
     return [t for t in times if t > 0]
 
 
+BOOK = [202, 349, 498, 648, 795, 942]
+
+
+@pytest.mark.parametrize(("update", "times"), [("simultaneous", BOOK), ("sequential", [201, 343, 489, 630, 774, 918])])
+def test_the_order_of_updates(update, times):
+    """The regular spiking set at 70 pA from step 100 on: the times of the book's program, and of the other order."""
+    c, k, v_r, v_t, v_peak, a, b, v_reset, d = PUBLISHED["regular spiking"]
+    options = {"tau": c, "a0": k, "v_rest": v_r, "v_c": v_t, "v_threshold": v_peak, "tau_w": 1 / a, "a": b, "b": d}
+    neuron = create("neuron", "izhikevich", **options, v_reset=v_reset, v_init=v_r, update=update)
+    x = torch.zeros(1000, 1, 1, dtype=torch.float64)
+    x[100:] = 70.0
+    fired = neuron(x).flatten().nonzero().flatten().tolist()
+    assert fired[:6] == times
+
+
 def test_regular_spiking_adapts_and_has_a_rheobase():
     assert len(published("regular spiking", 50)) == 0
     for current in (70, 100, 300):

@@ -46,11 +46,20 @@ def adex(x, q, o):
     return s, [h - o["v_threshold"]], {"v": reset(o, h, s), "w": w}
 
 
+def floor_lif(x, q, o):
+    h = o["decay"] * q["v"] + x * (1 - o["decay"] if o["scale_input"] else 1)
+    share = h / o["v_threshold"]
+    s = float(math.floor(share)) if share >= 1 else 0.0
+    near = share - round(share) if share > 0.5 else 1.0
+    return s, [near], {"v": max(h - s * o["v_threshold"], o["v_min"])}
+
+
 def izhikevich(x, q, o):
     v, w = q["v"], q["w"]
     h = v + (o["a0"] * (v * v - (o["v_rest"] + o["v_c"]) * v + o["v_rest"] * o["v_c"]) - w + x) / o["tau"]
     s = float(h >= o["v_threshold"])
-    w = w + (o["a"] * (h - o["v_rest"]) - w) / o["tau_w"] + o["b"] * s
+    u = h if o["update"] == "sequential" else v
+    w = w + (o["a"] * (u - o["v_rest"]) - w) / o["tau_w"] + o["b"] * s
     return s, [h - o["v_threshold"]], {"v": reset(o, h, s), "w": w}
 
 
@@ -136,11 +145,14 @@ QUADRATIC["v_rest"] = number(-0.5, 0.2)
 EXPONENTIAL = {**RESETS, "tau": number(2.0, 8.0), "delta_T": number(0.3, 2.0), "theta_rh": number(0.5, 1.0)}
 EXPONENTIAL["v_rest"] = number(-0.3, 0.3)
 ADAPTING = {"tau_w": number(1.5, 20.0), "a": number(-0.5, 0.5), "b": number(0.0, 1.0)}
+UPDATES = st.sampled_from(["simultaneous", "sequential"])
+FLOOR = {"decay": number(0.2, 1.0), "scale_input": st.booleans(), "v_threshold": number(0.5, 1.5)}
 CASES = {
+    "floor_lif": (floor_lif, {**FLOOR, "v_min": number(-1.0, 0.0)}),
     "qif": (qif, QUADRATIC),
     "eif": (eif, EXPONENTIAL),
     "adex": (adex, {**EXPONENTIAL, **ADAPTING}),
-    "izhikevich": (izhikevich, {**QUADRATIC, **ADAPTING, "w_rest": number(-0.2, 0.2)}),
+    "izhikevich": (izhikevich, {**QUADRATIC, **ADAPTING, "w_rest": number(-0.2, 0.2), "update": UPDATES}),
     "alif": (alif, {**LEAKY, "tau_a": number(1.5, 30.0), "beta": number(0.0, 1.0)}),
     "klif": (klif, {**LEAKY, "k": number(0.3, 3.0), "scale_reset": st.booleans()}),
     "glif": (

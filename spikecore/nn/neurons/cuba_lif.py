@@ -16,8 +16,9 @@ class CubaLIF(Neuron):
     current = c_decay · current + x
     h       = v_decay · v + current
 
-    The input is not scaled. `current` starts at 0 and is not reset; `v` starts at `v_reset` and decays to 0 (not to
-    `v_reset`); fires when h >= v_threshold, which is 0.5 if not said otherwise; reset in the same step.
+    The input is not scaled. `current` starts at 0 and is not reset; `v` starts at `v_init`, which is `v_reset` unless
+    given, and decays to 0 (not to `v_reset`); fires when h >= v_threshold (`fires="above"`: h > v_threshold), which is
+    0.5 by default; reset in the same step.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
@@ -43,7 +44,8 @@ class CubaLIF(Neuron):
 
     known_as = ("CUBALIFNode", "synaptic")
     renamed = {"alpha": "c_decay = alpha", "beta": "v_decay = beta"}  # noqa: RUF012
-    state = {"current": 0.0, "v": "v_reset"}  # noqa: RUF012
+    state = {"current": 0.0, "v": "v_init"}  # noqa: RUF012
+    observed = ("h",)
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):
@@ -60,5 +62,6 @@ class CubaLIF(Neuron):
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
         current = params.c_decay * state.current + x
-        s, v = fire_and_reset(params.v_decay * state.v + current, params)
-        return s, {"current": current, "v": v}
+        h = params.v_decay * state.v + current
+        s, v = fire_and_reset(h, params)
+        return s, {"current": current, "v": v, "h": h}

@@ -1,7 +1,7 @@
 """What spiking neurons share: charge → fire → reset, in that order, within one step.
 
 charge   h = f(v, x)
-fire     s = Θ(h - v_threshold)
+fire     fires="at": s = 1 where h >= v_threshold        fires="above": s = 1 where h > v_threshold
 reset    hard: v = (1 - s) h + s v_reset        soft: v = h - s v_threshold
 """
 
@@ -15,9 +15,14 @@ LARGEST = 3.4028234663852886e38
 """The largest number of float32, in which states are kept at least."""
 
 
+def fire(distance: Any, params: Any) -> Any:
+    """The spikes of potentials `distance` above their threshold, by the option `fires`."""
+    return spike(distance, params.surrogate, strict=params.fires == "above")
+
+
 def fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
     """`(s, v)` from the charged potential `h`."""
-    s = spike(h - params.v_threshold, params.surrogate)
+    s = fire(h - params.v_threshold, params)
     return s, reset_after(s, h, params)
 
 
@@ -35,6 +40,6 @@ def reset_after(s: Any, h: Any, params: Any) -> Any:
 
 
 def leaky_charge(v: Any, x: Any, params: Any) -> Any:
-    """`h` of LIF."""
-    leak = v - params.v_reset
+    """`h` of LIF, from the options `tau`, `v_leak` and `decay_input`."""
+    leak = v - params.v_leak
     return v + (x - leak) / params.tau if params.decay_input else v - leak / params.tau + x

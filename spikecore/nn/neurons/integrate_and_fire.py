@@ -13,8 +13,8 @@ class IF(Neuron):
 
     h = v + x
 
-    No leak; the input is not scaled. `v` starts at `v_reset` in both reset modes; fires when h >= v_threshold; reset in
-    the same step.
+    No leak; the input is not scaled. `v` starts at `v_init`, which is `v_reset` unless given, in both reset modes;
+    fires when h >= v_threshold (`fires="above"`: h > v_threshold); reset in the same step.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
@@ -33,9 +33,11 @@ class IF(Neuron):
     """
 
     known_as = ("IFNode", "IAF")
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
+    observed = ("h",)
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        s, v = fire_and_reset(state.v + x, params)
-        return s, {"v": v}
+        h = state.v + x
+        s, v = fire_and_reset(h, params)
+        return s, {"v": v, "h": h}

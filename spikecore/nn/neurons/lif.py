@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from spikecore.interfaces.component import Range
+from spikecore.interfaces.component import DefaultsTo, Range
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.neurons.equations import fire_and_reset, leaky_charge
 
@@ -14,10 +14,10 @@ from spikecore.nn.neurons.equations import fire_and_reset, leaky_charge
 class LIF(Neuron):
     """Leaky integrate and fire, Euler.
 
-    h = v + (x - (v - v_reset)) / tau        decay_input=False:  h = v - (v - v_reset) / tau + x
+    h = v + (x - (v - v_leak)) / tau        decay_input=False:  h = v - (v - v_leak) / tau + x
 
-    `tau` in steps. `v` starts at `v_reset`, and the leak pulls to it, in both reset modes; fires when h >= v_threshold;
-    reset in the same step.
+    `tau` in steps. `v` starts at `v_init` and the leak pulls it to `v_leak`, both `v_reset` unless given, in both reset
+    modes; fires when h >= v_threshold (`fires="above"`: h > v_threshold); reset in the same step.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
@@ -39,22 +39,26 @@ class LIF(Neuron):
         [0.75, 0.0, 0.75, 0.0]
     """
 
-    known_as = ("LIFNode", "leaky")
+    known_as = ("LIFNode",)
     renamed = {"beta": "tau = 1 / (1 - beta) with decay_input=False"}  # noqa: RUF012
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
+    observed = ("h",)
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):
         """
         Args:
-            tau: membrane time constant, in steps.
+            tau: membrane time constant, in steps; 1 keeps nothing of `v`.
             decay_input: the input is leaked as well.
+            v_leak: what the leak pulls `v` to; None for `v_reset`.
         """
 
-        tau: Annotated[float, Range(gt=1.0, lt=math.inf)] = 2.0
+        tau: Annotated[float, Range(ge=1.0, lt=math.inf)] = 2.0
         decay_input: bool = True
+        v_leak: Annotated[float | None, DefaultsTo("v_reset")] = None
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        s, v = fire_and_reset(leaky_charge(state.v, x, params), params)
-        return s, {"v": v}
+        h = leaky_charge(state.v, x, params)
+        s, v = fire_and_reset(h, params)
+        return s, {"v": v, "h": h}

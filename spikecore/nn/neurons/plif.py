@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from spikecore.dynamics import sigmoid
-from spikecore.interfaces.component import Range
+from spikecore.interfaces.component import DefaultsTo, Range
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.neurons.equations import fire_and_reset
 
@@ -17,7 +17,7 @@ from spikecore.nn.neurons.equations import fire_and_reset
 class ParametricLIF(Neuron):
     """LIF whose time constant is trained, as 1 / tau = σ(w).
 
-    h = v + (x - (v - v_reset)) σ(w)        decay_input=False:  h = v - (v - v_reset) σ(w) + x
+    h = v + (x - (v - v_leak)) σ(w)        decay_input=False:  h = v - (v - v_leak) σ(w) + x
 
     w starts at -ln(init_tau - 1), so tau stays above 1 whatever w becomes. It is the parameter `param_w`: one for all
     neurons, or one per channel when `init_tau` is. Otherwise as `LIF`.
@@ -47,7 +47,8 @@ class ParametricLIF(Neuron):
         "tau": "init_tau",
         "beta": "init_tau = 1 / (1 - beta) with decay_input=False",
     }
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
+    observed = ("h",)
     trained = {"init_tau": ("w", lambda tau: -math.log(tau - 1))}  # noqa: RUF012
 
     @dataclass(frozen=True)
@@ -56,10 +57,12 @@ class ParametricLIF(Neuron):
         Args:
             init_tau: membrane time constant before training, in steps.
             decay_input: the input is leaked as well.
+            v_leak: what the leak pulls `v` to; None for `v_reset`.
         """
 
         init_tau: Annotated[float, Range(gt=1.0, lt=math.inf)] = 2.0
         decay_input: bool = True
+        v_leak: Annotated[float | None, DefaultsTo("v_reset")] = None
 
     @property
     def tau(self) -> Tensor:
@@ -68,8 +71,8 @@ class ParametricLIF(Neuron):
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        leak = state.v - params.v_reset
+        leak = state.v - params.v_leak
         rate = sigmoid(params.w)
         h = state.v + (x - leak) * rate if params.decay_input else state.v - leak * rate + x
         s, v = fire_and_reset(h, params)
-        return s, {"v": v}
+        return s, {"v": v, "h": h}

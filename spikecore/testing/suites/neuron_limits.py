@@ -74,7 +74,8 @@ class LimitChecks(EquationChecks):
             inner = given.requires_grad_() * 1.0
             out = self.run(self.make(), inner)
             results.append([out, self._gradient(out, inner)])
-        assert_same(results[0], results[1], "[output, gradient] of channels-last input")
+        # Not the same bits: torch's exp and its like round by the place of a number in a vector.
+        assert_close(results[0], results[1], "[output, gradient] of channels-last input")
         out, gradient = results[0]
         is_kept = [value.movedim(2, -1).is_contiguous() for value in (out, gradient)]
         assert is_kept[0], f"the output of channels-last input has the strides {out.stride()}, expected {x.stride()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ class OptionChecks(EquationChecks):
     @advice(WITHOUT)
     def test_every_option_has_an_effect(self) -> None:
         """For each option some other value changes the output, a recorded state or a gradient, alone or with others."""
-        names = [name for name in self._fields() if name != "learnable"]
+        # `fires` shows at a tie alone: see `test_strict_firing`.
+        names = [name for name in self._fields() if name not in ("learnable", "fires")]
         config = self.make().config
         ignored = options_without_effect(self.target.Config, config, self._with_options, self._observed, names)
         assert not ignored, ignored_text(ignored)
@@ -82,6 +83,37 @@ class OptionChecks(EquationChecks):
         is_strict = getattr(quiet.config, "fires", "at") == "above"
         assert fires(h) != is_strict, f"h = v_threshold = {h!r}: it {'fires' if is_strict else 'does not fire'}"
         assert not fires(math.nextafter(h, math.inf)), f"h = {h!r}, and it fires at the next larger threshold"
+
+    @advice("compute spikes with spikecore.nn.fire(h - v_threshold, params), or declare a Config without `fires`")
+    @needs("elementwise")
+    @needs("step_modes", "multi")
+    def test_strict_firing(self) -> None:
+        """`fires="above"`: at a potential that equals the threshold it does not fire, one number above it does."""
+        if not self._has_both_ways_to_fire() or "v" not in self.target.state:
+            skip("it has no v with the options v_threshold and fires = 'at' or 'above'")
+        x = self.input(num_steps=1)[:, :1]
+        quiet = self.make(v_threshold=1e30, record=("v",))
+        quiet(x)
+        charged = quiet.recorded["v"].detach().flatten()
+        place = int(charged.argmax())
+        h = float(charged[place])
+
+        def potential(fires: str, threshold: float) -> float:
+            neuron = self.make(fires=fires, v_threshold=threshold, v_reset=h - 1.0, v_init=v_init, record=("v",))
+            neuron(x)
+            return float(neuron.recorded["v"].flatten()[place])
+
+        v_init = quiet.config.v_reset if quiet.config.v_init is None else quiet.config.v_init
+        below = math.nextafter(h, -math.inf)
+        assert potential("at", h) != h, f"fires='at': h = v_threshold = {h!r}, and v is not reset"
+        assert potential("above", h) == h, f"fires='above': h = v_threshold = {h!r}, and v is reset"
+        assert potential("above", below) != h, f"fires='above': h = {h!r} is above v_threshold, and v is not reset"
+
+    def _has_both_ways_to_fire(self) -> bool:
+        fields = self._fields()
+        if "v_threshold" not in fields or "fires" not in fields:
+            return False
+        return len(get_args(get_type_hints(self.target.Config)["fires"])) > 1
 
     @advice("let `forward` and `step` leave `self.training` alone; noise and batch statistics need elementwise=False")
     @needs("elementwise")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from spikecore.dynamics import spike
 from spikecore.interfaces import Range
-from spikecore.nn import LIF, Neuron, leaky_charge, reset_after
+from spikecore.nn import LIF, Neuron, fire, leaky_charge, reset_after
 
 
 class ALIF(Neuron):
@@ -38,7 +37,7 @@ class ALIF(Neuron):
         [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
     """
 
-    state = {"v": "v_reset", "a": 0.0}  # noqa: RUF012
+    state = {"v": "v_init", "a": 0.0}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(LIF.Config):
@@ -54,5 +53,5 @@ class ALIF(Neuron):
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
         h = leaky_charge(state.v, x, params)
-        s = spike(h - (params.v_threshold + params.beta * state.a), params.surrogate)
+        s = fire(h - (params.v_threshold + params.beta * state.a), params)
         return s, {"v": reset_after(s, h, params), "a": state.a - state.a / params.tau_a + s}

@@ -35,13 +35,13 @@ class EIF(Neuron):
         [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     """
 
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):
         """
         Args:
-            v_reset: initial `v` and target of the hard reset.
+            v_reset: target of the hard reset, and initial `v` unless `v_init` is given.
             tau: membrane time constant, in steps.
             delta_T: sharpness of the upswing, in units of the potential.
             theta_rh: rheobase threshold: the potential at which the upswing begins.

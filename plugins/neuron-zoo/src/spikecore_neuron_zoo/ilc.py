@@ -60,23 +60,21 @@ class IntraLayer(TorchNeuron):
     def initial_state(self, x: Tensor) -> dict[str, Tensor]:
         """The plain neuron's, and `feedback` = 0."""
         self.check_channels(x.flatten(1) if x.dim() > 1 else x, self.config.num_groups * self.config.group_size)
-        starts = {"feedback": 0.0, **self.plain.state}
-        numbers = {
-            name: getattr(self.config, value) if isinstance(value, str) else value for name, value in starts.items()
-        }
+        numbers = {"feedback": 0.0, **self.plain.state, "v": self.config.v_reset}
         options = {"dtype": widened(x).dtype, "device": x.device}
         return {name: torch.full(x.shape, value, **options) for name, value in numbers.items()}
 
     def run(self, x: Tensor, state: dict[str, Tensor], added: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`; `added` `[T, 1, N]` joins the spikes, on their way out and back."""
-        params, outs = Namespace(**vars(self.config)), []
+        fixed = {"fires": "at", "v_leak": self.config.v_reset}
+        params, outs = Namespace(**fixed, **vars(self.config)), []
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         for t, current in enumerate(x.unbind(0)):
             s, following = self.plain.step(current + state["feedback"], Namespace(**state), params)
             s = s if added is None else s + added[t]
             grouped = s.reshape(-1, *weight.shape[:2])
             feedback = torch.einsum("bgi,goi->bgo", grouped, weight).reshape(s.shape) + bias.reshape(s.shape[1:])
-            state = {**following, "feedback": feedback}
+            state = {"feedback": feedback, **{name: following[name] for name in self.plain.state}}
             outs.append(s)
         return torch.stack(outs) if outs else torch.empty_like(x), state
 

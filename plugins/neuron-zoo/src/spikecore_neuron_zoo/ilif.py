@@ -15,7 +15,7 @@ from spikecore_neuron_zoo.surrogates import MultiLevelSpikeCount
 class ILIF(Neuron):
     """LIF that fires as often in one step as its potential allows: integer spikes, 0 to D.
 
-    h = v - (v - v_reset) / tau + x
+    h = v - (v - v_leak) / tau + x
     s = round(h / v_threshold), limited to [0, D]
     v = h - s v_threshold
 
@@ -42,7 +42,7 @@ class ILIF(Neuron):
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(LIF.Config):
@@ -54,6 +54,7 @@ class ILIF(Neuron):
 
         tau: Annotated[float, Range(gt=1.0)] = 4 / 3
         decay_input: bool = False
+        fires: Literal["at"] = "at"
         reset: Literal["soft"] = "soft"
         surrogate: Annotated[Surrogate, Inner("surrogate")] = MultiLevelSpikeCount()  # noqa: RUF009  (immutable)
 

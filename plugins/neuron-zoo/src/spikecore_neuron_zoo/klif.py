@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from spikecore.dynamics import detach, spike, where
-from spikecore.nn import LIF, Neuron, leaky_charge, reset_after
+from spikecore.dynamics import detach, where
+from spikecore.nn import LIF, Neuron, fire, leaky_charge, reset_after
 
 
 class KLIF(Neuron):
@@ -35,7 +35,7 @@ class KLIF(Neuron):
         [0.0, 1.0, 0.0, 1.0]
     """
 
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(LIF.Config):
@@ -53,7 +53,7 @@ class KLIF(Neuron):
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
         scaled = params.k * leaky_charge(state.v, x, params)
         h = where(scaled <= 0, 0.0, scaled)  # NaN stays NaN
-        s = spike(h - params.v_threshold, params.surrogate)
+        s = fire(h - params.v_threshold, params)
         if not params.scale_reset:
             return s, {"v": reset_after(s, h, params)}
         reset_by = detach(s) if params.detach_reset else s

@@ -48,7 +48,7 @@ class LIAF(Neuron):
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(LIF.Config):

@@ -112,7 +112,9 @@ class MPBNLIF(TorchNeuron):
 
     def run(self, x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """See `TorchNeuron.run`."""
-        params = Namespace(**{**vars(self.config), "v_threshold": self._threshold(x)})
+        params = Namespace(
+            **{**vars(self.config), "v_threshold": self._threshold(x), "v_leak": self.config.v_reset},
+        )
         v, outs = state["v"], []
         for current in unbind_steps(x):
             h = leaky_charge(v, current, params)

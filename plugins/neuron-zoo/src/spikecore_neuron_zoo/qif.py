@@ -33,13 +33,13 @@ class QIF(Neuron):
         [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
     """
 
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):
         """
         Args:
-            v_reset: initial `v` and target of the hard reset.
+            v_reset: target of the hard reset, and initial `v` unless `v_init` is given.
             tau: membrane time constant, in steps.
             v_c: critical potential: above it the quadratic term drives v up.
             a0: strength of the quadratic term.

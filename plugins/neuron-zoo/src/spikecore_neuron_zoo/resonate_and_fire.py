@@ -37,7 +37,7 @@ class ResonateAndFire(Neuron):
         [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     """
 
-    state = {"v": "v_reset", "u": 0.0}  # noqa: RUF012
+    state = {"v": "v_init", "u": 0.0}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(Neuron.Config):

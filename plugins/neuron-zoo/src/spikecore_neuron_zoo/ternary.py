@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from spikecore.dynamics import spike
 from spikecore.interfaces import NeuronCapabilities
-from spikecore.nn import LIF, Neuron, leaky_charge, reset_after
+from spikecore.nn import LIF, Neuron, fire, leaky_charge, reset_after
 
 
 def _fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
-    up = spike(h - params.v_threshold, params.surrogate)
-    down = spike(-h - params.v_threshold, params.surrogate)
+    up = fire(h - params.v_threshold, params)
+    down = fire(-h - params.v_threshold, params)
     return up - down, reset_after(up + down if params.reset == "hard" else up - down, h, params)
 
 
@@ -45,7 +44,7 @@ class TernaryIF(Neuron):
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
@@ -79,7 +78,7 @@ class TernaryLIF(Neuron):
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(spiking=False)
-    state = {"v": "v_reset"}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config(LIF.Config):
