@@ -159,13 +159,10 @@ class CheckpointStore:
         )
 
     def best(self) -> str | None:
-        """The newest one with the highest score; None where no score is known.
-
-        On few validation samples scores are often equal, and of equals the one that was trained longest is taken.
-        """
+        """The first one with the highest score; None where no score is known."""
         scored = [(score, name) for name in self.names() if (score := self._score(name)) is not None]
         top = max((score for score, _ in scored), default=None)
-        return next((name for score, name in reversed(scored) if score == top), None)
+        return next((name for score, name in scored if score == top), None)
 
     def find(self, which: str) -> str:
         """The name that `last`, `best` or a name stands for.
