@@ -26,9 +26,9 @@ NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "n
 SURROGATES = [entry.name for entry in components("surrogate") if entry.plugin.id == "neuron-zoo"]
 DECLARED = [name for name in NEURONS if load("neuron", name).capabilities.elementwise]
 MODULES = [name for name in NEURONS if name not in DECLARED]
-assert len(DECLARED) == 13
+assert len(DECLARED) >= 13
 assert len(MODULES) >= 6
-assert len(SURROGATES) == 12
+assert len(SURROGATES) >= 12
 
 
 def has_option(name, option):
