@@ -120,6 +120,11 @@ def test_the_rest_of_a_resumed_epoch_says_nothing_of_the_time_left(monkeypatch):
     assert watch.lap(4, 5, 100, "samples") == Pace(25.0, "samples", 4.0)
 
 
+def heed_ctrl_c():
+    """As on a terminal: a shell has its jobs in the background, and what they start, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def session(columns, arguments, cwd, interrupt_after=None, **environment):
     """`spike` on a terminal of this width: exit status, what it wrote to stdout and to the terminal."""
     leader, follower = pty.openpty()
@@ -128,7 +133,14 @@ def session(columns, arguments, cwd, interrupt_after=None, **environment):
     env |= {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "spikecore", *arguments]
     process = subprocess.Popen(
-        command, env=env, cwd=cwd, stdin=follower, stdout=subprocess.PIPE, stderr=follower, text=True
+        command,
+        env=env,
+        cwd=cwd,
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     )
     os.close(follower)
     written = b""

@@ -36,6 +36,9 @@ class ThroughTonic(DatasetSuite):
         pytest.MonkeyPatch().setattr(getattr(tonic.datasets, name), "_check_exists", lambda self: True)
         unpack(cls.files(), data / "tonic" / name)
 
+    def test_a_fresh_process_gets_the_same(self):
+        pytest.skip("Tonic takes the small files only where its look for the archive is replaced, in this process")
+
 
 class TestNMNIST(ThroughTonic):
     component = "tonic:NMNIST"

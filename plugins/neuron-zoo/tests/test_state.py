@@ -195,7 +195,7 @@ def test_a_second_backward_pass_through_kept_state_names_the_cure(name):
         ("adex", {"tau_w": 1.0}),
         ("izhikevich", {"tau_w": 0.5}),
         ("alif", {"tau_a": 1.0}),
-        ("klif", {"tau": 1.0}),
+        ("klif", {"tau": 0.5}),
         ("glif", {"alpha": 1.0}),
         ("timed_glif", {"num_steps": 0}),
         ("liaf", {"activation": "softmax"}),

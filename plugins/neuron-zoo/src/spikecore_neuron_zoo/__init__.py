@@ -12,6 +12,7 @@ _MODULES = {
     "adex": ("AdEx",),
     "alif": ("ALIF",),
     "eif": ("EIF",),
+    "floor_lif": ("FloorLIF",),
     "glif": ("GLIF", "TimedGLIF"),
     "ilc": ("ILCIF", "ILCLIF"),
     "ilc_cuba": ("ILCCubaLIF",),

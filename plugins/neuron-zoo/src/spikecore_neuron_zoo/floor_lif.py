@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from spikecore.dynamics import detach, floor, max, spike
+from spikecore.dynamics import detach, floor, max, spike, where
 from spikecore.interfaces import Inner, NeuronCapabilities, Range
 from spikecore.nn import Neuron, PiecewiseExp, Surrogate
 
@@ -71,7 +71,7 @@ class FloorLIF(Neuron):
         s = first
         if params.surrogate.config.spiking:
             # The first spike carries the gradient; the others are counted beside it.
-            others = max(floor(h / params.v_threshold) - first, 0.0)
+            others = where(h >= params.v_threshold, floor(h / params.v_threshold) - first, 0.0)
             s = first + detach(others)
         v = h - s * params.v_threshold
         if params.v_min is not None:
