@@ -222,7 +222,7 @@ def test_where_there_is_no_terminal_the_lines_are_whole(tmp_path):
     assert "1 thread" in first
     assert "1 threads" not in first
     number = r"\d+(\.\d+)?(e[+-]\d+)?"
-    metrics = rf"train_loss {number}  test_accuracy {number}%  test_loss {number}"
+    metrics = rf"train_loss {number}  val_accuracy {number}%  val_loss {number}"
     assert re.fullmatch(rf"epoch 1/2  {metrics}  {number} samples/s  .* left", one)
     assert re.fullmatch(rf"epoch 2/2  {metrics}  {number} samples/s", two)
     assert "\x1b" not in done.stderr + done.stdout
