@@ -72,7 +72,7 @@ class TestEveryNeuron:
 
 
 RANGES = {
-    "tau": [LIF, LI, 1.0, 0.5, -2.0, math.nan],
+    "tau": [LIF, LI, 0.5, -2.0, math.nan],
     "init_tau": [ParametricLIF, 1.0, 0.0, math.nan, math.inf],
     "c_decay": [CubaLIF, -0.1, 1.1, math.nan],
     "v_decay": [CubaLIF, -0.1, 1.1],
@@ -158,7 +158,7 @@ def test_a_plain_convolution_on_five_axes(form):
                 return self.neuron(self.conv(x))
 
         net = Net(LIF, (2, 6, 6), 4)
-    with pytest.raises(ShapeError, match=r"Conv2d at .* was given \(3, 2, 2, 6, 6\).*4 axes.*fold_time\(module\)"):
+    with pytest.raises(ShapeError, match=r"Conv2d at .*fold_time\(module\)"):
         net(torch.zeros(3, 2, 2, 6, 6))
 
 
@@ -180,7 +180,7 @@ def test_a_step_that_declares_nothing():
     ("options", "says"),
     [
         ({"v_threshold": math.nan}, "v_threshold' must be a number, got nan"),
-        ({"tau": math.inf}, "tau' must be > 1 and < inf"),
+        ({"tau": math.inf}, "tau' must be >= 1 and < inf"),
         ({"tau": []}, "tau' must hold a number for each channel"),
         ({"surrogate": torch.sigmoid}, "surrogate' must be a surrogate: an instance, a name or a table"),
         ({"surrogate": ATan}, "surrogate' must be a surrogate: an instance"),

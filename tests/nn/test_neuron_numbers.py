@@ -167,6 +167,7 @@ GRADCHECK = {
     "cuba_lif": {"learnable": ("c_decay", "v_decay", "v_threshold", "v_reset"), "c_decay": [0.3, 0.6]},
     "li": {"learnable": ("tau",), "tau": [1.5, 3.0]},
     "non_spiking_if": {},
+    "leaky": {"learnable": ("beta", "v_threshold"), "beta": 0.8, "reset": "none"},  # its other resets are detached
 }
 
 
@@ -175,7 +176,7 @@ GRADCHECK = {
 def test_smooth_parts_have_the_gradients_of_finite_differences(name, reset):
     options = dict(GRADCHECK[name])
     if name not in ("li", "non_spiking_if"):
-        options |= {"surrogate": Sigmoid(alpha=2.0, spiking=False), "reset": reset}
+        options |= {"surrogate": Sigmoid(alpha=2.0, spiking=False), "reset": options.get("reset", reset)}
     neuron = NEURONS[name](**options).double()
     x = torch.randn(4, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5), requires_grad=True)
     parameters = list(neuron.parameters())

@@ -76,7 +76,7 @@ def test_limits_are_the_outermost_allowed_numbers(dtype):
 
 
 OUTSIDE = {  # neuron, its option, a value outside of its range, the nearest inside
-    "tau below": (lambda **o: LIF(tau=2.0, learnable=("tau",), **o), "tau", 0.42, 1.0 + 2**-23),
+    "tau below": (lambda **o: LIF(tau=2.0, learnable=("tau",), **o), "tau", 0.42, 1.0),
     "li": (lambda **o: LI(tau=2.0, learnable=("tau",), **o), "tau", -3.0, 1.0 + 2**-23),
     "decay above": (lambda **o: CubaLIF(c_decay=0.5, learnable=("c_decay",), **o), "c_decay", 1.75, 1.0),
     "decay below": (lambda **o: CubaLIF(v_decay=0.5, learnable=("v_decay",), **o), "v_decay", -0.5, 0.0),
@@ -84,7 +84,7 @@ OUTSIDE = {  # neuron, its option, a value outside of its range, the nearest ins
         lambda **o: LIF(tau=[2.0, 2.0, 2.0], learnable=("tau",), **o),
         "tau",
         [3.0, 0.5, 1.5],
-        [3.0, 1.0 + 2**-23, 1.5],
+        [3.0, 1.0, 1.5],
     ),
 }
 

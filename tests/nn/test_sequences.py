@@ -50,6 +50,7 @@ class Inner(torch_nn.Module):
 MODULES = {
     "elementwise recurrent": lambda: nn.ElementwiseRecurrent(Inner()),
     "linear recurrent": lambda: nn.LinearRecurrent(nn.LIF(tau=1.5), 6, 6),
+    "lateral recurrent": lambda: nn.LateralRecurrent(nn.LIF(tau=1.5), 6),
     "recurrent in recurrent": lambda: nn.ElementwiseRecurrent(nn.LinearRecurrent(Inner(), 6, 6)),
     "dropout": lambda: nn.Dropout(0.5),
     "dropout1d": lambda: torch_nn.Sequential(nn.Dropout1d(0.5), torch_nn.Flatten(-2)),

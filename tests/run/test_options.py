@@ -82,7 +82,7 @@ def test_a_config_that_was_checked_is_taken_as_it_is():
 
 def test_a_config_made_by_hand_is_checked():
     assert nn.LIF.from_config(nn.LIF.Config(tau=3)).config.tau == 3
-    with pytest.raises(OptionError, match="LIF: option 'tau' must be > 1"):
+    with pytest.raises(OptionError, match="LIF: option 'tau' must be >= 1"):
         nn.LIF.from_config(nn.LIF.Config(tau=0.5))
     with pytest.raises(OptionError, match=r"IF: config must be a .*Config, got LIF.Config"):
         nn.IF.from_config(nn.LIF.Config())
