@@ -114,14 +114,14 @@ class Parametrized(nn.Module):
         """`value` within the range of the option; out of it, its gradient is that of the bound itself."""
         low, high = self._limits[name][value.dtype]
         if is_plain((value,)) and self._is_check_due(value):
-            ends = (value.detach(),) * 2 if value.dim() == 0 else value.detach().aminmax()
-            smallest, largest = ends[0].item(), ends[1].item()
-            is_inside = low <= smallest and largest <= high
+            # As Python numbers: torch's reductions need its thread pool, which threads of a forked child do not have.
+            numbers = value.detach().reshape(-1).tolist()
+            is_inside = all(low <= number <= high for number in numbers)  # not where one is NaN
             if is_inside and value.is_cpu:
                 return value
             if not is_inside and name not in self._warned:
                 self._warned.add(name)
-                self._warn_outside(name, smallest, largest)
+                self._warn_outside(name, min(numbers), max(numbers))
         return self.within_range(name, value)
 
     def within_range(self, name: str, value: Tensor) -> Tensor:
