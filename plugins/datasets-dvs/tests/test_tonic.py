@@ -30,14 +30,15 @@ def unpack(files, directory):
 class ThroughTonic(DatasetSuite):
     """Tonic counts files and compares digests before it reads: that is not ours to prove."""
 
+    expected_failures = {  # noqa: RUF012
+        "test_a_fresh_process_gets_the_same": "Tonic's check of its archive is replaced in this process only"
+    }
+
     @classmethod
     def prepare(cls, data):
         name = cls.component.partition(":")[2]
         pytest.MonkeyPatch().setattr(getattr(tonic.datasets, name), "_check_exists", lambda self: True)
         unpack(cls.files(), data / "tonic" / name)
-
-    def test_a_fresh_process_gets_the_same(self):
-        pytest.skip("Tonic takes the small files only where its look for the archive is replaced, in this process")
 
 
 class TestNMNIST(ThroughTonic):
