@@ -102,8 +102,8 @@ class Converter(Protocol):
         """A new net that takes `[T, B, ...]`; `model`, example and batches are neither changed nor kept.
 
         Args:
-            model: takes a batch `[B, ...]`.
-            example_input: such a batch; only its shape, dtype and device may be used.
+            model: takes a batch `[B, ...]`; one with neurons that hold state takes sequences `[T, B, ...]`.
+            example_input: such an input; only its shape, dtype and device may be used.
             calibration: more batches, read once.
 
         Raises:

@@ -4,7 +4,7 @@ import copy
 import json
 import operator
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -20,7 +20,19 @@ from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, Operat
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, Encoder, GraphNet, Model, Neuron, ReLU, Surrogate, fire_and_reset, trace_net
+from spikecore.nn import (
+    IF,
+    LIF,
+    Encoder,
+    GraphNet,
+    Model,
+    Neuron,
+    ReLU,
+    Surrogate,
+    fire_and_reset,
+    option_values,
+    trace_net,
+)
 from spikecore.registry import name_of
 from spikecore.trainers import Trainer
 
@@ -349,6 +361,9 @@ class ToyConverter(Configurable):
                 threshold = self.threshold(largest[node.name])
                 replaced[node.name] = self.spiking(threshold)
                 layers.append(LayerReport(node.name, "became", "IF with soft reset", threshold))
+            elif (neuron := self.remade(node)) is not None:
+                replaced[node.name] = neuron
+                layers.append(LayerReport(node.name, "became", "a neuron with the same options"))
             elif operation(node) in self.known:
                 layers.append(LayerReport(node.name, "kept", "linear in its input"))
             else:
@@ -380,8 +395,25 @@ class ToyConverter(Configurable):
     def finished(self, net):
         return net
 
+    def remade(self, node):
+        """A new neuron in the place of another."""
+
     def refuse(self, node):
         raise ConversionError(f"layer {node}: has no spiking counterpart")
+
+
+class Respiking(ToyConverter):
+    """Takes nets that spike as well: each IF and LIF is made anew from what it computes with."""
+
+    capabilities = replace(
+        ToyConverter.capabilities, layers=(*ToyConverter.capabilities.layers, "spikecore.nn.IF", "spikecore.nn.LIF")
+    )
+
+    def remade(self, node):
+        return type(node.module)(backend="torch", **self.options(node.module)) if operation(node) in (IF, LIF) else None
+
+    def options(self, neuron):
+        return option_values(neuron)
 
 
 class ToyDeployer(Configurable):
