@@ -32,6 +32,7 @@ from spikecore.run.converted import (
     OWN_SUM,
     SOURCE,
     WEIGHTS,
+    input_shape,
     is_converted,
     load_converted,
     sum_of,
@@ -92,7 +93,7 @@ def _from_directory(directory: Path, checkpoint: str) -> Source:
         about: dict[str, Any] = {"kind": CONVERTED, "directory": str(directory)}
         # All but the weights, which the newly converted net has its own of.
         files = _files_below(directory, lambda name: not name.endswith(".safetensors") or "example" in name)
-        shape = None
+        shape: tuple[int, ...] | None = input_shape(directory)
     else:
         record = Record.read(directory)
         names = [name for name in record.nets if name]
