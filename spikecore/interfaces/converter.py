@@ -56,7 +56,8 @@ class LayerReport:
         reason: what it became, or why it was kept or refused.
         threshold: that calibration found: one for the layer, or one per channel.
         correlation: between the activation of the given net and the mean output of the new one after 1, 2, ... steps;
-            empty where it was not measured.
+            empty where it was not measured. `spikecore.analysis.compare_conversion` measures it.
+        rate: share of the new layer's outputs that are not 0; None where it was not measured.
     """
 
     name: str
@@ -64,6 +65,7 @@ class LayerReport:
     reason: str
     threshold: float | tuple[float, ...] | None = None
     correlation: tuple[float, ...] = ()
+    rate: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 from torch import nn
 
+from spikecore.analysis import compare_conversion
 from spikecore.backends.reference import TorchBackend
 from spikecore.dynamics import sigmoid
 from spikecore.errors import ConversionError, OptionError
@@ -354,7 +355,8 @@ class ToyConverter(Configurable):
 
     def convert(self, model, example_input, calibration=()):
         graph = trace_net(copy.deepcopy(model).eval())
-        largest = self.largest(graph, calibration)
+        batches = list(calibration)
+        largest = self.largest(graph, batches)
         replaced, layers = {}, []
         for node in graph.layers:
             if operation(node) in RELUS:
@@ -368,7 +370,14 @@ class ToyConverter(Configurable):
                 layers.append(LayerReport(node.name, "kept", "linear in its input"))
             else:
                 self.refuse(node)
-        return self.finished(GraphNet(graph, replaced)), ConversionReport(tuple(layers))
+        net, report = self.finished(GraphNet(graph, replaced)), ConversionReport(tuple(layers))
+        return net, self.measured(graph.net, net, batches[:1], report)
+
+    def measured(self, given, net, batches, report):
+        """How near the new net comes; of a net that spikes already there is no activation to compare with."""
+        if not batches or any(isinstance(part, (IF, LIF)) for part in given.modules()):
+            return report
+        return compare_conversion(given, net, batches, 4, report.names("became")).added_to(report)
 
     def largest(self, graph, calibration):
         found = {}
