@@ -89,7 +89,7 @@ def evaluate(
 
 def _prepared(directory: Path, resolved: Resolved) -> Prepared:
     try:
-        return prepare(resolved)
+        return prepare(resolved, with_weights=False)
     except (DatasetError, OSError) as error:
         if "dataset" not in resolved.names:
             raise

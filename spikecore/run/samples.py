@@ -47,7 +47,7 @@ def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Sam
         DatasetError: the data are not here, or damaged.
     """
     origin = Origin.of(Path(directory))
-    prepared = prepare(origin.saved.reopen_with(origin.overrides), torch.device("cpu"))
+    prepared = prepare(origin.saved.reopen_with(origin.overrides), torch.device("cpu"), with_weights=False)
     task, trainer = prepared.task, prepared.trainer
     if task.test is None and task.train is None:
         example = trainer.example(task)
