@@ -22,7 +22,7 @@ from tests.conformance.faults import (
     trainers,
 )
 from tests.conformance.faults.datasets import ToySequences
-from tests.conformance.faults.trainers import ToyExtendable
+from tests.conformance.faults.trainers import ToyExtendable, ToyShared
 from tests.conformance.planting import assert_caught, caught, name_of
 from tests.conformance.toys import SOUND, Respiking, ToyBackend
 
@@ -46,7 +46,7 @@ def registry():
         yield own
 
 
-OTHER_SOUND = [("dataset", ToySequences), ("trainer", ToyExtendable), ("converter", Respiking)]
+OTHER_SOUND = [("dataset", ToySequences), ("trainer", ToyExtendable), ("trainer", ToyShared), ("converter", Respiking)]
 
 
 @pytest.mark.parametrize(("kind", "sound"), [*SOUND.items(), *OTHER_SOUND])
