@@ -14,6 +14,7 @@ Batches are read once and let go: memory is that of one batch, however many ther
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -202,7 +203,7 @@ class _Moments:
         for squares, mean in ((self.aa, self.mean_a), (self.mm, self.mean_m)):
             if squares <= self.count * (CONSTANT * mean) ** 2:
                 return 0.0
-        return max(-1.0, min(1.0, self.am / (self.aa * self.mm) ** 0.5))
+        return max(-1.0, min(1.0, self.am / math.sqrt(self.aa * self.mm)))
 
 
 class _Scores:

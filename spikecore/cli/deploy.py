@@ -124,14 +124,16 @@ def command(
 
 
 def _check_usage(out: Path | None, only_check: bool, as_json: bool) -> None:
+    from spikecore.cli.settings import require_empty
+
     if only_check and out is not None:
         raise click.UsageError("--check writes nothing; leave out --out, or --check")
     if not only_check and out is None:
         raise click.UsageError("--out DIR says where to write; or --check to see what becomes of the operators")
     if as_json and not only_check:
         raise click.UsageError("--json goes with --check; without it, deploy.json and fidelity.json are written")
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+    if out is not None:
+        require_empty(out)
 
 
 def _count(name: str, deployer: Any, verify: int | None) -> int:

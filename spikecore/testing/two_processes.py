@@ -112,7 +112,7 @@ def _work(work: Callable[[Connected], Any], rank: int, folder: Path) -> None:
     torch.set_num_threads(1)  # a thread pool does not survive a fork
     os.environ["LOCAL_RANK"] = str(rank)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = dist.FileStore(str(folder / "store"), 2)
+    store = dist.FileStore(str(folder / "store"), 2)  # type: ignore[attr-defined]  # which it does export
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=HANG_S))
     answer = work(Connected(store, rank, 2))
     torch.save(answer, folder / f"answer-{rank}")

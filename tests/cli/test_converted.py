@@ -10,8 +10,7 @@ import spikecore
 from spikecore.analysis import Fidelity
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.samples import samples_of
-from spikecore.scaffold.names import names_for
-from spikecore.scaffold.render import render
+from tests.cli.scaffolded import component_file, trained
 
 ARTIFICIAL = {
     "trainer": {"epochs": 3},
@@ -73,19 +72,12 @@ def make():
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
     """The deployer that `spike new-plugin` writes, and two converters."""
-    folder = tmp_path_factory.mktemp("toys")
-    (component,) = render("fresh-toy", "deployer", folder).rglob("component.py")
-    file = folder / "toys.py"
-    file.write_text(component.read_text() + TOYS.replace("FreshToy", names_for("fresh-toy", "deployer").class_name))
-    return file
+    return component_file(tmp_path_factory.mktemp("toys"), "deployer", TOYS)
 
 
 @pytest.fixture(scope="module")
 def ann(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "ann"
-    with use(Registry(blocking=Blocking())):
-        spikecore.run(ARTIFICIAL, out=directory)
-    return directory
+    return trained(ARTIFICIAL, tmp_path_factory.mktemp("runs") / "ann")
 
 
 @pytest.fixture

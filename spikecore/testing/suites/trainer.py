@@ -279,7 +279,8 @@ class TrainerSuite(Suite):
             skip(reason)
         # Batches of an odd size have shards of different sizes; a few epochs leave rounding no time to grow.
         known = {field.name for field in dataclasses.fields(self.target.Config)}
-        options = {key: value for key, value in {"epochs": 3, "batch_size": 7}.items() if key in known}
+        short = {"epochs": 3, "batch_size": 7}
+        options: dict[str, Any] = {key: value for key, value in short.items() if key in known}
         task, trainer = self.ready(**options)
         metrics = trainer.fit(task, Recorder())
         with tempfile.TemporaryDirectory() as folder:
