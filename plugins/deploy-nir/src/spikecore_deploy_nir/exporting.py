@@ -90,8 +90,8 @@ class _Planner:
     values: dict[str, _Value] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     fires_at: set[str] = field(default_factory=set)
+    flat: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
-    nowhere: int = 0
 
     # the ends
 
@@ -119,7 +119,8 @@ class _Planner:
         self.edges += [(source, "output") for source in value.sources]
 
     def plan(self) -> Plan:
-        settings = replace(self.settings, names=dict(self.names), fires_at=frozenset(self.fires_at))
+        marks = {"fires_at": frozenset(self.fires_at), "flat": frozenset(self.flat)}
+        settings = replace(self.settings, names=dict(self.names), **marks)
         graph = NirGraph(self.nodes, tuple(self.edges), settings.to_metadata())
         return Plan(tuple(self.records), graph, settings, tuple(dict.fromkeys(self.notes)))
 
@@ -192,7 +193,6 @@ class _Planner:
         """What follows a refusal still has a shape, so that later operators get their own records."""
         shape = node.shape or ()
         is_folded = shape[:1] == (math.prod(self.lead),) and shape[:2] != self.lead
-        self.nowhere += 1
         return _Value((), tuple(shape[1:] if is_folded else shape[2:]))
 
     def sum_of(self, node: NetNode) -> _Value:
@@ -340,6 +340,8 @@ class _Planner:
             raise RefusedError("it fires without input, before the spikes of the layer before arrive", "raise its threshold")
         node_name = node_name or escaped_name(name, self.nodes)
         result = self.add_as(node_name, name, node, value)
+        if is_flat:
+            self.flat.add(node_name)
         if written.fires_at:
             self.fires_at.add(node_name)
         self.mapped(name, type(neuron).__name__, node_name, written.inexact)

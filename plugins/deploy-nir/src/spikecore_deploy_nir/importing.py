@@ -99,16 +99,15 @@ class _Importer:
         if node.type == "Flatten":
             return nn.Flatten()
         if node.type in ("Affine", "Linear"):
-            return self.linear(node)
+            return self.linear(node, nn.Linear)
         if node.type in ("AvgPool2d", "SumPool2d"):
             kernel, stride, padding = (_two(pair(name, node, key)) for key in ("kernel_size", "stride", "padding"))
             return (nn.AvgPool2d if node.type == "AvgPool2d" else nn.SumPool2d)(kernel, stride, padding)
         return self.convolution(name, node)
 
-    def linear(self, node: NirNode) -> torch.nn.Linear:
+    def linear(self, node: NirNode, kind: type[torch.nn.Linear]) -> torch.nn.Module:
         outputs, inputs = node.array("weight").shape
-        layer = nn.Linear(inputs, outputs, bias="bias" in node.values)
-        return self.filled(layer, node)
+        return self.filled(kind(inputs, outputs, bias="bias" in node.values), node)
 
     def filled(self, layer: torch.nn.Module, node: NirNode) -> torch.nn.Module:
         for key in ("weight", "bias"):
@@ -137,7 +136,9 @@ class _Importer:
                 )
             if not loop.lateral:
                 return nn.ElementwiseRecurrent(neuron)
-            return nn.LateralRecurrent(neuron, self.linear(self.graph.nodes[loop.lateral]))
+            # torch's own: a loop calls it step by step, without T.
+            lateral = self.linear(self.graph.nodes[loop.lateral], torch.nn.Linear)
+            return nn.LateralRecurrent(neuron, lateral)
         return neuron if gain is None else torch.nn.Sequential(Scale(self.tensor(np.broadcast_to(gain, shape))), neuron)
 
     def made(self, name: str, cell: Cell, shape: Shape) -> tuple[torch.nn.Module, Doubles | None]:

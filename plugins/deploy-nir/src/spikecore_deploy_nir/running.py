@@ -50,9 +50,11 @@ def run_graph(graph: Ordered, settings: Settings, x: Tensor) -> tuple[Tensor, di
         start = graph.lags.get(name, 0) * lag
         return values[name][start : start + steps].to(x.dtype)
 
-    spikes = {
-        settings.names.get(name, name): without_lag(name) for name in graph.order if graph.nodes[name].type in NEURONS
-    }
+    spikes: dict[str, Tensor] = {}
+    for name in graph.order:
+        if graph.nodes[name].type in NEURONS:
+            out = without_lag(name)
+            spikes[settings.names.get(name, name)] = out.flatten(2) if name in settings.flat else out
     return _summed([without_lag(source) for source in graph.sources[graph.output]]), spikes
 
 

@@ -24,6 +24,7 @@ class Settings:
         if_input: `rate`: IF and I integrate dt r x, as NIR's equation says; `step`: they add r x at every step.
         names: node → operator of the net.
         fires_at: nodes whose threshold was lowered, because the net fires at it and not only above it.
+        flat: neurons that take their steps flattened in the net.
     """
 
     profile: Profile = PROFILES["euler"]
@@ -32,6 +33,7 @@ class Settings:
     if_input: str = "rate"
     names: Mapping[str, str] = field(default_factory=dict)
     fires_at: frozenset[str] = frozenset()
+    flat: frozenset[str] = frozenset()
 
     @property
     def adds_input(self) -> bool:
@@ -48,6 +50,7 @@ class Settings:
             "if_input": self.if_input,
             "names": dict(self.names),
             "fires_at": sorted(self.fires_at),
+            "flat": sorted(self.flat),
         }
         return {KEY: json.dumps(values), "profile": self.profile.name, "dt": repr(self.dt_s)}
 
@@ -67,6 +70,7 @@ class Settings:
             own.if_input if if_input is None else if_input,
             own.names,
             own.fires_at,
+            own.flat,
         )
 
     @classmethod
@@ -79,8 +83,7 @@ class Settings:
             if not 0 < dt_s < float("inf") or dtype not in ("float32", "float64") or if_input not in ("rate", "step"):
                 raise ValueError(f"dt {dt_s}, dtype {dtype!r}, if_input {if_input!r}")
             names = {str(node): str(name) for node, name in dict(values["names"]).items()}
-            return cls(
-                PROFILES[values["profile"]], dt_s, dtype, if_input, names, frozenset(map(str, values["fires_at"]))
-            )
+            fires_at, flat = (frozenset(map(str, values[key])) for key in ("fires_at", "flat"))
+            return cls(PROFILES[values["profile"]], dt_s, dtype, if_input, names, fires_at, flat)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConversionError(f"the metadata {KEY!r} of the file are damaged: {error}") from error
