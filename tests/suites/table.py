@@ -30,6 +30,8 @@ BUDGETS_S = {
     "plugin-layer-zoo": 90,
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
+    "plugin-deploy-nir": 150,
+    "plugin-deploy-onnx": 150,
     "check-wheels": 150,
     "check-examples": 120,
     "check-scaffold": 250,

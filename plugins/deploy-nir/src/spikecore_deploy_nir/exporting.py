@@ -90,7 +90,7 @@ class _Planner:
     values: dict[str, _Value] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     fires_at: set[str] = field(default_factory=set)
-    flat: set[str] = field(default_factory=set)
+    flattened_neurons: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
     # the ends
@@ -119,7 +119,7 @@ class _Planner:
         self.edges += [(source, "output") for source in value.sources]
 
     def plan(self) -> Plan:
-        marks = {"fires_at": frozenset(self.fires_at), "flat": frozenset(self.flat)}
+        marks = {"fires_at": frozenset(self.fires_at), "flat": frozenset(self.flattened_neurons)}
         settings = replace(self.settings, names=dict(self.names), **marks)
         graph = NirGraph(self.nodes, tuple(self.edges), settings.to_metadata())
         return Plan(tuple(self.records), graph, settings, tuple(dict.fromkeys(self.notes)))
@@ -341,7 +341,7 @@ class _Planner:
         node_name = node_name or escaped_name(name, self.nodes)
         result = self.add_as(node_name, name, node, value)
         if is_flat:
-            self.flat.add(node_name)
+            self.flattened_neurons.add(node_name)
         if written.fires_at:
             self.fires_at.add(node_name)
         self.mapped(name, type(neuron).__name__, node_name, written.inexact)
