@@ -33,7 +33,7 @@ def test_what_files_may_hold_and_core_has_no_layer_for(tmp_path):
     parts = OrderedDict(
         delay=Delay(torch.arange(18).reshape(2, 3, 3) % 4),
         scale=Scale(torch.arange(18).reshape(2, 3, 3) / 8),
-        fire=PerNeuron(nn.LIF(tau=2.0, v_threshold=places, backend="torch")),
+        fire=PerNeuron(nn.LIF(tau=1.5, v_threshold=places, backend="torch")),
         late=Delay(2),
     )
     net = torch.nn.Sequential(parts).eval()
@@ -49,7 +49,7 @@ def test_what_files_may_hold_and_core_has_no_layer_for(tmp_path):
 
 def test_recurrence_of_input_and_output_together(tmp_path):
     net = settle_weights(
-        torch.nn.Sequential(nn.LinearRecurrent(nn.LIF(v_threshold=0.4, backend="torch"), 5, 5), torch.nn.Linear(5, 3))
+        torch.nn.Sequential(nn.LinearRecurrent(nn.LIF(v_threshold=1.0, backend="torch"), 5, 5), torch.nn.Linear(5, 3))
     )
     spikes, _ = assert_deployed(net, inputs((5,)), tmp_path / "net.nir", keeps_names=False)
     assert 0.1 < spikes["0.module"].mean() < 0.9

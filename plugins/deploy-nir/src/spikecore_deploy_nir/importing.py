@@ -62,6 +62,8 @@ def _paths(graph: Ordered, settings: Settings) -> dict[str, str]:
         wanted = settings.names.get(name, name)
         if name in graph.loops:
             wanted = wanted.removesuffix(".module")
+        if name in settings.flat:
+            wanted = wanted.removesuffix(".neuron")
         path = ".".join(_attribute(part) for part in wanted.split("."))
         while path in taken or any(_is_inside(path, other) or _is_inside(other, path) for other in taken):
             path += "_"
