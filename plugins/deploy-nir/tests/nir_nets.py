@@ -20,7 +20,11 @@ def neurons(draw, channels):
     """One of the neurons, at values that make it spike."""
     kind = draw(st.sampled_from(("if", "lif", "cuba", "li", "integrator")))
     many = draw(st.booleans())
-    threshold = tuple(0.25 + 0.25 * (place % 4) for place in range(channels)) if many else draw(st.sampled_from((0.25, 0.7, 1.0)))
+    threshold = (
+        tuple(0.25 + 0.25 * (place % 4) for place in range(channels))
+        if many
+        else draw(st.sampled_from((0.25, 0.7, 1.0)))
+    )
     common = {"v_threshold": threshold, "fires": draw(FIRES), "backend": "torch"}
     if kind == "if":
         return nn.IF(v_reset=draw(st.sampled_from((0.0, -0.5))), v_init=0.0, **common)
@@ -34,8 +38,12 @@ def neurons(draw, channels):
     v_leak = draw(st.sampled_from((0.0, -0.5, 0.125)))
     tau = tuple(1.5 + place for place in range(channels)) if draw(st.booleans()) else draw(st.sampled_from(TAUS))
     return nn.LIF(
-        tau=tau, v_leak=v_leak, v_init=v_leak, v_reset=draw(st.sampled_from((0.0, -0.25))),
-        decay_input=draw(st.booleans()), **common,
+        tau=tau,
+        v_leak=v_leak,
+        v_init=v_leak,
+        v_reset=draw(st.sampled_from((0.0, -0.25))),
+        decay_input=draw(st.booleans()),
+        **common,
     )
 
 
@@ -47,8 +55,15 @@ def nets(draw):
     shape = (2, 6, 6) if is_image else (5,)
     width = 5
     if is_image:
-        parts["conv"] = nn.Conv2d(2, 4, 3, stride=draw(st.sampled_from((1, 2))), padding=draw(st.sampled_from((0, 1))),
-                                  groups=draw(st.sampled_from((1, 2))), bias=draw(st.booleans()))
+        parts["conv"] = nn.Conv2d(
+            2,
+            4,
+            3,
+            stride=draw(st.sampled_from((1, 2))),
+            padding=draw(st.sampled_from((0, 1))),
+            groups=draw(st.sampled_from((1, 2))),
+            bias=draw(st.booleans()),
+        )
         parts["fire"] = draw(neurons(4))
         parts["pool"] = draw(st.sampled_from((nn.AvgPool2d, nn.SumPool2d)))(2)
         parts["flat"] = nn.Flatten()

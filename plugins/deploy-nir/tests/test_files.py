@@ -129,12 +129,18 @@ def test_a_subgraph_is_opened(tmp_path):
     lif = nir.LIF(tau=2.0**-9 * ones, r=ones, v_leak=0 * ones, v_threshold=0.4 * ones)
     inner = nir.NIRGraph(
         {
-            "in": nir.Input({"input": np.array([2])}), "lif": lif, "w": nir.Linear(-np.eye(2)),
+            "in": nir.Input({"input": np.array([2])}),
+            "lif": lif,
+            "w": nir.Linear(-np.eye(2)),
             "out": nir.Output({"output": np.array([2])}),
         },
         [("in", "lif"), ("lif", "w"), ("w", "lif"), ("lif", "out")],
     )
-    nodes = {"input": nir.Input({"input": np.array([2])}), "rec": inner, "output": nir.Output({"output": np.array([2])})}
+    nodes = {
+        "input": nir.Input({"input": np.array([2])}),
+        "rec": inner,
+        "output": nir.Output({"output": np.array([2])}),
+    }
     graph = nir.NIRGraph(nodes, [("input", "rec"), ("rec", "output")], type_check=False)
     nir.write(tmp_path / "net.nir", graph)
     net = NIR().load(tmp_path / "net.nir")

@@ -64,7 +64,9 @@ def test_blocks_and_odd_names(tmp_path):
         norm.weight.fill_(2.0)
         norm.bias.fill_(-0.125)
     block = nn.ConvBNNeuron(torch.nn.Conv2d(2, 3, 3), norm, nn.LIF(v_threshold=0.75, backend="torch"))
-    parts = OrderedDict({"class": block, "a_b": nn.Flatten(), "a": torch.nn.Sequential(OrderedDict(b=torch.nn.Linear(12, 3)))})
+    parts = OrderedDict(
+        {"class": block, "a_b": nn.Flatten(), "a": torch.nn.Sequential(OrderedDict(b=torch.nn.Linear(12, 3)))}
+    )
     net = settle_weights(torch.nn.Sequential(parts))
     x = inputs((2, 4, 4))
     records = NIR().check(net, x)

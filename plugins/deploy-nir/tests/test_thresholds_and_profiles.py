@@ -49,7 +49,9 @@ def test_soft_reset_needs_a_reader_that_subtracts_and_the_strict_option(tmp_path
     assert "drift" in refusal(torch.nn.Sequential(nn.LIF(**soft)), x, profile="decay_soft")[0].reason
     hard = torch.nn.Sequential(nn.LIF(decay_input=False, fires="above"))
     assert "subtraction" in refusal(hard, x, profile="decay_soft")[0].reason
-    net = settle_weights(torch.nn.Sequential(torch.nn.Linear(3, 8), nn.LIF(tau=3.0, v_threshold=0.7, fires="above", **soft)))
+    net = settle_weights(
+        torch.nn.Sequential(torch.nn.Linear(3, 8), nn.LIF(tau=3.0, v_threshold=0.7, fires="above", **soft))
+    )
     spikes, _ = assert_deployed(net, x, tmp_path / "net.nir", profile="decay_soft")
     assert 0.1 < spikes["1"].mean() < 0.9
 
@@ -159,15 +161,27 @@ def euler_cuba(x, tau_syn, tau_mem, r, w_in, threshold, reset, dt):
 def test_other_gains_and_arrays_of_a_foreign_file(tmp_path):
     """A file of another tool: every value an array of its own, gains that are not 1."""
     rng = np.random.default_rng(0)
-    draw = {"tau_syn": (0.002, 0.02), "tau_mem": (0.002, 0.02), "r": (0.5, 4.0), "w_in": (1.0, 6.0), "v_threshold": (0.1, 0.5)}
+    draw = {
+        "tau_syn": (0.002, 0.02),
+        "tau_mem": (0.002, 0.02),
+        "r": (0.5, 4.0),
+        "w_in": (1.0, 6.0),
+        "v_threshold": (0.1, 0.5),
+    }
     values = {name: rng.uniform(*bounds, 12) for name, bounds in draw.items()}
     node = nir.CubaLIF(v_leak=np.zeros(12), v_reset=np.full(12, -0.1), **values)
     nir.write(tmp_path / "net.nir", nir.NIRGraph.from_list(node))
     x = inputs((12,), num_steps=60, batch=1)
     net = NIR(dt=1e-3).load(tmp_path / "net.nir")
     right = euler_cuba(
-        x[:, 0].double().numpy(), values["tau_syn"], values["tau_mem"], values["r"], values["w_in"],
-        values["v_threshold"], -0.1, 1e-3,
+        x[:, 0].double().numpy(),
+        values["tau_syn"],
+        values["tau_mem"],
+        values["r"],
+        values["w_in"],
+        values["v_threshold"],
+        -0.1,
+        1e-3,
     )
     out, _ = record_spikes(net, x)
     assert 0.05 < right.mean() < 0.9

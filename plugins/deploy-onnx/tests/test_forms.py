@@ -56,7 +56,9 @@ NEURONS = (
 )
 
 
-@given(st.sampled_from(NEURONS[:7]), st.sampled_from(NEURONS), st.sampled_from(FORMS), st.booleans(), st.integers(0, 99))
+@given(
+    st.sampled_from(NEURONS[:7]), st.sampled_from(NEURONS), st.sampled_from(FORMS), st.booleans(), st.integers(0, 99)
+)
 @settings(max_examples=25, deadline=None)
 def test_random_nets(first, second, form, is_image, seed):
     parts = OrderedDict()
@@ -100,7 +102,9 @@ def test_a_neuron_alone_has_the_bits_of_the_net(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_any_weights_within_1e_5(tmp_path, form):
     torch.manual_seed(0)
-    net = create("model", "convnet", lambda: nn.LIF(v_threshold=0.4, backend="torch"), (2, 8, 8), 5, channels=(8, 8)).eval()
+    net = create(
+        "model", "convnet", lambda: nn.LIF(v_threshold=0.4, backend="torch"), (2, 8, 8), 5, channels=(8, 8)
+    ).eval()
     for part in net.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(part.running_mean, -0.5, 0.5)
@@ -183,9 +187,7 @@ def test_int8_weights(tmp_path):
     assert 0 < error < 64 * other[0].weight.abs().max() / 127
 
 
-@pytest.mark.parametrize(
-    ("layer", "word"), [(torch.nn.GELU(), "GELU"), (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode")]
-)
+@pytest.mark.parametrize(("layer", "word"), [(torch.nn.GELU(), "GELU"), (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode")])
 def test_what_has_no_node_is_refused(layer, word):
     record = ONNX().check(torch.nn.Sequential(layer), torch.zeros(3, 2, 1, 4, 4))[0]
     assert word in record.reason

@@ -1,9 +1,9 @@
 """The neurons of a file as one step computes them: time constants in steps, gains, potentials.
 
-    LIF     h = v + (x - (v - v_leak)) / n           where r is 1; otherwise h = v - (v - v_leak) / n + gain x
-    CubaLIF current = c current + gain x;  h = d v + (1 - d) v_leak + membrane_gain current
-    IF      h = v + gain x
-    LI, CubaLI, I: the same, and the output is v
+LIF     h = v + (x - (v - v_leak)) / n           where r is 1; otherwise h = v - (v - v_leak) / n + gain x
+CubaLIF current = c current + gain x;  h = d v + (1 - d) v_leak + membrane_gain current
+IF      h = v + gain x
+LI, CubaLI, I: the same, and the output is v
 """
 
 from __future__ import annotations

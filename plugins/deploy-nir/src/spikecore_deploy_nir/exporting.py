@@ -157,7 +157,9 @@ class _Planner:
         try:
             shape = output_shape(node_name, node, value.shape)
         except ConversionError as error:
-            raise RefusedError(f"a step of the shape {value.shape} does not suit it: {error}", "check its input") from error
+            raise RefusedError(
+                f"a step of the shape {value.shape} does not suit it: {error}", "check its input"
+            ) from error
         self.nodes[node_name] = node
         self.names[node_name] = name
         self.edges += [(source, node_name) for source in value.sources]
@@ -171,7 +173,9 @@ class _Planner:
         before = len(self.records)
         with self.refusing(node.name, node.operation):
             if unknown:
-                raise RefusedError(f"it takes {', '.join(unknown)}, which is no value of the graph", "use layers instead")
+                raise RefusedError(
+                    f"it takes {', '.join(unknown)}, which is no value of the graph", "use layers instead"
+                )
             if node.operation in ADDS:
                 result = self.sum_of(node)
             elif len(tensors) != 1:
@@ -182,7 +186,9 @@ class _Planner:
             elif node.operation in FLATTENS:
                 result = self.flattened(node, tensors[0])
             else:
-                raise RefusedError(f"NIR has no {node.operation}", "use a layer that NIR has: Linear, Conv2d, AvgPool2d")
+                raise RefusedError(
+                    f"NIR has no {node.operation}", "use a layer that NIR has: Linear, Conv2d, AvgPool2d"
+                )
         if result is None:
             if len(self.records) == before:
                 self.refuse(node.name, node.operation, "a part of it is refused", "see its parts")
@@ -204,7 +210,9 @@ class _Planner:
             raise RefusedError("the two have different shapes; edges do not broadcast", "give both the same shape")
         sources = [source for part in parts for source in part.sources]
         if len(set(sources)) < len(sources):
-            raise RefusedError("it adds a value to itself, and a graph has one edge between two nodes", "scale the weights")
+            raise RefusedError(
+                "it adds a value to itself, and a graph has one edge between two nodes", "scale the weights"
+            )
         if self.settings.profile.lag and len({part.lag for part in parts}) > 1:
             raise RefusedError(
                 "its terms pass different numbers of neurons, and each delays by a step in profile 'late'",
@@ -217,7 +225,9 @@ class _Planner:
         count = math.prod(value.shape)
         shape = node.shape or ()
         if tuple(shape[-1:]) != (count,) or math.prod(shape) != count * math.prod(self.lead) or len(shape) > 3:
-            raise RefusedError(f"it gives {tuple(shape)}; only flattening a whole step is supported", "flatten whole steps")
+            raise RefusedError(
+                f"it gives {tuple(shape)}; only flattening a whole step is supported", "flatten whole steps"
+            )
         return self.flat(node.name, node.operation, value)
 
     def flat(self, name: str, operator: str, value: _Value) -> _Value:
@@ -337,7 +347,9 @@ class _Planner:
         if is_flat:
             node = NirNode(node.type, {key: np.reshape(part, value.shape) for key, part in node.values.items()})
         if self.settings.profile.lag and value.lag and not written.is_silent_at_rest:
-            raise RefusedError("it fires without input, before the spikes of the layer before arrive", "raise its threshold")
+            raise RefusedError(
+                "it fires without input, before the spikes of the layer before arrive", "raise its threshold"
+            )
         node_name = node_name or escaped_name(name, self.nodes)
         result = self.add_as(node_name, name, node, value)
         if is_flat:

@@ -35,9 +35,7 @@ def imported(graph: Ordered, settings: Settings) -> torch.nn.Module:
             modules[paths[name]] = _Importer(graph, settings).module(name)
         except OptionError as error:
             raise ConversionError(f"node {name!r}: {error}") from error
-    sources = {
-        paths[name]: [paths.get(source, INPUT_PATH) for source in graph.sources[name]] for name in graph.order
-    }
+    sources = {paths[name]: [paths.get(source, INPUT_PATH) for source in graph.sources[name]] for name in graph.order}
     output = [paths.get(source, INPUT_PATH) for source in graph.sources[graph.output]]
     return NirNet(modules, sources, output).eval()
 

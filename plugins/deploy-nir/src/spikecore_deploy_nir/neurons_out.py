@@ -67,7 +67,9 @@ class _Options:
         if not np.isfinite(numbers).all():
             raise RefusedError(f"its option {name} is not finite ({self.values[name]})", "give it a finite value")
         if numbers.ndim and numbers.shape[0] != (self.shape[0] if self.shape else 1):
-            raise RefusedError(f"its option {name} has {numbers.shape[0]} values for the shape {self.shape}", "give one")
+            raise RefusedError(
+                f"its option {name} has {numbers.shape[0]} values for the shape {self.shape}", "give one"
+            )
         spread = numbers.reshape(-1, *[1] * (len(self.shape) - 1)) if numbers.ndim else numbers
         return np.array(np.broadcast_to(spread, self.shape))
 
@@ -120,7 +122,9 @@ class _Options:
                     f"{name} stands for a time constant of {wanted:g} steps, which profile {profile.name!r} does not have",
                     "use a larger one, or the profile euler" if wanted <= 1 else "let it decay",
                 )
-            value = invert(wanted, guess, lambda tau_s: float(profile.steps(np.float64(tau_s), dt)), self.settings.dtype)
+            value = invert(
+                wanted, guess, lambda tau_s: float(profile.steps(np.float64(tau_s), dt)), self.settings.dtype
+            )
             if value is None:
                 raise RefusedError(
                     f"{name}: no time constant in seconds gives {wanted:g} steps of {dt:g} s again",
@@ -143,7 +147,8 @@ class _Options:
             value = invert(share, profile.seconds(1 / (1 - share), dt), left, self.settings.dtype)
             if value is None:
                 raise RefusedError(
-                    f"{name}: no time constant in seconds leaves {share:g} after {dt:g} s", "use another dt, such as 2**-10"
+                    f"{name}: no time constant in seconds leaves {share:g} after {dt:g} s",
+                    "use another dt, such as 2**-10",
                 )
             return value
 

@@ -174,7 +174,9 @@ class _Step:
 MAX_DELAY = 65_536
 
 
-def delay_steps(name: str, node: NirNode, shape: Shape, settings: Settings) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def delay_steps(
+    name: str, node: NirNode, shape: Shape, settings: Settings
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """The delays of a node in steps.
 
     Raises:

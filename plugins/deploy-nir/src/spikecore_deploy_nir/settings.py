@@ -78,7 +78,9 @@ class Settings:
         try:
             values = json.loads(text)
             if values["form"] != FORM:
-                raise ConversionError(f"its metadata have the form {values['form']!r}, expected {FORM}: update this plugin")
+                raise ConversionError(
+                    f"its metadata have the form {values['form']!r}, expected {FORM}: update this plugin"
+                )
             dt_s, dtype, if_input = float(values["dt"]), str(values["dtype"]), str(values["if_input"])
             if not 0 < dt_s < float("inf") or dtype not in ("float32", "float64") or if_input not in ("rate", "step"):
                 raise ValueError(f"dt {dt_s}, dtype {dtype!r}, if_input {if_input!r}")

@@ -44,7 +44,9 @@ def cell_of(module: torch.nn.Module, shape: Shape, dtype: str) -> Cell:
     if isinstance(module, nn.Neuron):
         return _neuron(module, shape, dtype)
     if type(module) is nn.LateralRecurrent:
-        return _loop(module, shape, dtype, lambda body, x, y: body.op("Add", [x, _weighted(body, module.lateral, y, shape)]))
+        return _loop(
+            module, shape, dtype, lambda body, x, y: body.op("Add", [x, _weighted(body, module.lateral, y, shape)])
+        )
     if type(module) is nn.ElementwiseRecurrent and module.combine is torch.add:
         return _loop(module, shape, dtype, lambda body, x, y: body.op("Add", [x, y]))
     if type(module) is nn.LinearRecurrent:
@@ -96,7 +98,9 @@ def _neuron(neuron: nn.Neuron, shape: Shape, dtype: str) -> Cell:
             "register it: @register, or an entry point",
         )
     if type(neuron).forward is not nn.Neuron.forward:
-        raise RefusedError(f"{type(neuron).__name__} does more than its step in the neuron language", "use another neuron")
+        raise RefusedError(
+            f"{type(neuron).__name__} does more than its step in the neuron language", "use another neuron"
+        )
     program = neuron.program()
     unknown = unknown_operations(program.forward)
     if unknown:

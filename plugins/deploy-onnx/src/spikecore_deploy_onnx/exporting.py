@@ -162,7 +162,9 @@ class _Planner:
                 )
                 self.mapped(node.name, node.operation, kind)
             else:
-                raise RefusedError(f"there is no node for {node.operation} here", "use a layer of torch or of spikecore")
+                raise RefusedError(
+                    f"there is no node for {node.operation} here", "use a layer of torch or of spikecore"
+                )
         if result is None:
             if len(self.records) == before:
                 self.refuse(node.name, node.operation, "a part of it is refused", "see its parts")
@@ -180,13 +182,17 @@ class _Planner:
             raise RefusedError("the two have different shapes", "give both the same shape")
         kind = BINARY[node.operation]
         self.mapped(node.name, node.operation, kind)
-        return self.add(node.name, sources, self.shapes[sources[0]], emit=lambda body, taken: body.op(kind, list(taken)))
+        return self.add(
+            node.name, sources, self.shapes[sources[0]], emit=lambda body, taken: body.op(kind, list(taken))
+        )
 
     def flattened(self, node: NetNode, source: str) -> str:
         count = math.prod(self.shapes[source])
         shape = node.shape or ()
         if tuple(shape[-1:]) != (count,) or math.prod(shape) != count * math.prod(self.lead) or len(shape) > 3:
-            raise RefusedError(f"it gives {tuple(shape)}; only flattening a whole step is supported", "flatten whole steps")
+            raise RefusedError(
+                f"it gives {tuple(shape)}; only flattening a whole step is supported", "flatten whole steps"
+            )
         return self.flat(node.name, node.operation, source)
 
     def flat(self, name: str, operator: str, source: str) -> str:
@@ -240,7 +246,9 @@ class _Planner:
         neuron = f"{name}.{cell.neuron}" if cell.neuron else name
         self.mapped(neuron, type(module).__name__ if not cell.neuron else type(module.module).__name__, "step")
         if cell.neuron:
-            self.mapped(f"{name}.feedback" if not hasattr(module, "lateral") else f"{name}.lateral", "feedback", "state")
+            self.mapped(
+                f"{name}.feedback" if not hasattr(module, "lateral") else f"{name}.lateral", "feedback", "state"
+            )
         return self.add(name, (source,), cell.shape, cell=cell, neuron=neuron)
 
     def layer(self, name: str, module: torch.nn.Module, source: str) -> str:

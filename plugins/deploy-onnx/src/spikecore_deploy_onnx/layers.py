@@ -72,7 +72,9 @@ def quantized_weight(layer: Layer) -> tuple[Array, Array]:
         return np.clip(values, -127, 127).astype(np.int8), scale
     values, zero_point = array_of(record.values), array_of(record.zero_point)
     if record.axis not in (None, 0) or zero_point.any() or values.min() < -128 or values.max() > 127:
-        raise RefusedError("its record of quantization does not fit int8 with one scale per output", "quantize to 8 bits")
+        raise RefusedError(
+            "its record of quantization does not fit int8 with one scale per output", "quantize to 8 bits"
+        )
     scale = np.broadcast_to(array_of(record.scale), len(weight)).astype(weight.dtype)
     return values.astype(np.int8), scale
 
@@ -101,7 +103,9 @@ def _linear(body: Body, layer: Layer, x: str, shape: Shape, int8: bool) -> tuple
 
 def _convolution(body: Body, layer: Layer, x: str, shape: Shape, int8: bool) -> tuple[str, Shape]:
     if layer.padding_mode != "zeros":
-        raise RefusedError(f"padding_mode={layer.padding_mode!r}: ONNX pads with zeros here", 'use padding_mode="zeros"')
+        raise RefusedError(
+            f"padding_mode={layer.padding_mode!r}: ONNX pads with zeros here", 'use padding_mode="zeros"'
+        )
     kernel, stride, dilation = layer.kernel_size, layer.stride, layer.dilation
     spans = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
     if layer.padding == "same":
@@ -109,7 +113,11 @@ def _convolution(body: Body, layer: Layer, x: str, shape: Shape, int8: bool) -> 
     else:
         edges = (0,) * len(kernel) if layer.padding == "valid" else layer.padding
         pads = [(edge, edge) for edge in edges]
-    inputs = [x, _weight(body, layer, int8), *([] if layer.bias is None else [body.number(array_of(layer.bias), "bias")])]
+    inputs = [
+        x,
+        _weight(body, layer, int8),
+        *([] if layer.bias is None else [body.number(array_of(layer.bias), "bias")]),
+    ]
     attributes = {"strides": list(stride), "dilations": list(dilation), "group": layer.groups}
     padding = [before for before, _ in pads] + [after for _, after in pads]
     out = body.op("Conv", inputs, pads=padding, **attributes)

@@ -129,7 +129,10 @@ def _step_by_step(session: Any, loaded: Loaded, x: Any, wanted: list[str]) -> li
     batch = x.shape[1]
     states = {
         state["input"]: np.array(
-            np.broadcast_to(np.asarray(state["first"], x.dtype).reshape(state["shape"] if isinstance(state["first"], list) else ()), (batch, *state["shape"]))
+            np.broadcast_to(
+                np.asarray(state["first"], x.dtype).reshape(state["shape"] if isinstance(state["first"], list) else ()),
+                (batch, *state["shape"]),
+            )
         )
         for state in loaded.states
     }
