@@ -276,8 +276,7 @@ class _Planner:
     def check_bias(self, node: NirNode, value: _Value) -> None:
         if self.settings.profile.lag and value.lag and np.any(node.values.get("bias", 0)):
             raise RefusedError(
-                "its bias acts from the first step on, while spikes of the layer before arrive one step later in profile "
-                "'late'",
+                "its bias acts from the first step on, spikes before it arrive a step later in profile 'late'",
                 "train without bias behind neurons, or use another profile",
             )
 

@@ -1,7 +1,7 @@
 """A NIR graph in memory: nodes with arrays, and edges between them.
 
-The classes hold what a file holds and nothing else: reading and writing need no other package than h5py, and take files of
-every version of `nir` alike.
+The classes hold what a file holds and nothing else: reading and writing need no other package than h5py, and take files
+of every version of `nir` alike.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class _Options:
         start = self.array("v_init") if self.values.get("v_init") is not None else self.array("v_reset")
         if not np.array_equal(self.rounded(start), self.rounded(place)):
             raise RefusedError(
-                f"it starts at v_init = {_short(start)}; readers of NIR start {name} at {where}, {_short(place)} for it",
+                f"it starts at v_init = {_short(start)}; readers of NIR start {name} at {where}, here {_short(place)}",
                 f"set v_init={_short(place)}",
             )
 
@@ -105,8 +105,8 @@ class _Options:
             return self.rounded(threshold), False
         if is_soft:
             raise RefusedError(
-                "it fires at the threshold, readers of NIR above it; a lowered threshold would be subtracted too, and v "
-                "would drift by one rounding with every spike",
+                "it fires at the threshold, readers of NIR above it; a lowered threshold would be subtracted too, "
+                "and v would drift by one rounding with every spike",
                 'use fires="above" with reset="soft"',
             )
         return self.mapped(threshold, lambda value: next_below(value, self.settings.dtype)), True
@@ -119,7 +119,7 @@ class _Options:
             guess = profile.seconds(wanted, dt)
             if guess <= 0 or not np.isfinite(guess):
                 raise RefusedError(
-                    f"{name} stands for a time constant of {wanted:g} steps, which profile {profile.name!r} does not have",
+                    f"{name} stands for {wanted:g} steps, a time constant that profile {profile.name!r} does not have",
                     "use a larger one, or the profile euler" if wanted <= 1 else "let it decay",
                 )
             value = invert(

@@ -1,7 +1,7 @@
 """The order in which the nodes of a graph are computed: subgraphs opened, loops found, shapes known.
 
-A loop is a neuron that feeds itself, directly or through one Affine or Linear node. What it feeds back arrives one step later.
-Any other cycle has no order, and no meaning without a rule for delays that NIR does not give.
+A loop is a neuron that feeds itself, directly or through one Affine or Linear node. What it feeds back arrives one step
+later. Any other cycle has no order, and no meaning without a rule for delays that NIR does not give.
 """
 
 from __future__ import annotations

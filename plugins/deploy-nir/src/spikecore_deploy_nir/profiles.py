@@ -6,7 +6,7 @@
 | profile | n | input | reset | spikes |
 |---|---|---|---|---|
 | `euler` | tau / dt | divided by n | to v_reset | in the same step |
-| `held` | 1 / (1 - exp(-dt / tau)): exact for an input that is held for a step | divided by n | to v_reset | in the same step |
+| `held` | 1 / (1 - exp(-dt / tau)): exact for held input | divided by n | to v_reset | in the same step |
 | `decay_soft` | 1 / (1 - exp(-dt / tau)) | as it is: r x | subtracts v_threshold | in the same step |
 | `late` | tau / dt | divided by n | to v_reset | reach the next node one step later |
 
@@ -91,7 +91,7 @@ ULPS = 16
 
 
 def invert(wanted: float, guess: float, forward: Callable[[float], float], dtype: str) -> float | None:
-    """A double near `guess` from which `forward` gives `wanted`, once both are rounded to `dtype`; None where none does.
+    """A double near `guess` from which `forward` gives `wanted`, both rounded to `dtype`; None where none does.
 
     Example:
         >>> invert(3.0, 0.3, lambda tau: tau / 0.1, "float32") is not None

@@ -1,6 +1,6 @@
 """Runs a graph step by step, as a reader with its profile does: in its dtype, firing above the threshold only.
 
-It shares no neuron with spikecore, so it can be compared with the net that was exported and with the net that was imported.
+It shares no neuron with spikecore, so it can be compared with the net that was exported and the one that was imported.
 """
 
 from __future__ import annotations

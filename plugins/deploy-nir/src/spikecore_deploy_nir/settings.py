@@ -1,4 +1,4 @@
-"""How a file is read or written: the profile, dt and dtype, which NIR itself does not say, as the file's metadata hold them."""
+"""How a file is read or written: profile, dt and dtype, which NIR does not say; the file's metadata hold them."""
 
 from __future__ import annotations
 
