@@ -20,10 +20,11 @@ from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
 
 FILE = "run.json"
-SCHEMA = 2
+SCHEMA = 3
 """Raised when a field is added, dropped or changes its meaning."""
 OLDER = {
     1: "it does not say which input and how many outputs the net has, so the net cannot be rebuilt from it",
+    2: "it does not say what the files given with --load defined, so nobody can tell which of them the net needs",
 }
 """Schema that is refused → why it cannot be read."""
 OWN_SUM = "record_sha256"
@@ -74,10 +75,17 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file given with `--load`."""
+    """A file given with `--load`.
+
+    Args:
+        path: of the file.
+        sha256: of its bytes.
+        components: what it registered, each as `kind:name`.
+    """
 
     path: str
     sha256: str
+    components: tuple[str, ...]
 
 
 @dataclass(frozen=True)

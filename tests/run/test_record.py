@@ -35,7 +35,7 @@ def full():
         classes=["zero"],
         components={"model": ComponentRecord("mlp", "m:MLP", "core", "spikecore", "0.1")},
         plugins=[PLUGIN],
-        files=[FileRecord("mine.py", "cd")],
+        files=[FileRecord("mine.py", "cd", ("neuron:mine",))],
         environment={"device": "cpu", "spikecore": "0.1"},
         git={"commit": "ef", "dirty": True},
         header=["hello"],
@@ -95,18 +95,19 @@ def test_a_value_of_another_type_is_refused_by_its_path(values, says, tmp_path):
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        (1, r"is of schema 1, written by spikecore 0\.1; .* reads 2: it does not say which input .* cannot be rebuilt"),
-        (3, r"is of schema 3, written by spikecore 0\.1; .*: use the version that wrote it, or a newer one"),
+        (1, r"is of schema 1, written by spikecore 0\.1; .* reads 3: it does not say which input .* cannot be rebuilt"),
+        (2, r"is of schema 2, .* reads 3: it does not say what the files given with --load defined"),
+        (4, r"is of schema 4, written by spikecore 0\.1; .*: use the version that wrote it, or a newer one"),
     ],
 )
 def test_another_schema_is_refused_with_the_reason(schema, says, tmp_path):
     rewritten(tmp_path, schema=schema)
     with pytest.raises(ConfigError, match=says):
         Record.read(tmp_path)
-    assert records.SCHEMA == 2
+    assert records.SCHEMA == 3
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 2}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 3}', "\xff"])
 def test_what_is_no_record_is_refused(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ConfigError, match=r"run\.json: is damaged"):

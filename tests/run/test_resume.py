@@ -455,16 +455,26 @@ def test_files_that_a_run_was_made_with_are_needed_again(tmp_path, monkeypatch, 
     file.write_text(source)
     own_registry.load_file(file)
     out = stopped_at(monkeypatch, 5, small(neuron={"name": "mine"}), tmp_path / "r")
-    assert record_of(out)["files"] == [{"path": str(file), "sha256": records.digest(source)}]
+    assert record_of(out)["files"] == [
+        {"path": str(file), "sha256": records.digest(source), "components": ["neuron:mine"]}
+    ]
     with use(Registry(blocking=Blocking())):
         for refused in (resume, load, evaluate):
-            with pytest.raises(ConfigError, match=r"made with --load .*mine\.py.*it was not given"):
+            with pytest.raises(ConfigError, match=r"made with --load .*mine\.py.*neuron:mine.*was not given"):
                 refused(out)
     file.write_text(source + "# changed\n")
+    digests = records.digest(source)[:12], records.digest(source + "# changed\n")[:12]
+    with use(Registry(blocking=Blocking())):
+        with pytest.raises(
+            ConfigError, match=rf"mine\.py has changed since: expected sha256 {digests[0]}, got {digests[1]}"
+        ):
+            load(out)
     with use(Registry(blocking=Blocking())) as changed:
         changed.load_file(file)
         for refused in (resume, load, evaluate):
-            with pytest.raises(ConfigError, match=r"mine\.py is another file"):
+            with pytest.raises(
+                ConfigError, match=rf"mine\.py has changed since: expected sha256 {digests[0]}, got {digests[1]}"
+            ):
                 refused(out)
     file.write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
@@ -473,6 +483,50 @@ def test_files_that_a_run_was_made_with_are_needed_again(tmp_path, monkeypatch, 
         assert load(out)
     sys.modules.pop("mine")
     resume(out)
+
+
+PARTS = {
+    "dataset.py": """
+from spikecore import register
+from spikecore.registry import registry
+@register("dataset", "near")
+class Near(registry().load("dataset", "digits")):
+    pass
+""",
+    "trainer.py": """
+from spikecore import register
+from spikecore.trainers.classify import Classify
+@register("trainer", "my-classify")
+class Mine(Classify):
+    pass
+""",
+    "surrogate.py": """
+from spikecore import register
+from spikecore.nn.surrogates import Sigmoid
+@register("surrogate", "my-sigmoid")
+class Mine(Sigmoid):
+    pass
+""",
+}
+
+
+def test_a_net_needs_only_the_files_that_define_it(tmp_path, own_registry):
+    """Those of the data and the trainer may be gone; one that defines what an option names may not."""
+    for name, text in PARTS.items():
+        (tmp_path / name).write_text(text)
+        own_registry.load_file(tmp_path / name)
+    out = tmp_path / "r"
+    tables = {"dataset": {"name": "near"}, "trainer": {"name": "my-classify"}, "neuron": {"surrogate": "my-sigmoid"}}
+    spikecore.run(small(**tables), out=out)
+    (tmp_path / "dataset.py").unlink()
+    (tmp_path / "trainer.py").write_text("# changed")
+    with use(Registry(blocking=Blocking())) as here:
+        with pytest.raises(ConfigError, match=r"surrogate\.py .*it defines surrogate:my-sigmoid.*was not given"):
+            load(out)
+        here.load_file(tmp_path / "surrogate.py")
+        assert type(load(out).layers[1].config.surrogate).__name__ == "Mine"
+        with pytest.raises(ConfigError, match=r"dataset\.py .*was not given"):
+            evaluate(out)
 
 
 @pytest.mark.parametrize(
