@@ -18,7 +18,7 @@ from torch import nn
 
 from spikecore.backends.selection import Choice
 from spikecore.dynamics import abs, detach, exp, where
-from spikecore.errors import ConversionError, NetTraceError, StateShapeError
+from spikecore.errors import ConversionError, DatasetError, NetTraceError, StateShapeError
 from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.converter import ConverterCapabilities, LayerReport
 from spikecore.interfaces.dataset import Batch, DatasetCapabilities
@@ -674,6 +674,21 @@ class Remote(ToyDataset):
     def split(self, name):
         with socket.socket() as connection, contextlib.suppress(OSError):
             connection.connect(("127.0.0.1", 9))
+        return super().split(name)
+
+
+@fault("test_downloads_nothing_when_it_must_not", r"connect to 127\.0\.0\.1:9 while nothing may be downloaded")
+class Eager(ToyDataset):
+    """downloads by means of its own, also where nothing may be downloaded"""
+
+    capabilities = DatasetCapabilities()
+
+    def split(self, name):
+        with socket.socket() as connection:
+            try:
+                connection.connect(("127.0.0.1", 9))
+            except Exception as error:
+                raise DatasetError("cannot be had") from error
         return super().split(name)
 
 

@@ -464,11 +464,13 @@ def test_files_that_a_run_was_made_with_are_needed_again(tmp_path, monkeypatch, 
                 refused(out)
     file.write_text(source + "# changed\n")
     digests = records.digest(source)[:12], records.digest(source + "# changed\n")[:12]
-    with use(Registry(blocking=Blocking())):
-        with pytest.raises(
+    with (
+        use(Registry(blocking=Blocking())),
+        pytest.raises(
             ConfigError, match=rf"mine\.py has changed since: expected sha256 {digests[0]}, got {digests[1]}"
-        ):
-            load(out)
+        ),
+    ):
+        load(out)
     with use(Registry(blocking=Blocking())) as changed:
         changed.load_file(file)
         for refused in (resume, load, evaluate):
