@@ -32,6 +32,7 @@ from spikecore.run.log import EMPTY, MetricsLog
 from spikecore.run.processes import Group
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now
 from spikecore.run.restore import SavedRun
+from spikecore.run.text import reason_text
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class Run:
 
     def _tell_idle_options(self) -> None:
         for line in idle_options(self.resolved, unused_tables(self.resolved, self.prepared.task)):
-            self.record.notes.append(line)
+            self._note(line)
             self.prepared.context.console.warn(line)
 
     def _rewind(self, overrides: Sequence[str]) -> None:
@@ -261,16 +262,18 @@ class Run:
     def _look(self, moment: str) -> None:
         """Keep what the report shows of the net; a net or data that cannot be shown so is no reason to stop."""
         trainer, task, context = self.prepared.trainer, self.prepared.task, self.prepared.context
-        seen: dict[str, Any] = {"layers": []}
+        seen: dict[str, Any] = {"layers": [], "unseen": probing.neuron_layers(task.model)}
         with context.timed("probe"):
             try:
                 seen = probing.probe(task, context, trainer.example(task))
+            except probing.NothingToFeed as error:
+                self._tell_not_fed(error)
             except Exception as error:
-                self.record.notes.append(f"spikes {moment} training cannot be shown: {type(error).__name__}: {error}")
+                self._note(f"spikes {moment} training cannot be shown: {reason_text(error)}")
             try:
                 probing.save(probing.path_of(self.directory, moment), seen)
             except (OSError, SpikeError) as error:
-                self.record.notes.append(f"spikes {moment} training could not be kept: {error}")
+                self._note(f"spikes {moment} training could not be kept: {error}")
 
     def _tell_idle_layers(self, epoch: int) -> None:
         """Warn of layers that never spike, or always; a net that cannot be looked at so trains all the same."""
@@ -280,14 +283,26 @@ class Run:
         with context.timed("probe"):
             try:
                 warnings = self._idle_layers.look(epoch)
+            except probing.NothingToFeed as error:
+                self._idle_layers = None
+                self._tell_not_fed(error)
+                return
             except Exception as error:
                 self._idle_layers = None
-                reason = f"{type(error).__name__}: {error}"
-                self.record.notes.append(f"silent layers are not told from epoch {epoch} on: {reason}")
+                self._note(f"silent layers are not told from epoch {epoch} on: {reason_text(error)}")
                 return
         for text in warnings:
-            self.record.notes.append(text)
+            self._note(text)
             context.console.warn(text)
+
+    def _tell_not_fed(self, error: probing.NothingToFeed) -> None:
+        if probing.neuron_layers(self.prepared.task.model):
+            self._note(f"What the net's neurons do is not shown, and silent layers are not told: {error}.")
+
+    def _note(self, text: str) -> None:
+        """For the report; what was told before the run was resumed is told once."""
+        if text not in self.record.notes:
+            self.record.notes.append(text)
 
     def _tell_resumption(self) -> None:
         """After Ctrl-C: where the run is, and the command that goes on with it."""

@@ -108,7 +108,8 @@ def test_it_asks_for_nothing(finished):
 
 def test_every_string_of_the_user_is_escaped(copied):
     evil = '<img src=x onerror="alert(1)">'
-    changed(copied, classes=[evil] * 10, notes=[evil], files=[{"path": evil, "sha256": evil}], changes=[f"a.b={evil}"])
+    files = [{"path": evil, "sha256": evil, "components": []}]
+    changed(copied, classes=[evil] * 10, notes=[evil], files=files, changes=[f"a.b={evil}"])
     record = json.loads((copied / "run.json").read_text())
     record["environment"]["argv"] = [evil]
     record["backends"] = {evil: {"asked": evil, "ran": evil, "reason": evil}}
@@ -246,7 +247,7 @@ def test_a_run_that_died_at_once_has_a_report_too(copied):
     record = json.loads((copied / "run.json").read_text())
     changed(copied, status="running", timings_s={}, backends={}, metrics=None)
     html = build(copied)
-    for text in ("No epoch was completed", "No layer of spiking neurons", "without its times", "No neuron ran"):
+    for text in ("No epoch was completed", "the run did not come so far", "without its times", "No neuron ran"):
         assert text in html
     assert "Checkpoints: none" in html
     assert record["id"]
