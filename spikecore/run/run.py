@@ -327,6 +327,7 @@ class Run:
             context.begin_training()
             metrics = self.prepared.trainer.fit(self.prepared.task, context)
         context.save()
+        context.tell_plugins(is_saved=True)
         return metrics
 
     def _write_record(self) -> None:
