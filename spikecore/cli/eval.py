@@ -45,7 +45,10 @@ def command(
 
     from spikecore.registry import registry
     from spikecore.run.experiment import evaluate
+    from spikecore.run.joining import is_left_to_another
 
+    if is_left_to_another():  # one process measures, and says so once
+        return
     for file in files:
         registry().load_file(file)
     result = evaluate(run_dir, checkpoint, split=split, overrides=overrides, device=device, other_samples=other_samples)

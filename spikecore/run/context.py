@@ -248,6 +248,7 @@ class Context:
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
         self.gallery.restore(found.state["shown"])
+        self._stopwatch.restore(found.state.get("pace", []))
         self.count, self.saved = found.count, found.name
         self._saved_at = (found.count, time.monotonic())
         self.clock.add(found.timings)
@@ -273,7 +274,7 @@ class Context:
 
     def begin_training(self) -> None:
         """The first epoch begins now, or what is left of one."""
-        self._stopwatch.begin(is_partial=self.count > 0)
+        self._stopwatch.begin()
 
     def epoch_end(
         self,
@@ -339,6 +340,7 @@ class Context:
             "trainer": keeping.trainer.state_dict(),
             "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
             "shown": self.gallery.state(),
+            "pace": self._stopwatch.state(),
             "generator": self.generator.get_state(),
             "device_generator": self._device_generator_state(),
             "random": _random_state(self.device),

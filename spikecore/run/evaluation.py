@@ -12,6 +12,7 @@ from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve
 from spikecore.run.log import finite
+from spikecore.run.metrics import checked_metrics
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
 
@@ -93,7 +94,7 @@ def evaluate(
     found = saved.checkpoint(checkpoint, task.model)
     context.restore(found, prepared.trainer, task.encoder)
     task.model.load_state_dict(found.model)
-    metrics = prepared.trainer.evaluate(task, context, split)
+    metrics = checked_metrics(prepared.trainer, "evaluate", prepared.trainer.evaluate(task, context, split))
     return Evaluation(str(directory), found.name, split, str(context.device), changes, others, metrics)
 
 

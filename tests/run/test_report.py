@@ -385,6 +385,34 @@ def test_compare(finished, copied, tmp_path):
     assert unescape(html).count(copied.name) >= 1
 
 
+def test_compare_writes_a_page_only_where_it_is_told_to(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(spike_command, ["compare", str(finished)])
+    assert done.output.splitlines()[-1] == "curves  none written; --out FILE.html writes a page with them"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_of_runs_fits_the_terminal(finished, copied):
+    """A run a line, else a run a column, else one below the other; inner options by their own names."""
+    record = json.loads((copied / "run.json").read_text())
+    record["config"]["neuron"]["surrogate"] = {"name": "atan", "alpha": 3.5, "spiking": True}
+    changed(copied, config=record["config"])
+    head, lines = compare.rows(compare.read([finished, copied]))
+    assert head[-1] == "neuron.surrogate.alpha"
+    assert [line[-1] for line in lines] == ["2.0", "3.5"]
+    wide = compare.table_text(head, lines, None).splitlines()
+    assert wide[0].split() == head
+    width = max(map(len, wide))
+    assert compare.table_text(head, lines, width + 1).splitlines() == wide
+    down = compare.table_text(head, lines, width).splitlines()
+    assert [line.split()[0] for line in down] == head
+    assert down[-1].split() == ["neuron.surrogate.alpha", "2.0", "3.5"]
+    narrow = max(map(len, down))
+    below = compare.table_text(head, lines, narrow)
+    assert below.count("neuron.surrogate.alpha") == 2
+    assert all(len(line) < narrow for line in below.splitlines())
+
+
 def test_what_cannot_be_compared(finished, tmp_path):
     for paths, says in (
         ([finished, finished], "given twice"),

@@ -177,6 +177,22 @@ def test_a_finished_run_is_left_alone(tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_the_configuration_of_an_extended_run_is_that_of_now(tmp_path, capsys):
+    out = tmp_path / "r"
+    spikecore.run(small(trainer={"epochs": 1}), out=out)
+    resume(out, overrides=["trainer.epochs=2"])
+    text = (out / "config.toml").read_text()
+    assert "epochs = 2" in text
+    assert record_of(out)["config_sha256"] == records.digest(text)
+    assert resolve(out / "config.toml").tables["trainer"].epochs == 2
+    assert record_of(out)["config"]["trainer"]["epochs"] == 2
+    assert record_of(out)["changes"] == ["trainer.epochs=2"]
+    (out / "config.toml").unlink()  # a run that died between its record and its configuration
+    resume(out, overrides=["trainer.epochs=3"])
+    assert "epochs = 3" in (out / "config.toml").read_text()
+    assert [line["epoch"] for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())] == [1, 2, 3]
+
+
 def test_a_longer_schedule_is_the_same_as_one_planned_so(tmp_path):
     constant = {"schedule": "constant"}
     spikecore.run(small(trainer={**constant, "epochs": 1}), out=tmp_path / "parts")
