@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.errors import ConfigError
+
 if TYPE_CHECKING:
     from spikecore.run.conversion import Conversion
 
@@ -69,7 +71,7 @@ def command(
     from spikecore.registry import create, registry
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+        raise ConfigError(f"--out {out}: must be a new or empty directory; name another")
     shape = _shape(input_shape)
     for file in files:
         registry().load_file(file)
@@ -92,7 +94,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise click.UsageError(f"--input-shape {text}: expected sizes, as in 1,28,28")
+        raise ConfigError(f"--input-shape {text}: expected sizes, as in 1,28,28")
     return sizes
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -78,7 +80,7 @@ def command(
     or the run, the deployer or an option cannot be used.
     """
     from spikecore.cli.settings import parse_settings
-    from spikecore.errors import ConfigError, ConversionError, NetTraceError
+    from spikecore.errors import ConversionError, NetTraceError
     from spikecore.registry import create, registry
 
     _check_usage(out, only_check, as_json)
@@ -131,7 +133,7 @@ def _check_usage(out: Path | None, only_check: bool, as_json: bool) -> None:
     if as_json and not only_check:
         raise click.UsageError("--json goes with --check; without it, deploy.json and fidelity.json are written")
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+        raise ConfigError(f"--out {out}: must be a new or empty directory; name another")
 
 
 def _count(name: str, deployer: Any, verify: int | None) -> int:
@@ -165,7 +167,7 @@ def _net(run_dir: Path, checkpoint: str, part: str | None) -> nn.Module:
 
 def _samples(run_dir: Path, checkpoint: str, count: int) -> Samples:
     """Inputs from the run's data."""
-    from spikecore.errors import ConfigError, SpikeError
+    from spikecore.errors import SpikeError
     from spikecore.run.samples import samples_of
 
     try:
@@ -181,7 +183,6 @@ def _random_input(run_dir: Path, part: str | None, num_steps: int, batch: int) -
     """An input of the recorded shape: spikes with probability 1/2."""
     import torch
 
-    from spikecore.errors import ConfigError
     from spikecore.run.record import Record
 
     nets = Record.read(run_dir).nets

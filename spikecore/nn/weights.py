@@ -124,7 +124,7 @@ def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
     inside = {key: value for key, value in found.items() if _is_tensors(value)} if isinstance(found, Mapping) else {}
     if len(inside) == 1:
         return dict(*inside.values())
-    got = ", ".join(map(repr, inside)) if inside else f"a {type(found).__name__} without any"
+    got = ", ".join(map(repr, inside)) if inside else f"{type(found).__name__} without any"
     raise CheckpointError(f"{path}: expected one dictionary of names and tensors, got {got}: save that one alone")
 
 

@@ -251,9 +251,9 @@ def test_the_others_end_with_a_process_that_fails(tmp_path, fault, rank, told):
     assert told in output
     assert workers(tmp_path) == []
     after = record(tmp_path / "faulty")
-    command = f"torchrun --nproc-per-node 2 -m spikecore run --resume {tmp_path / 'faulty'}"
+    command = "torchrun --nproc-per-node 2 -m spikecore run --resume faulty"
     assert f"`{command}`" in output
-    assert f"run directory  {tmp_path / 'faulty'}" in output
+    assert "run directory  faulty" in output
     assert (after["status"], after["error"].startswith(f"ProcessError: {told}")) == ("failed", True)
     assert last(tmp_path / "faulty").count == FAULT_AT  # what was saved before is whole
 

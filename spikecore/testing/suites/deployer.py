@@ -194,7 +194,7 @@ class DeployerSuite(Suite):
                 records = self.make().check(model, x)
             except REFUSALS:
                 continue
-            assert isinstance(records, tuple), f"check gives a {type(records).__name__}, not a tuple"
+            assert isinstance(records, tuple), f"check must give a tuple, got {type(records).__name__}"
             assert all(isinstance(record, OperatorRecord) for record in records), f"no OperatorRecord: {records}"
             names = [record.name for record in records]
             assert len(names) == len(set(names)), f"net {net.name!r}: named twice: {names}"
@@ -470,7 +470,7 @@ class DeployerSuite(Suite):
         for exported in self.accepted():
             net, x, right = exported.net, exported.net.input(SEED), self.expected(exported.net).out
             loaded = self.make().load(Path(exported.artefact.path))
-            assert isinstance(loaded, nn.Module), f"load gives a {type(loaded).__name__}, not a module"
+            assert isinstance(loaded, nn.Module), f"load must give a module, got {type(loaded).__name__}"
             out, _ = record_spikes(loaded, x)
             self._assert_near(out, right, f"net {net.name!r}, loaded")
             if self.capabilities.simulates:
