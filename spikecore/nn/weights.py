@@ -104,7 +104,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
 
 def _object_in(reason: str) -> str:
     """` (mymodule.MyNet)`: what torch names in its long advice on how to run the file all the same; "" if nothing."""
-    named = re.search(r"Unsupported global: GLOBAL ([\w.]+)", reason)
+    named = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", reason)
     return f" ({named.group(1)})" if named else ""
 
 
