@@ -226,7 +226,14 @@ class Context:
     ) -> str:
         with self._writing("a checkpoint"):
             return keeping.store.save(
-                self.count, model, state, large=large, score=score, log=keeping.log.position(), timings=self.times()
+                self.count,
+                model,
+                state,
+                large=large,
+                score=score,
+                log=keeping.log.position(),
+                timings=self.times(),
+                pace=self._stopwatch.state(),
             )
 
     def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
@@ -248,7 +255,7 @@ class Context:
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
         self.gallery.restore(found.state["shown"])
-        self._stopwatch.restore(found.state.get("pace", []))
+        self._stopwatch.restore(found.pace)
         self.count, self.saved = found.count, found.name
         self._saved_at = (found.count, time.monotonic())
         self.clock.add(found.timings)
@@ -340,7 +347,6 @@ class Context:
             "trainer": keeping.trainer.state_dict(),
             "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
             "shown": self.gallery.state(),
-            "pace": self._stopwatch.state(),
             "generator": self.generator.get_state(),
             "device_generator": self._device_generator_state(),
             "random": _random_state(self.device),

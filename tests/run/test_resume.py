@@ -177,6 +177,15 @@ def test_a_finished_run_is_left_alone(tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_a_resumed_run_tells_the_time_left_from_its_first_epoch_on(tmp_path, monkeypatch, capsys):
+    out = stopped_at(monkeypatch, 13, small(), tmp_path / "r")  # in the second epoch of three
+    capsys.readouterr()
+    resume(out)
+    epochs = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert [line[:9] for line in epochs] == ["epoch 2/3", "epoch 3/3"]
+    assert epochs[0].endswith(" left")
+
+
 def test_the_configuration_of_an_extended_run_is_that_of_now(tmp_path, capsys):
     out = tmp_path / "r"
     spikecore.run(small(trainer={"epochs": 1}), out=out)
