@@ -13,6 +13,7 @@ from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve
 from spikecore.run.log import finite
 from spikecore.run.metrics import checked_metrics
+from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
 
@@ -28,7 +29,7 @@ class Evaluation:
 
     Args:
         directory: the run.
-        checkpoint: its name.
+        checkpoint: its name; `converted` for a converted net.
         split: `train`, `val` or `test`; `test` also stands for an environment.
         device: it ran on.
         changes: overrides of the run's configuration.
@@ -63,8 +64,9 @@ def evaluate(
     """Measure a run's saved weights; with `weights` of their own (`checkpoint(weights=...)`), those.
 
     Args:
-        directory: the run directory.
-        checkpoint: `last`, `best` or a name.
+        directory: the run directory, or one that `spike convert` wrote: its net is measured on the data of the run that
+            it comes from.
+        checkpoint: `last`, `best` or a name; a converted net has only the one.
         split: `test`, `val` or `train`, without augmentation.
         overrides: `table.key=value` of the backend, the dataset and the encoder, `run.device` and `run.precision`.
         device: to compute on, as `run.device`.
@@ -81,21 +83,21 @@ def evaluate(
         raise ConfigError(f"--split {split}: must be one of {', '.join(SPLITS)}")
     changes = (*overrides, *([f"run.device={device}"] if device is not None else []))
     _refuse_changes(changes)
-    saved = SavedRun.open(Path(directory))
-    resolved = saved.reopen_with(changes)
+    origin = Origin.of(Path(directory))
+    saved = origin.saved
+    resolved = saved.reopen_with((*origin.overrides, *changes))
     others = _other_samples(saved, resolved) if changes else ()
     if others and not other_samples:
         raise ConfigError(_samples_problem(others, split, resolved))
-    prepared = _prepared(saved, resolved)
+    prepared = _prepared(Path(directory), resolved)
     task, context = prepared.task, prepared.context
     if split not in task.splits and not (split == "test" and not task.splits):
         there = ", ".join(name for name in SPLITS if name in task.splits) or "none: it learns without a dataset"
         raise ConfigError(f"{directory}: this run has no split {split!r} (its splits: {there})")
-    found = saved.checkpoint(checkpoint, task.model)
-    context.restore(found, prepared.trainer, task.encoder)
-    task.model.load_state_dict(found.model)
-    metrics = checked_metrics(prepared.trainer, "evaluate", prepared.trainer.evaluate(task, context, split))
-    return Evaluation(str(directory), found.name, split, str(context.device), changes, others, metrics)
+    prepared, name = origin.restore(prepared, checkpoint, _backend_in(changes))
+    trainer = prepared.trainer
+    metrics = checked_metrics(trainer, "evaluate", trainer.evaluate(prepared.task, context, split))
+    return Evaluation(str(directory), name, split, str(context.device), changes, others, metrics)
 
 
 def _other_samples(saved: SavedRun, after: Resolved) -> tuple[str, ...]:
@@ -126,16 +128,21 @@ def _samples_problem(others: Sequence[str], split: str, resolved: Resolved) -> l
     ]
 
 
-def _prepared(saved: SavedRun, resolved: Resolved) -> Prepared:
+def _prepared(directory: Path, resolved: Resolved) -> Prepared:
     try:
-        return prepare(resolved)
+        return prepare(resolved, with_weights=False)
     except (DatasetError, OSError) as error:
         if "dataset" not in resolved.names:
             raise
         raise DatasetError(
-            f"{saved.directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
-            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(saved.directory)!r})"
+            f"{directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
+            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(directory)!r})"
         ) from error
+
+
+def _backend_in(changes: Sequence[str]) -> str | None:
+    names = [parse_override(text).get("backend", {}).get("name") for text in changes]
+    return next((name for name in reversed(names) if name), None)
 
 
 def _refuse_changes(changes: Sequence[str]) -> None:
