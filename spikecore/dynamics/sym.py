@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from spikecore.dynamics.ops import OPS
 from spikecore.dynamics.source import refuse
 from spikecore.errors import DynamicsError, StepError
 
@@ -125,8 +126,6 @@ class Sym:
             raise AttributeError(name)
         if name.endswith("_"):
             raise refuse(f".{name}(...) changes a value in place", "a step is pure: compute a new value", StepError)
-        from spikecore.dynamics.ops import OPS
-
         cure = f"write {name}(v) with {name} of spikecore.dynamics" if name in OPS else _OPERATORS
         raise refuse(f".{name} of a value of the step: values have no attributes or methods", cure)
 
@@ -150,8 +149,6 @@ class Sym:
 
 
 def _cure(name: str) -> str:
-    from spikecore.dynamics.ops import OPS
-
     return f"use {name} of spikecore.dynamics" if name in OPS else _OPERATORS
 
 

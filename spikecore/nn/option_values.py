@@ -11,6 +11,7 @@ from torch import Tensor
 from spikecore.interfaces.component import DefaultsTo
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.parameters import marks_of
+from spikecore.nn.slopes import parameter_name, with_options
 
 
 def option_values(neuron: Neuron) -> dict[str, Any]:
@@ -43,6 +44,14 @@ def option_values(neuron: Neuron) -> dict[str, Any]:
         tensor = getattr(neuron, f"param_{name}", None)
         if isinstance(tensor, Tensor):
             values[name] = _value(neuron.within_range(name, tensor.detach()), configured)
+    for option, learnable in neuron._surrogates.items():
+        trained = {}
+        for name in learnable.names:
+            flat = parameter_name(option, name)
+            tensor = getattr(neuron, f"param_{flat}").detach()
+            configured = getattr(learnable.surrogate.config, name)
+            trained[name] = _value(neuron.within_range(flat, tensor), configured)
+        values[option] = with_options(learnable.surrogate, trained)
     config_type: type = type(neuron.config)
     for name, mark in marks_of(config_type, DefaultsTo).items():
         if values[name] is None:

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from spikecore.backends.plain import is_plain
 from spikecore.dynamics import Namespace, Param
-from spikecore.errors import OptionError, ShapeError
+from spikecore.errors import DynamicsError, OptionError, ShapeError
 from spikecore.interfaces.component import DefaultsTo, Range
 from spikecore.nn.half import HALF, state_dtype
+from spikecore.nn.slopes import is_numeric, learnable_names, learnable_surrogates, parameter_name
 
 Mark = TypeVar("Mark")
 
@@ -37,16 +38,20 @@ class Parametrized(nn.Module):
 
     def _make_tensors(self) -> None:
         values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
-        learnable = values.get("learnable", ())
+        named = values.get("learnable", ())
         starts = {name: values.pop(name) for name in self.trained}
-        numeric = [name for name, value in values.items() if name != "learnable" and _is_numeric(value)]
-        for name in set(learnable) & set(starts):
+        numeric = [name for name, value in values.items() if name != "learnable" and is_numeric(value)]
+        for name in set(named) & set(starts):
             raise OptionError(f"learnable names {name!r}, which is always trained (as {self.trained[name][0]!r})")
-        check_names("learnable", learnable, numeric)
+        check_names("learnable", named, [*numeric, *learnable_names(values)])
+        learnable = [name for name in named if name in numeric]
         exact: dict[str, Any] = {
             name: values[name] for name in numeric if isinstance(values[name], tuple) or name in learnable
         }
-        self._constants = {name: value for name, value in values.items() if name not in exact}
+        self._surrogates = learnable_surrogates(values, named)
+        self._constants = {
+            name: value for name, value in values.items() if name not in exact and name not in self._surrogates
+        }
         config_type: Any = type(self.config)
         # Options that are None take the value of another one, which may be a constant or a tensor.
         self._aliases: dict[str, str] = {}
@@ -62,6 +67,20 @@ class Parametrized(nn.Module):
             name, first_value = self.trained[option]
             exact[name] = [first_value(number) for number in start] if isinstance(start, tuple) else first_value(start)
         self._learnable = {*learnable, *(self.trained[option][0] for option in starts)}
+        ranges = marks_of(config_type, Range)
+        for option, surrogate in self._surrogates.items():
+            ranges_inside = marks_of(type(surrogate.surrogate.config), Range)
+            for inner in surrogate.names:
+                name = parameter_name(option, inner)
+                if name in exact or name in values:
+                    raise DynamicsError(
+                        f"{config_type.__qualname__} has an option {name!r}, the name of the parameter for "
+                        f"{option}.{inner}: rename the option"
+                    )
+                exact[name] = getattr(surrogate.surrogate.config, inner)
+                self._learnable.add(name)
+                if inner in ranges_inside:
+                    ranges = {**ranges, name: ranges_inside[inner]}
         self._tensors = [*exact]
         self._exact = exact
         for name, number in exact.items():
@@ -70,7 +89,6 @@ class Parametrized(nn.Module):
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        ranges = marks_of(config_type, Range)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
         self._limits = {
@@ -90,8 +108,18 @@ class Parametrized(nn.Module):
             return self._fixed
         values = self._tensors_for(x)
         shaped = {n: v.reshape(-1, *([1] * (x.dim() - 2))) if v.dim() else v for n, v in values.items()}
-        aliases = {name: shaped[option] for name, option in self._aliases.items()}
-        return Namespace(**self._constants, **shaped, **aliases)
+        return Namespace(**self._constants, **shaped, **self._derived(shaped))
+
+    def _derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a step reads besides constants and tensors: options that default to a tensor, learned surrogates.
+
+        Args:
+            values: of the tensors, or symbols for them.
+        """
+        derived = {name: values[option] for name, option in self._aliases.items()}
+        for option, surrogate in self._surrogates.items():
+            derived[option] = surrogate.with_values([values[parameter_name(option, name)] for name in surrogate.names])
+        return derived
 
     def _tensors_for(self, x: Tensor) -> dict[str, Tensor]:
         """The same, but for the constants, as backends get it: a number or `[C]`."""
@@ -250,8 +278,3 @@ def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
         raise OptionError(
             f"{option} names {', '.join(map(repr, wrong))}; it may name {', '.join(allowed) or 'nothing'}"
         )
-
-
-def _is_numeric(value: Any) -> bool:
-    values = value if isinstance(value, tuple) else (value,)
-    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in values)

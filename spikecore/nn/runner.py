@@ -92,7 +92,7 @@ def stepper(neuron: Neuron, x: Tensor) -> Step:
 
 def traced(neuron: Neuron, affine: bool) -> Program:
     """The program of the step; with `affine`, of `step(x * scale + shift, ...)`."""
-    params, step = neuron._declared_params(), _with_defaults(neuron.step, neuron._aliases)
+    params, step = neuron._declared_params(), _with_derived(neuron)
     wanted = [name for name in neuron.observed if name in neuron.record]
     unwanted = [name for name in neuron.observed if name not in neuron.record]
     if unwanted:
@@ -103,14 +103,16 @@ def traced(neuron: Neuron, affine: bool) -> Program:
     return trace(type(neuron).__name__, step, (*neuron.state, *wanted), neuron._constants, params, neuron.record)
 
 
-def _with_defaults(step: Callable[..., Any], aliases: Mapping[str, str]) -> Callable[..., Any]:
-    """The step with options that take another one's value: see `DefaultsTo`."""
+def _with_derived(neuron: Neuron) -> Callable[..., Any]:
+    """The step with what `params` has besides constants and tensors."""
+    if not (neuron._aliases or neuron._surrogates):
+        return neuron.step
 
-    def defaulted(x: Any, state: Any, params: Any) -> Any:
-        values = {name: getattr(params, option) for name, option in aliases.items()}
-        return step(x, state, Namespace(**vars(params), **values))
+    def step(x: Any, state: Any, params: Any) -> Any:
+        values = vars(params)
+        return neuron.step(x, state, Namespace(**values, **neuron._derived(values)))
 
-    return defaulted if aliases else step
+    return step
 
 
 def _leaving_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
