@@ -166,4 +166,3 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
 def detach(a: Any) -> Any:
     """`a`, with no gradient through it."""
     return _run("detach", a)
-

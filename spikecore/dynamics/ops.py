@@ -106,4 +106,3 @@ OPS: Mapping[str, Op] = {
     "spike": Op(3, lambda value, u, derivative: value, lambda value, u, derivative: value, "value; d/du = derivative"),
     "detach": Op(1, torch.detach, lambda a: a, "a; no gradient passes"),
 }
-

@@ -274,5 +274,3 @@ def _learned_spike(u: Tensor, surrogate: LearnedSurrogate, strict: bool) -> Tens
     apply = _compiled_learned_spike if torch.compiler.is_compiling() else _watched_learned_spike
     spikes: Tensor = apply(u, surrogate.learnable, strict, *surrogate.values)
     return spikes
-
-

@@ -74,7 +74,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
             reset: `hard`: v = (1 - s) h + s v_reset; `soft`: v = h - s v_threshold.
             detach_reset: no gradient through `s` in the reset.
             surrogate: the derivative of the spike.
-            learnable: names of numeric options to train.
+            learnable: names of numeric options to train; `surrogate.alpha` is the slope of the surrogate.
         """
 
         v_threshold: float = 1.0

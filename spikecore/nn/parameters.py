@@ -67,20 +67,7 @@ class Parametrized(nn.Module):
             name, first_value = self.trained[option]
             exact[name] = [first_value(number) for number in start] if isinstance(start, tuple) else first_value(start)
         self._learnable = {*learnable, *(self.trained[option][0] for option in starts)}
-        ranges = marks_of(config_type, Range)
-        for option, surrogate in self._surrogates.items():
-            ranges_inside = marks_of(type(surrogate.surrogate.config), Range)
-            for inner in surrogate.names:
-                name = parameter_name(option, inner)
-                if name in exact or name in values:
-                    raise DynamicsError(
-                        f"{config_type.__qualname__} has an option {name!r}, the name of the parameter for "
-                        f"{option}.{inner}: rename the option"
-                    )
-                exact[name] = getattr(surrogate.surrogate.config, inner)
-                self._learnable.add(name)
-                if inner in ranges_inside:
-                    ranges = {**ranges, name: ranges_inside[inner]}
+        ranges = {**marks_of(config_type, Range), **self._add_slopes(exact, [*values, *starts])}
         self._tensors = [*exact]
         self._exact = exact
         for name, number in exact.items():
@@ -97,6 +84,36 @@ class Parametrized(nn.Module):
         }
         self._calls_until_check = 0
         self._warned: set[str] = set()
+
+    def _add_slopes(self, exact: dict[str, Any], taken: Sequence[str]) -> dict[str, Range]:
+        """Add the learnable options of surrogates to the values that become tensors; their names and ranges.
+
+        Args:
+            exact: what becomes a tensor.
+            taken: the names of the neuron's own options.
+
+        Raises:
+            DynamicsError: an option has the name of such a parameter.
+        """
+        ranges: dict[str, Range] = {}
+        self._option_names: dict[str, str] = {}
+        for option, learnable in self._surrogates.items():
+            config = learnable.surrogate.config
+            config_type: Any = type(config)
+            allowed = marks_of(config_type, Range)
+            for inner in learnable.names:
+                name = parameter_name(option, inner)
+                if name in taken:
+                    raise DynamicsError(
+                        f"{type(self).__name__} has an option {name!r}, which is also the name of the parameter for "
+                        f"{option}.{inner}: rename the option"
+                    )
+                exact[name] = getattr(config, inner)
+                self._learnable.add(name)
+                self._option_names[name] = f"{option}.{inner}"
+                if inner in allowed:
+                    ranges[name] = allowed[inner]
+        return ranges
 
     def params_for(self, x: Tensor) -> Namespace:
         """What `step` sees as `params`, for single-step inputs like `x` `[B, C, ...]`.
@@ -172,9 +189,10 @@ class Parametrized(nn.Module):
         return True
 
     def _warn_outside(self, name: str, smallest: float, largest: float) -> None:
+        option = self._option_names.get(name, name)
         got = f"{smallest:g}" if smallest == largest else f"{smallest:g} to {largest:g}"
         warnings.warn(
-            f"the learnable option {name!r} of {type(self).__name__} is {got} now, but it must be "
+            f"the learnable option {option!r} of {type(self).__name__} is {got} now, but it must be "
             f"{self._ranges[name]}: the step takes the nearest allowed value, and param_{name} keeps its gradient. "
             "Lower the learning rate, or train a parameter that cannot leave its range, as ParametricLIF does",
             stacklevel=2,

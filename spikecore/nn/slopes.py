@@ -50,8 +50,8 @@ def learnable_surrogates(options: Mapping[str, Any], learnable: Iterable[str]) -
             continue
         if not value.capabilities.primitive:
             raise OptionError(
-                f"learnable names {option}.{names[0]}, but {type(value).__name__} declares no primitive, whose derivative "
-                "is the gradient of the slope: choose a surrogate whose capabilities say primitive"
+                f"learnable names {option}.{names[0]}, but {type(value).__name__} declares no primitive, whose "
+                "derivative is the gradient of the slope: choose a surrogate whose capabilities say primitive"
             )
         surrogates[option] = LearnableSurrogate(value, names)
     return surrogates

@@ -16,7 +16,7 @@ from spikecore.dynamics import OPS
 from spikecore.interfaces.backend import Support
 from spikecore.nn import IF, LIF, Neuron
 from spikecore.registry import create
-from spikecore.testing.backend_runs import PARAMETERS, RESETS, SURROGATES, noise, outcome
+from spikecore.testing.backend_runs import PARAMETERS, RESETS, SLOPES, SURROGATES, noise, outcome
 from spikecore.testing.compare import assert_close
 from spikecore.testing.probes import (
     BACKEND,
@@ -169,6 +169,11 @@ class AgreementChecks(Suite):
         taus: tuple[Options, ...] = ({"tau": [1.5, 2.0, 4.0], "learnable": ("tau",)}, {"tau": [1.5, 2.0, 4.0]})
         shapes = ((6, 4, 3), (5, 2, 3, 4, 3))
         self.compare_all((self.x(*shape), LIF, case) for shape in shapes for case in (*PARAMETERS, *taus))
+
+    def test_learnable_slopes_equal_the_reference(self) -> None:
+        """A slope of the surrogate that is trained, with and without other parameters."""
+        cases: tuple[Options, ...] = (*SLOPES, {**SLOPES[0], "tau": [1.5, 2.0, 4.0]})
+        self.compare_all((self.x(6, 4, 3), LIF, case) for case in cases)
 
     def test_several_states_equal_the_reference(self) -> None:
         """Neurons with two coupled states, four learned parameters, no state, or outputs that are constants."""
