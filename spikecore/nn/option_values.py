@@ -17,10 +17,10 @@ from spikecore.nn.slopes import parameter_name, with_options
 def option_values(neuron: Neuron) -> dict[str, Any]:
     """Name → value of everything that the neuron's step reads as `params`.
 
-    A number, or a tuple with one for each channel, is what the step sees: of an option that was trained, or loaded from
-    a checkpoint, the value of its tensor within the range of the option, and not the one that it was made with. An
-    option whose tensor still holds what the configuration says, rounded to the tensor's dtype, is given as the
-    configuration says it.
+    A number, or a tuple with one for each channel (nested tuples: one for each neuron), is what the step sees: of an
+    option that was trained, or loaded from a checkpoint, the value of its tensor within the range of the option, and
+    not the one that it was made with. An option whose tensor still holds what the configuration says, rounded to the
+    tensor's dtype, is given as the configuration says it.
 
     Args:
         neuron: of any kind.
@@ -64,5 +64,9 @@ def _value(tensor: Tensor, configured: Any) -> Any:
         rounded = torch.as_tensor(configured, dtype=tensor.dtype, device=tensor.device)
         if torch.equal(rounded, tensor):
             return configured
-    numbers = tensor.double().tolist()
-    return tuple(numbers) if isinstance(numbers, list) else numbers
+    return _tuples(tensor.double().tolist())
+
+
+def _tuples(value: Any) -> Any:
+    """Nested lists as nested tuples."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

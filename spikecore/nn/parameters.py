@@ -1,8 +1,8 @@
-"""A neuron's numeric options as its step sees them: constants, per-channel values, and parameters that are trained.
+"""A neuron's numeric options as its step sees them: constants, values per channel or per neuron, trained parameters.
 
-A plain number stays a Python number, which a compiler may fold. One value per channel is a buffer, a name in
-`learnable` an `nn.Parameter`; both are called `param_NAME`. The configuration's numbers are doubles and are kept beside
-them: wherever a tensor still holds them, rounded, a wider dtype gets them back.
+A plain number stays a Python number, which a compiler may fold. Several values are a buffer, `[C]` or the shape of a
+step without the batch; a name in `learnable` is an `nn.Parameter`. Both are called `param_NAME`. The configuration's
+numbers are doubles and are kept beside them: wherever a tensor still holds them, rounded, a wider dtype gets them back.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from spikecore.backends.plain import is_plain
 from spikecore.dynamics import Namespace, Param
 from spikecore.errors import DynamicsError, OptionError, ShapeError
 from spikecore.interfaces.component import DefaultsTo, Range
+from spikecore.interfaces.plain_values import shape_of
 from spikecore.nn.half import HALF, state_dtype
 from spikecore.nn.slopes import is_numeric, learnable_names, learnable_surrogates, parameter_name
 
@@ -65,11 +66,12 @@ class Parametrized(nn.Module):
         self._fixed = Namespace(**self._constants)
         for option, start in starts.items():
             name, first_value = self.trained[option]
-            exact[name] = [first_value(number) for number in start] if isinstance(start, tuple) else first_value(start)
+            exact[name] = _map_numbers(first_value, start)
         self._learnable = {*learnable, *(self.trained[option][0] for option in starts)}
         ranges = {**marks_of(config_type, Range), **self._add_slopes(exact, [*values, *starts])}
         self._tensors = [*exact]
         self._exact = exact
+        self._is_per_neuron = any(len(shape_of(number) or ()) > 1 for number in exact.values())
         for name, number in exact.items():
             value = torch.as_tensor(number, dtype=torch.get_default_dtype())
             if name in self._learnable:
@@ -119,12 +121,15 @@ class Parametrized(nn.Module):
         """What `step` sees as `params`, for single-step inputs like `x` `[B, C, ...]`.
 
         Raises:
-            ShapeError: a per-channel parameter does not fit axis 1 of `x`.
+            ShapeError: a parameter per channel does not fit axis 1 of `x`, or one per neuron its axes from 1 on.
         """
         if not self._tensors:
             return self._fixed
         values = self._tensors_for(x)
-        shaped = {n: v.reshape(-1, *([1] * (x.dim() - 2))) if v.dim() else v for n, v in values.items()}
+        shaped: dict[str, Tensor] = {}
+        for name, value in values.items():
+            # One value per channel follows axis 1 of the step; one per neuron has all axes of the step but the batch.
+            shaped[name] = value.reshape(-1, *[1] * (x.dim() - 2)) if value.dim() == 1 else value
         return Namespace(**self._constants, **shaped, **self._derived(shaped))
 
     def _derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +144,7 @@ class Parametrized(nn.Module):
         return derived
 
     def _tensors_for(self, x: Tensor) -> dict[str, Tensor]:
-        """The same, but for the constants, as backends get it: a number or `[C]`."""
+        """The same without constants: a number, `[C]`, or `[C, ...]` with one value for each neuron of a step."""
         dtype = state_dtype(x)
         values: dict[str, Tensor] = {}
         for name in self._tensors:
@@ -148,6 +153,11 @@ class Parametrized(nn.Module):
                 raise ShapeError(
                     f"{type(self).__name__}.{name} has one value for each of {stored.shape[0]} channels, "
                     f"the step's input is {tuple(x.shape)}: axis 1 must have that size"
+                )
+            if stored.dim() > 1 and x.shape[1:] != stored.shape:
+                raise ShapeError(
+                    f"{type(self).__name__}.{name} has one value for each neuron of a step "
+                    f"[B, {', '.join(map(str, stored.shape))}], the step's input is {tuple(x.shape)}"
                 )
             value = stored if stored.dtype == dtype else _converted(stored, self._exact[name], dtype)
             if name in self._ranges:
@@ -201,7 +211,7 @@ class Parametrized(nn.Module):
     def _declared_params(self) -> list[Param]:
         """The tensors as the program of a step declares them."""
         return [
-            Param(name, getattr(self, f"param_{name}").dim() == 1, name in self._learnable) for name in self._tensors
+            Param(name, getattr(self, f"param_{name}").dim() > 0, name in self._learnable) for name in self._tensors
         ]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -255,36 +265,6 @@ def _beside(bound: float, towards: float, dtype: torch.dtype) -> float:
     return float(torch.nextafter(start, end))
 
 
-def plain_option(name: str, value: Any) -> Any:
-    """An option as configurations hold it: tensors, arrays and lists as tuples of numbers.
-
-    Raises:
-        OptionError: it is a parameter or has a gradient, which a configuration cannot keep; or it has several axes.
-    """
-    if isinstance(value, Tensor):
-        if isinstance(value, nn.Parameter) or value.requires_grad:
-            raise OptionError(
-                f"option {name!r} is a tensor that is trained, and would be taken for a constant: give its first value "
-                f"as a number (or one number per channel) and name it in learnable=({name!r},); it is then the "
-                f"parameter param_{name}"
-            )
-        if value.dim() > 1:
-            raise OptionError(_per_channel_only(name, tuple(value.shape)))
-        return tuple(value.tolist()) if value.dim() else value.item()
-    if type(value).__module__ == "numpy":
-        if getattr(value, "ndim", 0) > 1:
-            raise OptionError(_per_channel_only(name, value.shape))
-        return plain_option(name, value.tolist())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _per_channel_only(name: str, shape: tuple[int, ...]) -> str:
-    return (
-        f"option {name!r} has the shape {shape}: it is one number, or one for each channel along axis 1 of a step; "
-        "flatten the axes after the batch into one (x.flatten(2)) to give each neuron its own"
-    )
-
-
 def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
     """Refuse names that are not allowed.
 
@@ -296,3 +276,10 @@ def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
         raise OptionError(
             f"{option} names {', '.join(map(repr, wrong))}; it may name {', '.join(allowed) or 'nothing'}"
         )
+
+
+def _map_numbers(function: Callable[[float], float], value: Any) -> Any:
+    """`function` of a number, or of every number in nested tuples."""
+    if isinstance(value, tuple):
+        return tuple(_map_numbers(function, item) for item in value)
+    return function(value)

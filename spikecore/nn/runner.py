@@ -12,6 +12,7 @@ from spikecore.backends.front import run_program, run_step
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
+from spikecore.nn.flattening import Flattening
 from spikecore.nn.half import HALF, state_dtype
 from spikecore.nn.memory import State
 
@@ -43,11 +44,19 @@ def run(
             unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
             state = {**state, **dict.fromkeys(observed, unread)}
         params = [*neuron._tensors_for(one_step).values(), *(affine or ())] if affine or neuron._tensors else []
+        flattening = Flattening(one_step) if neuron._is_per_neuron else None
+        if flattening:
+            x = flattening.flatten(x)
+            state = {name: flattening.flatten(value) for name, value in state.items()}
+            params = [flattening.flatten_option(value) for value in params]
         if single:
             out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
         else:
             out, finals, recorded = run_program(backend, key, x, [*state.values()], params, neuron.keeps_state)
         last = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
+        if flattening:
+            out, last = flattening.restore(out), flattening.restore_all(last)
+            recorded = [flattening.restore(sequence) for sequence in recorded]
         return out, _without(last, observed), recorded
     step = stepper(neuron, one_step)
     if not single:

@@ -12,13 +12,13 @@ from typing import Any
 
 from spikecore.dynamics import LearnableSurrogate
 from spikecore.errors import OptionError
+from spikecore.interfaces.plain_values import numbers_in
 from spikecore.nn.surrogates import Surrogate
 
 
 def is_numeric(value: object) -> bool:
-    """Is it a number, or one for each channel?"""
-    values = value if isinstance(value, tuple) else (value,)
-    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in values)
+    """Is it a number, or one for each channel or neuron?"""
+    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in numbers_in(value))
 
 
 def learnable_names(options: Mapping[str, Any]) -> list[str]:
