@@ -164,7 +164,7 @@ def test_sum_pool_of_sinabs(options):
 
 
 def test_where_sum_pools_differ():
-    """With ceil_mode the last windows are cut off: ours sums what is inside, theirs scales that up to a whole window."""
+    """With ceil_mode the last windows are cut off: ours sums what is inside, theirs scales that to a whole window."""
     ones = torch.ones(1, 1, 1, 2, 5)
     ours, theirs = nn.SumPool2d((2, 3), ceil_mode=True), sinabs.SumPool2d((2, 3), ceil_mode=True)
     assert ours(ones).flatten().tolist() == [6.0, 4.0]
