@@ -8,6 +8,7 @@ Operators work alike on tensors, on symbols (while a step is traced) and on numb
 from spikecore.dynamics.evaluate import evaluate
 from spikecore.dynamics.explain import equations, explain
 from spikecore.dynamics.functions import (
+    Operand,
     abs,
     atan,
     clamp,
@@ -78,6 +79,7 @@ __all__ = [
     "Node",
     "Numbering",
     "Op",
+    "Operand",
     "Param",
     "Phase",
     "Printer",

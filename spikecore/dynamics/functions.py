@@ -8,7 +8,7 @@ number), hence their `Any`.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,94 +18,100 @@ from spikecore.dynamics.ops import OPS
 from spikecore.dynamics.source import refuse
 from spikecore.dynamics.sym import Sym, emit, has_sym
 
+Operand: TypeAlias = Tensor | Sym | float
+"""What the functions and signs of the language take: a tensor, a symbol of a traced step, or a number."""
+
 _VALUES = (Tensor, Sym)
 
 
-def _run(name: str, *args: Any) -> Any:
+def _run(name: str, *args: Operand) -> Operand:
     if has_sym(args):
         return emit(name, *args)
+    result: Operand
     for a in args:
         if isinstance(a, Tensor):
-            return OPS[name].tensors(*args)
-    return OPS[name].numbers(*args)
+            result = OPS[name].tensors(*args)
+            return result
+    result = OPS[name].numbers(*args)
+    return result
 
 
-def exp(a: Any) -> Any:
+def exp(a: Operand) -> Operand:
     """e to the power a."""
     return _run("exp", a)
 
 
-def log(a: Any) -> Any:
+def log(a: Operand) -> Operand:
     """The natural logarithm; -inf at 0, NaN below."""
     return _run("log", a)
 
 
-def sqrt(a: Any) -> Any:
+def sqrt(a: Operand) -> Operand:
     """The square root; NaN below 0."""
     return _run("sqrt", a)
 
 
-def tanh(a: Any) -> Any:
+def tanh(a: Operand) -> Operand:
     """The hyperbolic tangent."""
     return _run("tanh", a)
 
 
-def sigmoid(a: Any) -> Any:
+def sigmoid(a: Operand) -> Operand:
     """1 / (1 + exp(-a))."""
     return _run("sigmoid", a)
 
 
-def abs(a: Any) -> Any:
+def abs(a: Operand) -> Operand:
     """The absolute value; gradient 0 at 0."""
     return _run("abs", a)
 
 
-def sign(a: Any) -> Any:
+def sign(a: Operand) -> Operand:
     """-1, 0 or 1; 0 for NaN; no gradient."""
     return _run("sign", a)
 
 
-def floor(a: Any) -> Any:
+def floor(a: Operand) -> Operand:
     """The largest integer not above a; no gradient."""
     return _run("floor", a)
 
 
-def round(a: Any) -> Any:
+def round(a: Operand) -> Operand:
     """The nearest integer, halves to even; no gradient."""
     return _run("round", a)
 
 
-def sin(a: Any) -> Any:
+def sin(a: Operand) -> Operand:
     """The sine, of radians."""
     return _run("sin", a)
 
 
-def cos(a: Any) -> Any:
+def cos(a: Operand) -> Operand:
     """The cosine, of radians."""
     return _run("cos", a)
 
 
-def atan(a: Any) -> Any:
+def atan(a: Operand) -> Operand:
     """The arc tangent, in radians."""
     return _run("atan", a)
 
 
-def erf(a: Any) -> Any:
+def erf(a: Operand) -> Operand:
     """The error function."""
     return _run("erf", a)
 
 
-def min(a: Any, b: Any) -> Any:
+def min(a: Operand, b: Operand) -> Operand:
     """The smaller one; NaN if one of them is. Equal arguments get half of the gradient each, as in torch."""
     return _run("min", a, b)
 
 
-def max(a: Any, b: Any) -> Any:
+def max(a: Operand, b: Operand) -> Operand:
     """The larger one; NaN if one of them is. Equal arguments get half of the gradient each, as in torch."""
     return _run("max", a, b)
 
 
-def clamp(a: Any, min: Any = None, max: Any = None) -> Any:
+def clamp(a: Operand, min: Operand | None = None, max: Operand | None = None) -> Operand:
     """`a` limited to [min, max]; at the limits the gradient still passes, as in torch.
 
     Raises:
@@ -116,22 +122,22 @@ def clamp(a: Any, min: Any = None, max: Any = None) -> Any:
     return _run("clamp", a, -math.inf if min is None else min, math.inf if max is None else max)
 
 
-def logical_and(a: Any, b: Any) -> Any:
+def logical_and(a: Operand, b: Operand) -> Operand:
     """Both hold; also written `a & b`."""
     return _run("and", a, b)
 
 
-def logical_or(a: Any, b: Any) -> Any:
+def logical_or(a: Operand, b: Operand) -> Operand:
     """At least one holds; also written `a | b`."""
     return _run("or", a, b)
 
 
-def logical_not(a: Any) -> Any:
+def logical_not(a: Operand) -> Operand:
     """It does not hold; also written `~a` (on tensors and symbols)."""
     return _run("not", a)
 
 
-def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
+def where(condition: Operand, a: Operand, b: Operand, *, like: Operand | None = None) -> Operand:
     """`a` where the condition holds, else `b`; the branch not taken gets the gradient zero.
 
     Args:
@@ -144,7 +150,7 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
     Raises:
         DynamicsError: both branches are numbers and the dtype of the result is not known.
     """
-    if isinstance(condition, bool):
+    if not isinstance(condition, Tensor | Sym):
         return a if condition else b
     if isinstance(a, _VALUES) or isinstance(b, _VALUES):
         return _run("where", condition, a, b)
@@ -163,6 +169,6 @@ def where(condition: Any, a: Any, b: Any, *, like: Any = None) -> Any:
     return torch.where(condition, first, second)
 
 
-def detach(a: Any) -> Any:
+def detach(a: Operand) -> Operand:
     """`a`, with no gradient through it."""
     return _run("detach", a)

@@ -39,54 +39,54 @@ class Sym:
 
     # Arithmetic and comparisons.
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: Any) -> Sym:
         return emit("add", self, other)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: Any) -> Sym:
         return emit("add", other, self)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: Any) -> Sym:
         return emit("sub", self, other)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: Any) -> Sym:
         return emit("sub", other, self)
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: Any) -> Sym:
         return emit("mul", self, other)
 
-    def __rmul__(self, other: Any) -> Any:
+    def __rmul__(self, other: Any) -> Sym:
         return emit("mul", other, self)
 
-    def __truediv__(self, other: Any) -> Any:
+    def __truediv__(self, other: Any) -> Sym:
         return emit("div", self, other)
 
-    def __rtruediv__(self, other: Any) -> Any:
+    def __rtruediv__(self, other: Any) -> Sym:
         return emit("div", other, self)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> Sym:
         return emit("neg", self)
 
-    def __pos__(self) -> Any:
+    def __pos__(self) -> Sym:
         return self
 
-    def __abs__(self) -> Any:
+    def __abs__(self) -> Sym:
         return emit("abs", self)
 
-    def __pow__(self, exponent: Any) -> Any:
+    def __pow__(self, exponent: Any) -> Sym:
         if isinstance(exponent, int | float) and exponent in (2, 3):
             return self * self if exponent == 2 else self * self * self
         raise refuse(f"a power with exponent {exponent!r}: the language has ** 2 and ** 3", "write exp(log(a) * b)")
 
-    def __lt__(self, other: Any) -> Any:
+    def __lt__(self, other: Any) -> Sym:
         return emit("lt", self, other)
 
-    def __le__(self, other: Any) -> Any:
+    def __le__(self, other: Any) -> Sym:
         return emit("le", self, other)
 
-    def __gt__(self, other: Any) -> Any:
+    def __gt__(self, other: Any) -> Sym:
         return emit("gt", self, other)
 
-    def __ge__(self, other: Any) -> Any:
+    def __ge__(self, other: Any) -> Sym:
         return emit("ge", self, other)
 
     def __eq__(self, other: object) -> Any:
@@ -97,19 +97,19 @@ class Sym:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __and__(self, other: Any) -> Any:
+    def __and__(self, other: Any) -> Sym:
         return emit("and", self, other)
 
-    def __rand__(self, other: Any) -> Any:
+    def __rand__(self, other: Any) -> Sym:
         return emit("and", other, self)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Any) -> Sym:
         return emit("or", self, other)
 
-    def __ror__(self, other: Any) -> Any:
+    def __ror__(self, other: Any) -> Sym:
         return emit("or", other, self)
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> Sym:
         return emit("not", self)
 
     # Refusals.

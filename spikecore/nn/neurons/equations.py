@@ -29,7 +29,7 @@ def reset_after(s: Any, h: Any, params: Any) -> Any:
 
     A hard reset recovers from h = inf; every other value and gradient is that of the equation.
     """
-    reset_by = detach(s) if params.detach_reset else s
+    reset_by: Any = detach(s) if params.detach_reset else s
     if params.reset == "hard":
         if runs_as_one(reset_by, h, params.v_reset):
             return hard_reset(reset_by, h, params.v_reset)
