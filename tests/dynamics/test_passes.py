@@ -10,6 +10,7 @@ import torch
 from spikecore.dynamics import (
     CONST,
     INPUT,
+    Graph,
     Numbering,
     Param,
     derivatives,
@@ -20,6 +21,7 @@ from spikecore.dynamics import (
     hoist,
     hoist_uniform,
     inputs_of,
+    keep_distance,
     live_nodes,
     phases,
     reached_in_pass,
@@ -27,6 +29,7 @@ from spikecore.dynamics import (
     spike,
     trace,
     where,
+    with_gaps,
 )
 from spikecore.nn import IF, LIF, CubaLIF, Neuron, ParametricLIF
 from spikecore.nn.surrogates import ATan
@@ -182,6 +185,85 @@ def test_equal_expressions_have_one_number():
     spikes = [i for i, node in enumerate(first.forward.nodes) if node.op == "spike"]
     assert len(spikes) == 1
     assert lowered[spikes[0]] == lowered[first.forward.nodes[spikes[0]].args[0]]
+
+
+# What is kept for the backward pass.
+
+
+class Twice(Neuron):
+    """Two spikes of different distances."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        v = state.v + x
+        return spike(v - 1.0, params.surrogate) + spike(v - 2.0, params.surrogate), {"v": v}
+
+
+class Moving(Neuron):
+    """A threshold that follows a state: h is not u plus something known."""
+
+    state = {"v": 0.0, "b": 1.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v + x
+        s = spike(h - state.b, params.surrogate)
+        return s, {"v": h - s * h, "b": state.b}
+
+
+@pytest.mark.parametrize("with_missing", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LIF(tau=3.0, v_threshold=0.7, v_reset=-0.2),
+        lambda: LIF(v_threshold=0.7, learnable=("v_threshold",)),
+        lambda: LIF(v_threshold=[0.5, math.inf, 0.9], learnable=("v_threshold",)),
+        lambda: LIF(tau=[1.5, 2.0, 4.0], v_threshold=0.8, reset="soft"),
+        lambda: IF(detach_reset=True),
+    ],
+)
+def test_the_distance_alone_gives_the_gradient(make, with_missing):
+    neuron = make().double()
+    program = neuron.program()
+    generator = torch.Generator().manual_seed(0)
+    names = sorted({*program.forward.inputs, *program.backward.inputs})
+    inputs = {name: torch.randn(4, 3, generator=generator, dtype=torch.float64) for name in names}
+    inputs |= {f"param.{name}": value.detach() for name, value in neuron._tensors_for(inputs["x"]).items()}
+    backward = with_gaps(program) if with_missing else program.backward
+    if with_missing:
+        inputs |= {"arrives.out": torch.tensor(True), "arrives.state.v": torch.tensor(True)}
+    kept_forward, kept_backward = keep_distance(program, backward if with_missing else None)
+    kept = torch.as_tensor(evaluate(kept_forward, inputs)["kept"])
+    fixed = [f"grad.param.{param.name}" for param in program.params if not param.learnable]
+    wanted = [name for name in backward.outputs if name not in fixed]
+    assert not {"x", "state.v"} & {*inputs_of(kept_backward, wanted)}
+    assert "kept" in inputs_of(kept_backward, wanted)
+    # The outputs for fixed parameters, which no caller reads, may need x.
+    ours = evaluate(Graph(kept_backward.nodes, {n: kept_backward.outputs[n] for n in wanted}), {**inputs, "kept": kept})
+    expected = evaluate(backward, inputs)
+    for name in wanted:
+        ours_full = torch.as_tensor(ours[name], dtype=torch.float64).expand(4, 3)
+        expected_full = torch.as_tensor(expected[name], dtype=torch.float64).expand(4, 3)
+        usable = kept.expand(4, 3).isfinite()  # with an infinite threshold u tells nothing of h
+        torch.testing.assert_close(ours_full[usable], expected_full[usable])
+        assert not ours_full.isnan().any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Twice,
+        Moving,
+        lambda: LIF(tau=3.0, v_threshold=math.inf),
+        lambda: LIF(tau=3.0, learnable=("tau",)),
+        lambda: Curved(),
+        lambda: Swap(),
+    ],
+)
+def test_the_distance_alone_is_not_enough(make):
+    assert keep_distance(make().program()) is None
 
 
 # Hoisting.
