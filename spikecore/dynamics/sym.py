@@ -3,7 +3,7 @@
 A symbol refuses whatever cannot be one fixed sequence of operations (`if v > 0`, `float(v)`, loops over values), what
 the language does not have (`torch.relu(v)`), and what would change a value in place (as `v += x` does with a tensor).
 
-Operators take and return `Any`: an operand may be a symbol or a number, and the methods below stand in for those of
+Operators take and return `Any`: an operand may be a symbol or a number, and the methods below replace those of
 tensors, whose types they cannot have.
 """
 

@@ -133,7 +133,7 @@ class NetGraph:
 
     @cached_property
     def _last_use(self) -> dict[str, list[str]]:
-        """Name of a node → values that nobody needs after it."""
+        """Name of a node → values that no later node needs."""
         last: dict[str, str] = {}
         for node in self.nodes:
             last.update(dict.fromkeys(node.inputs, node.name))
@@ -317,7 +317,7 @@ def _named(net: nn.Module, graph: fx.Graph, constants: Sequence[Tensor]) -> NetG
 
     def argument(value: Any) -> Any:
         mapped: Any = fx.node.map_aggregate(value, referred)
-        return _plain(mapped)
+        return _without_fx_types(mapped)
 
     for node in graph.nodes:
         if node.op == "output":
@@ -387,15 +387,15 @@ def _free(base: str, taken: set[str]) -> str:
     return f"{base}#{count}"
 
 
-def _plain(value: Any) -> Any:
+def _without_fx_types(value: Any) -> Any:
     """fx's immutable lists and dictionaries as plain ones."""
     if isinstance(value, tuple):
-        parts = [_plain(part) for part in value]
+        parts = [_without_fx_types(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
-        return [_plain(part) for part in value]
+        return [_without_fx_types(part) for part in value]
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _without_fx_types(part) for key, part in value.items()}
     return value
 
 

@@ -232,7 +232,7 @@ def _converted(stored: Tensor, exact: Any, dtype: torch.dtype) -> Tensor:
     if torch.promote_types(stored.dtype, dtype) == stored.dtype:
         return wide
     numbers = torch.as_tensor(exact, dtype=dtype, device=stored.device)
-    if numbers.shape != stored.shape:  # somebody has put another tensor there
+    if numbers.shape != stored.shape:  # the parameter was replaced by one of another shape
         return wide
     value = torch.where(numbers.to(stored.dtype) == stored.detach(), numbers, wide.detach())
     return value + (wide - wide.detach()) if stored.requires_grad else value

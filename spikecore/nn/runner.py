@@ -125,7 +125,7 @@ def _with_derived(neuron: Neuron) -> Callable[..., Any]:
 
 
 def _leaving_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
-    """The step without what it returns for `record` alone and nobody records."""
+    """The step without the values that it returns for `record` alone and that are not recorded."""
 
     def lean(x: Any, state: Any, params: Any) -> Any:
         result = step(x, state, params)

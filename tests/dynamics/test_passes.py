@@ -184,7 +184,9 @@ def test_equal_expressions_have_one_number():
     lowered = numbering.add_graph(first.forward, lower=True)
     spikes = [i for i, node in enumerate(first.forward.nodes) if node.op == "spike"]
     assert len(spikes) == 1
-    assert lowered[spikes[0]] == lowered[first.forward.nodes[spikes[0]].args[0]]
+    value = first.forward.nodes[spikes[0]].args[0]
+    assert lowered[spikes[0]] == lowered[value]
+    assert ours[spikes[0]] != ours[value]
 
 
 # What is kept for the backward pass.
