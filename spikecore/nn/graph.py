@@ -252,10 +252,18 @@ class NetGraph:
     def __str__(self) -> str:
         rows = [("name", "operation", "takes", "shape")]
         for node in self.nodes:
-            shape = "" if node.shape is None else "×".join(map(str, node.shape)) or "()"
-            rows.append((node.name, node.kind if not node.is_call else node.operation, ", ".join(node.inputs), shape))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join("  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows)
+            shape = ""
+            if node.shape is not None:
+                shape = "×".join(map(str, node.shape)) or "()"
+            operation = node.operation if node.is_call else node.kind
+            rows.append((node.name, operation, ", ".join(node.inputs), shape))
+        # Every column is as wide as its widest cell.
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
 
 
 def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Module]] = ()) -> NetGraph:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikecore.nn import LIF, ATan, PiecewiseExp, Sigmoid
-from spikecore.nn.neurons.hard_reset import LARGEST, hard_reset, runs_as_one
+from spikecore.nn.hard_reset import LARGEST, hard_reset, runs_as_one
 
 GENERATOR = torch.Generator().manual_seed(0)
 S = torch.rand(40, generator=GENERATOR, dtype=torch.float64)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from spikecore.dynamics import clamp, detach, spike
-from spikecore.nn.neurons.hard_reset import LARGEST, hard_reset, runs_as_one
+from spikecore.nn.hard_reset import LARGEST, hard_reset, runs_as_one
 
 
 def fire(distance: Any, params: Any) -> Any:

@@ -199,7 +199,8 @@ class AgreementChecks(Suite):
         halves = [name for name in ("float16", "bfloat16") if name in self.capabilities.dtypes]
         if not halves:
             skip("capabilities.dtypes has neither float16 nor bfloat16")
-        self.compare_all((self.x(5, 4, 3, dtype=getattr(torch, name)), cls, {}) for name in halves for cls in (IF, LIF))
+        inputs = [self.x(5, 4, 3, dtype=getattr(torch, name)) for name in halves]
+        self.compare_all((x, cls, {}) for x in inputs for cls in (IF, LIF))
 
     def test_odd_sizes(self) -> None:
         """Shapes that divide by nothing, one element, many axes, one step."""
