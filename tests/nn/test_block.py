@@ -161,13 +161,21 @@ def test_fused_and_unfused_are_the_parts_one_by_one(case, training):
 
 
 def test_the_fusing_backend_gets_the_norm_as_two_parameters():
-    block = conv_block(backend="fusing")
+    block = conv_block(backend="fusing").eval()
     block(sequence())
     ran = spikecore.backends.selection.backend_named("fusing").ran
     assert ran == [["spikecore_scale", "spikecore_shift"]]
     lines = spikecore.explain(block)
     assert "ConvBNNeuron: the norm is part of the neuron on fusing: backend 'fusing' offers affine_neuron" in lines
     assert "neuron: LIF on fusing" in lines
+
+
+def test_statistics_of_the_batch_are_left_to_the_norm():
+    block = conv_block(backend="fusing")
+    block(sequence())
+    assert spikecore.backends.selection.backend_named("fusing").ran == [[]]
+    assert "the norm runs by itself: the norm takes its statistics from the batch" in spikecore.explain(block)
+    assert "from the batch" in spikecore.explain(conv_block(norm="no statistics", backend="fusing").eval())
 
 
 REASONS = {
@@ -179,7 +187,7 @@ REASONS = {
 
 @pytest.mark.parametrize("backend", REASONS)
 def test_where_it_is_not_fused_explain_says_why(backend):
-    block = conv_block(backend=backend)
+    block = conv_block(backend=backend).eval()
     block(sequence())
     with pytest.raises(AssertionError, match=REASONS[backend]):
         raise AssertionError(spikecore.explain(block).splitlines()[0])
