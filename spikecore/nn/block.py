@@ -5,8 +5,9 @@
 
 In training mode mean and var are those of y over time, batch and space; in eval mode the running ones. In eval mode, on
 a backend with `capabilities.affine_neuron`, the neuron gets y, and scale and shift as two more learnable parameters per
-channel of its own program, so that the normed sequence never goes through memory. Elsewhere layer, norm and neuron run
-one by one.
+channel of its own program, so that the normed sequence never goes through memory. In training mode a backend with
+`capabilities.norm_neuron` takes the statistics, norms and runs the neuron in one call. Elsewhere layer, norm and neuron
+run one by one.
 `spikecore.explain` says which, and why.
 """
 
@@ -18,8 +19,10 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spikecore.backends.plain import is_plain
 from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.batch_statistics import BatchStatistics, uses_batch_statistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.neuron import Neuron
@@ -105,7 +108,11 @@ class NormedNeuron(nn.Module):
             )
         y: Tensor = fold(self.layer, (x,), {}, type(self).__name__) if multi else self.layer(x)
         if self._is_fused(y):
-            return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
+            if not uses_batch_statistics(self.norm):
+                return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
+            statistics = BatchStatistics(self.norm, multi, type(self).__name__)
+            statistics.check(y)
+            return self.neuron(y, norm=statistics)  # type: ignore[no-any-return]
         normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__) if multi else self.norm(y)
         return self.neuron(normed)  # type: ignore[no-any-return]
 
@@ -114,6 +121,8 @@ class NormedNeuron(nn.Module):
         obstacle = self._obstacle()
         if obstacle or not isinstance(self.neuron, Neuron):
             return Choice(REFERENCE, obstacle)
+        if uses_batch_statistics(self.norm):
+            return self.neuron.choose_norm_backend(device, dtype)
         return self.neuron.choose_backend(device, dtype, affine=True)
 
     def _obstacle(self) -> str:
@@ -123,24 +132,26 @@ class NormedNeuron(nn.Module):
             return f"{type(self.neuron).__name__} does more than its step in the neuron language"
         if isinstance(self.norm, nn.SyncBatchNorm) and self.norm.training and torch.distributed.is_initialized():
             return "the norm takes its statistics from all processes"
-        if any(has_hooks(part) for part in (self.norm, self.neuron)):
-            return "a hook watches what passes between norm and neuron"
-        return "the norm takes its statistics from the batch" if self._uses_batch_statistics() else ""
+        if type(self.norm).forward not in (BatchNorm.forward, nn.SyncBatchNorm.forward):
+            return f"{type(self.norm).__name__} has a forward of its own"
+        is_watched = any(has_hooks(part) for part in (self.norm, self.neuron))
+        return "a hook watches what passes between norm and neuron" if is_watched else ""
 
     def _is_fused(self, y: Tensor) -> bool:
         if self._obstacle() or not isinstance(self.neuron, Neuron):
             return False
-        return self.neuron._choice(y.device, y.dtype, affine=True)[0] != REFERENCE
+        if not uses_batch_statistics(self.norm):
+            return self.neuron._choice(y.device, y.dtype, affine=True)[0] != REFERENCE
+        # A compiler, a transform or a mode sees norm and neuron apart; torch has its own words for too few values.
+        if not is_plain((y,)) or y.numel() < 2 * self.num_channels(self.layer):
+            return False
+        return self.neuron.choose_norm_backend(y.device, y.dtype).backend != REFERENCE
 
     def _scale_and_shift(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """What the norm does in eval mode, as scale and shift per channel."""
         norm: Any = self.norm
         dtype = torch.float32 if y.dtype in HALF else y.dtype
         return _affine(norm, norm.running_mean, norm.running_var, dtype)
-
-    def _uses_batch_statistics(self) -> bool:
-        norm: Any = self.norm
-        return norm.training or norm.running_mean is None
 
     def fold(self: Block) -> Block:
         """The same block for inference, with the norm in the weights of the layer: `norm` is then the identity.
