@@ -41,6 +41,8 @@ class Kernel:
         state_dtype: of states and parameters.
         forward: of the driver, for the precision of the state.
         backward: the same.
+        norm_forward: of the driver, for batch norm and neuron.
+        norm_backward: the same.
         pack_forward: packs a `ForwardCall`.
         pack_backward: packs a `BackwardCall`.
         small: the first bytes of the packed forward call of a small input, which are the same for all of them.
@@ -59,6 +61,8 @@ class Kernel:
     state_dtype: torch.dtype
     forward: Entry
     backward: Entry
+    norm_forward: Entry
+    norm_backward: Entry
     pack_forward: Pack
     pack_backward: Pack
     small: bytes
@@ -91,7 +95,9 @@ class Runtime:
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
         self.library.sc_copy.restype = None
         self._entries = {
-            (name, bits): self._entry(f"sc_{name}_{bits}") for name in ("forward", "backward") for bits in (32, 64)
+            (name, bits): self._entry(f"sc_{name}_{bits}")
+            for name in ("forward", "backward", "norm_forward", "norm_backward")
+            for bits in (32, 64)
         }
 
     def _entry(self, name: str) -> Entry:
@@ -153,6 +159,8 @@ class Runtime:
             torch.float64 if is_double else torch.float32,
             self._entries["forward", bits],
             self._entries["backward", bits],
+            self._entries["norm_forward", bits],
+            self._entries["norm_backward", bits],
             pack_forward,
             BackwardCall.packer(program),
             small[: ForwardCall.offset("num_steps")],

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 from spikecore.dynamics import Program
 from spikecore_cpu_backend.call import MAX_TENSORS, header
+from spikecore_cpu_backend.norm_call import norm_header
 from spikecore_cpu_backend.printer import print_program
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
@@ -15,9 +16,11 @@ _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 
 @cache
 def _text(name: str) -> str:
-    """A file of `c/`, with our own headers in the place of their includes; `call.h` is printed."""
+    """A file of `c/`, with our own headers in the place of their includes; `call.h` and `norm_call.h` are printed."""
     if name == "call.h":
         return header()
+    if name == "norm_call.h":
+        return norm_header()
     text = files("spikecore_cpu_backend").joinpath("c", name).read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda match: _text(match[1]), text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ALONE = 1 << 15
 """Element-steps below which one thread is faster than waking another."""
@@ -75,3 +76,41 @@ def distance_pays(element_bytes: int, state_bytes: int, num_steps: int) -> bool:
     that stay in the caches, and up to 1.6 times as fast beyond. For x of 16 bits u takes more memory.
     """
     return element_bytes >= state_bytes and num_steps * BLOCK * state_bytes > second_level_cache()
+
+
+class NormTiles(NamedTuple):
+    """How batch norm and neuron cut `[T, outer, channels, inner]` into blocks.
+
+    Args:
+        group: channels of a unit.
+        outer: entries of the outer axis for one block.
+        inner: entries of the inner axis.
+    """
+
+    group: int
+    outer: int
+    inner: int
+
+
+GROUP = 64
+"""Channels of a unit, where channels alternate from lane to lane."""
+
+
+def norm_tiles(
+    num_steps: int, outer: int, channels: int, inner: int, num_states: int, real_bytes: int
+) -> NormTiles | None:
+    """Blocks for batch norm and neuron; None where even a small one needs too much scratch memory.
+
+    The states of a block's steps should lie in the second-level cache. Blocks depend on the shape of the call alone:
+    sums over blocks must not depend on threads.
+    """
+    lane = num_steps * max(num_states, 1) * real_bytes
+    if lane * LANES > 64 * second_level_cache():
+        return None
+    lanes = max(LANES, min(BLOCK, second_level_cache() // 8 // lane))
+    if inner == 1:
+        group = min(channels, GROUP)
+        return NormTiles(group, max(1, min(outer, lanes // group)), 1)
+    if inner >= lanes:
+        return NormTiles(1, 1, -(-inner // -(-inner // lanes)))
+    return NormTiles(1, min(outer, lanes // inner), inner)

@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <math.h>
 #include "call.h"
+#include "norm_call.h"
 #include "lanes.h"
 #include "memory.h"
 #include "pool.h"
@@ -26,6 +28,7 @@ static inline size_t row_bytes(int64_t block, size_t element) {
 #define NAME(name) name##_32
 #include "rows.h"
 #include "driver.inc"
+#include "norm.inc"
 #undef NAME
 #undef real
 
@@ -33,6 +36,7 @@ static inline size_t row_bytes(int64_t block, size_t element) {
 #define NAME(name) name##_64
 #include "rows.h"
 #include "driver.inc"
+#include "norm.inc"
 #undef NAME
 #undef real
 
