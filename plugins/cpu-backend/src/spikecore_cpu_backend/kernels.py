@@ -89,7 +89,7 @@ class Runtime:
 
     def __init__(self, cache: KernelCache) -> None:
         self.cache = cache
-        self._codes: dict[tuple[str, bool], Code] = {}
+        self._codes: dict[tuple[str, bool, str], Code] = {}
         self.library = cache.load(runtime_source())
         self.has_float16 = bool(self.library.sc_has_float16())
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
@@ -106,13 +106,17 @@ class Runtime:
         free, quick = (make(ctypes.c_int, ctypes.c_char_p)(address) for make in (ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE))
         return Entry(quick, free)
 
-    def _code(self, program: Program, is_double: bool) -> Code:
-        """The compiled code, which programs that differ in their numbers alone share."""
-        code = self._codes.get((program.structure, is_double))
+    def code(self, program: Program, is_double: bool, normed: str = "") -> Code:
+        """The compiled code, which programs that differ in their numbers alone share; `normed` as of `print_program`.
+
+        Raises:
+            BackendError: it does not compile or load.
+        """
+        code = self._codes.get((program.structure, is_double, normed))
         if code is None:
-            library = self.cache.load(kernel_source(program, is_double))
+            library = self.cache.load(kernel_source(program, is_double, normed))
             address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
-            code = self._codes[program.structure, is_double] = Code(
+            code = self._codes[program.structure, is_double, normed] = Code(
                 library, address, keep_distance(program) is not None
             )
         return code
@@ -125,7 +129,7 @@ class Runtime:
         """
         is_double = dtype == torch.float64
         bits = 64 if is_double else 32
-        code = self._code(program, is_double)
+        code = self.code(program, is_double)
         real = ctypes.c_double if is_double else ctypes.c_float
         numbers = (real * len(program.numbers))(*program.numbers)  # rounds to the nearest, as the printer does
         pack_forward = ForwardCall.packer(program)

@@ -56,6 +56,12 @@ def _steps(y: Tensor, used: list[Tensor]) -> layout.Words:
     return address, step, lanes
 
 
+def _rows(backend: CPUBackend, kernel: Kernel, form: _Form) -> int:
+    """The address of the program whose rows read y * scale + shift."""
+    normed = "row" if form.tiles is not None and form.tiles.block else "number"
+    return backend.runtime.code(kernel.program, kernel.state_dtype == torch.float64, normed).address
+
+
 def _address(tensor: Tensor | None, used: list[Tensor]) -> int:
     if tensor is None:
         return 0
@@ -85,19 +91,20 @@ def forward(
     out = backend._empty(y.shape, y.dtype)
     finals = [backend._empty(state.shape, wide) for state in states if carry]
     recorded = [backend._empty(y.shape, wide) for _ in program.record]
-    mean, var, inverse = (torch.empty(form.channels, dtype=wide) for _ in range(3))
+    numbers = torch.empty((5, form.channels), dtype=wide)
+    mean, var, inverse, scale, shift = numbers.unbind()
     state_views: list[int] = []
     for state in states:
         state_views += layout.state(state, used)
     epsilon = ctypes.c_double(eps)
     call = NormForwardCall(
-        program=kernel.address,
+        program=_rows(backend, kernel, form),
         numbers=kernel.numbers,
         num_threads=backend.num_threads(y.numel()),
         outer=form.outer,
         channels=form.channels,
         inner=form.inner,
-        group=form.tiles.group,
+        block=form.tiles.block,
         outer_block=form.tiles.outer,
         inner_block=form.tiles.inner,
         io=kernel.element,
@@ -109,6 +116,8 @@ def forward(
         mean=mean.data_ptr(),
         var=var.data_ptr(),
         inverse=inverse.data_ptr(),
+        scale=scale.data_ptr(),
+        shift=shift.data_ptr(),
         y=_steps(y, used),
         out=out.data_ptr(),
         states=state_views,
@@ -118,7 +127,7 @@ def forward(
     )
     entry = kernel.norm_forward
     _run(entry, y, call.pack(NormForwardCall.packer(program)))
-    return out, finals, recorded, mean, var, [mean.clone(), inverse] if save else []
+    return out, finals, recorded, mean.clone(), var.clone(), [numbers] if save else []
 
 
 def backward(
@@ -142,7 +151,7 @@ def backward(
     check_arguments(program, form.num_lanes, kernel.state_dtype, CPU, states, params)
     channels(program, y.shape, params)
     wide, used = kernel.state_dtype, []
-    mean, inverse = saved
+    mean, _, inverse, scale, shift = saved[0].unbind()
     grad_y = backend._empty(y.shape, y.dtype)
     grad_x = grad_y if y.dtype == wide else backend._empty(y.shape, wide)
     grad_gamma, grad_beta = (None if value is None else torch.empty_like(mean) for value in (gamma, beta))
@@ -155,13 +164,13 @@ def backward(
         grad_views += layout.state(grad, used)
     recorded_views, arrives_recorded = _recorded(program, grad_recorded, used)
     call = NormBackwardCall(
-        program=kernel.address,
+        program=_rows(backend, kernel, form),
         numbers=kernel.numbers,
         num_threads=backend.num_threads(y.numel()),
         outer=form.outer,
         channels=form.channels,
         inner=form.inner,
-        group=form.tiles.group,
+        block=form.tiles.block,
         outer_block=form.tiles.outer,
         inner_block=form.tiles.inner,
         io=kernel.element,
@@ -172,6 +181,8 @@ def backward(
         beta=_address(beta, used),
         mean=mean.data_ptr(),
         inverse=inverse.data_ptr(),
+        scale=scale.data_ptr(),
+        shift=shift.data_ptr(),
         y=_steps(y, used),
         grad_out=layout.sequence(grad_out, used),
         grad_x=grad_x.data_ptr(),

@@ -1,7 +1,8 @@
 """What Python hands to the driver for batch norm and neuron in one call; see `call` for the form.
 
-y, out and their gradients are `[T, outer, channels, inner]`. A unit is `group` channels next to each other; its blocks
-are `outer_block` entries of the outer axis with the whole inner one, or `inner_block` of the inner axis of one entry.
+y, out and their gradients are `[T, outer, channels, inner]`. With `block`, blocks are so many lanes of a step, of all
+channels. With `block` 0 a block has one channel: `outer_block` entries of the outer axis with the whole inner one, or
+`inner_block` of the inner axis of one entry.
 """
 
 from __future__ import annotations
@@ -30,15 +31,17 @@ class NormForwardCall(Call):
         outer: size of the axes in front of the channels, but for T.
         channels: of the norm.
         inner: size of the axes behind the channels.
-        group: channels of a unit; 1 unless `inner` is 1.
-        outer_block: see above.
-        inner_block: see above.
+        block: see above.
+        outer_block: the same.
+        inner_block: the same.
         eps: address of a double.
         gamma: 0: ones.
         beta: 0: zeros.
         mean: where the mean of each channel goes.
         var: the same for the variance of the population.
         inverse: the same for 1 / sqrt(var + eps).
+        scale: the same for scale and shift, with which the norm is y * scale + shift.
+        shift: see `scale`.
     """
 
     name = "norm_forward_call"
@@ -48,7 +51,7 @@ class NormForwardCall(Call):
     outer: Int
     channels: Int
     inner: Int
-    group: Int
+    block: Int
     outer_block: Int
     inner_block: Int
     io: Int
@@ -60,6 +63,8 @@ class NormForwardCall(Call):
     mean: Address
     var: Address
     inverse: Address
+    scale: Address
+    shift: Address
     y: View
     out: Address
     states: StateViews
@@ -85,7 +90,7 @@ class NormBackwardCall(Call):
     outer: Int
     channels: Int
     inner: Int
-    group: Int
+    block: Int
     outer_block: Int
     inner_block: Int
     io: Int
@@ -96,6 +101,8 @@ class NormBackwardCall(Call):
     beta: Address
     mean: Address
     inverse: Address
+    scale: Address
+    shift: Address
     y: View
     grad_out: View
     grad_x: Address

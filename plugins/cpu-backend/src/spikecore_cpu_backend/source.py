@@ -30,12 +30,12 @@ def runtime_source() -> str:
     return _text("pool.c") + _text("driver.c")
 
 
-def kernel_source(program: Program, is_double: bool) -> str:
-    """The rows of one program."""
+def kernel_source(program: Program, is_double: bool, normed: str = "") -> str:
+    """The rows of one program; `normed` as of `print_program`."""
     bits, real = (64, "double") if is_double else (32, "float")
     head = (
         f"#include <stddef.h>\n#include <stdint.h>\n#define MAX_TENSORS {MAX_TENSORS}\n#define real {real}\n"
         f"#define NAME(name) name##_{bits}\n"
     )
-    parts = [head, _text("lanes.h"), _text("rows.h"), _text(f"math_{bits}.h"), print_program(program, is_double)]
+    parts = [head, _text("lanes.h"), _text("rows.h"), _text(f"math_{bits}.h"), print_program(program, is_double, normed)]
     return "\n".join(parts)

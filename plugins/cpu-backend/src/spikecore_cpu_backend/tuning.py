@@ -82,18 +82,18 @@ class NormTiles(NamedTuple):
     """How batch norm and neuron cut `[T, outer, channels, inner]` into blocks.
 
     Args:
-        group: channels of a unit.
+        block: lanes of a step, of all channels; 0: blocks of one channel each, see below.
         outer: entries of the outer axis for one block.
         inner: entries of the inner axis.
     """
 
-    group: int
+    block: int
     outer: int
     inner: int
 
 
-GROUP = 64
-"""Channels of a unit, where channels alternate from lane to lane."""
+LONG_PIECE = 512
+"""Lanes from which on a run of one channel is worth blocks of its own, though it be no whole number of tiles."""
 
 
 def norm_tiles(
@@ -107,10 +107,9 @@ def norm_tiles(
     lane = num_steps * max(num_states, 1) * real_bytes
     if lane * LANES > 64 * second_level_cache():
         return None
-    lanes = max(LANES, min(BLOCK, second_level_cache() // 8 // lane))
-    if inner == 1:
-        group = min(channels, GROUP)
-        return NormTiles(group, max(1, min(outer, lanes // group)), 1)
-    if inner >= lanes:
-        return NormTiles(1, 1, -(-inner // -(-inner // lanes)))
-    return NormTiles(1, min(outer, lanes // inner), inner)
+    lanes = max(LANES, min(BLOCK, second_level_cache() // 8 // lane) // LANES * LANES)
+    if inner < LONG_PIECE and inner % LANES:
+        return NormTiles(lanes, 1, 1)
+    if inner > lanes:
+        return NormTiles(0, 1, lanes)
+    return NormTiles(0, 1 if inner % LANES else max(1, min(outer, lanes // inner)), inner)
