@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -109,7 +110,9 @@ def norm_tiles(
         return None
     lanes = max(LANES, min(BLOCK, second_level_cache() // 8 // lane) // LANES * LANES)
     if inner < LONG_PIECE and inner % LANES:
-        return NormTiles(lanes, 1, 1)
+        # Whole rows of channels, where a block has room for them: then each begins with the first channel.
+        row = math.lcm(channels, LANES) if inner == 1 else lanes
+        return NormTiles(lanes // row * row or lanes, 1, 1)
     if inner > lanes:
         return NormTiles(0, 1, lanes)
     return NormTiles(0, 1 if inner % LANES else max(1, min(outer, lanes // inner)), inner)
