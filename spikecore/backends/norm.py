@@ -85,7 +85,8 @@ def run_norm_neuron(
         return None
     out, finals, recorded, mean, var, saved = results
     if wants_grad:
-        plan = _Plan(name, key, eps, len(states), len(recorded), len(tensors), carry)
+        wants_states = any(state.requires_grad for state in states)
+        plan = _Plan(name, key, eps, len(states), len(recorded), len(tensors), carry, wants_states)
         out, *others = _apply(plan, (out, *finals, *recorded), saved, *tensors)
         finals, recorded = others[: len(finals)], others[len(finals) :]
     return Normed(out, finals, recorded, mean, var)
@@ -102,6 +103,7 @@ class _Plan:
     num_recorded: int
     num_given: int
     carry: bool
+    wants_states: bool
 
 
 class _NormNeuron(torch.autograd.Function):
@@ -173,7 +175,10 @@ def _backward(plan: _Plan, *tensors: Tensor | None) -> tuple[Tensor | None, ...]
         grads[0],
         list(grads[1 : 1 + plan.num_states]),
         list(grads[1 + plan.num_states :]),
+        plan.wants_states,
     )
+    if not plan.wants_states:
+        return (grad_y, grad_gamma, grad_beta, *[None] * plan.num_states, *grad_params)
     return (grad_y, grad_gamma, grad_beta, *grad_states, *grad_params)
 
 

@@ -225,9 +225,11 @@ class Backend(Configurable):
         grad_out: Tensor | None,
         grad_states: Sequence[Tensor | None],
         grad_recorded: Sequence[Tensor | None],
+        wants_states: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
         """The vector-Jacobian product of `norm_neuron`: gradients of y (through the statistics as well), gamma, beta,
-        the initial states and the params. That of a gamma or beta that is None is None. Otherwise as `run_bwd`.
+        the initial states and the params. That of a gamma or beta that is None is None. Without `wants_states` there
+        are none of the initial states (an empty list). Otherwise as `run_bwd`.
         """
         raise NotImplementedError(f"{type(self).__name__} must implement norm_neuron_grad(), since it has norm_neuron")
 

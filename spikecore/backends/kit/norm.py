@@ -61,6 +61,7 @@ def run_normed_bwd(
     grad_out: Tensor | None,
     grad_states: Sequence[Tensor | None],
     grad_recorded: Sequence[Tensor | None],
+    wants_states: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
     """What `Backend.norm_neuron_grad` promises, after `run_normed`."""
     mean, var, *rest = saved
@@ -83,7 +84,7 @@ def run_normed_bwd(
         grad_y,
         None if gamma is None else grad_gamma,
         None if beta is None else grad_beta,
-        grad_firsts,
+        grad_firsts if wants_states else [],
         grad_params,
     )
 

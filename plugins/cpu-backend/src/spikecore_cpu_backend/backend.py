@@ -269,13 +269,14 @@ class CPUBackend(Backend):
         grad_out: Tensor | None,
         grad_states: Sequence[Tensor | None],
         grad_recorded: Sequence[Tensor | None],
+        wants_states: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.norm_neuron_grad`."""
         kernel = self._kernels.get((key, y.dtype)) or self._kernel(key, y.dtype)
         arriving = tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
         table = _phase_table(kernel.program, arriving, y.shape[0])
         grads = (grad_out, grad_states, grad_recorded)
-        return norm.backward(self, kernel, saved, y, gamma, beta, states, params, *grads, table)
+        return norm.backward(self, kernel, saved, y, gamma, beta, states, params, *grads, wants_states, table)
 
     @staticmethod
     def num_threads(count: int) -> int:

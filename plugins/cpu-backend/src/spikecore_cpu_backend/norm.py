@@ -142,6 +142,7 @@ def backward(
     grad_out: Tensor | None,
     grad_states: Sequence[Tensor | None],
     grad_recorded: Sequence[Tensor | None],
+    wants_states: bool,
     phases: Any,
 ) -> Gradients:
     """See `interfaces.backend.Backend.norm_neuron_grad`."""
@@ -155,7 +156,7 @@ def backward(
     grad_y = backend._empty(y.shape, y.dtype)
     grad_x = grad_y if y.dtype == wide else backend._empty(y.shape, wide)
     grad_gamma, grad_beta = (None if value is None else torch.empty_like(mean) for value in (gamma, beta))
-    grad_firsts = [backend._empty(state.shape, wide) for state in states]
+    grad_firsts = [backend._empty(state.shape, wide) for state in states if wants_states]
     sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
     state_views: list[int] = []
     grad_views: list[int] = []
@@ -191,7 +192,7 @@ def backward(
         grad_beta=0 if grad_beta is None else grad_beta.data_ptr(),
         states=state_views,
         grad_finals=grad_views,
-        grad_states=[grad.data_ptr() for grad in grad_firsts],
+        grad_states=[grad.data_ptr() for grad in grad_firsts] or [0] * len(states),
         grad_recorded=recorded_views,
         params=[_address(param, used) for param in params],
         grad_params=[total.data_ptr() for total in sums],

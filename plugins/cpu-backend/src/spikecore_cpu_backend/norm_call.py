@@ -78,6 +78,7 @@ class NormBackwardCall(Call):
     """The arguments of `sc_norm_backward_32` and `sc_norm_backward_64`; names as above and in `BackwardCall`.
 
     Args:
+        grad_states: as there; 0: nowhere.
         grad_x: room for the gradient of the normed sequence, in the precision of the state; may be `grad_y`.
         grad_gamma: where the gradient of gamma goes; 0: nowhere.
         grad_beta: the same for beta.

@@ -93,8 +93,8 @@ class NormTiles(NamedTuple):
     inner: int
 
 
-LONG_PIECE = 512
-"""Lanes from which on a run of one channel is worth blocks of its own, though it be no whole number of tiles."""
+LONG_PIECE = 256
+"""Lanes from which on a run of one channel is worth blocks of its own."""
 
 
 def norm_tiles(
@@ -109,7 +109,7 @@ def norm_tiles(
     if lane * LANES > 64 * second_level_cache():
         return None
     lanes = max(LANES, min(BLOCK, second_level_cache() // 8 // lane) // LANES * LANES)
-    if inner < LONG_PIECE and inner % LANES:
+    if inner < LONG_PIECE:
         # Whole rows of channels, where a block has room for them: then each begins with the first channel.
         row = math.lcm(channels, LANES) if inner == 1 else lanes
         return NormTiles(lanes // row * row or lanes, 1, 1)
