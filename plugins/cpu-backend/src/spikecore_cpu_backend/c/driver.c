@@ -24,6 +24,12 @@ static inline size_t row_bytes(int64_t block, size_t element) {
     return ((size_t)padded(block) * element + 191) / 64 * 64;
 }
 
+/* Aligned rows; NULL when there is no memory. */
+static void *sc_rows(int64_t size) {
+    void *rows = NULL;
+    return posix_memalign(&rows, LINE, (size_t)size) ? NULL : rows;
+}
+
 #define real float
 #define NAME(name) name##_32
 #include "rows.h"
