@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from spikecore.backends.plain import is_plain
 from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
-from spikecore.nn.batch_statistics import BatchStatistics, uses_batch_statistics
+from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.neuron import Neuron
+from spikecore.nn.running_statistics import uses_batch_statistics
 from spikecore.nn.state import stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
 
@@ -106,14 +107,14 @@ class NormedNeuron(nn.Module):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form} with {rank} axes, got "
                 f"{tuple(x.shape)}: check set_step_mode(net, ...) and the layer's number of dimensions"
             )
-        y: Tensor = fold(self.layer, (x,), {}, type(self).__name__) if multi else self.layer(x)
+        y: Tensor = fold(self.layer, (x,), {}, type(self).__name__, self.layer) if multi else self.layer(x)
         if self._is_fused(y):
             if not uses_batch_statistics(self.norm):
                 return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
             statistics = BatchStatistics(self.norm, multi, type(self).__name__)
             statistics.check(y)
             return self.neuron(y, norm=statistics)  # type: ignore[no-any-return]
-        normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__) if multi else self.norm(y)
+        normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__, self.norm) if multi else self.norm(y)
         return self.neuron(normed)  # type: ignore[no-any-return]
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
