@@ -25,6 +25,7 @@ from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
+from spikecore.nn.layers.once import repeated_step
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.running_statistics import uses_batch_statistics
 from spikecore.nn.state import stateful
@@ -146,6 +147,8 @@ class NormedNeuron(nn.Module):
         # A compiler, a transform or a mode sees norm and neuron apart; torch has its own words for too few values.
         if not is_plain((y,)) or y.numel() < 2 * self.num_channels(self.layer):
             return False
+        if self.step_mode == "multi" and repeated_step(y) is not None:
+            return False  # the norm need see one step only
         return self.neuron.choose_norm_backend(y.device, y.dtype).backend != REFERENCE
 
     def _scale_and_shift(self, y: Tensor) -> tuple[Tensor, Tensor]:
