@@ -186,23 +186,22 @@ def _one_by_one(
     plan: _Plan, given: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> tuple[Tensor | None, ...]:
     """The same gradients by torch's norm and the neuron's operators, which know all transforms."""
-    with torch.enable_grad():
-        inputs = [None if tensor is None else tensor.detach().requires_grad_() for tensor in given]
-        y, gamma, beta, *rest = inputs
-        others: Any = rest
-        assert y is not None
-        normed = torch.nn.functional.batch_norm(
-            y.flatten(0, 1), None, None, gamma, beta, training=True, eps=plan.eps
-        ).unflatten(0, y.shape[:2])
-        out, finals, recorded = run_program(
-            plan.name, plan.key, normed, others[: plan.num_states], others[plan.num_states :]
-        )
-        results = [out, *finals, *recorded]
-        pairs = [(result, grad) for result, grad in zip(results, grads, strict=True) if grad is not None]
-        wanted = [tensor for tensor in inputs if tensor is not None]
-        found = iter(
-            torch.autograd.grad(
-                [result for result, _ in pairs], wanted, [grad for _, grad in pairs], allow_unused=True
-            )
-        )
-    return tuple(None if tensor is None else next(found) for tensor in inputs)
+    places = [index for index, tensor in enumerate(given) if tensor is not None]
+    wanted = [index for index, grad in enumerate(grads) if grad is not None]
+
+    def results(*tensors: Tensor) -> tuple[Tensor, ...]:
+        placed: list[Any] = [None] * len(given)
+        for index, tensor in zip(places, tensors, strict=True):
+            placed[index] = tensor
+        y, gamma, beta, *rest = placed
+        norm = torch.nn.functional.batch_norm
+        flat = norm(y.flatten(0, 1), None, None, gamma, beta, training=True, eps=plan.eps)
+        normed = flat.unflatten(0, y.shape[:2])
+        states, params = rest[: plan.num_states], rest[plan.num_states :]
+        out, finals, recorded = run_program(plan.name, plan.key, normed, states, params)
+        every = (out, *finals, *recorded)
+        return tuple(every[index] for index in wanted)
+
+    _, pull = torch.func.vjp(results, *(given[index] for index in places))
+    found = iter(pull(tuple(grads[index] for index in wanted)))
+    return tuple(None if tensor is None else next(found) for tensor in given)

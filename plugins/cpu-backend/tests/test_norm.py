@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikecore.backends.selection import backend_named
-from spikecore.nn import IF, LIF, CubaLIF, ConvBNNeuron, LinearBNNeuron, ParametricLIF, get_state, streaming
+from spikecore.nn import IF, LIF, ConvBNNeuron, CubaLIF, LinearBNNeuron, ParametricLIF, get_state, streaming
 from spikecore.nn.surrogates import Sigmoid
 from spikecore.testing.compare import assert_close, assert_same
 
@@ -34,7 +34,9 @@ def block_of(shape, neuron, backend, dtype=torch.float64, **norm):
     dims = max(len(shape) - 3, 1)
     kind = getattr(torch.nn, f"BatchNorm{dims}d")
     if len(shape) == 3:
-        block = LinearBNNeuron(torch.nn.Linear(channels, channels), kind(channels, **norm), NEURONS[neuron](backend=backend))
+        block = LinearBNNeuron(
+            torch.nn.Linear(channels, channels), kind(channels, **norm), NEURONS[neuron](backend=backend)
+        )
         block.linear = Nothing()
         block.linear.out_features = channels
     else:
@@ -125,7 +127,10 @@ def test_each_way_to_cut_it_and_any_number_of_threads(case, dtype):
     right = everything(theirs, y)
     flips = int((found[0][0] != right[0]).sum())
     assert flips == 0, f"{flips} spikes differ"
-    distances = [float((a.double() - b.double()).norm() / b.double().norm()) for a, b in zip(found[0][1:], right[1:], strict=True)]
+    distances = [
+        float((a.double() - b.double()).norm() / b.double().norm())
+        for a, b in zip(found[0][1:], right[1:], strict=True)
+    ]
     assert max(distances) < (3e-6 if dtype == torch.float32 else 1e-12), distances
 
 
@@ -228,7 +233,15 @@ def test_several_gradients_at_once_and_twice():
         block, y = block_of(shape, "lif", backend), values(shape).requires_grad_()
         out = block(y)
         grads = torch.stack([torch.ones_like(out), out.detach() * 2 - 1])
-        results.append(torch.autograd.grad(out, [y, block.norm.weight], grads, is_grads_batched=True))
+        inputs = [y, block.norm.weight]
+        one = torch.autograd.grad(out, inputs, grads[1], retain_graph=True)
+
+        def pull(grad, out=out, inputs=inputs):
+            return torch.autograd.grad(out, inputs, grad, retain_graph=True)
+
+        mapped = torch.func.vmap(pull)(grads)
+        assert_close([value[1] for value in mapped], list(one), "the second of two gradients at once")
+        results.append(mapped)
     assert_close(list(results[0]), list(results[1]), "batched gradients")
     block, y = block_of(shape, "lif", "cpu"), values(shape).requires_grad_()
     (first,) = torch.autograd.grad(block(y).sum(), y, create_graph=True)
@@ -240,7 +253,9 @@ def test_nothing_is_kept_but_what_the_gradient_needs():
     shape = (8, 4, 16, 32, 32)
     block, y = block_of(shape, "lif", "cpu", torch.float32), values(shape, torch.float32).requires_grad_()
     kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: (kept.append(tensor), tensor)[1], lambda tensor: tensor
+    ):
         out = block(y)
     large = {tensor.data_ptr() for tensor in kept if tensor.numel() == y.numel()}
     assert large == {y.data_ptr()}, "more than y is kept for the backward pass"

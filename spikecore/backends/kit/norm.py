@@ -68,9 +68,7 @@ def run_normed_bwd(
     wide = y.float() if y.dtype in _HALF else y
     standardised = _standardised(wide, mean, var, eps)
     x = _scaled(standardised, gamma, beta).to(y.dtype)
-    grad, grad_firsts, grad_params = backend.run_bwd(
-        key, rest, x, states, params, grad_out, grad_states, grad_recorded
-    )
+    grad, grad_firsts, grad_params = backend.run_bwd(key, rest, x, states, params, grad_out, grad_states, grad_recorded)
     grad = grad.to(wide.dtype)
     axes = _other_axes(y)
     grad_beta, grad_gamma = grad.sum(axes), (grad * standardised).sum(axes)

@@ -34,9 +34,7 @@ class Arguments:
 
     def call(self, backend: Any, save: bool = True, carry: bool = True) -> Any:
         """Its results."""
-        return backend.norm_neuron(
-            self.key, self.y, self.gamma, self.beta, EPS, self.states, self.params, save, carry
-        )
+        return backend.norm_neuron(self.key, self.y, self.gamma, self.beta, EPS, self.states, self.params, save, carry)
 
     def gradients(self, backend: Any, results: Any, grads: tuple[Any, Any, Any], wants_states: bool = True) -> Any:
         """The vector-Jacobian product after `call`."""
@@ -46,9 +44,7 @@ class Arguments:
     @property
     def tensors(self) -> list[Tensor]:
         """All that it was given."""
-        return [
-            tensor for tensor in (self.y, self.gamma, self.beta, *self.states, *self.params) if tensor is not None
-        ]
+        return [tensor for tensor in (self.y, self.gamma, self.beta, *self.states, *self.params) if tensor is not None]
 
 
 class NormChecks(AgreementChecks):
@@ -75,7 +71,7 @@ class NormChecks(AgreementChecks):
     @needs("norm_neuron")
     @advice("backends.kit.run_normed and run_normed_bwd show each step; var is that of the population")
     def test_norm_neuron(self) -> None:
-        """A block in training equals norm, then neuron: every axis count and memory format, every kind of batch norm."""
+        """A block in training equals norm, then neuron: axis counts, memory formats, kinds of batch norm."""
         norms: tuple[Options, ...] = (
             {"eps": EPS},
             {"affine": False},
@@ -91,8 +87,10 @@ class NormChecks(AgreementChecks):
                         for name in (BACKEND, "torch"):
                             block = self._block(make, name, options, norm)
                             calls = dict(watched.calls)
-                            # Twice: the second batch meets running statistics that are not the first ones.
-                            results.append([self._block_results(block, scaled) for scaled in (given, given * 0.7 + 0.2)])
+                            # The second batch meets other running statistics than the first.
+                            results.append(
+                                [self._block_results(block, scaled) for scaled in (given, given * 0.7 + 0.2)]
+                            )
                             if name == BACKEND:
                                 called = watched.calls["norm_neuron"] - calls["norm_neuron"]
                                 assert called == 2, "the backend offers norm_neuron, and it was not called"
@@ -108,7 +106,7 @@ class NormChecks(AgreementChecks):
     @needs("norm_neuron")
     @advice("mean and var are [C] in the dtype of the state; nothing returned shares memory with what was given")
     def test_norm_neuron_call(self) -> None:
-        """Called by itself: statistics, what `save`, `carry` and `wants_states` leave out, missing gradients, aliases."""
+        """Called by itself: statistics, what `save`, `carry`, `wants_states` leave out, aliases."""
         backend = self.make()
         for arguments in self._calls(backend):
             kept = [tensor.clone() for tensor in arguments.tensors]

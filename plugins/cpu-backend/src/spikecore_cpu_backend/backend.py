@@ -45,7 +45,9 @@ class CPUBackend(Backend):
         BackendError: the compiler refuses the runtime.
     """
 
-    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(priority=100, affine_neuron=True, norm_neuron=True)
+    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
+        priority=100, affine_neuron=True, norm_neuron=True
+    )
 
     @dataclass(frozen=True)
     class Config:

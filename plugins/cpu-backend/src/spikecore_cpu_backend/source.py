@@ -37,5 +37,11 @@ def kernel_source(program: Program, is_double: bool, normed: str = "") -> str:
         f"#include <stddef.h>\n#include <stdint.h>\n#define MAX_TENSORS {MAX_TENSORS}\n#define real {real}\n"
         f"#define NAME(name) name##_{bits}\n"
     )
-    parts = [head, _text("lanes.h"), _text("rows.h"), _text(f"math_{bits}.h"), print_program(program, is_double, normed)]
+    parts = [
+        head,
+        _text("lanes.h"),
+        _text("rows.h"),
+        _text(f"math_{bits}.h"),
+        print_program(program, is_double, normed),
+    ]
     return "\n".join(parts)
