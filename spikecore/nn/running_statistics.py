@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def uses_batch_statistics(norm: Any) -> bool:
-    """Does the norm take mean and variance from its input? In training mode, and elsewhere if it has no running ones."""
+    """Does the norm take mean and variance from its input? In training, and in eval mode if it has no running ones."""
     return norm.training or norm.running_mean is None
 
 

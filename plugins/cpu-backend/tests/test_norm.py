@@ -1,4 +1,4 @@
-"""Batch norm and neuron in one call: against torch's batch norm and the plain loop, whatever the shape and the threads."""
+"""Batch norm and neuron in one call: against torch's norm and the plain loop, whatever the shape and the threads."""
 
 import gc
 
@@ -259,5 +259,5 @@ def test_nothing_is_kept_but_what_the_gradient_needs():
         out = block(y)
     large = {tensor.data_ptr() for tensor in kept if tensor.numel() == y.numel()}
     assert large == {y.data_ptr()}, "more than y is kept for the backward pass"
-    del kept, out
+    del out
     gc.collect()

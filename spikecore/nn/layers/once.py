@@ -74,7 +74,7 @@ _INVARIANT: set[type[nn.Module]] = {
 def time_invariant(layer: Layer) -> Layer:
     """Mark a class of layers: equal inputs give equal outputs, and nothing is kept from step to step.
 
-    Where all steps of its input are the same memory, such a layer is run once. The mark does not go to subclasses, which
+    Where all steps of its input are the same memory, such a layer runs once. The mark does not go to subclasses, which
     may add noise. A class decorator, for classes that derive from `FoldsTime` or are wrapped with `fold_time`.
     """
     _INVARIANT.add(layer)
