@@ -48,7 +48,7 @@ def print_program(program: Program, is_double: bool, normed: str = "") -> str:
     Args:
         program: the program.
         is_double: which of the two.
-        normed: its rows read x * scale + shift in the place of x: of the call, `scale` and `shift`, a `number` each or a
+        normed: its rows read x * scale + shift for x; `scale` and `shift` of the call are a `number` each, or a
             `row` with one of each lane; the gradient is that of the sum. "": they read x.
     """
     printer = KernelPrinter(is_double)
@@ -90,7 +90,7 @@ class _Read:
         is_uniform: all lanes share its first number.
         kind: C type of a lane.
         in_tile: the row is one tile long, the same for all tiles.
-        normed: what stands there is scaled and shifted, by a `number` or by a `row` with one of each lane; "": not at all.
+        normed: what stands there is scaled and shifted, by a `number` or by a `row` with one of each lane; or "": not.
     """
 
     row: str
