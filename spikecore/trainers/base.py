@@ -27,6 +27,8 @@ class Trainer(Configurable):
     capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities()
     role_configs: ClassVar[Mapping[str, type]] = {}
     role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    short_options: ClassVar[Mapping[str, Any]] = {}
+    """Options with which training takes a second or two and still learns: the conformance suite trains with them."""
     config: Any
 
     def __init__(self, **options: Any) -> None:

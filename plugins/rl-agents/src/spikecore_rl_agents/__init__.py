@@ -1,0 +1,1 @@
+"""Spiking reinforcement learning on gymnasium."""
