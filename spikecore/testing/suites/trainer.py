@@ -36,7 +36,7 @@ class TrainerSuite(Suite):
         """A trainer with a short schedule."""
         known = {field.name for field in dataclasses.fields(self.target.Config)}
         short = {name: value for name, value in self.short.items() if name in known}
-        own = getattr(self.target, "short_options", {})
+        own = getattr(self.target, "short_run", {}).get("trainer", {})
         return super().make(**{**short, **own, **self.options, **options})
 
     def make_task(self, trainer: Any, is_sequence: bool = False, seed: int = 0) -> Task:

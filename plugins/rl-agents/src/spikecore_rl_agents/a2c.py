@@ -19,14 +19,16 @@ from spikecore_rl_agents.on_policy import OnPolicy, Rollout
 class A2C(OnPolicy):
     """Advantage actor-critic for choices and for continuous actions."""
 
-    short_options = {  # noqa: RUF012  (read only)
-        "iterations": 60,
-        "rollout_steps": 8,
-        "evaluate_every": 30,
-        "eval_episodes": 5,
-        "test_episodes": 5,
-        "animation": False,
-        "lr": 5e-3,
+    short_run = {  # noqa: RUF012  (read only)
+        "trainer": {
+            "iterations": 40,
+            "rollout_steps": 8,
+            "evaluate_every": 20,
+            "eval_episodes": 5,
+            "test_episodes": 5,
+            "animation": False,
+            "lr": 5e-3,
+        },
     }
 
     @dataclass(frozen=True)
@@ -62,4 +64,5 @@ class A2C(OnPolicy):
         (policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy).backward()
         self.shorten(self.parameters)
         optimizer.step()
-        return {"policy_loss": float(policy_loss), "value_loss": float(value_loss), "entropy": float(entropy)}
+        losses = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}
+        return {name: float(value.detach()) for name, value in losses.items()}

@@ -15,12 +15,12 @@ from spikecore.errors import OptionError
 from spikecore.interfaces import Curve, OneOf, Parts, Range, RunContext, Table, Task, TrainerCapabilities
 from spikecore.trainers import Trainer
 from spikecore_rl_agents.animation import film
-from spikecore_rl_agents.environments import EnvironmentConfig, inspect_environment, make_environment
+from spikecore_rl_agents.environments import EnvironmentConfig, make_environment
 from spikecore_rl_agents.evaluation import Decider, Episodes, play
 from spikecore_rl_agents.operations import Operations, count_operations
 from spikecore_rl_agents.policy import Normalizer, Policy
 from spikecore_rl_agents.readout import Decoder, Readout
-from spikecore_rl_agents.spaces import Spaces
+from spikecore_rl_agents.spaces import Spaces, inspect_environment
 from spikecore_rl_agents.vector import Environments, fixed_seeds, seed_source
 
 STREAMS = {"val": 1, "test": 2, "train": 3}
@@ -47,6 +47,11 @@ class EnvironmentTask(Task):
     spaces: Spaces | None = None
     critic: nn.Module | None = None
     seed: int = 0
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether policies take normalized observations."""
+        return self.environment.normalize and self.known_spaces.is_measured
 
     @property
     def known_spaces(self) -> Spaces:
@@ -251,7 +256,7 @@ class Agent(Trainer):
         device = next(task.model.parameters()).device
         policy = Policy(task.model, _encoder_of(task), Readout(), device)
         with torch.no_grad():
-            prepared = self._normalizer(task)(observations) if task.environment.normalize else observations
+            prepared = self._normalizer(task)(observations) if task.is_normalized else observations
             return policy.encode(prepared, torch.Generator(device).manual_seed(0))
 
     def fit(self, task: EnvironmentTask, context: RunContext) -> dict[str, float]:  # type: ignore[override]
@@ -259,7 +264,6 @@ class Agent(Trainer):
         if context.dtype == torch.float16:
             raise OptionError("run.precision: agents train in float32 or bfloat16; float16 needs a scaled loss")
         config = self.config
-        context.timed("building")
         with context.timed("building"):
             self.policy = self.make_policy(task, context)
             self.normalizer = Normalizer(task.known_spaces.shape)
@@ -311,7 +315,7 @@ class Agent(Trainer):
 
     def observe(self, task: EnvironmentTask, observations: Tensor, *, learns: bool = False) -> Tensor:
         """Observations as policies take them."""
-        if not task.environment.normalize:
+        if not task.is_normalized:
             return observations
         if learns:
             self.normalizer.see(observations)
@@ -400,7 +404,7 @@ class Agent(Trainer):
         return Decider(
             policy=policy,
             choose=lambda out: self.greedy(out, task.known_spaces),
-            prepare=normalizer if task.environment.normalize else lambda observations: observations,
+            prepare=normalizer if task.is_normalized else lambda observations: observations,
             carries=self.carries,
             generator=Generator(context.device).manual_seed(0),
         )

@@ -2,6 +2,8 @@
 
 gymnasium's registry names environments; `MODULE:ID` imports a module first that registers its own. Every fault of the
 table, and everything that an agent cannot use, is an error before the first step.
+
+This module is imported by every process that holds an environment, so it imports no torch.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from gymnasium import error as gym_errors
 
 from spikecore.errors import ConfigError, PluginUnavailable
 from spikecore.interfaces import Range
-from spikecore_rl_agents.spaces import Spaces, spaces_of
 
 ATARI_PREFIX = "ALE/"
 EXTRAS = {"ale_py": "atari", "cv2": "atari", "mujoco": "mujoco", "Box2D": "box2d", "pygame": "render"}
@@ -41,7 +42,8 @@ class EnvironmentConfig:
         max_episode_steps: an episode is cut here (truncated); 0 for the environment's own limit.
         options: keywords for `gymnasium.make`, as `name=value` with Python literals: `["continuous=True"]`.
         reward_scale: rewards are multiplied by it for training; returns are reported without it.
-        normalize: observations are shifted and scaled to mean 0 and variance 1, by all that training has seen.
+        normalize: observations are shifted and scaled to mean 0 and variance 1, by all that training has seen: neurons
+            with a threshold near 1 are silent for smaller ones. Pictures and choices stay as they are.
         deterministic: the same seed and actions give the same episode to the last bit. Where that is not so, say false:
             the run then cannot be resumed.
         timeout_s: with `processes`, seconds after which an environment that does not answer is given up.
@@ -57,38 +59,18 @@ class EnvironmentConfig:
     max_episode_steps: Annotated[int, Range(ge=0)] = 0
     options: tuple[str, ...] = ()
     reward_scale: Annotated[float, Range(gt=0.0, lt=math.inf)] = 1.0
-    normalize: bool = False
+    normalize: bool = True
     deterministic: bool = True
     timeout_s: Annotated[float, Range(gt=0.0, lt=math.inf)] = 120.0
     frame_skip: Annotated[int, Range(ge=1)] = 4
     frame_stack: Annotated[int, Range(ge=1)] = 4
-    life_is_episode: bool = True
+    life_is_episode: bool = False
     clip_rewards: bool = True
 
     @property
     def is_atari(self) -> bool:
         """Whether the Atari wrappers apply."""
         return self.name.startswith(ATARI_PREFIX)
-
-
-def inspect_environment(config: EnvironmentConfig) -> Spaces:
-    """The spaces of an environment, which is made once and closed; all that is checked at the start is checked here.
-
-    Raises:
-        ConfigError: there is no such environment, an option is wrong, or an agent cannot use its spaces.
-        PluginUnavailable: a package that it needs is not installed.
-    """
-    environment = make_environment(config, training=True)
-    try:
-        spaces = spaces_of(config.name, environment.observation_space, environment.action_space)
-        if not limit_of(config, environment):
-            raise ConfigError(
-                f"environment.name: {config.name!r} sets no limit to the length of an episode, so one might never end: "
-                "set environment.max_episode_steps"
-            )
-        return spaces
-    finally:
-        environment.close()
 
 
 def limit_of(config: EnvironmentConfig, environment: gymnasium.Env[Any, Any]) -> int:
@@ -108,7 +90,8 @@ def make_environment(
         render_mode: of gymnasium.
 
     Raises:
-        ConfigError, PluginUnavailable: see `inspect_environment`.
+        ConfigError: there is no such environment, or an option is wrong.
+        PluginUnavailable: a package that it needs is not installed.
     """
     if config.is_atari:
         _register_atari()

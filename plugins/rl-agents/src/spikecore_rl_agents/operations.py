@@ -5,7 +5,7 @@ connection and step, also where its input is 0. The ordinary net runs once with 
 
     E = e_MAC · MACs + e_AC · ACs        e_MAC = 4.6 pJ, e_AC = 0.9 pJ      (32-bit float, 45 nm)
 
-Neurons' own operations and memory are not counted. Source of the numbers: Horowitz, Computing's Energy Problem (ISSCC
+Neurons' own operations, receptive fields and memory are not counted. Source of the numbers: Horowitz, Computing's Energy Problem (ISSCC
 2014); the formula: Rathi and Roy, DIET-SNN (2021).
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from spikecore.analysis import neuron_layers
 from spikecore_rl_agents.policy import Policy
+from spikecore_rl_agents.population import PopulationReadout
 
 MAC_PJ, AC_PJ = 4.6, 0.9
 
@@ -99,9 +100,9 @@ class _Counts:
     def weights_hook(self, name: str) -> Any:
         """Counts the operations of a layer with weights."""
 
-        def count(module: nn.Linear | nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def count(module: nn.Linear | nn.Conv2d | PopulationReadout, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             x = inputs[0].detach()
-            per_output = module.in_features if isinstance(module, nn.Linear) else module.weight[0].numel()
+            per_output = module.weight[0].numel()
             connections = float(output.numel()) * per_output
             is_binary = bool(((x == 0) | (x == 1)).all())
             done = (0.0, connections * float(x.mean())) if is_binary else (connections, 0.0)
@@ -121,7 +122,7 @@ class _Counts:
 def _counting(net: nn.Module, counts: _Counts) -> Iterator[None]:
     handles = []
     for name, module in net.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d | PopulationReadout):
             handles.append(module.register_forward_hook(counts.weights_hook(name)))
     for layer in neuron_layers(net).values():
         # Activations of an ordinary net are no spikes.

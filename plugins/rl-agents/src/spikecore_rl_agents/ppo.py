@@ -25,16 +25,18 @@ from spikecore_rl_agents.on_policy import OnPolicy, Rollout
 class PPO(OnPolicy):
     """Proximal policy optimization for choices and for continuous actions."""
 
-    short_options = {  # noqa: RUF012  (read only)
-        "iterations": 6,
-        "rollout_steps": 64,
-        "passes": 4,
-        "minibatch": 64,
-        "evaluate_every": 3,
-        "eval_episodes": 5,
-        "test_episodes": 5,
-        "animation": False,
-        "lr": 3e-3,
+    short_run = {  # noqa: RUF012  (read only)
+        "trainer": {
+            "iterations": 6,
+            "rollout_steps": 64,
+            "passes": 4,
+            "minibatch": 64,
+            "evaluate_every": 3,
+            "eval_episodes": 5,
+            "test_episodes": 5,
+            "animation": False,
+            "lr": 3e-3,
+        },
     }
 
     @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class PPO(OnPolicy):
                 with torch.no_grad():
                     change = log_probs - old[steps]
                     divergence = float((change.exp() - 1 - change).mean())
-                totals += torch.tensor([float(policy_loss), float(value_loss), float(entropy), divergence])
+                losses = [float(value.detach()) for value in (policy_loss, value_loss, entropy)]
+                totals += torch.tensor([*losses, divergence])
                 count += 1
             if config.target_kl and divergence > config.target_kl:
                 break

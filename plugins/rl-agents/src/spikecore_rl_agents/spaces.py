@@ -23,6 +23,7 @@ from gymnasium import spaces
 from torch import Tensor
 
 from spikecore.errors import ConfigError
+from spikecore_rl_agents.environments import EnvironmentConfig, limit_of, make_environment
 
 OBSERVATIONS = "a Box of numbers, Discrete or MultiBinary"
 ACTIONS = "Discrete or a Box of floats"
@@ -56,6 +57,11 @@ class Spaces:
     def is_image(self) -> bool:
         """Whether observations have axes of height and width."""
         return isinstance(self.observation, spaces.Box) and len(self.observation.shape) == 3
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether observations are measurements of any size, which can be normalized: neither pictures nor choices."""
+        return isinstance(self.observation, spaces.Box) and not self.is_image
 
     @property
     def is_discrete(self) -> bool:
@@ -95,6 +101,26 @@ class Spaces:
             return actions.cpu().numpy().astype(np.int64) + int(self.action.start)
         bounded = torch.clamp(actions.cpu(), self.low, self.high)
         return bounded.numpy().astype(self.action.dtype).reshape(len(actions), *(self.action.shape or ()))
+
+
+def inspect_environment(config: EnvironmentConfig) -> Spaces:
+    """The spaces of an environment, which is made once and closed; all that is checked at the start is checked here.
+
+    Raises:
+        ConfigError: there is no such environment, an option is wrong, or an agent cannot use its spaces.
+        PluginUnavailable: a package that it needs is not installed.
+    """
+    environment = make_environment(config, training=True)
+    try:
+        usable = spaces_of(config.name, environment.observation_space, environment.action_space)
+        if not limit_of(config, environment):
+            raise ConfigError(
+                f"environment.name: {config.name!r} sets no limit to the length of an episode, so one might never end: "
+                "set environment.max_episode_steps"
+            )
+        return usable
+    finally:
+        environment.close()
 
 
 def spaces_of(name: str, observation: spaces.Space[Any], action: spaces.Space[Any]) -> Spaces:
