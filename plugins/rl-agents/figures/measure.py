@@ -2,7 +2,8 @@
 
     python plugins/rl-agents/figures/measure.py ppo --jobs 2 --spike .build/envs/plugins/bin/spike
 
-Every run is one thread. It is measured by the checkpoint that its own evaluation selects, on 100 episodes from seeds that
+Every run is one thread. It is measured by the checkpoint that its own evaluation selects, on 100 episodes from seeds
+that
 neither training nor that evaluation began with. What is done is kept in `.build/figures-rl`: started again, it goes on
 with what is missing, also within a run. `--allow-partial` writes what there is.
 """

@@ -119,8 +119,12 @@ SHORT = {
         {"trainer": {"iterations": 5, "passes": 2, "rollout_steps": 16, "state": "carry", "decoder": "last"}},
         {"trainer": {"critic": "same", "evaluate_every": 2}},
     ),
-    "a2c carrying state": merged(A2C, {"trainer": {"iterations": 9, "state": "carry", "decoder": "max", "readout_tau": 0}}),
-    "dqn": merged(DQN_REACH, {"trainer": {"priority_alpha": 0.6, "num_steps": 2, "evaluate_every": 2, "iterations": 5}}),
+    "a2c carrying state": merged(
+        A2C, {"trainer": {"iterations": 9, "state": "carry", "decoder": "max", "readout_tau": 0}}
+    ),
+    "dqn": merged(
+        DQN_REACH, {"trainer": {"priority_alpha": 0.6, "num_steps": 2, "evaluate_every": 2, "iterations": 5}}
+    ),
     "td3": merged(TD3_REACH, {"trainer": {"iterations": 5, "evaluate_every": 2}, "model": {"name": "population_mlp"}}),
 }
 
@@ -205,7 +209,9 @@ def test_an_environment_that_is_not_deterministic_cannot_be_resumed(tmp_path):
 def test_a_failing_environment_ends_the_run_and_its_processes(tmp_path):
     import multiprocessing
 
-    table = merged(LIVELY, SMALL, PPO, {"environment": {"processes": True, "num_envs": 2, "options": ["fault='raise'"]}})
+    table = merged(
+        LIVELY, SMALL, PPO, {"environment": {"processes": True, "num_envs": 2, "options": ["fault='raise'"]}}
+    )
     table["environment"]["name"] = "faulty_environments:test/Faulty-v0"
     with pytest.raises(RunError, match="the pole is gone"):
         spikecore.run(table, out=tmp_path / "run")
@@ -224,7 +230,9 @@ def test_a_failing_environment_ends_the_run_and_its_processes(tmp_path):
 def test_an_agent_that_cannot_act_there(trainer, environment, message, tmp_path):
     options = {"options": ["which='unbounded'"]} if "Odd" in environment else {}
     with pytest.raises(ConfigError, match=message):
-        spikecore.run({"trainer": {"name": trainer}, "environment": {"name": environment, **options}}, out=tmp_path / "r")
+        spikecore.run(
+            {"trainer": {"name": trainer}, "environment": {"name": environment, **options}}, out=tmp_path / "r"
+        )
 
 
 def test_wrong_options():

@@ -76,6 +76,11 @@ def test_rewards_are_scaled_and_returns_are_not():
     assert moves.returns == (2.0, 2.0)
 
 
+def play_on(environments):
+    for _ in range(4):
+        environments.step(torch.zeros(2, dtype=torch.int64), counter())
+
+
 def steps_of(name, num_steps, processes, resume_at=None):
     """Observations and rewards of random play; at `resume_at` other environments take over from the saved state."""
     made = EnvironmentConfig(name=name, num_envs=3, processes=processes)
@@ -100,7 +105,8 @@ def steps_of(name, num_steps, processes, resume_at=None):
 
 
 @pytest.mark.parametrize(
-    ("name", "processes"), [("CartPole-v1", False), ("Pendulum-v1", False), ("FrozenLake-v1", False), ("CartPole-v1", True)]
+    ("name", "processes"),
+    [("CartPole-v1", False), ("Pendulum-v1", False), ("FrozenLake-v1", False), ("CartPole-v1", True)],
 )
 def test_episodes_played_again_are_the_same_to_the_last_bit(name, processes):
     whole, state = steps_of(name, 60, processes)
@@ -131,9 +137,9 @@ def test_an_environment_that_does_not_repeat_itself_is_found_out():
 )
 def test_faults_are_told(fault, message, processes):
     before = set(multiprocessing.active_children())
-    with pytest.raises(RunError, match=message), started(config(f"fault={fault!r}", processes=processes)) as environments:
-        for _ in range(4):
-            environments.step(torch.zeros(2, dtype=torch.int64), counter())
+    environments = started(config(f"fault={fault!r}", processes=processes))
+    with pytest.raises(RunError, match=message), environments:
+        play_on(environments)
     assert set(multiprocessing.active_children()) == before
 
 
@@ -147,8 +153,7 @@ def test_a_process_that_dies_or_hangs_leaves_no_orphan_and_no_deadlock(fault, me
     environments._config = made  # starting a process may take longer than the step that is to time out
     processes = list(environments._envs.processes)
     with pytest.raises(RunError, match=message), environments:
-        for _ in range(4):
-            environments.step(torch.zeros(2, dtype=torch.int64), counter())
+        play_on(environments)
     assert not any(process.is_alive() for process in processes)
     assert time.monotonic() - begin < 60
 
@@ -205,7 +210,8 @@ def test_what_is_not_installed_is_named_with_its_extra(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("which", "message"), [("dict", "observations of .* an agent takes a Box"), ("multi", "actions of .* MultiDiscrete")]
+    ("which", "message"),
+    [("dict", "observations of .* an agent takes a Box"), ("multi", "actions of .* MultiDiscrete")],
 )
 def test_spaces_that_cannot_be_used(which, message):
     with pytest.raises(ConfigError, match=message):
@@ -219,7 +225,8 @@ def test_episodes_that_might_never_end():
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [("fault", "must be 'name=value'"), ("fault=x", "must be 'name=value'"), ("wings=2", "does not take")]
+    ("option", "message"),
+    [("fault", "must be 'name=value'"), ("fault=x", "must be 'name=value'"), ("wings=2", "does not take")],
 )
 def test_wrong_options(option, message):
     with pytest.raises(ConfigError, match=message):
@@ -249,6 +256,8 @@ def test_atari():
     assert np.asarray(raw).dtype == np.uint8
 
 
-@pytest.mark.skipif("MuJoCo" not in os.environ.get("SPIKE_RL_EXTRAS", ""), reason="SPIKE_RL_EXTRAS=ALE,MuJoCo was not set")
+@pytest.mark.skipif(
+    "MuJoCo" not in os.environ.get("SPIKE_RL_EXTRAS", ""), reason="SPIKE_RL_EXTRAS=ALE,MuJoCo was not set"
+)
 def test_mujoco():
     assert inspect_environment(EnvironmentConfig(name="HalfCheetah-v5")).num_actions == 6

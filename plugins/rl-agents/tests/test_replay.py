@@ -71,7 +71,9 @@ def test_a_full_ring_forgets_the_oldest(alpha):
     made = buffer(capacity=8, alpha=alpha)
     for step in range(50):
         over = step % 7 == 6
-        made.add(torch.tensor([[float(step)]]), torch.tensor([step]), moves(step + 0.5 if over else step + 1, step, over))
+        made.add(
+            torch.tensor([[float(step)]]), torch.tensor([step]), moves(step + 0.5 if over else step + 1, step, over)
+        )
         if len(made) > 2:
             seen = everything(made, 200)
             assert all(state <= step - 1 or over for state in seen), "the newest step has no next observation"
@@ -155,7 +157,9 @@ def test_a_saved_buffer_goes_on_in_the_same_way():
 
 def test_memory_is_stated_and_bounded():
     made = ReplayBuffer(1000, 4, (4, 84, 84), torch.uint8, alpha=0.5)
-    held = sum(value.nbytes for value in vars(made).values() if isinstance(value, torch.Tensor)) + made._tree._nodes.nbytes
+    held = (
+        sum(value.nbytes for value in vars(made).values() if isinstance(value, torch.Tensor)) + made._tree._nodes.nbytes
+    )
     assert made.memory_bytes == pytest.approx(held, rel=1e-3)
     assert made.memory_bytes >= 1000 * 4 * 84 * 84
 

@@ -284,7 +284,9 @@ class Agent(Trainer):
         self._show(task, context, operations)
         return {**metrics, **tested}
 
-    def evaluate(self, task: EnvironmentTask, context: RunContext, split: str = "test") -> dict[str, float]:  # type: ignore[override]
+    def evaluate(  # type: ignore[override]
+        self, task: EnvironmentTask, context: RunContext, split: str = "test"
+    ) -> dict[str, float]:
         """Greedy episodes: mean return and length, spikes and energy per decision, of the split's own seeds."""
         count = self.config.test_episodes if split == "test" else self.config.eval_episodes
         return self._measure(task, context, split, count)[0]
@@ -393,9 +395,7 @@ class Agent(Trainer):
             f"{split}_energy_nj": operations.energy_nj,
         }, operations
 
-    def _play(
-        self, policy: Policy, task: EnvironmentTask, context: RunContext, split: str, count: int
-    ) -> Episodes:
+    def _play(self, policy: Policy, task: EnvironmentTask, context: RunContext, split: str, count: int) -> Episodes:
         seeds = fixed_seeds(task.seed, STREAMS[split], count)
         return play(task.environment, task.known_spaces, self._decider(policy, task, context), seeds)
 
@@ -450,8 +450,8 @@ def energy_table(operations: Operations) -> Table:
     return Table(
         ["layer", "MACs", "ACs", "energy in nJ", "MACs of the ANN", "energy of the ANN in nJ"],
         rows,
-        caption=f"Mean of greedy decisions, with {operations.spikes:.5g} spikes each. ANN: the ordinary net of the same "
-        "layers, run once. 4.6 pJ per MAC, 0.9 pJ per AC (45 nm, 32-bit float; Horowitz 2014); memory is not counted.",
+        caption=f"Mean of greedy decisions, with {operations.spikes:.5g} spikes each. ANN: the ordinary net of the "
+        "same layers, run once. 4.6 pJ per MAC, 0.9 pJ per AC (45 nm, 32-bit float; Horowitz 2014); memory is not counted.",
     )
 
 

@@ -2,7 +2,8 @@
 
 conv 32 8×8 /4 → neuron → conv 64 4×4 /2 → neuron → conv 64 3×3 → neuron → linear 512 → neuron → linear
 
-Source: Mnih et al., Human-level control through deep reinforcement learning (Nature 2015), Methods; spiking: Chen et al.,
+Source: Mnih et al., Human-level control through deep reinforcement learning (Nature 2015), Methods; spiking: Chen et
+al.,
 Deep Reinforcement Learning with Spiking Q-learning (2022).
 """
 
@@ -48,8 +49,8 @@ class AtariConvNet(Model):
         channels, height, width = input_shape
         if min(height, width) < SMALLEST:
             raise ShapeError(
-                f"AtariConvNet takes [C, H, W] with H, W >= {SMALLEST}, got {tuple(input_shape)}: use larger frames, or "
-                "the model convnet"
+                f"AtariConvNet takes [C, H, W] with H, W >= {SMALLEST}, got {tuple(input_shape)}: use larger "
+                "frames, or the model convnet"
             )
         layers: list[nn.Module] = []
         for out, kernel, stride in LAYERS:

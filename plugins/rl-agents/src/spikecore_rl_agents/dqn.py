@@ -241,5 +241,3 @@ def follow(target: torch.nn.Module, net: torch.nn.Module, rate: float) -> None:
             value.lerp_(wanted[name], rate)
         else:
             value.copy_(wanted[name])
-
-

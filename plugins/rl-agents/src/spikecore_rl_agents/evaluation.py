@@ -106,9 +106,7 @@ def play(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seeds: lis
             if not bool(over.any()):
                 continue
             ended = over.nonzero().flatten().tolist()
-            for index, value, length, following in zip(
-                ended, moves.returns, moves.lengths, queue.taken(), strict=True
-            ):
+            for index, value, length, following in zip(ended, moves.returns, moves.lengths, queue.taken(), strict=True):
                 if number[index] >= 0:
                     returns[number[index]] = value
                     lengths[number[index]] = length

@@ -212,9 +212,7 @@ class OnPolicy(Agent):
         for step, final in final_values.items():
             next_values[step] = torch.where(cut[step], final, next_values[step])
         ends, earned = torch.stack(terminated), torch.stack(rewards)
-        advantages = gae(
-            earned, all_values[:-1], next_values, ends, cut, self.config.gamma, self.config.gae_lambda
-        )
+        advantages = gae(earned, all_values[:-1], next_values, ends, cut, self.config.gamma, self.config.gae_lambda)
         return Rollout(
             observations=torch.stack(seen),
             actions=torch.stack(actions),

@@ -5,7 +5,8 @@ connection and step, also where its input is 0. The ordinary net runs once with 
 
     E = e_MAC · MACs + e_AC · ACs        e_MAC = 4.6 pJ, e_AC = 0.9 pJ      (32-bit float, 45 nm)
 
-Neurons' own operations, receptive fields and memory are not counted. Source of the numbers: Horowitz, Computing's Energy Problem (ISSCC
+Neurons' own operations, receptive fields and memory are not counted. Source of the numbers: Horowitz, Computing's
+Energy Problem (ISSCC
 2014); the formula: Rathi and Roy, DIET-SNN (2021).
 """
 
@@ -100,7 +101,9 @@ class _Counts:
     def weights_hook(self, name: str) -> Any:
         """Counts the operations of a layer with weights."""
 
-        def count(module: nn.Linear | nn.Conv2d | PopulationReadout, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def count(
+            module: nn.Linear | nn.Conv2d | PopulationReadout, inputs: tuple[Tensor, ...], output: Tensor
+        ) -> None:
             x = inputs[0].detach()
             per_output = module.weight[0].numel()
             connections = float(output.numel()) * per_output

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 
-from spikecore.nn import functional
+from spikecore import nn as spiking
 from spikecore_rl_agents.readout import Readout
 
 State: TypeAlias = "dict[str, dict[str, Tensor]]"
@@ -106,7 +106,7 @@ class Policy(nn.Module):
 
     def carry(self, observations: Tensor, state: State, generator: Generator | None) -> tuple[Tensor, State]:
         """Decide with neurons in the given state; returns the state after the last of the T steps too."""
-        step, _ = functional(self._chain)
+        step, _ = spiking.functional(self._chain)
         with self._precision():
             own = {**dict(self._chain.named_parameters()), **dict(self._chain.named_buffers())}
             decided, state = step(own, self.encode(observations, generator), state)
@@ -114,7 +114,7 @@ class Policy(nn.Module):
 
     def rest(self, observations: Tensor, generator: Generator | None) -> State:
         """The state of neurons at rest, for such observations."""
-        _, initial = functional(self._chain)
+        _, initial = spiking.functional(self._chain)
         return initial(self.encode(observations, generator))
 
     def _precision(self) -> Any:

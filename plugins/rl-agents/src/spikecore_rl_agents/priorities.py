@@ -1,6 +1,7 @@
 """A sum tree: numbers at its leaves, in every node the sum below it.
 
-Changing a leaf and finding the leaf that a point of the total falls on take one step per level, for many leaves at once.
+Changing a leaf and finding the leaf that a point of the total falls on take one step per level, for many leaves at
+once.
 """
 
 from __future__ import annotations

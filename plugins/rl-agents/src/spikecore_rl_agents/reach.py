@@ -2,8 +2,8 @@
 
     x' = clip(x + a / 4, -1, 1),   r = -x'²,   x drawn from -1 .. 1 at first;   cut after 10 steps, never over
 
-The best policy is a = clip(-4 x, -1, 1). With `discrete=True` the actions are 0, 1 and 2, for a = -1, 0 and 1. Since it is never over, a learner that takes the cut for an end learns values
-that are too high.
+The best policy is a = clip(-4 x, -1, 1). With `discrete=True` the actions are 0, 1 and 2, for a = -1, 0 and 1. Since
+it is never over, a learner that takes the cut for an end learns values that are too high.
 """
 
 from __future__ import annotations

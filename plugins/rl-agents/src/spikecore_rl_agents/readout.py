@@ -18,15 +18,15 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from spikecore.nn import LI, NonSpikingIF, readouts
+from spikecore import nn as spiking
 
 Decoder = Literal["rate", "last", "max", "mean", "max_abs"]
 OVER_TIME = {
-    "rate": readouts.rate,
-    "last": readouts.last,
-    "max": readouts.max_over_time,
-    "mean": readouts.rate,
-    "max_abs": readouts.max_abs_over_time,
+    "rate": spiking.readouts.rate,
+    "last": spiking.readouts.last,
+    "max": spiking.readouts.max_over_time,
+    "mean": spiking.readouts.rate,
+    "max_abs": spiking.readouts.max_abs_over_time,
 }
 
 
@@ -43,7 +43,7 @@ class Readout(nn.Module):
         self.decoder = decoder
         self.neuron: nn.Module | None = None
         if decoder != "rate":
-            self.neuron = NonSpikingIF() if tau == 0 else LI(tau=tau)
+            self.neuron = spiking.NonSpikingIF() if tau == 0 else spiking.LI(tau=tau)
 
     def forward(self, out: Tensor) -> Tensor:
         """`[T, B, K]` → `[B, K]`."""

@@ -1,13 +1,15 @@
 """Replay buffer: a ring of steps for each environment, n-step returns taken from it when it is sampled.
 
-Each environment writes its own lane. A slot holds an observation and what followed from it; the next observation is that
-of the next slot, so none is stored twice. Where an episode ends, one more slot holds its last observation, from which
-nothing is sampled.
+Each environment writes its own lane. A slot holds an observation and what followed from it; the next observation is
+that of the next slot, so none is stored twice. Where an episode ends, one more slot holds its last observation, from
+which nothing is sampled.
 
-    R = Σ_{k<m} gamma^k r_{t+k},   D = gamma^m, or 0 where the episode terminated       m = n, or fewer: up to the episode's end, or to
-                                                              what has been seen of it
+    R = Σ_{k<m} gamma^k r_{t+k},   D = gamma^m, or 0 where the episode terminated before
 
-Memory: `memory_bytes` says how much the whole ring takes; it is reserved at the start, and more than is free is refused.
+m is n, or fewer: up to the end of the episode, or of what has been seen of it.
+
+Memory: `memory_bytes` says how much the whole ring takes; it is reserved at the start, and more than is free is
+refused.
 """
 
 from __future__ import annotations

@@ -291,5 +291,3 @@ def seed_source(generator: Generator) -> Callable[[], int]:
 def fixed_seeds(seed: int, stream: int, count: int) -> list[int]:
     """Seeds of the episodes of an evaluation: the same every time, others for every stream."""
     return [int(word) % MAX_SEED for word in np.random.SeedSequence([seed, stream]).generate_state(count, np.uint64)]
-
-
