@@ -3,9 +3,8 @@
     python plugins/rl-agents/figures/measure.py ppo --jobs 2 --spike .build/envs/plugins/bin/spike
 
 Every run is one thread. It is measured by the checkpoint that its own evaluation selects, on 100 episodes from seeds
-that
-neither training nor that evaluation began with. What is done is kept in `.build/figures-rl`: started again, it goes on
-with what is missing, also within a run. `--allow-partial` writes what there is.
+that neither training nor that evaluation began with. What is done is kept in `.build/figures-rl`: started again, it
+goes on with what is missing, also within a run. `--allow-partial` writes what there is.
 """
 
 from __future__ import annotations
@@ -159,9 +158,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--spike", default=str(Path(sys.executable).with_name("spike")))
     parser.add_argument("--only", default="", help="part of the configuration's name")
+    parser.add_argument("--net", default="", help="spiking or ordinary")
     parser.add_argument("--allow-partial", action="store_true", help="train nothing; write what is finished")
     arguments = parser.parse_args()
-    wanted = [cell for cell in cells(arguments.algorithm) if arguments.only in cell.config.stem]
+    wanted = [
+        cell for cell in cells(arguments.algorithm) if arguments.only in cell.config.stem and arguments.net in cell.net
+    ]
     if not wanted:
         raise SystemExit(f"no {arguments.algorithm}-*.toml with {arguments.only!r} in {HERE}")
     if not arguments.allow_partial:

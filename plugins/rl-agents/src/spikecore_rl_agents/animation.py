@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -22,12 +26,18 @@ FILE = "episode.gif"
 MAX_FRAMES = 120
 WIDTH = 160
 FRAMES_PER_S = 20.0
+DRIVER = "SDL_VIDEODRIVER"
 _latest: WeakKeyDictionary[nn.Module, Animation] = WeakKeyDictionary()
 """Net → the episode shown last, for the file that the hook writes: a trainer owns no file."""
 
 
 def film(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seed: int, net: nn.Module) -> Animation | None:
     """A greedy episode from a seed; None, with a warning, where the environment cannot be drawn here."""
+    with _without_display():
+        return _film(config, spaces, decider, seed, net)
+
+
+def _film(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seed: int, net: nn.Module) -> Animation | None:
     try:
         environment = make_environment(config, training=False, render_mode="rgb_array")
     except (PluginUnavailable, gym_errors.Error) as error:
@@ -65,8 +75,6 @@ def write_gif(directory: Path, net: nn.Module) -> None:
 
 def gif(frames: Tensor, frames_per_s: float) -> bytes:
     """The file: frames `[N, 3, H, W]`, uint8; over and over."""
-    import io
-
     from PIL import Image
 
     pictures = [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames]
@@ -74,6 +82,18 @@ def gif(frames: Tensor, frames_per_s: float) -> bytes:
     duration_ms = round(1000 / frames_per_s)
     pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=duration_ms, loop=0)
     return file.getvalue()
+
+
+@contextmanager
+def _without_display() -> Iterator[None]:
+    """Pictures go to memory, so SDL is not to look for a display; where there is none it would complain."""
+    before = os.environ.get(DRIVER)
+    os.environ.setdefault(DRIVER, "dummy")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DRIVER]
 
 
 def _spread(frames: list[object]) -> Tensor:

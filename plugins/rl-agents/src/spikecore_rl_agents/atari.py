@@ -1,8 +1,7 @@
 """Wrappers for Atari: frames of 84 × 84 in grey, repeated actions, stacked frames, and what makes learning easier.
 
-Source: Mnih et al. (Nature 2015), Methods; the choices follow Machado et al., Revisiting the Arcade Learning
-Environment
-(2018), except for sticky actions, which `environment.options = ["repeat_action_probability=0.25"]` sets.
+Source: Mnih et al. (Nature 2015), Methods. Sticky actions are those of the environment, 0.25 in its version 5; set
+`environment.options = ["repeat_action_probability=0.0"]` for none.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 conv 32 8×8 /4 → neuron → conv 64 4×4 /2 → neuron → conv 64 3×3 → neuron → linear 512 → neuron → linear
 
-Source: Mnih et al., Human-level control through deep reinforcement learning (Nature 2015), Methods; spiking: Chen et
-al.,
-Deep Reinforcement Learning with Spiking Q-learning (2022).
+Source: Mnih et al., Human-level control through deep reinforcement learning (Nature 2015), Methods; spiking:
+Chen et al., Deep Reinforcement Learning with Spiking Q-learning (2022).
 """
 
 from __future__ import annotations

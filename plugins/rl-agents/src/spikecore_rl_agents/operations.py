@@ -6,8 +6,7 @@ connection and step, also where its input is 0. The ordinary net runs once with 
     E = e_MAC · MACs + e_AC · ACs        e_MAC = 4.6 pJ, e_AC = 0.9 pJ      (32-bit float, 45 nm)
 
 Neurons' own operations, receptive fields and memory are not counted. Source of the numbers: Horowitz, Computing's
-Energy Problem (ISSCC
-2014); the formula: Rathi and Roy, DIET-SNN (2021).
+Energy Problem (ISSCC 2014); the formula: Rathi and Roy, DIET-SNN (2021).
 """
 
 from __future__ import annotations

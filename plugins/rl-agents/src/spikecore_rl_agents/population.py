@@ -9,8 +9,7 @@
 The mean of out over time is the source's decoder: a linear readout of the firing rates of each output's own population.
 
 Source: Tang et al., Deep Reinforcement Learning with Population-Coded Spiking Neural Network for Continuous Control
-(CoRL
-2020), 3.1 and 3.2.
+(CoRL 2020), 3.1 and 3.2.
 """
 
 from __future__ import annotations

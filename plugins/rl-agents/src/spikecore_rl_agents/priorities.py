@@ -1,7 +1,6 @@
 """A sum tree: numbers at its leaves, in every node the sum below it.
 
-Changing a leaf and finding the leaf that a point of the total falls on take one step per level, for many leaves at
-once.
+Changing leaves takes one step per level, and so does finding those that points of the total fall on; many at once.
 """
 
 from __future__ import annotations
