@@ -20,7 +20,7 @@ from torch import Tensor
 
 from spikecore.interfaces import RunContext
 from spikecore_rl_agents.advantages import double_q, duel, one_step_targets
-from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Share
+from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Positive, Share
 from spikecore_rl_agents.replay import ReplayBuffer
 from spikecore_rl_agents.spaces import Spaces, require_discrete
 from spikecore_rl_agents.vector import seed_source
@@ -37,7 +37,9 @@ class DQN(Agent):
             "learning_starts": 160,
             "minibatch": 32,
             "replay_capacity": 1000,
+            "train_every": 4,
             "target_every": 20,
+            "target_rate": 1.0,
             "epsilon_steps": 600,
             "evaluate_every": 5,
             "eval_episodes": 8,
@@ -72,13 +74,14 @@ class DQN(Agent):
 
         iterations: int = 100
         iteration_steps: Count = 1000
-        minibatch: Count = 64
-        train_every: Count = 4
+        lr: Positive = 3e-4
+        minibatch: Count = 128
+        train_every: Count = 1
         gradient_steps: Count = 1
         learning_starts: Count = 1000
         replay_capacity: Count = 50_000
-        target_every: Count = 250
-        target_rate: Share = 1.0
+        target_every: Count = 1
+        target_rate: Share = 0.005
         epsilon_start: Share = 1.0
         epsilon_end: Share = 0.05
         epsilon_steps: Count = 10_000
