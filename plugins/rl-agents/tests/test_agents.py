@@ -190,7 +190,8 @@ def test_a_run_tells_and_shows_what_became_of_it(tmp_path, capsys):
     assert "Greedy episode" in page
     record = json.loads((directory / "run.json").read_text())
     assert record["task"] == "environment"
-    assert record["nets"] == {"": {"role": "model", "input_shape": [4], "num_outputs": 2}}
+    (net,) = record["nets"].values()
+    assert (net["role"], net["input_shape"], net["num_outputs"]) == ("model", [4], 2)
     net = spikecore.load(directory)
     assert net(torch.zeros(4, 2, 4)).shape == (4, 2, 2)
     again = evaluate(directory, "last").metrics
