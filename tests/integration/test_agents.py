@@ -22,7 +22,7 @@ TD3 = {
     "critic_lr": 5e-3,
     **SHORT,
 }
-POPULATION = {"name": "population_mlp", "hidden": [16], "input_size": 6, "output_size": 16}
+POPULATION = {"name": "population_mlp", "gain": 1.0, "hidden": [16], "input_size": 6, "output_size": 16}
 GROUPS = {"num_groups": 1, "group_size": 16}
 RUNS = {
     "connected within the layer": {

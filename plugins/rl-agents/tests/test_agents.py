@@ -105,7 +105,7 @@ def test_dqn_loses_less_than_half_of_what_random_play_loses(options, tmp_path):
 
 
 def test_td3_loses_less_than_half_of_what_random_play_loses(tmp_path):
-    model = {"model": {"name": "population_mlp", "hidden": [32], "input_size": 8, "output_size": 6}}
+    model = {"model": {"name": "population_mlp", "gain": 1.0, "hidden": [32], "input_size": 8, "output_size": 6}}
     table = merged(LIVELY, TD3_REACH, model, {"run": SMALL["run"]})
     result = spikecore.run(table, out=tmp_path / "run")
     assert result.metrics["test_return"] > 0.5 * random_return(REACH)
@@ -133,7 +133,7 @@ SHORT = {
 def test_a_resumed_run_ends_in_the_same_bits(name, tmp_path, monkeypatch):
     table = merged(LIVELY, SMALL, SHORT[name], {"run": {"checkpoint_every_steps": 1}})
     if name == "td3":
-        table["model"] = {"name": "population_mlp", "hidden": [16], "input_size": 4, "output_size": 3}
+        table["model"] = {"name": "population_mlp", "gain": 1.0, "hidden": [16], "input_size": 4, "output_size": 3}
     whole = spikecore.run(table, out=tmp_path / "whole")
     parts = tmp_path / "parts"
     from spikecore.run.context import Context

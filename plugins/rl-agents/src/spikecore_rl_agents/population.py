@@ -85,6 +85,7 @@ class PopulationMLP(Model):
             low: centre of the first field.
             high: centre of the last field.
             std: width of the fields at first.
+            gain: of the initial weights, over torch's own, with which a neuron of threshold 1 would be silent.
             encode: how the fields' activations enter: as they are, or as the spikes of integrators.
         """
 
@@ -94,6 +95,7 @@ class PopulationMLP(Model):
         low: float = -3.0
         high: float = 3.0
         std: Annotated[float, Range(gt=0.0, lt=math.inf)] = math.sqrt(0.15)
+        gain: Annotated[float, Range(gt=0.0, lt=math.inf)] = 4.0
         encode: Literal["raw", "deterministic"] = "deterministic"
 
     @classmethod
@@ -113,7 +115,10 @@ class PopulationMLP(Model):
         layers: list[nn.Module] = []
         width = num_inputs * config.input_size
         for size in (*config.hidden, num_outputs * config.output_size):
-            layers += [nn.Linear(width, size), make_neuron()]
+            linear = nn.Linear(width, size)
+            with torch.no_grad():
+                linear.weight *= config.gain
+            layers += [linear, make_neuron()]
             width = size
         self.integrator: nn.Module | None = None
         if config.encode == "deterministic":
