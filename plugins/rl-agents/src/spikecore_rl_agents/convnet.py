@@ -8,10 +8,12 @@ Chen et al., Deep Reinforcement Learning with Spiking Q-learning (2022).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from spikecore.errors import ShapeError
@@ -37,9 +39,11 @@ class AtariConvNet(Model):
         """
         Args:
             hidden: width of the linear layer.
+            gain: of the initial weights, over torch's own, with which a neuron of threshold 1 would be silent.
         """
 
         hidden: Annotated[int, Range(ge=1)] = 512
+        gain: Annotated[float, Range(gt=0.0, lt=math.inf)] = 8.0
 
     def __init__(
         self, make_neuron: Callable[[], nn.Module], input_shape: tuple[int, ...], num_outputs: int, **options: Any
@@ -53,11 +57,17 @@ class AtariConvNet(Model):
             )
         layers: list[nn.Module] = []
         for out, kernel, stride in LAYERS:
-            layers += [fold_time(nn.Conv2d(channels, out, kernel, stride)), make_neuron()]
+            layers += [fold_time(self._livelier(nn.Conv2d(channels, out, kernel, stride))), make_neuron()]
             channels = out
             height, width = (height - kernel) // stride + 1, (width - kernel) // stride + 1
-        layers += [nn.Flatten(-3), nn.Linear(channels * height * width, self.config.hidden), make_neuron()]
+        linear = self._livelier(nn.Linear(channels * height * width, self.config.hidden))
+        layers += [nn.Flatten(-3), linear, make_neuron()]
         self.layers = nn.Sequential(*layers, nn.Linear(self.config.hidden, num_outputs))
+
+    @torch.no_grad()
+    def _livelier(self, layer: nn.Conv2d | nn.Linear) -> nn.Module:
+        layer.weight *= self.config.gain
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, C, H, W]` → `[T, B, num_outputs]`; without T in single-step mode."""

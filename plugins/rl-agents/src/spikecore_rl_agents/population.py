@@ -95,7 +95,7 @@ class PopulationMLP(Model):
         low: float = -3.0
         high: float = 3.0
         std: Annotated[float, Range(gt=0.0, lt=math.inf)] = math.sqrt(0.15)
-        gain: Annotated[float, Range(gt=0.0, lt=math.inf)] = 4.0
+        gain: Annotated[float, Range(gt=0.0, lt=math.inf)] = 10.0
         encode: Literal["raw", "deterministic"] = "deterministic"
 
     @classmethod
