@@ -145,6 +145,19 @@ class NetGraph:
                 done.setdefault(node_name, []).append(value)
         return done
 
+    @cached_property
+    def _timed(self) -> frozenset[str]:
+        """Names of the nodes whose values depend on the inputs."""
+        names: set[str] = set()
+        for node in self.nodes:
+            if node.kind == "input" or any(name in names for name in node.inputs):
+                names.add(node.name)
+        return frozenset(names)
+
+    def _is_steady(self, argument: Any) -> bool:
+        """Whether an argument is a weight, or made of weights alone: the same at every step."""
+        return isinstance(argument, Ref) and argument.name not in self._timed
+
     def __iter__(self) -> Iterator[NetNode]:
         return iter(self.nodes)
 
@@ -220,8 +233,16 @@ class NetGraph:
         def call_with_time(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if node.name not in (self.over_time or ()):
                 return own_call(node, args, kwargs)
-            args = tuple(_unfolded(value, lead) for value in args)
-            return _folded(own_call(node, args, {key: _unfolded(value, lead) for key, value in kwargs.items()}))
+            # A weight may happen to be as long as T * B.
+            args = tuple(
+                value if self._is_steady(given) else _unfolded(value, lead)
+                for given, value in zip(node.args, args, strict=True)
+            )
+            named = {
+                key: value if self._is_steady(node.kwargs[key]) else _unfolded(value, lead)
+                for key, value in kwargs.items()
+            }
+            return _folded(own_call(node, args, named))
 
         return fold(lambda *folded: self._walk(folded, call_with_time), inputs, {}, type(self.net).__name__)
 

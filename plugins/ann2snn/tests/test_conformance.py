@@ -1,0 +1,27 @@
+"""The conformance suites on every component of this plugin."""
+
+from spikecore.testing.suites.converter import ConverterSuite
+from spikecore.testing.suites.neuron import NeuronSuite
+
+
+class TestAnn2SNN(ConverterSuite):
+    component = "ann2snn"
+
+
+class TestMax(ConverterSuite):
+    component = "ann2snn"
+    options = {"recipe": "max", "per": "layer", "fold": False}
+
+
+class TestPercentile(ConverterSuite):
+    component = "ann2snn"
+    options = {"recipe": "percentile"}
+
+
+class TestTemporalDifference(ConverterSuite):
+    component = "ann2snn"
+    options = {"recipe": "temporal_difference"}
+
+
+class TestQCFS(NeuronSuite):
+    component = "qcfs"
