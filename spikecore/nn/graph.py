@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from spikecore.errors import NetTraceError
+from spikecore.errors import NetTraceError, ShapeError
 from spikecore.nn.layers.fold import fold
 from spikecore.nn.state import carried
 from spikecore.nn.tracer import CONSTANT, PLACE, SCOPE, NetTracer
@@ -158,6 +158,14 @@ class NetGraph:
         """Whether an argument is a weight, or made of weights alone: the same at every step."""
         return isinstance(argument, Ref) and argument.name not in self._timed
 
+    def _with_time(self, node: NetNode, value: Any, lead: tuple[int, int]) -> Any:
+        if isinstance(value, Tensor) and (not value.dim() or value.shape[0] != lead[0] * lead[1]):
+            raise ShapeError(
+                f"{node} sees time, and is given {tuple(value.shape)} with {lead[0]} * {lead[1]} samples folded: the "
+                "batch must be the first axis of whatever enters a module with a step mode"
+            )
+        return _unfolded(value, lead)
+
     def __iter__(self) -> Iterator[NetNode]:
         return iter(self.nodes)
 
@@ -235,11 +243,11 @@ class NetGraph:
                 return own_call(node, args, kwargs)
             # A weight may happen to be as long as T * B.
             args = tuple(
-                value if self._is_steady(given) else _unfolded(value, lead)
+                value if self._is_steady(given) else self._with_time(node, value, lead)
                 for given, value in zip(node.args, args, strict=True)
             )
             named = {
-                key: value if self._is_steady(node.kwargs[key]) else _unfolded(value, lead)
+                key: value if self._is_steady(node.kwargs[key]) else self._with_time(node, value, lead)
                 for key, value in kwargs.items()
             }
             return _folded(own_call(node, args, named))

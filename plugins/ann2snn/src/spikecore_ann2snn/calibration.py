@@ -2,7 +2,7 @@
 
 max           θ = scale · max a                                                 Rueckauer et al. 2017, eq. 8, λ = max
 percentile    θ: this share of all a, zeros included, lies below                Rueckauer et al. 2017, section 2.2.1
-balancing     θ ← θ + 2 mean(relu(a - θ)), from θ = 0, for each batch            Bu et al. 2024, local threshold balancing
+balancing     θ ← θ + 2 mean(relu(a - θ)), from θ = 0, `updates` times a batch   Bu et al. 2024, local threshold balancing
 
 per layer, or per channel along axis 1 of `[B, C, ...]`.
 """
@@ -21,6 +21,9 @@ from torch import Tensor
 Per = Literal["layer", "channel"]
 BINS = 1 << 13
 """Of a percentile's histogram: its resolution is at least the 4096th part of the largest activation."""
+
+ENOUGH = 1 << 12
+"""Values of a channel in one batch from which balancing takes its means."""
 
 
 class Observer(Protocol):
@@ -102,6 +105,8 @@ class Balancing:
 
     def see(self, values: Tensor) -> None:
         rows = _rows(values, self.per)
+        # Of a large map an even share is enough for a mean, and costs less than the forward pass.
+        rows = rows[:, :: max(1, rows.shape[1] // ENOUGH)]
         if self.theta is None:
             self.theta = rows.new_zeros(len(rows))
         for _ in range(self.updates):

@@ -77,7 +77,7 @@ class Ann2SNN(OnnxSource, Configurable):
         per: Literal["layer", "channel"] = "channel"
         scale: Annotated[float, Range(gt=0.0)] = 1.0
         percentile: Annotated[float, Range(gt=0.0, le=100.0)] = 99.9
-        updates: Annotated[int, Range(ge=1)] = 4
+        updates: Annotated[int, Range(ge=1)] = 16
         v_init: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.5
         T: Annotated[tuple[int, ...], Range(ge=1)] = (8, 16, 32, 64)
         max_pool: Literal["rate", "average"] = "rate"
@@ -111,8 +111,7 @@ class Ann2SNN(OnnxSource, Configurable):
         """See `spikecore.interfaces.converter.Converter`."""
         if isinstance(example_input, Tensor) and example_input.dtype in (torch.float16, torch.bfloat16):
             raise ConversionError(f"the example input is {example_input.dtype}: convert in float32 or float64")
-        given = Prepared.of(model, example_input)
-        folded = fold_norms(given)
+        given, folded = fold_norms(Prepared.of(model, example_input))
         recipe = Recipe(self.config, given, folded)
         observers = recipe.observe()
         count, first = calibrate(given.graph, example_input, calibration, observers)

@@ -16,7 +16,7 @@ from spikecore.errors import ConversionError
 from torch import Tensor, nn
 
 from spikecore_ann2snn.onnx_file import attributes_of, checked, ranks_of, tensor_of
-from spikecore_ann2snn.onnx_operators import LAYERS, OPERATIONS, SIZES, Op, Unsupported
+from spikecore_ann2snn.onnx_operators import LAYERS, OPERATIONS, SIZES, Op, Unsupported, batch_axis_after
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class OnnxNet(nn.Module):
         first = inputs[0].type.tensor_type.shape.dim[0]
         self._batch = first.dim_value if first.HasField("dim_value") else None
         self._sizes: set[str] = set()
+        self._batch_axes: dict[str, int] = {self._input: 0}
         self._stored: dict[str, str] = {}
         self._taken: set[str] = set()
         self._steps: list[_Step] = []
@@ -86,6 +87,7 @@ class OnnxNet(nn.Module):
             tuple(known),
             tuple(self._ranks.get(name) for name in node.input),
             self._batch,
+            next((self._batch_axes[name] for name in node.input if name in self._batch_axes), 0),
         )
 
     def _add(self, op: Op) -> None:
@@ -114,6 +116,7 @@ class OnnxNet(nn.Module):
                 result = function(*(value for value in op.known if value is not None))
             self._constants.update(zip(op.outputs, result if isinstance(result, tuple) else (result,)))
             return
+        self._batch_axes.update(dict.fromkeys(op.outputs, batch_axis_after(op)))
         path = None
         if module is not None:
             path = self._free(op.name)
@@ -130,6 +133,7 @@ class OnnxNet(nn.Module):
             names = tuple(name for name in op.inputs if name and self._constants.get(name) is None)
         elif op.type in OPERATIONS:  # such as Reshape: a tensor comes out
             function = OPERATIONS[op.type](op)
+            self._batch_axes.update(dict.fromkeys(op.outputs, batch_axis_after(op)))
             names = tuple(self._value(name) for name in op.inputs if name and name not in op.consumed())
         else:
             raise Unsupported("of numbers that are computed from shapes is not known here")

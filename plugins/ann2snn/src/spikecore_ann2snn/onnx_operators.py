@@ -34,6 +34,7 @@ class Op:
         known: for each input its value, where it is constant.
         ranks: for each input its number of axes, where it is known.
         batch: batch size that the model was exported for; None where it is free.
+        batch_axis: of the first input that is not constant.
     """
 
     type: str
@@ -45,6 +46,7 @@ class Op:
     known: tuple[Tensor | None, ...]
     ranks: tuple[int | None, ...]
     batch: int | None
+    batch_axis: int = 0
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute."""
@@ -372,14 +374,12 @@ def _expand(op: Op) -> Layer:
 
 def _transpose(op: Op) -> Layer:
     order = op.get("perm") or tuple(reversed(range(op.rank())))
-    if op.known[0] is None and order[0] != 0:
-        raise Unsupported(f"perm={tuple(order)} moves the batch")
     return lambda x: x.permute(*order)
 
 
 def _squeeze(op: Op) -> Layer:
     axes = _integers(op, 1, "axes")
-    if axes is None or 0 in axes:
+    if axes is None or op.batch_axis in [axis % op.rank() for axis in axes]:
         raise Unsupported("without axes, or of the batch")
     return lambda x: x.squeeze(tuple(axes)) if len(axes) > 1 else x.squeeze(axes[0])
 
@@ -400,7 +400,7 @@ def _gather(op: Op) -> Layer:
     if op.known[0] is not None:
         return lambda x, _: torch.take_along_dim(x, index.reshape(-1), axis) if x.dim() == 1 else x.select(axis, index)
     axis %= op.rank()
-    if axis == 0:
+    if axis == op.batch_axis:
         raise Unsupported("it picks samples of the batch")
     picked: Any = int(index) if not index.dim() else index.tolist()
     place = (slice(None),) * axis + (picked,)
@@ -417,7 +417,7 @@ def _slice(op: Op) -> Layer:
         if step < 1:
             raise Unsupported("a negative step")
         place[axis] = slice(start, end if end < 1 << 31 else None, step)
-    if op.known[0] is None and place[0] != slice(None):
+    if op.known[0] is None and place[op.batch_axis] != slice(None):
         raise Unsupported("it picks samples of the batch")
     chosen = tuple(place)
     return lambda x: x[chosen]
@@ -425,7 +425,7 @@ def _slice(op: Op) -> Layer:
 
 def _split(op: Op) -> Layer:
     axis, sizes = op.get("axis", 0) % op.rank(), _integers(op, 1, "split")
-    if axis == 0:
+    if axis == op.batch_axis:
         raise Unsupported("it splits the batch")
     if sizes is None:
         number = len(op.outputs)
@@ -435,7 +435,7 @@ def _split(op: Op) -> Layer:
 
 def _concat(op: Op) -> Layer:
     axis = op.get("axis")
-    if all(value is None for value in op.known) and axis == 0:
+    if all(value is None for value in op.known) and axis == op.batch_axis:
         raise Unsupported("it joins batches")
     return lambda *parts: torch.cat(parts, axis)
 
@@ -456,7 +456,7 @@ def _pad(op: Op) -> Layer:
 def _reduce(function: Callable[..., Any]) -> Callable[[Op], Layer]:
     def make(op: Op) -> Layer:
         axes, keep = _integers(op, 1, "axes"), bool(op.get("keepdims", 1))
-        if op.known[0] is None and (axes is None or any(axis % op.rank() == 0 for axis in axes)):
+        if op.known[0] is None and (axes is None or any(axis % op.rank() == op.batch_axis for axis in axes)):
             raise Unsupported("it runs over the batch")
         return lambda x: function(x, axes, keep)
 
@@ -569,3 +569,28 @@ SIZES: dict[str, Callable[[Op], Layer]] = {
     "Add": _arithmetic(operator.add),
     "Sub": _arithmetic(operator.sub),
 }
+
+
+def batch_axis_after(op: Op) -> int:
+    """Where the batch is in the outputs of a node.
+
+    Raises:
+        Unsupported: it is not the first axis of what treats its axes as batch, channels and space.
+    """
+    axis = op.batch_axis
+    if op.type == "Transpose":
+        order = op.get("perm") or tuple(reversed(range(op.rank())))
+        return list(order).index(axis)
+    if op.type == "Gather" and not op.constant(1, "index").dim():
+        return axis - (op.get("axis", 0) % op.rank() < axis)
+    if op.type == "Squeeze":
+        return axis - sum(place % op.rank() < axis for place in _integers(op, 1, "axes") or ())
+    if op.type == "Unsqueeze":
+        for place in sorted(_integers(op, 1, "axes") or ()):
+            axis += place <= axis
+        return axis
+    if axis and (op.type in LAYERS or op.type in ("Reshape", "Expand", "Pad", "MatMul")):
+        raise Unsupported(f"the batch is axis {axis} of its input")
+    if op.type in ("ReduceMean", "ReduceSum", "ReduceMax") and not op.get("keepdims", 1):
+        return axis - sum(place % op.rank() < axis for place in _integers(op, 1, "axes") or ())
+    return axis

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from spikecore_ann2snn.operations import IN_PLACE, Role, dependent_nodes, role_of
 
+ODD_BATCH = 7
+
 
 class Parts(nn.Sequential):
     """The parts of a module that was one call, one after the other."""
@@ -66,11 +68,13 @@ class Prepared:
         graph: of the copy; converters may write into its modules.
         dependent: names of the nodes that depend on the inputs.
         taken_apart: calls of the given net whose parts stand in the graph in their place → what they were.
+        batch: size of the batch whose shapes the graph knows; None without an example.
     """
 
     graph: NetGraph
     dependent: frozenset[str]
     taken_apart: Mapping[str, str]
+    batch: int | None = None
 
     @classmethod
     def of(cls, model: nn.Module, example: Tensor | None = None) -> Prepared:
@@ -91,14 +95,31 @@ class Prepared:
             )
         net = copy.deepcopy(model).eval()
         set_step_mode(net, "single")
+        root = _parts(net)
+        if root is not None:
+            # A graph calls a net that is one call "net".
+            own = Parts()
+            own.add_module("net", net)
+            net = own
         taken_apart = _take_apart(net)
-        graph = trace_net(net) if example is None else trace_net(net, example)
+        if example is None:
+            graph, batch = trace_net(net), None
+        else:
+            # A size that seldom stands for anything else, so that the batch is known among the axes.
+            batch = max(len(example), ODD_BATCH)
+            example = example.repeat(-(-batch // len(example)), *([1] * (example.dim() - 1)))[:batch]
+            graph = trace_net(net, example)
         graph = _without_writes(graph)
-        return cls(graph, dependent_nodes(graph), taken_apart)
+        return cls(graph, dependent_nodes(graph), taken_apart, batch)
 
     def role(self, node: NetNode) -> Role | None:
         """What a call of the graph is."""
         return role_of(node, self.dependent)
+
+    def has_batch_first(self, node: NetNode) -> bool:
+        """Whether every input of a call that depends on the data has the batch as its first axis."""
+        shapes = [self.graph[name].shape for name in node.inputs if name in self.dependent]
+        return all(shape is not None and shape[:1] == (self.batch,) for shape in shapes)
 
 
 def _take_apart(net: nn.Module) -> dict[str, str]:
@@ -191,13 +212,13 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     return value
 
 
-def fold_norms(given: Prepared) -> dict[str, str]:
+def fold_norms(given: Prepared) -> tuple[Prepared, dict[str, str]]:
     """Fold every batch norm into the layer before it, where that layer feeds the norm alone; writes into the copy.
 
         W' = W γ / sqrt(var + eps)        b' = (b - mean) γ / sqrt(var + eps) + β
 
     Returns:
-        Name of a norm → name of the layer that holds it now.
+        The net with an identity in the place of each folded norm; name of a norm → name of the layer that holds it.
     """
     graph, folded = given.graph, dict[str, str]()
     for node in graph.layers:
@@ -215,7 +236,8 @@ def fold_norms(given: Prepared) -> dict[str, str]:
         scale, shift = scale_and_shift(norm)
         _fold_into(layer, scale, shift)
         folded[node.name] = before.name
-    return folded
+    nodes = [replace(node, module=nn.Identity()) if node.name in folded else node for node in graph]
+    return replace(given, graph=replace(graph, nodes=tuple(nodes))), folded
 
 
 def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:

@@ -87,6 +87,8 @@ class Recipe:
 
     def plan(self, node: NetNode) -> Plan:
         """What becomes of a call; an outcome `refused` that no option allows is an error."""
+        if node.name in self.folded:
+            return Plan("became", f"folded into {self.folded[node.name]}", nn.Identity())
         role = self.given.role(node)
         if role is None:
             return Plan("refused", f"{node.operation} is no operation that a conversion knows")
@@ -100,7 +102,12 @@ class Recipe:
             "smooth": self._smooth,
         }
         if role in treat:
-            return treat[role](node)
+            plan = treat[role](node)
+            if isinstance(plan.module, SpikingReLU | FewSpikeReLU | TemporalDifference) and not (
+                self.given.has_batch_first(node)
+            ):
+                return Plan("refused", "the batch is not the first axis of its input, so it cannot be told from time")
+            return plan
         kept = {
             "synapse": "linear in its input",
             "linear": "linear in its input",
@@ -152,8 +159,6 @@ class Recipe:
         return Plan("became", f"IF with soft reset and the trained threshold; {levels} levels", module, threshold, True)
 
     def _norm(self, node: NetNode) -> Plan:
-        if node.name in self.folded:
-            return Plan("became", f"folded into {self.folded[node.name]}", nn.Identity())
         if uses_functional_norm(node):
             return Plan("refused", "a functional batch norm: use the layer torch.nn.BatchNorm")
         scale, shift = scale_and_shift(node.module)
