@@ -2,7 +2,7 @@
 
     ANN               a small convolutional net with ReLUs
     balancing         converted by recipe threshold_balancing (and max, percentile), T = 8 ... 64
-    QCFS              the same net trained with QCFS activations of 8 levels, converted by recipe qcfs, T = 4 ... 32
+    QCFS              the same net trained with QCFS activations of 4 levels, converted by recipe qcfs, T = 4 ... 32
 
     python plugins/ann2snn/figures/digits.py            every fold and net is seeded; no option changes the numbers
 """
@@ -19,7 +19,7 @@ from spikecore_ann2snn import Ann2SNN, with_quantized_relus
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FOLDS, EPOCHS, BATCH, RATE, LEVELS = 5, 40, 64, 2e-3, 8
+FOLDS, EPOCHS, BATCH, RATE, LEVELS = 5, 40, 64, 2e-3, 4
 STEPS = (4, 8, 16, 32, 64)
 OUT = Path(__file__).resolve().parents[3] / "docs/benchmarks/ann2snn_digits.csv"
 

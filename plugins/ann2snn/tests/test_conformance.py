@@ -25,3 +25,16 @@ class TestTemporalDifference(ConverterSuite):
 
 class TestQCFS(NeuronSuite):
     component = "qcfs"
+
+
+class TestFixedPointLIF(NeuronSuite):
+    component = "fixed_point_lif"
+
+
+class TestQuantize(ConverterSuite):
+    component = "quantize"
+
+
+class TestQuantizeForTraining(ConverterSuite):
+    component = "quantize"
+    options = {"train": True, "per": "layer", "weight_bits": 6}

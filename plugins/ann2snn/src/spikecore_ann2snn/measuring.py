@@ -68,14 +68,14 @@ def measure(
     """
     wanted, right = _activations(graph, neurons, x)
     made = copy.deepcopy(net).eval()
-    measured, counter = Measured(), _Counter()
+    measured, counter = Measured(), _Counter(neurons)
     with torch.no_grad():
         if is_whole:
             set_step_mode(made, "multi")
             sums = {}
 
             def call_multi(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                counter.see(node, args, num_steps)
+                counter.see(node, args)
                 value = own.call(node, args, kwargs)
                 if node.name in wanted:
                     # [T, B, ...] for what sees time, [T * B, ...] for all else.
@@ -117,7 +117,7 @@ def _step_by_step(
     spikes: dict[str, float] = {}
 
     def call(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        counter.see(node, args, 1)
+        counter.see(node, args)
         value = own.call(node, args, kwargs)
         if node.name in wanted:
             sums[node.name] = sums[node.name] + value if node.name in sums else value
@@ -156,21 +156,20 @@ def correlation(first: Tensor, second: Tensor) -> float:
 class _Counter:
     """Operations of the synapse layers of a net that is run."""
 
-    def __init__(self) -> None:
+    def __init__(self, neurons: Sequence[str]) -> None:
+        self.neurons, self.after_neurons = set(neurons), set[str]()
         self.synops = self.analog = 0.0
 
-    def see(self, node: NetNode, args: tuple[Any, ...], num_steps: int) -> None:
-        """Add a call: an input of one height besides 0 is spikes, anything else is analog."""
+    def see(self, node: NetNode, args: tuple[Any, ...]) -> None:
+        """Add a call: additions where neurons feed it, else multiplications."""
+        if node.name in self.neurons or any(name in self.after_neurons for name in node.inputs):
+            self.after_neurons.add(node.name)
         if not isinstance(node.module, SYNAPSES) or not args or not isinstance(args[0], Tensor):
             return
         x = args[0]
         macs = macs_of(node.module, x)
-        active = x != 0
-        share = float(active.float().mean()) if x.numel() else 0.0
-        values = x[active]
-        is_spikes = not values.numel() or bool((values == values[0]).all()) or share < 0.5
-        if is_spikes:
-            self.synops += macs * share
+        if any(name in self.after_neurons for name in node.inputs):
+            self.synops += macs * (float((x != 0).float().mean()) if x.numel() else 0.0)
         else:
             self.analog += macs
 

@@ -54,6 +54,16 @@ def tensor_of(proto: Any) -> Tensor:
     return torch.from_numpy(numpy_helper.to_array(proto).copy())
 
 
+def sizes_of(model: Any) -> dict[str, list[int | None]]:
+    """Name of a value → its sizes, None where one is free, where inference knows them."""
+    graph, sizes = model.graph, dict[str, list[int | None]]()
+    for info in (*graph.input, *graph.value_info, *graph.output):
+        if info.type.tensor_type.HasField("shape"):
+            dims = info.type.tensor_type.shape.dim
+            sizes[info.name] = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+    return sizes
+
+
 def ranks_of(model: Any) -> dict[str, int]:
     """Name of a value → its number of axes, where inference knows it."""
     graph, ranks = model.graph, dict[str, int]()

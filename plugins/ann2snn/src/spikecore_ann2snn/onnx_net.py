@@ -15,7 +15,7 @@ import torch
 from spikecore.errors import ConversionError
 from torch import Tensor, nn
 
-from spikecore_ann2snn.onnx_file import attributes_of, checked, ranks_of, tensor_of
+from spikecore_ann2snn.onnx_file import attributes_of, checked, ranks_of, sizes_of, tensor_of
 from spikecore_ann2snn.onnx_operators import LAYERS, OPERATIONS, SIZES, Op, Unsupported, batch_axis_after
 
 
@@ -50,7 +50,8 @@ class OnnxNet(nn.Module):
                 f"the ONNX model has {len(inputs)} inputs and {len(graph.output)} outputs; expected one of each"
             )
         self._input, self._output = inputs[0].name, graph.output[0].name
-        self._ranks = ranks_of(model)
+        self._ranks, self._known_sizes = ranks_of(model), sizes_of(model)
+        self._shape_of: dict[str, str] = {}  # output of a Shape → the value whose shape it is
         if self._ranks.get(self._input, 0) < 1:
             raise ConversionError(f"the number of axes of input {self._input!r} is not known: export it with a shape")
         first = inputs[0].type.tensor_type.shape.dim[0]
@@ -113,7 +114,8 @@ class OnnxNet(nn.Module):
         if is_constant:
             assert function is not None
             with torch.no_grad():
-                result = function(*(value for value in op.known if value is not None))
+                left = [name for name in op.inputs if name and name not in op.consumed()]
+                result = function(*(self._constants[name] for name in left))
             self._constants.update(zip(op.outputs, result if isinstance(result, tuple) else (result,)))
             return
         self._batch_axes.update(dict.fromkeys(op.outputs, batch_axis_after(op)))
@@ -126,6 +128,12 @@ class OnnxNet(nn.Module):
 
     def _add_size(self, op: Op) -> None:
         """A step on numbers that come from shapes; the result is a tuple of them, or one."""
+        if op.type == "Shape":
+            self._shape_of[op.outputs[0]] = op.inputs[0]
+        sizes = self._static_sizes(op)
+        if sizes is not None:
+            self._constants[op.outputs[0]] = sizes
+            return
         if op.type in SIZES:
             function = SIZES[op.type](op)
             self._sizes.update(op.outputs)
@@ -138,6 +146,20 @@ class OnnxNet(nn.Module):
         else:
             raise Unsupported("of numbers that are computed from shapes is not known here")
         self._steps.append(_Step(None, function, names, op.outputs))
+
+    def _static_sizes(self, op: Op) -> Tensor | None:
+        """What a node picks from a shape, where that is fixed in the model and is not the batch."""
+        value = self._shape_of.get(op.inputs[0])
+        if op.type not in ("Gather", "Slice") or value is None or any(part is None for part in op.known[1:]):
+            return None
+        known = self._known_sizes.get(value, [])
+        index = op.constant(1, "index") if op.type == "Gather" else SIZES["Slice"](op)(torch.arange(len(known)))
+        places = [int(place) % max(len(known), 1) for place in index.reshape(-1)]
+        sizes = [known[place] for place in places if place < len(known)]
+        is_fixed = len(sizes) == len(places) and None not in sizes
+        if not is_fixed or self._batch_axes.get(value, 0) in places:
+            return None
+        return torch.tensor(sizes).reshape(index.shape)
 
     def _value(self, name: str) -> str:
         """The name under which a step finds its input; constants become parameters or buffers."""
