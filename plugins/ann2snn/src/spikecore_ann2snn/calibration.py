@@ -22,6 +22,8 @@ Per = Literal["layer", "channel"]
 BINS = 1 << 13
 """Of a percentile's histogram: its resolution is at least the 4096th part of the largest activation."""
 
+FAR = 10.0
+"""Standard deviations of training between the means of training and of calibration."""
 ENOUGH = 1 << 12
 """Values of a channel in one batch from which balancing takes its means."""
 
@@ -34,6 +36,46 @@ class Observer(Protocol):
 
     def threshold(self) -> Tensor:
         """`[]`, or `[C]`; 0 where nothing ever fired."""
+
+
+class Expected:
+    """Compares the output of a batch norm with what training left in it: mean β and deviation γ, per channel.
+
+    Args:
+        node: of the norm, also where it has been folded since.
+        gain: γ, `[C]`.
+        bias: β, `[C]`.
+    """
+
+    def __init__(self, node: NetNode, gain: Tensor, bias: Tensor) -> None:
+        self.node, self.gain, self.bias = node, gain.detach().double().abs(), bias.detach().double()
+        self.count, self.total = 0, torch.zeros(())
+
+    def see(self, values: Tensor) -> None:
+        rows = _rows(values, "channel")
+        self.count += rows.shape[1]
+        self.total = self.total + rows.sum(1).double()
+
+    def threshold(self) -> Tensor:
+        """None of its own."""
+        return torch.zeros(())
+
+    def check(self) -> None:
+        """Refuse data whose mean lies further than `FAR` deviations away in most channels.
+
+        Raises:
+            ConversionError: so it is.
+        """
+        if not self.count:
+            return
+        distance = (self.total / self.count - self.bias).abs()
+        deviations = float((distance / self.gain.clamp(min=1e-6)).median())
+        if deviations > FAR:
+            raise ConversionError(
+                f"{self.node} gets inputs {deviations:.3g} standard deviations away from those of training: the "
+                "calibration data are not like those that the net has been trained on (another range, or not "
+                "normalized?)"
+            )
 
 
 class Largest:

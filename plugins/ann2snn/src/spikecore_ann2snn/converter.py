@@ -16,10 +16,10 @@ from spikecore.interfaces import (
     Range,
     make_config,
 )
-from spikecore.nn import GraphNet
+from spikecore.nn import GraphNet, set_step_mode
 from torch import Tensor, nn
 
-from spikecore_ann2snn.calibration import calibrate
+from spikecore_ann2snn.calibration import Expected, calibrate
 from spikecore_ann2snn.folding import fold_thresholds
 from spikecore_ann2snn.measuring import Measured, measure
 from spikecore_ann2snn.neurons import FewSpikeReLU
@@ -27,6 +27,15 @@ from spikecore_ann2snn.onnx_source import OnnxSource
 from spikecore_ann2snn.operations import declared
 from spikecore_ann2snn.preparation import Prepared, fold_norms
 from spikecore_ann2snn.recipes import WITHOUT_DATA, Plan, Recipe
+
+
+def expectations(given: Prepared) -> dict[str, Expected]:
+    """What training left in the batch norms of a net, by the names of their calls."""
+    return {
+        node.name: Expected(node, node.module.weight, node.module.bias)  # type: ignore[union-attr, arg-type]
+        for node in given.graph.layers
+        if given.role(node) == "norm" and getattr(node.module, "weight", None) is not None
+    }
 
 
 class Ann2SNN(OnnxSource, Configurable):
@@ -111,10 +120,17 @@ class Ann2SNN(OnnxSource, Configurable):
         """See `spikecore.interfaces.converter.Converter`."""
         if isinstance(example_input, Tensor) and example_input.dtype in (torch.float16, torch.bfloat16):
             raise ConversionError(f"the example input is {example_input.dtype}: convert in float32 or float64")
-        given, folded = fold_norms(Prepared.of(model, example_input))
+        given = Prepared.of(model, example_input)
+        expected = expectations(given)
+        given, folded = fold_norms(given)
         recipe = Recipe(self.config, given, folded)
         observers = recipe.observe()
-        count, first = calibrate(given.graph, example_input, calibration, observers)
+        # Without thresholds to find there is no need to run the data.
+        seen = {**observers, **expected} if observers else {}
+        count, first = calibrate(given.graph, example_input, calibration, seen)
+        if count > len(example_input):
+            for norm in expected.values():
+                norm.check()
         if not count and self.config.recipe not in WITHOUT_DATA:
             raise ConversionError(
                 f"calibration batches are missing: recipe {self.config.recipe} finds thresholds from a few inputs"
@@ -129,6 +145,7 @@ class Ann2SNN(OnnxSource, Configurable):
             net = GraphNet(given.graph, replaced)
             for name in plain:
                 plans[name] = replace(plans[name], reason=f"{plans[name].reason}; θ folded into the weights around it")
+        set_step_mode(net, "multi")
         return net.eval(), self._report(model, given, plans, measured)
 
     def _check_refusals(self, given: Prepared, plans: dict[str, Plan]) -> None:

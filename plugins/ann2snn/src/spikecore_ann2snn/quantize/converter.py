@@ -128,6 +128,7 @@ class Quantize(OnnxSource, Configurable):
             for name, kind in given.taken_apart.items()
         ]
         net = GraphNet(given.graph, replaced).eval()
+        set_step_mode(net, "multi")
         return net, ConversionReport((*taken, *reports.values()))
 
     def _steps(

@@ -106,8 +106,8 @@ def neuron_record(
         decay = 1 - 1 / tau
         if config.decay_input:
             unit = unit / tau
-        if config.v_leak != 0 and config.v_leak != config.v_reset:
-            return None
+        if (config.v_reset if config.v_leak is None else config.v_leak) != 0:
+            return None  # a leak towards anything but 0 has no such form
     threshold = _number(neuron, "v_threshold") / unit
     reset = _number(neuron, "v_reset") / unit
     limit = 2 ** (state_bits - 1) - 1

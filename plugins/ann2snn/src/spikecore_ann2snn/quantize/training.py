@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import torch
 from spikecore.errors import ConversionError
-from spikecore.nn import GraphNet
+from spikecore.nn import GraphNet, set_step_mode
 from torch import Tensor, nn
 
 from spikecore_ann2snn.operations import SYNAPSES
 from spikecore_ann2snn.preparation import Prepared, fold_norms
+from spikecore_ann2snn.quantize import straight_through
 from spikecore_ann2snn.quantize.integers import channel_axis, layer_record, write_weights
 from spikecore_ann2snn.quantize.quantizers import LearnedStep, MinMax
 
@@ -56,12 +57,15 @@ def prepare_training(
             axis = channel_axis(layer) if per == "channel" else None
             wrapped[id(layer)] = QuantizedWeight(layer, bits, axis, quantizer)
         replaced[node.name] = wrapped[id(layer)]
-    return GraphNet(given.graph, replaced).train()
+    made = GraphNet(given.graph, replaced)
+    set_step_mode(made, "multi")
+    return made.train()
 
 
 class QuantizedWeight(nn.Module):
     """A layer whose weight passes a quantizer in every forward pass; `layer` holds the float weight.
 
+    The bias is rounded to the unit of the layer's sums, as integers will have it, with the gradient straight through.
     A transposed convolution with groups has one scale: the channels of its groups share indices.
     """
 
@@ -76,7 +80,10 @@ class QuantizedWeight(nn.Module):
     def forward(self, *args: Any) -> Any:
         """What the layer makes of its input with the quantized weight."""
         weight: Tensor = self.layer.weight  # type: ignore[assignment]
-        return torch.func.functional_call(self.layer, {"weight": self.quantizer(weight)}, args)
+        tensors = {"weight": self.quantizer(weight)}
+        if isinstance(self.layer.bias, Tensor):
+            tensors["bias"] = straight_through.step(self.layer.bias, self.quantizer.scale_of(weight))
+        return torch.func.functional_call(self.layer, tensors, args)
 
 
 def finish_training(net: nn.Module) -> list[str]:
