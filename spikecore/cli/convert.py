@@ -66,11 +66,10 @@ def command(
     Exit status: 0 done; 1 the converter breaks its contract, and nothing was written; 2 it refuses the net, or the
     source, the data or an option cannot be used.
     """
-    from spikecore.cli.settings import parse_settings
+    from spikecore.cli.settings import parse_settings, require_empty
     from spikecore.registry import create, registry
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+    require_empty(out)
     shape = _shape(input_shape)
     for file in files:
         registry().load_file(file)
@@ -125,5 +124,5 @@ def _show(conversion: Conversion) -> None:
 
 def _some(points: Points) -> str:
     """Points at powers of two, and the last one."""
-    chosen = [(x, y) for x, y in points if x > 0 and (int(x) & (int(x) - 1)) == 0 or (x, y) == points[-1]]
+    chosen = [(x, y) for x, y in points if (x > 0 and (int(x) & (int(x) - 1)) == 0) or (x, y) == points[-1]]
     return ", ".join(f"{x:g}: {y:.4g}" for x, y in chosen)

@@ -34,7 +34,10 @@ def command(
     as_json: bool,
     files: tuple[str, ...],
 ) -> None:
-    """Measure the net in RUN_DIR on a split of its data, or in its environment."""
+    """Measure the net in RUN_DIR on a split of its data, or in its environment.
+
+    RUN_DIR may also be a directory that spike convert wrote from a run: its net is measured on the data of that run.
+    """
     import json
 
     from spikecore.registry import registry

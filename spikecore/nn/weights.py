@@ -166,7 +166,7 @@ def load_weights(net: Any, weights: str | Path, name: str = "") -> None:
         OptionError: the model ships no weights of this name.
         CheckpointError: the file is damaged, or of another net: other keys, shapes, model or options.
     """
-    path = _path_of(net, weights, name or type(net).__name__)
+    path = weights_file(net, weights, name or type(net).__name__)
     state, note = read_tensors(path)
     if note is not None:
         _check_note(net, note, path)
@@ -174,7 +174,17 @@ def load_weights(net: Any, weights: str | Path, name: str = "") -> None:
     net.load_state_dict(state)
 
 
-def _path_of(net: Any, weights: str | Path, name: str) -> Path:
+def weights_file(net: Any, weights: str | Path, name: str) -> Path:
+    """The file that holds the weights.
+
+    Args:
+        net: a model.
+        weights: a name among its `weights()`, or the path of a file.
+        name: under which the model was made, for messages.
+
+    Raises:
+        OptionError: the model ships no weights of this name.
+    """
     if isinstance(weights, Path):
         return weights
     shipped = dict(net.weights()) if hasattr(net, "weights") else {}

@@ -34,7 +34,7 @@ def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[s
     resolved = saved.resolve(overrides)
     try:
         with offline():
-            since = saved.resumable(checkpoint, prepare(resolved))
+            since = saved.resumable(checkpoint, prepare(resolved, with_weights=not saved.has_begun))
     except NotDownloadedError as error:
         unchecked = "the files of the dataset, its splits, and whether the checkpoint fits the net and the metrics"
         return "\n".join([*_plan(resolved, error), _checked(unchecked)])
@@ -50,15 +50,16 @@ def _plan(resolved: Resolved, error: NotDownloadedError) -> list[str]:
     name, directory = resolved.names.get("dataset", ""), Path(error.directory)
     with use(resolved.registry):
         info: DatasetInfo = build("dataset", name, resolved.tables["dataset"]).info
+    starts = [f"{table} starts from the weights {weights!r}" for table, weights in resolved.weights.items()]
     missing = [file for file in info.files if not (directory / file.name).is_file()]
     if not missing:  # the dataset fetches what its info does not list
-        return [f"dataset {name!r} is not here: {error}"]
+        return [*starts, f"dataset {name!r} is not here: {error}"]
     here = [file.name for file in info.files if file not in missing]
     known = sum(file.size or 0 for file in missing)
     size = f", {bytes_text(known)}" if known else ""
     if known and any(file.size is None for file in missing):
         size += " and more"
-    lines = [f"dataset {name!r} is not here: a run would fetch {count_text(len(missing), 'file')}{size}"]
+    lines = [*starts, f"dataset {name!r} is not here: a run would fetch {count_text(len(missing), 'file')}{size}"]
     lines += [f"  {_file_text(file)}" for file in missing]
     lines.append(f"into {directory}" + (f", where {', '.join(here)} is already" if here else ""))
     return lines

@@ -12,8 +12,8 @@ from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved
 from spikecore.run.log import finite
+from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
-from spikecore.run.restore import SavedRun
 
 SPLITS = ("train", "val", "test")
 CHANGEABLE_TABLES = ("backend", "dataset", "encoder")
@@ -27,7 +27,7 @@ class Evaluation:
 
     Args:
         directory: the run.
-        checkpoint: its name.
+        checkpoint: its name; `converted` for a converted net.
         split: `train`, `val` or `test`; `test` also stands for an environment.
         device: it ran on.
         changes: overrides of the run's configuration.
@@ -58,8 +58,9 @@ def evaluate(
     """Measure a run's saved weights; with `weights` of their own (`checkpoint(weights=...)`), those.
 
     Args:
-        directory: the run directory.
-        checkpoint: `last`, `best` or a name.
+        directory: the run directory, or one that `spike convert` wrote: its net is measured on the data of the run that
+            it comes from.
+        checkpoint: `last`, `best` or a name; a converted net has only the one.
         split: `test`, `val` or `train`, without augmentation.
         overrides: `table.key=value` of the backend, the dataset and the encoder, `run.device` and `run.precision`.
         device: to compute on, as `run.device`.
@@ -74,29 +75,33 @@ def evaluate(
         raise ConfigError(f"--split {split}: must be one of {', '.join(SPLITS)}")
     changes = (*overrides, *([f"run.device={device}"] if device is not None else []))
     _refuse_changes(changes)
-    saved = SavedRun.open(Path(directory))
-    prepared = _prepared(saved, saved.reopen_with(changes))
+    origin = Origin.of(Path(directory))
+    saved = origin.saved
+    prepared = _prepared(Path(directory), saved.reopen_with((*origin.overrides, *changes)))
     task, context = prepared.task, prepared.context
     if split not in task.splits and not (split == "test" and not task.splits):
         there = ", ".join(name for name in SPLITS if name in task.splits) or "none: it learns without a dataset"
         raise ConfigError(f"{directory}: this run has no split {split!r} (its splits: {there})")
-    found = saved.checkpoint(checkpoint, task.model)
-    context.restore(found, prepared.trainer, task.encoder)
-    task.model.load_state_dict(found.model)
-    metrics = prepared.trainer.evaluate(task, context, split)
-    return Evaluation(str(directory), found.name, split, str(context.device), changes, metrics)
+    prepared, name = origin.restore(prepared, checkpoint, _backend_in(changes))
+    metrics = prepared.trainer.evaluate(prepared.task, context, split)
+    return Evaluation(str(directory), name, split, str(context.device), changes, metrics)
 
 
-def _prepared(saved: SavedRun, resolved: Resolved) -> Prepared:
+def _prepared(directory: Path, resolved: Resolved) -> Prepared:
     try:
-        return prepare(resolved)
+        return prepare(resolved, with_weights=False)
     except (DatasetError, OSError) as error:
         if "dataset" not in resolved.names:
             raise
         raise DatasetError(
-            f"{saved.directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
-            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(saved.directory)!r})"
+            f"{directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
+            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(directory)!r})"
         ) from error
+
+
+def _backend_in(changes: Sequence[str]) -> str | None:
+    names = [parse_override(text).get("backend", {}).get("name") for text in changes]
+    return next((name for name in reversed(names) if name), None)
 
 
 def _refuse_changes(changes: Sequence[str]) -> None:

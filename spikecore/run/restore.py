@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikecore.errors import CheckpointError, ConfigError
+from spikecore.errors import CheckpointError, ConfigError, InputError
+from spikecore.nn import quantized
 from spikecore.registry import registry, use
 from spikecore.run import provenance
 from spikecore.run.build import Prepared, prepare
@@ -122,7 +123,8 @@ class SavedRun:
         overrides = [*self.record.changes, *([f"backend.name={backend}"] if backend else [])]
         device = torch.device("cpu")
         if not self.record.nets:  # the trainer made it, so the trainer has to make it again
-            return prepare(self.reopen_with(overrides[len(self.record.changes) :]), device).task.model
+            resolved = self.reopen_with(overrides[len(self.record.changes) :])
+            return prepare(resolved, device, with_weights=False).task.model
         needed = {"run", "neuron", "backend", "plugins", *(how.role for how in self.record.nets.values())}
         try:
             resolved = resolve(self.source, overrides, only=[table for table in self.record.config if table in needed])
@@ -130,7 +132,7 @@ class SavedRun:
             raise self._with_origin(error) from error
         with use(resolved.registry):
             seed_everything(self.record.seed)
-            return rebuilt(Parts(resolved, device), self.record.nets)
+            return rebuilt(Parts(resolved, device, with_weights=False), self.record.nets)
 
     def checkpoint(self, which: str, model: nn.Module) -> Checkpoint:
         """The checkpoint asked for, verified against the net.
@@ -139,6 +141,11 @@ class SavedRun:
             CheckpointError: there is none, or it is damaged, foreign or of another model; names a good one before it.
         """
         return find(store_of(self.directory, self.record.id), which, model)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return bool(store_of(self.directory, self.record.id).names())
 
     def resumable(self, which: str, prepared: Prepared) -> Checkpoint | None:
         """The checkpoint to go on from; None where a run has none yet and starts anew.
@@ -157,12 +164,19 @@ class SavedRun:
 
 
 def find(store: CheckpointStore, which: str, model: nn.Module, log: MetricsLog | None = None) -> Checkpoint:
-    """The checkpoint asked for, verified against the net; to go on from, also against the metrics in `log`."""
+    """The checkpoint asked for, verified against the net; to go on from, also against the metrics in `log`.
+
+    The net gets room for the quantized records that the checkpoint holds.
+    """
     names = store.names()
     name = store.find(which)
 
     def verified(name: str) -> Checkpoint:
         checkpoint = store.read(name, with_large=log is not None)
+        try:
+            quantized.prepare(model, checkpoint.model)
+        except InputError as error:
+            raise CheckpointError(f"{store.path(name)}: {error}") from error
         refuse_other_model(store.path(name), model.state_dict(), checkpoint.model)
         if log is not None:
             log.check(checkpoint.log)

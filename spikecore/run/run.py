@@ -99,7 +99,7 @@ class Run:
         cls, saved: SavedRun, checkpoint: str, overrides: Sequence[str], output: Output, processes: Group
     ) -> Run:
         resolved = saved.resolve(overrides)
-        prepared = prepare(resolved, output=output, processes=processes)
+        prepared = prepare(resolved, output=output, processes=processes, with_weights=not saved.has_begun)
         run = cls(saved.directory, resolved, saved.record, prepared, saved.resumable(checkpoint, prepared))
         run._keep()
         if run.since is not None:

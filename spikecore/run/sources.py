@@ -208,7 +208,7 @@ def _from_run(directory: Path, count: int, batch_size: int, is_sequence: bool) -
     from spikecore.trainers.batches import put_together
 
     try:
-        prepared = prepare(SavedRun.open(directory).resolve(), torch.device("cpu"))
+        prepared = prepare(SavedRun.open(directory).resolve(), torch.device("cpu"), with_weights=False)
         task = prepared.task
         split = task.split("train")
     except (SpikeError, OSError) as error:

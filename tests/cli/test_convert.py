@@ -17,8 +17,7 @@ from spikecore import nn
 from spikecore.errors import CheckpointError, ConfigError
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.samples import samples_of
-from spikecore.scaffold.names import names_for
-from spikecore.scaffold.render import render
+from tests.cli.scaffolded import component_file, trained
 
 ARTIFICIAL = {
     "trainer": {"epochs": 3},
@@ -109,21 +108,13 @@ def nothing():
 @pytest.fixture(scope="module")
 def ann(tmp_path_factory):
     """An artificial net trained on the digits."""
-    directory = tmp_path_factory.mktemp("runs") / "ann"
-    with use(Registry(blocking=Blocking())):
-        spikecore.run(ARTIFICIAL, out=directory)
-    return directory
+    return trained(ARTIFICIAL, tmp_path_factory.mktemp("runs") / "ann")
 
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
     """The converter that `spike new-plugin` writes, and variants of it, in one file."""
-    folder = tmp_path_factory.mktemp("toys")
-    (component,) = render("fresh-toy", "converter", folder).rglob("component.py")
-    name = names_for("fresh-toy", "converter").class_name
-    file = folder / "toys.py"
-    file.write_text(component.read_text() + VARIANTS.replace("FreshToy", name))
-    return file
+    return component_file(tmp_path_factory.mktemp("toys"), "converter", VARIANTS)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Accuracy of converted nets over 5-fold cross-validation of all 1797 digits; writes docs/benchmarks/ann2snn_digits.csv.
 
-    ANN               a small convolutional net with ReLUs
-    balancing         converted by recipe threshold_balancing (and max, percentile), T = 8 ... 64
-    QCFS              the same net trained with QCFS activations of 4 levels, converted by recipe qcfs, T = 4 ... 32
+ANN               a small convolutional net with ReLUs
+balancing         converted by recipe threshold_balancing (and max, percentile), T = 8 ... 64
+QCFS              the same net trained with QCFS activations of 4 levels, converted by recipe qcfs, T = 4 ... 32
 
-    python plugins/ann2snn/figures/digits.py            every fold and net is seeded; no option changes the numbers
+python plugins/ann2snn/figures/digits.py            every fold and net is seeded; no option changes the numbers
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import sys
 from pathlib import Path
 
 import torch
-from spikecore import create
-from spikecore_ann2snn import Ann2SNN, with_quantized_relus
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spikecore import create
+from spikecore_ann2snn import Ann2SNN, with_quantized_relus
 
 FOLDS, EPOCHS, BATCH, RATE, LEVELS = 5, 40, 64, 2e-3, 4
 STEPS = (4, 8, 16, 32, 64)
@@ -96,9 +97,18 @@ def one_fold(fold: int, x: Tensor, y: Tensor) -> list[dict[str, object]]:
 
     def add(net: str, recipe: str, given: float, by_steps: dict[int, float], correlation: float | str) -> None:
         for steps, value in by_steps.items():
-            rows.append({"fold": fold, "net": net, "recipe": recipe, "T": steps, "given": given, "accuracy": value,
-                         "loss_points": 100 * (given - value),
-                         "least_correlation_T64": correlation if steps == 64 else ""})
+            rows.append(
+                {
+                    "fold": fold,
+                    "net": net,
+                    "recipe": recipe,
+                    "T": steps,
+                    "given": given,
+                    "accuracy": value,
+                    "loss_points": 100 * (given - value),
+                    "least_correlation_T64": correlation if steps == 64 else "",
+                }
+            )
 
     batches = train_x[:512].split(64)
     given = accuracy(ann, test_x, test_y)
@@ -130,8 +140,16 @@ def main() -> None:
         own = [row for row in rows if (row["net"], row["recipe"], row["T"]) == key]
         means = {name: sum(float(row[name]) for row in own) / len(own) for name in ("given", "accuracy", "loss_points")}  # type: ignore[arg-type]
         worst = [float(row["least_correlation_T64"]) for row in own if row["least_correlation_T64"] != ""]  # type: ignore[arg-type]
-        rows.append({"fold": "mean", "net": key[0], "recipe": key[1], "T": key[2], **means,
-                     "least_correlation_T64": min(worst) if worst else ""})
+        rows.append(
+            {
+                "fold": "mean",
+                "net": key[0],
+                "recipe": key[1],
+                "T": key[2],
+                **means,
+                "least_correlation_T64": min(worst) if worst else "",
+            }
+        )
         print(*key, {name: round(value, 4) for name, value in means.items()}, min(worst) if worst else "")
     with open(OUT, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

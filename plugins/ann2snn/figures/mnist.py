@@ -1,7 +1,7 @@
 """Accuracy of converted nets on the 10 000 test images of MNIST; writes docs/benchmarks/ann2snn_mnist.csv.
 
-    python plugins/ann2snn/figures/mnist.py             needs the dataset mnist of the plugin datasets-vision, and its
-                                                        files in $SPIKECORE_DATA/mnist; seeded
+python plugins/ann2snn/figures/mnist.py             needs the dataset mnist of the plugin datasets-vision, and its
+                                                    files in $SPIKECORE_DATA/mnist; seeded
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import csv
 from pathlib import Path
 
 import torch
-from spikecore import create
-from spikecore_ann2snn import Ann2SNN, with_quantized_relus
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spikecore import create
+from spikecore_ann2snn import Ann2SNN, with_quantized_relus
 
 OUT = Path(__file__).resolve().parents[3] / "docs/benchmarks/ann2snn_mnist.csv"
 EPOCHS, BATCH, RATE, LEVELS, STEPS = 6, 128, 2e-3, 4, (8, 16, 32)
@@ -77,8 +78,16 @@ def main() -> None:
                         right[steps] += int((out[:steps].sum(0).argmax(-1) == label).sum())
             for steps in STEPS:
                 value = right[steps] / len(test_y)
-                rows.append({"net": name, "recipe": recipe, "T": steps, "given": given, "accuracy": value,
-                             "loss_points": f"{100 * (given - value):.2f}"})
+                rows.append(
+                    {
+                        "net": name,
+                        "recipe": recipe,
+                        "T": steps,
+                        "given": given,
+                        "accuracy": value,
+                        "loss_points": f"{100 * (given - value):.2f}",
+                    }
+                )
                 print(rows[-1], flush=True)
     with open(OUT, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

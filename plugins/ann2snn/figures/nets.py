@@ -1,11 +1,11 @@
 """Exactness and cost of conversion on larger nets; writes docs/benchmarks/ann2snn_nets.csv.
 
-    few_spike              a ResNet-18 for 32² with QCFS activations of 8 levels, T = 8: distance of the mean outputs from
-                           those of the quantized net, in float64 and float32
-    temporal_difference    a pre-norm transformer block (64 tokens of 128, 4 heads): the same
-    cost                   CPU time of converting a ReLU ResNet-18 with 512 images, over that of a plain forward pass
+few_spike              a ResNet-18 for 32² with QCFS activations of 8 levels, T = 8: distance of the mean outputs from
+                       those of the quantized net, in float64 and float32
+temporal_difference    a pre-norm transformer block (64 tokens of 128, 4 heads): the same
+cost                   CPU time of converting a ReLU ResNet-18 with 512 images, over that of a plain forward pass
 
-    python plugins/ann2snn/figures/nets.py              random weights, norms with statistics of the data; seeded
+python plugins/ann2snn/figures/nets.py              random weights, norms with statistics of the data; seeded
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from spikecore_ann2snn import QCFS, Ann2SNN
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from spikecore_ann2snn import QCFS, Ann2SNN
 
 OUT = Path(__file__).resolve().parents[3] / "docs/benchmarks/ann2snn_nets.csv"
 LEVELS = 8
@@ -52,8 +53,13 @@ def resnet18(act: Activation) -> nn.Sequential:
             blocks.append(Block(width_in, width, 2 if stage and not index else 1, act))
             width_in = width
     return nn.Sequential(
-        nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), act(), *blocks,
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10),
+        nn.Conv2d(3, 64, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(64),
+        act(),
+        *blocks,
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(512, 10),
     )
 
 
@@ -117,8 +123,12 @@ def main() -> None:
     block = TransformerBlock().eval()
     for dtype in (torch.float64, torch.float32):
         worst, deviation = distance(block.to(dtype), torch.randn(4, 64, 128, dtype=dtype), "temporal_difference", 8)
-        add("transformer block, temporal_difference, T = 8", worst, "largest distance",
-            f"{dtype}, deviation {deviation:.3g}")
+        add(
+            "transformer block, temporal_difference, T = 8",
+            worst,
+            "largest distance",
+            f"{dtype}, deviation {deviation:.3g}",
+        )
     ann = settle(resnet18(nn.ReLU), images)
     batches = torch.randn(512, 3, 32, 32).split(64)
 
@@ -128,17 +138,29 @@ def main() -> None:
                 ann(batch)
 
     plain()
-    for recipe, per in (("max", "channel"), ("percentile", "channel"), ("percentile", "layer"),
-                        ("threshold_balancing", "channel")):
+    for recipe, per in (
+        ("max", "channel"),
+        ("percentile", "channel"),
+        ("percentile", "layer"),
+        ("threshold_balancing", "channel"),
+    ):
         base = cpu_seconds(plain)
         converter = Ann2SNN(recipe=recipe, per=per, measure=0)
         spent = cpu_seconds(lambda converter=converter: converter.convert(ann, images[:1], batches))
-        add(f"converting ResNet-18 with 512 images, {recipe} per {per}", spent / base, "times a plain forward pass",
-            f"CPU time, {torch.get_num_threads()} thread, without the report's measurement; plain {base:.3g} s")
+        add(
+            f"converting ResNet-18 with 512 images, {recipe} per {per}",
+            spent / base,
+            "times a plain forward pass",
+            f"CPU time, {torch.get_num_threads()} thread, without the report's measurement; plain {base:.3g} s",
+        )
     base = cpu_seconds(plain)
     spent = cpu_seconds(lambda: Ann2SNN(recipe="max").convert(ann, images[:1], batches))
-    add("converting ResNet-18 with 512 images, max per channel", spent / base, "times a plain forward pass",
-        "CPU time, with the report's measurement: 4 images, 64 steps")
+    add(
+        "converting ResNet-18 with 512 images, max per channel",
+        spent / base,
+        "times a plain forward pass",
+        "CPU time, with the report's measurement: 4 images, 64 steps",
+    )
     with open(OUT, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -1,9 +1,10 @@
 """Small trained-looking nets with functions, joins and blocks, and data for them."""
 
 import torch
-from spikecore import nn as snn
 from torch import nn
 from torch.nn import functional as F
+
+from spikecore import nn as snn
 
 
 def settled(net, seed=0):

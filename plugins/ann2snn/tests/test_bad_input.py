@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from spikecore import nn as snn
 from spikecore.errors import ConversionError, NetTraceError, OptionError
 from spikecore_ann2snn import Ann2SNN, SpikingReLU
-from torch import nn
-from torch.nn import functional as F
 
 from .nets import Everything, mean_output, settled
 
@@ -46,7 +47,9 @@ def test_data_of_another_range_are_noticed_where_a_norm_knows_better():
         net[1].running_mean.copy_(y.mean((0, 2, 3)))
         net[1].running_var.copy_(y.var((0, 2, 3)))
     Ann2SNN().convert(net, x[:1], [x])
-    with pytest.raises(ConversionError, match=r"(?s)1 \(BatchNorm2d\).*not like those that the net has been trained on"):
+    with pytest.raises(
+        ConversionError, match=r"(?s)1 \(BatchNorm2d\).*not like those that the net has been trained on"
+    ):
         Ann2SNN().convert(net, x[:1], [x * 255])
 
 

@@ -6,11 +6,11 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
 from spikecore.errors import ConversionError
 from spikecore.nn import trace_net
 from spikecore_ann2snn import Ann2SNN
-from torch import nn
-
 
 from .nets import Everything, TransformerBlock, mean_output, settled
 
@@ -93,7 +93,11 @@ MODELS = {
         {"w": weight(4, 1, 3, 3), "b": weight(4)},
     ),
     "transposed convolution": (
-        [helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_padding=[1, 1], pads=[1, 1, 1, 1])],
+        [
+            helper.make_node(
+                "ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], output_padding=[1, 1], pads=[1, 1, 1, 1]
+            )
+        ],
         {"w": weight(2, 3, 3, 3)},
     ),
     "gemm with factors": (
@@ -122,8 +126,14 @@ MODELS = {
     "pad, resize, concat, slice": (
         [
             helper.make_node("Pad", ["x", "pads"], ["p"]),
-            helper.make_node("Resize", ["p", "", "scales"], ["r"], mode="nearest", nearest_mode="floor",
-                             coordinate_transformation_mode="asymmetric"),
+            helper.make_node(
+                "Resize",
+                ["p", "", "scales"],
+                ["r"],
+                mode="nearest",
+                nearest_mode="floor",
+                coordinate_transformation_mode="asymmetric",
+            ),
             helper.make_node("Concat", ["r", "r"], ["c"], axis=1),
             helper.make_node("Slice", ["c", "start", "end", "axis"], ["y"]),
         ],
@@ -223,4 +233,3 @@ def test_what_touches_the_batch_is_refused(tmp_path):
     nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2, 3]), helper.make_node("Relu", ["t"], ["y"])]
     with pytest.raises(ConversionError, match="batch is axis 1"):
         read(saved(model_of(nodes, {}), tmp_path / "m.onnx"))
-

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from spikecore import nn as snn
 from spikecore.errors import ConversionError, OptionError
 from spikecore.nn import quantized, set_step_mode
@@ -18,8 +21,6 @@ from spikecore_ann2snn.quantize import (
     to_integers,
 )
 from spikecore_ann2snn.quantize.converter import Quantize
-from torch import nn
-from torch.nn import functional as F
 
 from .nets import Everything, settled
 

@@ -4,12 +4,13 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from spikecore import nn as snn
 from spikecore.nn import set_step_mode, trace_net
 from spikecore_ann2snn import QCFS, Ann2SNN, FewSpikeReLU, SpikingReLU, TemporalDifference, with_quantized_relus
 from spikecore_ann2snn.calibration import Balancing, Largest, Percentile
-from torch import nn
-from torch.nn import functional as F
 
 from .nets import Everything, OverwrittenSkip, QuantizedResNet, RunModel, TransformerBlock, mean_output, settled
 
@@ -98,7 +99,7 @@ def test_a_net_with_everything_follows_the_given_one(recipe, per, fold):
     assert len(neurons) == 5
     assert all(layer.correlation[-1] > (0.6 if recipe == "threshold_balancing" else 0.99) for layer in neurons)
     assert all(layer.rate > 0.02 for layer in neurons)
-    assert report.numbers["SynOps of the new net"] > 0
+    assert report.numbers["SynOps of the new net, T = 64"] > 0
 
 
 def test_folding_thresholds_changes_nothing_but_rounding():
@@ -116,8 +117,18 @@ def test_folding_thresholds_changes_nothing_but_rounding():
 
 
 def test_a_plain_chain_becomes_layers_and_plain_neurons():
-    net = settled(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
-                                nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 3)))
+    net = settled(
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(36, 8),
+            nn.ReLU(),
+            nn.Linear(8, 3),
+        )
+    )
     made, _ = convert(net, images())
     kinds = {type(part) for part in made.modules()}
     assert SpikingReLU not in kinds
@@ -171,7 +182,10 @@ def test_max_pooling_by_sums_is_exact_and_gives_spikes():
 
 
 def test_pooling_may_be_replaced():
-    net, x = settled(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 3))), images()
+    net, x = (
+        settled(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 3))),
+        images(),
+    )
     made, report = convert(net, x, max_pool="average")
     assert isinstance(made.get_submodule("2"), nn.AvgPool2d)
     assert "by option" in report.layers[2].reason
@@ -264,9 +278,15 @@ def test_a_few_spike_neuron_counts_as_the_formula_says():
         neuron(x[:3])
 
 
-@pytest.mark.parametrize("net", [TransformerBlock(), nn.TransformerEncoderLayer(16, 2, 24, batch_first=True,
-                                 norm_first=True, activation="gelu"), nn.TransformerEncoderLayer(16, 4, 24,
-                                 batch_first=True)], ids=["block", "norm first", "norm last"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        TransformerBlock(),
+        nn.TransformerEncoderLayer(16, 2, 24, batch_first=True, norm_first=True, activation="gelu"),
+        nn.TransformerEncoderLayer(16, 4, 24, batch_first=True),
+    ],
+    ids=["block", "norm first", "norm last"],
+)
 def test_transformers_are_exact_at_every_step(net):
     torch.manual_seed(0)
     net = net.eval()

@@ -14,10 +14,14 @@ import torch
 from torch import Tensor
 
 from spikecore.interfaces.task import Task
+from spikecore.run.connected import Connected
 from spikecore.testing.compare import assert_same
 from spikecore.testing.suite import Suite, advice, needs, skip
 from spikecore.testing.training import Recorder, Snapshot, Spied, small_task, train_outputs
+from spikecore.testing.two_processes import SharedRecorder, in_two_processes, obstacle
 
+AS_ONE = 1e-3
+"""How near the metrics of two processes are to those of one: their sums of floats have another order."""
 GENERATORS = ("torch", "context.generator", "context.device_generator")
 PLAIN = (Tensor, bool, int, float, str, type(None))
 
@@ -265,6 +269,47 @@ class TrainerSuite(Suite):
             finally:
                 os.chdir(here)
             assert not os.listdir(folder), f"it left {os.listdir(folder)}"
+
+    @needs("multi_process")
+    @advice("use context.wrap, shard with its weight, all_sum and share_buffers, in every process equally often")
+    def test_two_processes_train_as_one(self) -> None:
+        """Two processes connected by gloo end with the same net, state and metrics, which are those of one process but
+        for rounding; both come to as many safe points, and write no file."""
+        if reason := obstacle():
+            skip(reason)
+        # Batches of an odd size have shards of different sizes; a few epochs leave rounding no time to grow.
+        known = {field.name for field in dataclasses.fields(self.target.Config)}
+        short = {"epochs": 3, "batch_size": 7}
+        options: dict[str, Any] = {key: value for key, value in short.items() if key in known}
+        task, trainer = self.ready(**options)
+        metrics = trainer.fit(task, Recorder())
+        with tempfile.TemporaryDirectory() as folder:
+            first, second = in_two_processes(lambda group: self._trained_by(group, folder, options))
+            left = os.listdir(folder)
+        assert not left, f"a process left {', '.join(left)}: files are the run's"
+        for key, what in (("model", "the weights"), ("metrics", "the metrics"), ("state", "the trainer's state")):
+            assert_same(second[key], first[key], f"{what} of process 1, compared with process 0")
+        assert second["points"] == first["points"], (
+            f"process 0 came to {first['points']} safe points, process 1 to {second['points']}"
+        )
+        assert min(first["shards"], second["shards"]), "a process never asked for its shard of a batch"
+        assert first["metrics"] == pytest.approx(metrics, rel=AS_ONE, abs=AS_ONE), (
+            f"one process ends with {metrics}, two with {first['metrics']}"
+        )
+
+    def _trained_by(self, group: Connected, folder: str, options: dict[str, Any]) -> dict[str, Any]:
+        """What one of the two processes has at its end."""
+        os.chdir(folder)
+        task, trainer = self.ready(**options)
+        recorder = SharedRecorder(group)
+        metrics = trainer.fit(task, recorder)
+        return {
+            "model": dict(task.model.state_dict()),
+            "state": trainer.state_dict(),
+            "metrics": metrics,
+            "points": recorder.num_checkpoints,
+            "shards": recorder.num_shards,
+        }
 
     def test_sequences(self) -> None:
         """Samples that are sequences already are trained on as well, and give what the same values static give."""

@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import Tensor
+
 from spikecore.errors import ConversionError
 from spikecore.nn import NetGraph, NetNode
-from torch import Tensor
 
 Per = Literal["layer", "channel"]
 BINS = 1 << 13
@@ -250,5 +251,3 @@ def sane(threshold: Tensor) -> tuple[Tensor, str]:
     else:
         remark = f"{number} of {threshold.numel()} channels never fire for the calibration data: the layer's largest θ"
     return torch.where(silent, stand_in, threshold), remark
-
-

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from torch import Tensor, nn
+
 from spikecore.errors import ConversionError
 from spikecore.interfaces import (
     Configurable,
@@ -17,11 +19,9 @@ from spikecore.interfaces import (
     make_config,
 )
 from spikecore.nn import GraphNet, set_step_mode
-from torch import Tensor, nn
-
 from spikecore_ann2snn.calibration import Expected, calibrate
 from spikecore_ann2snn.folding import fold_thresholds
-from spikecore_ann2snn.measuring import Measured, measure
+from spikecore_ann2snn.measuring import measure
 from spikecore_ann2snn.neurons import FewSpikeReLU
 from spikecore_ann2snn.onnx_source import OnnxSource
 from spikecore_ann2snn.operations import declared
@@ -138,15 +138,16 @@ class Ann2SNN(OnnxSource, Configurable):
         plans = {node.name: recipe.plan(node) for node in given.graph.layers}
         self._check_refusals(given, plans)
         replaced = {name: plan.module for name, plan in plans.items() if plan.module is not None}
-        net = GraphNet(given.graph, replaced)
-        measured = self._measured(given, net, plans, first)
+        unfolded = GraphNet(given.graph, replaced)
+        plain: list[str] = []
         if self.config.fold:
             replaced, plain = fold_thresholds(given, replaced)
-            net = GraphNet(given.graph, replaced)
-            for name in plain:
-                plans[name] = replace(plans[name], reason=f"{plans[name].reason}; θ folded into the weights around it")
+        for name in plain:
+            plans[name] = replace(plans[name], reason=f"{plans[name].reason}; θ folded into the weights around it")
+        net = GraphNet(given.graph, replaced)
         set_step_mode(net, "multi")
-        return net.eval(), self._report(model, given, plans, measured)
+        # Folded neurons give spikes of height 1; the mean outputs are those of the net before.
+        return net.eval(), self._measured(given, unfolded, plans, first, self._report(given, plans))
 
     def _check_refusals(self, given: Prepared, plans: dict[str, Plan]) -> None:
         unknown = sorted(set(self.config.allow) - set(plans))
@@ -160,19 +161,21 @@ class Ann2SNN(OnnxSource, Configurable):
                 f"allow=({', '.join(map(repr, refused))},) leaves them as they are, whatever that does to the numbers"
             )
 
-    def _measured(self, given: Prepared, net: GraphNet, plans: dict[str, Plan], first: Tensor | None) -> Measured:
-        if first is None or not self.config.measure or not len(first):
-            return Measured()
-        neurons = [name for name, plan in plans.items() if plan.is_neuron]
+    def _measured(
+        self, given: Prepared, net: GraphNet, plans: dict[str, Plan], first: Tensor | None, report: ConversionReport
+    ) -> ConversionReport:
+        """The report with what a comparison on a few inputs shows."""
         few = [plan.module.levels for plan in plans.values() if isinstance(plan.module, FewSpikeReLU)]
         num_steps = max(self.config.T)
-        if few and num_steps < max(few):
-            return Measured()  # such a net does not run with so few steps
-        return measure(given.graph, net, neurons, first[: self.config.measure], num_steps, is_whole=bool(few))
+        # A few-spike net does not run with fewer steps than levels.
+        if first is None or not self.config.measure or not len(first) or num_steps < max(few, default=0):
+            return report
+        neurons = [name for name, plan in plans.items() if plan.is_neuron]
+        x = first[: self.config.measure]
+        fidelity, numbers = measure(given.graph, net, neurons, x, num_steps, is_whole=bool(few))
+        return replace(fidelity.added_to(report), numbers=numbers)
 
-    def _report(
-        self, model: nn.Module, given: Prepared, plans: dict[str, Plan], measured: Measured
-    ) -> ConversionReport:
+    def _report(self, given: Prepared, plans: dict[str, Plan]) -> ConversionReport:
         layers = [
             LayerReport(name, "kept", f"{kind}, taken apart: its parts are listed by themselves")
             for name, kind in given.taken_apart.items()
@@ -185,18 +188,5 @@ class Ann2SNN(OnnxSource, Configurable):
             threshold: Any = None
             if plan.threshold is not None:
                 threshold = tuple(plan.threshold.tolist()) if plan.threshold.dim() else float(plan.threshold)
-            layers.append(
-                LayerReport(
-                    node.name,
-                    plan.outcome,  # type: ignore[arg-type]
-                    reason,
-                    threshold,
-                    tuple(measured.correlation.get(node.name, ())),
-                    measured.rates.get(node.name),
-                )
-            )
-        curves = {}
-        if measured.agreement:
-            points = tuple((float(step), share) for step, share in measured.agreement.items())
-            curves["decisions as the given net's over T"] = points
-        return ConversionReport(tuple(layers), curves, measured.numbers())
+            layers.append(LayerReport(node.name, plan.outcome, reason, threshold))
+        return ConversionReport(tuple(layers))

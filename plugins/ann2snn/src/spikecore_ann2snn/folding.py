@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from spikecore.nn import NetNode, Ref
 from torch import Tensor, nn
 
+from spikecore.nn import NetNode, Ref
 from spikecore_ann2snn.neurons import SpikingReLU
 from spikecore_ann2snn.operations import SYNAPSES
 from spikecore_ann2snn.preparation import Prepared

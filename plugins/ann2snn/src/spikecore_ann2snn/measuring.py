@@ -7,55 +7,23 @@ after 1, 2, ... T steps; the share of equal decisions; firing rates; operations 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from spikecore.nn import NetGraph, NetNode, reset_state, set_step_mode, trace_net
 from torch import Tensor, nn
 
+from spikecore.analysis import ConversionFidelity, compare_conversion
+from spikecore.nn import GraphNet, NetGraph, NetNode, set_step_mode, trace_net
 from spikecore_ann2snn.operations import SYNAPSES
 
 MAC_PJ, AC_PJ = 4.6, 0.9
 """Energy of one multiplication with addition, and of one addition, in 45 nm; Horowitz, ISSCC 2014."""
 
 
-@dataclass
-class Measured:
-    """What was seen.
-
-    Args:
-        correlation: node → one number per step; only the last one where a net needs its sequences whole.
-        agreement: step → share of equal decisions; empty where the output is not one row of scores per sample.
-        rates: node → spikes per neuron and step.
-        operations: `macs`: of the given net per sample; `synops`: additions for spikes, and `analog_macs`:
-            multiplications for values that are no spikes, of the new one after all T steps.
-    """
-
-    correlation: dict[str, list[float]] = field(default_factory=dict)
-    agreement: dict[int, float] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)
-    operations: dict[str, float] = field(default_factory=dict)
-
-    def numbers(self) -> dict[str, float]:
-        """Operations and energy per sample, by the names that a report has."""
-        if not self.operations:
-            return {}
-        macs, synops, analog = (self.operations[name] for name in ("macs", "synops", "analog_macs"))
-        given, new = macs * MAC_PJ * 1e-12, (analog * MAC_PJ + synops * AC_PJ) * 1e-12
-        return {
-            "MACs of the given net": macs,
-            "SynOps of the new net": synops,
-            "MACs of the new net": analog,
-            "energy of the given net (J)": given,
-            "energy of the new net (J)": new,
-        }
-
-
 def measure(
     graph: NetGraph, net: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int, is_whole: bool
-) -> Measured:
+) -> tuple[ConversionFidelity, dict[str, float]]:
     """Compare both nets on `x`, shown at every step.
 
     Args:
@@ -65,40 +33,43 @@ def measure(
         x: `[B, ...]`.
         num_steps: T.
         is_whole: the net takes whole sequences only; then it is compared after T steps alone.
+
+    Returns:
+        Correlations, rates and agreement; operations and energy per sample, by the names that a report has.
     """
-    wanted, right = _activations(graph, neurons, x)
     made = copy.deepcopy(net).eval()
-    measured, counter = Measured(), _Counter(neurons)
-    with torch.no_grad():
-        if is_whole:
-            set_step_mode(made, "multi")
-            sums = {}
-
-            def call_multi(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-                counter.see(node, args)
-                value = own.call(node, args, kwargs)
-                if node.name in wanted:
-                    # [T, B, ...] for what sees time, [T * B, ...] for all else.
-                    sequence = value if value.shape[:2] == (num_steps, len(x)) else value.unflatten(0, (num_steps, -1))
-                    sums[node.name] = sequence.sum(0)
-                    measured.rates[node.name] = float((sequence != 0).float().mean())
-                return value
-
-            own = trace_net(made)
-            out = own.run(x.expand(num_steps, *x.shape), call=call_multi)
-            _compare(measured, wanted, sums, right, out.sum(0) if isinstance(out, Tensor) else None, num_steps)
-        else:
-            _step_by_step(measured, made, wanted, right, x, num_steps, counter)
-    measured.operations = {"macs": _macs(graph, x) / len(x), **counter.per_sample(len(x))}
-    return measured
+    if is_whole:
+        fidelity = _compare_whole(graph, made, neurons, x, num_steps)
+    else:
+        given = GraphNet(graph, {}, "single")
+        fidelity = compare_conversion(given, made, [x], num_steps, neurons)
+    return fidelity, _numbers(graph, made, neurons, x[:1], num_steps)
 
 
-def _activations(graph: NetGraph, neurons: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Any]:
+def _compare_whole(
+    graph: NetGraph, made: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int
+) -> ConversionFidelity:
+    """As `compare_conversion`, after the last step alone."""
+    right, scores = _values(graph, neurons, x)
+    set_step_mode(made, "multi")
+    ours, sequence = _values(trace_net(made), neurons, x.expand(num_steps, *x.shape))
+    correlations, rates = {}, {}
+    for name, value in ours.items():
+        steps = value if value.shape[:2] == (num_steps, len(x)) else value.unflatten(0, (num_steps, -1))
+        correlations[name] = (correlation(right[name], steps.mean(0)),)
+        rates[name] = float((steps != 0).double().mean())
+    agreement: tuple[float, ...] = ()
+    if isinstance(scores, Tensor) and scores.dim() == 2 and isinstance(sequence, Tensor):
+        agreement = (float((scores.argmax(-1) == sequence.mean(0).argmax(-1)).double().mean()),)
+    return ConversionFidelity(correlations, rates, agreement, (), None, len(x))
+
+
+def _values(graph: NetGraph, names: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Any]:
     values: dict[str, Tensor] = {}
 
     def call(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = graph.call(node, args, kwargs)
-        if node.name in neurons and isinstance(value, Tensor):
+        if node.name in names and isinstance(value, Tensor):
             values[node.name] = value
         return value
 
@@ -106,51 +77,34 @@ def _activations(graph: NetGraph, neurons: Sequence[str], x: Tensor) -> tuple[di
         return values, graph.run(x, call=call)
 
 
-def _step_by_step(
-    measured: Measured, made: nn.Module, wanted: Mapping[str, Tensor], right: Any, x: Tensor, num_steps: int,
-    counter: _Counter,
-) -> None:
-    set_step_mode(made, "single")
-    reset_state(made)
-    own = trace_net(made)
-    sums: dict[str, Tensor] = {}
-    spikes: dict[str, float] = {}
+def correlation(first: Tensor, second: Tensor) -> float:
+    """Pearson's, -1 to 1, over all values; 0 where either side is constant."""
+    a, b = (value.detach().double().flatten() for value in (first, second))
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(a.norm() * b.norm())
+    return max(-1.0, min(1.0, float(a @ b) / norm)) if norm > 0 else 0.0
+
+
+def _numbers(graph: NetGraph, made: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int) -> dict[str, float]:
+    """Operations and energy of both nets for one sample `[1, ...]`, all T steps together."""
+    set_step_mode(made, "multi")
+    own, counter = trace_net(made), _Counter(neurons)
 
     def call(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         counter.see(node, args)
-        value = own.call(node, args, kwargs)
-        if node.name in wanted:
-            sums[node.name] = sums[node.name] + value if node.name in sums else value
-            spikes[node.name] = spikes.get(node.name, 0.0) + float((value != 0).float().mean())
-        return value
+        return own.call(node, args, kwargs)
 
-    total: Tensor | None = None
-    for step in range(1, num_steps + 1):
-        out = own.run(x, call=call)
-        if isinstance(out, Tensor):
-            total = out if total is None else total + out
-        _compare(measured, wanted, sums, right, total, step)
-    measured.rates = {name: count / num_steps for name, count in spikes.items()}
-
-
-def _compare(
-    measured: Measured, wanted: Mapping[str, Tensor], sums: Mapping[str, Tensor], right: Any, total: Any, step: int
-) -> None:
-    for name, value in wanted.items():
-        if name in sums:
-            measured.correlation.setdefault(name, []).append(correlation(value, sums[name] / step))
-    if isinstance(right, Tensor) and isinstance(total, Tensor) and right.dim() == 2 and right.shape == total.shape:
-        measured.agreement[step] = float((right.argmax(-1) == total.argmax(-1)).float().mean())
-
-
-def correlation(first: Tensor, second: Tensor) -> float:
-    """Pearson's, -1 to 1, over all values; for constant ones 1 if both are, else 0."""
-    a, b = (value.detach().double().flatten() for value in (first, second))
-    a, b = a - a.mean(), b - b.mean()
-    norms = a.norm(), b.norm()
-    if not norms[0] > 0 or not norms[1] > 0:
-        return float(bool(norms[0] == norms[1]))
-    return max(-1.0, min(1.0, float(a @ b / (norms[0] * norms[1]))))
+    with torch.no_grad():
+        own.run(x.expand(num_steps, *x.shape), call=call)
+    macs = _macs(graph, x)
+    energy = (counter.analog * MAC_PJ + counter.synops * AC_PJ) * 1e-12
+    return {
+        "MACs of the given net": macs,
+        f"SynOps of the new net, T = {num_steps}": counter.synops,
+        f"MACs of the new net, T = {num_steps}": counter.analog,
+        "energy of the given net (J)": macs * MAC_PJ * 1e-12,
+        f"energy of the new net (J), T = {num_steps}": energy,
+    }
 
 
 class _Counter:
@@ -169,12 +123,10 @@ class _Counter:
         x = args[0]
         macs = macs_of(node.module, x)
         if any(name in self.after_neurons for name in node.inputs):
+            # A spike costs an addition for each weight it meets; silence costs nothing.
             self.synops += macs * (float((x != 0).float().mean()) if x.numel() else 0.0)
         else:
             self.analog += macs
-
-    def per_sample(self, batch: int) -> dict[str, float]:
-        return {"synops": self.synops / batch, "analog_macs": self.analog / batch}
 
 
 def macs_of(layer: nn.Module, x: Tensor) -> float:

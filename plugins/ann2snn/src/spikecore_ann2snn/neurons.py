@@ -6,9 +6,10 @@ Values are means over time: a neuron with threshold θ that fires with rate r st
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+
 from spikecore.errors import ShapeError, StateError
 from spikecore.nn import IF, Stateful
-from torch import Tensor, nn
 
 
 def along_channels(value: Tensor, x: Tensor, is_multi: bool) -> Tensor:
@@ -110,5 +111,3 @@ class FewSpikeReLU(Stateful):
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, shift={self.shift}"
-
-

@@ -8,8 +8,9 @@ from typing import Any
 import onnx
 import torch
 from onnx import numpy_helper
-from spikecore.errors import ConversionError
 from torch import Tensor
+
+from spikecore.errors import ConversionError
 
 
 def packed(path: Path) -> bytes:

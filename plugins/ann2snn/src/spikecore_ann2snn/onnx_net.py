@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spikecore.errors import ConversionError
 from torch import Tensor, nn
 
+from spikecore.errors import ConversionError
 from spikecore_ann2snn.onnx_file import attributes_of, checked, ranks_of, sizes_of, tensor_of
 from spikecore_ann2snn.onnx_operators import LAYERS, OPERATIONS, SIZES, Op, Unsupported, batch_axis_after
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikecore.errors import ConversionError
 from torch import nn
+
+from spikecore.errors import ConversionError
 
 
 class OnnxSource:

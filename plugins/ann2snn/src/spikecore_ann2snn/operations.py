@@ -27,11 +27,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from spikecore import nn as snn
-from spikecore.nn import NetGraph, NetNode
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikecore import nn as snn
+from spikecore.nn import NetGraph, NetNode
 from spikecore_ann2snn.qcfs import QCFS
 
 Role = Literal[

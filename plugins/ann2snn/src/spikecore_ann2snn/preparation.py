@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from spikecore.errors import ConversionError
-from spikecore.nn import ConvBNNeuron, FoldTime, LinearBNNeuron, NetGraph, NetNode, Ref, set_step_mode, trace_net
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spikecore.errors import ConversionError
+from spikecore.nn import ConvBNNeuron, FoldTime, LinearBNNeuron, NetGraph, NetNode, Ref, set_step_mode, trace_net
 from spikecore_ann2snn.operations import IN_PLACE, Role, dependent_nodes, role_of
 
 ODD_BATCH = 7
@@ -31,7 +31,7 @@ class Parts(nn.Sequential):
 class EncoderLayer(nn.Module):
     """`nn.TransformerEncoderLayer` in evaluation mode, call by call; it holds the layer's own parts.
 
-        norm first:  x + A(norm1(x)), then x + F(norm2(x))        else:  norm1(x + A(x)), then norm2(x + F(x))
+    norm first:  x + A(norm1(x)), then x + F(norm2(x))        else:  norm1(x + A(x)), then norm2(x + F(x))
     """
 
     def __init__(self, layer: nn.TransformerEncoderLayer) -> None:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
+from torch import Tensor
+
 from spikecore.dynamics import clamp, detach, floor
 from spikecore.interfaces import NeuronCapabilities, Range
 from spikecore.nn import Neuron
-from torch import Tensor
 
 
 class QCFS(Neuron):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from spikecore.nn import GraphNet
 from torch import nn
 
+from spikecore.nn import GraphNet
 from spikecore_ann2snn.preparation import Prepared
 from spikecore_ann2snn.qcfs import QCFS
 
@@ -26,6 +26,8 @@ def with_quantized_relus(net: nn.Module, levels: int = 8, v_threshold: float = 4
     given = Prepared.of(net)
     relus = [node.name for node in given.graph.layers if given.role(node) == "relu"]
     made = GraphNet(
-        given.graph, {name: QCFS(levels=levels, v_threshold=v_threshold, step_mode="single") for name in relus}, "single"
+        given.graph,
+        {name: QCFS(levels=levels, v_threshold=v_threshold, step_mode="single") for name in relus},
+        "single",
     )
     return made.train(net.training)

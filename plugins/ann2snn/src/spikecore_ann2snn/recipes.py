@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from spikecore.nn import NetNode
 from torch import Tensor, nn
 
+from spikecore.interfaces import Outcome
+from spikecore.nn import NetNode
 from spikecore_ann2snn.calibration import Balancing, Largest, Observer, Percentile, sane
 from spikecore_ann2snn.neurons import FewSpikeReLU, SpikingReLU
 from spikecore_ann2snn.operations import bounds
@@ -43,7 +44,7 @@ class Plan:
         is_neuron: whether its mean output is compared with the given net's activation.
     """
 
-    outcome: str
+    outcome: Outcome
     reason: str
     module: nn.Module | None = None
     threshold: Tensor | None = None
@@ -139,8 +140,13 @@ class Recipe:
             return self._difference(node)
         if self.config.leaky_relu == "relu":
             plan = self._relu(node)
-            return Plan(plan.outcome, f"{plan.reason}; approximated: the negative slope is left out",
-                        plan.module, plan.threshold, plan.is_neuron)
+            return Plan(
+                plan.outcome,
+                f"{plan.reason}; approximated: the negative slope is left out",
+                plan.module,
+                plan.threshold,
+                plan.is_neuron,
+            )
         return Plan("refused", "a leaky ReLU has negative outputs, spikes have none; leaky_relu='relu' drops its slope")
 
     def _quantized(self, node: NetNode) -> Plan:
@@ -153,8 +159,10 @@ class Recipe:
             few = FewSpikeReLU(threshold, levels, neuron.config.shift)
             return Plan("became", f"few-spike neuron of {levels} levels, T >= {levels}", few, threshold, True)
         if self.name != "qcfs":
-            return Plan("refused", f"the activation is quantized: recipe {self.name} would ignore its levels; choose "
-                        "qcfs or few_spike")
+            return Plan(
+                "refused",
+                f"the activation is quantized: recipe {self.name} would ignore its levels; choose qcfs or few_spike",
+            )
         module = SpikingReLU(threshold, neuron.config.shift)
         return Plan("became", f"IF with soft reset and the trained threshold; {levels} levels", module, threshold, True)
 

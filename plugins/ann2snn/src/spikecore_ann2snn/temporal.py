@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from spikecore.nn import NetGraph, NetNode, Ref, Stateful
 from torch import Tensor, nn
 
+from spikecore.nn import NetGraph, NetNode, Ref, Stateful
 from spikecore_ann2snn.operations import function_of
 
 
@@ -121,9 +121,7 @@ class TemporalDifference(Stateful):
         results = [None if out is None else next(kept) for out in outs]
         return results[0] if is_single else tuple(results)
 
-    def _totals(
-        self, values: Sequence[Any], sums: list[Tensor], counts: Tensor
-    ) -> tuple[list[Tensor | None], bool]:
+    def _totals(self, values: Sequence[Any], sums: list[Tensor], counts: Tensor) -> tuple[list[Tensor | None], bool]:
         """`t f(m[t])` for sums `[T, B, ...]` after `counts` `[T, B, 1]` steps; whether f gives one tensor alone."""
         lead = sums[0].shape[:2]
         means = sums if self.is_homogeneous else [value / _like(counts, value) for value in sums]

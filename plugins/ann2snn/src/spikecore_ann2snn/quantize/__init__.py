@@ -1,6 +1,6 @@
 """Quantization: straight-through functions, quantizers, training with quantized weights, integer records.
 
-    from spikecore_ann2snn.quantize import straight_through, LearnedStep, prepare_training, finish_training
+from spikecore_ann2snn.quantize import straight_through, LearnedStep, prepare_training, finish_training
 """
 
 from spikecore_ann2snn.quantize import straight_through

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from torch import Tensor, nn
+
 from spikecore.errors import ConversionError
 from spikecore.interfaces import (
     Configurable,
@@ -17,8 +19,6 @@ from spikecore.interfaces import (
     make_config,
 )
 from spikecore.nn import GraphNet, NetNode, Stateful, quantized, set_step_mode
-from torch import Tensor, nn
-
 from spikecore_ann2snn.calibration import Observer, Percentile, calibrate, sane
 from spikecore_ann2snn.onnx_source import OnnxSource
 from spikecore_ann2snn.operations import SYNAPSES, bounds
@@ -272,5 +272,3 @@ def _fixed_point(neuron: nn.Module, record: Any, state_bits: int) -> FixedPointL
             getattr(made, f"param_{name}").copy_(value)
     set_step_mode(made, "multi")
     return made
-
-

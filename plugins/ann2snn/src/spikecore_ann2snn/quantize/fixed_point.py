@@ -34,9 +34,7 @@ class FixedPointLIF(Neuron):
         [0.0, 1.0, 0.0, 1.0]
     """
 
-    capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(
-        differentiable=False, dtypes=("float32", "float64")
-    )
+    capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(differentiable=False, dtypes=("float32", "float64"))
     state = {"v": 0.0}  # noqa: RUF012
 
     @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from torch import Tensor, nn
+
 from spikecore.errors import ConversionError
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
 from spikecore.nn import IF, LIF, quantized
-from torch import Tensor, nn
-
 from spikecore_ann2snn.quantize.quantizers import along, integer_range
 
 Method = Literal["max", "mse"]
@@ -91,8 +91,8 @@ def neuron_record(
 ) -> QuantizedNeuron | None:
     """The integers of a neuron behind a layer of this scale; None for neurons that have no such form.
 
-        IF     v ← v + Σ w            unit of v: scale
-        LIF    v ← v (1 - 1/τ) + Σ w  unit of v: scale, with decay_input scale / τ
+    IF     v ← v + Σ w            unit of v: scale
+    LIF    v ← v (1 - 1/τ) + Σ w  unit of v: scale, with decay_input scale / τ
     """
     if type(neuron) not in (IF, LIF):
         return None

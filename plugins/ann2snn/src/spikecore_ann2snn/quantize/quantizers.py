@@ -1,7 +1,7 @@
 """Quantizers as modules: what weights, activations or states pass during training.
 
-    scale s, integers q = clamp(round(x / s), Qn, Qp), value q s        Qn = -2^(b-1), Qp = 2^(b-1) - 1  (signed)
-                                                                        Qn = 0,        Qp = 2^b - 1      (unsigned)
+scale s, integers q = clamp(round(x / s), Qn, Qp), value q s        Qn = -2^(b-1), Qp = 2^(b-1) - 1  (signed)
+                                                                    Qn = 0,        Qp = 2^b - 1      (unsigned)
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-from spikecore.errors import OptionError
 from torch import Tensor, nn
 
+from spikecore.errors import OptionError
 from spikecore_ann2snn.quantize import straight_through
 
 

@@ -1,8 +1,8 @@
 """Training with quantized weights: norms folded, weights quantized on the way, records at the end.
 
-    net = prepare_training(net, example, bits=4)        # LearnedStep on every weight
-    ... train net ...
-    finish_training(net)                                # plain weights of whole steps, and records
+net = prepare_training(net, example, bits=4)        # LearnedStep on every weight
+... train net ...
+finish_training(net)                                # plain weights of whole steps, and records
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from spikecore.errors import ConversionError
-from spikecore.nn import GraphNet, set_step_mode
 from torch import Tensor, nn
 
+from spikecore.errors import ConversionError
+from spikecore.nn import GraphNet, set_step_mode
 from spikecore_ann2snn.operations import SYNAPSES
 from spikecore_ann2snn.preparation import Prepared, fold_norms
 from spikecore_ann2snn.quantize import straight_through
