@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test lint catalogue doors docs bench
+.PHONY: run test test-full check check-and-test lint catalogue doors docs bench figures
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -37,6 +37,10 @@ docs: $(STAMP)            # draws the figures of the docs
 
 bench: $(STAMP)           # measures, with every plugin and other libraries, and writes docs/benchmarks/*.csv
 	$(PY) -m tests.suites bench
+
+figures: $(STAMP)         # the plugins' published figures, into docs/benchmarks/*.csv: long; some need data in SPIKECORE_DATA
+	set -e; python=$$($(PY) -c "from tests.suites.environments import plugins_environment as e; print(e() / 'bin/python')"); \
+	for figure in plugins/*/figures/*.py; do $$python $$figure; done
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv

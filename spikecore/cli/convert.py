@@ -53,8 +53,8 @@ def command(
     """Convert the net of SOURCE with the converter NAME.
 
     SOURCE is a run directory, a directory that spike convert wrote, FILE.py:FUNCTION, a function that makes the net
-    (FILE.py is run), or a file that NAME reads, such as net.onnx. A net without state is converted as one that takes batches [B, ...], one with state as one that
-    takes sequences [T, B, ...].
+    (FILE.py is run), or a file that NAME reads, such as net.onnx. A net without state is converted as one that takes
+    batches [B, ...], one with state as one that takes sequences [T, B, ...].
 
     --out holds the new net, which spikecore.load(DIR) reads without the data, and converted.json: what became of
     every call of the given net.

@@ -65,7 +65,7 @@ class Conversion:
 
 
 def source_of(text: str, weights: Path | None = None, checkpoint: str = LAST, converter: Any = None) -> Source:
-    """The net that SOURCE names: a directory, `FILE.py:function` with optional weights, or a file that `converter` reads.
+    """The net that SOURCE names: a directory, `FILE.py:function` with optional weights, or a file `converter` reads.
 
     Raises:
         ConfigError: there is no such directory, file or function, or the function gives no net.

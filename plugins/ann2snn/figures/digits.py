@@ -1,8 +1,8 @@
-"""Accuracy of converted nets over 5-fold cross-validation of all 1797 digits; writes docs/benchmarks/ann2snn_digits.csv.
+"""Accuracy of converted nets over 5-fold cross-validation of all 1797 digits: docs/benchmarks/ann2snn_digits.csv.
 
 ANN               a small convolutional net with ReLUs
 balancing         converted by recipe threshold_balancing (and max, percentile), T = 8 ... 64
-QCFS              the same net trained with QCFS activations of 4 levels, converted by recipe qcfs, T = 4 ... 32
+QCFS              the same net trained with QCFS activations of 8 levels, converted by recipe qcfs, T = 4 ... 32
 
 python plugins/ann2snn/figures/digits.py            every fold and net is seeded; no option changes the numbers
 """
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from spikecore import create
 from spikecore_ann2snn import Ann2SNN, with_quantized_relus
 
-FOLDS, EPOCHS, BATCH, RATE, LEVELS = 5, 40, 64, 2e-3, 4
+FOLDS, EPOCHS, BATCH, RATE, LEVELS = 5, 40, 64, 2e-3, 8
 STEPS = (4, 8, 16, 32, 64)
 OUT = Path(__file__).resolve().parents[3] / "docs/benchmarks/ann2snn_digits.csv"
 
@@ -122,7 +122,7 @@ def one_fold(fold: int, x: Tensor, y: Tensor) -> list[dict[str, object]]:
         worst = min(layer.correlation[-1] for layer in report.layers if layer.correlation)
         add("ReLU", " ".join([recipe, *options.values()]), given, accuracies(snn, test_x, test_y), worst)
     torch.manual_seed(fold)
-    quantized = train(with_quantized_relus(make_net(), LEVELS, 4.0), train_x, train_y, fold)
+    quantized = train(with_quantized_relus(make_net(), LEVELS, 1.0), train_x, train_y, fold)
     given = accuracy(quantized, test_x, test_y)
     snn, report = Ann2SNN(recipe="qcfs", T=(64,), measure=32).convert(quantized, train_x[:1], batches)
     worst = min(layer.correlation[-1] for layer in report.layers if layer.correlation)

@@ -6,21 +6,22 @@ from spikecore.testing.suites.neuron import NeuronSuite
 
 class TestAnn2SNN(ConverterSuite):
     component = "ann2snn"
+    options = {"measure": 1}
 
 
 class TestMax(ConverterSuite):
     component = "ann2snn"
-    options = {"recipe": "max", "per": "layer", "fold": False}
+    options = {"recipe": "max", "per": "layer", "fold": False, "measure": 0}
 
 
 class TestPercentile(ConverterSuite):
     component = "ann2snn"
-    options = {"recipe": "percentile"}
+    options = {"recipe": "percentile", "measure": 0}
 
 
 class TestTemporalDifference(ConverterSuite):
     component = "ann2snn"
-    options = {"recipe": "temporal_difference"}
+    options = {"recipe": "temporal_difference", "measure": 0}
 
 
 class TestQCFS(NeuronSuite):

@@ -262,7 +262,7 @@ def test_numbers_that_do_not_fit_are_refused():
         Quantize(state_bits=8).convert(net, torch.rand(2, 4), [torch.rand(2, 4)])
     with pytest.raises(OptionError, match="decay_bits"):
         Quantize(neurons="fixed_point", decay_bits=10)
+    net = nn.Sequential(nn.Linear(4, 3), snn.CubaLIF())
+    set_step_mode(net, "single")
     with pytest.raises(ConversionError, match=r"1 \(CubaLIF\) has no form in integers"):
-        net = nn.Sequential(nn.Linear(4, 3), snn.CubaLIF())
-        set_step_mode(net, "single")
         Quantize(neurons="fixed_point").convert(net, torch.rand(2, 4), [torch.rand(2, 4)])

@@ -82,17 +82,23 @@ def test_balancing_is_the_formula():
     torch.testing.assert_close(-point.grad, 2 * (values - 0.4).relu().mean())
 
 
-@pytest.mark.parametrize("recipe", ["max", "percentile", "threshold_balancing"])
-@pytest.mark.parametrize("per", ["layer", "channel"])
-@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize(
+    ("recipe", "per", "fold"),
+    [
+        ("max", "layer", True),
+        ("max", "channel", False),
+        ("percentile", "channel", True),
+        ("threshold_balancing", "channel", True),
+    ],
+)
 def test_a_net_with_everything_follows_the_given_one(recipe, per, fold):
     net, x = settled(Everything()), images()
     made, report = convert(net, x, recipe=recipe, per=per, fold=fold, percentile=100.0, T=(64,))
     with torch.no_grad():
         right = net(x)
-    out = mean_output(made, x, 256)
+    out = mean_output(made, x, 128)
     # Balancing clips on purpose, above all in channels that are rarely active.
-    limit = 0.05 if recipe == "max" else 0.12 if recipe == "percentile" else 1.6
+    limit = 0.1 if recipe == "max" else 0.2 if recipe == "percentile" else 1.6
     assert float((out - right).norm() / (right - right.mean(0)).norm()) < limit
     assert {layer.name for layer in report.layers} == {node.name for node in trace_net(net).layers}
     neurons = [layer for layer in report.layers if layer.threshold is not None]

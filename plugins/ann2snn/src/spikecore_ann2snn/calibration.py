@@ -2,7 +2,7 @@
 
 max           θ = scale · max a                                                 Rueckauer et al. 2017, eq. 8, λ = max
 percentile    θ: this share of all a, zeros included, lies below                Rueckauer et al. 2017, section 2.2.1
-balancing     θ ← θ + 2 mean(relu(a - θ)), from θ = 0, `updates` times a batch   Bu et al. 2024, local threshold balancing
+balancing     θ ← θ + 2 mean(relu(a - θ)), from θ = 0, `updates` times a batch   Bu et al. 2024
 
 per layer, or per channel along axis 1 of `[B, C, ...]`.
 """

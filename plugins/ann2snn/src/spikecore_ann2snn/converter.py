@@ -92,7 +92,7 @@ class Ann2SNN(OnnxSource, Configurable):
         max_pool: Literal["rate", "average"] = "rate"
         leaky_relu: Literal["refuse", "relu"] = "refuse"
         fold: bool = True
-        measure: Annotated[int, Range(ge=0)] = 4
+        measure: Annotated[int, Range(ge=0)] = 2
         allow: tuple[str, ...] = ()
 
     config: Config

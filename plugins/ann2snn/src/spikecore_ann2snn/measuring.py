@@ -7,7 +7,7 @@ after 1, 2, ... T steps; the share of equal decisions; firing rates; operations 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,12 +38,21 @@ def measure(
         Correlations, rates and agreement; operations and energy per sample, by the names that a report has.
     """
     made = copy.deepcopy(net).eval()
+    neurons = [name for name in neurons if graph[name].shape is not None]  # of tuples there is no correlation
+    counter = _Counter(made, neurons)
     if is_whole:
         fidelity = _compare_whole(graph, made, neurons, x, num_steps)
     else:
         given = GraphNet(graph, {}, "single")
         fidelity = compare_conversion(given, made, [x], num_steps, neurons)
-    return fidelity, _numbers(graph, made, neurons, x[:1], num_steps)
+    macs, synops, analog = _macs(graph, x[:1]), counter.synops / len(x), counter.analog / len(x)
+    return fidelity, {
+        "MACs of the given net": macs,
+        f"SynOps of the new net, T = {num_steps}": synops,
+        f"MACs of the new net, T = {num_steps}": analog,
+        "energy of the given net (J)": macs * MAC_PJ * 1e-12,
+        f"energy of the new net (J), T = {num_steps}": (analog * MAC_PJ + synops * AC_PJ) * 1e-12,
+    }
 
 
 def _compare_whole(
@@ -85,48 +94,31 @@ def correlation(first: Tensor, second: Tensor) -> float:
     return max(-1.0, min(1.0, float(a @ b) / norm)) if norm > 0 else 0.0
 
 
-def _numbers(graph: NetGraph, made: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int) -> dict[str, float]:
-    """Operations and energy of both nets for one sample `[1, ...]`, all T steps together."""
-    set_step_mode(made, "multi")
-    own, counter = trace_net(made), _Counter(neurons)
-
-    def call(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        counter.see(node, args)
-        return own.call(node, args, kwargs)
-
-    with torch.no_grad():
-        own.run(x.expand(num_steps, *x.shape), call=call)
-    macs = _macs(graph, x)
-    energy = (counter.analog * MAC_PJ + counter.synops * AC_PJ) * 1e-12
-    return {
-        "MACs of the given net": macs,
-        f"SynOps of the new net, T = {num_steps}": counter.synops,
-        f"MACs of the new net, T = {num_steps}": counter.analog,
-        "energy of the given net (J)": macs * MAC_PJ * 1e-12,
-        f"energy of the new net (J), T = {num_steps}": energy,
-    }
-
-
 class _Counter:
-    """Operations of the synapse layers of a net that is run."""
+    """Operations of the synapse layers of a net, counted by hooks: additions behind neurons, multiplications before."""
 
-    def __init__(self, neurons: Sequence[str]) -> None:
-        self.neurons, self.after_neurons = set(neurons), set[str]()
+    def __init__(self, made: nn.Module, neurons: Sequence[str]) -> None:
         self.synops = self.analog = 0.0
+        after: set[str] = set()
+        hooked: set[int] = set()
+        for node in trace_net(made):
+            if node.name in neurons or any(name in after for name in node.inputs):
+                after.add(node.name)
+            if isinstance(node.module, SYNAPSES) and id(node.module) not in hooked:
+                hooked.add(id(node.module))
+                node.module.register_forward_pre_hook(self._hook(any(name in after for name in node.inputs)))
 
-    def see(self, node: NetNode, args: tuple[Any, ...]) -> None:
-        """Add a call: additions where neurons feed it, else multiplications."""
-        if node.name in self.neurons or any(name in self.after_neurons for name in node.inputs):
-            self.after_neurons.add(node.name)
-        if not isinstance(node.module, SYNAPSES) or not args or not isinstance(args[0], Tensor):
-            return
-        x = args[0]
-        macs = macs_of(node.module, x)
-        if any(name in self.after_neurons for name in node.inputs):
-            # A spike costs an addition for each weight it meets; silence costs nothing.
-            self.synops += macs * (float((x != 0).float().mean()) if x.numel() else 0.0)
-        else:
-            self.analog += macs
+    def _hook(self, gets_spikes: bool) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def count(layer: nn.Module, args: tuple[Any, ...]) -> None:
+            x = args[0]
+            macs = macs_of(layer, x)
+            if gets_spikes:
+                # A spike costs an addition for each weight it meets; silence costs nothing.
+                self.synops += macs * (float((x != 0).float().mean()) if x.numel() else 0.0)
+            else:
+                self.analog += macs
+
+        return count
 
 
 def macs_of(layer: nn.Module, x: Tensor) -> float:

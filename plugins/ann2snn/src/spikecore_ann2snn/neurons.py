@@ -52,8 +52,8 @@ class FewSpikeReLU(Stateful):
         n = clip(floor(L Σx / (T θ) + φ), 0, L)        s[t] = 1 where t < n        out[t] = s[t] θ T / L
 
     So the mean output over T >= L steps is the quantized activation θ n / L of the mean input, in every layer: at
-    T = L a whole net computes what the quantized ANN computes. A layer fires after all inputs are there, hence a latency
-    of T steps per layer, and no single-step mode.
+    T = L a whole net computes what the quantized ANN computes. A layer fires after all inputs are there, hence a
+    latency of T steps per layer, and no single-step mode.
 
     Args:
         threshold: θ, `[]`, or `[C]` along axis 1 of a step; a buffer.
@@ -89,8 +89,8 @@ class FewSpikeReLU(Stateful):
         """
         if self.keeps_state:
             raise StateError(
-                "a few-spike neuron fires after it has seen all steps: give the sequence as a whole, in multi-step mode "
-                "and outside streaming(net), or convert with another recipe"
+                "a few-spike neuron fires after it has seen all steps: give the sequence as a whole, in multi-step "
+                "mode and outside streaming(net), or convert with another recipe"
             )
         num_steps = x.shape[0]
         if 0 < num_steps < self.levels:

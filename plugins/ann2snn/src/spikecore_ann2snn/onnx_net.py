@@ -101,7 +101,9 @@ class OnnxNet(nn.Module):
         if op.type == "Shape" or any(name in self._sizes for name in op.inputs):
             self._add_size(op)
             return
-        is_constant = bool(op.inputs) and all(value is not None for name, value in zip(op.inputs, op.known) if name)
+        is_constant = bool(op.inputs) and all(
+            value is not None for name, value in zip(op.inputs, op.known, strict=True) if name
+        )
         if op.type in LAYERS and not is_constant:
             made = LAYERS[op.type](op)
             module = made if isinstance(made, nn.Module) else None
@@ -116,7 +118,8 @@ class OnnxNet(nn.Module):
             with torch.no_grad():
                 left = [name for name in op.inputs if name and name not in op.consumed()]
                 result = function(*(self._constants[name] for name in left))
-            self._constants.update(zip(op.outputs, result if isinstance(result, tuple) else (result,)))
+            results = result if isinstance(result, tuple) else (result,)
+            self._constants.update(zip(op.outputs, results, strict=False))  # outputs may be left out
             return
         self._batch_axes.update(dict.fromkeys(op.outputs, batch_axis_after(op)))
         path = None

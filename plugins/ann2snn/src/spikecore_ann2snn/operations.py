@@ -7,7 +7,7 @@ rectifier becomes a neuron; everything else needs a counterpart of its own, or i
     relu         ReLU, ReLU6, Hardtanh(0, ...), clamp(min=0)            a neuron
     leaky_relu   LeakyReLU                                              refused, or a neuron, by option
     quantized    QCFS                                                   a neuron with the learned threshold
-    norm         batch norm in evaluation mode                          folded into the layer before it, or an affine map
+    norm         batch norm in evaluation mode                          folded into the layer before it, or affine
     max_pool     max pooling                                            of the running sums, or average pooling
     dropout      dropout                                                removed
     synapse      linear layers and convolutions                         kept

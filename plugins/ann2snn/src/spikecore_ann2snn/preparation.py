@@ -1,7 +1,7 @@
 """A trained net made ready for conversion: a copy in evaluation mode, taken apart, without in-place operations.
 
-* blocks (`ConvBNNeuron`, `LinearBNNeuron`), layers that `fold_time` wraps, and `nn.TransformerEncoderLayer` are replaced
-  by modules that call the same parts one by one, so that every part is a call of its own;
+* blocks (`ConvBNNeuron`, `LinearBNNeuron`), layers that `fold_time` wraps, and `nn.TransformerEncoderLayer` are
+  replaced by modules that call the same parts one by one, so that every part is a call of its own;
 * a call that writes into its input gets a result of its own, and what read the overwritten value reads that result;
 * the graph is traced with the example, so shapes and sizes are known.
 """
@@ -186,7 +186,7 @@ def _pure(node: NetNode) -> NetNode:
 def _refuse_views(graph: NetGraph, node: NetNode, written: str) -> None:
     """A call that writes into a view also changes what the view is of, which a graph does not show."""
     views = ("view", "reshape", "flatten", "transpose", "permute", "getitem", "chunk", "split", "squeeze", "unsqueeze")
-    source = graph[written] if written in graph else None
+    source: NetNode | None = graph[written]
     while source is not None and source.is_call and source.operation.strip(".()") in views:
         names = source.inputs[:1]
         source = graph[names[0]] if names else None
@@ -236,7 +236,12 @@ def fold_norms(given: Prepared) -> tuple[Prepared, dict[str, str]]:
         scale, shift = scale_and_shift(norm)
         _fold_into(layer, scale, shift)
         folded[node.name] = before.name
-    nodes = [replace(node, module=nn.Identity()) if node.name in folded else node for node in graph]
+        owner, _, own = str(node.target).rpartition(".")
+        graph.net.get_submodule(owner).add_module(own, nn.Identity())
+    nodes = [
+        replace(node, module=graph.net.get_submodule(str(node.target))) if node.name in folded else node
+        for node in graph
+    ]
     return replace(given, graph=replace(graph, nodes=tuple(nodes))), folded
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from spikecore import nn as snn
 from spikecore.errors import ConversionError
 from spikecore.interfaces import (
     Configurable,
@@ -18,7 +19,7 @@ from spikecore.interfaces import (
     Range,
     make_config,
 )
-from spikecore.nn import GraphNet, NetNode, Stateful, quantized, set_step_mode
+from spikecore.nn import GraphNet, NetNode, Stateful, set_step_mode
 from spikecore_ann2snn.calibration import Observer, Percentile, calibrate, sane
 from spikecore_ann2snn.onnx_source import OnnxSource
 from spikecore_ann2snn.operations import SYNAPSES, bounds
@@ -55,6 +56,7 @@ class Quantize(OnnxSource, Configurable):
             *("spikecore.nn.IF", "spikecore.nn.LIF"),
         ),
         num_steps=4,
+        tolerance=0.35,  # of spiking nets: one spike that moves moves others
         reads=(".onnx",),
     )
 
@@ -224,11 +226,11 @@ class Quantize(OnnxSource, Configurable):
                 reports[node.name] = LayerReport(node.name, "kept", "no record: not IF or LIF behind a synapse layer")
                 continue
             if self.config.neurons == "float":
-                quantized.attach(neuron, record)
+                snn.quantized.attach(neuron, record)
                 reports[node.name] = LayerReport(node.name, "became", "float dynamics, with a record of its integers")
                 continue
             made = _fixed_point(neuron, record, self.config.state_bits)
-            quantized.attach(made, record)
+            snn.quantized.attach(made, record)
             replaced[node.name] = made
             threshold: Any = tuple(record.threshold.tolist()) if record.threshold.dim() else float(record.threshold)
             reports[node.name] = LayerReport(node.name, "became", "FixedPointLIF", threshold)

@@ -19,8 +19,8 @@ class FixedPointLIF(Neuron):
     h = sat(⌊v decay / 4096⌋ + round(x / scale))
 
     All states are whole numbers, held exactly in floating point: ⌊ ⌋ rounds down, as an arithmetic shift does; sat
-    saturates to `state_bits` bits, two's complement; halves round to even. Fires when h >= v_threshold, in the same unit;
-    the reset takes the place of v in the same step. decay = 4096 is IF.
+    saturates to `state_bits` bits, two's complement; halves round to even. Fires when h >= v_threshold, in the same
+    unit; the reset takes the place of v in the same step. decay = 4096 is IF.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.

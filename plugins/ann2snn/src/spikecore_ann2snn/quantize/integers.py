@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from spikecore import nn as snn
 from spikecore.errors import ConversionError
-from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
-from spikecore.nn import IF, LIF, quantized
+from spikecore.interfaces import QuantizedLayer, QuantizedNeuron
+from spikecore.nn import IF, LIF
 from spikecore_ann2snn.quantize.quantizers import along, integer_range
 
 Method = Literal["max", "mse"]
@@ -83,7 +84,7 @@ def write_weights(layer: nn.Module, record: QuantizedLayer) -> None:
         layer.weight.copy_(record.dequantize())  # type: ignore[operator]
         if record.bias is not None:
             layer.bias.copy_(record.bias.to(record.scale.dtype) * record.scale * record.input_scale)  # type: ignore[operator]
-    quantized.attach(layer, record)
+    snn.quantized.attach(layer, record)
 
 
 def neuron_record(
