@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.errors import ConfigError
+
 if TYPE_CHECKING:
     from spikecore.interfaces.converter import Points
     from spikecore.run.conversion import Conversion
@@ -92,7 +94,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise click.UsageError(f"--input-shape {text}: expected sizes, as in 1,28,28")
+        raise ConfigError(f"--input-shape {text}: expected sizes, as in 1,28,28")
     return sizes
 
 
