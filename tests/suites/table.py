@@ -28,6 +28,7 @@ BUDGETS_S = {
     "plugin-cpu-backend": 900,
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,
+    "plugin-ann2snn": 400,
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
     "plugin-rl-agents": 330,
