@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -78,7 +80,7 @@ def command(
     or the run, the deployer or an option cannot be used.
     """
     from spikecore.cli.settings import parse_settings
-    from spikecore.errors import ConfigError, ConversionError, NetTraceError
+    from spikecore.errors import ConversionError, NetTraceError
     from spikecore.registry import create, registry
 
     _check_usage(out, only_check, as_json)
@@ -167,7 +169,7 @@ def _net(run_dir: Path, checkpoint: str, part: str | None) -> nn.Module:
 
 def _samples(run_dir: Path, checkpoint: str, count: int) -> Samples:
     """Inputs from the run's data."""
-    from spikecore.errors import ConfigError, SpikeError
+    from spikecore.errors import SpikeError
     from spikecore.run.samples import samples_of
 
     try:
@@ -191,7 +193,6 @@ def _random_input(run_dir: Path, part: str | None, num_steps: int, batch: int) -
 
 
 def _recorded_shape(run_dir: Path, part: str | None) -> tuple[int, ...]:
-    from spikecore.errors import ConfigError
     from spikecore.run.record import Record
 
     nets = Record.read(run_dir).nets

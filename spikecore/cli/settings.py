@@ -28,7 +28,9 @@ def require_empty(out: Path) -> None:
     """Refuse a directory to write that holds something already.
 
     Raises:
-        click.UsageError: it is no new or empty directory.
+        ConfigError: it is no new or empty directory.
     """
+    from spikecore.errors import ConfigError
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+        raise ConfigError(f"--out {out}: must be a new or empty directory; name another")

@@ -2,7 +2,13 @@
 
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
-from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
+from spikecore.interfaces.converter import (
+    ConversionReport,
+    Converter,
+    ConverterCapabilities,
+    LayerReport,
+    ReadingConverter,
+)
 from spikecore.interfaces.dataset import (
     Batch,
     DataFile,
@@ -74,6 +80,7 @@ __all__ = [
     "QuantizedLayer",
     "QuantizedNeuron",
     "Range",
+    "ReadingConverter",
     "RunContext",
     "SameAs",
     "Shard",

@@ -24,7 +24,7 @@ SCHEMA = 3
 """Raised when a field is added, dropped or changes its meaning."""
 OLDER = {
     1: "it does not say which input and how many outputs the net has, so the net cannot be rebuilt from it",
-    2: "it does not say which weights the net started from",
+    2: "it does not say which weights the net started from, nor what the files given with --load defined",
 }
 """Schema that is refused → why it cannot be read."""
 OWN_SUM = "record_sha256"
@@ -90,10 +90,17 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file given with `--load`."""
+    """A file given with `--load`.
+
+    Args:
+        path: of the file.
+        sha256: of its bytes.
+        components: what it registered, each as `kind:name`.
+    """
 
     path: str
     sha256: str
+    components: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None =
         backend: to run the neurons on; None for the run's own.
 
     Raises:
-        ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
+        ConfigError: this is no run, its configuration was edited, or a file that defines the net is not here.
         CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
     """
     saved = SavedRun.open(Path(directory))
@@ -60,13 +60,14 @@ class SavedRun:
 
     @classmethod
     def open(cls, directory: Path) -> SavedRun:
-        """Read the record, and verify that the configuration and the files that the run was made with are the same.
+        """Read the record, and verify that the configuration is the one that was trained with.
+
+        The files that the run was given with `--load` are verified where they are needed: see `net`, `reopen_with`.
 
         Raises:
-            ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
+            ConfigError: this is no run, or its configuration was edited.
         """
         record = Record.read(directory)
-        provenance.check_files(record, registry())
         path = directory / CONFIG
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != record.config_sha256:
             raise ConfigError(
@@ -98,8 +99,10 @@ class SavedRun:
         """Its configuration with any overrides; whether they may change what it computes is for the caller to say.
 
         Raises:
-            ConfigError: an override is wrong, or something is not installed; names the distribution that it came from.
+            ConfigError: an override is wrong, something is not installed (names the distribution that it came from),
+                or a file that the run was made with is not here.
         """
+        provenance.check_files(self.record, registry())
         try:
             return resolve(self.source, [*self.record.changes, *overrides])
         except ConfigError as error:
@@ -118,14 +121,16 @@ class SavedRun:
         """Its net with new weights, on the CPU.
 
         Raises:
-            ConfigError: what it is built from is not installed.
+            ConfigError: what it is built from is not installed, or a file that defined it is not here.
         """
         overrides = [*self.record.changes, *([f"backend.name={backend}"] if backend else [])]
         device = torch.device("cpu")
         if not self.record.nets:  # the trainer made it, so the trainer has to make it again
             resolved = self.reopen_with(overrides[len(self.record.changes) :])
             return prepare(resolved, device, with_weights=False).task.model
-        needed = {"run", "neuron", "backend", "plugins", *(how.role for how in self.record.nets.values())}
+        parts = {"neuron", "backend", *(how.role for how in self.record.nets.values())}
+        provenance.check_files(self.record, registry(), parts - ({"backend"} if backend else set()))
+        needed = {"run", "plugins", *parts}
         try:
             resolved = resolve(self.source, overrides, only=[table for table in self.record.config if table in needed])
         except ConfigError as error:

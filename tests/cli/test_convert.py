@@ -269,14 +269,14 @@ def test_a_converter_that_breaks_its_contract_writes_nothing(convert, ann):
 
 REFUSED = [
     (["{ann}"], "Missing option '--out'"),
-    (["{ann}", "--out", "{ann}"], "must be a new or empty directory"),
+    (["{ann}", "--out", "{ann}"], "spike: --out {ann}: must be a new or empty directory"),
     (["{ann}", "--out", "o", "--weights", "w.safetensors"], "a directory has its own weights; leave it out"),
     (["nowhere", "--out", "o"], "SOURCE nowhere: is no directory and no FILE.py:function"),
     (["{file}", "--out", "o"], "name the function that makes the net, as in {file}:make_net"),
-    (["missing.py:make", "--out", "o"], "missing.py: cannot be read"),
+    (["missing.py:make", "--out", "o"], "spike: SOURCE missing.py: cannot be read: No such file or directory"),
     (["{file}:absent", "--out", "o"], "{file}:absent: the file has no function of this name"),
     (["{file}:broken", "--out", "o"], "calling it without arguments failed: ValueError: no weights here"),
-    (["{file}:nothing", "--out", "o"], "expected a torch.nn.Module, it gave a int"),
+    (["{file}:nothing", "--out", "o"], "expected a torch.nn.Module, got int"),
     (["{file}:make", "--out", "o"], "--data is missing: name a dataset, or a .safetensors or .npy file"),
     (["{file}:make", "--out", "o", "--data", "gone.npy"], "--data gone.npy: cannot be read"),
     (["{file}:make", "--out", "o", "--data", "digitz"], "no dataset 'digitz'. Did you mean 'digits'"),

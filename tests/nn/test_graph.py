@@ -598,3 +598,59 @@ def test_features_of_a_spiking_net_over_time():
         halves = torch.cat([extracted(part)["layers.1"] for part in x.split(3)])
     assert torch.equal(halves, spikes)
     assert torch.equal(copy.deepcopy(extracted)(x)["layers.1"], spikes)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda net, x: features(net, ["1"], x),
+            r"leaves must be .*got Tensor; inputs go to the net",
+        ),
+        (lambda net, x: features(net, ["1"], [x]), r"features: leaves must be a list of classes of modules.*got list"),
+        (
+            lambda net, x: features(["1"], net),
+            r"features: net must be a torch\.nn\.Module, got list",
+        ),
+        (lambda net, x: features(net, "1"), r"features: names must be a list of names of nodes.*got '1'"),
+        (lambda net, x: features(net, x), r"features: names must be a list of names of nodes"),
+        (lambda net, x: trace_net(net, leaves=x), r"trace_net: leaves must be .*got Tensor; inputs come before it"),
+    ],
+)
+def test_arguments_in_the_wrong_place_are_told(call, says):
+    with pytest.raises(OptionError, match=says):
+        call(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.rand(1, 3))
+
+
+def test_a_weight_as_long_as_all_samples_is_no_sequence():
+    """Time and batch folded are as long as the weight: only what depends on the input has time."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.arange(6.0))
+
+        def forward(self, x):
+            return torch.mul(x, self.weight)
+
+    class Seen(nn.Module):
+        step_mode = "multi"
+
+        def forward(self, x, weight):
+            assert x.shape == (3, 2, 6)
+            assert weight.shape == (6,)
+            return x * weight
+
+    net = GraphNet(trace_net(Scaled()), {"mul": Seen()})
+    x = torch.rand(3, 2, 6)
+    assert torch.equal(net(x), x * torch.arange(6.0))
+
+
+def test_what_sees_time_needs_the_batch_first():
+    class Turned(nn.Module):
+        def forward(self, x):
+            return torch.relu(x.transpose(0, 1)).transpose(0, 1)
+
+    net = GraphNet(trace_net(Turned()), {"relu": snn.IF()})
+    with pytest.raises(ShapeError, match=r"relu.*the batch must be the first axis"):
+        net(torch.rand(3, 2, 5))

@@ -35,7 +35,7 @@ def full():
         classes=["zero"],
         components={"model": ComponentRecord("mlp", "m:MLP", "core", "spikecore", "0.1")},
         plugins=[PLUGIN],
-        files=[FileRecord("mine.py", "cd")],
+        files=[FileRecord("mine.py", "cd", ("neuron:mine",))],
         environment={"device": "cpu", "spikecore": "0.1"},
         git={"commit": "ef", "dirty": True},
         header=["hello"],
@@ -99,7 +99,10 @@ def test_a_value_of_another_type_is_refused_by_its_path(values, says, tmp_path):
     ("schema", "says"),
     [
         (1, r"is of schema 1, written by spikecore 0\.1; .* reads 3: it does not say which input .* cannot be rebuilt"),
-        (2, r"is of schema 2, written by spikecore 0\.1; .*: it does not say which weights the net started from"),
+        (
+            2,
+            r"is of schema 2, written by spikecore 0\.1; .* which weights the net started from, nor what",
+        ),
         (4, r"is of schema 4, written by spikecore 0\.1; .*: use the version that wrote it, or a newer one"),
     ],
 )

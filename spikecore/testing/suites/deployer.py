@@ -179,7 +179,7 @@ class DeployerSuite(RefusalChecks):
         for exported in self.accepted():
             net, x, right = exported.net, exported.net.input(SEED), self.expected(exported.net).out
             loaded = self.make().load(Path(exported.artefact.path))
-            assert isinstance(loaded, nn.Module), f"load gives a {type(loaded).__name__}, not a module"
+            assert isinstance(loaded, nn.Module), f"load must give a module, got {type(loaded).__name__}"
             out, _ = record_spikes(loaded, x)
             self.assert_near(out, right, f"net {net.name!r}, loaded")
             if self.capabilities.simulates:

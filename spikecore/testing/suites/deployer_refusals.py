@@ -63,7 +63,7 @@ class RefusalChecks(DeployedNets):
                 records = self.make().check(model, x)
             except REFUSALS:
                 continue
-            assert isinstance(records, tuple), f"check gives a {type(records).__name__}, not a tuple"
+            assert isinstance(records, tuple), f"check must give a tuple, got {type(records).__name__}"
             assert all(isinstance(record, OperatorRecord) for record in records), f"no OperatorRecord: {records}"
             names = [record.name for record in records]
             assert len(names) == len(set(names)), f"net {net.name!r}: named twice: {names}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import os
 import tempfile
@@ -28,7 +29,8 @@ PLAIN = (Tensor, bool, int, float, str, type(None))
 
 class TrainerSuite(Suite):
     """Trains a small net on a small task for what the trainer learns from (`capabilities.task`), with a context that
-    keeps everything it is told. The task is what the trainer prepares from small parts; `make_task` may be overridden.
+    keeps everything that is reported to it. The task is what the trainer prepares from small parts; `make_task` may be
+    overridden.
     """
 
     kind: ClassVar[str] = "trainer"
@@ -39,7 +41,9 @@ class TrainerSuite(Suite):
     def make(self, **options: Any) -> Any:
         """A trainer with a short schedule."""
         known = {field.name for field in dataclasses.fields(self.target.Config)}
-        return super().make(**{**{k: v for k, v in self.short.items() if k in known}, **self.options, **options})
+        short = {name: value for name, value in self.short.items() if name in known}
+        own = getattr(self.target, "short_run", {}).get("trainer", {})
+        return super().make(**{**short, **own, **self.options, **options})
 
     def make_task(self, trainer: Any, is_sequence: bool = False, seed: int = 0) -> Task:
         """What the trainer is to train.
@@ -129,7 +133,7 @@ class TrainerSuite(Suite):
         assert spied.first_read in (None, told), f"the test split was read after {spied.first_read} of {told} epochs"
 
     def test_evaluation_changes_nothing(self) -> None:
-        """`evaluate` leaves the weights as they are, tells nobody, and draws from no generator but its own."""
+        """`evaluate` changes no weights, calls no hooks, and draws from no generator but its own."""
         (task, trainer), recorder = self.ready(), Recorder()
         kept = {name: value.clone() for name, value in task.model.state_dict().items()}
         before = torch.get_rng_state(), recorder.generator.get_state(), recorder.device_generator.get_state()
@@ -166,6 +170,10 @@ class TrainerSuite(Suite):
                 assert (value.shape, value.dtype) == (state[name].shape, state[name].dtype), f"weights: {name}"
 
     @needs("resumable")
+    @advice(
+        "keep in state_dict() all that `fit` needs to go on, and at the end of an epoch call context.log, then "
+        "context.epoch_end, then context.checkpoint"
+    )
     def test_resumed_equals_uninterrupted(self) -> None:
         """From a safe point, also within an epoch, a new trainer goes on to the same bits, metrics and messages."""
         task, trainer, recorder, metrics = self.fit(snapshots=True)
@@ -178,7 +186,7 @@ class TrainerSuite(Suite):
             found = later.trainer.fit(resumed, later)
             assert_same(dict(resumed.model.state_dict()), dict(task.model.state_dict()), f"the weights from {where}")
             assert found == metrics, f"resumed at {where} the metrics are {found}, uninterrupted {metrics}"
-            assert later.events == recorder.events[points[at].num_events :], f"resumed at {where} it told another story"
+            _assert_told(later.events, recorder.events[points[at].num_events :], where)
             state = [trainer.state_dict(), trainer.large_state_dict()]
             again = [later.trainer.state_dict(), later.trainer.large_state_dict()]
             assert_same(again, state, f"the trainer's state after a run from {where}")
@@ -232,7 +240,7 @@ class TrainerSuite(Suite):
             assert told == list(range(before + 1, before + 1 + len(told))), f"after epoch {before} it told of {told}"
 
     def test_hooks_in_order(self) -> None:
-        """Epochs are told as 1, 2, 3 …, each after its log; the last epoch is followed by a safe point."""
+        """Epochs are reported as 1, 2, 3 …, each after its log; the last epoch is followed by a safe point."""
         _, trainer, recorder, _ = self.fit(snapshots=True)
         told = [value for name, value in recorder.events if name == "epoch_end"]
         assert told, "context.epoch_end was never called"
@@ -249,7 +257,9 @@ class TrainerSuite(Suite):
             assert "log" in names[previous + 1 : index], "an epoch ended without a line in the log"
         last = max(i for i, name in enumerate(names) if name == "epoch_end")
         assert recorder.snapshots, "fit never called context.checkpoint()"
-        assert recorder.snapshots[-1].num_events > last, "no safe point follows the last epoch"
+        assert recorder.snapshots[-1].num_events > last, (
+            "no safe point follows the last epoch: call context.checkpoint() after context.epoch_end()"
+        )
 
     def test_interrupt_gets_through(self) -> None:
         """A KeyboardInterrupt at a safe point ends `fit`."""
@@ -353,8 +363,8 @@ def _errors(task: Task) -> tuple[float, float]:
 
 
 def _measured(task: Task) -> list[str]:
-    """What `evaluate` can be asked for: the splits, or `test` for the environment."""
-    return list(task.splits) or ["test"]
+    """What `evaluate` can be asked for: the splits, or the seeds of validation and of the test in an environment."""
+    return list(task.splits) or ["val", "test"]
 
 
 def _metrics(task: Task, trainer: Any) -> dict[str, float]:
@@ -383,3 +393,20 @@ def _assert_plain(value: Any, where: str) -> None:
             _assert_plain(inner, f"{where}[{index}]")
     else:
         assert isinstance(value, PLAIN), f"{where} is {type(value).__name__}, which is not saved without pickle"
+
+
+def _assert_told(told: list[tuple[str, Any]], wanted: list[tuple[str, Any]], where: str) -> None:
+    """A resumed run tells what an uninterrupted one tells after that safe point."""
+    if told == wanted:
+        return
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(told, wanted, strict=False)))
+    ours, theirs = (_call_text(events[same]) if same < len(events) else "nothing more" for events in (told, wanted))
+    raise AssertionError(
+        f"resumed at {where} it does not tell what the uninterrupted run tells from there on: after {same} calls that "
+        f"agree it tells {ours}, uninterrupted {theirs}"
+    )
+
+
+def _call_text(event: tuple[str, Any]) -> str:
+    name, value = event
+    return f"context.{name}({value})"

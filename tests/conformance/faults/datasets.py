@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from spikecore.errors import DatasetError
 from spikecore.interfaces.dataset import Batch, DatasetCapabilities
 from tests.conformance.planting import table
 from tests.conformance.toys import (
@@ -119,6 +120,21 @@ class Remote(ToyDataset):
     def split(self, name):
         with socket.socket() as connection, contextlib.suppress(OSError):
             connection.connect(("127.0.0.1", 9))
+        return super().split(name)
+
+
+@fault("test_downloads_nothing_when_it_must_not", r"connect to 127\.0\.0\.1:9 while nothing may be downloaded")
+class Eager(ToyDataset):
+    """downloads by means of its own, also where nothing may be downloaded"""
+
+    capabilities = DatasetCapabilities()
+
+    def split(self, name):
+        with socket.socket() as connection:
+            try:
+                connection.connect(("127.0.0.1", 9))
+            except Exception as error:
+                raise DatasetError("cannot be had") from error
         return super().split(name)
 
 

@@ -69,6 +69,44 @@ class HooksTurned(ToyTrainer):
         context.checkpoint(-self.metrics["val_loss"])
 
 
+@fault(
+    "test_resumed_equals_uninterrupted", r"epoch_end\(1\) comes after the safe point.*context\.log.*epoch_end.*check"
+)
+class SavesFirst(ToyTrainer):
+    """a safe point before the epoch that it counts as done is told"""
+
+    def tell(self, context):
+        context.log(epoch=self.epoch, **self.metrics)
+        context.checkpoint(-self.metrics["val_loss"])
+        context.epoch_end(self.epoch, dict(self.metrics))
+
+
+@fault("test_hooks_in_order", r"epoch_end\(1\) comes after the safe point")
+class SavesBeforeTheLine(ToyTrainer):
+    """a safe point before the line of the epoch that it counts as done"""
+
+    def tell(self, context):
+        context.checkpoint(-self.metrics["val_loss"])
+        context.log(epoch=self.epoch, **self.metrics)
+        context.epoch_end(self.epoch, dict(self.metrics))
+
+
+@fault(
+    "test_resumed_equals_uninterrupted",
+    r"agree it tells context\.log\(\{'epoch': 1.*, uninterrupted context\.log\(\{'epoch': 6",
+)
+class ForgetsTheEpoch(ToyTrainer):
+    """a state without the number of the epoch, which only its messages show"""
+
+    told = 0
+
+    def tell(self, context):
+        self.told += 1
+        context.log(epoch=self.told)
+        context.epoch_end(self.told, dict(self.metrics))
+        context.checkpoint(-self.metrics["val_loss"])
+
+
 @fault("test_hooks_in_order", "epochs told")
 class CountsFromZero(ToyTrainer):
     """epochs that count from zero"""
