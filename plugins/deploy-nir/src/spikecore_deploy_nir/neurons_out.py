@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from spikecore import nn
-from spikecore.nn import option_values
 from spikecore_deploy_nir.graph import NirNode, Value
 from spikecore_deploy_nir.profiles import Doubles, invert, next_below
 from spikecore_deploy_nir.refusal import RefusedError
@@ -53,7 +52,7 @@ def written_neuron(neuron: nn.Neuron, shape: Shape, settings: Settings) -> Writt
         raise RefusedError(
             f"NIR has no neuron for {type(neuron).__name__}", f"use {', '.join(sorted(t.__name__ for t in WRITERS))}"
         )
-    return writer(_Options(option_values(neuron), shape, settings))
+    return writer(_Options(nn.option_values(neuron), shape, settings))
 
 
 class _Options:
