@@ -155,3 +155,17 @@ def test_a_directory_and_nothing(tmp_path):
     for place in (tmp_path, tmp_path / "missing.nir"):
         with pytest.raises(ConversionError, match=r"expected a \.nir file"):
             NIR().load(place)
+
+
+def test_files_of_the_oldest_version(path):
+    """nir 1.0.4 has no v_reset: it is left out where it is 0, and 0 where it is missing."""
+    with h5py.File(path, "r+") as file:
+        assert file["version"][()] == b"1.0.4"
+        assert set(file["node/nodes/n0"]) == {"type", "weight", "bias"}
+        del file["node/nodes/n1/v_reset"]
+    lif = NIR().load(path).get_submodule("1")
+    assert (lif.config.v_reset, lif.config.tau) == (0.0, 3.0)
+    net = torch.nn.Sequential(nn.LIF(tau=3.0))
+    NIR().export(net, inputs((4,)), path.with_name("plain.nir"))
+    with h5py.File(path.with_name("plain.nir")) as file:
+        assert set(file["node/nodes/n0"]) == {"type", "tau", "r", "v_leak", "v_threshold"}

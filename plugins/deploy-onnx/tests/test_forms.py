@@ -185,6 +185,8 @@ def test_int8_weights(tmp_path):
     small, _ = deployed(other, x, tmp_path, weights="int8")
     error = (small - plain).abs().max()
     assert 0 < error < 64 * other[0].weight.abs().max() / 127
+    assert artefact.notes[1] == "Layer 0: largest error of a weight 0."
+    assert deployer.capabilities.tolerance > ONNX().capabilities.tolerance == 0
 
 
 @pytest.mark.parametrize(("layer", "word"), [(torch.nn.GELU(), "GELU"), (nn.MaxPool2d(2, ceil_mode=True), "ceil_mode")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,6 +22,9 @@ from spikecore.interfaces import (
 from spikecore_deploy_onnx.exporting import planned
 from spikecore_deploy_onnx.forms import written_model
 from spikecore_deploy_onnx.running import read_model, run_model
+
+INT8_TOLERANCE = 0.05
+"""Mean difference of spikes that is declared for weights that are rounded to 8 bits on export."""
 
 
 class ONNX(Configurable):
@@ -57,6 +60,9 @@ class ONNX(Configurable):
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
+        if self.config.weights == "int8":
+            # Rounded weights are another net; what was quantized before loses nothing.
+            self.capabilities = replace(type(self).capabilities, tolerance=INT8_TOLERANCE)  # type: ignore[misc]
 
     def check(self, model: torch.nn.Module, example_input: Tensor) -> tuple[OperatorRecord, ...]:
         """What becomes of every operator of the net."""

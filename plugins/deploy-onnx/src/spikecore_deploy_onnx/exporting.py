@@ -19,7 +19,7 @@ from spikecore.interfaces import OperatorRecord
 from spikecore.nn import NetGraph, NetNode, Ref, trace_net
 from spikecore_deploy_onnx.body import Body, Names
 from spikecore_deploy_onnx.cells import Cell, cell_of
-from spikecore_deploy_onnx.layers import IDENTITIES, emit_layer, has_weights
+from spikecore_deploy_onnx.layers import IDENTITIES, emit_layer, has_weights, quantization_error
 from spikecore_deploy_onnx.refusal import RefusedError
 
 Shape = tuple[int, ...]
@@ -88,9 +88,15 @@ def planned(model: torch.nn.Module, example_input: Tensor, int8: bool) -> Plan:
     if name is None and planner.records:
         last = planner.records.pop()
         planner.refuse(last.name, last.operator, "the net returns something else than one value", "return one tensor")
-    notes = ["Weights are int8 with one scale per output; sums are computed in floating point."] if int8 else []
+    if int8:
+        planner.notes.insert(0, "Weights are int8 with one scale per output; sums are computed in floating point.")
     return Plan(
-        tuple(planner.records), tuple(planner.stages), name or "", planner.shapes[""], planner.dtype, tuple(notes)
+        tuple(planner.records),
+        tuple(planner.stages),
+        name or "",
+        planner.shapes[""],
+        planner.dtype,
+        tuple(planner.notes),
     )
 
 
@@ -104,6 +110,7 @@ class _Planner:
     stages: list[Stage] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     # records
 
@@ -260,6 +267,10 @@ class _Planner:
         # A trial run, which refuses what cannot be written and tells the shape.
         trial = Body(Names(), self.dtype)
         _, result = emit_layer(trial, module, "x", shape, int8)
-        inexact = "its weights are rounded to int8 with one scale per output" if int8 and has_weights(module) else ""
+        inexact = ""
+        if int8 and has_weights(module):
+            inexact = "its weights are rounded to int8 with one scale per output"
+            error = quantization_error(module)
+            self.notes.append(f"Layer {name}: largest error of a weight {error:g}.")
         self.mapped(name, type(module).__name__, trial.nodes[-1].op_type, inexact)
         return self.add(name, (source,), result, emit=emit)

@@ -79,6 +79,14 @@ def quantized_weight(layer: Layer) -> tuple[Array, Array]:
     return values.astype(np.int8), scale
 
 
+def quantization_error(layer: Layer) -> float:
+    """The largest |weight - integer · scale| of a layer."""
+    values, scale = quantized_weight(layer)
+    weight = array_of(layer.weight)
+    distance = np.abs(weight - values * scale.reshape(-1, *[1] * (weight.ndim - 1)))
+    return float(distance.max()) if distance.size else 0.0
+
+
 def _weight(body: Body, layer: Layer, int8: bool) -> str:
     if not int8:
         return body.number(array_of(layer.weight), "weight")
