@@ -235,6 +235,19 @@ class TestFiles:
         path.write_bytes(model.SerializeToString())
         self.refused(path, "has the shape")
 
+    def test_operations_that_allocate_what_a_file_says(self, path):
+        model = onnx.load(path)
+        model.graph.node[0].op_type = "ConstantOfShape"
+        path.write_bytes(model.SerializeToString())
+        self.refused(path, "ConstantOfShape")
+
+    def test_shapes_that_ask_for_more_than_there_is(self, path):
+        model = onnx.load(path)
+        shape = next(one for one in model.graph.initializer if one.name == "shape")
+        shape.CopyFrom(onnx.numpy_helper.from_array(torch.tensor([2**40, 5]).numpy(), "shape"))
+        path.write_bytes(model.SerializeToString())
+        self.refused(path, "more than is supported")
+
     def test_a_model_of_another_tool(self, path):
         model = onnx.load(path)
         del model.metadata_props[:]

@@ -17,6 +17,17 @@ from torch import Tensor
 
 from spikecore.errors import ConversionError, PluginUnavailable, ShapeError
 from spikecore_deploy_onnx.forms import FORM, INPUT, KEY, OUTPUT
+from spikecore_deploy_onnx.language import SIMPLE
+
+MAX_AXES, MAX_VALUES = 16, 2**31
+"""Of a shape that a graph holds."""
+OPERATIONS = {
+    *SIMPLE.values(),
+    *("Identity", "Shape", "Concat", "Reshape", "Expand", "Scan", "Gather", "Unsqueeze"),
+    *("Gemm", "MatMul", "Transpose", "Conv", "BatchNormalization", "DequantizeLinear", "Relu"),
+    *("AveragePool", "MaxPool"),
+}
+"""What this plugin writes; other operations could allocate or read whatever a file says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +83,15 @@ def _check_tensors(graph: onnx.GraphProto, path: Path, max_bytes: int) -> None:
         count = math.prod(tensor.dims)
         if min(tensor.dims, default=0) < 0 or count * 8 > max_bytes:
             raise ConversionError(f"{path}: the constant {tensor.name!r} has the shape {list(tensor.dims)}")
+        if tensor.data_type == TensorProto.INT64 and count <= MAX_AXES:
+            sizes = [abs(int(size)) or 1 for size in onnx.numpy_helper.to_array(tensor).reshape(-1)]
+            if math.prod(sizes) > MAX_VALUES:
+                raise ConversionError(f"{path}: the shape {tensor.name!r} asks for {sizes}, more than is supported")
     for node in graph.node:
+        if node.op_type not in OPERATIONS or node.domain:
+            raise ConversionError(
+                f"{path}: this plugin writes no {node.domain}:{node.op_type}; expected a file of ours"
+            )
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 _check_tensors(attribute.g, path, max_bytes)
