@@ -1,7 +1,7 @@
 """What datasets are built from: fetching, unpacking and caching, splits, folders of files, and mixing of samples."""
 
 from spikecore.datasets.epochs import Epoch
-from spikecore.datasets.folders import check_filled, class_names, is_class, labelled_files, tops
+from spikecore.datasets.folders import check_filled, class_names, is_class, labelled_files, split_directories, tops
 from spikecore.datasets.mixing import CutMix, Mix, Mixup, mix_batch
 from spikecore.datasets.splits import split_by_subject, split_per_class, subset
 from spikecore.datasets.store import (
@@ -41,6 +41,7 @@ __all__ = [
     "matches",
     "mix_batch",
     "split_by_subject",
+    "split_directories",
     "split_per_class",
     "subset",
     "sync",

@@ -43,7 +43,8 @@ def _validation_reasons(resolved: Resolved) -> dict[str, str]:
     if "dataset" not in resolved.names or "val_share" not in resolved.options("trainer"):
         return {}
     name = resolved.names["dataset"]
-    if "val" not in getattr(resolved.registry.load("dataset", name), "splits", ()):
+    splits = getattr(resolved.registry.load("dataset", name), "splits", ())
+    if not isinstance(splits, tuple) or "val" not in splits:  # of a folder, only an instance knows
         return {}
     return {"val_share": f"dataset {name!r} has a split 'val' of its own"}
 
