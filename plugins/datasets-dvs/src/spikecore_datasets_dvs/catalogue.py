@@ -21,8 +21,8 @@ from spikecore_datasets_dvs import declarations, pickled
 from spikecore_datasets_dvs.dataset import REPRESENTATION, EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_events
 from spikecore_datasets_dvs.folder import by_class
-from spikecore_datasets_dvs.formats import aedat2, read_events, reading
-from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
+from spikecore_datasets_dvs.formats import read_events, reading_errors
+from spikecore_datasets_dvs.formats.arrays import read_npz
 from spikecore_datasets_dvs.formats.hdf5 import check_chunks, check_rows, open_file, sound, whole
 from spikecore_datasets_dvs.formats.mat import read_mat
 from spikecore_datasets_dvs.named import NamedDataset, below, numbered, table, text, the_directory
@@ -120,9 +120,8 @@ class CIFAR10DVS(NamedDataset):
         path = directory / recording.path
         if path.suffix == ".aedat4":
             return super().read(directory, recording)
-        with reading(path):
-            raw = aedat2.read(path, "dvs128")
-        return raw.replace(x=raw.y, y=np.uint16(127) - raw.x)  # the sensor stood on its side
+        raw = read_events(path, "aedat2", self.sensor_size, aedat2_layout="dvs128")
+        return raw.replace(x=raw.y, y=raw.x)  # the sensor stood on its side
 
 
 class DVS128Gesture(NamedDataset):
@@ -186,7 +185,7 @@ class DVS128Gesture(NamedDataset):
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
         if path.suffix == ".npy":
-            return check_inside(_columns(path, "xypt", t_us=1000.0), self.sensor_size, str(path))
+            return read_events(path, "npy", self.sensor_size, columns="xypt", unit="ms")
         events = self._whole(path)
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, -1)
         if recording.stop_us <= first or recording.start_us > last:
@@ -208,19 +207,6 @@ class DVS128Gesture(NamedDataset):
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
 
-def _columns(path: Path, order: str, t_us: float = 1.0) -> Events:
-    """An array `[N, 4]` of numbers."""
-    with reading(path):
-        rows = read_npy(path)
-    if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
-        raise DatasetError(f"{path}: holds {rows.dtype} of shape {rows.shape}; [N, 4] numbers were expected")
-    columns = dict(zip(order, rows.T, strict=True))
-    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
-        raise DatasetError(f"{path}: holds numbers that are not finite")
-    t = np.rint(columns["t"].astype(np.float64) * t_us)
-    return make_events(t, columns["x"], columns["y"], columns["p"], str(path))
-
-
 class ASLDVS(_Shared):
     """ASL-DVS; a seeded split per class."""
 
@@ -239,7 +225,7 @@ class ASLDVS(_Shared):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path):
+        with reading_errors(path):
             ts, x, y, pol = read_mat(path, ("ts", "x", "y", "pol"))
         events = check_inside(make_events(ts, x, y, pol, str(path)), self.sensor_size, str(path))
         return events.replace(x=np.uint16(239) - events.x, y=np.uint16(179) - events.y)
@@ -313,7 +299,7 @@ class ESImageNet(NamedDataset):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path):
+        with reading_errors(path):
             arrays = read_npz(path)
         if missing := {"pos", "neg"} - set(arrays):
             raise DatasetError(f"{path}: lacks the array {min(missing)!r}; it has {', '.join(arrays)}")
@@ -372,7 +358,7 @@ class Bullying10K(NamedDataset):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path):
+        with reading_errors(path):
             return check_inside(pickled.read(path), self.sensor_size, str(path))
 
 
@@ -437,7 +423,7 @@ class _Heidelberg(NamedDataset):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path), sound(path, f"recording {recording.item}"):
+        with reading_errors(path), sound(path, f"recording {recording.item}"):
             spikes = self._file(path)["spikes"]
             times = np.asarray(self._row(spikes["times"], recording.item, path), np.float64)
             units = self._row(spikes["units"], recording.item, path)

@@ -18,15 +18,34 @@ import numpy as np
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events, unwrapped
-from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, num_records
+from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, num_records, opened
+from spikecore_datasets_dvs.reading import Reading, Stated
 
 TYPES = (0, 12)
 """Event types that hold changes of brightness (TD, CD)."""
 
 
-def read(path: Path) -> Events:
+SIDE = re.compile(rb"\s*(height|width)\s+([0-9]{1,5})\s*", re.IGNORECASE)
+
+
+def stated(path: Path, reading: Reading) -> Stated:
+    """The size of the sensor is in the header's lines `Height` and `Width`."""
+    with opened(path) as file:
+        lines = header(file, b"%", path)
+    sides = {match[1].lower(): int(match[2]) for match in map(SIDE.fullmatch, lines) if match}
+    variant = f"DAT, version {'2' if _is_new(lines) else '1'}" if lines else "DAT without a header (ATIS)"
+    if sides.keys() == {b"height", b"width"}:
+        return Stated(variant, (sides[b"height"], sides[b"width"]), "the header (Height, Width)")
+    return Stated(variant)
+
+
+def _is_new(lines: list[bytes]) -> bool:
+    return any(re.match(rb"\s*version\s+[2-9]", line, re.IGNORECASE) for line in lines)
+
+
+def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
     """The events of a file."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         lines = header(file, b"%", path)
         if lines:
             marks = file.read(2)
@@ -36,8 +55,7 @@ def read(path: Path) -> Events:
                 raise DatasetError(
                     f"{path}: holds events of type {marks[0]} with {marks[1]} bytes; type 0 or 12 with 8 is expected"
                 )
-        is_new = any(re.match(rb"\s*version\s+[2-9]", line, re.IGNORECASE) for line in lines)
-        x_bits, y_bits = (14, 14) if is_new else (9, 8)
+        x_bits, y_bits = (14, 14) if _is_new(lines) else (9, 8)
         count = num_records(file, 8, path)
         columns = Columns(count)
         last = None
