@@ -2,8 +2,8 @@
 
 by_time         window i: t_first + i · stride <= t < … + duration;   stride = duration - overlap
 by_count        window i: events i · stride … i · stride + count - 1;  stride = count - overlap
-by_time_bins    as by_time with num_bins windows of ⌊(t_last - t_first) / num_bins⌋ · (1 + overlap)
-by_count_bins   as by_count with num_bins windows of ⌊N / num_bins · (1 + overlap)⌋
+by_time_bins    num_bins windows of ⌊(t_last - t_first) / num_bins⌋ · (1 + overlap);  stride = window · (1 - overlap)
+by_count_bins   num_bins windows of ⌊⌊N / num_bins⌋ · (1 + overlap)⌋;  stride = ⌊window · (1 - overlap)⌋
 
 How many windows: ⌊(span - window) / stride⌋ + 1; with `include_incomplete` ⌈ … ⌉, where the last one may be cut off.
 All slices of a recording are in one split: windows that overlap would show the test split to those who train.
@@ -140,5 +140,5 @@ class ByCountBins(Slices):
 
     def __call__(self, events: Events) -> Bounds:
         window = int(len(events) // self.num_bins * (1 + self.overlap))
-        starts = (np.arange(self.num_bins) * (window * (1 - self.overlap))).astype(np.int64)
+        starts = np.arange(self.num_bins, dtype=np.int64) * int(window * (1 - self.overlap))
         return np.stack([starts, np.minimum(starts + window, len(events))], 1)

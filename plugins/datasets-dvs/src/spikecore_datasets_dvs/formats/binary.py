@@ -108,6 +108,24 @@ def chunks(
         count -= wanted
 
 
+def check_timed(count: int, most: int, path: Path) -> None:
+    """Most events have a time.
+
+    Args:
+        count: events with a time.
+        most: events in the file.
+        path: of it, for the error.
+
+    Raises:
+        DatasetError: most come before any word that says the time.
+    """
+    if 2 * count < most:
+        raise DatasetError(
+            f"{path}: of {most} events {most - count} have no time, since no word before them holds its high bits: the "
+            "file is damaged or of another version"
+        )
+
+
 def last_marked(
     marks: np.ndarray, values: np.ndarray, before: int, known: bool, period: int
 ) -> tuple[np.ndarray, int, bool]:

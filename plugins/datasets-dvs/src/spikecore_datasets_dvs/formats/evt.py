@@ -29,7 +29,7 @@ import numpy as np
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import evt21
-from spikecore_datasets_dvs.formats.binary import Columns, chunks, header, last_marked, num_records, opened
+from spikecore_datasets_dvs.formats.binary import Columns, check_timed, chunks, header, last_marked, num_records, opened
 from spikecore_datasets_dvs.reading import Reading, Stated
 
 VERSION = re.compile(rb"^\s*(?:evt\s+|format\s+evt)([0-9][0-9.]*)", re.MULTILINE)
@@ -91,14 +91,16 @@ def _version(lines: list[bytes], path: Path) -> str:
 def _read2(file, path: Path) -> Events:
     count = num_records(file, 4, path)
     columns = Columns(count)
-    high, known = 0, False
+    high, known, num_events = 0, False, 0
     for words in chunks(file, "<u4", count, path):
         kind = words >> 28
+        num_events += int(np.count_nonzero(kind <= 1))
         is_high = kind == 8
         times, high, known = last_marked(is_high, (words & 0x0FFFFFFF).astype(np.int64), high, known, 1 << 28)
         keep = (kind <= 1) & (times >= 0)
         words, times = words[keep], times[keep]
         columns.put(times << 6 | words >> 22 & 63, words >> 11 & 0x7FF, words & 0x7FF, words >> 28)
+    check_timed(columns.count, num_events, path)
     return columns.events()
 
 

@@ -19,10 +19,12 @@ import numpy as np
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events
-from spikecore_datasets_dvs.formats.binary import Columns, chunks, last_marked, num_records
+from spikecore_datasets_dvs.formats.binary import Columns, check_timed, chunks, last_marked, num_records
 
 KNOWN = np.zeros(16, bool)
 KNOWN[[0, 1, 8, 10, 14, 15]] = True
+SURELY = 0.95
+"""Share of steps between times that do not go back."""
 PLACES = np.arange(32, dtype=np.uint32)
 
 
@@ -40,15 +42,17 @@ def decode(file: BinaryIO, path: Path, is_legacy: bool) -> Events:
     count, start = num_records(file, 8, path), file.tell()
     low, high = (1, 0) if is_legacy else (0, 1)
     capacity = num_strange = 0
-    for words in chunks(file, "<u4", count, path, 2):
+    for number, words in enumerate(chunks(file, "<u4", count, path, 2)):
+        if number == 0 and not _are_times(words[:, high]) and _are_times(words[:, low]):
+            raise DatasetError(
+                f"{path}: the halves of its words stand the other way round than the header says: the line format should "
+                f"{'not ' if is_legacy else ''}have endianness=legacy"
+            )
         kind = words[:, high] >> 28
         num_strange += int((~KNOWN[kind]).sum())
         capacity += int(_bits(words[kind <= 1, low]).sum())
     if 2 * num_strange > count:
-        raise DatasetError(
-            f"{path}: {num_strange} of {count} words are of no type of EVT 2.1; is the order of the bytes another one "
-            "than the header says (endianness=legacy: halves of words exchanged)?"
-        )
+        raise DatasetError(f"{path}: {num_strange} of {count} words are of no type of EVT 2.1: it is damaged")
     file.seek(start)
     columns = Columns(capacity)
     time_high, known = 0, False
@@ -62,7 +66,15 @@ def decode(file: BinaryIO, path: Path, is_legacy: bool) -> Events:
         which, place = np.nonzero(valid[keep, None] >> PLACES & 1)
         word = upper[keep][which]
         columns.put(times[keep][which] << 6 | word >> 22 & 63, (word >> 11 & 0x7FF) + place, word & 0x7FF, word >> 28)
+    check_timed(columns.count, capacity, path)
     return columns.events()
+
+
+def _are_times(words: np.ndarray) -> bool:
+    """Whether those that say they are times rise, as times do and other numbers do not."""
+    times = (words[words >> 28 == 8] & 0x0FFFFFFF).astype(np.int64)
+    steps = np.diff(times)
+    return bool((steps > 0).any()) and float((steps >= 0).mean()) > SURELY
 
 
 def _bits(words: np.ndarray) -> np.ndarray:
