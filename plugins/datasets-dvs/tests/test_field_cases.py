@@ -29,7 +29,9 @@ def test_columns_of_a_davis_count_from_the_right(tmp_path):
 
 def v2e_aedat2(t, x, y, p, size):
     """As v2e writes it: mirrored both ways, no line for the chip."""
-    head = b"#!AER-DAT2.0\r\n# This is a raw AE data file created by AEDat2Output in v2e\r\n# Timestamps tick is 1 us\r\n"
+    head = (
+        b"#!AER-DAT2.0\r\n# This is a raw AE data file created by AEDat2Output in v2e\r\n# Timestamps tick is 1 us\r\n"
+    )
     height, width = size
     address = (width - 1 - x) << 12 | (height - 1 - y) << 22 | p << 11
     return head + np.stack([address, t], 1).astype(">u4").tobytes()
@@ -52,7 +54,9 @@ def test_640_by_480_under_another_layout_says_which_fits(tmp_path):
     path = tmp_path / "a.aedat"
     path.write_bytes(whole.replace(b"com.sec.dvs.SecDvs640Gen2", b"none"))
     for layout in ("davis", "dvs128"):
-        with pytest.raises(DatasetError, match=rf"events in the layout '{layout}'.*fit dvs640: aedat2_layout = \"dvs640\""):
+        with pytest.raises(
+            DatasetError, match=rf"events in the layout '{layout}'.*fit dvs640: aedat2_layout = \"dvs640\""
+        ):
             read_events(path, aedat2_layout=layout, sensor_size=(480, 640))
     assert read_events(path, aedat2_layout="dvs640") == make_events(t, x, y, [1] * 200)
 
@@ -69,7 +73,9 @@ def test_a_davis_with_many_pictures_is_no_other_layout(tmp_path):
     path.write_bytes(writers.aedat2([5], [3], [4], [1], "davis", extra=[(1 << 31 | n, 6) for n in range(50)]))
     assert of(read_events(path)) == [[5], [3], [4], [1]]
     path.write_bytes(writers.aedat2([], [], [], [], "davis", extra=[(1 << 31 | n, 6) for n in range(50)]))
-    with pytest.raises(DatasetError, match="of 50 records 0 are events in the layout 'davis' and 50 samples of pictures"):
+    with pytest.raises(
+        DatasetError, match="of 50 records 0 are events in the layout 'davis' and 50 samples of pictures"
+    ):
         read_events(path)
 
 
@@ -213,7 +219,9 @@ def test_recordings_one_level_deeper_are_named(tmp_path, data):
     for half in ("train", "test"):
         saved(tmp_path / half / "a", "session1", 0, 1)
         saved(tmp_path / half, "b", 1, 1)
-    with pytest.raises(DatasetError, match=r"class 'a' has no recordings, but .*session1 has: they lie one level deeper"):
+    with pytest.raises(
+        DatasetError, match=r"class 'a' has no recordings, but .*session1 has: they lie one level deeper"
+    ):
         folder(tmp_path).split("train")
 
 
@@ -294,7 +302,9 @@ def test_whole_seconds_are_scaled_too():
 
 
 def test_coarse_times_are_not_taken_for_fine_ones():
-    with pytest.raises(DatasetError, match="are float32 and reach 86400 s, where neighbouring numbers are 7812.5 µs apart"):
+    with pytest.raises(
+        DatasetError, match="are float32 and reach 86400 s, where neighbouring numbers are 7812.5 µs apart"
+    ):
         make_events(np.float32([0.5, 86400]), [0, 0], [0, 0], [0, 0], unit="s")
     assert make_events(np.float32([0.5, 2]), [0, 0], [0, 0], [0, 0], unit="s").t.tolist() == [500_000, 2_000_000]
     with pytest.raises(DatasetError, match="times reach 1e.16 s, beyond .*is the unit right"):

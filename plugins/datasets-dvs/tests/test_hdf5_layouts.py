@@ -90,7 +90,9 @@ def test_mvsec_has_two_cameras_and_seconds(tmp_path):
     path = tmp_path / "a.hdf5"
     with h5py.File(path, "w") as file:
         mvsec(file)
-    with pytest.raises(DatasetError, match="holds several recordings: /davis/left/events, /davis/right/events; name one"):
+    with pytest.raises(
+        DatasetError, match="holds several recordings: /davis/left/events, /davis/right/events; name one"
+    ):
         read_events(path)
     assert read_events(path, stream="davis/left/events") == EVENTS
     assert read_events(path, stream="/davis/right/events") == OTHER

@@ -144,7 +144,9 @@ def test_a_table_with_splits_and_subjects(tmp_path, data):
     assert [len(dataset.split(name)) for name in dataset.splits] == [6, 2, 2]
     assert dataset.splits == ("train", "val", "test")
     lines = [f"{line},{'ann' if line.startswith('rec/one') else 'bob'}" for line in LONG]
-    dataset = create("dataset", "event-folder", **table(tmp_path, *lines, heading="file,start_us,stop_us,label,subject"))
+    dataset = create(
+        "dataset", "event-folder", **table(tmp_path, *lines, heading="file,start_us,stop_us,label,subject")
+    )
     for name in ("train", "test"):
         assert len({recording.subject for recording in dataset.split(name).recordings}) == 1
 

@@ -63,7 +63,9 @@ def test_raw_and_filtered_events(tmp_path, library):
 def test_two_cameras(tmp_path, library):
     path = tmp_path / "a.aedat4"
     stereo(pytest.importorskip("dv_processing"), path)
-    with pytest.raises(DatasetError, match='it holds several streams of events: left/events, right/events; name one, as'):
+    with pytest.raises(
+        DatasetError, match="it holds several streams of events: left/events, right/events; name one, as"
+    ):
         read_events(path)
     with pytest.raises(DatasetError, match="stream = 'events' means 2 of its streams"):
         read_events(path, stream="events")
@@ -97,7 +99,11 @@ STATED = {
     "c.aedat": (lambda *e: writers.aedat2(*e, "dvs640"), (480, 640), "secdvs640gen2"),
     "a.aedat3": (writers.aedat3, (128, 128), "AEDAT 3.1"),
     "a.bin": (writers.atis_bin, None, "ATIS"),
-    "a.dat": (lambda *e: writers.dat(*e).replace(b"Height 720\n", b"Height 720\n% Width 1280\n"), (720, 1280), "DAT, version 2"),
+    "a.dat": (
+        lambda *e: writers.dat(*e).replace(b"Height 720\n", b"Height 720\n% Width 1280\n"),
+        (720, 1280),
+        "DAT, version 2",
+    ),
     "b.dat": (writers.dat, None, "DAT, version 2"),
     "a.raw": (writers.evt3, (720, 1280), "EVT 3.0"),
     "b.raw": (writers.evt21, (720, 1280), "EVT 2.1"),
@@ -137,12 +143,16 @@ def test_headers_that_differ_or_say_nothing(tmp_path, data):
     for own in "ab":
         (tmp_path / "r" / own).mkdir(parents=True)
         (tmp_path / "r" / own / "0.es").write_bytes(writers.es_dvs(*columns(0, 1), width=304 if own == "a" else 640))
-    with pytest.raises(DatasetError, match=r"different sizes of the sensor, H and W: a/0.es \[240, 304\], b/0.es \[240, 640\]"):
+    with pytest.raises(
+        DatasetError, match=r"different sizes of the sensor, H and W: a/0.es \[240, 304\], b/0.es \[240, 640\]"
+    ):
         create("dataset", "event-folder", root=str(tmp_path / "r"), test_share=0.5).split("train")
     for own in "ab":
         (tmp_path / "r" / own / "0.es").unlink()
         (tmp_path / "r" / own / "0.bin").write_bytes(writers.atis_bin(*columns(0, 1)))
-    with pytest.raises(DatasetError, match=r"a/0.bin: does not state the size of its sensor .ATIS.*sensor_size = \[180, 240\]"):
+    with pytest.raises(
+        DatasetError, match=r"a/0.bin: does not state the size of its sensor .ATIS.*sensor_size = \[180, 240\]"
+    ):
         create("dataset", "event-folder", root=str(tmp_path / "r"), test_share=0.5).split("train")
 
 
@@ -205,7 +215,9 @@ def test_ros_bags(tmp_path, packed):
 def test_messages_that_are_others_than_they_seem(tmp_path):
     path = tmp_path / "a.bag"
     write_bag(path, {"/dvs": [message(recorded(1, 5))]}, event=EVENT_MSG.replace("uint16 y", "uint32 y"))
-    with pytest.raises(DatasetError, match=r"has messages .*EventArray with the fields .* and events with .*'uint32 y'"):
+    with pytest.raises(
+        DatasetError, match=r"has messages .*EventArray with the fields .* and events with .*'uint32 y'"
+    ):
         read_events(path)
     path = tmp_path / "b.bag"
     write_bag(path, {"/dvs": [message(recorded(1, 5))[:-1]]})
@@ -233,7 +245,11 @@ def test_damaged_bags_are_errors_of_ours(tmp_path):
 
 def test_event_streams_that_are_not_read(tmp_path):
     path, whole = tmp_path / "a.es", writers.es_dvs(*columns(0, 1))
-    for at, value, says in ((12, 1, r"is Event Stream 1\.0\.0"), (15, 4, "of type colour"), (0, 0, "is no Event Stream")):
+    for at, value, says in (
+        (12, 1, r"is Event Stream 1\.0\.0"),
+        (15, 4, "of type colour"),
+        (0, 0, "is no Event Stream"),
+    ):
         raw = bytearray(whole)
         raw[at] = value
         path.write_bytes(raw)
@@ -259,7 +275,9 @@ def test_words_of_evt21_in_the_other_order(tmp_path):
     path = tmp_path / "a.raw"
     legacy = writers.evt21(*columns(0, 1), is_legacy=True).replace(b";endianness=legacy", b"")
     path.write_bytes(legacy)
-    with pytest.raises(DatasetError, match="the other way round than the header says: .* should have endianness=legacy"):
+    with pytest.raises(
+        DatasetError, match="the other way round than the header says: .* should have endianness=legacy"
+    ):
         read_events(path)
     path.write_bytes(writers.evt21(*columns(0, 1)).replace(b"width=1280", b"width=1280;endianness=legacy"))
     with pytest.raises(DatasetError, match="should not have endianness=legacy"):

@@ -30,7 +30,12 @@ EVENTS = make_events(*columns(1, 3))
 def test_headings(heading, options, tmp_path):
     *comments, names = heading.split("\n")
     unit = next((u for u in ("ms", "ns", "us", "s") if any(f"{a}{u}" in names for a in "_([")), "us")
-    order = [part.strip("\"' \ufeff")[0] for part in names.replace(";", ",").replace("\t", ",").split("," if "," in names or ";" in names or "\t" in names else " ")]
+    order = [
+        part.strip("\"' \ufeff")[0]
+        for part in names.replace(";", ",")
+        .replace("\t", ",")
+        .split("," if "," in names or ";" in names or "\t" in names else " ")
+    ]
     order = ["t" if letter == "s" else letter for letter in order]
     mark = next((mark for mark in (",", ";", "\t") if mark in names), " ")
     plain = mark.join(f"t_{unit}" if letter == "t" else letter for letter in order)
@@ -43,7 +48,10 @@ def test_headings(heading, options, tmp_path):
 def test_without_a_heading_the_user_says_it(options, tmp_path):
     """As the RPG event-camera dataset has it: seconds since 1970, blanks, and W and H first in some files."""
     skipped = "9 " if "_" in options["columns"] else ""
-    lines = [f"{t / 1e6 + 1.4e9:.6f} {skipped}{x} {y} {p}" for t, x, y, p in zip(*(getattr(EVENTS, c).tolist() for c in "txyp"), strict=True)]
+    lines = [
+        f"{t / 1e6 + 1.4e9:.6f} {skipped}{x} {y} {p}"
+        for t, x, y, p in zip(*(getattr(EVENTS, c).tolist() for c in "txyp"), strict=True)
+    ]
     for first in ("", "346 260\n"):
         (tmp_path / "events.txt").write_text(first + "\n".join(lines))
         events = read_events(tmp_path / "events.txt", **options)
@@ -58,7 +66,7 @@ def test_whole_numbers_first_and_fractions_later(tmp_path):
 @pytest.mark.parametrize(
     ("content", "options", "says"),
     [
-        ("1 2 3 1\n", {}, "has no heading; its first line is '1 2 3 1'.*columns = \"txyp\" and unit = \"s\""),
+        ("1 2 3 1\n", {}, 'has no heading; its first line is \'1 2 3 1\'.*columns = "txyp" and unit = "s"'),
         ("1 2 3 1\n", {"columns": "txyp"}, "does not state the unit of times; the first is 1. Say"),
         ("t,x,y,p\n1,2,3,1\n", {}, "does not state the unit"),
         ("t_us,x,y,p\n1,2,3,1\n", {"unit": "s"}, "states times in us, and unit = 's' was given"),

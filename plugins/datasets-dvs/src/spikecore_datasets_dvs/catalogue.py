@@ -29,6 +29,8 @@ from spikecore_datasets_dvs.named import NamedDataset, below, numbered, table, t
 from spikecore_datasets_dvs.representations import Units
 
 Splits = dict[str, list[Recording]]
+SACCADE_US = 100_000
+"""Duration of one of the three saccades of N-MNIST."""
 
 
 class NMNIST(NamedDataset):
@@ -38,10 +40,28 @@ class NMNIST(NamedDataset):
     info = declarations.N_MNIST
     present: ClassVar[tuple[str, ...]] = ("**/Train/*/*.bin",)
 
+    @dataclass(frozen=True)
+    class Config(NamedDataset.Config):
+        """
+        Args:
+            first_saccade_only: take only the first of the three saccades: t < 100 ms.
+        """
+
+        first_saccade_only: bool = False
+
     def recordings(self, directory: Path) -> Splits:
         halves = {name: the_directory(directory, name.capitalize()) for name in self.splits}
         classes = self.info.classes
         return self.counted({name: by_class(top, classes, "*.bin", directory) for name, top in halves.items()})
+
+    def read(self, directory: Path, recording: Recording) -> Events:
+        events = super().read(directory, recording)
+        if self.config.first_saccade_only:
+            events = events[: int(np.searchsorted(events.t, SACCADE_US))]
+        return events
+
+    def reading_options(self) -> Any:
+        return {"first_saccade_only": self.config.first_saccade_only}
 
 
 class _Shared(NamedDataset):

@@ -83,10 +83,11 @@ class EventDataset(Configurable):
         Args:
             root: directory of the files; "" is `$SPIKECORE_DATA` (or the cache directory) with the dataset's name.
             representation: what a recording becomes: `frames`, `fixed_duration`, `binary`, `voxel_grid`,
-                `time_surface`, `units`.
-            transforms: the same for every sample: `crop`, `downsample`, `flip`, `denoise`, `refractory`.
+                `time_surface`, `units`, `windows`, `bina_rep`, `averaged_time_surface`.
+            transforms: the same for every sample: `crop`, `downsample`, `flip`, `denoise`, `refractory`, `crop_time`,
+                `time_skew`, `hot_pixels`, `drop_pixels`, `decimate`, `merge_polarities`, `integrate`, `differentiate`.
             augment: random, for the training split: `random_crop`, `random_flip`, `drop_events`, `spatial_jitter`,
-                `time_jitter`, `random_temporal_delete`, `event_cutmix`.
+                `time_jitter`, `uniform_noise`, `random_temporal_delete`, `event_cutmix`.
             cache: keep integrated samples on the disk; false integrates on the fly, as does a representation of your
                 own without a version.
             bucket: batches of the training split hold recordings of similar length, sorted within pools of so many
