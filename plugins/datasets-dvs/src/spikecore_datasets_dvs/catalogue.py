@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,7 @@ class NMNIST(NamedDataset):
         return {"first_saccade_only": self.config.first_saccade_only}
 
 
-class _Shared(NamedDataset):
+class Shared(NamedDataset):
     """Base of datasets without a split of their own."""
 
     @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class _Shared(NamedDataset):
         )
 
 
-class NCaltech101(_Shared):
+class NCaltech101(Shared):
     """N-Caltech101; a seeded split per class."""
 
     name: ClassVar[str] = "n-caltech101"
@@ -227,7 +228,7 @@ class DVS128Gesture(NamedDataset):
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
 
-class ASLDVS(_Shared):
+class ASLDVS(Shared):
     """ASL-DVS; a seeded split per class."""
 
     name: ClassVar[str] = "asl-dvs"
@@ -251,14 +252,14 @@ class ASLDVS(_Shared):
         return events.replace(x=np.uint16(239) - events.x, y=np.uint16(179) - events.y)
 
 
-class _NAVGesture(_Shared):
+class _NAVGesture(Shared):
     """Base of the two parts of NAV Gesture; subjects are divided, seeded."""
 
     present: ClassVar[tuple[str, ...]] = ("**/*.dat",)
     nested: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Config(_Shared.Config):
+    class Config(Shared.Config):
         """
         Args:
             test_share: share of the subjects in the test split; `seed` says who.
@@ -472,12 +473,43 @@ class _Heidelberg(NamedDataset):
 
 
 class SHD(_Heidelberg):
-    """Spiking Heidelberg Digits; the authors' split."""
+    """Spiking Heidelberg Digits; the authors' split, with a part of the training split for validation on request."""
 
     name: ClassVar[str] = "shd"
     info = declarations.SHD
     prefix: ClassVar[str] = "shd"
     present: ClassVar[tuple[str, ...]] = ("**/shd_train.h5",)
+
+    @dataclass(frozen=True)
+    class Config(_Heidelberg.Config):
+        """
+        Args:
+            val_share: share of the training split that becomes the split `val`; `seed` says which. 0: there is none.
+            val_by: the share is one of each class, or of the speakers, who then are in one split only.
+        """
+
+        val_share: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.0
+        val_by: Literal["class", "speaker"] = "class"
+
+    @classmethod
+    def idle_options(cls, config: Any) -> Iterable[tuple[str, str]]:
+        """Who is in it does not matter to a validation split that is not there."""
+        yield from super().idle_options(config)
+        if not config.val_share:
+            yield "val_by", "with val_share = 0 there is no validation split"
+
+    @property
+    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
+        """`train` and `test`, and `val` where there is a `val_share`."""
+        return ("train", "val", "test") if self.config.val_share else ("train", "test")
+
+    def recordings(self, directory: Path) -> Splits:
+        found = self.counted({name: self._within(directory, name) for name in ("train", "test")})
+        if not self.config.val_share:
+            return found
+        cut = split_by_subject if self.config.val_by == "speaker" else split_per_class
+        train, val = cut(found["train"], self.config.val_share, self.config.seed)
+        return {"train": train, "val": val, "test": found["test"]}
 
 
 class SSC(_Heidelberg):

@@ -38,6 +38,7 @@ class CropTime(Transform):
     """
 
     name: ClassVar[str] = "crop_time"
+    moves_pixels: ClassVar[bool] = False
     start_us: int = 0
     stop_us: int = -1
     from_first: bool = True
@@ -63,6 +64,7 @@ class TimeSkew(Transform):
     """
 
     name: ClassVar[str] = "time_skew"
+    moves_pixels: ClassVar[bool] = False
     coefficient: Rate = 1.0
     offset_us: float = 0.0
 
@@ -91,6 +93,7 @@ class HotPixels(Transform):
     """
 
     name: ClassVar[str] = "hot_pixels"
+    moves_pixels: ClassVar[bool] = False
     rate_hz: Rate = 1000.0
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
@@ -112,6 +115,7 @@ class DropPixels(Transform):
     """
 
     name: ClassVar[str] = "drop_pixels"
+    moves_pixels: ClassVar[bool] = False
     places: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
@@ -137,6 +141,7 @@ class Decimate(Transform):
     """
 
     name: ClassVar[str] = "decimate"
+    moves_pixels: ClassVar[bool] = False
     n: Length = 2
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
@@ -159,6 +164,7 @@ class MergePolarities(Transform):
     """
 
     name: ClassVar[str] = "merge_polarities"
+    moves_pixels: ClassVar[bool] = False
     p: Bit = 0
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
@@ -175,6 +181,7 @@ class UniformNoise(Transform):
     """
 
     name: ClassVar[str] = "uniform_noise"
+    moves_pixels: ClassVar[bool] = False
     num_events: Length = 100
     is_most: bool = False
 
