@@ -42,8 +42,8 @@ def view_file(path: Path, options: Mapping[str, Any], num_steps: int) -> Recordi
     """
     if path.is_dir():
         raise click.UsageError(
-            f"{path} is a directory: name one of its files, or view it as a dataset, as in spike view event-folder --set "
-            f"root={path}"
+            f"{path} is a directory: name one of its files, or view it as a dataset, as in spike view event-folder "
+            f"--set root={path}"
         )
     if not path.exists():
         raise click.UsageError(f"{path}: there is no such file")

@@ -56,9 +56,10 @@ def split_directories(root: Path) -> dict[str, Path]:
             )
     classes = set(class_names(list(halves.values())))
     if others := [path.name for path in beside if classes & set(class_names([path]))]:
+        splits = ", ".join(half.name for half in halves.values())
         raise DatasetError(
-            f"{root}: {', '.join(map(repr, others))} beside the splits {', '.join(path.name for path in halves.values())} "
-            "would be passed over: call a directory for validation 'val', and move others away"
+            f"{root}: {', '.join(map(repr, others))} beside the splits {splits} would be passed over: call a "
+            "directory for validation 'val', and move others away"
         )
     return {split: halves[split] for split in SPLITS if split in halves}
 

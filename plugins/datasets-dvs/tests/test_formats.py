@@ -499,8 +499,8 @@ def test_outside_the_sensor(tmp_path):
 def test_files_that_are_not_there_or_of_no_format(tmp_path):
     with pytest.raises(DatasetError, match="is missing"):
         read_events(tmp_path / "a.bin")
+    (tmp_path / "a.log").write_text("x")
     with pytest.raises(DatasetError, match=r"no event format has the suffix '\.log'"):
-        (tmp_path / "a.log").write_text("x")
         read_events(tmp_path / "a.log")
     with pytest.raises(DatasetError, match="no event format 'mp4'"):
         read_events(tmp_path / "a.bin", "mp4")

@@ -210,7 +210,7 @@ def test_broken_recordings_are_skipped_and_listed(tmp_path, data, monkeypatch):
     options = {"root": str(tmp_path / "r"), "sensor_size": [16, 16]}
     plain = create("dataset", "event-folder", **options)
     with pytest.raises(DatasetError, match=r"1.dat: the last event has|2.dat: has 0 bytes"):
-        assert [plain.split(name) for name in plain.splits] is None
+        list(map(plain.split, plain.splits))  # which split they are in is chance
     dataset = create("dataset", "event-folder", broken="skip", **options)
     with pytest.warns(UserWarning, match="recordings cannot be read and are left out"):
         splits = [dataset.split(name) for name in dataset.splits]

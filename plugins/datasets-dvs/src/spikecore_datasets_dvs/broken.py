@@ -1,7 +1,7 @@
 """Recordings that cannot be read, left out of a split and listed: for large sets that nobody can get again.
 
-Reading all of them takes as long as filling a cache; what came of it is kept beside the caches, under a name made of the
-files, their sizes and times of change, and of how they are read.
+Reading all of them takes as long as filling a cache; what came of it is kept beside the caches, under a name made of
+the files, their sizes and times of change, and of how they are read.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from spikecore.trainers import stack_labels
 class Sample(tuple[Any, ...]):
     """`(x, label)`, as a tuple that refuses to be stacked batch first.
 
-    torch's default collate makes `[B, T, …]` of sequences, where nets here take `[T, B, …]`, and nothing would notice. It
-    builds a batch by calling the type of a sample; that call is an error which names `split.collate`.
+    torch's default collate makes `[B, T, …]` of sequences, where nets here take `[T, B, …]`, and nothing would notice.
+    It builds a batch by calling the type of a sample; that call is an error which names `split.collate`.
     """
 
     _fields = ("x", "label")

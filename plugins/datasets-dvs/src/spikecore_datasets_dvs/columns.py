@@ -127,7 +127,8 @@ def from_matrix(
     order = reading.columns or known
     if array.ndim != 2 or array.shape[1] < 4 or array.dtype.kind not in "iuf":
         raise DatasetError(
-            f"{source}: holds {array.dtype} of shape {list(array.shape)}; fields t, x, y, p or numbers [N, 4] are expected"
+            f"{source}: holds {array.dtype} of shape {list(array.shape)}; fields t, x, y, p or numbers [N, 4] are "
+            "expected"
         )
     if not order:
         first = array[0].tolist() if len(array) else "none"

@@ -443,8 +443,8 @@ N_CARS = DatasetInfo(
     citation="A. Sironi, M. Brambilla, N. Bourdis, X. Lagorce, R. Benosman, HATS: Histograms of Averaged Time Surfaces "
     "for Robust Event-Based Object Classification, CVPR 2018",
     homepage="https://www.prophesee.ai/2018/03/13/dataset-n-cars/",
-    notes="Recordings of 100 ms, cut out around an object: pictures are smaller than 100 × 120 by different amounts, and "
-    "lie in the upper left corner.",
+    notes="Recordings of 100 ms, cut out around an object: pictures are smaller than 100 × 120 by different amounts, "
+    "and lie in the upper left corner.",
     sensor_size=(100, 120),
     num_samples=(("train", 15_422), ("test", 8_607)),
     files=(
@@ -462,11 +462,11 @@ PROPHESEE_GEN1 = DatasetInfo(
     classes=("car", "pedestrian"),
     sample_shape=(None, 2, 240, 304),
     licence=f"{SEE_PAGE}; accept the authors' terms first",
-    citation="P. de Tournemire, D. Nitti, E. Perot, D. Migliore, A. Sironi, A Large Scale Event-based Detection Dataset "
-    "for Automotive, arXiv:2001.08499, 2020",
+    citation="P. de Tournemire, D. Nitti, E. Perot, D. Migliore, A. Sironi, A Large Scale Event-based Detection "
+    "Dataset for Automotive, arXiv:2001.08499, 2020",
     homepage="https://www.prophesee.ai/2020/01/24/prophesee-gen1-automotive-detection-dataset/",
-    notes="Labels are boxes, [N, 5]: class, x, y, width, height. 39 hours in recordings of 60 s; a sample is what was seen "
-    "before a labelled moment.",
+    notes="Labels are boxes, [N, 5]: class, x, y, width, height. 39 hours in recordings of 60 s; a sample is what was "
+    "seen before a labelled moment.",
     sensor_size=(240, 304),
     manual="accept the terms on https://www.prophesee.ai/2020/01/24/prophesee-gen1-automotive-detection-dataset/, "
     "download the archives (7z) and unpack them, so that train, val and test hold *_td.dat and *_bbox.npy",

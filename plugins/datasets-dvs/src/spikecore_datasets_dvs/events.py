@@ -196,7 +196,7 @@ def _turns_undone(t: np.ndarray, source: str) -> np.ndarray:
         unwrapped_times: np.ndarray = wide.astype(np.int64)
         unwrapped_times[1:] += turns << 32
         return unwrapped_times
-    if 0 <= float(t.min()) and float(t.max()) < 2 * half:
+    if float(t.min()) >= 0 and float(t.max()) < 2 * half:
         raise DatasetError(
             f"{source}: times fall from {t[at]} to {t[at + 1]} at event {at + 1}, as a counter of 32 bits does when it "
             f"turns over, but they are stored as {t.dtype}: store them as uint32, which is unwrapped, or sort them"

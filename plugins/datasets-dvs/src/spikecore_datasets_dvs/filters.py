@@ -8,7 +8,8 @@ decimate           of the events of each pixel every n-th stays: number n, 2 n, 
 merge_polarities   all events get the same polarity
 uniform_noise      further events, uniform in time, place and polarity (random: for `augment`)
 
-Parity: Tonic's CropTime (its end is inclusive), TimeSkew, DropPixel, Decimation, MergePolarities (tests/test_filters.py).
+Parity: Tonic's CropTime (its end is inclusive), TimeSkew, DropPixel, Decimation, MergePolarities
+(tests/test_filters.py).
 """
 
 from __future__ import annotations

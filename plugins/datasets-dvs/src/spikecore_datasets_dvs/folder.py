@@ -89,11 +89,12 @@ class EventFolder(EventDataset):
             names: own names of the columns, as in `t=stamp, x=col, y=row, p=sign`.
             unit: of times, where the file does not state it: `s`, `ms`, `us`, `ns`.
             on_values: values of polarity that mean ON, where they are not 0 and 1, or -1 and 1.
-            classes: their names in label order; () takes all directories (or labels of the table) in alphabetical order.
+            classes: their names in label order; () takes all directories (or labels of the table) in alphabetical
+                order.
             labels: a table of labels in `root`, CSV with the columns file, start_us, stop_us, label; "" goes by
                 directories.
-            slices: samples that are parts of a recording: `by_time`, `by_count`, `by_time_bins`, `by_count_bins`, at most
-                one.
+            slices: samples that are parts of a recording: `by_time`, `by_count`, `by_time_bins`, `by_count_bins`, at
+                most one.
             test_share: share of each class (or of the subjects) that goes to the test split.
             subject_pattern: regular expression with one group, found in a file name: the subject, which then is in one
                 split only; "" splits per class.
@@ -144,11 +145,8 @@ class EventFolder(EventDataset):
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
         """`train` and `test`; `val` too where the directory or the table has it."""
-        if self.config.labels:
-            has_val = any(row.split == "val" for row in self._table)
-        else:
-            has_val = "val" in self._halves
-        return ("train", "val", "test") if has_val else ("train", "test")
+        named = {row.split for row in self._table} if self.config.labels else set(self._halves)
+        return ("train", "val", "test") if "val" in named else ("train", "test")
 
     @cached_property
     def _halves(self) -> dict[str, Path]:
@@ -187,8 +185,8 @@ class EventFolder(EventDataset):
                 own = stated(self.directory / path, self.reading)
                 if own.sensor_size is None:
                     raise DatasetError(
-                        f"{self.directory / path}: does not state the size of its sensor ({own.variant}): give it, as in "
-                        "sensor_size = [180, 240]"
+                        f"{self.directory / path}: does not state the size of its sensor ({own.variant}): give it, as "
+                        "in sensor_size = [180, 240]"
                     )
                 sizes.setdefault(own.sensor_size, path)
         if len(sizes) != 1:
@@ -325,8 +323,8 @@ class EventFolder(EventDataset):
                 kept.append(replace(recording, subject=self._subject(path)))
         if twice := next((stem for stem, suffixes in forms.items() if len(suffixes) > 1), None):
             raise DatasetError(
-                f"{self.directory / twice}: is there as {' and '.join(forms[twice])}: the same name in two formats would be "
-                "two samples of one recording; name the format with 'form', or remove one of them"
+                f"{self.directory / twice}: is there as {' and '.join(forms[twice])}: the same name in two formats "
+                "would be two samples of one recording; name the format with 'form', or remove one of them"
             )
         return kept
 
@@ -372,8 +370,9 @@ class EventFolder(EventDataset):
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, -1)
         if recording.stop_us <= first or recording.start_us > last:
             raise DatasetError(
-                f"{path}: the part from {recording.start_us} to {recording.stop_us} µs is not in the recording, which goes "
-                f"from {first} to {last} µs: do the table and the recording count from the same moment, in the same unit?"
+                f"{path}: the part from {recording.start_us} to {recording.stop_us} µs is not in the recording, which "
+                f"goes from {first} to {last} µs: do the table and the recording count from the same moment, in the "
+                "same unit?"
             )
         start, stop = np.searchsorted(events.t, (recording.start_us, recording.stop_us))
         return events[int(start) : int(stop)]

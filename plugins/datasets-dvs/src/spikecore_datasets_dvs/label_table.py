@@ -4,9 +4,9 @@ file,start_us,stop_us,label
 cam/monday.aedat4,1200000,3400000,wave
 cam/monday.aedat4,3400000,5000000,clap
 
-`file` is relative to the table's directory. `start` and `stop` end in `_us`, `_ms` or `_s`; both count like the times in
-the recording, `stop` is the first moment behind the part. Without them, or where both are empty, the whole recording is
-meant. `subject` and `split` (train, val, test) may follow.
+`file` is relative to the table's directory. `start` and `stop` end in `_us`, `_ms` or `_s`; both count like the times
+in the recording, `stop` is the first moment behind the part. Without them, or where both are empty, the whole recording
+is meant. `subject` and `split` (train, val, test) may follow.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """ST-MNIST: digits written on a tactile sensor of 10 × 10 elements.
 
-data_submission/3/….mat    an array `spiketrain` [101, N]: 100 rows of -1, 0 and 1, an element each, and a row of seconds
+data_submission/3/….mat    an array `spiketrain` [101, N]: 100 rows of -1, 0 and 1, one an element, and a row of seconds
 """
 
 from __future__ import annotations

@@ -66,8 +66,8 @@ class EventFiles:
             where = "the largest coordinates; the file does not state it"
         if size[0] * size[1] > MOST_PIXELS:
             raise DatasetError(
-                f"{path}: its events fill {size[0]} × {size[1]} pixels, more than any sensor: is this the right format, and "
-                "are these the right columns? (--set form=…, --set columns=…)"
+                f"{path}: its events fill {size[0]} × {size[1]} pixels, more than any sensor: is this the right "
+                "format, and are these the right columns? (--set form=…, --set columns=…)"
             )
         found = statistics(events, size)
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, 0)

@@ -11,9 +11,9 @@ dvs640      bits 1 .. 10     bits 11 .. 19    bit 0        always               
 Bit 31 marks samples of pictures and of the inertial sensor, bit 10 (or 15) events from outside; none of them is a
 change of brightness. Which layout it is stands in the header line `AEChip: <class of jAER>`.
 
-The file counts rows from the lower left corner; here, as everywhere, row 0 is at the top: y = H - 1 - row. The columns of
-DVS128 and DAVIS count from the right: jAER and libcaer mirror them, v2e's writer mirrors them back, and in a recording
-with an inertial sensor (DAVIS240C, panning) only the mirrored picture moves against the turn of the camera.
+The file counts rows from the lower left corner; here, as everywhere, row 0 is at the top: y = H - 1 - row. The columns
+of DVS128 and DAVIS count from the right: jAER and libcaer mirror them, v2e's writer mirrors them back, and in a
+recording with an inertial sensor (DAVIS240C, panning) only the mirrored picture moves against the turn of the camera.
 
 Where most records are no events of the layout, it is another one: an error, since wrong events would look like noise.
 

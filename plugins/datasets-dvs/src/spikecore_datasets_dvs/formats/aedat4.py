@@ -2,8 +2,8 @@
 
 `pip install spikecore-datasets-dvs[aedat4]`
 
-A file may hold several streams of events: raw and filtered ones, or those of two cameras. The header lists them, in XML.
-Read is the only one, else the only one that is called `events`, else the one that `stream` names.
+A file may hold several streams of events: raw and filtered ones, or those of two cameras. The header lists them, in
+XML. Read is the only one, else the only one that is called `events`, else the one that `stream` names.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats.binary import opened
 from spikecore_datasets_dvs.reading import Reading, Stated
 
+SIZE = "sensor_size"
 LARGEST_RATIO = 1100
 """Deflate packs at most about a thousand to one."""
 PIECE = 1 << 18
@@ -27,8 +28,19 @@ PIECE = 1 << 18
 
 
 def stated(path: Path, reading: Reading) -> Stated:
-    """Arrays state no sensor."""
-    return Stated("numpy .npz" if _is_npz(path) else "numpy .npy")
+    """An `.npz` states the sensor where it has an array `sensor_size`, as `write_events` leaves it."""
+    if not _is_npz(path):
+        return Stated("numpy .npy")
+    size = read_npz(path, only=SIZE).get(SIZE)
+    if (
+        size is None
+        or size.shape != (2,)
+        or size.dtype.kind not in "iu"
+        or not (size > 0).all()
+        or size.max() >= 1 << 16
+    ):
+        return Stated("numpy .npz")
+    return Stated("numpy .npz", (int(size[0]), int(size[1])), f"the array {SIZE}")
 
 
 def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
@@ -73,13 +85,15 @@ def read_npy(path: Path) -> np.ndarray:
         return _array(file, path.stat().st_size, str(path))
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` file, by name."""
+def read_npz(path: Path, only: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` file, by name; or the one of this name alone."""
     try:
         with opened(path) as raw, zipfile.ZipFile(raw) as archive:
             arrays = {}
             for item in archive.infolist():
                 name = item.filename.removesuffix(".npy")
+                if only and name != only:
+                    continue
                 if item.file_size > LARGEST_RATIO * max(item.compress_size, 1):
                     raise DatasetError(f"{path}: {item.filename!r} claims an impossible size")
                 with archive.open(item) as file:

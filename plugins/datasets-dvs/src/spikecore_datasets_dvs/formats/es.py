@@ -67,8 +67,8 @@ def _header(file: BinaryIO, path: Path) -> tuple[int, Sensor]:
     _, major, minor, patch, kind, width, height = HEADER.unpack(head)
     if major != 2 or kind not in (DVS, ATIS):
         raise DatasetError(
-            f"{path}: is Event Stream {major}.{minor}.{patch} of type {TYPES.get(kind, kind)}; version 2 of type DVS or "
-            "ATIS is read"
+            f"{path}: is Event Stream {major}.{minor}.{patch} of type {TYPES.get(kind, kind)}; version 2 of type DVS "
+            "or ATIS is read"
         )
     return kind, (height, width)
 

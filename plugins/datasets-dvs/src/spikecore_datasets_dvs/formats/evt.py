@@ -34,9 +34,14 @@ from spikecore_datasets_dvs.reading import Reading, Stated
 
 VERSION = re.compile(rb"^\s*(?:evt\s+|format\s+evt)([0-9][0-9.]*)", re.MULTILINE)
 VERSIONS = {
-    **{b"2": "2.0", b"2.0": "2.0", b"20": "2.0"},
-    **{b"2.1": "2.1", b"21": "2.1"},
-    **{b"3": "3.0", b"3.0": "3.0", b"30": "3.0"},
+    b"2": "2.0",
+    b"2.0": "2.0",
+    b"20": "2.0",
+    b"2.1": "2.1",
+    b"21": "2.1",
+    b"3": "3.0",
+    b"3.0": "3.0",
+    b"30": "3.0",
 }
 """As the header writes it → version."""
 GEOMETRY = re.compile(rb"^\s*geometry\s+([0-9]{1,5})x([0-9]{1,5})\s*$", re.MULTILINE | re.IGNORECASE)

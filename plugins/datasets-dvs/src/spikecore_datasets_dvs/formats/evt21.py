@@ -1,7 +1,7 @@
 """EVT 2.1: 64-bit words, little-endian; bits 60 .. 63 are the type.
 
-0, 1   events with p = type: bits 54 .. 59 low 6 bits of the time, 43 .. 53 x of the first, 32 .. 42 y; an event at x + i
-       wherever bit i of 0 .. 31 is set
+0, 1   events with p = type: bits 54 .. 59 low 6 bits of the time, 43 .. 53 x of the first, 32 .. 42 y; an event at
+       x + i wherever bit i of 0 .. 31 is set
 8      bits 32 .. 59: the time's other bits
 10, 14, 15   triggers and the like, passed over
 
@@ -45,8 +45,8 @@ def decode(file: BinaryIO, path: Path, is_legacy: bool) -> Events:
     for number, words in enumerate(chunks(file, "<u4", count, path, 2)):
         if number == 0 and not _are_times(words[:, high]) and _are_times(words[:, low]):
             raise DatasetError(
-                f"{path}: the halves of its words stand the other way round than the header says: the line format should "
-                f"{'not ' if is_legacy else ''}have endianness=legacy"
+                f"{path}: the halves of its words stand the other way round than the header says: the line format "
+                f"should {'not ' if is_legacy else ''}have endianness=legacy"
             )
         kind = words[:, high] >> 28
         num_strange += int((~KNOWN[kind]).sum())
@@ -82,5 +82,4 @@ def _bits(words: np.ndarray) -> np.ndarray:
     counts = words - (words >> 1 & 0x55555555)
     counts = (counts & 0x33333333) + (counts >> 2 & 0x33333333)
     counts = counts + (counts >> 4) & 0x0F0F0F0F
-    counts = (counts * np.uint32(0x01010101)) >> 24
-    return counts
+    return (counts * np.uint32(0x01010101)) >> 24

@@ -55,6 +55,7 @@ FORMATS: dict[str, Format] = {
         (".npz",),
         "arrays",
         b"PK",
+        "array sensor_size",
         unit="µs, or what a name states",
         options=("stream", *NAMED),
     ),
