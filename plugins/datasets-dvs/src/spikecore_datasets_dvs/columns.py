@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.conversion import converted
 from spikecore_datasets_dvs.events import COLUMNS, UNITS, Events, Unit, make_events
 from spikecore_datasets_dvs.reading import Reading
 
@@ -138,8 +139,10 @@ def from_matrix(
         )
     if len(order) != array.shape[1]:
         raise DatasetError(f"{source}: has {array.shape[1]} columns, and columns = {order!r} names {len(order)}")
-    columns = [array[:, order.index(column)] for column in COLUMNS]
     unit = unit_of(reading, known_unit, source)
+    if not reading.on_values and (events := converted(array, order, unit)) is not None:
+        return events
+    columns = [array[:, order.index(column)] for column in COLUMNS]
     return make_events(*columns, source=source, unit=unit, on_values=reading.on_values)
 
 
