@@ -27,11 +27,16 @@ from spikecore.registry.nearest import did_you_mean
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="KIND NAME")
-def command(words: tuple[str, ...]) -> None:
+@click.option(
+    "--load", "files", metavar="FILE.py", multiple=True, help="Run a file of @register components. Repeatable."
+)
+def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Show the options, capabilities and documentation of KIND NAME (also KIND:NAME).
 
     `spike info format` lists the formats of files that `spike view FILE` reads.
     """
+    for file in files:
+        registry().load_file(file)
     if words[0] == "format":
         _show_formats(words[1:])
         return

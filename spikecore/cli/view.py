@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spikecore.cli.recording import is_file_name, view_file
+from spikecore.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,9 +143,9 @@ def _axes(values: np.ndarray) -> str:
 
 def _check_name(path: Path, is_moving: bool, axes: str) -> None:
     if path.suffix not in (".png", ".gif"):
-        raise click.UsageError(f"--out {path}: the name must end in .png or .gif")
+        raise ConfigError(f"--out {path}: the name must end in .png or .gif")
     if path.suffix == ".gif" and not is_moving:
-        raise click.UsageError(f"--out {path}: a sample [{axes}] does not move; name a .png")
+        raise ConfigError(f"--out {path}: a sample [{axes}] does not move; name a .png")
 
 
 def _write(path: Path, values: np.ndarray, title: str, is_sequence: bool, fps: float) -> None:
@@ -160,7 +161,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise click.UsageError(f"--out {path}: cannot be written: {error}") from error
+        raise ConfigError(f"--out {path}: cannot be written: {error}") from error
 
 
 def _label_text(label: Any, classes: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import writers
 from test_folder import columns, fill
 
 from spikecore import register
-from spikecore.testing.suites.dataset import DatasetSuite
+from spikecore.testing import DatasetSuite
 from spikecore_datasets_dvs.catalogue import SHD
 from spikecore_datasets_dvs.embedded import MovingBars
 

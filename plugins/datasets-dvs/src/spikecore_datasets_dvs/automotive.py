@@ -8,6 +8,7 @@ Boxes of Gen1 are `[N, 5]`, float32: class, x and y of the upper left corner, wi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -64,7 +65,7 @@ class PropheseeGen1(NamedDataset):
 
     name: ClassVar[str] = "prophesee-gen1"
     info = declarations.PROPHESEE_GEN1
-    capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities(target="items")
+    capabilities: ClassVar[DatasetCapabilities] = dataclasses.replace(NamedDataset.capabilities, target="items")
     splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
     present: ClassVar[tuple[str, ...]] = (f"**/train/*{EVENTS}",)
 
