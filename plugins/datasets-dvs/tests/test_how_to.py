@@ -1,4 +1,4 @@
-"""The how-to page about event data: its Python runs and prints what it says; its options are the ones that there are."""
+"""The how-to page about event data: its Python runs and prints what it says; its options are those that there are."""
 
 import re
 from pathlib import Path

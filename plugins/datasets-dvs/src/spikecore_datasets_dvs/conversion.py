@@ -9,7 +9,7 @@ import numpy as np
 
 from spikecore_datasets_dvs.events import COLUMNS, LONGEST_US, Events, Unit, in_order
 
-PIECE = 1 << 14
+PIECE = 1 << 13
 """Rows converted at a time."""
 SCALE: dict[Unit, float] = {"s": 1e6, "ms": 1e3, "us": 1.0}
 
@@ -31,12 +31,13 @@ def converted(rows: np.ndarray, order: str, unit: Unit) -> Events | None:
     for low in range(0, len(rows), PIECE):
         part = slice(low, min(low + PIECE, len(rows)))
         piece = rows[part]
-        is_right = (
-            _times(piece[:, t], unit, out.t[part])
-            and _coordinates(piece[:, x], out.x[part])
-            and _coordinates(piece[:, y], out.y[part])
-            and _polarities(piece[:, p], out.p[part])
-        )
+        with np.errstate(invalid="ignore"):  # NaN, and floats beyond the integers: seen by comparing
+            is_right = (
+                _times(piece[:, t], unit, out.t[part])
+                and _coordinates(piece[:, x], out.x[part])
+                and _coordinates(piece[:, y], out.y[part])
+                and _polarities(piece[:, p], out.p[part])
+            )
         if not is_right:
             return None
     if len(rows) > 1 and int(np.diff(out.t).min()) < -(1 << 31):
@@ -60,14 +61,11 @@ def _times(column: np.ndarray, unit: Unit, out: np.ndarray) -> bool:
 
 
 def _coordinates(column: np.ndarray, out: np.ndarray) -> bool:
-    low, high = column.min(), column.max()
-    if not (low >= 0 and high <= 0xFFFF):  # NaN is neither
-        return False
-    np.copyto(out, column, casting="unsafe")
-    return column.dtype.kind != "f" or bool((out == column).all())
+    np.copyto(out, column, casting="unsafe")  # what does not fit comes out as another number
+    return bool((out == column).all())
 
 
 def _polarities(column: np.ndarray, out: np.ndarray) -> bool:
-    is_on = column == 1
-    np.copyto(out, is_on)
-    return bool((is_on | (column == 0) | (column == -1)).all())
+    small = column.astype(np.int8)
+    np.equal(small, 1, out=out, casting="unsafe")
+    return bool((small == column).all()) and -1 <= int(small.min()) <= int(small.max()) <= 1
