@@ -187,8 +187,10 @@ class UniformNoise(Transform):
     is_most: bool = False
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
+        if not len(events):  # there is no time to be noisy in
+            return events
         count = int(rng.integers(self.num_events + 1)) if self.is_most else self.num_events
-        first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, 0)
+        first, last = int(events.t[0]), int(events.t[-1])
         noise = Events(
             rng.integers(first, last + 1, count),
             rng.integers(0, sensor_size[1], count).astype(np.uint16),
