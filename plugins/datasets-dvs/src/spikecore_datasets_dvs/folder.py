@@ -145,6 +145,8 @@ class EventFolder(EventDataset):
     @property
     def splits(self) -> tuple[str, ...]:  # type: ignore[override]
         """`train` and `test`; `val` too where the directory or the table has it."""
+        if not self.directory.is_dir():
+            return ("train", "test")  # `split` says that it is missing
         named = {row.split for row in self._table} if self.config.labels else set(self._halves)
         return ("train", "val", "test") if "val" in named else ("train", "test")
 
