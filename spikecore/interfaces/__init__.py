@@ -36,6 +36,7 @@ from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
 from spikecore.interfaces.processes import Processes, Shard
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
+from spikecore.interfaces.recording import FileFormat, RecordingReader, RecordingView
 from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
 from spikecore.interfaces.task import Parts, Task
@@ -63,6 +64,7 @@ __all__ = [
     "DeployerCapabilities",
     "Encoder",
     "EncoderCapabilities",
+    "FileFormat",
     "Histogram",
     "Image",
     "ImportingDeployer",
@@ -81,6 +83,8 @@ __all__ = [
     "QuantizedNeuron",
     "Range",
     "ReadingConverter",
+    "RecordingReader",
+    "RecordingView",
     "RunContext",
     "SameAs",
     "Shard",
