@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spikecore.dynamics import Program
+    from spikecore.interfaces.products import ProductGeometry, SpikeProduct
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class BackendCapabilities:
         dtypes: input dtypes it accepts.
         deterministic: equal inputs give bit-identical results, whatever the number of threads.
         affine_neuron: also fuses the scale and shift of `ConvBNNeuron` and `LinearBNNeuron` into the neuron.
+        spike_products: kinds of products that `product` takes: `conv2d`, `linear`.
     """
 
     priority: int = 0
@@ -55,6 +57,7 @@ class BackendCapabilities:
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
     deterministic: bool = True
     affine_neuron: bool = False
+    spike_products: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,3 +184,40 @@ class Backend(Configurable):
         Default: `to.copy_(source)`.
         """
         to.copy_(source)
+
+    def product(
+        self, geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, always: bool, save: bool
+    ) -> SpikeProduct:
+        """A product whose input may be spikes: sums of the weights of those inputs that are 1.
+
+        Each output is within 4 ulp of the sum of the terms' magnitudes, has equal bits however the batch is split and
+        whatever the number of threads, and equals the dense product where all sums are exact. A NaN or an infinity in
+        a weight reaches only outputs whose input at that weight is 1.
+
+        Args:
+            geometry: kind, stride, padding.
+            x: `[N, C, H, W]` or `[..., C]`, any strides; the backend must check that all values are 0 or 1.
+            weight: the weight.
+            bias: one value per output, or None.
+            always: run by events at any rate; otherwise where it is expected to be faster.
+            save: `product_grad` will follow.
+
+        Returns:
+            The result, or `y=None` with the reason: this call runs densely. Nothing that the backend cannot do is an
+            error.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares spike_products and must implement product()")
+
+    def product_grad(
+        self, geometry: ProductGeometry, kept: Sequence[Tensor], x_shape: Sequence[int], grad: Tensor, weight: Tensor
+    ) -> Tensor:
+        """The gradient of the weight of a product that `product` ran with `save`.
+
+        Args:
+            geometry: as it was.
+            kept: what `product` returned.
+            x_shape: the shape of its input.
+            grad: of its output, any strides.
+            weight: only looked at: shape and dtype.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares spike_products and must implement product_grad()")

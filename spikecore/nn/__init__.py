@@ -28,6 +28,7 @@ from spikecore.nn.neurons import (
 )
 from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
+from spikecore.nn.products import set_products
 from spikecore.nn.state import (
     Stateful,
     detach_state,
@@ -101,6 +102,7 @@ __all__ = [
     "reset_state",
     "configure_backend",
     "set_backend",
+    "set_products",
     "set_state",
     "set_step_mode",
     "stack_steps",

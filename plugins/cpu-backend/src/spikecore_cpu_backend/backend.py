@@ -24,7 +24,7 @@ from spikecore.backends.kit import (
 )
 from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
-from spikecore.interfaces import Range
+from spikecore.interfaces import ProductGeometry, Range, SpikeProduct
 from spikecore_cpu_backend import layout, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
 from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, ForwardCall
@@ -32,6 +32,7 @@ from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler
 from spikecore_cpu_backend.kernels import ELEMENTS, Kernel, Runtime
 from spikecore_cpu_backend.memory import Recycler
 from spikecore_cpu_backend.printer import KernelPrinter
+from spikecore_cpu_backend.products import Products, run_product, run_product_grad
 
 CPU = torch.device("cpu")
 _LIVE: weakref.WeakSet[CPUBackend] = weakref.WeakSet()
@@ -45,7 +46,9 @@ class CPUBackend(Backend):
         BackendError: the compiler refuses the runtime.
     """
 
-    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(priority=100, affine_neuron=True)
+    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
+        priority=100, affine_neuron=True, spike_products=("conv2d", "linear")
+    )
 
     @dataclass(frozen=True)
     class Config:
@@ -73,6 +76,7 @@ class CPUBackend(Backend):
         self.runtime = Runtime(KernelCache(self.config.compiler, folder, self.config.compile_timeout_s))
         self.recycler = Recycler(self.config.recycle_mib << 20)
         self._kernels: dict[tuple[str, torch.dtype], Kernel] = {}
+        self._products: Products | BackendError | None = None
         _LIVE.add(self)
 
     @property
@@ -239,6 +243,33 @@ class CPUBackend(Backend):
         run = kernel.backward.quick if count < tuning.ALONE else kernel.backward.free
         _check_status(run(call.pack(kernel.pack_backward)))
         return grad_x, grad_firsts, sums
+
+    def product(
+        self, geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, always: bool, save: bool
+    ) -> SpikeProduct:
+        """See `interfaces.backend.Backend.product`."""
+        products = self._ready_products()
+        if isinstance(products, BackendError):
+            return SpikeProduct(None, reason=f"the kernels do not compile: {products}")
+        return run_product(products, geometry, x, weight, bias, always, save, 0.3)
+
+    def product_grad(
+        self, geometry: ProductGeometry, kept: Sequence[Tensor], x_shape: Sequence[int], grad: Tensor, weight: Tensor
+    ) -> Tensor:
+        """See `interfaces.backend.Backend.product_grad`."""
+        products = self._ready_products()
+        if isinstance(products, BackendError):
+            raise products
+        return run_product_grad(products, geometry, kept, x_shape, grad, weight)
+
+    def _ready_products(self) -> Products | BackendError:
+        """The kernels of products, compiled on first use, or why there are none."""
+        if self._products is None:
+            try:
+                self._products = Products(self.runtime, self.recycler)
+            except BackendError as error:
+                self._products = error
+        return self._products
 
     def stream_copy(self, to: Tensor, source: Tensor) -> None:
         """Copy a contiguous tensor past the caches: the least that moving its bytes costs here."""
