@@ -24,7 +24,7 @@ from torch.nn import functional
 from spikecore.backends.plain import is_plain
 from spikecore.backends.selection import product_backend
 from spikecore.errors import BackendError
-from spikecore.interfaces.products import ProductGeometry, ProductMode
+from spikecore.interfaces.products import ProductGeometry, ProductMode, SpikeProduct
 from spikecore.torch_internals import apply_unchecked
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def dense_product(geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Te
     """The product by torch's operators."""
     if geometry.kind == "linear":
         return functional.linear(x, weight, bias)
-    return functional.conv2d(
-        x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups
-    )
+    return functional.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
 def product(
@@ -106,19 +104,43 @@ def product(
     name, backend, reason = product_backend(geometry.kind, x.device.type)
     if backend is None:
         return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, reason)
+    y, outcome = product_on(name, backend, mode == EVENT, geometry, x, weight, bias, half_gradient)
+    path, ran = (DENSE, _REFERENCE) if y is None else (EVENT, name)
+    choice = ProductChoice(path, ran, outcome.reason, outcome.rate, outcome.crossover)
+    return dense_product(geometry, x, weight, bias) if y is None else y, choice
+
+
+def product_on(
+    name: str,
+    backend: Backend,
+    always: bool,
+    geometry: ProductGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    half_gradient: bool = False,
+) -> tuple[Tensor | None, SpikeProduct]:
+    """The product on one backend.
+
+    Args:
+        name: of the backend.
+        backend: itself.
+        always: by events at any rate.
+        geometry, x, weight, bias, half_gradient: as of `product`.
+
+    Returns:
+        The output, differentiable, or None; and what the backend said.
+    """
     trains = torch.is_grad_enabled()
     saves = trains and weight.requires_grad
-    outcome = backend.product(geometry, x.detach(), weight.detach(), _detached(bias), mode == EVENT, saves)
+    outcome = backend.product(geometry, x.detach(), weight.detach(), _detached(bias), always, saves)
     if outcome.y is None:
-        choice = ProductChoice(DENSE, _REFERENCE, outcome.reason, outcome.rate, outcome.crossover)
-        return dense_product(geometry, x, weight, bias), choice
-    choice = ProductChoice(EVENT, name, outcome.reason, outcome.rate, outcome.crossover)
+        return None, outcome
     needs_graph = saves or (trains and (x.requires_grad or (bias is not None and bias.requires_grad)))
     if not needs_graph:
-        return outcome.y, choice
+        return outcome.y, outcome
     call = _Call(name, backend, geometry, half_gradient)
-    y: Tensor = _with_gradient(call, outcome.y, outcome.kept, x, weight, bias)
-    return y, choice
+    return _apply(call, _Holder(outcome.y), outcome.kept, x, weight, bias), outcome
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:
@@ -221,7 +243,3 @@ def _input_gradient(
 
 
 _apply = apply_unchecked(_EventProduct)
-
-
-def _with_gradient(call: _Call, y: Tensor, kept: list[Tensor], x: Tensor, weight: Tensor, bias: Tensor | None) -> Any:
-    return _apply(call, _Holder(y), kept, x, weight, bias)

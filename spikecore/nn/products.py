@@ -97,9 +97,7 @@ def geometry_of(layer: nn.Module) -> ProductGeometry | None:
         padding = _padding_of(layer, padding)
         if padding is None:
             return None
-    return ProductGeometry(
-        "conv2d", _pair(layer.stride), _pair(padding), _pair(layer.dilation), layer.groups
-    )
+    return ProductGeometry("conv2d", _pair(layer.stride), _pair(padding), _pair(layer.dilation), layer.groups)
 
 
 def _padding_of(layer: nn.Conv2d, name: str) -> tuple[int, int] | None:

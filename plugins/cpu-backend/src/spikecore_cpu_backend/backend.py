@@ -62,6 +62,9 @@ class CPUBackend(Backend):
                 and the steps run again. `distance`: u = h - v_threshold instead of x, 4 bytes; `distance_bf16`: u
                 rounded to 2 bytes, gradients exact to about 1e-3. Where u is not enough (a learnable time constant,
                 a quadratic charge), x is kept. `auto`: what measured fastest.
+            crossover: the share of ones in the input up to which a layer with products="auto" multiplies by events. By
+                default it is measured for each class of shapes on first use and kept under `cache_dir`; a number makes
+                the choice, and with it the last bits, the same on every machine.
         """
 
         compiler: str = ""
@@ -69,6 +72,7 @@ class CPUBackend(Backend):
         compile_timeout_s: Annotated[float, Range(gt=0.0)] = TIMEOUT_S
         recycle_mib: Annotated[int, Range(ge=0)] = 1024
         keep: Literal["auto", "input", "distance", "distance_bf16"] = "auto"
+        crossover: Annotated[float | None, Range(ge=0.0, le=1.0)] = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -251,7 +255,7 @@ class CPUBackend(Backend):
         products = self._ready_products()
         if isinstance(products, BackendError):
             return SpikeProduct(None, reason=f"the kernels do not compile: {products}")
-        return run_product(products, geometry, x, weight, bias, always, save, 0.3)
+        return run_product(products, geometry, x, weight, bias, always, save)
 
     def product_grad(
         self, geometry: ProductGeometry, kept: Sequence[Tensor], x_shape: Sequence[int], grad: Tensor, weight: Tensor
@@ -266,7 +270,7 @@ class CPUBackend(Backend):
         """The kernels of products, compiled on first use, or why there are none."""
         if self._products is None:
             try:
-                self._products = Products(self.runtime, self.recycler)
+                self._products = Products(self.runtime, self.recycler, self.config.crossover)
             except BackendError as error:
                 self._products = error
         return self._products

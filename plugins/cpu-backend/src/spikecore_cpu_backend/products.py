@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from spikecore.errors import BackendError
 from spikecore.interfaces import ProductGeometry, SpikeProduct
+from spikecore_cpu_backend.crossover import Crossovers, ShapeClass
 from spikecore_cpu_backend.kernels import Runtime
 from spikecore_cpu_backend.memory import Recycler
 from spikecore_cpu_backend.source import products_source
@@ -21,6 +23,12 @@ WORD = 32
 """Channels of a word of bits."""
 LEAST_TERMS = 1 << 21
 """Multiplications of a dense product below which it is over before spikes are packed."""
+MEASURED_TERMS = 1 << 28
+"""Multiplications of the dense product that is timed for a crossover: a few milliseconds."""
+SAMPLES = 128
+"""Runs of 32 values that are looked at before all of them are packed."""
+SURE = 1.5
+"""A sample with so many times the crossover's ones needs no count."""
 GRAD_POSITIONS = 96
 GRAD_BYTES = 22 << 10
 LIST_WORDS = 1 << 21
@@ -137,14 +145,19 @@ class Products:
     Args:
         runtime: whose threads they use.
         recycler: of memory for outputs.
+        crossover: see `CPUBackend.Config`.
 
     Raises:
         BackendError: they do not compile or load.
     """
 
-    def __init__(self, runtime: Runtime, recycler: Recycler) -> None:
+    def __init__(self, runtime: Runtime, recycler: Recycler, crossover: float | None) -> None:
         self.recycler = recycler
-        self.library = runtime.cache.load(products_source())
+        source = products_source()
+        self.library = runtime.cache.load(source)
+        identity = f"{runtime.cache.compiler.identity}\n{source}"
+        self.crossovers = Crossovers(runtime.cache.store.folder, identity, crossover)
+        self.library.sp_sample.restype = ctypes.c_int64
         for name in ("sp_slice_floats", "sp_list_words", "sp_sum_floats"):
             getattr(self.library, name).restype = ctypes.c_int64
         share, scratch = (
@@ -152,11 +165,70 @@ class Products:
         )
         self.library.sp_prepare(share, scratch)
 
+    def sample(self, x: Tensor) -> float | None:
+        """About the share of ones, from a few of the values; None where one of these is neither 0 nor 1."""
+        if x.numel() < WORD or not _is_dense(x):
+            return 0.0
+        runs = min(SAMPLES, x.numel() // WORD)
+        count = self.library.sp_sample(ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.numel()), ctypes.c_int64(runs))
+        return None if count < 0 else count / (runs * WORD)
+
+    def crossover(self, geometry: ProductGeometry, sizes: Sizes, x: Tensor, save: bool) -> float:
+        """The rate up to which such products run by events."""
+        channels_first = _has_planes(x, sizes)
+        positions = sizes.num_images * sizes.out_height * sizes.out_width
+        shape = ShapeClass(
+            sizes.kernel, sizes.stride, sizes.channels, sizes.outputs, positions.bit_length() - 1, channels_first, save,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return self.crossovers.of(shape, partial(self._candidates, geometry, sizes, channels_first, save))
+
+    def _candidates(
+        self, geometry: ProductGeometry, sizes: Sizes, channels_first: bool, save: bool, rate: float
+    ) -> tuple[Callable[[], object], Callable[[], object]]:
+        """A dense product and the same one by events, on random spikes; as many images as a few milliseconds allow."""
+        sizes = replace(
+            sizes, num_images=max(1, min(sizes.num_images, MEASURED_TERMS * sizes.num_images // sizes.num_terms))
+        )
+        generator = torch.Generator().manual_seed(0)
+        if geometry.kind == "linear":
+            shape: tuple[int, ...] = (sizes.num_images, sizes.channels)
+            weight_shape: tuple[int, ...] = (sizes.outputs, sizes.channels)
+        else:
+            shape = (sizes.num_images, sizes.channels, sizes.height, sizes.width)
+            weight_shape = (sizes.outputs, sizes.channels, sizes.kernel, sizes.kernel)
+        x = (torch.rand(shape, generator=generator) < rate).float()
+        if len(shape) == 4 and not channels_first:
+            x = x.contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(weight_shape, generator=generator)
+        grad = torch.empty_like(self._dense(geometry, x, weight)).fill_(1.0)
+
+        def dense() -> None:
+            self._dense(geometry, x, weight)
+            if save:
+                _dense_weight_gradient(geometry, x, grad, weight)
+
+        def event() -> None:
+            packed = self.pack(x, sizes)
+            assert packed is not None
+            y, planes = empty_output(self.recycler, geometry, sizes, x)
+            self.multiply(sizes, packed[0], weight, None, y, planes)
+            if save:
+                self.weight_gradient(sizes, packed[0], grad, weight)
+
+        return dense, event
+
+    @staticmethod
+    def _dense(geometry: ProductGeometry, x: Tensor, weight: Tensor) -> Tensor:
+        if geometry.kind == "linear":
+            return torch.nn.functional.linear(x, weight)
+        return torch.nn.functional.conv2d(x, weight, None, geometry.stride, geometry.padding)
+
     def pack(self, x: Tensor, sizes: Sizes) -> tuple[Tensor, int] | None:
         """The bits of x, and how many are 1; None where a value is neither 0 nor 1."""
-        is_image = x.dim() == 4 and sizes.height * sizes.width > 1
-        channels_first = is_image and not x.is_contiguous(memory_format=torch.channels_last)
-        x = x.contiguous() if channels_first or not is_image else x
+        channels_first = _has_planes(x, sizes)
+        if channels_first or x.dim() != 4 or sizes.height * sizes.width == 1:
+            x = x.contiguous()
         bits = self.recycler.empty((sizes.num_positions * sizes.words,), torch.int32)
         job = PackJob(
             x=x.data_ptr(),
@@ -224,6 +296,27 @@ class Products:
         return owner, -(-owner.data_ptr() // 64) * 64
 
 
+def _has_planes(x: Tensor, sizes: Sizes) -> bool:
+    """Are images read as one plane for each channel, not as positions with their channels side by side?"""
+    is_image = x.dim() == 4 and sizes.height * sizes.width > 1
+    return is_image and not x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _is_dense(x: Tensor) -> bool:
+    """Do the values fill their memory without gaps?"""
+    return x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
+
+
+def _dense_weight_gradient(geometry: ProductGeometry, x: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    if geometry.kind == "linear":
+        return grad.t() @ x
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, geometry.stride, geometry.padding, geometry.dilation, False, [0, 0], 1,
+        [False, True, False],
+    )[1]  # fmt: skip
+    return gradient
+
+
 def _tile_rows(sizes: Sizes, threads: int) -> int:
     """Rows of output of a tile; every thread should get two tiles. No result depends on it."""
     rows = max(1, TILE_POSITIONS // max(sizes.out_width, 1))
@@ -259,11 +352,13 @@ def empty_output(recycler: Recycler, geometry: ProductGeometry, sizes: Sizes, x:
 
 def run_product(
     products: Products, geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, always: bool,
-    save: bool, crossover: float,
+    save: bool,
 ) -> SpikeProduct:  # fmt: skip
     """See `interfaces.backend.Backend.product`."""
     if x.dtype != torch.float32 or weight.dtype != torch.float32:
         return SpikeProduct(None, reason=f"kernels are for float32, x is {x.dtype} and the weight {weight.dtype}")
+    if bias is not None and bias.dtype != torch.float32:
+        return SpikeProduct(None, reason=f"kernels are for float32, the bias is {bias.dtype}")
     sizes = sizes_of(geometry, x.shape, weight.shape)
     if isinstance(sizes, str):
         return SpikeProduct(None, reason=sizes)
@@ -271,17 +366,29 @@ def run_product(
         return SpikeProduct(None, reason="nothing to multiply")
     if sizes.num_terms < LEAST_TERMS and not always:
         return SpikeProduct(None, reason="too small to pay")
+    is_foreign = SpikeProduct(None, reason="the input has values other than 0 and 1")
+    sampled = products.sample(x)
+    if sampled is None:
+        return is_foreign
+    crossover = 1.0 if always else products.crossover(geometry, sizes, x, save)
+    dense = SpikeProduct(None, rate=sampled, crossover=crossover, reason="so many ones are faster densely")
+    if not crossover:
+        return replace(dense, reason="events are not faster for such shapes")
+    if sampled > SURE * crossover:
+        return dense
     packed = products.pack(x, sizes)
     if packed is None:
-        return SpikeProduct(None, reason="the input has values other than 0 and 1")
+        return is_foreign
     bits, count = packed
     rate = count / x.numel()
-    if rate > crossover and not always:
-        return SpikeProduct(None, rate=rate, crossover=crossover, reason="so many ones are faster densely")
+    if rate > crossover:
+        return replace(dense, rate=rate)
     y, channels_first = empty_output(products.recycler, geometry, sizes, x)
     products.multiply(sizes, bits, weight, bias, y, channels_first)
-    reason = "asked for" if always else "fewer ones than the crossover"
-    return SpikeProduct(y, [bits] if save else [], rate, crossover, reason)
+    kept = [bits] if save else []
+    if always:
+        return SpikeProduct(y, kept, rate, reason="asked for")
+    return SpikeProduct(y, kept, rate, crossover, "fewer ones than the crossover")
 
 
 def run_product_grad(

@@ -153,6 +153,15 @@ void sp_pack(struct pack_job *job, int channels_first) {
         share(pack_rows, job, job->num_blocks, (int)job->num_threads);
 }
 
+/* Ones in a sample of runs of 32 floats, spread evenly; -1 where one of them is neither 0 nor 1. */
+int64_t sp_sample(const float *x, int64_t count, int64_t num_runs) {
+    int64_t ones = 0;
+    uint32_t bad = 0;
+    for (int64_t run = 0; run < num_runs; run++)
+        ones += __builtin_popcount(pack_word(x + (count - CHUNK) * run / num_runs, CHUNK, &bad));
+    return bad ? -1 : ones;
+}
+
 /* ---- Lists ------------------------------------------------------------------------------------------------------ */
 
 /* Appends first + b for each bit b; up to 32 entries behind the last may be overwritten. */
