@@ -97,7 +97,7 @@ class ReadsGradientsAsContiguous(ToyProducts):
     """reads a gradient by its memory, not by its strides"""
 
     def product_grad(self, geometry, kept, x_shape, grad, weight):
-        same = grad.is_contiguous() or grad.dim() == 4 and grad.is_contiguous(memory_format=torch.channels_last)
+        same = grad.is_contiguous() or (grad.dim() == 4 and grad.is_contiguous(memory_format=torch.channels_last))
         return super().product_grad(geometry, kept, x_shape, grad if same else torch.zeros_like(grad), weight)
 
 

@@ -1,4 +1,4 @@
-"""Spike products on the CPU: 3×3 and 1×1 convolutions and linear maps, as sums over lists of events (`c/products.c`)."""
+"""Spike products on the CPU: 3×3 and 1×1 convolutions and linear maps as sums over lists of events, `c/products.c`."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SAMPLES = 128
 """Runs of 32 values that are looked at before all of them are packed."""
 SURE = 1.5
 """A sample with so many times the crossover's ones needs no count."""
-GRAD_POSITIONS = 96
-GRAD_BYTES = 22 << 10
-LIST_WORDS = 1 << 21
+GRAD_POSITIONS = 256
+GRAD_BYTES = 60 << 10
+LIST_WORDS = 1 << 18
 """Most 16-bit words of the lists of a backward pass that are held at once."""
 TILE_POSITIONS = 512
 """Positions of a tile: its lists and sums fit in the second-level cache, and a slice of the weights is used often."""
@@ -325,7 +325,7 @@ def _tile_rows(sizes: Sizes, threads: int) -> int:
 
 
 def _grad_rows(sizes: Sizes) -> int:
-    """Rows of a tile of the weight's gradient, so that the gradient of y around it lies in the first-level cache."""
+    """Rows of a tile of the weight's gradient, so that the gradient of y around it stays in the nearer caches."""
     if sizes.kernel == 1:
         return max(1, GRAD_POSITIONS // sizes.out_width)
     columns = sizes.width + 2 if sizes.stride == 1 else (sizes.width + sizes.padding) // 2 + 2
