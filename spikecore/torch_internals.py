@@ -37,6 +37,8 @@ NAMES: Mapping[str, str] = {
     "torch.nn.Module._forward_pre_hooks": "the same for hooks in front of it",
     "_dynamo_marked_constant": "all that torch.compiler.assume_constant_result sets, which imports the whole compiler",
     "torch._subclasses.fake_tensor.FakeTensorMode": "tensors without memory; the conformance suite asks with them",
+    "torch.UntypedStorage._cdata": "the identity of a tensor's storage, see `backends.spike_bits`",
+    "torch.Tensor._version": "how often the tensor was written to",
     "torch._dynamo.reset": "forgets what was compiled; the conformance suite compiles many small nets",
 }
 
@@ -102,6 +104,17 @@ def num_hooks(module: torch.nn.Module) -> int:
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
 
 
+def storage_key(tensor: Tensor) -> int:
+    """The address of the record of the tensor's storage (not of its memory): unique among storages that are there."""
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often the tensor, or another view of its storage, was written to; not for tensors of inference mode."""
+    return tensor._version
+
+
 def fake_mode() -> Any:
     """A mode in which tensors have no memory; imported here, since it loads much of the compiler."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -136,6 +149,8 @@ __all__ = [
     "num_dispatch_modes",
     "num_hooks",
     "peek_transform",
+    "storage_key",
     "tracing_state",
     "transforms_active",
+    "version_of",
 ]

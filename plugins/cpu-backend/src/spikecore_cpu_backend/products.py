@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikecore.backends.kit import SpikeBits, bits_of, note_bits
 from spikecore.errors import BackendError
 from spikecore.interfaces import ProductGeometry, SpikeProduct
 from spikecore_cpu_backend.crossover import Crossovers, ShapeClass
@@ -158,7 +159,7 @@ class Products:
         identity = f"{runtime.cache.compiler.identity}\n{source}"
         self.crossovers = Crossovers(runtime.cache.store.folder, identity, crossover)
         self.library.sp_sample.restype = ctypes.c_int64
-        for name in ("sp_slice_floats", "sp_list_words", "sp_sum_floats"):
+        for name in ("sp_slice_floats", "sp_list_words", "sp_sum_floats", "sp_count"):
             getattr(self.library, name).restype = ctypes.c_int64
         share, scratch = (
             ctypes.cast(getattr(runtime.library, name), ctypes.c_void_p) for name in ("sc_share", "sc_scratch")
@@ -212,9 +213,9 @@ class Products:
             packed = self.pack(x, sizes)
             assert packed is not None
             y, planes = empty_output(self.recycler, geometry, sizes, x)
-            self.multiply(sizes, packed[0], weight, None, y, planes)
+            self.multiply(sizes, packed.words, weight, None, y, planes)
             if save:
-                self.weight_gradient(sizes, packed[0], grad, weight)
+                self.weight_gradient(sizes, packed.words, grad, weight)
 
         return dense, event
 
@@ -224,8 +225,8 @@ class Products:
             return torch.nn.functional.linear(x, weight)
         return torch.nn.functional.conv2d(x, weight, None, geometry.stride, geometry.padding)
 
-    def pack(self, x: Tensor, sizes: Sizes) -> tuple[Tensor, int] | None:
-        """The bits of x, and how many are 1; None where a value is neither 0 nor 1."""
+    def pack(self, x: Tensor, sizes: Sizes) -> SpikeBits | None:
+        """The bits of x; None where a value is neither 0 nor 1."""
         channels_first = _has_planes(x, sizes)
         if channels_first or x.dim() != 4 or sizes.height * sizes.width == 1:
             x = x.contiguous()
@@ -240,7 +241,11 @@ class Products:
             num_threads=torch.get_num_threads(),
         )
         self.library.sp_pack(ctypes.byref(job), int(channels_first))
-        return None if job.is_foreign else (bits, job.count)
+        return None if job.is_foreign else SpikeBits(bits, sizes.channels, sizes.height, sizes.width, job.count)
+
+    def count(self, words: Tensor) -> int:
+        """How many bits are 1."""
+        return int(self.library.sp_count(ctypes.c_void_p(words.data_ptr()), ctypes.c_int64(words.numel())))
 
     def multiply(
         self, sizes: Sizes, bits: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, channels_first: bool
@@ -367,7 +372,8 @@ def run_product(
     if sizes.num_terms < LEAST_TERMS and not always:
         return SpikeProduct(None, reason="too small to pay")
     is_foreign = SpikeProduct(None, reason="the input has values other than 0 and 1")
-    sampled = products.sample(x)
+    known = bits_of(x)
+    sampled = products.sample(x) if known is None else 0.0
     if sampled is None:
         return is_foreign
     crossover = 1.0 if always else products.crossover(geometry, sizes, x, save)
@@ -376,10 +382,15 @@ def run_product(
         return replace(dense, reason="events are not faster for such shapes")
     if sampled > SURE * crossover:
         return dense
-    packed = products.pack(x, sizes)
-    if packed is None:
-        return is_foreign
-    bits, count = packed
+    spikes = known
+    if spikes is None:
+        spikes = products.pack(x, sizes)
+        if spikes is None:
+            return is_foreign
+        note_bits(x, spikes)
+    bits, count = spikes.words, spikes.count
+    if count is None:
+        count = products.count(bits)
     rate = count / x.numel()
     if rate > crossover:
         return replace(dense, rate=rate)

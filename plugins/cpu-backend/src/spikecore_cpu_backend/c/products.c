@@ -162,6 +162,12 @@ int64_t sp_sample(const float *x, int64_t count, int64_t num_runs) {
     return bad ? -1 : ones;
 }
 
+int64_t sp_count(const uint32_t *words, int64_t count) {
+    int64_t ones = 0;
+    for (int64_t i = 0; i < count; i++) ones += __builtin_popcount(words[i]);
+    return ones;
+}
+
 /* ---- Lists ------------------------------------------------------------------------------------------------------ */
 
 /* Appends first + b for each bit b; up to 32 entries behind the last may be overwritten. */
