@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 
@@ -110,6 +111,18 @@ def storage_key(tensor: Tensor) -> int:
     return key
 
 
+class WeakStorage:
+    """A weak reference to a tensor's storage: while it is there, no other storage gets the same `storage_key`."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        reference: Any = StorageWeakRef
+        self._reference = reference(tensor.untyped_storage())
+
+    def is_alive(self) -> bool:
+        """Is the storage still held by a tensor?"""
+        return not self._reference.expired()
+
+
 def version_of(tensor: Tensor) -> int:
     """How often the tensor, or another view of its storage, was written to; not for tensors of inference mode."""
     return tensor._version
@@ -134,6 +147,7 @@ __all__ = [
     "NAMES",
     "BatchNorm",
     "NormBase",
+    "WeakStorage",
     "apply_unchecked",
     "backward_function",
     "constant_when_compiled",

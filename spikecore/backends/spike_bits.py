@@ -1,7 +1,5 @@
 """The bits of spikes that were packed once, so that the next reader of the same tensor need not pack it again.
 
-    words    int32 [N, H, W, ceil(C / 32)] of an image, [N, ceil(C / 32)] of rows; channel c is bit c % 32 of word c // 32
-
 Bits belong to a tensor's storage at one version and in one layout. The table holds storages weakly: the entry of one
 that has died is never read, even where its memory or its address is used again, because the weak reference keeps the
 address of the storage's own record taken. Whatever writes to the tensor raises its version, and the bits are forgotten.
@@ -10,62 +8,20 @@ address of the storage's own record taken. Whatever writes to the tensor raises 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
-from spikecore.torch_internals import storage_key, version_of
+from spikecore.interfaces.products import SpikeBits
+from spikecore.torch_internals import WeakStorage, storage_key, version_of
 
 Layout = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class SpikeBits:
-    """Spikes as bits.
-
-    Args:
-        words: contiguous int32, one row of words for each position.
-        channels: C.
-        height, width: of an image; both 1 for rows.
-        count: number of ones, where it is known.
-    """
-
-    words: Tensor
-    channels: int
-    height: int = 1
-    width: int = 1
-    count: int | None = None
-
-    @property
-    def num_images(self) -> int:
-        """N: images, or rows."""
-        return self.words.numel() // (self.height * self.width * self.num_words)
-
-    @property
-    def num_words(self) -> int:
-        """Of one position."""
-        return -(-self.channels // 32)
-
-    def max_pool(self, kernel: tuple[int, int], stride: tuple[int, int]) -> SpikeBits:
-        """Max pooling without padding: the OR of each window."""
-        words = self.words.view(self.num_images, self.height, self.width, self.num_words)
-        height = (self.height - kernel[0]) // stride[0] + 1
-        width = (self.width - kernel[1]) // stride[1] + 1
-        pooled: Tensor | None = None
-        for row in range(kernel[0]):
-            for column in range(kernel[1]):
-                part = words[:, row : row + (height - 1) * stride[0] + 1 : stride[0]]
-                part = part[:, :, column : column + (width - 1) * stride[1] + 1 : stride[1]]
-                pooled = part.clone(memory_format=torch.contiguous_format) if pooled is None else pooled.bitwise_or_(part)
-        assert pooled is not None
-        return SpikeBits(pooled.view(-1), self.channels, height, width)
-
-
-@dataclass(frozen=True)
 class _Entry:
-    storage: StorageWeakRef
+    storage: WeakStorage
     version: int
     address: int
     layout: Layout
@@ -75,35 +31,41 @@ class _Entry:
 _ENTRIES: dict[int, _Entry] = {}
 
 
-def layout_of(x: Tensor) -> Layout | None:
-    """What tells in which order the values of x lie in memory: channels last or rows, or planes; None for other strides."""
-    if x.dim() == 4:
-        batch, channels, height, width = x.shape
-        if x.is_contiguous(memory_format=torch.channels_last):
-            return channels, x.numel()
-        return (batch, channels, height, width) if x.is_contiguous() else None
-    return (x.shape[-1], x.numel()) if x.dim() and x.is_contiguous() else None
+def layout_of(x: Tensor, is_image: bool) -> Layout | None:
+    """Tells in which order the values of x lie in memory, as an image `[N, C, H, W]` or as rows `[..., C]`.
+
+    Positions with their channels side by side are one layout, be they rows or pixels in channels last; planes are another.
+    None for other strides.
+    """
+    if not is_image:
+        return (x.shape[-1], x.numel()) if x.dim() and x.is_contiguous() else None
+    batch, channels, height, width = x.shape
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return channels, x.numel()
+    return (batch, channels, height, width) if x.is_contiguous() else None
 
 
 def note_bits(x: Tensor, bits: SpikeBits) -> None:
     """Remember the bits of a tensor `[N, C, H, W]` or `[..., C]` of zeros and ones as long as it lives unchanged."""
-    layout = layout_of(x)
+    layout = layout_of(x, bits.is_image)
     if layout is None or x.is_inference():
         return
     for key, entry in list(_ENTRIES.items()):
-        if entry.storage.expired():
+        if not entry.storage.is_alive():
             _ENTRIES.pop(key, None)
-    storage = StorageWeakRef(x.untyped_storage())
+    storage = WeakStorage(x)
     _ENTRIES[storage_key(x)] = _Entry(storage, version_of(x), x.data_ptr(), layout, bits)
 
 
-def bits_of(x: Tensor) -> SpikeBits | None:
-    """The bits of a tensor, if they are known."""
+def bits_of(x: Tensor, is_image: bool) -> SpikeBits | None:
+    """The bits of a tensor, read as an image `[N, C, H, W]` or as rows `[..., C]`, if they are known."""
     entry = _ENTRIES.get(storage_key(x))
-    if entry is None or entry.storage.expired() or x.is_inference():
+    if entry is None or not entry.storage.is_alive() or x.is_inference():
         return None
-    is_same = entry.version == version_of(x) and entry.address == x.data_ptr() and entry.layout == layout_of(x)
-    return entry.bits if is_same else None
+    if entry.version != version_of(x) or entry.address != x.data_ptr() or entry.layout != layout_of(x, is_image):
+        return None
+    height, width = (x.shape[2], x.shape[3]) if is_image else (1, 1)
+    return replace(entry.bits, height=height, width=width, is_image=is_image)
 
 
 def forget_bits() -> None:

@@ -29,7 +29,7 @@ from spikecore.interfaces.model import Model, ModelCapabilities, WeightedModel
 from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
 from spikecore.interfaces.processes import Processes, Shard
-from spikecore.interfaces.products import ProductGeometry, ProductKind, ProductMode, SpikeProduct
+from spikecore.interfaces.products import ProductGeometry, ProductKind, ProductMode, SpikeBits, SpikeProduct
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
 from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
@@ -82,6 +82,7 @@ __all__ = [
     "SameAs",
     "Shard",
     "Shown",
+    "SpikeBits",
     "SpikeProduct",
     "Split",
     "StepMode",

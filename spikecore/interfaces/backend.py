@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spikecore.dynamics import Program
-    from spikecore.interfaces.products import ProductGeometry, SpikeProduct
+    from spikecore.interfaces.products import ProductGeometry, SpikeBits, SpikeProduct
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class BackendCapabilities:
         deterministic: equal inputs give bit-identical results, whatever the number of threads.
         affine_neuron: also fuses the scale and shift of `ConvBNNeuron` and `LinearBNNeuron` into the neuron.
         spike_products: kinds of products that `product` takes: `conv2d`, `linear`.
+        spike_bits: also packs spikes and multiplies bits, for `optimize`: `pack`, `prepare` and `product_of_bits`.
     """
 
     priority: int = 0
@@ -58,6 +59,7 @@ class BackendCapabilities:
     deterministic: bool = True
     affine_neuron: bool = False
     spike_products: tuple[str, ...] = ()
+    spike_bits: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,3 +223,27 @@ class Backend(Configurable):
             weight: only looked at: shape and dtype.
         """
         raise NotImplementedError(f"{type(self).__name__} declares spike_products and must implement product_grad()")
+
+    def pack(self, x: Tensor) -> SpikeBits | None:
+        """The bits of x `[N, C, H, W]` or `[N, C]`; None where it is not spikes, or not float32."""
+        raise NotImplementedError(f"{type(self).__name__} declares spike_bits and must implement pack()")
+
+    def prepare(self, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
+        """The weight as `product_of_bits` reads it, a copy; None where there is no kernel for it."""
+        raise NotImplementedError(f"{type(self).__name__} declares spike_bits and must implement prepare()")
+
+    def product_of_bits(
+        self, geometry: ProductGeometry, bits: SpikeBits, weight: Tensor, bias: Tensor | None, prepared: Tensor,
+        always: bool,
+    ) -> SpikeProduct:  # fmt: skip
+        """The same numbers as `product` gives for these spikes, without a gradient.
+
+        Args:
+            geometry, weight, bias, always: as of `product`; of the weight, only shape and dtype.
+            bits: the spikes.
+            prepared: what `prepare` made of the weight.
+
+        Returns:
+            y `[N, O, H, W]` in channels last, or `[N, O]`; None where such a rate is faster densely.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares spike_bits and must implement product_of_bits()")

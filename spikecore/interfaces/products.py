@@ -34,6 +34,57 @@ LINEAR = ProductGeometry("linear")
 
 
 @dataclass(frozen=True)
+class SpikeBits:
+    """Spikes as bits: channel c of a position is bit c % 32 of its word c // 32; unused bits are 0.
+
+    Args:
+        words: contiguous int32, positions in the order N, H, W, `num_words` of them for each.
+        channels: C.
+        height, width: of an image; both 1 for rows.
+        count: number of ones, where it is known.
+        is_image: `[N, C, H, W]`, not rows `[N, C]`.
+    """
+
+    words: Tensor
+    channels: int
+    height: int = 1
+    width: int = 1
+    count: int | None = None
+    is_image: bool = True
+
+    @property
+    def num_images(self) -> int:
+        """N: images, or rows."""
+        return self.words.numel() // (self.height * self.width * self.num_words)
+
+    @property
+    def num_words(self) -> int:
+        """Of one position."""
+        return -(-self.channels // 32)
+
+    def max_pool(self, kernel: tuple[int, int], stride: tuple[int, int]) -> SpikeBits:
+        """Max pooling without padding: the OR of each window."""
+        words = self.words.view(self.num_images, self.height, self.width, self.num_words)
+        height = (self.height - kernel[0]) // stride[0] + 1
+        width = (self.width - kernel[1]) // stride[1] + 1
+        pooled: Tensor | None = None
+        for row in range(kernel[0]):
+            for column in range(kernel[1]):
+                part = words[:, row : row + (height - 1) * stride[0] + 1 : stride[0]]
+                part = part[:, :, column : column + (width - 1) * stride[1] + 1 : stride[1]]
+                pooled = part | part if pooled is None else pooled.bitwise_or_(part)
+        assert pooled is not None
+        return SpikeBits(pooled.reshape(-1), self.channels, height, width)
+
+    def floats(self) -> Tensor:
+        """Zeros and ones `[N, C, H, W]`, channels last; `[N, C]` for rows."""
+        words = self.words.view(self.num_images, self.height, self.width, self.num_words, 1)
+        shifts = words.new_tensor(list(range(32)))
+        ones = ((words >> shifts) & 1).flatten(-2)[..., : self.channels].float()
+        return ones.permute(0, 3, 1, 2) if self.is_image else ones.reshape(self.num_images, self.channels)
+
+
+@dataclass(frozen=True)
 class SpikeProduct:
     """What a backend says to one product: the result, or why it should run densely.
 

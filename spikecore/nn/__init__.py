@@ -26,6 +26,7 @@ from spikecore.nn.neurons import (
     leaky_charge,
     reset_after,
 )
+from spikecore.nn.optimize import optimize
 from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
 from spikecore.nn.products import set_products
@@ -95,6 +96,7 @@ __all__ = [
     "layers",
     "leaky_charge",
     "losses",
+    "optimize",
     "option_values",
     "quantized",
     "readouts",

@@ -92,11 +92,10 @@ def geometry_of(layer: nn.Module) -> ProductGeometry | None:
         return LINEAR
     if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros":
         return None
-    padding = layer.padding
-    if isinstance(padding, str):
-        padding = _padding_of(layer, padding)
-        if padding is None:
-            return None
+    padding: tuple[int, ...] | None
+    padding = _padding_of(layer, layer.padding) if isinstance(layer.padding, str) else layer.padding
+    if padding is None:
+        return None
     return ProductGeometry("conv2d", _pair(layer.stride), _pair(padding), _pair(layer.dilation), layer.groups)
 
 

@@ -8,7 +8,7 @@ from spikecore.backends.kit.checks import channels, check_arguments, check_suppo
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
 from spikecore.backends.kit.store import KernelStore, cache_folder
-from spikecore.backends.spike_bits import SpikeBits, bits_of, note_bits
+from spikecore.backends.spike_bits import bits_of, note_bits
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Interpreter",
     "KernelStore",
     "Lanes",
-    "SpikeBits",
     "Support",
     "bits_of",
     "cache_folder",

@@ -24,8 +24,8 @@ class _PoolsBits(nn.Module):
         out: Tensor = super().forward(input)
         if not isinstance(out, Tensor) or not is_plain((input, out)):
             return out
-        bits = bits_of(input)
-        if bits is not None and bits.height > 1 and _pair(self.padding) == (0, 0) and _pair(self.dilation) == (1, 1):
+        bits = bits_of(input, True) if input.dim() == 4 else None
+        if bits is not None and _pair(self.padding) == (0, 0) and _pair(self.dilation) == (1, 1):
             pooled = bits.max_pool(_pair(self.kernel_size), _pair(self.stride))
             if (pooled.height, pooled.width) == tuple(out.shape[2:]):  # not where the last windows are cut
                 note_bits(out, pooled)

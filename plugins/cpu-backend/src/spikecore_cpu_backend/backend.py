@@ -24,7 +24,7 @@ from spikecore.backends.kit import (
 )
 from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
-from spikecore.interfaces import ProductGeometry, Range, SpikeProduct
+from spikecore.interfaces import ProductGeometry, Range, SpikeBits, SpikeProduct
 from spikecore_cpu_backend import layout, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
 from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, ForwardCall
@@ -32,7 +32,14 @@ from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler
 from spikecore_cpu_backend.kernels import ELEMENTS, Kernel, Runtime
 from spikecore_cpu_backend.memory import Recycler
 from spikecore_cpu_backend.printer import KernelPrinter
-from spikecore_cpu_backend.products import Products, run_product, run_product_grad
+from spikecore_cpu_backend.products import (
+    Products,
+    pack_spikes,
+    prepare_weight,
+    run_product,
+    run_product_grad,
+    run_product_of_bits,
+)
 
 CPU = torch.device("cpu")
 _LIVE: weakref.WeakSet[CPUBackend] = weakref.WeakSet()
@@ -47,7 +54,7 @@ class CPUBackend(Backend):
     """
 
     capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
-        priority=100, affine_neuron=True, spike_products=("conv2d", "linear")
+        priority=100, affine_neuron=True, spike_products=("conv2d", "linear"), spike_bits=True
     )
 
     @dataclass(frozen=True)
@@ -265,6 +272,26 @@ class CPUBackend(Backend):
         if isinstance(products, BackendError):
             raise products
         return run_product_grad(products, geometry, kept, x_shape, grad, weight)
+
+    def pack(self, x: Tensor) -> SpikeBits | None:
+        """See `interfaces.backend.Backend.pack`."""
+        products = self._ready_products()
+        return None if isinstance(products, BackendError) else pack_spikes(products, x)
+
+    def prepare(self, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
+        """See `interfaces.backend.Backend.prepare`."""
+        products = self._ready_products()
+        return None if isinstance(products, BackendError) else prepare_weight(products, geometry, weight)
+
+    def product_of_bits(
+        self, geometry: ProductGeometry, bits: SpikeBits, weight: Tensor, bias: Tensor | None, prepared: Tensor,
+        always: bool,
+    ) -> SpikeProduct:  # fmt: skip
+        """See `interfaces.backend.Backend.product_of_bits`."""
+        products = self._ready_products()
+        if isinstance(products, BackendError):
+            raise products
+        return run_product_of_bits(products, geometry, bits, weight, bias, prepared, always)
 
     def _ready_products(self) -> Products | BackendError:
         """The kernels of products, compiled on first use, or why there are none."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikecore.backends.kit import SpikeBits, bits_of, note_bits
+from spikecore.backends.kit import bits_of, note_bits
 from spikecore.errors import BackendError
-from spikecore.interfaces import ProductGeometry, SpikeProduct
+from spikecore.interfaces import ProductGeometry, SpikeBits, SpikeProduct
 from spikecore_cpu_backend.crossover import Crossovers, ShapeClass
 from spikecore_cpu_backend.kernels import Runtime
 from spikecore_cpu_backend.memory import Recycler
@@ -174,9 +174,8 @@ class Products:
         count = self.library.sp_sample(ctypes.c_void_p(x.data_ptr()), ctypes.c_int64(x.numel()), ctypes.c_int64(runs))
         return None if count < 0 else count / (runs * WORD)
 
-    def crossover(self, geometry: ProductGeometry, sizes: Sizes, x: Tensor, save: bool) -> float:
+    def crossover(self, geometry: ProductGeometry, sizes: Sizes, channels_first: bool, save: bool) -> float:
         """The rate up to which such products run by events."""
-        channels_first = _has_planes(x, sizes)
         positions = sizes.num_images * sizes.out_height * sizes.out_width
         shape = ShapeClass(
             sizes.kernel, sizes.stride, sizes.channels, sizes.outputs, positions.bit_length() - 1, channels_first, save,
@@ -241,16 +240,21 @@ class Products:
             num_threads=torch.get_num_threads(),
         )
         self.library.sp_pack(ctypes.byref(job), int(channels_first))
-        return None if job.is_foreign else SpikeBits(bits, sizes.channels, sizes.height, sizes.width, job.count)
+        return (
+            None
+            if job.is_foreign
+            else SpikeBits(bits, sizes.channels, sizes.height, sizes.width, job.count, x.dim() == 4)
+        )
 
     def count(self, words: Tensor) -> int:
         """How many bits are 1."""
         return int(self.library.sp_count(ctypes.c_void_p(words.data_ptr()), ctypes.c_int64(words.numel())))
 
     def multiply(
-        self, sizes: Sizes, bits: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, channels_first: bool
-    ) -> None:
-        """Write the product of bits and weight to y."""
+        self, sizes: Sizes, bits: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, channels_first: bool,
+        prepared: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Write the product of bits and weight to y; `prepared` is the weight as `prepare` gives it."""
         threads = torch.get_num_threads()
         weight = weight.contiguous()
         bias = None if bias is None else bias.contiguous()
@@ -264,10 +268,23 @@ class Products:
             num_threads=threads,
             rows=_tile_rows(sizes, threads),
         )
-        slices, job.slices = self._aligned(self.library.sp_slice_floats(ctypes.byref(job)))
+        if prepared is None:
+            slices, job.slices = self._aligned(self.library.sp_slice_floats(ctypes.byref(job)))
+        else:
+            slices, job.slices, job.has_slices = prepared, prepared.data_ptr(), 1
         if self.library.sp_product(ctypes.byref(job)):
             raise BackendError("no memory for the lists of a spike product")
         del slices
+
+    def prepare(self, sizes: Sizes, weight: Tensor) -> Tensor:
+        """The weight in the order of the kernels."""
+        weight = weight.contiguous()
+        job = ProductJob(weight=weight.data_ptr(), **sizes.common, num_threads=torch.get_num_threads())
+        # Zeros: what stands for channels that fill up the last word is read by no event, but belongs to the tensor.
+        slices = torch.zeros(self.library.sp_slice_floats(ctypes.byref(job)), dtype=torch.float32)
+        job.slices = slices.data_ptr()
+        self.library.sp_turn(ctypes.byref(job))
+        return slices
 
     def weight_gradient(self, sizes: Sizes, bits: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
         """Of the product of these bits."""
@@ -372,11 +389,11 @@ def run_product(
     if sizes.num_terms < LEAST_TERMS and not always:
         return SpikeProduct(None, reason="too small to pay")
     is_foreign = SpikeProduct(None, reason="the input has values other than 0 and 1")
-    known = bits_of(x)
+    known = bits_of(x, geometry.kind == "conv2d")
     sampled = products.sample(x) if known is None else 0.0
     if sampled is None:
         return is_foreign
-    crossover = 1.0 if always else products.crossover(geometry, sizes, x, save)
+    crossover = 1.0 if always else products.crossover(geometry, sizes, _has_planes(x, sizes), save)
     dense = SpikeProduct(None, rate=sampled, crossover=crossover, reason="so many ones are faster densely")
     if not crossover:
         return replace(dense, reason="events are not faster for such shapes")
@@ -387,7 +404,7 @@ def run_product(
         spikes = products.pack(x, sizes)
         if spikes is None:
             return is_foreign
-        note_bits(x, spikes)
+        note_bits(x, replace(spikes, is_image=geometry.kind == "conv2d"))
     bits, count = spikes.words, spikes.count
     if count is None:
         count = products.count(bits)
@@ -411,3 +428,53 @@ def run_product_grad(
     if isinstance(sizes, str):
         raise BackendError(f"no product of this kind ran here: {sizes}")
     return products.weight_gradient(sizes, kept[0], grad, weight)
+
+
+def pack_spikes(products: Products, x: Tensor) -> SpikeBits | None:
+    """See `interfaces.backend.Backend.pack`."""
+    if x.dtype != torch.float32 or not x.is_cpu or x.dim() not in (2, 4) or not x.numel():
+        return None
+    known = bits_of(x, x.dim() == 4)
+    if known is not None:
+        return known
+    height, width = (x.shape[2], x.shape[3]) if x.dim() == 4 else (1, 1)
+    return products.pack(x, Sizes(x.shape[0], height, width, x.shape[1], 1, 1, 1, 0))
+
+
+def prepare_weight(products: Products, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
+    """See `interfaces.backend.Backend.prepare`."""
+    if weight.dtype != torch.float32 or not weight.is_cpu or not weight.numel():
+        return None
+    if geometry.kind == "linear":
+        sizes = sizes_of(geometry, (1, weight.shape[1]), weight.shape)
+    else:
+        sizes = sizes_of(geometry, (1, weight.shape[1] * geometry.groups, 9, 9), weight.shape)
+    return None if isinstance(sizes, str) else products.prepare(sizes, weight)
+
+
+def run_product_of_bits(
+    products: Products, geometry: ProductGeometry, bits: SpikeBits, weight: Tensor, bias: Tensor | None,
+    prepared: Tensor, always: bool,
+) -> SpikeProduct:  # fmt: skip
+    """See `interfaces.backend.Backend.product_of_bits`."""
+    shape = (
+        (bits.num_images, bits.channels, bits.height, bits.width) if bits.is_image else (bits.num_images, bits.channels)
+    )
+    sizes = sizes_of(geometry, shape, weight.shape)
+    if isinstance(sizes, str):
+        return SpikeProduct(None, reason=sizes)
+    if sizes.num_terms < LEAST_TERMS and not always:
+        return SpikeProduct(None, reason="too small to pay")
+    rate = (products.count(bits.words) if bits.count is None else bits.count) / math.prod(shape)
+    crossover = 1.0 if always else products.crossover(geometry, sizes, False, False)
+    if rate > crossover or not crossover:
+        return SpikeProduct(None, rate=rate, crossover=crossover, reason="so many ones are faster densely")
+    if bits.is_image:
+        rows = products.recycler.empty(
+            (sizes.num_images, sizes.out_height, sizes.out_width, sizes.outputs), torch.float32
+        )
+        y = rows.permute(0, 3, 1, 2)
+    else:
+        rows = y = products.recycler.empty((sizes.num_images, sizes.outputs), torch.float32)
+    products.multiply(sizes, bits.words, weight, bias, rows, False, prepared)
+    return SpikeProduct(y, [], rate, crossover, "the spikes came as bits")
