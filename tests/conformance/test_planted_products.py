@@ -1,13 +1,14 @@
 """Faults in spike products, planted in a sound backend; each is caught by the check that is meant for it."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from spikecore.backends.products import dense_product
 from spikecore.interfaces.backend import BackendCapabilities
-from spikecore.interfaces.products import SpikeProduct
+from spikecore.interfaces.products import SpikeBits, SpikeProduct
 from spikecore.registry import Blocking, Registry, use
 from tests.conformance.planting import assert_caught, assert_passes, name_of, table
 from tests.conformance.toys import ToyBackend
@@ -47,6 +48,61 @@ class ToyProducts(ToyBackend):
             wide = weight.double().requires_grad_()
             y = dense_product(geometry, kept[0].double(), wide, None)
             return torch.autograd.grad(y, wide, grad.double())[0].float()
+
+
+class ToyBits(ToyProducts):
+    """A sound backend that packs spikes and multiplies bits."""
+
+    capabilities = BackendCapabilities(spike_products=("conv2d", "linear"), spike_bits=True)
+
+    def pack(self, x):
+        if not self.is_spikes(x):
+            return None
+        rows = x.permute(0, 2, 3, 1).flatten(0, 2) if x.dim() == 4 else x
+        padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % 32)).long().unflatten(1, (-1, 32))
+        words = (padded << torch.arange(32)).sum(-1).to(torch.int32)
+        height, width = x.shape[2:] if x.dim() == 4 else (1, 1)
+        return SpikeBits(words.reshape(-1), x.shape[1], height, width, int(x.sum()), x.dim() == 4)
+
+    def prepare(self, geometry, weight):
+        return weight.clone()
+
+    def product_of_bits(self, geometry, bits, weight, bias, prepared, always):
+        y = self.multiply(geometry, bits.floats(), prepared, bias)
+        return SpikeProduct(y.contiguous(memory_format=torch.channels_last) if y.dim() == 4 else y)
+
+
+@fault("test_products_of_bits", "the spikes that the bits stand for")
+class HighestBitFirst(ToyBits):
+    """packs the first channel into the highest bit"""
+
+    def pack(self, x):
+        return super().pack(x.flip(1))
+
+
+@fault("test_products_of_bits", "packs 0.5")
+class RoundsToSpikes(ToyBits):
+    """takes what is not 0 for a spike"""
+
+    def pack(self, x):
+        return super().pack((x != 0).float())
+
+
+@fault("test_products_of_bits", "counts")
+class MiscountsBits(ToyBits):
+    """counts the words"""
+
+    def pack(self, x):
+        bits = super().pack(x)
+        return None if bits is None else replace(bits, count=bits.words.numel())
+
+
+@fault("test_products_of_bits", "the product of the bits")
+class PreparesInHalfPrecision(ToyBits):
+    """keeps prepared weights in bfloat16"""
+
+    def prepare(self, geometry, weight):
+        return weight.bfloat16().float()
 
 
 @fault("test_products_agree", "ulp from its exact sum")
@@ -222,4 +278,4 @@ def test_the_fault_is_caught(fault, registry):
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_the_sound_backend_passes(check, registry):
-    assert_passes("backend", check, ToyProducts, registry)
+    assert_passes("backend", check, ToyBits, registry)

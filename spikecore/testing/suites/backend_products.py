@@ -294,3 +294,29 @@ class ProductChecks(Suite):
                 scale = float(right.abs().max())
                 error = float((found[0].double() - right).abs().max())
                 assert error <= 1e-5 * scale + 1e-6, f"{case}: the gradient of the weight is off by {error:.1e}"
+
+    @needs("spike_bits")
+    @advice("channel c is bit c % 32 of word c // 32, positions in the order N, H, W; sum as `product` does")
+    def test_products_of_bits(self) -> None:
+        """`pack` gives the bits as they are defined, and `product_of_bits` the very numbers of `product`."""
+        backend = self.make()
+        for case in self._cases():
+            weight, bias = self._weights(case, exact=False)
+            prepared = backend.prepare(case.geometry, weight)
+            for x in self._spikes(case, 0.3):
+                given = x if x.dim() == 4 else x.reshape(-1, x.shape[-1])
+                bits = backend.pack(given)
+                assert bits is not None, f"{case}: spikes are not packed"
+                assert_same(bits.floats(), given, f"{case}: the spikes that the bits stand for")
+                assert bits.count in (None, int(given.sum())), f"{case}: counts {bits.count} ones"
+                wrong = given.clone()
+                wrong[torch.unravel_index(torch.tensor(given.numel() - 1), given.shape)] = 0.5
+                assert backend.pack(wrong) is None, f"{case}: packs 0.5 as a spike"
+                right = backend.product(case.geometry, given, weight, bias, True, False)
+                outcome = backend.product_of_bits(case.geometry, bits, weight, bias, prepared, True)
+                if right.y is None or prepared is None:
+                    continue
+                assert outcome.y is not None, f"{case}: bits run densely: {outcome.reason}"
+                assert_same(outcome.y, right.y, f"{case}: the product of the bits")
+                spread = outcome.y.permute(0, 2, 3, 1) if outcome.y.dim() == 4 else outcome.y
+                assert spread.is_contiguous(), f"{case}: the product of bits has strides {outcome.y.stride()}"
