@@ -34,8 +34,8 @@ _ENTRIES: dict[int, _Entry] = {}
 def layout_of(x: Tensor, is_image: bool) -> Layout | None:
     """Tells in which order the values of x lie in memory, as an image `[N, C, H, W]` or as rows `[..., C]`.
 
-    Positions with their channels side by side are one layout, be they rows or pixels in channels last; planes are another.
-    None for other strides.
+    Positions with their channels side by side are one layout, be they rows or pixels in channels last; planes are
+    another. None for other strides.
     """
     if not is_image:
         return (x.shape[-1], x.numel()) if x.dim() and x.is_contiguous() else None

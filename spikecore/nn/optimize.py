@@ -1,8 +1,8 @@
 """`optimize`: a copy of a net for inference whose spikes pass from layer to layer as bits.
 
-Containers run their parts one after the other. Where one part gives spikes (a neuron, a block, max pooling) and the next
-one multiplies or pools them, what passes between them is a bit per spike; weights stand ready in the order that the
-backend's kernels read. Layer by layer the numbers are those of the net in eval mode.
+Containers run their parts one after the other. Where one part gives spikes (a neuron, a block, max pooling) and the
+next one multiplies or pools them, what passes between them is a bit per spike; weights stand ready in the order that
+the backend's kernels read. Layer by layer the numbers are those of the net in eval mode.
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ def _after_layer(block: NormedNeuron, y: Tensor) -> Tensor:
 def optimize(net: nn.Module) -> nn.Module:
     """A copy of a net for inference, in eval mode and without gradients of parameters; the net itself stays as it is.
 
-    In it every container (`spikecore.nn.Sequential`, `torch.nn.Sequential`) hands spikes on as bits from neurons, blocks
-    and max pooling to the convolutions, linear layers, blocks and max pooling behind them. Nets that call their layers
+    In it every container (`spikecore.nn.Sequential`, `torch.nn.Sequential`) hands spikes on as bits from neurons,
+    blocks and max pooling to the convolutions, linear layers, blocks and max pooling behind them. Nets that call their layers
     in a `forward` of their own gain where they hold containers. Call it under `torch.no_grad()`; with gradients, in
     training mode and within torch.compile the copy runs as any net does. Where no backend multiplies bits, nothing
     changes.

@@ -97,7 +97,8 @@ def test_what_is_not_for_events_runs_densely_with_the_reason(calls, x, reason):
     layer = Conv2d(3, 4, 3)
     y = layer(x)
     assert (layer.product.path, layer.product.backend, layer.product.reason) == ("dense", "torch", reason)
-    torch.testing.assert_close(y, torch.stack([nn.functional.conv2d(step, layer.weight, layer.bias) for step in x]), equal_nan=True)  # fmt: skip
+    right = torch.stack([nn.functional.conv2d(step, layer.weight, layer.bias) for step in x])
+    torch.testing.assert_close(y, right, equal_nan=True)
 
 
 def test_values_that_appear_in_the_middle_of_training_are_seen(calls):

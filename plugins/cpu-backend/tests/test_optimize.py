@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from spikecore_cpu_backend import products
 from torch import nn
 
 import spikecore
@@ -25,7 +26,6 @@ from spikecore.nn import (
     streaming,
 )
 from spikecore.nn.optimize import BitSequential
-from spikecore_cpu_backend import products
 
 
 @pytest.fixture(autouse=True)

@@ -228,7 +228,7 @@ class ProductChecks(Suite):
 
     @advice("start sums from zero, not from what memory holds; write every output")
     def test_products_write_all_their_memory(self) -> None:
-        """Memory that held NaN shows nowhere; a NaN or infinite weight reaches only the outputs whose input there is 1."""
+        """Memory that held NaN shows nowhere; a NaN weight reaches only the outputs whose input there is 1."""
         backend = self.make()
         for case in self._cases():
             weight, bias = (t.requires_grad_() for t in self._weights(case, exact=True))

@@ -55,8 +55,8 @@ ProductJob = _words(
 
 GradJob = _words(
     "GradJob",
-    "bits grad grad_weight sums lists num_images height width channels words outputs out_height out_width kernel stride "
-    "padding channels_first num_threads rows segment failed first_tile",
+    "bits grad grad_weight sums lists num_images height width channels words outputs out_height out_width kernel "
+    "stride padding channels_first num_threads rows segment failed first_tile",
 )
 
 
