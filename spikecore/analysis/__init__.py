@@ -8,6 +8,7 @@ Nothing here changes a net: a monitor's hooks are gone when its `with` block end
 picture, not before.
 """
 
+from spikecore.analysis.conversion import ConversionFidelity, compare_conversion
 from spikecore.analysis.fidelity import Decisions, Divergence, Fidelity, LayerFidelity, compare_layer, compare_traces
 from spikecore.analysis.fidelity_page import fidelity_page
 from spikecore.analysis.monitor import Monitor
@@ -24,6 +25,7 @@ from spikecore.analysis.recording import neuron_layers, record_spikes
 from spikecore.analysis.selection import Where, select_layers
 
 __all__ = [
+    "ConversionFidelity",
     "Decisions",
     "Divergence",
     "Fidelity",
@@ -32,6 +34,7 @@ __all__ = [
     "Monitor",
     "RateMeter",
     "Where",
+    "compare_conversion",
     "compare_layer",
     "compare_traces",
     "feature_maps",

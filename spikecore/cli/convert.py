@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.errors import ConfigError
+
 if TYPE_CHECKING:
     from spikecore.run.conversion import Conversion
 
@@ -65,11 +67,10 @@ def command(
     Exit status: 0 done; 1 the converter breaks its contract, and nothing was written; 2 it refuses the net, or the
     source, the data or an option cannot be used.
     """
-    from spikecore.cli.settings import parse_settings
+    from spikecore.cli.settings import parse_settings, require_empty
     from spikecore.registry import create, registry
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+    require_empty(out)
     shape = _shape(input_shape)
     for file in files:
         registry().load_file(file)
@@ -92,7 +93,7 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
     except ValueError:
         sizes = ()
     if not sizes or min(sizes) < 1:
-        raise click.UsageError(f"--input-shape {text}: expected sizes, as in 1,28,28")
+        raise ConfigError(f"--input-shape {text}: expected sizes, as in 1,28,28")
     return sizes
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from spikecore.errors import ConfigError
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -80,7 +82,7 @@ def command(
     try:
         write_file(out, save(tensors, note.to_metadata()))
     except OSError as error:
-        raise click.UsageError(f"--out {out}: cannot be written: {cure(error)}") from error
+        raise ConfigError(f"--out {out}: cannot be written: {cure(error)}") from error
     count = sum(value.numel() for value in tensors.values())
     click.echo(f"{out}: {len(tensors)} tensors, {count} values, for model {name} from {source}")
 
@@ -112,20 +114,20 @@ def _import_weights(net: Any, name: str, source: str, file: Path) -> tuple[dict[
 
 def _check_out(out: Path, force: bool) -> None:
     if out.suffix != ".safetensors":
-        raise click.UsageError(f"--out {out}: expected a name that ends in .safetensors")
+        raise ConfigError(f"--out {out}: expected a name that ends in .safetensors")
     if out.is_dir():
-        raise click.UsageError(f"--out {out}: is a directory; name a file in it")
+        raise ConfigError(f"--out {out}: is a directory; name a file in it")
     if out.exists() and not force:
-        raise click.UsageError(f"--out {out}: exists already: choose another name, or --force to replace it")
+        raise ConfigError(f"--out {out}: exists already: choose another name, or --force to replace it")
     if not out.parent.is_dir():
-        raise click.UsageError(f"--out {out}: there is no directory {out.parent}")
+        raise ConfigError(f"--out {out}: there is no directory {out.parent}")
 
 
 def _shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise click.UsageError(f"--input-shape {text}: expected whole numbers, as in 3,224,224") from None
+        raise ConfigError(f"--input-shape {text}: expected whole numbers, as in 3,224,224") from None
 
 
 def _options(settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -64,7 +66,7 @@ def command(
     tolerance: float,
     files: tuple[str, ...],
 ) -> None:
-    """Deploy the net in RUN_DIR with the deployer NAME.
+    """Deploy the net in RUN_DIR, of a run or of spike convert, with the deployer NAME.
 
     Writes into --out: the artefact, deploy.json (what became of every operator, options, versions, checksums), and
     fidelity.html; where the artefact can be simulated here, fidelity.json too: the agreement with the net, layer by
@@ -78,7 +80,7 @@ def command(
     or the run, the deployer or an option cannot be used.
     """
     from spikecore.cli.settings import parse_settings
-    from spikecore.errors import ConfigError, ConversionError, NetTraceError
+    from spikecore.errors import ConversionError, NetTraceError
     from spikecore.registry import create, registry
 
     _check_usage(out, only_check, as_json)
@@ -124,14 +126,16 @@ def command(
 
 
 def _check_usage(out: Path | None, only_check: bool, as_json: bool) -> None:
+    from spikecore.cli.settings import require_empty
+
     if only_check and out is not None:
         raise click.UsageError("--check writes nothing; leave out --out, or --check")
     if not only_check and out is None:
         raise click.UsageError("--out DIR says where to write; or --check to see what becomes of the operators")
     if as_json and not only_check:
         raise click.UsageError("--json goes with --check; without it, deploy.json and fidelity.json are written")
-    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise click.UsageError(f"--out {out}: must be a new or empty directory; name another")
+    if out is not None:
+        require_empty(out)
 
 
 def _count(name: str, deployer: Any, verify: int | None) -> int:
@@ -165,7 +169,7 @@ def _net(run_dir: Path, checkpoint: str, part: str | None) -> nn.Module:
 
 def _samples(run_dir: Path, checkpoint: str, count: int) -> Samples:
     """Inputs from the run's data."""
-    from spikecore.errors import ConfigError, SpikeError
+    from spikecore.errors import SpikeError
     from spikecore.run.samples import samples_of
 
     try:
@@ -181,15 +185,20 @@ def _random_input(run_dir: Path, part: str | None, num_steps: int, batch: int) -
     """An input of the recorded shape: spikes with probability 1/2."""
     import torch
 
-    from spikecore.errors import ConfigError
+    from spikecore.run.converted import input_shape, is_converted
+
+    shape = input_shape(run_dir) if is_converted(run_dir) else _recorded_shape(run_dir, part)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 2, (num_steps, batch, *shape), generator=generator).float()
+
+
+def _recorded_shape(run_dir: Path, part: str | None) -> tuple[int, ...]:
     from spikecore.run.record import Record
 
     nets = Record.read(run_dir).nets
     if (part or "") not in nets:
         raise ConfigError(f"{run_dir}: its record does not tell the shape of inputs; leave out --num-steps")
-    shape = nets[part or ""].input_shape
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 2, (num_steps, batch, *shape), generator=generator).float()
+    return nets[part or ""].input_shape
 
 
 def _table(records: Sequence[OperatorRecord]) -> list[str]:

@@ -22,6 +22,11 @@ import click
     multiple=True,
     help="Of the backend (backend.name=torch), the dataset or the encoder; run.precision. Repeatable.",
 )
+@click.option(
+    "--other-samples",
+    is_flag=True,
+    help="Allow a --set that may change which samples a split holds: some may have been trained on.",
+)
 @click.option("--device", help="`cpu`, `cuda` or `cuda:N`, in place of the run's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: metrics, split, checkpoint, device.")
 @click.option("--load", "files", metavar="FILE.py", multiple=True, help="As the run did. Repeatable.")
@@ -30,19 +35,29 @@ def command(
     checkpoint: str,
     split: str,
     overrides: tuple[str, ...],
+    other_samples: bool,
     device: str | None,
     as_json: bool,
     files: tuple[str, ...],
 ) -> None:
-    """Measure the net in RUN_DIR on a split of its data, or in its environment."""
+    """Measure the net in RUN_DIR on a split of its data, or in its environment.
+
+    RUN_DIR may also be a directory that spike convert wrote from a run: its net is measured on the data of that run.
+    """
     import json
 
     from spikecore.registry import registry
     from spikecore.run.experiment import evaluate
+    from spikecore.run.joining import is_left_to_another
 
+    if is_left_to_another():  # one process measures, and says so once
+        return
     for file in files:
         registry().load_file(file)
-    result = evaluate(run_dir, checkpoint, split=split, overrides=overrides, device=device)
+    result = evaluate(run_dir, checkpoint, split=split, overrides=overrides, device=device, other_samples=other_samples)
+    if result.other_samples:
+        changed = ", ".join(result.other_samples)
+        click.echo(f"warning: {changed} may change which samples {split!r} holds: some may be trained on", err=True)
     if as_json:
         click.echo(json.dumps(result.to_plain()))
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -56,7 +57,7 @@ def command(
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
     clock = Clock()
-    with joined() as processes:
+    with joined(clock) as processes:
         with clock.timed("import"):
             processes.together(lambda: [registry().load_file(file) for file in files])
         if run_dir is None:
@@ -129,7 +130,10 @@ def _tell(processes: Group, text: str) -> None:
 def _show(processes: Group, result: Result) -> None:
     if not processes.is_first:
         return
+    from spikecore.run.console import listed, width
+
     for name, value in result.metrics.items():
         click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")
-    click.echo("time           " + ", ".join(f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()))
+    times = [f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()]
+    click.echo(listed("time           ", times, width(sys.stdout)))
     click.echo(f"run directory  {result.directory}")

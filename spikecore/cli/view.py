@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.errors import ConfigError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -56,9 +58,9 @@ def command(dataset: str, index: int, split_name: str, options: Sequence[str], o
     is_moving = made.is_sequence and values.ndim == 4
     path = Path(out or f"{dataset.replace(':', '-')}-{split_name}-{index}.{'gif' if is_moving else 'png'}")
     if path.suffix not in (".png", ".gif"):
-        raise click.UsageError(f"--out {path}: the name must end in .png or .gif")
+        raise ConfigError(f"--out {path}: the name must end in .png or .gif")
     if path.suffix == ".gif" and not is_moving:
-        raise click.UsageError(f"--out {path}: a sample [{axes}] does not move; name a .png")
+        raise ConfigError(f"--out {path}: a sample [{axes}] does not move; name a .png")
     drawn = split.unnormalised(x).numpy() if hasattr(split, "unnormalised") else values
     try:
         if path.suffix == ".gif":
@@ -66,7 +68,7 @@ def command(dataset: str, index: int, split_name: str, options: Sequence[str], o
         else:
             _write_png(path, drawn, shown, made.is_sequence)
     except OSError as error:
-        raise click.UsageError(f"--out {path}: cannot be written: {error}") from error
+        raise ConfigError(f"--out {path}: cannot be written: {error}") from error
     click.echo(f"  picture {path}")
 
 

@@ -13,8 +13,13 @@ from spikecore.registry import registry
 
 @click.command()
 @click.argument("words", nargs=-1, required=True, metavar="KIND NAME")
-def command(words: tuple[str, ...]) -> None:
+@click.option(
+    "--load", "files", metavar="FILE.py", multiple=True, help="Run a file of @register components. Repeatable."
+)
+def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     """Show target, file and line, distribution and rivals of KIND NAME (also KIND:NAME)."""
+    for file in files:
+        registry().load_file(file)
     kind, name = kind_and_name(words)
     entry = registry().find(kind, name)
     component = registry().load(kind, name)

@@ -1,5 +1,6 @@
 """What datasets are built from: fetching, unpacking and caching, splits, folders of files, and mixing of samples."""
 
+from spikecore.datasets.downloads import is_offline, offline
 from spikecore.datasets.epochs import Epoch
 from spikecore.datasets.folders import check_filled, class_names, is_class, labelled_files, tops
 from spikecore.datasets.mixing import CutMix, Mix, Mixup, mix_batch
@@ -35,11 +36,13 @@ __all__ = [
     "extract",
     "fetch",
     "is_class",
+    "is_offline",
     "labelled_files",
     "lock",
     "make_directory",
     "matches",
     "mix_batch",
+    "offline",
     "split_by_subject",
     "split_per_class",
     "subset",

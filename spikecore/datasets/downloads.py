@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from spikecore.datasets.disk import lock, writing
 from spikecore.errors import DatasetError, NotDownloadedError
@@ -29,19 +30,52 @@ PAUSE_S = 0.2
 _counting = threading.Lock()
 _num_offline = 0
 """Open `offline` blocks, of all threads."""
+_refused: list[str] = []
+"""Where connections were wanted inside `offline`."""
+_is_watching = False
+"""The audit hook is in place; Python has no way to take one away."""
+_CONNECTING = ("socket.connect", "socket.getaddrinfo")
 
 
 @contextmanager
-def offline() -> Iterator[None]:
-    """Inside, `fetch` downloads nothing in this process: a file that is missing is an error."""
-    global _num_offline
+def offline() -> Iterator[list[str]]:
+    """Inside, nothing is downloaded in this process: `fetch` raises for a file that is missing, and so does Python's
+    own `socket` for every connection, for datasets that download by other means.
+
+    Yields:
+        Where connections were wanted, as the block goes on; also those whose error was caught on the way.
+    """
+    global _num_offline, _is_watching
     with _counting:
+        if not _is_watching:
+            sys.addaudithook(_refuse_connections)
+            _is_watching = True
         _num_offline += 1
+        if _num_offline == 1:
+            _refused.clear()
     try:
-        yield
+        yield _refused
     finally:
         with _counting:
             _num_offline -= 1
+
+
+def is_offline() -> bool:
+    """Whether nothing may be downloaded now: a dataset that does not use `fetch` asks before it would download, and
+    raises `NotDownloadedError` then.
+    """
+    return _num_offline > 0
+
+
+def _refuse_connections(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _num_offline or event not in _CONNECTING:
+        return
+    address = arguments[1] if event == "socket.connect" else arguments[:2]
+    if isinstance(address, str | bytes):
+        return  # a Unix socket: another process of this machine
+    place = ":".join(str(part) for part in address[:2])
+    _refused.append(place)
+    raise NotDownloadedError(f"a connection to {place} was wanted, and nothing is downloaded now")
 
 
 def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 5, timeout_s: float = 60.0) -> Path:

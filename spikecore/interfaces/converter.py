@@ -56,7 +56,8 @@ class LayerReport:
         reason: what it became, or why it was kept or refused.
         threshold: that calibration found: one for the layer, or one per channel.
         correlation: between the activation of the given net and the mean output of the new one after 1, 2, ... steps;
-            empty where it was not measured.
+            empty where it was not measured. `spikecore.analysis.compare_conversion` measures it.
+        rate: share of the new layer's outputs that are not 0; None where it was not measured.
     """
 
     name: str
@@ -64,6 +65,7 @@ class LayerReport:
     reason: str
     threshold: float | tuple[float, ...] | None = None
     correlation: tuple[float, ...] = ()
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ class Converter(Protocol):
         """A new net that takes `[T, B, ...]`; `model`, example and batches are neither changed nor kept.
 
         Args:
-            model: takes a batch `[B, ...]`.
-            example_input: such a batch; only its shape, dtype and device may be used.
+            model: takes a batch `[B, ...]`; one with neurons that hold state takes sequences `[T, B, ...]`.
+            example_input: such an input; only its shape, dtype and device may be used.
             calibration: more batches, read once.
 
         Raises:

@@ -32,11 +32,15 @@ class DatasetCapabilities:
         embedded: needs no download.
         variable_length: sequences differ in T; `collate` pads them and gives a mask.
         target: what a label is; see the table above.
+        same_samples: options that leave the same samples in each split, and only change how these are read
+            (`transforms`, `cache`, a directory whose files are verified). `spike eval --set` may change them without
+            being asked whether samples that were trained on may come into the test split.
     """
 
     embedded: bool = False
     variable_length: bool = False
     target: TargetKind = "class"
+    same_samples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,4 +187,11 @@ class Dataset(Protocol):
         """`("train", "test")` at least, `val` where the authors give one; disjoint, the same for the same Config."""
 
     def split(self, name: str) -> Split:
-        """The named split; prepares (downloads, verifies, converts) on first use."""
+        """The named split; prepares (downloads, verifies, converts) on first use.
+
+        A dry run calls it too, inside `spikecore.datasets.offline`: `spikecore.datasets.fetch` downloads nothing then.
+        A dataset that downloads by other means asks `spikecore.datasets.is_offline()` before it does.
+
+        Raises:
+            NotDownloadedError: files are missing, inside `offline`; nothing was fetched.
+        """

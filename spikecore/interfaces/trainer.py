@@ -3,6 +3,15 @@
 `spike run` gives the trainer the parts that the configuration names (`prepare`), then calls `fit` with a `RunContext`,
 through which everything that leaves the loop goes: metrics, progress, checkpoints, hooks. The same trainer works in a
 notebook with any object of that shape.
+
+At the end of an epoch the order is: first its line, then its end, then the safe point that counts it as done.
+
+    context.log(epoch=epoch, **metrics)
+    context.epoch_end(epoch, metrics, num_epochs=num_epochs)
+    context.checkpoint(score)
+
+A checkpoint holds what was written and told before it; a run that is resumed goes on behind it. With another order the
+resumed run would lose the line or the end of that epoch, so `epoch_end` raises where it comes after its safe point.
 """
 
 from __future__ import annotations
@@ -121,7 +130,8 @@ class RunContext(Protocol):
         count: int | None = None,
         unit: str = "samples",
     ) -> None:
-        """An epoch is over: prints its line, and tells the plugins (`spike_epoch_end`).
+        """An epoch is over, and its line is logged: prints it. At the next safe point, which counts the epoch as done
+        and is due now, the plugins are told (`spike_epoch_end`), so that one that fails costs no epoch.
 
         Args:
             epoch: its number, from 1.
@@ -129,6 +139,9 @@ class RunContext(Protocol):
             num_epochs: how many there will be, for the time left.
             count: how much this process has trained on in this epoch, for the rate.
             unit: what `count` counts.
+
+        Raises:
+            ContractError: the safe point that counts this epoch as done was passed before.
         """
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from spikecore.errors import NetTraceError
+from spikecore.errors import NetTraceError, OptionError
 from spikecore.nn.layers.fold import fold
 from spikecore.nn.state import carried
 from spikecore.nn.tracer import CONSTANT, PLACE, SCOPE, NetTracer
@@ -270,6 +270,7 @@ def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Mod
         leaves: classes of modules to take as one node, such as those whose `forward` cannot be traced.
 
     Raises:
+        OptionError: `leaves` are no classes of modules.
         NetTraceError: `forward` does what a trace cannot follow, such as branching on values or shapes; shows its line.
             Also for example inputs that are too few, too many or do not fit.
 
@@ -281,6 +282,7 @@ def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Mod
         >>> trace_net(net, torch.zeros(5, 2, 4))["1"].shape
         (5, 2, 3)
     """
+    check_leaves("trace_net", leaves, "inputs come before it, as in trace_net(net, x)")
     net = _unwrapped(net)
     own_graph = getattr(net, "own_graph", None)
     if own_graph is not None:
@@ -289,6 +291,21 @@ def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Mod
         tracer = NetTracer(net, tuple(leaves), len(example_inputs) or None)
         graph = _named(net, tracer.traced(), tracer.constants)
     return _with_shapes(graph, example_inputs) if example_inputs else graph
+
+
+def check_leaves(function: str, leaves: object, cure: str) -> None:
+    """Refuse what are no classes of modules.
+
+    Raises:
+        OptionError: with `cure`, for the case that something else was meant.
+    """
+    if isinstance(leaves, list | tuple | set | frozenset) and all(
+        isinstance(leaf, type) and issubclass(leaf, nn.Module) for leaf in leaves
+    ):
+        return
+    raise OptionError(
+        f"{function}: leaves must be a list of classes of modules, as in [MyLayer], got {type(leaves).__name__}; {cure}"
+    )
 
 
 def _unwrapped(net: nn.Module) -> nn.Module:

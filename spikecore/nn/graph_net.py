@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError
-from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn.graph import NetGraph, NetNode, Ref, check_leaves, trace_net
 
 
 class GraphNet(nn.Module):
@@ -144,6 +144,7 @@ def features(net: nn.Module, names: Sequence[str], leaves: Sequence[type[nn.Modu
         leaves: as for `trace_net`.
 
     Raises:
+        OptionError: `names` are no strings, or `leaves` no classes of modules (inputs go to the result).
         KeyError: there is no such node; the message holds the nearest names.
         NetTraceError: the net cannot be traced.
 
@@ -153,6 +154,11 @@ def features(net: nn.Module, names: Sequence[str], leaves: Sequence[type[nn.Modu
         >>> {name: tuple(value.shape) for name, value in features(net, ["1", "2"])(torch.rand(5, 4)).items()}
         {'1': (5, 3), '2': (5, 2)}
     """
+    if not isinstance(net, nn.Module):
+        raise OptionError(f"features: net must be a torch.nn.Module, got {type(net).__name__}: features(net, names)")
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise OptionError(f"features: names must be a list of names of nodes, as in ['layer1.1'], got {names!r:.80}")
+    check_leaves("features", leaves, "inputs go to the net that it returns: features(net, names)(x)")
     return _Features(net, tuple(names), tuple(leaves))
 
 

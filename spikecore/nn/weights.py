@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,16 +91,21 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0] if str(error) else "it is no file of torch.save"
         raise CheckpointError(
-            f"{path}: holds more than tensors, or is damaged, and Python objects in files are never run ({reason}). "
-            "Save torch.save(net.state_dict(), FILE) where the file comes from"
+            f"{path}: holds more than tensors{_object_in(str(error))}, or is damaged, and Python objects in files are "
+            "never run. Save torch.save(net.state_dict(), FILE) where the file comes from"
         ) from error
     except Exception as error:  # torch raises whatever its readers raise
         raise CheckpointError(
             f"{path}: is neither safetensors nor a file of torch.save: {type(error).__name__}: {error}"
         ) from error
     return _tensors_in(found, path), None
+
+
+def _object_in(reason: str) -> str:
+    """` (mymodule.MyNet)`: what torch names in its long advice on how to run the file all the same; "" if nothing."""
+    named = re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", reason)
+    return f" ({named.group(1)})" if named else ""
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
@@ -118,7 +124,7 @@ def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
     inside = {key: value for key, value in found.items() if _is_tensors(value)} if isinstance(found, Mapping) else {}
     if len(inside) == 1:
         return dict(*inside.values())
-    got = ", ".join(map(repr, inside)) if inside else f"a {type(found).__name__} without any"
+    got = ", ".join(map(repr, inside)) if inside else f"{type(found).__name__} without any"
     raise CheckpointError(f"{path}: expected one dictionary of names and tensors, got {got}: save that one alone")
 
 
@@ -166,7 +172,7 @@ def load_weights(net: Any, weights: str | Path, name: str = "") -> None:
         OptionError: the model ships no weights of this name.
         CheckpointError: the file is damaged, or of another net: other keys, shapes, model or options.
     """
-    path = _path_of(net, weights, name or type(net).__name__)
+    path = weights_file(net, weights, name or type(net).__name__)
     state, note = read_tensors(path)
     if note is not None:
         _check_note(net, note, path)
@@ -174,7 +180,17 @@ def load_weights(net: Any, weights: str | Path, name: str = "") -> None:
     net.load_state_dict(state)
 
 
-def _path_of(net: Any, weights: str | Path, name: str) -> Path:
+def weights_file(net: Any, weights: str | Path, name: str) -> Path:
+    """The file that holds the weights.
+
+    Args:
+        net: a model.
+        weights: a name among its `weights()`, or the path of a file.
+        name: under which the model was made, for messages.
+
+    Raises:
+        OptionError: the model ships no weights of this name.
+    """
     if isinstance(weights, Path):
         return weights
     shipped = dict(net.weights()) if hasattr(net, "weights") else {}

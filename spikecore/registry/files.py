@@ -12,23 +12,27 @@ from spikecore.registry.loading import is_strict
 from spikecore.registry.scan import Plugin
 
 
-def file_source(path: str | Path) -> Plugin:
+def file_source(path: str | Path, option: str = "--load") -> Plugin:
     """The file as a source of components.
+
+    Args:
+        path: of it.
+        option: that named the file, for messages.
 
     Raises:
         PluginError: it cannot be read, or is no Python file.
     """
     file = Path(path).expanduser().resolve()
     if file.suffix != ".py":
-        raise PluginError(f"--load {path}: must be a Python file that ends in .py")
+        raise PluginError(f"{option} {path}: must be a Python file that ends in .py")
     try:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
     except OSError as error:
-        raise PluginError(f"--load {path}: cannot be read: {error}") from error
+        raise PluginError(f"{option} {path}: cannot be read: {error.strerror or error}") from error
     return Plugin(file.stem, str(file), digest, "loaded from the command line", source="file", path=str(file))
 
 
-def run_file(plugin: Plugin) -> None:
+def run_file(plugin: Plugin, option: str = "--load") -> None:
     """Import the file as a module of its own, so that its classes have source, name and pickle as others do.
 
     Raises:
@@ -37,7 +41,7 @@ def run_file(plugin: Plugin) -> None:
     name = f"spikecore_loaded_{plugin.id}_{plugin.version[:8]}"
     spec = importlib.util.spec_from_file_location(name, plugin.path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"--load {plugin.path}: Python cannot import it")
+        raise PluginError(f"{option} {plugin.path}: Python cannot import it")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -47,7 +51,7 @@ def run_file(plugin: Plugin) -> None:
         if is_strict():
             raise
         if isinstance(error, SpikeError):
-            raise PluginError(f"--load {plugin.path}: {error}") from error
+            raise PluginError(f"{option} {plugin.path}: {error}") from error
         raise BrokenPluginError(
-            f"--load {plugin.path} (sha256 {plugin.version[:12]}) failed: {type(error).__name__}: {error}. Repair it."
+            f"{option} {plugin.path} (sha256 {plugin.version[:12]}) failed: {type(error).__name__}: {error}. Repair it."
         ) from error

@@ -63,7 +63,7 @@ class HookSpecs:
 
     @hookspec
     def spike_epoch_end(self, directory: Path, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch is over and its metrics are logged.
+        """An epoch is over, its metrics are logged, and its safe point is passed: a checkpoint that is due is written.
 
         Args:
             directory: the run directory.

@@ -27,7 +27,10 @@ def activity(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> 
     layers = {moment: {layer["name"]: layer for layer in look["layers"]} for moment, look in looks.items()}
     names = list(layers.get("after") or layers.get("before") or {})
     if not names:
-        return [page.note("No layer of spiking neurons was seen.")]
+        unseen: list[str] = next((look["unseen"] for look in looks.values() if look.get("unseen")), [])
+        if unseen:
+            return [page.note(f"The net's layers of neurons were not fed, so nothing is shown of {', '.join(unseen)}.")]
+        return [page.note("The net has no layer of spiking neurons.")] if looks else []
     parts = [page.grid(_rates(looks, layers, names[:MAX_LAYERS]))]
     if len(names) > MAX_LAYERS:
         parts.append(page.note(f"The first {MAX_LAYERS} of {len(names)} layers."))

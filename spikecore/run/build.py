@@ -44,6 +44,10 @@ class Prepared:
             parts.append(f"{len(self.task.train)} training samples")
         if self.task.val is not None:
             parts.append(f"{len(self.task.val)} validation samples")
+        for name, how in self.nets.items():
+            if how.weights is not None:
+                whose = f"{name} starts" if name else "starts"
+                parts.append(f"{whose} from the weights {how.weights.name!r} (sha256 {how.weights.sha256[:12]})")
         return ", ".join(parts)
 
 
@@ -65,6 +69,8 @@ def prepare(
     device: torch.device | None = None,
     output: Output | None = None,
     processes: Group | None = None,
+    *,
+    with_weights: bool = True,
 ) -> Prepared:
     """Build the trainer and, through it, what it trains.
 
@@ -73,6 +79,8 @@ def prepare(
         device: instead of the configuration's.
         output: clock and console of the run; None for new ones.
         processes: that train together; None for this one alone.
+        with_weights: nets start from the weights that the configuration names; False where a checkpoint is loaded
+            anyway, so that their files are not needed.
 
     Raises:
         ConfigError: the trainer works in one process only, or there is no GPU for this one.
@@ -82,7 +90,7 @@ def prepare(
     device = device or device_of(options.device, processes)
     with output.clock.timed("building"), use(resolved.registry):
         seed_everything(options.seed)
-        parts = Parts(resolved, device)
+        parts = Parts(resolved, device, with_weights)
         trainer: Any = build("trainer", resolved.names["trainer"], resolved.tables["trainer"])
         if processes.world_size > 1 and not trainer.capabilities.multi_process:
             raise ConfigError(

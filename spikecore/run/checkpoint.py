@@ -54,6 +54,7 @@ class Checkpoint:
         score: of the net, higher is better; None where it was not evaluated.
         log: length and SHA-256 of `metrics.jsonl` when it was written.
         timings: seconds spent so far, by part.
+        pace: seconds since the epoch began, then those of the latest epochs.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Checkpoint:
     score: float | None
     log: dict[str, Any]
     timings: dict[str, float]
+    pace: list[float]
     large: dict[str, Any]
 
 
@@ -104,6 +106,7 @@ class CheckpointStore:
         score: float | None = None,
         log: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
+        pace: Sequence[float] = (),
     ) -> str:
         """Write a checkpoint, then delete those that are no longer kept, and the large state of those that are.
 
@@ -118,9 +121,10 @@ class CheckpointStore:
         if name in self.names():
             if self._same(name, body):
                 return name
-            return self.save(count + 1, model, state, large=large, score=score, log=log, timings=timings)
+            return self.save(count + 1, model, state, large=large, score=score, log=log, timings=timings, pace=pace)
         head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": _finite(score)}
-        body = {**head, "written": datetime.now(timezone.utc).isoformat(), "log": log, "timings_s": timings, **body}
+        times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
+        body = {**head, **times, "log": log, **body}
         body["sha256"] = _digest(body)
         write_directory(self._folder / name, {**files, INDEX: json.dumps(body, indent=1).encode()})
         self._scores[name] = _finite(score)
@@ -155,6 +159,7 @@ class CheckpointStore:
             score=body["score"],
             log=body["log"],
             timings=body["timings_s"],
+            pace=body.get("pace_s", []),
             large=self._large(name, body) if with_large else {},
         )
 

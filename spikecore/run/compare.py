@@ -11,7 +11,9 @@ from typing import Any
 from spikecore.analysis import figures, page
 from spikecore.errors import ConfigError
 from spikecore.files import cure, write_file
+from spikecore.run.console import listed
 from spikecore.run.log import read_lines
+from spikecore.run.processes import flatten
 from spikecore.run.record import Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name
 from spikecore.run.text import seconds_text, value_text
@@ -57,6 +59,33 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     return ["run", "status", *metrics, "time", *differing], lines
 
 
+def table_text(head: Sequence[str], lines: Sequence[Sequence[str]], width: int | None) -> str:
+    """The table for a terminal: a run in each line where that fits, else in each column, else one below the other.
+
+    Args:
+        head, lines: of `rows`.
+        width: columns of the terminal; None where lines may be as long as they need be.
+    """
+    across = _columns([head, *lines])
+    if width is None or max(map(len, across)) < width:
+        return "\n".join(across)
+    down = _columns(list(zip(head, *lines, strict=True)))
+    if max(map(len, down)) < width:
+        return "\n".join(down)
+    label = max(map(len, head)) + 2
+    blocks = []
+    for line in lines:
+        texts = zip(head, line, strict=True)
+        block = [listed(f"{name:{label}}", text.split(", "), width) for name, text in texts]
+        blocks.append("\n".join(block))
+    return "\n\n".join(blocks)
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 def write(runs: Sequence[Compared], out: Path) -> None:
     """The table and the overlaid curves as one page.
 
@@ -100,10 +129,7 @@ def _read(path: Path, name: str) -> Compared:
 
 
 def _settings(record: Record) -> dict[str, str]:
-    settings = {}
-    for table, options in record.config.items():
-        for key, value in options.items():
-            settings[f"{table}.{key}"] = str(value)
+    settings = {key: str(value) for key, value in flatten(record.config).items()}
     for change in record.changes:
         key, _, value = change.partition("=")
         settings[key.strip()] = value.strip()

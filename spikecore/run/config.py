@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import difflib
 import json
 import re
@@ -17,6 +18,7 @@ from spikecore.errors import ConfigError, PluginError, SpikeError
 from spikecore.interfaces.component import Range, SameAs, check_options
 from spikecore.interfaces.options import as_data, fields_of, options_marked
 from spikecore.interfaces.trainer import DEFAULT_ROLES
+from spikecore.kinds import KINDS
 from spikecore.registry import Registry, registry, use
 from spikecore.registry.blocking import ALL
 from spikecore.registry.metadata import normalise
@@ -32,6 +34,8 @@ else:
 CHANGEABLE = ("checkpoint_every_s", "checkpoint_every_steps", "keep_last", "keep_best", "report")
 """Keys of `[run]` that may change when a run is resumed: none of them changes what is computed."""
 DEVICES = ("auto", "cpu", "cuda")
+WEIGHTS = "weights"
+"""The key of a model's table that names what its nets start from."""
 
 
 class RunOptions:
@@ -100,12 +104,14 @@ class Resolved:
         names: table → registered name of its component; `backend` → that of the backend, or `auto`.
         registry: where these components come from: the one in use, without the plugins that the config disables.
         given: `table.key` of what the user set, as opposed to what is a default.
+        weights: table → what its nets start from: a name among the model's `weights()`, or a file.
     """
 
     tables: Mapping[str, Any]
     names: Mapping[str, str]
     registry: Registry = field(compare=False)
     given: frozenset[str] = field(default=frozenset(), compare=False)
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def options(self, table: str) -> dict[str, Any]:
         """Keywords of the component."""
@@ -118,6 +124,8 @@ class Resolved:
             lines += ["", f"[{table}]"]
             if table in self.names:
                 lines.append(f"name = {_toml(self.names[table])}")
+            if table in self.weights:
+                lines.append(f"{WEIGHTS} = {_toml(self.weights[table])}")
             with use(self.registry):
                 data = as_data(self.tables[table])
             lines += [f"{name} = {_toml(value)}" for name, value in data.items()]
@@ -176,14 +184,15 @@ def resolve(
                 own |= trainer.tables()
         if "run" in wanted and "name" not in tables["run"]:
             tables["run"]["name"] = _run_name(tables, wanted, own)
+        weights, wrong_weights = _weights(active, tables, wanted)
         configs, names, wrong_tables = _checked(active, tables, wanted, own)
-    problems += wrong_tables
+    problems += [*wrong_weights, *wrong_tables]
     if "run" in wanted:
         problems += _run_problems(tables["run"])
     if problems:
         raise ConfigError(problems)
     given_keys = {f"{table}.{key}" for change in changes for table in configs for key in change.get(table, {})}
-    return Resolved(configs, names, active, frozenset(given_keys))
+    return Resolved(configs, names, active, frozenset(given_keys), weights)
 
 
 def _defaults() -> dict[str, Any]:
@@ -224,6 +233,31 @@ def _run_name(tables: Mapping[str, Any], wanted: Sequence[str], own: Mapping[str
 
 def _file_name(name: Any) -> str:
     return re.sub(r"[^\w.-]+", "-", str(name)).strip(".-")
+
+
+def _weights(active: Registry, tables: dict[str, Any], wanted: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Take what nets start from out of the tables, since it is no option of the model; and what is wrong with it."""
+    weights: dict[str, str] = {}
+    problems = []
+    for table in wanted:
+        kind, options = kind_of(table), tables.get(table, {})
+        if kind is None or WEIGHTS not in KINDS[kind].keywords or WEIGHTS not in options:
+            continue
+        try:
+            config = active.load(kind, str(options.get("name"))).Config
+        except SpikeError:
+            continue  # there is no such model, which is told with its name
+        if any(own.name == WEIGHTS for own in dataclasses.fields(config)):
+            continue  # the model has an option of this name
+        tables[table] = {key: value for key, value in options.items() if key != WEIGHTS}
+        value = options[WEIGHTS]
+        if not isinstance(value, str):
+            problems.append(
+                f"{table}.{WEIGHTS}: must be the name of weights that ship with the model, or a file; got {value!r}"
+            )
+        elif value:  # an empty one takes back what a file says
+            weights[table] = value
+    return weights, problems
 
 
 def _checked(
@@ -278,6 +312,8 @@ def refuse_changes(before: Resolved, after: Resolved) -> None:
             continue
         if table not in before.tables or table not in after.tables:
             continue  # neither trainer has it, or the trainer changed, which is refused above
+        if before.weights.get(table) != after.weights.get(table):
+            problems.append(f"{table}.{WEIGHTS}: cannot change in the middle of a run")
         old, new = before.options(table), after.options(table)
         for key in (key for key in new if old[key] != new[key]):
             if table == "trainer" and key in extendable:

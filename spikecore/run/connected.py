@@ -192,7 +192,10 @@ class Connected(Group):
                 return error  # two failed at once, each for its own reason
             if failure["is_interrupt"]:
                 return KeyboardInterrupt()
-            return ProcessError(f"process {failure['rank']} of {self.world_size} failed: {failure['text']}")
+            return ProcessError(
+                f"process {failure['rank']} of {self.world_size} failed: {failure['text']}\n"
+                f"When that is mended, go on from the last checkpoint with `{self.resume_command}`"
+            )
         if not is_broken:
             return error
         return self._lost(error)
@@ -207,7 +210,7 @@ class Connected(Group):
             what = "is gone without giving a reason: it was killed, perhaps for want of memory, or crashed"
         return ProcessError(
             f"process {self.rank} of {self.world_size} cannot go on: {who} {what}. Go on from the last checkpoint with "
-            f"`spike run --resume` (torch.distributed says: {text})"
+            f"`{self.resume_command}` (torch.distributed says: {text})"
         )
 
     def _publish(self, error: BaseException) -> None:

@@ -9,9 +9,9 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from spikecore.run.clock import Clock
 from spikecore.run.text import clock_text, rate_text, seconds_text, value_text
@@ -24,6 +24,8 @@ SPLITS = ("train", "val", "test")
 NOT_TRAINING = ("evaluate", "checkpoint", "probe")
 """Parts of the time that do not count for the rate of training."""
 MIN_WIDTH, DEFAULT_WIDTH = 40, 80
+NUM_LAPS = 5
+"""Epochs whose mean tells the time left."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,33 @@ class Stopwatch:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._laps: list[float] = []
-        self._is_partial = False
+        self._earlier_s = 0.0
+        """What was spent on the epoch before the run was resumed in the middle of it."""
         self._mark()
 
-    def begin(self, is_partial: bool) -> None:
-        """Training begins; in the middle of an epoch, where a run is resumed there."""
-        self._is_partial = is_partial
+    def begin(self) -> None:
+        """Training begins, or goes on where `restore` says."""
         self._mark()
+
+    def state(self) -> list[float]:
+        """What `restore` takes: seconds since the epoch began, then those of the latest epochs."""
+        return [self._earlier_s + time.perf_counter() - self._began, *self._laps]
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on with an epoch of which a part was done in another process."""
+        self._earlier_s, *self._laps = state or [0.0]
 
     def lap(self, epoch: int, num_epochs: int | None, count: int | None, unit: str) -> Pace:
         """An epoch is over, in which `count` samples (or steps, as `unit` says) were trained on."""
         seconds = time.perf_counter() - self._began
         training_s = seconds - (self._aside() - self._aside_then)
-        if not self._is_partial:  # the rest of an epoch says nothing of how long a whole one takes
-            self._laps.append(seconds)
-        self._is_partial = False
+        self._laps = [*self._laps, self._earlier_s + seconds][-NUM_LAPS:]
+        self._earlier_s = 0.0
         self._mark()
         rate = None if count is None else count / max(training_s, 1e-9)
-        if num_epochs is None or epoch >= num_epochs or not self._laps:
+        if num_epochs is None or epoch >= num_epochs:
             return Pace(rate, unit)
-        latest = self._laps[-5:]
-        return Pace(rate, unit, (num_epochs - epoch) * sum(latest) / len(latest))
+        return Pace(rate, unit, (num_epochs - epoch) * sum(self._laps) / len(self._laps))
 
     def _mark(self) -> None:
         self._began, self._aside_then = time.perf_counter(), self._aside()
@@ -142,13 +150,18 @@ class Mute(Console):
         pass
 
 
-def width() -> int | None:
-    """Columns of the terminal at stderr; None where it is none, and lines are as long as they need be."""
-    if not sys.stderr.isatty():
+def width(stream: TextIO | None = None) -> int | None:
+    """Columns of the terminal at a stream; None where it is none, and lines are as long as they need be.
+
+    Args:
+        stream: None for stderr.
+    """
+    stream = stream or sys.stderr
+    if not stream.isatty():
         return None
     try:
         # Not shutil.get_terminal_size, which asks stdout: that may be a file while stderr is the terminal.
-        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(sys.stderr.fileno()).columns
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns
     except (ValueError, OSError):
         columns = 0
     return max(MIN_WIDTH, columns or DEFAULT_WIDTH)
@@ -184,6 +197,23 @@ def wrapped(text: str, width: int | None) -> str:
     return textwrap.fill(
         text, width - 1, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False, tabsize=4
     )
+
+
+def listed(label: str, parts: Sequence[str], width: int | None) -> str:
+    """`label  part, part, …`; the parts in several lines, below one another, where the terminal is narrower."""
+    if width is None:
+        return f"{label}{', '.join(parts)}"
+    # A part is not broken: textwrap takes a no-break space for a letter.
+    text = ", ".join(part.replace(" ", "\xa0") for part in parts)
+    filled = textwrap.fill(
+        text,
+        width - 1,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return filled.replace("\xa0", " ")
 
 
 def _grouped(metrics: Mapping[str, float]) -> list[str]:

@@ -28,6 +28,7 @@ from spikecore.run.clock import Clock
 from spikecore.run.console import Console, Stopwatch
 from spikecore.run.gallery import Gallery
 from spikecore.run.log import MetricsLog
+from spikecore.run.order import EpochOrder
 from spikecore.run.processes import Group
 from spikecore.torch_internals import BatchNorm
 
@@ -88,10 +89,14 @@ class Context:
     """What the record and the report are to say of this run."""
     weights: Mapping[str, Tensor] | None = None
     """What the trainer gave at the latest safe point to be used in place of the model's own weights."""
+    order: EpochOrder = field(default_factory=EpochOrder)
+    """Watches how the trainer ends its epochs."""
     rank_generator: torch.Generator = field(init=False)
     device_generator: torch.Generator = field(init=False)
     _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
     _stopwatch: Stopwatch = field(init=False)
+    _untold: tuple[int, dict[str, float]] | None = None
+    """The epoch whose end the plugins are told at the next safe point, once it is saved."""
 
     def __post_init__(self) -> None:
         self._stopwatch = Stopwatch(self.clock)
@@ -135,6 +140,7 @@ class Context:
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
+        self.order.log(metrics)
         if self.keeping is not None and self.processes.is_first:
             with self._writing("the metrics"):
                 self.keeping.log.append(metrics)
@@ -162,6 +168,7 @@ class Context:
             )
         self.count += 1
         self.weights = weights
+        self.order.checkpoint(score)
         if self.keeping is None:
             return
         count, moment = self._saved_at
@@ -169,10 +176,31 @@ class Context:
         # The processes' clocks differ, and a signal may reach one of them only: all do what one has to.
         with self._exchange():
             due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
-        if score is not None or due or stopping:
+        is_saved = score is not None or due or stopping
+        if is_saved:
             self.save(score)
+        self.tell_plugins(is_saved)
         if stopping:
             raise KeyboardInterrupt
+
+    def tell_plugins(self, is_saved: bool) -> None:
+        """The hooks of an epoch that is over; at a safe point, so that one that fails costs no epoch.
+
+        Args:
+            is_saved: there is a checkpoint of it already; else one is written when a hook fails.
+
+        Raises:
+            BrokenPluginError: a hook failed.
+        """
+        if self._untold is None or self.hooks is None or self.keeping is None:
+            return
+        (epoch, metrics), self._untold = self._untold, None
+        try:
+            self.hooks.epoch_end(self.keeping.directory, epoch, metrics)
+        except Exception:
+            if not is_saved and self.world_size == 1:  # the other processes know nothing of it, and would not help
+                self.save()
+            raise
 
     def save(self, score: float | None = None) -> None:
         """Write a checkpoint of everything as it is now.
@@ -198,7 +226,14 @@ class Context:
     ) -> str:
         with self._writing("a checkpoint"):
             return keeping.store.save(
-                self.count, model, state, large=large, score=score, log=keeping.log.position(), timings=self.times()
+                self.count,
+                model,
+                state,
+                large=large,
+                score=score,
+                log=keeping.log.position(),
+                timings=self.times(),
+                pace=self._stopwatch.state(),
             )
 
     def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
@@ -220,6 +255,7 @@ class Context:
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
         self.gallery.restore(found.state["shown"])
+        self._stopwatch.restore(found.pace)
         self.count, self.saved = found.count, found.name
         self._saved_at = (found.count, time.monotonic())
         self.clock.add(found.timings)
@@ -245,7 +281,7 @@ class Context:
 
     def begin_training(self) -> None:
         """The first epoch begins now, or what is left of one."""
-        self._stopwatch.begin(is_partial=self.count > 0)
+        self._stopwatch.begin()
 
     def epoch_end(
         self,
@@ -257,12 +293,13 @@ class Context:
         unit: str = "samples",
     ) -> None:
         """See `interfaces.trainer.RunContext`."""
+        self.order.epoch_end(epoch, metrics)
         pace = self._stopwatch.lap(epoch, num_epochs, count, unit)
         if self.keeping is None:
             return
+        self.tell_plugins(is_saved=True)  # of the epoch before, after which no safe point came
         self.console.epoch(epoch, num_epochs, metrics, pace)
-        if self.hooks is not None:
-            self.hooks.epoch_end(self.keeping.directory, epoch, metrics)
+        self._untold = epoch, dict(metrics)
         if self.after_epoch is not None:
             self.after_epoch(epoch)
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -19,7 +16,6 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError, RunError
-from spikecore.files import cure
 from spikecore.interfaces.converter import ConversionReport
 from spikecore.nn import set_step_mode
 from spikecore.nn.weights import plain_options
@@ -32,12 +28,14 @@ from spikecore.run.converted import (
     OWN_SUM,
     SOURCE,
     WEIGHTS,
+    input_shape,
     is_converted,
     load_converted,
     sum_of,
 )
 from spikecore.run.directory import CONFIG
 from spikecore.run.loading import load
+from spikecore.run.out import whole_directory
 from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import Record
 from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given, from_function
@@ -92,7 +90,7 @@ def _from_directory(directory: Path, checkpoint: str) -> Source:
         about: dict[str, Any] = {"kind": CONVERTED, "directory": str(directory)}
         # All but the weights, which the newly converted net has its own of.
         files = _files_below(directory, lambda name: not name.endswith(".safetensors") or "example" in name)
-        shape = None
+        shape: tuple[int, ...] | None = input_shape(directory)
     else:
         record = Record.read(directory)
         names = [name for name in record.nets if name]
@@ -137,24 +135,11 @@ def convert(
     set_step_mode(net, "multi")
     agreement, compared = _agreement(converter, source, net, first)
     files = _files(converter, name, source, net, report, example, calibration)
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    except OSError as error:
-        raise ConfigError(f"--out {directory}: cannot be written: {cure(error)}") from error
-    try:
+    with whole_directory(directory) as aside:
         for path, data in files.items():
             (aside / path).parent.mkdir(parents=True, exist_ok=True)
             (aside / path).write_bytes(data)
         _check_loads(aside, name, net, example, source.about["step_mode"])
-        if directory.is_dir():
-            directory.rmdir()  # an empty one
-        aside.chmod(0o755)
-        os.rename(aside, directory)
-    except OSError as error:
-        raise ConfigError(f"--out {directory}: cannot be written: {cure(error)}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return Conversion(directory, net, report, agreement, compared)
 
 

@@ -79,6 +79,13 @@ def skeleton(directory: Path) -> nn.Module:
     return made
 
 
+def input_shape(directory: Path) -> tuple[int, ...]:
+    """The shape of one sample in one step, `[...]`; errors are those of `read_manifest`."""
+    manifest = read_manifest(directory)
+    num_lead = 2 if manifest["source"]["step_mode"] == "multi" else 1
+    return tuple(manifest["example_shape"][num_lead:])
+
+
 def rebuilt(about: dict[str, Any], directory: Path) -> nn.Module:
     """The net of a source with new weights, in the step mode in which it was converted.
 

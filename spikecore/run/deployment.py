@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,10 +30,10 @@ from spikecore.errors import (
     RunError,
     ShapeError,
 )
-from spikecore.files import cure
 from spikecore.interfaces.deployer import Artefact, records_to_json
 from spikecore.nn.weights import plain_options
 from spikecore.registry import registry
+from spikecore.run.out import whole_directory
 from spikecore.run.samples import Samples
 from spikecore.version import __version__
 
@@ -96,12 +93,7 @@ def deploy(
         RunError: the deployer's trace or simulation is not one of this net.
         PluginUnavailable: the comparison was asked for and cannot be made here.
     """
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    except OSError as error:
-        raise ConfigError(f"--out {directory}: cannot be written: {cure(error)}") from error
-    try:
+    with whole_directory(directory) as aside:
         artefact = _export(deployer, name, net, example, aside)
         notes = list(artefact.notes)
         fidelity = None
@@ -114,14 +106,6 @@ def deploy(
                     raise
                 notes.append(f"Not compared with the net: {error}")
         _write(aside, deployer, name, artefact, example, fidelity, notes, about)
-        if directory.is_dir():
-            directory.rmdir()  # an empty one
-        aside.chmod(0o755)
-        os.rename(aside, directory)
-    except OSError as error:
-        raise ConfigError(f"--out {directory}: cannot be written: {cure(error)}") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     moved = replace(artefact, path=directory / Path(artefact.path).relative_to(aside))
     source = "" if samples is None or fidelity is None else samples.source
     problems = tuple(_problems(deployer, name, fidelity))

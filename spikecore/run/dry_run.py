@@ -1,11 +1,13 @@
 """`spike run --dry-run`: builds all that a run would train, and downloads nothing.
 
-Where the files of a dataset are not here, it says what would be fetched and what could not be checked for that reason.
+Where the files of a dataset are not here, or it would connect to a server by means of its own, it says what would be
+fetched and what could not be checked for that reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from spikecore.datasets.downloads import offline
@@ -21,7 +23,7 @@ from spikecore.run.text import bytes_text, count_text
 def inspect(resolved: Resolved) -> str:
     """What a new run would train."""
     try:
-        with offline():
+        with _offline():
             return f"sound: {prepare(resolved)}"
     except NotDownloadedError as error:
         unchecked = "the files of the dataset, its splits, and the net that is built for them"
@@ -33,12 +35,30 @@ def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[s
     saved = SavedRun.open(Path(directory))
     resolved = saved.resolve(overrides)
     try:
-        with offline():
-            since = saved.resumable(checkpoint, prepare(resolved))
+        with _offline():
+            since = saved.resumable(checkpoint, prepare(resolved, with_weights=not saved.has_begun))
     except NotDownloadedError as error:
         unchecked = "the files of the dataset, its splits, and whether the checkpoint fits the net and the metrics"
         return "\n".join([*_plan(resolved, error), _checked(unchecked)])
     return f"sound: would go on from {since.name if since else 'the seed'}"
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Nothing is downloaded inside; whatever a refused connection became on its way here is told as what it is.
+
+    Raises:
+        NotDownloadedError: a file is not here, or a connection was refused.
+    """
+    with offline() as refused:
+        try:
+            yield
+        except NotDownloadedError:
+            raise
+        except Exception as error:
+            if not refused:
+                raise
+            raise NotDownloadedError(f"{refused[0]} was to be connected to ({error})") from error
 
 
 def _checked(unchecked: str) -> str:
@@ -50,15 +70,16 @@ def _plan(resolved: Resolved, error: NotDownloadedError) -> list[str]:
     name, directory = resolved.names.get("dataset", ""), Path(error.directory)
     with use(resolved.registry):
         info: DatasetInfo = build("dataset", name, resolved.tables["dataset"]).info
+    starts = [f"{table} starts from the weights {weights!r}" for table, weights in resolved.weights.items()]
     missing = [file for file in info.files if not (directory / file.name).is_file()]
-    if not missing:  # the dataset fetches what its info does not list
-        return [f"dataset {name!r} is not here: {error}"]
+    if not missing or not error.directory:  # the dataset fetches what its info does not list
+        return [*starts, f"dataset {name!r} is not here: {error}"]
     here = [file.name for file in info.files if file not in missing]
     known = sum(file.size or 0 for file in missing)
     size = f", {bytes_text(known)}" if known else ""
     if known and any(file.size is None for file in missing):
         size += " and more"
-    lines = [f"dataset {name!r} is not here: a run would fetch {count_text(len(missing), 'file')}{size}"]
+    lines = [*starts, f"dataset {name!r} is not here: a run would fetch {count_text(len(missing), 'file')}{size}"]
     lines += [f"  {_file_text(file)}" for file in missing]
     lines.append(f"into {directory}" + (f", where {', '.join(here)} is already" if here else ""))
     return lines

@@ -10,15 +10,17 @@ from typing import Any
 from spikecore.errors import ConfigError, DatasetError
 from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST
-from spikecore.run.config import Resolved
+from spikecore.run.config import Resolved, resolve
 from spikecore.run.log import finite
+from spikecore.run.metrics import checked_metrics
+from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
 
 SPLITS = ("train", "val", "test")
 CHANGEABLE_TABLES = ("backend", "dataset", "encoder")
 CHANGEABLE_RUN_KEYS = ("device", "precision")
-"""What an evaluation may change: where and how the same weights are computed, and on which data."""
+"""What an evaluation may change: where and how the same weights are computed, and how their samples are read."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,11 @@ class Evaluation:
 
     Args:
         directory: the run.
-        checkpoint: its name.
+        checkpoint: its name; `converted` for a converted net.
         split: `train`, `val` or `test`; `test` also stands for an environment.
         device: it ran on.
         changes: overrides of the run's configuration.
+        other_samples: options among them that may change which samples the split holds; some may have been trained on.
         metrics: the numbers, each named after the split.
     """
 
@@ -39,12 +42,14 @@ class Evaluation:
     split: str
     device: str
     changes: tuple[str, ...]
+    other_samples: tuple[str, ...]
     metrics: dict[str, float]
 
     def to_plain(self) -> dict[str, Any]:
         """Plain JSON data; a number that is not finite is None."""
         metrics = {name: finite(value) for name, value in self.metrics.items()}
-        return {**vars(self), "changes": list(self.changes), "metrics": metrics}
+        lists = {"changes": list(self.changes), "other_samples": list(self.other_samples)}
+        return {**vars(self), **lists, "metrics": metrics}
 
 
 def evaluate(
@@ -54,19 +59,23 @@ def evaluate(
     split: str = "test",
     overrides: Sequence[str] = (),
     device: str | None = None,
+    other_samples: bool = False,
 ) -> Evaluation:
     """Measure a run's saved weights; with `weights` of their own (`checkpoint(weights=...)`), those.
 
     Args:
-        directory: the run directory.
-        checkpoint: `last`, `best` or a name.
+        directory: the run directory, or one that `spike convert` wrote: its net is measured on the data of the run that
+            it comes from.
+        checkpoint: `last`, `best` or a name; a converted net has only the one.
         split: `test`, `val` or `train`, without augmentation.
         overrides: `table.key=value` of the backend, the dataset and the encoder, `run.device` and `run.precision`.
         device: to compute on, as `run.device`.
+        other_samples: allow options of the dataset that may change which samples a split holds: the net may have been
+            trained on some that are then in `test`.
 
     Raises:
-        ConfigError: this is no run, a part of it is not installed, an override is not allowed, or there is no such
-            split.
+        ConfigError: this is no run, a part of it is not installed, an override is not allowed, it may change which
+            samples a split holds, or there is no such split.
         CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
         DatasetError: the run's data are not here, or damaged.
     """
@@ -74,29 +83,66 @@ def evaluate(
         raise ConfigError(f"--split {split}: must be one of {', '.join(SPLITS)}")
     changes = (*overrides, *([f"run.device={device}"] if device is not None else []))
     _refuse_changes(changes)
-    saved = SavedRun.open(Path(directory))
-    prepared = _prepared(saved, saved.reopen_with(changes))
+    origin = Origin.of(Path(directory))
+    saved = origin.saved
+    resolved = saved.reopen_with((*origin.overrides, *changes))
+    others = _other_samples(saved, resolved) if changes else ()
+    if others and not other_samples:
+        raise ConfigError(_samples_problem(others, split, resolved))
+    prepared = _prepared(Path(directory), resolved)
     task, context = prepared.task, prepared.context
     if split not in task.splits and not (split == "test" and not task.splits):
         there = ", ".join(name for name in SPLITS if name in task.splits) or "none: it learns without a dataset"
         raise ConfigError(f"{directory}: this run has no split {split!r} (its splits: {there})")
-    found = saved.checkpoint(checkpoint, task.model)
-    context.restore(found, prepared.trainer, task.encoder)
-    task.model.load_state_dict(found.model)
-    metrics = prepared.trainer.evaluate(task, context, split)
-    return Evaluation(str(directory), found.name, split, str(context.device), changes, metrics)
+    prepared, name = origin.restore(prepared, checkpoint, _backend_in(changes))
+    trainer = prepared.trainer
+    metrics = checked_metrics(trainer, "evaluate", trainer.evaluate(prepared.task, context, split))
+    return Evaluation(str(directory), name, split, str(context.device), changes, others, metrics)
 
 
-def _prepared(saved: SavedRun, resolved: Resolved) -> Prepared:
+def _other_samples(saved: SavedRun, after: Resolved) -> tuple[str, ...]:
+    """Options of the dataset that differ, and of which it does not promise that its splits hold the same samples."""
+    if "dataset" not in after.names:
+        return ()
+    if saved.record.config["dataset"]["name"] != after.names["dataset"]:
+        return ("dataset.name",)
+    before = resolve(saved.source, saved.record.changes, only=["dataset"])
+    old, new = before.options("dataset"), after.options("dataset")
+    harmless = _same_samples(after)
+    return tuple(f"dataset.{key}" for key in new if new[key] != old[key] and key not in harmless)
+
+
+def _same_samples(resolved: Resolved) -> tuple[str, ...]:
+    dataset = resolved.registry.load("dataset", resolved.names["dataset"])
+    names: tuple[str, ...] = getattr(dataset.capabilities, "same_samples", ())
+    return names
+
+
+def _samples_problem(others: Sequence[str], split: str, resolved: Resolved) -> list[str]:
+    harmless = ", ".join(f"dataset.{name}" for name in _same_samples(resolved)) or "none"
+    return [
+        f"--set {', '.join(others)}: may change which samples {split!r} holds, so that the net would be measured on "
+        "samples that it was trained on",
+        f"leave it out (options of this dataset that keep the samples of each split: {harmless}), or accept that with "
+        "--other-samples (in Python: other_samples=True)",
+    ]
+
+
+def _prepared(directory: Path, resolved: Resolved) -> Prepared:
     try:
-        return prepare(resolved)
+        return prepare(resolved, with_weights=False)
     except (DatasetError, OSError) as error:
         if "dataset" not in resolved.names:
             raise
         raise DatasetError(
-            f"{saved.directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
-            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(saved.directory)!r})"
+            f"{directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
+            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(directory)!r})"
         ) from error
+
+
+def _backend_in(changes: Sequence[str]) -> str | None:
+    names = [parse_override(text).get("backend", {}).get("name") for text in changes]
+    return next((name for name in reversed(names) if name), None)
 
 
 def _refuse_changes(changes: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def run(
         RunError: the disk refused; the message names the last good checkpoint.
     """
     output = output or Output()
-    with joined() as processes, ExitStack() as stack:
+    with joined(output.clock) as processes, ExitStack() as stack:
         resolved = config if isinstance(config, Resolved) else processes.together(lambda: resolve(config))
         processes.require_same({"--out": str(out), **_facts(resolved)})
         prepared = processes.together(lambda: prepare(resolved, output=output, processes=processes))
@@ -72,8 +72,8 @@ def resume(
         ConfigError: the directory is in use or no run's, its configuration was edited, an override is not allowed.
         CheckpointError: the checkpoint is damaged, foreign or of another model; names the newest good one before it.
     """
-    directory = Path(directory)
-    with joined() as processes, ExitStack() as stack:
+    directory, output = Path(directory), output or Output()
+    with joined(output.clock) as processes, ExitStack() as stack:
         processes.together(lambda: Record.read(directory))  # before a lock is left in a directory that is no run's
         processes.first(lambda: _locked(directory, stack))
         saved = processes.together(lambda: SavedRun.open(directory))
@@ -83,7 +83,7 @@ def resume(
             if processes.is_first:
                 print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
             return Result(dict(saved.record.metrics or {}), saved.record.timings_s, directory)
-        return Run.reopen(saved, checkpoint, overrides, output or Output(), processes).carry_out()
+        return Run.reopen(saved, checkpoint, overrides, output, processes).carry_out()
 
 
 def _locked(directory: Path, stack: ExitStack) -> Path:

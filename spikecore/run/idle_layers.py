@@ -15,11 +15,13 @@ from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import Trainer
 from spikecore.run.context import Context
-from spikecore.run.probe import SATURATED_RATE, Sampler
+from spikecore.run.probe import SATURATED_RATE, Sampler, batch_norms
 from spikecore.run.text import count_text
 
 NUM_SAMPLES = 16
 SILENT, SATURATED = "silent", "saturated"
+SILENT_IN_EVALUATION = "silent in evaluation"
+"""It spikes in training: the running statistics of the batch norms are not yet those of the data."""
 
 
 class IdleLayers:
@@ -37,7 +39,7 @@ class IdleLayers:
         self._told = {
             (name, state)
             for name in self._layers
-            for state in (SILENT, SATURATED)
+            for state in (SILENT, SATURATED, SILENT_IN_EVALUATION)
             if any(note.startswith(f"layer {name!r} ") and f" is {state} after epoch " in note for note in notes)
         }
 
@@ -52,11 +54,23 @@ class IdleLayers:
         if self._sampler is None:
             example = self._trainer.example(self._task)
             self._sampler = Sampler(self._task, self._context, example, NUM_SAMPLES)
+        idle = {rates["name"]: rates for rates in self._sampler.rates() if state_of(rates["rate"])}
+        idle = {name: rates for name, rates in idle.items() if name in self._layers}
+        norms = batch_norms(self._task.model)
+        in_training: dict[str, float] = {}
+        if norms and any(rates["rate"] == 0 for rates in idle.values()):
+            in_training = {rates["name"]: rates["rate"] for rates in self._sampler.rates(own_statistics=True)}
         warnings = []
-        for rates in self._sampler.rates():
-            name, state = rates["name"], state_of(rates["rate"])
-            if name in self._layers and state and (name, state) not in self._told:
-                self._told.add((name, state))
+        for name, rates in idle.items():
+            state = state_of(rates["rate"])
+            is_behind = state == SILENT and in_training.get(name, 0.0) > 0
+            state = SILENT_IN_EVALUATION if is_behind else state
+            if (name, state) in self._told:
+                continue
+            self._told.add((name, state))
+            if is_behind:
+                warnings.append(_norm_warning(epoch, rates, in_training[name], len(self._sampler), norms))
+            else:
                 warnings.append(warning(epoch, rates, state, len(self._sampler), self._layers[name]))
         return warnings
 
@@ -80,14 +94,34 @@ def state_of(rate: float) -> str:
 
 def warning(epoch: int, rates: Mapping[str, Any], state: str, num_samples: int, layer: nn.Module) -> str:
     """What is wrong and what usually helps."""
-    kind = f"{rates['type']}, {count_text(rates['num_neurons'], 'neuron')}"
     samples = count_text(num_samples, "sample")
-    head = f"layer {rates['name']!r} ({kind}) is {state} after epoch {epoch}: "
+    head = _head(epoch, rates, state)
     cures = ", ".join(_cures(layer, state))
     if state == SILENT:
         return f"{head}no spike in {samples}, so the layers behind it get nothing. Usual cures: {cures}"
     share = f"it spikes at {rates['rate']:.0%} of the steps in {samples}"
     return f"{head}{share}, so its spikes tell the layers behind it little. Usual cures: {cures}"
+
+
+def _head(epoch: int, rates: Mapping[str, Any], state: str) -> str:
+    kind = f"{rates['type']}, {count_text(rates['num_neurons'], 'neuron')}"
+    return f"layer {rates['name']!r} ({kind}) is {state} after epoch {epoch}: "
+
+
+def _norm_warning(
+    epoch: int, rates: Mapping[str, Any], rate: float, num_samples: int, norms: Sequence[nn.Module]
+) -> str:
+    """A layer that spikes with the batch norms' statistics of the samples themselves, and not with the running ones."""
+    norm: Any = norms[0]
+    num_batches = count_text(int(norm.num_batches_tracked), "batch", "batches")
+    momentum = "a mean of all" if norm.momentum is None else f"momentum {norm.momentum:g}"
+    return (
+        f"{_head(epoch, rates, SILENT_IN_EVALUATION)}no spike in {count_text(num_samples, 'sample')} with the running "
+        f"statistics of the batch norms, and a spike at {rate:.1%} of the steps with the statistics of these samples, "
+        f"as in training: the running ones lag behind (of {num_batches}, {momentum}). The weights are not the cause; "
+        "it passes with more batches. Usual cures: a larger momentum of the batch norms, smaller batches, a smaller "
+        "learning rate"
+    )
 
 
 def _cures(layer: nn.Module, state: str) -> list[str]:

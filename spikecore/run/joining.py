@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from spikecore.errors import ConfigError
+from spikecore.run.clock import Clock
 from spikecore.run.processes import Group
 
 ADDRESS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -16,8 +17,12 @@ _current: Group | None = None
 
 
 @contextmanager
-def joined() -> Iterator[Group]:
+def joined(clock: Clock | None = None) -> Iterator[Group]:
     """Join the processes that were started together with this one; inside, it may be entered again.
+
+    Args:
+        clock: counts the time that it takes to import torch.distributed, as `import`, and until all have met, as
+            `connect`.
 
     Raises:
         ConfigError: the environment names several processes, but not how to reach them.
@@ -29,14 +34,21 @@ def joined() -> Iterator[Group]:
     elif not is_one_of_several():
         yield Group()
     else:
-        from spikecore.run.connected import Connected  # imports torch.distributed
-
-        with Connected.connected() as group:
-            _current = group
+        clock = clock or Clock()
+        with ExitStack() as stack:
+            with clock.timed("import"):
+                from spikecore.run.connected import Connected  # imports torch.distributed
+            with clock.timed("connect"):
+                _current = group = stack.enter_context(Connected.connected())
             try:
                 yield group
             finally:
                 _current = None
+
+
+def is_left_to_another() -> bool:
+    """Whether what only one process is needed for is done by another one that was started together with this one."""
+    return is_one_of_several() and os.environ["RANK"] != "0"
 
 
 def is_one_of_several() -> bool:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from spikecore.backends.selection import AUTO, REFERENCE, configure_backend
-from spikecore.errors import ContractError
+from spikecore.errors import ConfigError, ContractError, SpikeError
+from spikecore.nn.weights import load_weights, weights_file
 from spikecore.registry import build
-from spikecore.run.config import Resolved
-from spikecore.run.record import NetRecord
+from spikecore.run.config import WEIGHTS, Resolved
+from spikecore.run.record import NetRecord, WeightsRecord
 from spikecore.run.roles import ROLES, Role
+
+FILES = (".safetensors", ".pth", ".pt")
+"""Endings of a file of weights; what has another is a name."""
 
 
 class Parts:
@@ -23,11 +30,13 @@ class Parts:
     Args:
         resolved: the configuration.
         device: where nets go.
+        with_weights: nets start from the weights that the configuration names; False where others are loaded anyway.
     """
 
-    def __init__(self, resolved: Resolved, device: torch.device) -> None:
+    def __init__(self, resolved: Resolved, device: torch.device, with_weights: bool = True) -> None:
         self.resolved = resolved
         self.device = device
+        self.weights = resolved.weights if with_weights else {}
         self.seed: int = resolved.tables["run"].seed
         self._nets: list[tuple[nn.Module, NetRecord]] = []
         self.backend = resolved.names.get("backend", AUTO)
@@ -118,9 +127,27 @@ def model(parts: Parts, role: Role, input_shape: Sequence[int], num_outputs: int
     how = NetRecord(role.name, tuple(int(size) for size in input_shape), int(num_outputs))
     name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
     net: nn.Module = build(str(role.kind), name, config, parts.make_neuron, how.input_shape, how.num_outputs)
+    if role.name in parts.weights:
+        how = replace(how, weights=_start_from(net, parts.weights[role.name], role.name, name))
     net = net.to(parts.device)
     parts.keep(net, how)
     return net
+
+
+def _start_from(net: nn.Module, weights: str, table: str, name: str) -> WeightsRecord:
+    """Load what the table's key `weights` names.
+
+    Raises:
+        ConfigError: there is no such name or file, it is damaged, or it is of another net.
+    """
+    given = Path(weights) if Path(weights).suffix in FILES else weights
+    try:
+        file = weights_file(net, given, name)
+        load_weights(net, file, name)
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    except (SpikeError, OSError) as error:
+        raise ConfigError(f"{table}.{WEIGHTS}: {error}") from error
+    return WeightsRecord(weights, sha256)
 
 
 def rebuilt(parts: Parts, nets: dict[str, NetRecord]) -> nn.Module:

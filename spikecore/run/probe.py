@@ -19,6 +19,7 @@ from spikecore.interfaces.task import Task
 from spikecore.nn import Neuron, get_state, reset_state, set_state
 from spikecore.run.context import Context, undisturbed
 from spikecore.run.tree import read_tree, write_tree
+from spikecore.torch_internals import BatchNorm
 from spikecore.trainers.batches import put_together
 from spikecore.trainers.splits import unaugmented
 
@@ -50,7 +51,7 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
     Returns:
         `layers`: per neuron layer its name, size, mean rate, shares of silent and saturated neurons; for some of them
         `spikes` and `v` `[S, T, K]` of K neurons (`index`) for S samples. `labels` are those of the S samples; empty
-        where they have none.
+        where they have none. `unseen`: neuron layers that did not run.
     """
     inputs = _Samples(task) if example is None else _Example(example)
     with undisturbed(context.device), _evaluating(task.model), torch.no_grad(), _precision(context):
@@ -75,8 +76,19 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
             feed(shown)
         for module, choice in chosen.items():
             module.chosen = choice
+    unseen = [name for name in layers if name not in rates.seen()]
     found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
-    return {"num_samples": len(inputs), "labels": inputs.labels(shown), "split": inputs.split, "layers": found}
+    return {
+        "num_samples": len(inputs),
+        "labels": inputs.labels(shown),
+        "split": inputs.split,
+        "layers": found,
+        "unseen": unseen,
+    }
+
+
+class NothingToFeed(RunError):
+    """There is no input on which the net's neurons could be looked at."""
 
 
 class Sampler:
@@ -96,25 +108,51 @@ class Sampler:
     def __len__(self) -> int:
         return self._num_samples
 
-    def rates(self) -> list[dict[str, Any]]:
-        """`layers` as of `probe`, without traces."""
+    def rates(self, own_statistics: bool = False) -> list[dict[str, Any]]:
+        """`layers` as of `probe`, without traces.
+
+        Args:
+            own_statistics: batch norms normalise with the statistics of these samples, as in training, in place of
+                their running ones, which stay as they are.
+        """
         model, context = self._task.model, self._context
+        norms = batch_norms(model) if own_statistics else []
         layers = _neurons(model)
         rates = _Rates(layers)
         kept = get_state(model)
         chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
         with undisturbed(context.device), _evaluating(model), torch.no_grad(), _precision(context), rates.watching():
+            before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
             try:
+                for norm in norms:
+                    norm.train()
                 reset_state(model)
                 sequence = self._inputs.sequence(range(self._num_samples), context.device)
                 for net in _nets(model):
                     net(sequence)
             finally:
+                for norm, buffers in zip(norms, before, strict=True):
+                    for name, buffer in norm.named_buffers():
+                        buffer.copy_(buffers[name])
                 reset_state(model)
                 set_state(model, kept)
                 for module, choice in chosen.items():
                     module.chosen = choice
         return [rates.of(name) for name in rates.seen()]
+
+
+def neuron_layers(model: nn.Module) -> list[str]:
+    """Names of the layers of neurons."""
+    return list(_neurons(model))
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """Those that keep running statistics of what this process sees: a synchronised one would wait for the others."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, BatchNorm) and module.track_running_stats and not isinstance(module, nn.SyncBatchNorm)
+    ]
 
 
 class _Samples:
@@ -126,7 +164,10 @@ class _Samples:
     def __init__(self, task: Task, num_samples: int = NUM_SAMPLES) -> None:
         self.split = next((name for name in ("val", "train", "test") if name in task.splits), "")
         if not self.split:
-            raise RunError("the task has no data, and its trainer gives no example of an input")
+            raise NothingToFeed(
+                "the task has no data, and its trainer gives no example of an input: let the trainer's example(task) "
+                "return a few inputs [T, B, *input_shape], always the same"
+            )
         split = unaugmented(task.split(self.split))
         self._task, self._split = task, split
         self._samples = [split[i] for i in _spread(len(split), num_samples).tolist()]

@@ -21,11 +21,13 @@ class Group(Processes):
 
     Attributes:
         local_rank: number of this process on its machine, which is that of its GPU.
+        resume_command: what to type to go on with the run; known once it has a directory.
         is_terminated: the system, or `torchrun`, asked this process to end: the next safe point is the last.
     """
 
     local_rank: int = 0
     is_terminated: bool = False
+    resume_command: str = "spike run --resume RUN_DIR"
 
     @property
     def is_first(self) -> bool:

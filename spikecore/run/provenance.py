@@ -10,7 +10,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,25 +98,67 @@ def _used(plugins: Sequence[PluginRecord]) -> dict[str, str]:
 
 def files(registry: Registry) -> list[FileRecord]:
     """The files that this run was given with `--load`."""
-    return [FileRecord(path=file.path, sha256=file.version) for file in registry.files]
+    return [
+        FileRecord(
+            path=file.path,
+            sha256=file.version,
+            components=tuple(f"{entry.kind}:{entry.name}" for entry in registry.entries() if entry.plugin == file),
+        )
+        for file in registry.files
+    ]
 
 
-def check_files(record: Record, registry: Registry) -> None:
+def check_files(record: Record, registry: Registry, tables: Collection[str] | None = None) -> None:
     """The files that the run was given with `--load` are here, with the same bytes.
 
+    Args:
+        record: of the run.
+        registry: holds what was given to this process.
+        tables: only files that define something which these tables name are needed; None for all files.
+
     Raises:
-        ConfigError: one is missing, or has another hash.
+        ConfigError: one is missing, or its content has changed.
     """
     given = {file.version: file.path for file in registry.files} | _imported(registry)
     for file in record.files:
-        if file.sha256 not in given:
-            name = Path(file.path).name
-            other = [path for path in given.values() if Path(path).name == name]
-            came = f"{other[0]} is another file" if other else "it was not given"
+        if file.sha256 in given or (tables is not None and not _is_named(file, record, tables)):
+            continue
+        made = f"this run was made with --load {file.path}"
+        same = [(digest, path) for digest, path in given.items() if Path(path).name == Path(file.path).name]
+        if same or (here := _digest(file.path)) not in ("", file.sha256):
+            digest, path = same[0] if same else (here, file.path)
             raise ConfigError(
-                f"this run was made with --load {file.path} (sha256 {file.sha256[:12]}), and {came}: "
-                f"give the same one again with --load; from Python, import it before"
+                f"{made}, and {path} has changed since: expected sha256 {file.sha256[:12]}, got {digest[:12]}; put the "
+                "content of then back (from version control, or a copy), and give it with --load"
             )
+        raise ConfigError(
+            f"{made} (sha256 {file.sha256[:12]}, it defines {', '.join(file.components)}), which was not given: give "
+            "it again with --load; from Python, import it before"
+        )
+
+
+def _is_named(file: FileRecord, record: Record, tables: Collection[str]) -> bool:
+    """Whether these tables of the run's configuration name something that the file defined."""
+    named: set[str] = set()
+    for table in tables:
+        named |= _words(record.config.get(table, {}))
+    return any(component.partition(":")[2] in named for component in file.components)
+
+
+def _words(value: Any) -> set[str]:
+    """Every string in a table, since any may pick a component or a choice; also without an owner (`owner:name`)."""
+    if isinstance(value, str):
+        return {value, value.rpartition(":")[2]}
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return {word for item in inner for word in _words(item)}
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file; "" where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _imported(registry: Registry) -> dict[str, str]:
@@ -124,10 +166,11 @@ def _imported(registry: Registry) -> dict[str, str]:
     found = {}
     for component in registry.registered_components():
         try:
-            path = inspect.getsourcefile(inspect.unwrap(component))
-            found[hashlib.sha256(Path(str(path)).read_bytes()).hexdigest()] = str(path)
+            path = str(inspect.getsourcefile(inspect.unwrap(component)))
         except (OSError, TypeError):
             continue  # made in a notebook: no file
+        if digest := _digest(path):
+            found[digest] = path
     return found
 
 

@@ -20,16 +20,30 @@ from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
 
 FILE = "run.json"
-SCHEMA = 2
+SCHEMA = 3
 """Raised when a field is added, dropped or changes its meaning."""
 OLDER = {
     1: "it does not say which input and how many outputs the net has, so the net cannot be rebuilt from it",
+    2: "it does not say which weights the net started from, nor what the files given with --load defined",
 }
 """Schema that is refused → why it cannot be read."""
 OWN_SUM = "record_sha256"
 """Key of the checksum over all else: what is read was written by a run, to the last bit."""
 RUNNING, DIED = "running", "died"
 FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """What a net started from.
+
+    Args:
+        name: of weights that ship with the model, or a file, as the configuration says it.
+        sha256: of the file.
+    """
+
+    name: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -40,11 +54,13 @@ class NetRecord:
         role: the table that names its model.
         input_shape: of one step of one sample, without T and B.
         num_outputs: size of the output's last axis.
+        weights: what it started from; None for new weights.
     """
 
     role: str
     input_shape: tuple[int, ...]
     num_outputs: int
+    weights: WeightsRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +90,17 @@ class PluginRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file given with `--load`."""
+    """A file given with `--load`.
+
+    Args:
+        path: of the file.
+        sha256: of its bytes.
+        components: what it registered, each as `kind:name`.
+    """
 
     path: str
     sha256: str
+    components: tuple[str, ...]
 
 
 @dataclass(frozen=True)

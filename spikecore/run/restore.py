@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikecore.errors import CheckpointError, ConfigError
+from spikecore.errors import CheckpointError, ConfigError, InputError
+from spikecore.nn import quantized
 from spikecore.registry import registry, use
 from spikecore.run import provenance
 from spikecore.run.build import Prepared, prepare
@@ -36,7 +37,7 @@ def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None =
         backend: to run the neurons on; None for the run's own.
 
     Raises:
-        ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
+        ConfigError: this is no run, its configuration was edited, or a file that defines the net is not here.
         CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
     """
     saved = SavedRun.open(Path(directory))
@@ -59,13 +60,14 @@ class SavedRun:
 
     @classmethod
     def open(cls, directory: Path) -> SavedRun:
-        """Read the record, and verify that the configuration and the files that the run was made with are the same.
+        """Read the record, and verify that the configuration is the one that was trained with.
+
+        The files that the run was given with `--load` are verified where they are needed: see `net`, `reopen_with`.
 
         Raises:
-            ConfigError: this is no run, its configuration was edited, or a file that it was made with is not here.
+            ConfigError: this is no run, or its configuration was edited.
         """
         record = Record.read(directory)
-        provenance.check_files(record, registry())
         path = directory / CONFIG
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != record.config_sha256:
             raise ConfigError(
@@ -97,8 +99,10 @@ class SavedRun:
         """Its configuration with any overrides; whether they may change what it computes is for the caller to say.
 
         Raises:
-            ConfigError: an override is wrong, or something is not installed; names the distribution that it came from.
+            ConfigError: an override is wrong, something is not installed (names the distribution that it came from),
+                or a file that the run was made with is not here.
         """
+        provenance.check_files(self.record, registry())
         try:
             return resolve(self.source, [*self.record.changes, *overrides])
         except ConfigError as error:
@@ -117,20 +121,23 @@ class SavedRun:
         """Its net with new weights, on the CPU.
 
         Raises:
-            ConfigError: what it is built from is not installed.
+            ConfigError: what it is built from is not installed, or a file that defined it is not here.
         """
         overrides = [*self.record.changes, *([f"backend.name={backend}"] if backend else [])]
         device = torch.device("cpu")
         if not self.record.nets:  # the trainer made it, so the trainer has to make it again
-            return prepare(self.reopen_with(overrides[len(self.record.changes) :]), device).task.model
-        needed = {"run", "neuron", "backend", "plugins", *(how.role for how in self.record.nets.values())}
+            resolved = self.reopen_with(overrides[len(self.record.changes) :])
+            return prepare(resolved, device, with_weights=False).task.model
+        parts = {"neuron", "backend", *(how.role for how in self.record.nets.values())}
+        provenance.check_files(self.record, registry(), parts - ({"backend"} if backend else set()))
+        needed = {"run", "plugins", *parts}
         try:
             resolved = resolve(self.source, overrides, only=[table for table in self.record.config if table in needed])
         except ConfigError as error:
             raise self._with_origin(error) from error
         with use(resolved.registry):
             seed_everything(self.record.seed)
-            return rebuilt(Parts(resolved, device), self.record.nets)
+            return rebuilt(Parts(resolved, device, with_weights=False), self.record.nets)
 
     def checkpoint(self, which: str, model: nn.Module) -> Checkpoint:
         """The checkpoint asked for, verified against the net.
@@ -139,6 +146,11 @@ class SavedRun:
             CheckpointError: there is none, or it is damaged, foreign or of another model; names a good one before it.
         """
         return find(store_of(self.directory, self.record.id), which, model)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return bool(store_of(self.directory, self.record.id).names())
 
     def resumable(self, which: str, prepared: Prepared) -> Checkpoint | None:
         """The checkpoint to go on from; None where a run has none yet and starts anew.
@@ -157,12 +169,19 @@ class SavedRun:
 
 
 def find(store: CheckpointStore, which: str, model: nn.Module, log: MetricsLog | None = None) -> Checkpoint:
-    """The checkpoint asked for, verified against the net; to go on from, also against the metrics in `log`."""
+    """The checkpoint asked for, verified against the net; to go on from, also against the metrics in `log`.
+
+    The net gets room for the quantized records that the checkpoint holds.
+    """
     names = store.names()
     name = store.find(which)
 
     def verified(name: str) -> Checkpoint:
         checkpoint = store.read(name, with_large=log is not None)
+        try:
+            quantized.prepare(model, checkpoint.model)
+        except InputError as error:
+            raise CheckpointError(f"{store.path(name)}: {error}") from error
         refuse_other_model(store.path(name), model.state_dict(), checkpoint.model)
         if log is not None:
             log.check(checkpoint.log)

@@ -29,9 +29,11 @@ from spikecore.run.directory import CONFIG, store_of
 from spikecore.run.idle import idle_options, unused_tables
 from spikecore.run.idle_layers import IdleLayers
 from spikecore.run.log import EMPTY, MetricsLog
+from spikecore.run.metrics import checked_metrics
 from spikecore.run.processes import Group
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now
 from spikecore.run.restore import SavedRun
+from spikecore.run.text import reason_text
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,13 @@ class Run:
         cls, saved: SavedRun, checkpoint: str, overrides: Sequence[str], output: Output, processes: Group
     ) -> Run:
         resolved = saved.resolve(overrides)
-        prepared = prepare(resolved, output=output, processes=processes)
-        run = cls(saved.directory, resolved, saved.record, prepared, saved.resumable(checkpoint, prepared))
-        run._keep()
-        if run.since is not None:
-            prepared.context.restore(run.since, prepared.trainer, prepared.task.encoder)
+        prepared = prepare(resolved, output=output, processes=processes, with_weights=not saved.has_begun)
+        with output.clock.timed("restore"):
+            since = saved.resumable(checkpoint, prepared)
+            run = cls(saved.directory, resolved, saved.record, prepared, since)
+            run._keep()
+            if since is not None:
+                prepared.context.restore(since, prepared.trainer, prepared.task.encoder)
         return run
 
     def carry_out(self) -> Result:
@@ -113,6 +117,7 @@ class Run:
             RunError: the disk refused; the message names the last good checkpoint.
             ProcessError: another process failed or is gone.
         """
+        self._processes.resume_command = resume_command(self.directory, self.record)
         if not self._processes.is_first:  # the first process writes for all
             with self._processes.guarding():
                 metrics = self._train()
@@ -133,10 +138,12 @@ class Run:
             self.record.finish(metrics)
         except KeyboardInterrupt:
             self.record.interrupt()
-            self._tell_resumption()
+            self._tell_resumption("interrupted")
             raise
         except BaseException as error:
             self.record.fail(error)
+            if isinstance(error, Exception):
+                self._tell_resumption(f"failed: {type(error).__name__}")
             raise
         finally:
             self._note_backends()
@@ -199,7 +206,7 @@ class Run:
 
     def _tell_idle_options(self) -> None:
         for line in idle_options(self.resolved, unused_tables(self.resolved, self.prepared.task)):
-            self.record.notes.append(line)
+            self._note(line)
             self.prepared.context.console.warn(line)
 
     def _rewind(self, overrides: Sequence[str]) -> None:
@@ -214,7 +221,7 @@ class Run:
         )
         self.prepared.context.gallery.rewrite()
         self.record.restart(resumption)
-        self.record.write(self.directory)
+        self._write_changed_config()
         self._put_back_config()
         where = (
             f"going on from {self.since.name}"
@@ -246,6 +253,15 @@ class Run:
             differs=provenance.changed_environment(last.environment, last.plugins, here, plugins),
         )
 
+    def _write_changed_config(self) -> None:
+        """Record and configuration say what the run computes from now on, such as how many epochs it has."""
+        text = self.resolved.to_toml()
+        if digest(text) != self.record.config_sha256:
+            # Without the file the record tells the configuration, so the run is whole between these steps as well.
+            (self.directory / CONFIG).unlink(missing_ok=True)
+            self.record.config, self.record.config_sha256 = tables_of(text), digest(text)
+        self.record.write(self.directory)
+
     def _put_back_config(self) -> None:
         """It is written just after the record, so a run may have died between the two."""
         path, text = self.directory / CONFIG, self.resolved.to_toml()
@@ -261,16 +277,18 @@ class Run:
     def _look(self, moment: str) -> None:
         """Keep what the report shows of the net; a net or data that cannot be shown so is no reason to stop."""
         trainer, task, context = self.prepared.trainer, self.prepared.task, self.prepared.context
-        seen: dict[str, Any] = {"layers": []}
+        seen: dict[str, Any] = {"layers": [], "unseen": probing.neuron_layers(task.model)}
         with context.timed("probe"):
             try:
                 seen = probing.probe(task, context, trainer.example(task))
+            except probing.NothingToFeed as error:
+                self._tell_not_fed(error)
             except Exception as error:
-                self.record.notes.append(f"spikes {moment} training cannot be shown: {type(error).__name__}: {error}")
+                self._note(f"spikes {moment} training cannot be shown: {reason_text(error)}")
             try:
                 probing.save(probing.path_of(self.directory, moment), seen)
             except (OSError, SpikeError) as error:
-                self.record.notes.append(f"spikes {moment} training could not be kept: {error}")
+                self._note(f"spikes {moment} training could not be kept: {error}")
 
     def _tell_idle_layers(self, epoch: int) -> None:
         """Warn of layers that never spike, or always; a net that cannot be looked at so trains all the same."""
@@ -280,19 +298,31 @@ class Run:
         with context.timed("probe"):
             try:
                 warnings = self._idle_layers.look(epoch)
+            except probing.NothingToFeed as error:
+                self._idle_layers = None
+                self._tell_not_fed(error)
+                return
             except Exception as error:
                 self._idle_layers = None
-                reason = f"{type(error).__name__}: {error}"
-                self.record.notes.append(f"silent layers are not told from epoch {epoch} on: {reason}")
+                self._note(f"silent layers are not told from epoch {epoch} on: {reason_text(error)}")
                 return
         for text in warnings:
-            self.record.notes.append(text)
+            self._note(text)
             context.console.warn(text)
 
-    def _tell_resumption(self) -> None:
-        """After Ctrl-C: where the run is, and the command that goes on with it."""
+    def _tell_not_fed(self, error: probing.NothingToFeed) -> None:
+        if probing.neuron_layers(self.prepared.task.model):
+            self._note(f"What the net's neurons do is not shown, and silent layers are not told: {error}.")
+
+    def _note(self, text: str) -> None:
+        """For the report; what was told before the run was resumed is told once."""
+        if text not in self.record.notes:
+            self.record.notes.append(text)
+
+    def _tell_resumption(self, what: str) -> None:
+        """After Ctrl-C or an error: where the run is, and the command that goes on with it."""
         console, saved = self.prepared.context.console, self.prepared.context.saved
-        console.say(f"interrupted: {saved or 'no checkpoint yet, so it would start again from its seed'}")
+        console.say(f"{what}: {saved or 'no checkpoint yet, so it would start again from its seed'}")
         console.say(f"run directory  {self.directory}")
         if self.prepared.trainer.capabilities.resumable:
             console.say(f"go on with     {resume_command(self.directory, self.record)}")
@@ -310,9 +340,11 @@ class Run:
             context.restore_random(self.since)  # the last thing before training: what was built since may have drawn
         with use(self.resolved.registry), context.stoppable():
             context.begin_training()
-            metrics = self.prepared.trainer.fit(self.prepared.task, context)
-        context.save()
-        return metrics
+            with context.timed("loop"):  # what the trainer does not time itself
+                returned = self.prepared.trainer.fit(self.prepared.task, context)
+        context.save()  # first: what it returned may be wrong, what it trained is not
+        context.tell_plugins(is_saved=True)
+        return checked_metrics(self.prepared.trainer, "fit", returned)
 
     def _write_record(self) -> None:
         try:

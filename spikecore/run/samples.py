@@ -12,7 +12,7 @@ from spikecore.errors import ConfigError
 from spikecore.interfaces.task import Task
 from spikecore.run.build import prepare
 from spikecore.run.checkpoint import LAST
-from spikecore.run.restore import SavedRun
+from spikecore.run.origin import Origin
 from spikecore.trainers.batches import put_together
 
 
@@ -34,10 +34,11 @@ class Samples:
 def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Samples:
     """Samples from a run's test split, encoded as in its evaluation, spread evenly over the split; always the same.
 
-    A run without data gives the example of its trainer.
+    A run without data gives the example of its trainer. For a converted net they are those of the run that it comes
+    from, as sequences of as many steps as it was converted for.
 
     Args:
-        directory: the run directory.
+        directory: the run directory, or one that `spike convert` wrote.
         count: how many; fewer where the split has fewer.
         checkpoint: whose encoder is used, where encoders learn.
 
@@ -45,16 +46,15 @@ def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Sam
         ConfigError: this is no run, its parts are not installed, or it has no data and its trainer gives no example.
         DatasetError: the data are not here, or damaged.
     """
-    saved = SavedRun.open(Path(directory))
-    prepared = prepare(saved.resolve(), torch.device("cpu"))
+    origin = Origin.of(Path(directory))
+    prepared = prepare(origin.saved.reopen_with(origin.overrides), torch.device("cpu"), with_weights=False)
     task, trainer = prepared.task, prepared.trainer
     if task.test is None and task.train is None:
         example = trainer.example(task)
         if example is None:
             raise ConfigError(f"{directory}: this run has no data, and its trainer gives no example of an input")
         return Samples(example[:, :count].cpu(), None, "the trainer's example")
-    prepared.context.restore(saved.checkpoint(checkpoint, task.model), trainer, task.encoder)
-    return _from_split(task, count)
+    return _from_split(origin.restore(prepared, checkpoint)[0].task, count)
 
 
 def _from_split(task: Task, count: int) -> Samples:

@@ -59,10 +59,10 @@ def from_function(file: Path, function: str, weights: Path | None) -> Source:
         ConfigError: it has no such function, or the function gives no net.
         CheckpointError: the weights are not those of the net.
     """
-    plugin = file_source(file)
+    plugin = file_source(file, "SOURCE")
     module = imported(plugin.version)
     if module is None:
-        run_file(plugin)
+        run_file(plugin, "SOURCE")
         module = imported(plugin.version)
     net = made_by(getattr(module, function, None), f"{file}:{function}")
     if weights is not None:
@@ -97,7 +97,7 @@ def made_by(function: Any, what: str) -> nn.Module:
             f"SOURCE {what}: calling it without arguments failed: {type(error).__name__}: {error}"
         ) from error
     if not isinstance(net, nn.Module):
-        raise ConfigError(f"SOURCE {what}: expected a torch.nn.Module, it gave a {type(net).__name__}")
+        raise ConfigError(f"SOURCE {what}: expected a torch.nn.Module, got {type(net).__name__}")
     return net
 
 
@@ -192,7 +192,7 @@ def _from_run(directory: Path, count: int, batch_size: int, is_sequence: bool) -
     from spikecore.trainers.batches import put_together
 
     try:
-        prepared = prepare(SavedRun.open(directory).resolve(), torch.device("cpu"))
+        prepared = prepare(SavedRun.open(directory).resolve(), torch.device("cpu"), with_weights=False)
         task = prepared.task
         split = task.split("train")
     except (SpikeError, OSError) as error:

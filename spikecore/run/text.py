@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from spikecore.errors import SpikeError
+
 
 def value_text(name: str, value: float) -> str:
     """A metric."""
@@ -29,9 +31,14 @@ def rate_text(rate: float) -> str:
     return f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
-def count_text(count: int, noun: str) -> str:
-    """`1 thread`, `2 threads`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+def count_text(count: int, noun: str, plural: str = "") -> str:
+    """`1 thread`, `2 threads`; `2 batches`, where the plural is another."""
+    return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
+
+
+def reason_text(error: Exception) -> str:
+    """What an error says; with its type, where the text alone would not tell (`KeyError: 'a'`)."""
+    return str(error) if isinstance(error, SpikeError) else f"{type(error).__name__}: {error}"
 
 
 def bytes_text(size: int) -> str:

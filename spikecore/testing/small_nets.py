@@ -35,7 +35,8 @@ class SmallNet:
         shape: of a sample, without T and B.
         is_analog: its inputs are multiples of 1/8 up to 2; otherwise spikes.
         spikes_out: its outputs are spikes; otherwise currents.
-        fires_at_threshold: potentials land exactly on the threshold, in its hidden and in its output layer.
+        has_ties: potentials land exactly on the threshold, in its hidden and in its output layer; they fire, unless the
+            option `fires` is "above".
     """
 
     name: str
@@ -43,7 +44,7 @@ class SmallNet:
     shape: tuple[int, ...] = (NUM_INPUTS,)
     is_analog: bool = False
     spikes_out: bool = True
-    fires_at_threshold: bool = False
+    has_ties: bool = False
 
     def input(self, seed: int = 0, num_steps: int = NUM_STEPS, batch: int = BATCH) -> Tensor:
         """`[T, B, *shape]`, float32."""
@@ -80,11 +81,33 @@ def small_nets() -> tuple[SmallNet, ...]:
         _sequence("lif, without bias", plain["lif, tau 3"], bias=False),
         _sequence("lif, analog input", plain["lif, tau 3"], is_analog=True),
         *_ties(),
+        *odd_nets(),
         SmallNet("nested", lambda: _settled(_Nested())),
         SmallNet("a residual connection", lambda: _settled(_Residual())),
         SmallNet("one layer called twice", lambda: _settled(_Twice())),
         SmallNet("core's mlp", _mlp, spikes_out=False),
         SmallNet("core's convnet", _convnet, (1, 4, 4), spikes_out=False),
+    )
+
+
+def odd_nets() -> tuple[SmallNet, ...]:
+    """Those whose neurons have another `v_init`, `v_leak` or `fires` than by default, each far from what they would
+    compute without it."""
+    neurons: dict[str, MakeNeuron] = {
+        "if, v_init -4, soft reset": lambda _: IF(backend="torch", reset="soft", v_threshold=1.75, v_init=-4.0),
+        "lif, v_init -3": lambda _: LIF(backend="torch", tau=4.0, v_init=-3.0, v_reset=-0.25, v_threshold=0.25),
+        "lif, v_leak -0.5": lambda _: LIF(backend="torch", tau=3.0, v_leak=-0.5, v_threshold=0.25),
+        "lif, v_leak 0.25, soft reset": lambda _: LIF(
+            backend="torch", tau=3.0, v_leak=0.25, reset="soft", v_threshold=0.75
+        ),
+        "lif, v_leak -1, input not scaled": lambda _: LIF(
+            backend="torch", tau=3.0, v_leak=-1.0, v_reset=0.25, decay_input=False, v_threshold=1.5
+        ),
+    }
+    return (
+        *(_sequence(name, neuron) for name, neuron in neurons.items()),
+        _sequence("if, v_init -3, without bias", lambda _: IF(backend="torch", v_init=-3.0), bias=False),
+        *_strict_ties(),
     )
 
 
@@ -140,28 +163,36 @@ def _trained_plif(num_channels: int) -> nn.Module:
 
 
 def _ties() -> list[SmallNet]:
-    """Weights of 1/4 and spikes: sums land on the thresholds again and again."""
+    """Sums land on the threshold again and again, and fire."""
     neurons: dict[str, MakeNeuron] = {
         "if": lambda _: IF(backend="torch"),
         "if, soft reset": lambda _: IF(backend="torch", reset="soft", v_threshold=1.75),
         "lif": lambda _: LIF(backend="torch", v_threshold=0.5, tau=2.0),
     }
+    return [_tied(f"{name}, sums on the threshold", neuron) for name, neuron in neurons.items()]
 
-    def maker(neuron: MakeNeuron) -> Callable[[], nn.Module]:
-        def make() -> nn.Module:
-            net = settle_weights(_linear_net(neuron, bias=False))
-            for part in net.modules():
-                if isinstance(part, nn.Linear):
-                    with torch.no_grad():
-                        part.weight.copy_((part.weight * 4).round() / 4)
-            return net
 
-        return make
+def _strict_ties() -> list[SmallNet]:
+    """Sums land on the threshold again and again, and do not fire."""
+    neurons: dict[str, MakeNeuron] = {
+        "if, fires above": lambda _: IF(backend="torch", fires="above"),
+        "lif, fires above": lambda _: LIF(backend="torch", v_threshold=0.5, tau=2.0, fires="above"),
+    }
+    return [_tied(f"{name}, sums on the threshold", neuron) for name, neuron in neurons.items()]
 
-    return [
-        SmallNet(f"{name}, sums on the threshold", maker(neuron), fires_at_threshold=True)
-        for name, neuron in neurons.items()
-    ]
+
+def _tied(name: str, neuron: MakeNeuron) -> SmallNet:
+    """Weights of 1/4 and spikes."""
+
+    def make() -> nn.Module:
+        net = settle_weights(_linear_net(neuron, bias=False))
+        for part in net.modules():
+            if isinstance(part, nn.Linear):
+                with torch.no_grad():
+                    part.weight.copy_((part.weight * 4).round() / 4)
+        return net
+
+    return SmallNet(name, make, has_ties=True)
 
 
 def _lif() -> nn.Module:

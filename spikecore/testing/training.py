@@ -20,6 +20,7 @@ from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import TaskKind
 from spikecore.nn import LIF, Direct
 from spikecore.run.gallery import Gallery
+from spikecore.run.order import EpochOrder
 
 T = TypeVar("T")
 NUM_CLASSES, NUM_VALUES, NUM_STEPS = 3, 2, 4
@@ -241,6 +242,7 @@ class Recorder(Processes):
     weights: list[Mapping[str, Tensor] | None] = field(default_factory=list)
     """What was given at each safe point."""
     gallery: Gallery = field(default_factory=Gallery)
+    order: EpochOrder = field(default_factory=EpochOrder)
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -249,11 +251,13 @@ class Recorder(Processes):
 
     def log(self, **metrics: float | int | str) -> None:
         """See `RunContext`."""
+        self.order.log(metrics)
         self.events.append(("log", dict(metrics)))
 
     def checkpoint(self, score: float | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
         """See `RunContext`."""
         self.num_checkpoints += 1
+        self.order.checkpoint(score)
         if self.num_checkpoints == self.stop_at:
             raise KeyboardInterrupt
         if score is not None:
@@ -280,6 +284,7 @@ class Recorder(Processes):
         unit: str = "samples",
     ) -> None:
         """See `RunContext`."""
+        self.order.epoch_end(epoch, metrics)
         self.events.append(("epoch_end", (epoch, dict(metrics))))
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:

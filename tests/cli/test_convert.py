@@ -17,8 +17,7 @@ from spikecore import nn
 from spikecore.errors import CheckpointError, ConfigError
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.samples import samples_of
-from spikecore.scaffold.names import names_for
-from spikecore.scaffold.render import render
+from tests.cli.scaffolded import component_file, trained
 
 ARTIFICIAL = {
     "trainer": {"epochs": 3},
@@ -109,21 +108,13 @@ def nothing():
 @pytest.fixture(scope="module")
 def ann(tmp_path_factory):
     """An artificial net trained on the digits."""
-    directory = tmp_path_factory.mktemp("runs") / "ann"
-    with use(Registry(blocking=Blocking())):
-        spikecore.run(ARTIFICIAL, out=directory)
-    return directory
+    return trained(ARTIFICIAL, tmp_path_factory.mktemp("runs") / "ann")
 
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
     """The converter that `spike new-plugin` writes, and variants of it, in one file."""
-    folder = tmp_path_factory.mktemp("toys")
-    (component,) = render("fresh-toy", "converter", folder).rglob("component.py")
-    name = names_for("fresh-toy", "converter").class_name
-    file = folder / "toys.py"
-    file.write_text(component.read_text() + VARIANTS.replace("FreshToy", name))
-    return file
+    return component_file(tmp_path_factory.mktemp("toys"), "converter", VARIANTS)
 
 
 @pytest.fixture
@@ -278,14 +269,14 @@ def test_a_converter_that_breaks_its_contract_writes_nothing(convert, ann):
 
 REFUSED = [
     (["{ann}"], "Missing option '--out'"),
-    (["{ann}", "--out", "{ann}"], "must be a new or empty directory"),
+    (["{ann}", "--out", "{ann}"], "spike: --out {ann}: must be a new or empty directory"),
     (["{ann}", "--out", "o", "--weights", "w.safetensors"], "a directory has its own weights; leave it out"),
     (["nowhere", "--out", "o"], "SOURCE nowhere: is no directory and no FILE.py:function"),
     (["{file}", "--out", "o"], "name the function that makes the net, as in {file}:make_net"),
-    (["missing.py:make", "--out", "o"], "missing.py: cannot be read"),
+    (["missing.py:make", "--out", "o"], "spike: SOURCE missing.py: cannot be read: No such file or directory"),
     (["{file}:absent", "--out", "o"], "{file}:absent: the file has no function of this name"),
     (["{file}:broken", "--out", "o"], "calling it without arguments failed: ValueError: no weights here"),
-    (["{file}:nothing", "--out", "o"], "expected a torch.nn.Module, it gave a int"),
+    (["{file}:nothing", "--out", "o"], "expected a torch.nn.Module, got int"),
     (["{file}:make", "--out", "o"], "--data is missing: name a dataset, or a .safetensors or .npy file"),
     (["{file}:make", "--out", "o", "--data", "gone.npy"], "--data gone.npy: cannot be read"),
     (["{file}:make", "--out", "o", "--data", "digitz"], "no dataset 'digitz'. Did you mean 'digits'"),

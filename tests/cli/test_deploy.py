@@ -9,10 +9,8 @@ import torch
 
 import spikecore
 from spikecore.analysis import Fidelity, record_spikes
-from spikecore.registry import Blocking, Registry, use
 from spikecore.run.samples import samples_of
-from spikecore.scaffold.names import names_for
-from spikecore.scaffold.render import render
+from tests.cli.scaffolded import component_file, trained
 
 SMALL = {
     "trainer": {"epochs": 2},
@@ -91,21 +89,13 @@ class Fixed(Toy):
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
     """A small net trained on the digits."""
-    directory = tmp_path_factory.mktemp("runs") / "small"
-    with use(Registry(blocking=Blocking())):
-        spikecore.run(SMALL, out=directory)
-    return directory
+    return trained(SMALL, tmp_path_factory.mktemp("runs") / "small")
 
 
 @pytest.fixture(scope="module")
 def toys(tmp_path_factory):
     """The deployer that `spike new-plugin` writes, and variants of it, in one file."""
-    folder = tmp_path_factory.mktemp("toys")
-    (component,) = render("fresh-toy", "deployer", folder).rglob("component.py")
-    name = names_for("fresh-toy", "deployer").class_name
-    file = folder / "toys.py"
-    file.write_text(component.read_text() + VARIANTS.replace("FreshToy", name))
-    return file
+    return component_file(tmp_path_factory.mktemp("toys"), "deployer", VARIANTS)
 
 
 @pytest.fixture
@@ -186,11 +176,8 @@ def test_check_lists_every_operator_and_writes_nothing(deploy, tmp_path):
 @pytest.fixture(scope="module")
 def refused_run(tmp_path_factory):
     """A run whose net the toy refuses."""
-    directory = tmp_path_factory.mktemp("runs") / "conv"
     config = {**SMALL, "trainer": {"epochs": 1}, "model": {"name": "convnet", "channels": [2]}}
-    with use(Registry(blocking=Blocking())):
-        spikecore.run(config, out=directory)
-    return directory
+    return trained(config, tmp_path_factory.mktemp("runs") / "conv")
 
 
 def test_a_refused_net_is_told_operator_by_operator(deploy, refused_run, tmp_path):

@@ -9,8 +9,8 @@ from spikecore.interfaces.dataset import Batch
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.proving import prove
+from tests.conformance.faults.datasets import Padding, ToySequences
 from tests.conformance.planting import assert_caught, name_of, table
-from tests.conformance.test_planted_faults import Padding, ToySequences
 from tests.conformance.toys import (
     Replaying,
     ToyDataset,

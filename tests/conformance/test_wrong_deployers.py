@@ -17,9 +17,9 @@ from spikecore.analysis import record_spikes
 from spikecore.errors import ConversionError, IncompatiblePluginError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, OperatorRecord, require_mapped
-from spikecore.nn import IF, streaming, trace_net
+from spikecore.nn import IF, Neuron, streaming, trace_net
 from spikecore.registry import Blocking, Registry, use
-from spikecore.testing.small_nets import small_nets
+from spikecore.testing.small_nets import odd_nets, small_nets
 from spikecore.testing.suite import suite_for
 from tests.conformance.toys import ToyDeployer
 
@@ -90,6 +90,38 @@ class IgnoresDecayInput(Rewrites):
 
     def rewritten(self, layer, options):
         return {"decay_input": True} if "decay_input" in options else {}
+
+
+@wrong("test_simulation_is_the_net")
+class IgnoresInit(Rewrites):
+    """v_init ignored"""
+
+    def rewritten(self, layer, options):
+        return {"v_init": None}
+
+
+@wrong("test_simulation_is_the_net")
+class IgnoresLeak(Rewrites):
+    """v_leak ignored"""
+
+    def rewritten(self, layer, options):
+        return {"v_leak": None} if "v_leak" in options else {}
+
+
+@wrong("test_simulation_is_the_net")
+class IgnoresFires(Rewrites):
+    """fires ignored"""
+
+    def rewritten(self, layer, options):
+        return {"fires": "at"}
+
+
+@wrong("test_threshold_ties")
+class NeverFiresAt(Rewrites):
+    """fires above, whatever the neuron says"""
+
+    def rewritten(self, layer, options):
+        return {"fires": "above"}
 
 
 @wrong("test_simulation_is_the_net")
@@ -303,6 +335,9 @@ def test_the_wrong_deployers_of_the_field_are_all_here():
         "threshold always 1",
         "soft reset exported as hard",
         "decay_input ignored",
+        "v_init ignored",
+        "v_leak ignored",
+        "fires ignored",
         "per-channel tau taken as the first",
         "simulation keeps state",
         "simulation runs the net and not the file",
@@ -342,6 +377,29 @@ def test_every_small_net_spikes_and_is_always_the_same(net):
             weight = weight.detach()
             assert torch.equal(weight * 64, (weight * 64).round())
             assert float((weight * 64).abs().max()) <= 127
+
+
+UNSAID = {"v_init": None, "v_leak": None, "fires": "at"}
+
+
+@pytest.mark.parametrize("net", odd_nets(), ids=lambda net: net.name)
+def test_an_odd_net_is_far_from_what_it_would_be_without_its_option(net):
+    """Or who ignores the option would pass at a small declared distance."""
+    odd, plain = net.make(), net.make()
+    for name, neuron in list(plain.named_children()):
+        if isinstance(neuron, Neuron):
+            said = {key: value for key, value in vars(neuron.config).items() if key not in UNSAID}
+            plain.add_module(name, type(neuron)(backend="torch", **said))
+    x = net.input(3, batch=16)
+    out, other = record_spikes(odd, x)[0], record_spikes(plain, x)[0]
+    assert float((out - other).abs().mean()) > 0.06
+
+
+def test_every_option_that_deployers_forget_has_nets():
+    for option, default in UNSAID.items():
+        configs = [part.config for net in odd_nets() for part in net.make().modules() if isinstance(part, Neuron)]
+        others = [c for c in configs if getattr(c, option, default) not in (default, c.v_reset)]
+        assert len(others) >= 4, option
 
 
 def test_a_net_that_never_spikes_is_no_proof(registry):

@@ -4,12 +4,13 @@ import copy
 import json
 import operator
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
 from torch import nn
 
+from spikecore.analysis import compare_conversion
 from spikecore.backends.reference import TorchBackend
 from spikecore.dynamics import sigmoid
 from spikecore.errors import ConversionError, OptionError
@@ -20,7 +21,19 @@ from spikecore.interfaces.deployer import Artefact, DeployerCapabilities, Operat
 from spikecore.interfaces.encoder import EncoderCapabilities
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.interfaces.trainer import TrainerCapabilities
-from spikecore.nn import IF, LIF, Encoder, GraphNet, Model, Neuron, ReLU, Surrogate, fire_and_reset, trace_net
+from spikecore.nn import (
+    IF,
+    LIF,
+    Encoder,
+    GraphNet,
+    Model,
+    Neuron,
+    ReLU,
+    Surrogate,
+    fire_and_reset,
+    option_values,
+    trace_net,
+)
 from spikecore.registry import name_of
 from spikecore.trainers import Trainer
 
@@ -342,18 +355,29 @@ class ToyConverter(Configurable):
 
     def convert(self, model, example_input, calibration=()):
         graph = trace_net(copy.deepcopy(model).eval())
-        largest = self.largest(graph, calibration)
+        batches = list(calibration)
+        largest = self.largest(graph, batches)
         replaced, layers = {}, []
         for node in graph.layers:
             if operation(node) in RELUS:
                 threshold = self.threshold(largest[node.name])
                 replaced[node.name] = self.spiking(threshold)
                 layers.append(LayerReport(node.name, "became", "IF with soft reset", threshold))
+            elif (neuron := self.remade(node)) is not None:
+                replaced[node.name] = neuron
+                layers.append(LayerReport(node.name, "became", "a neuron with the same options"))
             elif operation(node) in self.known:
                 layers.append(LayerReport(node.name, "kept", "linear in its input"))
             else:
                 self.refuse(node)
-        return self.finished(GraphNet(graph, replaced)), ConversionReport(tuple(layers))
+        net, report = self.finished(GraphNet(graph, replaced)), ConversionReport(tuple(layers))
+        return net, self.measured(graph.net, net, batches[:1], report)
+
+    def measured(self, given, net, batches, report):
+        """How near the new net comes; of a net that spikes already there is no activation to compare with."""
+        if not batches or any(isinstance(part, (IF, LIF)) for part in given.modules()):
+            return report
+        return compare_conversion(given, net, batches, 4, report.names("became")).added_to(report)
 
     def largest(self, graph, calibration):
         found = {}
@@ -380,8 +404,25 @@ class ToyConverter(Configurable):
     def finished(self, net):
         return net
 
+    def remade(self, node):
+        """A new neuron in the place of another."""
+
     def refuse(self, node):
         raise ConversionError(f"layer {node}: has no spiking counterpart")
+
+
+class Respiking(ToyConverter):
+    """Takes nets that spike as well: each IF and LIF is made anew from what it computes with."""
+
+    capabilities = replace(
+        ToyConverter.capabilities, layers=(*ToyConverter.capabilities.layers, "spikecore.nn.IF", "spikecore.nn.LIF")
+    )
+
+    def remade(self, node):
+        return type(node.module)(backend="torch", **self.options(node.module)) if operation(node) in (IF, LIF) else None
+
+    def options(self, neuron):
+        return option_values(neuron)
 
 
 class ToyDeployer(Configurable):

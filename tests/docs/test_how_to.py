@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spikecore.registry import Blocking, Registry, use
+from spikecore.testing.proving import prove
+
 FOLDER = Path(__file__).parents[2] / "docs/how-to"
 PAGES = [FOLDER / f"{name}.md" for name in ("look-inside-a-net", "write-a-deployer")]
 
@@ -25,6 +28,19 @@ def test_a_page_runs_from_top_to_bottom(page):
     printed = out.getvalue().splitlines()
     assert said
     assert [line for line in said if line not in printed] == []
+
+
+def test_the_deployer_of_the_page_passes_its_suite():
+    blocks = re.findall(r"```python\n(.*?)```", (FOLDER / "write-a-deployer.md").read_text("utf-8"), re.DOTALL)
+    names = {"__name__": "page"}
+    for block in blocks[:2]:
+        exec(block, names)
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.register("deployer", "my-chip", names["Chip"])
+        report = prove("deployer", "my-chip")
+    bad = {check["name"]: check["reason"] for check in report["checks"] if check["outcome"] == "failed"}
+    assert bad == {}
+    assert report["ok"]
 
 
 def test_the_pages_are_there():

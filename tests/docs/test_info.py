@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from spikecore.cli import info, spike
 from spikecore.interfaces.component import OneOf
 from spikecore.interfaces.options import options_marked
-from spikecore.registry import choices, components, load, register
+from spikecore.registry import Blocking, Registry, choices, components, load, register, use
 
 
 @dataclass(frozen=True)
@@ -96,3 +96,16 @@ def test_every_option_of_ours_is_described():
                 assert described.get(field.name), (
                     f"{entry.kind} {entry.name}: {kind.__qualname__} leaves out {field.name}"
                 )
+
+
+def test_a_file_given_with_load_is_shown(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import spikecore\nfrom spikecore.nn import LIF\n"
+        '@spikecore.register("neuron", "mine")\nclass Mine(LIF):\n    """A neuron of one\'s own."""\n'
+    )
+    for command in ("info", "which"):
+        with use(Registry(blocking=Blocking())):
+            done = CliRunner().invoke(spike, [command, "neuron", "mine", "--load", str(file)])
+        assert done.exit_code == 0, done.output
+        assert "A neuron of one's own." in done.output

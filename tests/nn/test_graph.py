@@ -598,3 +598,25 @@ def test_features_of_a_spiking_net_over_time():
         halves = torch.cat([extracted(part)["layers.1"] for part in x.split(3)])
     assert torch.equal(halves, spikes)
     assert torch.equal(copy.deepcopy(extracted)(x)["layers.1"], spikes)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (
+            lambda net, x: features(net, ["1"], x),
+            r"leaves must be .*got Tensor; inputs go to the net",
+        ),
+        (lambda net, x: features(net, ["1"], [x]), r"features: leaves must be a list of classes of modules.*got list"),
+        (
+            lambda net, x: features(["1"], net),
+            r"features: net must be a torch\.nn\.Module, got list",
+        ),
+        (lambda net, x: features(net, "1"), r"features: names must be a list of names of nodes.*got '1'"),
+        (lambda net, x: features(net, x), r"features: names must be a list of names of nodes"),
+        (lambda net, x: trace_net(net, leaves=x), r"trace_net: leaves must be .*got Tensor; inputs come before it"),
+    ],
+)
+def test_arguments_in_the_wrong_place_are_told(call, says):
+    with pytest.raises(OptionError, match=says):
+        call(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.rand(1, 3))

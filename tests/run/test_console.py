@@ -15,7 +15,7 @@ import pytest
 
 from spikecore.run import console as module
 from spikecore.run.clock import Clock
-from spikecore.run.console import Pace, Stopwatch, epoch_text, wrapped
+from spikecore.run.console import Pace, Stopwatch, epoch_text, listed, wrapped
 from spikecore.run.text import bytes_text, clock_text, count_text, rate_text, seconds_text
 
 METRICS = {"train_loss": 0.43121, "val_loss": 0.332, "val_accuracy": 0.9133}
@@ -94,7 +94,7 @@ def test_rate_and_time_left(monkeypatch):
     clock = Clock()
     watch = Stopwatch(clock)
     now[0] = 7.0
-    watch.begin(is_partial=False)
+    watch.begin()
     now[0] += 4.0
     with clock.timed("evaluate"):
         now[0] += 1.0
@@ -109,15 +109,40 @@ def test_rate_and_time_left(monkeypatch):
     assert watch.lap(4, 4, 10, "steps") == Pace(10.0, "steps", None)
 
 
-def test_the_rest_of_a_resumed_epoch_says_nothing_of_the_time_left(monkeypatch):
+def test_a_list_is_broken_between_its_parts():
+    parts = ["import 5.6 s", "building 2.0 s", "probe 0.4 s"]
+    assert (
+        listed("time  ", parts, None)
+        == listed("time  ", parts, 80)
+        == "time  import 5.6 s, building 2.0 s, probe 0.4 s"
+    )
+    assert listed("time  ", parts, 36) == "time  import 5.6 s, building 2.0 s,\n      probe 0.4 s"
+
+
+def test_a_resumed_epoch_counts_what_was_spent_on_it_before(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    before = Stopwatch(Clock())
+    before.begin()
+    now[0] += 6.0
+    before.lap(1, 5, 100, "samples")
+    now[0] += 3.0
+    state = before.state()
+    assert state == [3.0, 6.0]
+    now[0] += 50.0
     watch = Stopwatch(Clock())
-    watch.begin(is_partial=True)
+    watch.restore(state)
+    watch.begin()
     now[0] += 1.0
-    assert watch.lap(3, 5, 100, "samples") == Pace(100.0, "samples", None)
-    now[0] += 4.0
-    assert watch.lap(4, 5, 100, "samples") == Pace(25.0, "samples", 4.0)
+    # The rate is that of the rest; the epoch took 3 s and 1 s, the one before it 6 s; three are left.
+    assert watch.lap(2, 5, 100, "samples") == Pace(100.0, "samples", 15.0)
+    now[0] += 2.0
+    assert watch.lap(3, 5, 100, "samples") == Pace(50.0, "samples", 8.0)
+    fresh = Stopwatch(Clock())
+    fresh.restore([])
+    fresh.begin()
+    now[0] += 1.0
+    assert fresh.lap(1, 3, None, "samples").left_s == 2.0
 
 
 def heed_ctrl_c():
@@ -190,9 +215,11 @@ def test_a_session_on_a_terminal(columns, no_color, tmp_path):
     assert bars, "the progress bar"
     assert max(map(len, bars)) > columns - 5, "the bar uses the width"
     assert bool(COLOUR.search(written)) != no_color
-    _, _, report = out.partition("time ")
-    seconds = {part.split()[0]: float(part.split()[1]) for part in report.splitlines()[0].strip().split(", ")}
-    assert {"import", "building", "checkpoint", "report", "evaluate", "probe", "other", "total"} <= set(seconds)
+    assert all(len(line) < columns for line in out.splitlines())
+    report = out.partition("time ")[2].partition("run directory")[0]
+    assert (report.count("\n") > 1) == (columns == 80)
+    seconds = {part.split()[0]: float(part.split()[1]) for part in " ".join(report.split()).split(", ")}
+    assert {"import", "loop", "building", "checkpoint", "report", "evaluate", "probe", "other", "total"} <= set(seconds)
     total = seconds.pop("total")
     assert sum(seconds.values()) == pytest.approx(total, abs=0.05 * (len(seconds) + 1))
 

@@ -1,5 +1,6 @@
 """A dry run downloads nothing: it says what would be fetched, from where, and what it could not check."""
 
+import urllib.request
 from dataclasses import dataclass
 
 import pytest
@@ -7,8 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from spikecore.cli import spike as spike_command
-from spikecore.datasets import DataFile, fetch
-from spikecore.datasets.downloads import offline
+from spikecore.datasets import DataFile, fetch, is_offline, offline
 from spikecore.errors import DatasetError, NotDownloadedError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.dataset import DatasetCapabilities, DatasetInfo
@@ -124,6 +124,36 @@ def test_what_a_person_has_to_fetch_is_an_error_as_ever(registered, monkeypatch)
     monkeypatch.setattr(Far, "files", (DataFile("c.zip"),))
     with pytest.raises(DatasetError, match="ask them"):
         spike("run", *SMALL, "--dry-run")
+
+
+class Own(Far):
+    """Downloads by means of its own, and calls what goes wrong an error of its own."""
+
+    def split(self, name):
+        try:
+            with urllib.request.urlopen(self.files[0].urls[0], timeout=5) as response:
+                body = response.read()
+        except Exception as error:
+            raise ValueError("bad luck") from error
+        return [(torch.full((1, 4, 4), float(i)), body[i] % 2) for i in range(20)]
+
+
+def test_a_dataset_that_downloads_by_its_own_means_is_refused_the_connection(registered, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.register("dataset", "far", Own)
+        said = spike("run", "--dry-run", *SMALL)
+    assert "dataset 'far' is not here: 127.0.0.1:" in said
+    assert "was to be connected to (bad luck)" in said
+    assert "not checked: the files of the dataset" in said
+    assert registered.log == []
+    with offline() as refused:
+        assert is_offline()
+        with pytest.raises(ValueError, match="bad luck"):
+            Own().split("train")
+    assert refused[0].startswith("127.0.0.1:")
+    assert not is_offline()
+    assert len(Own().split("train")) == 20
 
 
 def test_offline_ends_with_its_block(registered, tmp_path):

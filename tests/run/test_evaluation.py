@@ -73,6 +73,7 @@ def test_json_says_what_was_measured(finished):
         "split": "val",
         "device": "cpu",
         "changes": ["backend.name=torch", "run.device=cpu"],
+        "other_samples": [],
         "metrics": {name: metrics[name] for name in ("val_accuracy", "val_loss")},
     }
 
@@ -111,6 +112,53 @@ def test_what_may_not_change_is_refused(finished):
         evaluate(out, split="later")
     with pytest.raises(ConfigError, match=r"run\.device: must be 'auto', 'cpu'"):
         evaluate(out, device="tpu")
+
+
+@pytest.mark.parametrize("change", ["dataset.split_seed=3", "dataset.test_share=0.4", "dataset.name=other"])
+def test_options_that_may_move_training_samples_into_the_test_split_need_to_be_allowed(finished, change):
+    out, metrics = finished
+    with use(Registry(blocking=Blocking())) as mine:
+        mine.register("dataset", "other", type("Other", (Digits,), {}))
+        for split in ("test", "train"):
+            with pytest.raises(ConfigError, match=rf"{change.split('=')[0]}: may change which samples '{split}' holds"):
+                evaluate(out, split=split, overrides=[change])
+        allowed = evaluate(out, overrides=[change], other_samples=True)
+    assert allowed.other_samples == (change.split("=")[0],)
+    assert change == "dataset.name=other" or allowed.metrics["test_loss"] != metrics["test_loss"]
+
+
+def test_a_change_that_changes_nothing_is_none(finished):
+    out, metrics = finished
+    measured = evaluate(out, overrides=["dataset.split_seed=0", "dataset.test_share=0.6"])
+    assert measured.metrics["test_loss"] == metrics["test_loss"]
+    assert measured.other_samples == ()
+
+
+def test_options_that_keep_the_samples_of_each_split_are_the_datasets_to_name(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class Config(Digits.Config):
+        gain: float = 1.0
+
+    class Bright(Digits):
+        capabilities = dataclasses.replace(Digits.capabilities, same_samples=("gain",))
+
+        def split(self, name):
+            split = super().split(name)
+            return dataclasses.replace(split, images=split.images * self.config.gain)
+
+    Bright.Config = Config
+    tables = {**TABLES, "trainer": {"epochs": 1}, "run": {"report": False}}
+    with use(Registry(blocking=Blocking())) as mine:
+        mine.register("dataset", "bright", Bright)
+        spikecore.run({**tables, "dataset": {"name": "bright"}}, out=tmp_path / "r")
+        dark = evaluate(tmp_path / "r", overrides=["dataset.gain=0.0"])
+        assert dark.metrics["test_loss"] != evaluate(tmp_path / "r").metrics["test_loss"]
+        with pytest.raises(ConfigError, match=r"keep the samples of each split: dataset\.gain\)"):
+            evaluate(tmp_path / "r", overrides=["dataset.gain=0.0", "dataset.split_seed=1"])
+        assert spike("eval", tmp_path / "r", "--set", "dataset.split_seed=1").exit_code != 0
+        done = spike("eval", tmp_path / "r", "--set", "dataset.split_seed=1", "--other-samples")
+        assert done.exit_code == 0, done.output
+        assert "dataset.split_seed may change which samples 'test' holds" in done.stderr
 
 
 def test_a_split_that_the_run_does_not_have(tmp_path):

@@ -10,7 +10,9 @@ import spikecore
 from spikecore.errors import BrokenPluginError, ConfigError, PluginError
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.config import resolve
+from spikecore.run.experiment import resume
 from spikecore.testing.distributions import fake_distribution
+from spikecore.trainers.classify import Classify
 
 HOOKS = """
 from spikecore.registry.hookspecs import hookimpl
@@ -100,6 +102,43 @@ def test_a_failing_hook_ends_the_run_with_its_name(tmp_path, monkeypatch):
     assert sys.modules["z_hooks"].seen[-1][:2] == ("end", "failed")
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["status"] == "failed"
+
+
+def test_a_failing_hook_costs_no_epoch(tmp_path, monkeypatch):
+    """It is called when the epoch's checkpoint is there, so the run goes on behind it, with the line of the epoch."""
+    source = HOOKS.replace('seen.append(("epoch", epoch, sorted(metrics)))', "1 / 0 if epoch == 2 else 0")
+    fake_distribution(tmp_path / "site", "y", {"spikecore.plugins": {"y": "y_hooks"}}, modules={"y_hooks.py": source})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    tables = {**SMALL, "trainer": {"epochs": 3}}
+    with use(Registry(blocking=Blocking())) as mine:
+        mine.register("trainer", "quiet", Unscored)
+        for name in ("classify", "quiet"):
+            out = tmp_path / name
+            with pytest.raises(BrokenPluginError, match="spike_epoch_end failed"):
+                spikecore.run({**tables, "trainer": {"name": name, "epochs": 3}}, out=out)
+            with use(mine.without(["y"])):
+                resumed = resume(out)
+                spikecore.run({**tables, "trainer": {"name": name, "epochs": 3}}, out=tmp_path / f"{name}-whole")
+            assert resumed.metrics == json.loads((tmp_path / f"{name}-whole" / "run.json").read_text())["metrics"]
+            record = json.loads((out / "run.json").read_text())
+            assert record["resumes"][0]["dropped_lines"] == 0
+            lines = (out / "metrics.jsonl").read_text()
+            assert [json.loads(line)["epoch"] for line in lines.splitlines()] == [1, 2, 3]
+            assert lines == (tmp_path / f"{name}-whole" / "metrics.jsonl").read_text()
+
+
+class Unscored(Classify):
+    """Gives no score, so that nothing is saved at the end of an epoch unless it has to be."""
+
+    def fit(self, task, context):
+        class Plain:
+            def __getattr__(self, name):
+                return getattr(context, name)
+
+            def checkpoint(self, score=None):
+                context.checkpoint()
+
+        return super().fit(task, Plain())
 
 
 def test_disabling_what_is_not_there(tmp_path):

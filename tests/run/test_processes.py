@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
 import spikecore
+from spikecore.cli import spike as spike_command
 from spikecore.errors import ConfigError, ProcessError
 from spikecore.interfaces import Processes, RunContext, Shard
 from spikecore.registry import Registry, use
@@ -24,7 +26,7 @@ from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.config import resolve
 from spikecore.run.context import Context
 from spikecore.run.experiment import evaluate, resume
-from spikecore.run.joining import is_one_of_several, joined
+from spikecore.run.joining import is_left_to_another, is_one_of_several, joined
 from spikecore.run.processes import Group
 from tests.run.processes_scenario import FAULT_AT, SMALL, WITH_TAIL, Normed
 
@@ -128,6 +130,13 @@ def test_two_processes_train_as_one_does(sound, tmp_path, name, changes):
 def test_the_nets_spike(sound):
     shown = answers(sound)[0]
     assert "silent" not in "".join(shown[name]["stderr"] for name in ("mlp", "whole", "tail"))
+
+
+def test_the_time_until_all_have_met_has_a_name(sound, tmp_path):
+    times = [record(path)["timings_s"] for path in sorted(sound.iterdir()) if (path / "run.json").is_file()]
+    assert times
+    assert any(parts.get("connect", 0.0) > 0 for parts in times)
+    assert "connect" not in record(alone(tmp_path / "one", "trainer.epochs=1"))["timings_s"]
 
 
 def test_there_is_one_directory_and_one_voice(sound):
@@ -242,6 +251,9 @@ def test_the_others_end_with_a_process_that_fails(tmp_path, fault, rank, told):
     assert told in output
     assert workers(tmp_path) == []
     after = record(tmp_path / "faulty")
+    command = "torchrun --nproc-per-node 2 -m spikecore run --resume faulty"
+    assert f"`{command}`" in output
+    assert "run directory  faulty" in output
     assert (after["status"], after["error"].startswith(f"ProcessError: {told}")) == ("failed", True)
     assert last(tmp_path / "faulty").count == FAULT_AT  # what was saved before is whole
 
@@ -259,6 +271,21 @@ def test_one_process_touches_no_torch_distributed(tmp_path):
     )
     env = {**os.environ, "PYTHONPATH": str(SOURCE)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=HANG_S, capture_output=True)
+
+
+def test_what_one_process_does_is_left_to_the_first(monkeypatch, tmp_path, capsys):
+    """`torchrun -m spikecore eval`: the numbers are said once."""
+    spikecore.run(resolve(None, [*SMALL, "trainer.epochs=1"]), out=tmp_path / "r")
+    assert not is_left_to_another()
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "x"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    said = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        said.append(CliRunner().invoke(spike_command, ["eval", str(tmp_path / "r")]))
+    assert [done.exit_code for done in said] == [0, 0]
+    assert "test_accuracy" in said[0].output
+    assert said[1].output == ""
 
 
 def test_one_process_shares_nothing():

@@ -35,7 +35,7 @@ def full():
         classes=["zero"],
         components={"model": ComponentRecord("mlp", "m:MLP", "core", "spikecore", "0.1")},
         plugins=[PLUGIN],
-        files=[FileRecord("mine.py", "cd")],
+        files=[FileRecord("mine.py", "cd", ("neuron:mine",))],
         environment={"device": "cpu", "spikecore": "0.1"},
         git={"commit": "ef", "dirty": True},
         header=["hello"],
@@ -77,10 +77,13 @@ def rewritten(directory, **values):
         ({"seed": True}, "seed must be int, got bool"),
         ({"status": "gone"}, "status is 'gone', not one of 'running', 'finished', 'interrupted', 'failed'"),
         (
-            {"nets": {"": {"role": "model", "input_shape": [2, 3.5], "num_outputs": 4}}},
+            {"nets": {"": {"role": "model", "input_shape": [2, 3.5], "num_outputs": 4, "weights": None}}},
             r"nets\.\.input_shape\[1\] must",
         ),
-        ({"nets": {"a": {"role": "model", "input_shape": [2]}}}, r"nets\.a must have the keys .*; look at num_outputs"),
+        (
+            {"nets": {"a": {"role": "model", "input_shape": [2]}}},
+            r"nets\.a must have the keys .*; look at num_outputs, weights",
+        ),
         ({"metrics": {"loss": "low"}}, r"metrics\.loss must be float, got str"),
         ({"extra": 1}, "it must have the keys backends, .*; look at extra"),
         ({"resumes": [1]}, r"resumes\[0\] must be dict, got int"),
@@ -95,18 +98,22 @@ def test_a_value_of_another_type_is_refused_by_its_path(values, says, tmp_path):
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        (1, r"is of schema 1, written by spikecore 0\.1; .* reads 2: it does not say which input .* cannot be rebuilt"),
-        (3, r"is of schema 3, written by spikecore 0\.1; .*: use the version that wrote it, or a newer one"),
+        (1, r"is of schema 1, written by spikecore 0\.1; .* reads 3: it does not say which input .* cannot be rebuilt"),
+        (
+            2,
+            r"is of schema 2, written by spikecore 0\.1; .* which weights the net started from, nor what",
+        ),
+        (4, r"is of schema 4, written by spikecore 0\.1; .*: use the version that wrote it, or a newer one"),
     ],
 )
 def test_another_schema_is_refused_with_the_reason(schema, says, tmp_path):
     rewritten(tmp_path, schema=schema)
     with pytest.raises(ConfigError, match=says):
         Record.read(tmp_path)
-    assert records.SCHEMA == 2
+    assert records.SCHEMA == 3
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 2}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 3}', "\xff"])
 def test_what_is_no_record_is_refused(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ConfigError, match=r"run\.json: is damaged"):

@@ -108,7 +108,8 @@ def test_it_asks_for_nothing(finished):
 
 def test_every_string_of_the_user_is_escaped(copied):
     evil = '<img src=x onerror="alert(1)">'
-    changed(copied, classes=[evil] * 10, notes=[evil], files=[{"path": evil, "sha256": evil}], changes=[f"a.b={evil}"])
+    files = [{"path": evil, "sha256": evil, "components": []}]
+    changed(copied, classes=[evil] * 10, notes=[evil], files=files, changes=[f"a.b={evil}"])
     record = json.loads((copied / "run.json").read_text())
     record["environment"]["argv"] = [evil]
     record["backends"] = {evil: {"asked": evil, "ran": evil, "reason": evil}}
@@ -246,7 +247,7 @@ def test_a_run_that_died_at_once_has_a_report_too(copied):
     record = json.loads((copied / "run.json").read_text())
     changed(copied, status="running", timings_s={}, backends={}, metrics=None)
     html = build(copied)
-    for text in ("No epoch was completed", "No layer of spiking neurons", "without its times", "No neuron ran"):
+    for text in ("No epoch was completed", "the run did not come so far", "without its times", "No neuron ran"):
         assert text in html
     assert "Checkpoints: none" in html
     assert record["id"]
@@ -382,6 +383,34 @@ def test_compare(finished, copied, tmp_path):
     assert html.count('class="line"') == 2 * 3
     assert "default-src 'none'" in html
     assert unescape(html).count(copied.name) >= 1
+
+
+def test_compare_writes_a_page_only_where_it_is_told_to(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(spike_command, ["compare", str(finished)])
+    assert done.output.splitlines()[-1] == "curves  none written; --out FILE.html writes a page with them"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_of_runs_fits_the_terminal(finished, copied):
+    """A run a line, else a run a column, else one below the other; inner options by their own names."""
+    record = json.loads((copied / "run.json").read_text())
+    record["config"]["neuron"]["surrogate"] = {"name": "atan", "alpha": 3.5, "spiking": True}
+    changed(copied, config=record["config"])
+    head, lines = compare.rows(compare.read([finished, copied]))
+    assert head[-1] == "neuron.surrogate.alpha"
+    assert [line[-1] for line in lines] == ["2.0", "3.5"]
+    wide = compare.table_text(head, lines, None).splitlines()
+    assert wide[0].split() == head
+    width = max(map(len, wide))
+    assert compare.table_text(head, lines, width + 1).splitlines() == wide
+    down = compare.table_text(head, lines, width).splitlines()
+    assert [line.split()[0] for line in down] == head
+    assert down[-1].split() == ["neuron.surrogate.alpha", "2.0", "3.5"]
+    narrow = max(map(len, down))
+    below = compare.table_text(head, lines, narrow)
+    assert below.count("neuron.surrogate.alpha") == 2
+    assert all(len(line) < narrow for line in below.splitlines())
 
 
 def test_what_cannot_be_compared(finished, tmp_path):

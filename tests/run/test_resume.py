@@ -177,6 +177,31 @@ def test_a_finished_run_is_left_alone(tmp_path, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_a_resumed_run_tells_the_time_left_from_its_first_epoch_on(tmp_path, monkeypatch, capsys):
+    out = stopped_at(monkeypatch, 13, small(), tmp_path / "r")  # in the second epoch of three
+    capsys.readouterr()
+    resume(out)
+    epochs = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert [line[:9] for line in epochs] == ["epoch 2/3", "epoch 3/3"]
+    assert epochs[0].endswith(" left")
+
+
+def test_the_configuration_of_an_extended_run_is_that_of_now(tmp_path, capsys):
+    out = tmp_path / "r"
+    spikecore.run(small(trainer={"epochs": 1}), out=out)
+    resume(out, overrides=["trainer.epochs=2"])
+    text = (out / "config.toml").read_text()
+    assert "epochs = 2" in text
+    assert record_of(out)["config_sha256"] == records.digest(text)
+    assert resolve(out / "config.toml").tables["trainer"].epochs == 2
+    assert record_of(out)["config"]["trainer"]["epochs"] == 2
+    assert record_of(out)["changes"] == ["trainer.epochs=2"]
+    (out / "config.toml").unlink()  # a run that died between its record and its configuration
+    resume(out, overrides=["trainer.epochs=3"])
+    assert "epochs = 3" in (out / "config.toml").read_text()
+    assert [line["epoch"] for line in map(json.loads, (out / "metrics.jsonl").read_text().splitlines())] == [1, 2, 3]
+
+
 def test_a_longer_schedule_is_the_same_as_one_planned_so(tmp_path):
     constant = {"schedule": "constant"}
     spikecore.run(small(trainer={**constant, "epochs": 1}), out=tmp_path / "parts")
@@ -455,16 +480,28 @@ def test_files_that_a_run_was_made_with_are_needed_again(tmp_path, monkeypatch, 
     file.write_text(source)
     own_registry.load_file(file)
     out = stopped_at(monkeypatch, 5, small(neuron={"name": "mine"}), tmp_path / "r")
-    assert record_of(out)["files"] == [{"path": str(file), "sha256": records.digest(source)}]
+    assert record_of(out)["files"] == [
+        {"path": str(file), "sha256": records.digest(source), "components": ["neuron:mine"]}
+    ]
     with use(Registry(blocking=Blocking())):
         for refused in (resume, load, evaluate):
-            with pytest.raises(ConfigError, match=r"made with --load .*mine\.py.*it was not given"):
+            with pytest.raises(ConfigError, match=r"made with --load .*mine\.py.*neuron:mine.*was not given"):
                 refused(out)
     file.write_text(source + "# changed\n")
+    digests = records.digest(source)[:12], records.digest(source + "# changed\n")[:12]
+    with (
+        use(Registry(blocking=Blocking())),
+        pytest.raises(
+            ConfigError, match=rf"mine\.py has changed since: expected sha256 {digests[0]}, got {digests[1]}"
+        ),
+    ):
+        load(out)
     with use(Registry(blocking=Blocking())) as changed:
         changed.load_file(file)
         for refused in (resume, load, evaluate):
-            with pytest.raises(ConfigError, match=r"mine\.py is another file"):
+            with pytest.raises(
+                ConfigError, match=rf"mine\.py has changed since: expected sha256 {digests[0]}, got {digests[1]}"
+            ):
                 refused(out)
     file.write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
@@ -473,6 +510,50 @@ def test_files_that_a_run_was_made_with_are_needed_again(tmp_path, monkeypatch, 
         assert load(out)
     sys.modules.pop("mine")
     resume(out)
+
+
+PARTS = {
+    "dataset.py": """
+from spikecore import register
+from spikecore.registry import registry
+@register("dataset", "near")
+class Near(registry().load("dataset", "digits")):
+    pass
+""",
+    "trainer.py": """
+from spikecore import register
+from spikecore.trainers.classify import Classify
+@register("trainer", "my-classify")
+class Mine(Classify):
+    pass
+""",
+    "surrogate.py": """
+from spikecore import register
+from spikecore.nn.surrogates import Sigmoid
+@register("surrogate", "my-sigmoid")
+class Mine(Sigmoid):
+    pass
+""",
+}
+
+
+def test_a_net_needs_only_the_files_that_define_it(tmp_path, own_registry):
+    """Those of the data and the trainer may be gone; one that defines what an option names may not."""
+    for name, text in PARTS.items():
+        (tmp_path / name).write_text(text)
+        own_registry.load_file(tmp_path / name)
+    out = tmp_path / "r"
+    tables = {"dataset": {"name": "near"}, "trainer": {"name": "my-classify"}, "neuron": {"surrogate": "my-sigmoid"}}
+    spikecore.run(small(**tables), out=out)
+    (tmp_path / "dataset.py").unlink()
+    (tmp_path / "trainer.py").write_text("# changed")
+    with use(Registry(blocking=Blocking())) as here:
+        with pytest.raises(ConfigError, match=r"surrogate\.py .*it defines surrogate:my-sigmoid.*was not given"):
+            load(out)
+        here.load_file(tmp_path / "surrogate.py")
+        assert type(load(out).layers[1].config.surrogate).__name__ == "Mine"
+        with pytest.raises(ConfigError, match=r"dataset\.py .*was not given"):
+            evaluate(out)
 
 
 @pytest.mark.parametrize(

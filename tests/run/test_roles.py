@@ -175,8 +175,8 @@ def test_eval_compare_and_report_show_what_they_have(name, tmp_path):
     assert "trainer " + name in html
     assert ("dataset digits" in html) == (name == "reconstruct")
     if name == "alone":
-        assert "No layer of spiking neurons was seen." in html
-        assert record.notes == [f"spikes {when} training cannot be shown: " + NO_INPUT for when in ("before", "after")]
+        assert "The net has no layer of spiking neurons." in html
+        assert record.notes == []
         return
     assert record.notes == []
     seen = probe.read(probe.path_of(out, "after"))
@@ -189,7 +189,37 @@ def test_eval_compare_and_report_show_what_they_have(name, tmp_path):
         assert "above, the number of each sample" in html
 
 
-NO_INPUT = "RunError: the task has no data, and its trainer gives no example of an input"
+class Blind(Walker):
+    """Gives no example of what it sees."""
+
+    def example(self, task):
+        return None
+
+
+def test_a_report_without_an_example_says_once_what_to_write(tmp_path, mine, monkeypatch):
+    mine.register("trainer", "blind", Blind)
+    tables = {**WALK, "trainer": {**WALK["trainer"], "name": "blind"}}
+    checkpoint = Context.checkpoint
+
+    def stop(self, score=None):
+        self.stopping = score is not None  # after the first epoch
+        checkpoint(self, score)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Context, "checkpoint", stop)
+        with pytest.raises(KeyboardInterrupt):
+            spikecore.run(tables, out=tmp_path / "r")
+    resume(tmp_path / "r")
+    (note,) = Record.read(tmp_path / "r").notes
+    assert note.startswith(
+        "What the net's neurons do is not shown, and silent layers are not told: the task has no data"
+    )
+    assert "let the trainer's example(task) return a few inputs [T, B, *input_shape]" in note
+    html = build(tmp_path / "r")
+    assert html.count("the task has no data") == 1
+    assert "were not fed, so nothing is shown of actor.layers.1, critic.layers.1." in html
+    assert "no layer of spiking" not in html
+    assert "RunError" not in html
 
 
 def test_the_probe_shows_the_example_itself():

@@ -325,3 +325,27 @@ def test_the_confusion_of_a_class_without_samples_is_no_number():
 def test_plain_data_of_an_unknown_kind_is_refused():
     with pytest.raises(KeyError):
         from_plain({"name": "a", "kind": "video", "value": {}})
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Curve([1, 2, 3]), r"Curve: series must be a dict, name -> values, as in Curve\(.*got list"),
+        (lambda: Curve({"loss": 3.0}), r"Curve: series 'loss' must be a list, .*got 3\.0"),
+        (lambda: Curve({"loss": [1.0]}, x=2), r"Curve: x must be a list, .*got 2"),
+        (lambda: Table("head", [["a"]]), r"Table: head must be a list, .*got 'head'"),
+        (lambda: Table(["head"], 3), r"Table: rows must be a list, .*got 3"),
+        (lambda: Table(["head"], ["a"]), r"Table: row 0 must be a list, .*got 'a'"),
+        (lambda: Histogram(3.0, names=["a"]), r"Histogram: values must be a list"),
+        (lambda: Histogram([1.0], names="a"), r"Histogram: names must be a list"),
+        (lambda: Histogram(torch.tensor(1.0), edges=[0.0, 1.0]), r"Histogram: values must be a list"),
+    ],
+)
+def test_what_is_no_list_is_refused(make, says):
+    with pytest.raises(ContractError, match=says):
+        make()
+
+
+def test_arrays_and_tensors_are_lists():
+    assert Curve({"loss": torch.tensor([1.0, 2.0])}).series == {"loss": (1.0, 2.0)}
+    assert Histogram(np.array([1.0, 2.0]), names=["a", "b"]).values == (1.0, 2.0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from spikecore.datasets.downloads import offline
 from spikecore.errors import SpikeError
 from spikecore.interfaces.dataset import DatasetInfo
 from spikecore.testing.compare import assert_same
@@ -259,6 +261,23 @@ class DatasetSuite(TargetChecks):
             dataset = self.make()
             for name in dataset.splits:
                 dataset.split(name)[0]
+
+    @needs("embedded", False)
+    @advice(
+        "fetch files with spikecore.datasets.fetch; before any other download ask spikecore.datasets.is_offline(), and "
+        "raise NotDownloadedError if it is so"
+    )
+    def test_downloads_nothing_when_it_must_not(self) -> None:
+        """Inside `offline`, as in a dry run, a split whose files are not here is refused without a connection."""
+        options = {name.name for name in dataclasses.fields(self.target.Config)}
+        with tempfile.TemporaryDirectory(prefix="spike-") as folder, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SPIKECORE_DATA", folder)
+            elsewhere = {"root": str(Path(folder, "nothing"))} if "root" in options else {}
+            with offline() as refused:
+                for name in self.make().splits:
+                    with suppress(SpikeError):  # it is not here, and one of a folder says so when it is made
+                        self.make(**elsewhere).split(name)
+            assert not refused, f"it wanted to connect to {refused[0]} while nothing may be downloaded"
 
     def test_construction_reads_nothing(self) -> None:
         """`info`, the number of outputs, the shape and the names of splits are known before any file is there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import math
 import os
 import tempfile
@@ -14,10 +15,14 @@ import torch
 from torch import Tensor
 
 from spikecore.interfaces.task import Task
+from spikecore.run.connected import Connected
 from spikecore.testing.compare import assert_same
 from spikecore.testing.suite import Suite, advice, needs, skip
 from spikecore.testing.training import Recorder, Snapshot, Spied, small_task, train_outputs
+from spikecore.testing.two_processes import SharedRecorder, in_two_processes, obstacle
 
+AS_ONE = 1e-3
+"""How near the metrics of two processes are to those of one: their sums of floats have another order."""
 GENERATORS = ("torch", "context.generator", "context.device_generator")
 PLAIN = (Tensor, bool, int, float, str, type(None))
 
@@ -162,6 +167,10 @@ class TrainerSuite(Suite):
                 assert (value.shape, value.dtype) == (state[name].shape, state[name].dtype), f"weights: {name}"
 
     @needs("resumable")
+    @advice(
+        "keep in state_dict() all that `fit` needs to go on, and at the end of an epoch call context.log, then "
+        "context.epoch_end, then context.checkpoint"
+    )
     def test_resumed_equals_uninterrupted(self) -> None:
         """From a safe point, also within an epoch, a new trainer goes on to the same bits, metrics and messages."""
         task, trainer, recorder, metrics = self.fit(snapshots=True)
@@ -174,7 +183,7 @@ class TrainerSuite(Suite):
             found = later.trainer.fit(resumed, later)
             assert_same(dict(resumed.model.state_dict()), dict(task.model.state_dict()), f"the weights from {where}")
             assert found == metrics, f"resumed at {where} the metrics are {found}, uninterrupted {metrics}"
-            assert later.events == recorder.events[points[at].num_events :], f"resumed at {where} it told another story"
+            _assert_told(later.events, recorder.events[points[at].num_events :], where)
             state = [trainer.state_dict(), trainer.large_state_dict()]
             again = [later.trainer.state_dict(), later.trainer.large_state_dict()]
             assert_same(again, state, f"the trainer's state after a run from {where}")
@@ -245,7 +254,9 @@ class TrainerSuite(Suite):
             assert "log" in names[previous + 1 : index], "an epoch ended without a line in the log"
         last = max(i for i, name in enumerate(names) if name == "epoch_end")
         assert recorder.snapshots, "fit never called context.checkpoint()"
-        assert recorder.snapshots[-1].num_events > last, "no safe point follows the last epoch"
+        assert recorder.snapshots[-1].num_events > last, (
+            "no safe point follows the last epoch: call context.checkpoint() after context.epoch_end()"
+        )
 
     def test_interrupt_gets_through(self) -> None:
         """A KeyboardInterrupt at a safe point ends `fit`."""
@@ -265,6 +276,47 @@ class TrainerSuite(Suite):
             finally:
                 os.chdir(here)
             assert not os.listdir(folder), f"it left {os.listdir(folder)}"
+
+    @needs("multi_process")
+    @advice("use context.wrap, shard with its weight, all_sum and share_buffers, in every process equally often")
+    def test_two_processes_train_as_one(self) -> None:
+        """Two processes connected by gloo end with the same net, state and metrics, which are those of one process but
+        for rounding; both come to as many safe points, and write no file."""
+        if reason := obstacle():
+            skip(reason)
+        # Batches of an odd size have shards of different sizes; a few epochs leave rounding no time to grow.
+        known = {field.name for field in dataclasses.fields(self.target.Config)}
+        short = {"epochs": 3, "batch_size": 7}
+        options: dict[str, Any] = {key: value for key, value in short.items() if key in known}
+        task, trainer = self.ready(**options)
+        metrics = trainer.fit(task, Recorder())
+        with tempfile.TemporaryDirectory() as folder:
+            first, second = in_two_processes(lambda group: self._trained_by(group, folder, options))
+            left = os.listdir(folder)
+        assert not left, f"a process left {', '.join(left)}: files are the run's"
+        for key, what in (("model", "the weights"), ("metrics", "the metrics"), ("state", "the trainer's state")):
+            assert_same(second[key], first[key], f"{what} of process 1, compared with process 0")
+        assert second["points"] == first["points"], (
+            f"process 0 came to {first['points']} safe points, process 1 to {second['points']}"
+        )
+        assert min(first["shards"], second["shards"]), "a process never asked for its shard of a batch"
+        assert first["metrics"] == pytest.approx(metrics, rel=AS_ONE, abs=AS_ONE), (
+            f"one process ends with {metrics}, two with {first['metrics']}"
+        )
+
+    def _trained_by(self, group: Connected, folder: str, options: dict[str, Any]) -> dict[str, Any]:
+        """What one of the two processes has at its end."""
+        os.chdir(folder)
+        task, trainer = self.ready(**options)
+        recorder = SharedRecorder(group)
+        metrics = trainer.fit(task, recorder)
+        return {
+            "model": dict(task.model.state_dict()),
+            "state": trainer.state_dict(),
+            "metrics": metrics,
+            "points": recorder.num_checkpoints,
+            "shards": recorder.num_shards,
+        }
 
     def test_sequences(self) -> None:
         """Samples that are sequences already are trained on as well, and give what the same values static give."""
@@ -338,3 +390,20 @@ def _assert_plain(value: Any, where: str) -> None:
             _assert_plain(inner, f"{where}[{index}]")
     else:
         assert isinstance(value, PLAIN), f"{where} is {type(value).__name__}, which is not saved without pickle"
+
+
+def _assert_told(told: list[tuple[str, Any]], wanted: list[tuple[str, Any]], where: str) -> None:
+    """A resumed run tells what an uninterrupted one tells after that safe point."""
+    if told == wanted:
+        return
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(told, wanted, strict=False)))
+    ours, theirs = (_call_text(events[same]) if same < len(events) else "nothing more" for events in (told, wanted))
+    raise AssertionError(
+        f"resumed at {where} it does not tell what the uninterrupted run tells from there on: after {same} calls that "
+        f"agree it tells {ours}, uninterrupted {theirs}"
+    )
+
+
+def _call_text(event: tuple[str, Any]) -> str:
+    name, value = event
+    return f"context.{name}({value})"

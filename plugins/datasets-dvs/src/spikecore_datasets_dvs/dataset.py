@@ -57,7 +57,9 @@ class EventDataset(Configurable):
     """Base of event datasets; subclasses give `info`, `prepare`, `recordings` and `read`."""
 
     api_version: ClassVar[int] = 2
-    capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities()
+    capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities(
+        same_samples=("representation", "transforms", "augment", "cache", "bucket", "num_workers")
+    )
     info: ClassVar[DatasetInfo]
     name: ClassVar[str]
     """The registered name; also that of its directory."""

@@ -7,6 +7,7 @@ moving-bars   a bar crosses the picture; where it goes is the class. Every pixel
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,7 +31,11 @@ CHUNK = 128
 class Simulated(EventDataset):
     """Base: `simulate(split)` gives the events and the label of every sample."""
 
-    capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities(embedded=True)
+    capabilities: ClassVar[DatasetCapabilities] = dataclasses.replace(
+        EventDataset.capabilities,
+        embedded=True,
+        same_samples=(*EventDataset.capabilities.same_samples, "root"),  # where they are kept, once they are simulated
+    )
     version: ClassVar[int] = 1
     """Raised when the simulation changes, so that old data are not taken for new ones."""
 

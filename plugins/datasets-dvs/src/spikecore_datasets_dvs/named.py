@@ -5,6 +5,7 @@ What each of them is stands in `declarations.py`; how it is laid out, in `catalo
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import ClassVar
 
 from spikecore.datasets import DataFile, extract, fetch, make_directory
 from spikecore.errors import DatasetError
+from spikecore.interfaces import DatasetCapabilities
 from spikecore_datasets_dvs import rar
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events
@@ -24,6 +26,10 @@ ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".rar")
 class NamedDataset(EventDataset):
     """Base: `present` shows that the files are there; else the archives are fetched and unpacked."""
 
+    capabilities: ClassVar[DatasetCapabilities] = dataclasses.replace(
+        EventDataset.capabilities,
+        same_samples=(*EventDataset.capabilities.same_samples, "root"),  # of the published files, which are verified
+    )
     present: ClassVar[tuple[str, ...]]
     """Patterns below the dataset's directory; any match means that it is unpacked."""
     repacks: ClassVar[tuple[DataFile, ...]] = ()

@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from spikecore.datasets import split_per_class
-from spikecore.errors import DatasetError, PluginUnavailable
+from spikecore.datasets import is_offline, split_per_class
+from spikecore.errors import DatasetError, NotDownloadedError, PluginUnavailable
 from spikecore.interfaces import DatasetInfo
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, from_structured
@@ -110,6 +110,8 @@ class TonicDataset(EventDataset):
     def _parts(self) -> dict[str, Any]:
         """Tonic's objects, by split; one for both where Tonic has no split."""
         save_to = str(self._save_to)
+        if is_offline() and not Path(save_to, self.tonic_name).is_dir():  # Tonic would download it
+            raise NotDownloadedError(f"Tonic's {self.tonic_name} is not below {save_to}", save_to)
         parameters = inspect.signature(self.theirs.__init__).parameters
         try:
             if "train" in parameters:

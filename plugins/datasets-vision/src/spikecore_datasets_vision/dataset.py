@@ -52,7 +52,9 @@ class ImageDataset(Configurable):
     """Base of image datasets; subclasses give `info` and `stored`."""
 
     api_version: ClassVar[int] = 2
-    capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities()
+    capabilities: ClassVar[DatasetCapabilities] = DatasetCapabilities(
+        same_samples=("transforms", "augment", "normalise")
+    )
     info: DatasetInfo
     name: ClassVar[str]
     """The registered name; also that of its directory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import zlib
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from spikecore.datasets import fetch
 from spikecore.errors import DatasetError
+from spikecore.interfaces import DatasetCapabilities
 from spikecore_datasets_vision.dataset import ImageDataset, Images, Stored
 
 MOST_BYTES = 1 << 30
@@ -22,6 +24,10 @@ MOST_BYTES = 1 << 30
 class NamedDataset(ImageDataset):
     """Base: `present` are there as a person unpacked them, or the archives are fetched and unpacked."""
 
+    capabilities: ClassVar[DatasetCapabilities] = dataclasses.replace(
+        ImageDataset.capabilities,
+        same_samples=(*ImageDataset.capabilities.same_samples, "root"),  # of the published files, which are verified
+    )
     present: ClassVar[tuple[str, ...]]
     """The files that are read."""
 

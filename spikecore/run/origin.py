@@ -1,0 +1,104 @@
+"""The run that the net in a directory comes from, which has the data that the net is measured on.
+
+In a run directory that is the run itself. In one that `spike convert` wrote, the run's configuration and record lie
+below `source/`, as many times as the net was converted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from spikecore.errors import CheckpointError, ConfigError
+from spikecore.registry import create
+from spikecore.run.build import Prepared
+from spikecore.run.checkpoint import LAST
+from spikecore.run.converted import SOURCE, is_converted, load_converted, read_manifest
+from spikecore.run.restore import SavedRun
+from spikecore.run.sources import CONVERTED, RUN
+
+CONVERTED_NET = "converted"
+"""Stands for the checkpoint of a net that has none."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A directory with a net, and the run it comes from.
+
+    Args:
+        directory: of a run, or written by `spike convert`.
+        saved: the run; the directory itself, or the innermost `source/` in it.
+        num_steps: T for which a net without state was converted; None where the net takes sequences as the run's does.
+    """
+
+    directory: Path
+    saved: SavedRun
+    num_steps: int | None = None
+
+    @classmethod
+    def of(cls, directory: Path) -> Origin:
+        """Find the run.
+
+        Raises:
+            ConfigError: this is neither a run nor a converted net, the net was made by a function, or a converter is
+                not installed.
+            CheckpointError: a file is damaged.
+        """
+        num_steps = None
+        place = directory
+        while is_converted(place):
+            manifest = read_manifest(place)
+            source, how = manifest["source"], manifest["converter"]
+            if source["step_mode"] == "single":
+                num_steps = create("converter", how["name"], **how["options"]).capabilities.num_steps
+            if source["kind"] not in (RUN, CONVERTED):
+                raise ConfigError(
+                    f"{directory}: this net was converted from {source['file']}:{source['function']}, which is no run "
+                    "and has no data"
+                )
+            place = place / SOURCE
+        return cls(directory, SavedRun.open(place), num_steps)
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether the net is another one than the run's."""
+        return self.saved.directory != self.directory
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """What has to change in the run's configuration, so that its samples are sequences for this net."""
+        encoder = self.saved.record.config.get("encoder", {})
+        if self.num_steps is None or "num_steps" not in encoder:
+            return ()
+        return (f"encoder.num_steps={self.num_steps}",)
+
+    def restore(self, prepared: Prepared, checkpoint: str, backend: str | None = None) -> tuple[Prepared, str]:
+        """Put the net's weights, and what else the run learned, into what was prepared from the run's configuration.
+
+        Args:
+            prepared: from `saved`, with `overrides`.
+            checkpoint: `last`, `best` or a name; a converted net has only the one.
+            backend: to run the neurons of a converted net on; None for the one that the converter chose.
+
+        Returns:
+            It, with a converted net in the place of the run's own; and the checkpoint's name.
+
+        Raises:
+            ConfigError: the run's encoder has weights, which a converted net's directory does not hold.
+            CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
+        """
+        task, context = prepared.task, prepared.context
+        if not self.is_converted:
+            found = self.saved.checkpoint(checkpoint, task.model)
+            context.restore(found, prepared.trainer, task.encoder)
+            task.model.load_state_dict(found.model)
+            return prepared, found.name
+        if checkpoint != LAST:
+            raise CheckpointError(f"{self.directory}: a converted net has no checkpoints; leave out {checkpoint!r}")
+        if task.encoder is not None and task.encoder.state_dict():
+            raise ConfigError(
+                f"{self.directory}: the encoder of the run has weights, and a converted net comes without them: its "
+                "samples cannot be encoded as the run's were"
+            )
+        net = load_converted(self.directory, backend).to(context.device)
+        return replace(prepared, task=replace(task, model=net)), CONVERTED_NET
