@@ -38,6 +38,7 @@ NAMES: Mapping[str, str] = {
     "torch.nn.Module._forward_pre_hooks": "the same for hooks in front of it",
     "_dynamo_marked_constant": "all that torch.compiler.assume_constant_result sets, which imports the whole compiler",
     "torch._subclasses.fake_tensor.FakeTensorMode": "tensors without memory; the conformance suite asks with them",
+    "torch.nn.Conv2d._conv_forward": "convolves with another weight; what a subclass overrides to convolve in its own way",
     "torch.UntypedStorage._cdata": "the identity of a tensor's storage, see `backends.spike_bits`",
     "torch.Tensor._version": "how often the tensor was written to",
     "torch._dynamo.reset": "forgets what was compiled; the conformance suite compiles many small nets",
@@ -100,6 +101,17 @@ def has_hooks(module: torch.nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+def convolves_itself(layer: torch.nn.Conv2d) -> bool:
+    """Does a subclass convolve in a way of its own?"""
+    return type(layer)._conv_forward is not torch.nn.Conv2d._conv_forward
+
+
+def convolve(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """What a convolution of torch gives with another weight, padding of every kind included."""
+    out: Tensor = layer._conv_forward(x, weight, layer.bias)
+    return out
+
+
 def num_hooks(module: torch.nn.Module) -> int:
     """How many do."""
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -151,6 +163,8 @@ __all__ = [
     "apply_unchecked",
     "backward_function",
     "constant_when_compiled",
+    "convolve",
+    "convolves_itself",
     "current_node",
     "fake_mode",
     "forget_compiled",

@@ -302,13 +302,13 @@ class Session:
             except ImportError as error:
                 self.report.notes.append(f"{subject}: without {nets.PEER}: {error}")
         rows = {who: Row(subject, text, measure, who, "", kinds[who]) for who in runs}
-        right = runs[stacks.DENSE]()
+        right: Any = runs[stacks.DENSE]()
         changed = f"{found.flips} of {found.num_spikes} spikes change, block by block"
         timed: dict[str, timing.Run] = {}
         for who, run in runs.items():
             row = rows[who]
             row.rate = found.rate
-            row.compared = f"{int((run() != right).sum())} of {right.numel()} outputs differ from dense float32"
+            row.compared = f"{int((right != run()).sum())} of {right.numel()} outputs differ from dense float32"
             if kinds[who] == "backend":
                 row.compared = f"{changed}; {row.compared}"
             if kinds[who] == "backend" and found.flips > stacks.FLIPS * found.num_spikes:

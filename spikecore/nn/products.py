@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from spikecore.backends.products import MODES, ProductChoice, product
 from spikecore.errors import OptionError
 from spikecore.interfaces.products import LINEAR, ProductGeometry, ProductMode
+from spikecore.torch_internals import convolves_itself
 
 
 class SpikeLayer(nn.Module):
@@ -54,8 +55,8 @@ class EventConv2d(SpikeLayer):
     """Mixin in front of `torch.nn.Conv2d`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        is_own = type(self)._conv_forward is not nn.Conv2d._conv_forward  # type: ignore[attr-defined]
-        if is_own or geometry_of(self) is None:
+        assert isinstance(self, nn.Conv2d)
+        if convolves_itself(self) or geometry_of(self) is None:
             self.product = ProductChoice("dense", "torch", NO_GEOMETRY)
             return cast(Tensor, super().forward(input))
         return self.multiply(self, input)

@@ -245,9 +245,11 @@ def test_no_spike_changes_in_a_net():
         set_products(net, mode)
         net.zero_grad()
         seen = []
-        hooks = [
-            block.register_forward_hook(lambda m, a, out, seen=seen: seen.append(out.detach())) for block in blocks
-        ]
+
+        def note(block, args, out, seen=seen):
+            seen.append(out.detach())
+
+        hooks = [block.register_forward_hook(note) for block in blocks]
         net(x).sum().backward()
         for hook in hooks:
             hook.remove()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spikecore.nn.layers.fold import FoldsTime
 from spikecore.nn.products import EventConv2d, EventLinear
+from spikecore.torch_internals import convolve
 
 
 class Conv1d(FoldsTime, nn.Conv1d):
@@ -89,8 +90,7 @@ class _StandardisedWeight(nn.Module):
 
 class _StandardisedConv(_StandardisedWeight):
     def forward(self, input: Tensor) -> Tensor:
-        out: Tensor = self._conv_forward(input, self.standardised_weight(), self.bias)  # type: ignore[operator]
-        return out
+        return convolve(self, input, self.standardised_weight())
 
 
 class _StandardisedLinear(_StandardisedWeight):
