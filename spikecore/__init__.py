@@ -31,7 +31,7 @@ def __getattr__(name: str) -> Any:
 
         return explain
     if name == "optimize":
-        from spikecore.nn.optimize import optimize
+        from spikecore.nn.bit_net import optimize
 
         return optimize
     if name == "find_python":

@@ -6,8 +6,8 @@
 
 The shift of each norm is chosen so that the input of the next convolution has the wanted share of ones. All candidates
 have the same weights and inputs. Spikes are compared block by block, each block with the same input: behind a spike
-that rounding decides, an untrained deep net goes its own way, as channels-last goes another way than NCHW. The floor is the
-CPU time of the dense convolutions alone times the share of ones that each of them meets: perfect skipping.
+that rounding decides, an untrained deep net goes its own way, as channels-last goes another way than NCHW. The floor is
+the CPU time of the dense convolutions alone times the share of ones that each of them meets: perfect skipping.
 """
 
 from __future__ import annotations

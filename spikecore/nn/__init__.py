@@ -3,6 +3,7 @@
 from spikecore.backends.memory_format import filled_like, stack_steps, unbind_steps
 from spikecore.backends.selection import configure_backend
 from spikecore.nn import layers, losses, quantized, readouts
+from spikecore.nn.bit_net import optimize
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
@@ -26,7 +27,6 @@ from spikecore.nn.neurons import (
     leaky_charge,
     reset_after,
 )
-from spikecore.nn.optimize import optimize
 from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
 from spikecore.nn.products import set_products

@@ -25,7 +25,7 @@ from spikecore.nn import (
     set_step_mode,
     streaming,
 )
-from spikecore.nn.optimize import BitSequential
+from spikecore.nn.bit_net import BitSequential
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spikecore_cpu_backend import products as module
-from spikecore_cpu_backend.crossover import Crossovers
-from spikecore_cpu_backend.products import LEAST_TERMS
+from spikecore_cpu_backend.crossover import RATES, Crossovers, crossing
 from torch import nn
 from torch.nn import functional
 
@@ -127,7 +126,14 @@ def measuring(tmp_path, monkeypatch):
 
 def dense_layer():
     layer = Linear(512, 256)
-    return layer, spikes(4, 16, 512, rate=0.1)
+    return layer, spikes(8, 80, 512, rate=0.1)
+
+
+def test_the_crossover_is_where_the_times_meet():
+    assert crossing(1.0, [2.0, 3.0, 4.0, 5.0]) == 0.0
+    assert crossing(9.0, [2.0, 3.0, 4.0, 5.0]) == 1.0
+    assert crossing(3.5, [2.0, 3.0, 4.0, 5.0]) == pytest.approx((RATES[1] + RATES[2]) / 2)
+    assert crossing(2.25, [2.0, 3.0, 4.0, 5.0]) == pytest.approx(0.75 * RATES[0] + 0.25 * RATES[1])
 
 
 def test_a_crossover_is_measured_once_and_kept(measuring, monkeypatch):
@@ -174,13 +180,13 @@ def test_a_pinned_crossover_decides(measuring):
     layer, _ = dense_layer()
     paths = {}
     for rate in (0.0, 0.1, 0.2, 0.9, 1.0):
-        layer(spikes(4, 16, 512, rate=rate))
+        layer(spikes(8, 80, 512, rate=rate))
         paths[rate] = layer.product.path
     assert paths == {0.0: "event", 0.1: "event", 0.2: "dense", 0.9: "dense", 1.0: "dense"}
     assert layer.product.reason == "so many ones are faster densely"
     assert not folder.exists()
     measuring(crossover=0.0)
-    layer(spikes(4, 16, 512, rate=0.1))
+    layer(spikes(8, 80, 512, rate=0.1))
     assert layer.product.reason == "events are not faster for such shapes"
 
 

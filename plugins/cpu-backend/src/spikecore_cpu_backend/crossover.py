@@ -1,9 +1,8 @@
 """The firing rate up to which a product runs faster by events: measured once per machine and class of shapes.
 
-    dense(r) = d        event(r) = a + b r        crossover = (MARGIN d - a) / b, within [0, 1]
-
-Both are timed on random spikes of a sample of the shape, packing included. What was measured is kept in files, so that
-later runs decide alike.
+Both ways are timed on random spikes of a sample of the shape, packing included, at a few rates; between them the time by
+events is a straight line, and the crossover is where it meets MARGIN of the dense time. What was measured is kept in
+files, so that later runs decide alike.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -20,8 +19,10 @@ import torch
 
 from spikecore.files import read_file, write_file
 
-RATES = (0.05, 0.3)
-MARGIN = 0.97
+Prepare = Callable[[float], tuple[Callable[[], object], Callable[[], object]]]
+
+RATES = (0.05, 0.35, 0.65, 0.95)
+MARGIN = 0.95
 """Events must be faster than dense by this much."""
 ROUNDS = 5
 LARGEST = 1 << 12
@@ -63,9 +64,7 @@ class Crossovers:
         self._folder, self._identity, self._pinned = folder, f"{identity}\n{torch.__version__}", pinned
         self._known: dict[ShapeClass, float] = {}
 
-    def of(
-        self, shape: ShapeClass, prepare: Callable[[float], tuple[Callable[[], object], Callable[[], object]]]
-    ) -> float:
+    def of(self, shape: ShapeClass, prepare: Prepare) -> float:
         """The crossover of a class.
 
         Args:
@@ -78,7 +77,8 @@ class Crossovers:
             path = self._path(shape)
             known = _read(path)
             if known is None:
-                known = _measure(prepare)
+                # On one thread its own CPU time, which does not depend on what else the machine does.
+                known = _measure(prepare, time.thread_time if shape.threads == 1 else time.perf_counter)
                 self._write(path, shape, known)
             self._known[shape] = known
         return self._known[shape]
@@ -104,18 +104,26 @@ def _read(path: Path) -> float | None:
     return float(value) if is_number and 0.0 <= value <= 1.0 else None
 
 
-def _measure(prepare: Callable[[float], tuple[Callable[[], object], Callable[[], object]]]) -> float:
-    runs = [run for rate in RATES for run in prepare(rate)]
-    best = [float("inf")] * len(runs)
+def _measure(prepare: Prepare, clock: Callable[[], float]) -> float:
+    runs = [prepare(rate) for rate in RATES]
+    candidates = [runs[0][0], *(event for _, event in runs)]
+    best = [float("inf")] * len(candidates)
     for round_number in range(ROUNDS + 1):
-        for index, run in enumerate(runs):
-            start = time.perf_counter()
+        for index, run in enumerate(candidates):
+            start = clock()
             run()
-            took = time.perf_counter() - start
+            took = clock() - start
             if round_number:  # the first one warms up
                 best[index] = min(best[index], took)
-    dense_low, event_low, dense_high, event_high = best
-    dense = min(dense_low, dense_high)
-    slope = max(event_high - event_low, 1e-9) / (RATES[1] - RATES[0])
-    fixed = event_low - slope * RATES[0]
-    return min(1.0, max(0.0, (MARGIN * dense - fixed) / slope))
+    return crossing(MARGIN * best[0], best[1:])
+
+
+def crossing(limit: float, times: Sequence[float]) -> float:
+    """The rate at which times, measured at `RATES`, reach a limit; 0 where none is below, 1 where all are."""
+    if times[0] >= limit:
+        return 0.0
+    for index in range(1, len(times)):
+        if times[index] >= limit:
+            share = (limit - times[index - 1]) / (times[index] - times[index - 1])
+            return RATES[index - 1] + share * (RATES[index] - RATES[index - 1])
+    return 1.0

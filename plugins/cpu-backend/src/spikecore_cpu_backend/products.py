@@ -22,9 +22,9 @@ from spikecore_cpu_backend.source import products_source
 
 WORD = 32
 """Channels of a word of bits."""
-LEAST_TERMS = 1 << 21
-"""Multiplications of a dense product below which it is over before spikes are packed."""
-MEASURED_TERMS = 1 << 28
+LEAST_TERMS = 1 << 26
+"""Multiplications of a dense product below which looking at its input costs too much: it takes about a millisecond."""
+MEASURED_TERMS = 1 << 27
 """Multiplications of the dense product that is timed for a crossover: a few milliseconds."""
 SAMPLES = 128
 """Runs of 32 values that are looked at before all of them are packed."""
@@ -281,7 +281,7 @@ class Products:
         weight = weight.contiguous()
         job = ProductJob(weight=weight.data_ptr(), **sizes.common, num_threads=torch.get_num_threads())
         # Zeros: what stands for channels that fill up the last word is read by no event, but belongs to the tensor.
-        slices = torch.zeros(self.library.sp_slice_floats(ctypes.byref(job)), dtype=torch.float32)
+        slices = self.recycler.empty((self.library.sp_slice_floats(ctypes.byref(job)),), torch.float32).zero_()
         job.slices = slices.data_ptr()
         self.library.sp_turn(ctypes.byref(job))
         return slices

@@ -216,8 +216,8 @@ def optimize(net: nn.Module) -> nn.Module:
 
     In it every container (`spikecore.nn.Sequential`, `torch.nn.Sequential`) hands spikes on as bits from neurons,
     blocks and max pooling to the convolutions, linear layers, blocks and max pooling behind them. Nets that call their
-    layers in a `forward` of their own gain where they hold containers. Call it under `torch.no_grad()`; with gradients, in
-    training mode and within torch.compile the copy runs as any net does. Where no backend multiplies bits, nothing
+    layers in a `forward` of their own gain where they hold containers. Call it under `torch.no_grad()`; with gradients,
+    in training mode and within torch.compile the copy runs as any net does. Where no backend multiplies bits, nothing
     changes.
 
     Args:
