@@ -38,7 +38,7 @@ NAMES: Mapping[str, str] = {
     "torch.nn.Module._forward_pre_hooks": "the same for hooks in front of it",
     "_dynamo_marked_constant": "all that torch.compiler.assume_constant_result sets, which imports the whole compiler",
     "torch._subclasses.fake_tensor.FakeTensorMode": "tensors without memory; the conformance suite asks with them",
-    "torch.nn.Conv2d._conv_forward": "convolves with another weight; subclasses override it to convolve in their own way",
+    "torch.nn.Conv2d._conv_forward": "convolves with another weight; subclasses override it",
     "torch.UntypedStorage._cdata": "the identity of a tensor's storage, see `backends.spike_bits`",
     "torch.Tensor._version": "how often the tensor was written to",
     "torch._dynamo.reset": "forgets what was compiled; the conformance suite compiles many small nets",

@@ -245,7 +245,6 @@ def test_no_spike_changes_in_a_net():
         for block in blocks:
             block.norm.bias.fill_(0.3)
     x = spikes(4, 2, 32, 16, 16, rate=0.1)
-    assert LEAST_TERMS < 4 * 2 * 32 * 32 * 9 * 256
     outs, grads = [], []
     for mode in ("event", "dense"):
         set_products(net, mode)

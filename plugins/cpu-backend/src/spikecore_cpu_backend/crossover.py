@@ -1,7 +1,7 @@
 """The firing rate up to which a product runs faster by events: measured once per machine and class of shapes.
 
-Both ways are timed on random spikes of a sample of the shape, packing included, at a few rates; between them the time by
-events is a straight line, and the crossover is where it meets MARGIN of the dense time. What was measured is kept in
+Both ways are timed on random spikes of a sample of the shape, packing included, at a few rates; between them the time
+by events is a straight line, and the crossover is where it meets MARGIN of the dense time. What was measured is kept in
 files, so that later runs decide alike.
 """
 
@@ -61,7 +61,8 @@ class Crossovers:
     """
 
     def __init__(self, folder: Path, identity: str, pinned: float | None) -> None:
-        self._folder, self._identity, self._pinned = folder, f"{identity}\n{torch.__version__}", pinned
+        self._folder, self._pinned = folder, pinned
+        self._identity = f"{identity}\n{torch.__version__}\n{RATES}\n{MARGIN}"
         self._known: dict[ShapeClass, float] = {}
 
     def of(self, shape: ShapeClass, prepare: Prepare) -> float:

@@ -28,8 +28,8 @@ MEASURED_TERMS = 1 << 27
 """Multiplications of the dense product that is timed for a crossover: a few milliseconds."""
 SAMPLES = 128
 """Runs of 32 values that are looked at before all of them are packed."""
-SURE = 1.5
-"""A sample with so many times the crossover's ones needs no count."""
+DOUBT = 0.03
+"""By how much a sample may be off; where its share of ones is further above the crossover, it decides."""
 GRAD_POSITIONS = 256
 GRAD_BYTES = 60 << 10
 LIST_WORDS = 1 << 18
@@ -397,7 +397,7 @@ def run_product(
     dense = SpikeProduct(None, rate=sampled, crossover=crossover, reason="so many ones are faster densely")
     if not crossover:
         return replace(dense, reason="events are not faster for such shapes")
-    if sampled > SURE * crossover:
+    if sampled > crossover + DOUBT:
         return dense
     spikes = known
     if spikes is None:
