@@ -133,7 +133,7 @@ class NetGraph:
 
     @cached_property
     def _last_use(self) -> dict[str, list[str]]:
-        """Name of a node → values that nobody needs after it."""
+        """Name of a node → values that no later node needs."""
         last: dict[str, str] = {}
         for node in self.nodes:
             last.update(dict.fromkeys(node.inputs, node.name))
@@ -252,10 +252,18 @@ class NetGraph:
     def __str__(self) -> str:
         rows = [("name", "operation", "takes", "shape")]
         for node in self.nodes:
-            shape = "" if node.shape is None else "×".join(map(str, node.shape)) or "()"
-            rows.append((node.name, node.kind if not node.is_call else node.operation, ", ".join(node.inputs), shape))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join("  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows)
+            shape = ""
+            if node.shape is not None:
+                shape = "×".join(map(str, node.shape)) or "()"
+            operation = node.operation if node.is_call else node.kind
+            rows.append((node.name, operation, ", ".join(node.inputs), shape))
+        # Every column is as wide as its widest cell.
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
 
 
 def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Module]] = ()) -> NetGraph:
@@ -334,7 +342,7 @@ def _named(net: nn.Module, graph: fx.Graph, constants: Sequence[Tensor]) -> NetG
 
     def argument(value: Any) -> Any:
         mapped: Any = fx.node.map_aggregate(value, referred)
-        return _plain(mapped)
+        return _without_fx_types(mapped)
 
     for node in graph.nodes:
         if node.op == "output":
@@ -404,15 +412,15 @@ def _free(base: str, taken: set[str]) -> str:
     return f"{base}#{count}"
 
 
-def _plain(value: Any) -> Any:
+def _without_fx_types(value: Any) -> Any:
     """fx's immutable lists and dictionaries as plain ones."""
     if isinstance(value, tuple):
-        parts = [_plain(part) for part in value]
+        parts = [_without_fx_types(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
-        return [_plain(part) for part in value]
+        return [_without_fx_types(part) for part in value]
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _without_fx_types(part) for key, part in value.items()}
     return value
 
 

@@ -29,6 +29,8 @@ class Placed(nn.Module):
     backend: str
     record: tuple[str, ...]
     chosen: Choice | None
+    _is_per_neuron: bool
+    """Does an option have a value for each neuron of a step?"""
 
     def program(self, affine: bool = False) -> Program:
         """The traced equations, as backends get them; see `Neuron.program`."""
@@ -85,6 +87,8 @@ class Placed(nn.Module):
         return choose(self.backend, program, device, dtype)
 
     def _choose_affine(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        if self._is_per_neuron:
+            return Choice(REFERENCE, "an option has a value for each neuron, the norm one for each channel")
         plain = self.choose_backend(device, dtype)
         if plain.backend == REFERENCE:
             return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")

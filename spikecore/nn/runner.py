@@ -12,6 +12,7 @@ from spikecore.backends.front import run_program, run_step
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
+from spikecore.nn.flattening import Flattening
 from spikecore.nn.half import HALF, state_dtype
 from spikecore.nn.memory import State
 
@@ -43,11 +44,19 @@ def run(
             unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
             state = {**state, **dict.fromkeys(observed, unread)}
         params = [*neuron._tensors_for(one_step).values(), *(affine or ())] if affine or neuron._tensors else []
+        flattening = Flattening(one_step) if neuron._is_per_neuron else None
+        if flattening:
+            x = flattening.flatten(x)
+            state = {name: flattening.flatten(value) for name, value in state.items()}
+            params = [flattening.flatten_option(value) for value in params]
         if single:
             out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
         else:
             out, finals, recorded = run_program(backend, key, x, [*state.values()], params, neuron.keeps_state)
         last = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
+        if flattening:
+            out, last = flattening.restore(out), flattening.restore_all(last)
+            recorded = [flattening.restore(sequence) for sequence in recorded]
         return out, _without(last, observed), recorded
     step = stepper(neuron, one_step)
     if not single:
@@ -92,7 +101,7 @@ def stepper(neuron: Neuron, x: Tensor) -> Step:
 
 def traced(neuron: Neuron, affine: bool) -> Program:
     """The program of the step; with `affine`, of `step(x * scale + shift, ...)`."""
-    params, step = neuron._declared_params(), _with_defaults(neuron.step, neuron._aliases)
+    params, step = neuron._declared_params(), _with_derived(neuron)
     wanted = [name for name in neuron.observed if name in neuron.record]
     unwanted = [name for name in neuron.observed if name not in neuron.record]
     if unwanted:
@@ -103,18 +112,20 @@ def traced(neuron: Neuron, affine: bool) -> Program:
     return trace(type(neuron).__name__, step, (*neuron.state, *wanted), neuron._constants, params, neuron.record)
 
 
-def _with_defaults(step: Callable[..., Any], aliases: Mapping[str, str]) -> Callable[..., Any]:
-    """The step with options that take another one's value: see `DefaultsTo`."""
+def _with_derived(neuron: Neuron) -> Callable[..., Any]:
+    """The step with what `params` has besides constants and tensors."""
+    if not (neuron._aliases or neuron._surrogates):
+        return neuron.step
 
-    def defaulted(x: Any, state: Any, params: Any) -> Any:
-        values = {name: getattr(params, option) for name, option in aliases.items()}
-        return step(x, state, Namespace(**vars(params), **values))
+    def step(x: Any, state: Any, params: Any) -> Any:
+        values = vars(params)
+        return neuron.step(x, state, Namespace(**values, **neuron._derived(values)))
 
-    return defaulted if aliases else step
+    return step
 
 
 def _leaving_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
-    """The step without what it returns for `record` alone and nobody records."""
+    """The step without the values that it returns for `record` alone and that are not recorded."""
 
     def lean(x: Any, state: Any, params: Any) -> Any:
         result = step(x, state, params)

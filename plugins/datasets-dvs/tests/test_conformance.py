@@ -7,7 +7,7 @@ import pytest
 from test_folder import fill
 
 from spikecore import register
-from spikecore.testing.suites.dataset import DatasetSuite
+from spikecore.testing import DatasetSuite
 from spikecore_datasets_dvs.catalogue import SHD
 from spikecore_datasets_dvs.embedded import MovingBars
 

@@ -29,7 +29,8 @@ PLAIN = (Tensor, bool, int, float, str, type(None))
 
 class TrainerSuite(Suite):
     """Trains a small net on a small task for what the trainer learns from (`capabilities.task`), with a context that
-    keeps everything it is told. The task is what the trainer prepares from small parts; `make_task` may be overridden.
+    keeps everything that is reported to it. The task is what the trainer prepares from small parts; `make_task` may be
+    overridden.
     """
 
     kind: ClassVar[str] = "trainer"
@@ -130,7 +131,7 @@ class TrainerSuite(Suite):
         assert spied.first_read in (None, told), f"the test split was read after {spied.first_read} of {told} epochs"
 
     def test_evaluation_changes_nothing(self) -> None:
-        """`evaluate` leaves the weights as they are, tells nobody, and draws from no generator but its own."""
+        """`evaluate` changes no weights, calls no hooks, and draws from no generator but its own."""
         (task, trainer), recorder = self.ready(), Recorder()
         kept = {name: value.clone() for name, value in task.model.state_dict().items()}
         before = torch.get_rng_state(), recorder.generator.get_state(), recorder.device_generator.get_state()
@@ -237,7 +238,7 @@ class TrainerSuite(Suite):
             assert told == list(range(before + 1, before + 1 + len(told))), f"after epoch {before} it told of {told}"
 
     def test_hooks_in_order(self) -> None:
-        """Epochs are told as 1, 2, 3 …, each after its log; the last epoch is followed by a safe point."""
+        """Epochs are reported as 1, 2, 3 …, each after its log; the last epoch is followed by a safe point."""
         _, trainer, recorder, _ = self.fit(snapshots=True)
         told = [value for name, value in recorder.events if name == "epoch_end"]
         assert told, "context.epoch_end was never called"

@@ -106,14 +106,15 @@ def make_events(t: Any, x: Any, y: Any, p: Any, source: str = "events") -> Event
 
 def from_structured(array: np.ndarray, source: str = "events") -> Events:
     """Events from an array with the fields t, x, y, p, or their usual other names."""
-    names = {_plain(name): name for name in array.dtype.names or ()}
+    names = {column_name(name): name for name in array.dtype.names or ()}
     if missing := [name for name in COLUMNS if name not in names]:
         found = ", ".join(array.dtype.names or ()) or "no fields"
         raise DatasetError(f"{source}: lacks the field {missing[0]!r}; it has {found}")
     return make_events(*(array[names[name]] for name in COLUMNS), source=source)
 
 
-def _plain(name: str) -> str:
+def column_name(name: str) -> str:
+    """The column that a field of another name holds: `t` for `timestamps`, say."""
     others = {"ts": "t", "timestamp": "t", "timestamps": "t", "time": "t", "pol": "p", "polarity": "p", "on": "p"}
     return others.get(name.lower(), name.lower())
 

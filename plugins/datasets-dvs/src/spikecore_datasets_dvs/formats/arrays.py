@@ -13,7 +13,7 @@ from typing import IO
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore_datasets_dvs.events import COLUMNS, Events, _plain, from_structured, make_events
+from spikecore_datasets_dvs.events import COLUMNS, Events, column_name, from_structured, make_events
 
 LARGEST_RATIO = 1100
 """Deflate packs at most about a thousand to one."""
@@ -34,7 +34,7 @@ def read(path: Path) -> Events:
         (only,) = arrays.values()
         if only.dtype.names is not None:
             return from_structured(only, source)
-    names = {_plain(name): array for name, array in arrays.items()}
+    names = {column_name(name): array for name, array in arrays.items()}
     if missing := [name for name in COLUMNS if name not in names]:
         raise DatasetError(f"{path}: lacks the array {missing[0]!r}; it has {', '.join(arrays) or 'none'}")
     return make_events(*(names[name] for name in COLUMNS), source=source)

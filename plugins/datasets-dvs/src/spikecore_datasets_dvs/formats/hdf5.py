@@ -16,7 +16,7 @@ import numpy as np
 
 from spikecore.datasets import write_aside
 from spikecore.errors import DatasetError, PluginUnavailable, SpikeError
-from spikecore_datasets_dvs.events import COLUMNS, Events, _plain, from_structured, make_events
+from spikecore_datasets_dvs.events import COLUMNS, Events, column_name, from_structured, make_events
 
 OWN = "a file that holds all of its numbers itself is expected: copy them into one"
 
@@ -64,7 +64,7 @@ def _events(file: Any, source: str) -> Events:
     group = _member(file, "events", source) if "events" in file.keys() else file  # noqa: SIM118  `in file` follows links
     if hasattr(group, "dtype"):
         return from_structured(whole(group, source), source)
-    names = {_plain(name): name for name in group}
+    names = {column_name(name): name for name in group}
     if missing := [name for name in COLUMNS if name not in names]:
         raise DatasetError(f"{source}: lacks the dataset {missing[0]!r}; it has {', '.join(group) or 'none'}")
     return make_events(*(whole(_member(group, names[name], source), source) for name in COLUMNS), source=source)
