@@ -127,8 +127,7 @@ def candidates_of(name: str, rate: float, measure: str, shape: Sequence[int] | N
     stack = STACKS[name]
     size = tuple(shape or stack.shape)
     torch.manual_seed(0)
-    x = torch.rand(size)
-    x = (x < rate).float() if stack.takes_spikes else x
+    x = _input(stack, size, rate)
     net = stack.build()
     _calibrate(net, x, rate)
     rates, floor_ms = _floor(net, x, measure)
@@ -136,7 +135,10 @@ def candidates_of(name: str, rate: float, measure: str, shape: Sequence[int] | N
         fires = float((net(x) != 0).double().mean())
     dense = copy.deepcopy(net)
     set_products(dense, "dense")
-    last = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    if stack.takes_spikes:
+        last = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    else:
+        last = x[0].contiguous(memory_format=torch.channels_last).expand(size)
     run = _training if measure == TRAINING else _inference
     runs = {
         DENSE: run(dense, x),
@@ -147,6 +149,11 @@ def candidates_of(name: str, rate: float, measure: str, shape: Sequence[int] | N
     if measure == INFERENCE:
         runs[OPTIMIZED] = run(optimize(net), last)
     return Candidates(runs, rates, floor_ms, fires, *_flips(dense, net, last))
+
+
+def _input(stack: Stack, shape: tuple[int, ...], rate: float) -> Tensor:
+    """Spikes of this rate, or images, the same at every step, as direct coding gives them."""
+    return (torch.rand(shape) < rate).float() if stack.takes_spikes else torch.rand(shape[1:]).expand(shape)
 
 
 def peer_of(name: str, rate: float, measure: str, shape: Sequence[int] | None = None) -> Callable[[], Tensor]:
@@ -160,8 +167,7 @@ def peer_of(name: str, rate: float, measure: str, shape: Sequence[int] | None = 
     stack = STACKS[name]
     size = tuple(shape or stack.shape)
     torch.manual_seed(0)
-    x = torch.rand(size)
-    x = (x < rate).float() if stack.takes_spikes else x
+    x = _input(stack, size, rate)
     net: Any = stack.build()
     _calibrate(net, x, rate)
 
