@@ -157,7 +157,7 @@ def _takes_bits(part: nn.Module) -> bool:
     if type(part) in (Conv2d, Linear):
         assert isinstance(part, SpikeLayer)
         return part.products != DENSE and geometry_of(part) is not None
-    if not isinstance(part, NormedNeuron) or part.products == DENSE:
+    if not isinstance(part, NormedNeuron) or part.products == DENSE or part.norm.training:
         return False
     if not isinstance(part.norm, nn.Identity) and getattr(part.norm, "running_mean", None) is None:
         return False
