@@ -31,6 +31,8 @@ BUDGETS_S = {
     "plugin-ann2snn": 400,
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
+    "plugin-deploy-nir": 150,
+    "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,
     "check-wheels": 150,
     "check-examples": 120,
