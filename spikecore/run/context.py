@@ -118,7 +118,7 @@ class Context:
     def wrap(self, model: nn.Module) -> nn.Module:
         """The net to call in training; says once if its batch norms make it another net than in one process."""
         if self.world_size > 1 and any(map(_has_own_statistics, model.modules())):
-            self._note(
+            self.note(
                 f"batch norm: each of the {self.world_size} processes normalises with the statistics of its own part "
                 "of a batch, and the running statistics of process 0 are kept: the numbers are not those of one process"
             )
@@ -303,6 +303,12 @@ class Context:
         if self.after_epoch is not None:
             self.after_epoch(epoch)
 
+    def note(self, text: str) -> None:
+        """See `interfaces.trainer.RunContext`; the first process tells it."""
+        if self.processes.is_first and text not in self.notes:
+            self.notes.append(text)
+            self.console.warn(text)
+
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
         return self.console.progress(items, label, total)
@@ -407,12 +413,6 @@ class Context:
         """A seed of this process alone, and of this safe point."""
         words = [self.generator.initial_seed(), RANK_STREAM, self.rank, self.count]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
-
-    def _note(self, line: str) -> None:
-        """Tell the user, and keep it for the report."""
-        if self.processes.is_first and line not in self.notes:
-            self.notes.append(line)
-            self.console.warn(line)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:

@@ -3,11 +3,17 @@
 from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches, put_together, stack, stack_labels
 from spikecore.trainers.confusion import confusion
+from spikecore.trainers.optimizers import OPTIMIZER, Optimizer
+from spikecore.trainers.schedules import SCHEDULE, Schedule
 from spikecore.trainers.splits import TaskSplit, cut_validation, unaugmented
 from spikecore.trainers.targets import label_problem
 from spikecore.trainers.tasks import dataset_splits, dataset_task, require_model, require_target, step_shape
 
 __all__ = [
+    "OPTIMIZER",
+    "SCHEDULE",
+    "Optimizer",
+    "Schedule",
     "TaskSplit",
     "Trainer",
     "assemble",

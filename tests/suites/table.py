@@ -30,6 +30,7 @@ BUDGETS_S = {
     "plugin-layer-zoo": 90,
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
+    "plugin-training": 200,
     "check-wheels": 150,
     "check-examples": 120,
     "check-scaffold": 250,

@@ -11,12 +11,15 @@ from typing import Any
 from torch import nn
 
 from spikecore.nn.layers.fold import FoldsTime
+from spikecore.nn.layers.sync_norm import ProcessBatchNorm
 from spikecore.torch_internals import BatchNorm
 
 
 def _convert(module: nn.Module, process_group: Any) -> nn.Module:
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module, process_group)  # type: ignore[no-untyped-call]
-    return converted
+    shared = ProcessBatchNorm(1)
+    shared.__dict__.update(converted.__dict__)
+    return shared
 
 
 class BatchNorm1d(FoldsTime, nn.BatchNorm1d):
@@ -37,8 +40,8 @@ class BatchNorm3d(FoldsTime, nn.BatchNorm3d):
     ranks = (5,)
 
 
-class SyncBatchNorm(FoldsTime, nn.SyncBatchNorm):
-    """`torch.nn.SyncBatchNorm` over `[T, B, C, ...]`.
+class SyncBatchNorm(FoldsTime, ProcessBatchNorm):
+    """`torch.nn.SyncBatchNorm` over `[T, B, C, ...]`, on the CPU as on a GPU.
 
     Convert a net with this class's `convert_sync_batchnorm`: torch's own puts a plain `torch.nn.SyncBatchNorm` in the
     place of every batch norm, which reads axis 1 of `[T, B, C, ...]` as the channels. (Inside `fold_time` and

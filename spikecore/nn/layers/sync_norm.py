@@ -1,0 +1,103 @@
+"""Batch norm whose statistics come from all processes, on the CPU too.
+
+    m = 1/N Σ x,   v = 1/N Σ (x - m)²          sums over time, batch, space and processes; N numbers in all
+
+torch's `SyncBatchNorm` does this on GPUs, and refuses tensors on the CPU. There the sums are exchanged here; every other
+operation is torch's own, so autograd differentiates it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from spikecore.nn.half import HALF
+
+
+class AllSum(Function):
+    """y = Σ_processes x.  Every process uses y, so the gradient of x is the sum of their gradients of y."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        total = x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+class ProcessBatchNorm(nn.SyncBatchNorm):
+    """`torch.nn.SyncBatchNorm`, which also takes tensors on the CPU; channels are axis 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, ...]` → the same shape."""
+        # As in torch: without running statistics evaluation takes those of the batch, of this process alone.
+        if x.device.type != "cpu" or not (self.training and is_connected(self.process_group)):
+            if x.device.type == "cpu":
+                return self._alone(x)
+            normed: Tensor = super().forward(x)
+            return normed
+        return self._together(x)
+
+    def _alone(self, x: Tensor) -> Tensor:
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        uses_batch = self.training or self.running_mean is None
+        keeps = not self.training or self.track_running_stats
+        return nn.functional.batch_norm(
+            x,
+            self.running_mean if keeps else None,
+            self.running_var if keeps else None,
+            self.weight,
+            self.bias,
+            uses_batch,
+            self._factor(),
+            self.eps,
+        )
+
+    def _together(self, x: Tensor) -> Tensor:
+        wide = x.float() if x.dtype in HALF else x
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        count = wide.new_tensor([x.numel() // x.shape[1]])
+        sums: Tensor = AllSum.apply(torch.cat([wide.sum(axes), count]), self.process_group)  # type: ignore[no-untyped-call]
+        num = sums[-1].detach()
+        mean = sums[:-1] / num
+        centred = wide - mean.view(shape)
+        squares: Tensor = AllSum.apply(centred.square().sum(axes), self.process_group)  # type: ignore[no-untyped-call]
+        var = squares / num
+        self._update(mean.detach(), var.detach(), num)
+        normed = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.weight is not None:
+            normed = normed * self.weight.view(shape) + self.bias.view(shape)
+        return normed.to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, var: Tensor, num: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or not self.track_running_stats:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        factor = self._factor()
+        unbiased = var * (num / (num - 1).clamp(min=1))
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), factor)
+
+    def _factor(self) -> float:
+        if self.momentum is not None:
+            return self.momentum
+        return 1.0 / float(self.num_batches_tracked) if self.num_batches_tracked is not None else 0.0
+
+
+def is_connected(group: Any = None) -> bool:
+    """Whether there are other processes to share statistics with."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
