@@ -30,7 +30,7 @@ OLDER = {
 OWN_SUM = "record_sha256"
 """Key of the checksum over all else: what is read was written by a run, to the last bit."""
 RUNNING, DIED = "running", "died"
-FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
+FINISHED, INTERRUPTED, FAILED, STOPPED = "finished", "interrupted", "failed", "stopped"
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,11 @@ class Record:
     def finish(self, metrics: Mapping[str, float]) -> None:
         """The run came to its end."""
         self.status, self.exit_status, self.metrics = "finished", 0, dict(metrics)
+
+    def stop(self, reason: str) -> None:
+        """A hook ended the run on purpose."""
+        self.status, self.exit_status = STOPPED, 0
+        self.notes.append(f"Stopped by a hook: {reason}")
 
     def interrupt(self) -> None:
         """Ctrl-C was pressed."""

@@ -192,7 +192,8 @@ def test_conversion_to_synchronised_batch_norm():
     converted = layers.SyncBatchNorm.convert_sync_batchnorm(net)
     assert isinstance(converted[1], layers.SyncBatchNorm)
     assert isinstance(converted[2].module, nn.SyncBatchNorm)
-    assert type(converted[3]) is nn.SyncBatchNorm
+    assert isinstance(converted[3], nn.SyncBatchNorm)
+    assert not isinstance(converted[3], layers.SyncBatchNorm)
     assert list(converted.state_dict()) == keys
     assert converted[1].step_mode == "multi"
     torch.testing.assert_close(converted.eval()[:3](x), expected)

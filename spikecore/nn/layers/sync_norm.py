@@ -40,29 +40,10 @@ class ProcessBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, ...]` → the same shape."""
-        # As in torch: without running statistics evaluation takes those of the batch, of this process alone.
-        if x.device.type != "cpu" or not (self.training and is_connected(self.process_group)):
-            if x.device.type == "cpu":
-                return self._alone(x)
-            normed: Tensor = super().forward(x)
-            return normed
-        return self._together(x)
-
-    def _alone(self, x: Tensor) -> Tensor:
-        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        uses_batch = self.training or self.running_mean is None
-        keeps = not self.training or self.track_running_stats
-        return nn.functional.batch_norm(
-            x,
-            self.running_mean if keeps else None,
-            self.running_var if keeps else None,
-            self.weight,
-            self.bias,
-            uses_batch,
-            self._factor(),
-            self.eps,
-        )
+        if x.device.type == "cpu" and self.training and is_connected():
+            return self._together(x)
+        normed: Tensor = super().forward(x)
+        return normed
 
     def _together(self, x: Tensor) -> Tensor:
         wide = x.float() if x.dtype in HALF else x
@@ -98,6 +79,6 @@ class ProcessBatchNorm(nn.SyncBatchNorm):
         return 1.0 / float(self.num_batches_tracked) if self.num_batches_tracked is not None else 0.0
 
 
-def is_connected(group: Any = None) -> bool:
-    """Whether there are other processes to share statistics with."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size(group) > 1
+def is_connected() -> bool:
+    """Whether this process may have others to share statistics with."""
+    return dist.is_available() and dist.is_initialized()

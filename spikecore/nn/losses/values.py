@@ -42,6 +42,11 @@ class ValueMSE(Loss):
 
         value: Literal["mean", "last"] = "mean"
 
+    @property
+    def readout(self) -> str:  # type: ignore[override]  # of one loss, where others have it for all
+        """What the output stands for, by the option `value`."""
+        return "rate" if self.config.value == "mean" else "last"
+
     def per_sample(self, out: Tensor, target: Tensor) -> Tensor:
         value = rate(out) if self.config.value == "mean" else last(out)
         return (value - target).square().mean(1)

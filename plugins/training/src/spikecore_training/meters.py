@@ -78,7 +78,7 @@ class ClassMeter(Meter):
         num = max(task.num_outputs, 2)  # torchmetrics knows no single class
         self.add("accuracy", MulticlassAccuracy(num, average="micro", validate_args=False), device)
         if task.num_outputs > TOP:
-            self.add(f"top{TOP}", MulticlassAccuracy(num, top_k=TOP, average="micro", validate_args=False), device)
+            self.add(f"top{TOP}_accuracy", MulticlassAccuracy(num, top_k=TOP, average="micro", validate_args=False), device)
         self._confusion = MulticlassConfusionMatrix(num, validate_args=False).to(device)
         self._confusion.sync_on_compute = False
 

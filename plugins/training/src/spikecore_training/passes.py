@@ -83,19 +83,21 @@ class Passes:
         """Clip the gradient, and move the weights; returns the mean loss of the step over all processes.
 
         Raises:
-            RunError: it is no number (on a GPU `require_numbers` says so later).
+            RunError: it, or a gradient, is no number (on a GPU `require_numbers` says so later).
         """
         context = self.context
         loss = context.all_sum(self._loss_sum) / context.world_size
-        self._check(loss)
         with context.timed("backward"):
             if self.clip_norm or self.clip_value:
                 self.scaler.unscale_(self.optimizer)
-                parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-                if self.clip_value:
-                    nn.utils.clip_grad_value_(parameters, self.clip_value)
-                if self.clip_norm:
-                    nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            self._check(loss, norm)
+            if self.clip_value:
+                nn.utils.clip_grad_value_(parameters, self.clip_value)
+                norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if self.clip_norm:
+                nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
             self.scaler.step(self.optimizer)  # leaves the weights alone where a gradient overflowed
             self.scaler.update()
         return loss
@@ -110,17 +112,20 @@ class Passes:
         if first < float("inf"):
             raise self._error(int(first), "it was looked for after the fact, since a GPU runs ahead")
 
-    def _check(self, loss: Tensor) -> None:
-        epoch, step = self._place
+    def _check(self, loss: Tensor, norm: Tensor) -> None:
+        """A spike hides what is no number: a neuron that gets nan is silent, and only the gradient shows it."""
+        step = self._place[1]
+        # With float16 a gradient overflows now and then: the scaler skips that step, and lowers its scale.
+        is_good = loss.isfinite() if self.scaler.is_enabled() else loss.isfinite() & norm.isfinite()
         if loss.device.type != "cpu":
             infinite = self._first_bad.new_full((), float("inf"))
             here = self._first_bad.new_full((), float(step))
-            self._first_bad = torch.minimum(self._first_bad, torch.where(loss.isfinite(), infinite, here))
+            self._first_bad = torch.minimum(self._first_bad, torch.where(is_good, infinite, here))
             return
-        if not loss.isfinite():
-            raise self._error(step, self._origin(loss))
+        if not is_good:
+            raise self._error(step, self._origin())
 
-    def _origin(self, loss: Tensor) -> str:
+    def _origin(self) -> str:
         """Where it starts; the weights are still those from before this step."""
         batch = self._batch
         assert batch is not None
@@ -136,7 +141,7 @@ class Passes:
 
     def _error(self, step: int, where: str) -> RunError:
         error = RunError(
-            f"the loss is no number (nan or infinite) in epoch {self._place[0] + 1}, step {step + 1}: {where}. No "
+            f"the loss or a gradient is no number (nan or infinite) in epoch {self._place[0] + 1}, step {step + 1}: {where}. No "
             "checkpoint was written since, so the latest one is good. Lower trainer.lr, set trainer.clip_norm = 1 or "
             "trainer.warmup_epochs, look for such values in the data, and with float16 try run.precision = 'bfloat16'"
         )

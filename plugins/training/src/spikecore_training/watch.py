@@ -44,7 +44,7 @@ def first_bad_layer(model: nn.Module, call: Callable[[], object]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return f"{bad[0]} is not finite" if bad else "the output of the net is finite, so it starts in the loss"
+    return f"{bad[0]} is not finite" if bad else "all layers put out finite numbers, so it starts in the loss or on the way back"
 
 
 def gradient_warnings(model: nn.Module) -> dict[str, str]:
