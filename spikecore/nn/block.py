@@ -21,6 +21,7 @@ from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
+from spikecore.nn.layers.sync_norm import is_synchronised
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.state import stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
@@ -120,7 +121,7 @@ class NormedNeuron(nn.Module):
             return "there is no norm"
         if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
             return f"{type(self.neuron).__name__} does more than its step in the neuron language"
-        if isinstance(self.norm, nn.SyncBatchNorm) and self.training and torch.distributed.is_initialized():
+        if is_synchronised(self.norm) and self.training and torch.distributed.is_initialized():
             return "the norm takes its statistics from all processes"
         is_watched = any(has_hooks(part) for part in (self.norm, self.neuron))
         return "a hook watches what passes between norm and neuron" if is_watched else ""

@@ -22,6 +22,7 @@ from spikecore.files import cure
 from spikecore.interfaces.processes import Shard
 from spikecore.interfaces.show import Shown
 from spikecore.interfaces.trainer import Trainer
+from spikecore.nn.layers.sync_norm import is_synchronised
 from spikecore.registry.manager import Hooks
 from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
 from spikecore.run.clock import Clock
@@ -445,7 +446,7 @@ class Context:
 
 def _has_own_statistics(module: nn.Module) -> bool:
     """Whether it normalises over the samples of a batch that this process has."""
-    return isinstance(module, BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+    return isinstance(module, BatchNorm) and not is_synchronised(module)
 
 
 def seed_everything(seed: int) -> None:

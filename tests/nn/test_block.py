@@ -275,7 +275,7 @@ def test_sync_batch_norm(convert, backend):
     block, x = conv_block(backend=backend), sequence()
     expected = copy.deepcopy(block)
     converted = convert.convert_sync_batchnorm(block)
-    assert isinstance(converted.norm, torch_nn.SyncBatchNorm)
+    assert type(converted.norm) is torch_nn.SyncBatchNorm
     torch.testing.assert_close(converted(x), expected(x))
     torch.testing.assert_close(converted.norm.running_var, expected.norm.running_var)
 

@@ -30,7 +30,9 @@ def firing_rate(task):
     """Of the net's neurons on a few training samples."""
     x = samples(task)[0]
     with torch.no_grad():
-        return float(task.model[:-1](x).mean())
+        rate = float(task.model.eval()[:-1](x).mean())
+    task.model.train()
+    return rate
 
 
 def samples(task, indices=range(8)):

@@ -11,15 +11,13 @@ from typing import Any
 from torch import nn
 
 from spikecore.nn.layers.fold import FoldsTime
-from spikecore.nn.layers.sync_norm import ProcessBatchNorm
+from spikecore.nn.layers.sync_norm import FoldingProcessBatchNorm, ProcessBatchNorm, is_synchronised
 from spikecore.torch_internals import BatchNorm
 
 
 def _convert(module: nn.Module, process_group: Any) -> nn.Module:
     converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module, process_group)  # type: ignore[no-untyped-call]
-    shared = ProcessBatchNorm(1)
-    shared.__dict__.update(converted.__dict__)
-    return shared
+    return converted
 
 
 class BatchNorm1d(FoldsTime, nn.BatchNorm1d):
@@ -40,8 +38,8 @@ class BatchNorm3d(FoldsTime, nn.BatchNorm3d):
     ranks = (5,)
 
 
-class SyncBatchNorm(FoldsTime, ProcessBatchNorm):
-    """`torch.nn.SyncBatchNorm` over `[T, B, C, ...]`, on the CPU as on a GPU.
+class SyncBatchNorm(FoldsTime, nn.SyncBatchNorm):
+    """`torch.nn.SyncBatchNorm` over `[T, B, C, ...]`.
 
     Convert a net with this class's `convert_sync_batchnorm`: torch's own puts a plain `torch.nn.SyncBatchNorm` in the
     place of every batch norm, which reads axis 1 of `[T, B, C, ...]` as the channels. (Inside `fold_time` and
@@ -63,6 +61,31 @@ class SyncBatchNorm(FoldsTime, ProcessBatchNorm):
         for name, child in module.named_children():
             setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
         return module
+
+
+def synchronize_batch_norms(net: nn.Module) -> nn.Module:
+    """`net` with batch norms whose statistics in training mode come from all processes of torch.distributed.
+
+    On GPUs these are `SyncBatchNorm`, elsewhere norms of our own, which compute the same. Parameters, buffers and the
+    keys of `state_dict` stay; a block with such a norm runs unfused, as `spikecore.explain` says.
+
+    Args:
+        net: changed in place, unless it is a batch norm itself.
+    """
+    if isinstance(net, BatchNorm):
+        if is_synchronised(net):
+            return net
+        device = next((tensor.device.type for tensor in [*net.parameters(), *net.buffers()]), "cpu")
+        if device == "cuda":
+            return SyncBatchNorm.convert_sync_batchnorm(net)
+        shared: nn.Module = ProcessBatchNorm(1)
+        if isinstance(net, FoldsTime):
+            shared = FoldingProcessBatchNorm(1, step_mode=net.step_mode)
+        shared.__dict__.update(net.__dict__)
+        return shared
+    for name, child in net.named_children():
+        setattr(net, name, synchronize_batch_norms(child))
+    return net
 
 
 class GroupNorm(FoldsTime, nn.GroupNorm):

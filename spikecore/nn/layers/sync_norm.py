@@ -2,8 +2,8 @@
 
     m = 1/N Σ x,   v = 1/N Σ (x - m)²          sums over time, batch, space and processes; N numbers in all
 
-torch's `SyncBatchNorm` does this on GPUs, and refuses tensors on the CPU. There the sums are exchanged here; every other
-operation is torch's own, so autograd differentiates it.
+torch's `SyncBatchNorm` does this on GPUs, and refuses tensors on the CPU. `ProcessBatchNorm` exchanges the sums; every
+other operation is torch's own, so autograd differentiates it.
 """
 
 from __future__ import annotations
@@ -15,46 +15,57 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from spikecore.errors import ShapeError
 from spikecore.nn.half import HALF
+from spikecore.nn.layers.fold import FoldsTime
+from spikecore.torch_internals import BatchNorm
 
 
 class AllSum(Function):
     """y = Σ_processes x.  Every process uses y, so the gradient of x is the sum of their gradients of y."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: Any) -> Tensor:
-        ctx.group = group
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.clone()
-        dist.all_reduce(total, group=group)
+        dist.all_reduce(total)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total = grads[0].contiguous().clone()
-        dist.all_reduce(total, group=ctx.group)
-        return total, None
+        dist.all_reduce(total)
+        return total
 
 
-class ProcessBatchNorm(nn.SyncBatchNorm):
-    """`torch.nn.SyncBatchNorm`, which also takes tensors on the CPU; channels are axis 1."""
+class ProcessBatchNorm(BatchNorm):
+    """A batch norm over the batches of all processes, on any device; channels are axis 1.
+
+    Alone, and in eval mode, it is the batch norm of torch. It is no `torch.nn.SyncBatchNorm`, because
+    `DistributedDataParallel` refuses nets on the CPU that have one.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, ...]` → the same shape."""
-        if x.device.type == "cpu" and self.training and is_connected():
+        if self.training and is_connected():
+            self._check_input_dim(x)
             return self._together(x)
         normed: Tensor = super().forward(x)
         return normed
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        if x.dim() < 2:
+            raise ShapeError(f"{type(self).__name__} takes [B, C, ...], got {tuple(x.shape)}")
 
     def _together(self, x: Tensor) -> Tensor:
         wide = x.float() if x.dtype in HALF else x
         axes = [axis for axis in range(x.dim()) if axis != 1]
         shape = [1, -1, *[1] * (x.dim() - 2)]
         count = wide.new_tensor([x.numel() // x.shape[1]])
-        sums: Tensor = AllSum.apply(torch.cat([wide.sum(axes), count]), self.process_group)  # type: ignore[no-untyped-call]
+        sums: Tensor = AllSum.apply(torch.cat([wide.sum(axes), count]))  # type: ignore[no-untyped-call]
         num = sums[-1].detach()
         mean = sums[:-1] / num
         centred = wide - mean.view(shape)
-        squares: Tensor = AllSum.apply(centred.square().sum(axes), self.process_group)  # type: ignore[no-untyped-call]
+        squares: Tensor = AllSum.apply(centred.square().sum(axes))  # type: ignore[no-untyped-call]
         var = squares / num
         self._update(mean.detach(), var.detach(), num)
         normed = centred * torch.rsqrt(var + self.eps).view(shape)
@@ -79,6 +90,17 @@ class ProcessBatchNorm(nn.SyncBatchNorm):
         return 1.0 / float(self.num_batches_tracked) if self.num_batches_tracked is not None else 0.0
 
 
+class FoldingProcessBatchNorm(FoldsTime, ProcessBatchNorm):
+    """`ProcessBatchNorm` over `[T, B, C, ...]`."""
+
+    ranks = range(2, 64)
+
+
 def is_connected() -> bool:
     """Whether this process may have others to share statistics with."""
     return dist.is_available() and dist.is_initialized()
+
+
+def is_synchronised(module: nn.Module) -> bool:
+    """Whether a norm takes its statistics from all processes."""
+    return isinstance(module, nn.SyncBatchNorm | ProcessBatchNorm)

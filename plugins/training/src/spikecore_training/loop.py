@@ -14,7 +14,7 @@ import torch
 from spikecore.analysis import RateMeter
 from spikecore.errors import OptionError, RunError
 from spikecore.interfaces import Batch, Parts, RunContext, Split, Table, Task, TrainerCapabilities
-from spikecore.nn import SyncBatchNorm
+from spikecore.nn import synchronize_batch_norms
 from spikecore.trainers import Trainer, begin_epoch, in_batches, unaugmented
 from torch import Tensor, nn
 
@@ -162,7 +162,7 @@ class Loop(Trainer):
         if config.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.sync_batch_norm and context.world_size > 1:
-            SyncBatchNorm.convert_sync_batchnorm(model)
+            synchronize_batch_norms(model)
             context.note("batch norms share their statistics between the processes; blocks with one run unfused")
         self._average = Average(model, config.ema) if config.ema else None
         with context.timed("building"):  # torch imports its compiler for the first optimizer
@@ -233,11 +233,15 @@ class Loop(Trainer):
         rates = LearningRates(config, len(groups))
         remaining = groups[progress.steps :]
         shards = [[context.shard(batch) for batch in group] for group in remaining]
-        if config.sync_batch_norm and any(not shard.weight for group in shards for shard in group):
-            raise RunError(
-                f"sync_batch_norm: a batch has fewer samples than there are processes ({context.world_size}), and one "
-                "without a sample has no statistics: choose a batch_size whose last batch is larger"
+        smallest = min((len(batch) for batch in batches), default=0)
+        if config.sync_batch_norm and smallest < context.world_size:
+            error = RunError(
+                f"sync_batch_norm: a batch has {smallest} samples, fewer samples than there are processes "
+                f"({context.world_size}), and one without a sample has no statistics: choose a batch_size whose last "
+                "batch is larger"
             )
+            error.is_told = context.rank > 0  # all processes raise it
+            raise error
         loader = Loader(train, task.is_sequence, context.device, config.workers, config.prefetch)
         reader = loader.batches([shard.index for own in shards for shard in own], context.rank_generator)
         passes.net.train()
