@@ -180,7 +180,7 @@ class Record:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     started: str = field(default_factory=lambda: now())
     ended: str | None = None
-    status: Literal["running", "finished", "interrupted", "failed"] = "running"
+    status: Literal["running", "finished", "stopped", "interrupted", "failed"] = "running"
     exit_status: int | None = None
     changes: list[str] = field(default_factory=list)
     backends: dict[str, BackendRecord] = field(default_factory=dict)

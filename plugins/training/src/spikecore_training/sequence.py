@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from spikecore.interfaces import Task, TrainerCapabilities
+from spikecore.interfaces import Range, Task, TrainerCapabilities
 from spikecore.nn import losses
 from torch import Tensor
 
@@ -32,9 +33,11 @@ class Sequence(Loop):
         """
         Args:
             loss: of the output and the targets, step by step; its mean over the samples is minimised.
+            lr: peak learning rate.
         """
 
         loss: Annotated[Any, losses.SEQUENCE_LOSS] = "mse"
+        lr: Annotated[float, Range(gt=0.0, lt=math.inf)] = 0.01
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
