@@ -175,7 +175,6 @@ class StopRun(RunError):
     """
 
 
-
 __all__ = [
     "AmbiguousComponentError",
     "BackendError",

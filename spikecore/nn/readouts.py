@@ -243,7 +243,7 @@ def wide_sequence(out: Tensor, name: str) -> Tensor:
 
 
 def value_bounds(values: Tensor) -> tuple[float, float] | None:
-    """Smallest and largest value (NaN if one is), or None where values are not read: empty, compiled, vmapped, trusted."""
+    """Smallest and largest value (NaN if one is); None where they are not read: empty, compiled, vmapped, trusted."""
     if not values.numel() or torch.compiler.is_compiling() or getattr(_trust, "is_given", False):
         return None
     bounds = torch.stack(torch.aminmax(values.detach()))

@@ -7,8 +7,8 @@
         print(epoch, metrics["test_accuracy"])
 
 An implementation names only the arguments it needs, and must not change them. If it raises, the run stops with an error
-that names its plugin. `spike_log` and `spike_epoch_end` may raise `spikecore.errors.StopRun("why")` instead: the run then
-ends at its next safe point, with a checkpoint.
+that names its plugin. `spike_log` and `spike_epoch_end` may raise `spikecore.errors.StopRun("why")` instead: the
+run then ends at its next safe point, with a checkpoint.
 """
 
 from __future__ import annotations

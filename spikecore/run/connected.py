@@ -86,7 +86,9 @@ class Connected(Group):
         owns = not dist.is_initialized()
         try:
             shared, rank, world_size = next(rendezvous("env://", timeout=timeout))
-            store = PrefixStore(f"spikecore-{next(_times_joined)}", shared)
+            # Processes that `torchrun` starts in place of failed ones find what those left in its store.
+            restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = PrefixStore(f"spikecore-{restarts}-{next(_times_joined)}", shared)
             if owns:
                 with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
                 backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"

@@ -30,7 +30,7 @@ OLDER = {
 OWN_SUM = "record_sha256"
 """Key of the checksum over all else: what is read was written by a run, to the last bit."""
 RUNNING, DIED = "running", "died"
-FINISHED, INTERRUPTED, FAILED, STOPPED = "finished", "interrupted", "failed", "stopped"
+FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class Record:
 
     def stop(self, reason: str) -> None:
         """A hook ended the run on purpose."""
-        self.status, self.exit_status = STOPPED, 0
+        self.status, self.exit_status = "stopped", 0
         self.notes.append(f"Stopped by a hook: {reason}")
 
     def interrupt(self) -> None:

@@ -95,7 +95,9 @@ def in_processes(work: Callable[[Connected], Any], world_size: int) -> list[Any]
         for rank, status in statuses.items():
             error = folder / f"error-{rank}"
             assert not error.is_file(), f"process {rank} of {world_size} failed:\n{error.read_text()}"
-            assert status == 0, f"process {rank} of {world_size} did not come to its end within {HANG_S:g} s, or was killed"
+            assert status == 0, (
+                f"process {rank} of {world_size} did not come to its end within {HANG_S:g} s, or was killed"
+            )
         return [torch.load(folder / f"answer-{rank}", weights_only=True) for rank in range(world_size)]
 
 

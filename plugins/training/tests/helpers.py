@@ -3,9 +3,10 @@
 import dataclasses
 
 import torch
+from torch import nn as torch_nn
+
 from spikecore import nn
 from spikecore.testing.training import small_task
-from torch import nn as torch_nn
 
 
 def spiking_net(num_outputs, seed=0, norm=False):

@@ -4,16 +4,17 @@ import dataclasses
 import math
 
 import pytest
-import spikecore
 import torch
 from helpers import spiking_net
+from torch.optim import lr_scheduler
+
+import spikecore
 from spikecore import nn
 from spikecore.errors import OptionError
 from spikecore_training import optimizers, schedules
 from spikecore_training.groups import parameter_groups
 from spikecore_training.rates import LearningRates
 from spikecore_training.supervised import Supervised
-from torch.optim import lr_scheduler
 
 OF_CORE = {"Adam", "AdamW", "SGD"}
 UNSUITABLE = {"LBFGS", "SparseAdam", "Muon"}
@@ -78,7 +79,14 @@ def test_one_cycle_is_that_of_torch():
     assert factors[-1] == pytest.approx(0.001)
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     scheduler = lr_scheduler.OneCycleLR(
-        optimizer, 1.0, NUM, pct_start=0.4, anneal_strategy="linear", cycle_momentum=False, div_factor=10, final_div_factor=100
+        optimizer,
+        1.0,
+        NUM,
+        pct_start=0.4,
+        anneal_strategy="linear",
+        cycle_momentum=False,
+        div_factor=10,
+        final_div_factor=100,
     )
     for factor in factors:
         assert factor == pytest.approx(optimizer.param_groups[0]["lr"])

@@ -5,6 +5,8 @@ import dataclasses
 import pytest
 import torch
 from helpers import samples, spiking_net, spiking_task
+from torch.nn import functional
+
 from spikecore import nn
 from spikecore.errors import OptionError, RunError
 from spikecore.interfaces import Batch
@@ -14,7 +16,6 @@ from spikecore_training.passes import Passes
 from spikecore_training.regression import Regression
 from spikecore_training.sequence import Sequence
 from spikecore_training.supervised import Supervised
-from torch.nn import functional
 
 
 def trained(trainer, **keywords):

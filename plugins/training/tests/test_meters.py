@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from helpers import spiking_task
+
 from spikecore.testing.training import Recorder
 from spikecore_training.meters import ClassMeter, StepMeter, ValueMeter
 from spikecore_training.supervised import Supervised

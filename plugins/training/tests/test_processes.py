@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from helpers import spiking_task
+
 from spikecore.errors import RunError
 from spikecore.testing.training import Recorder
 from spikecore.testing.two_processes import SharedRecorder, in_processes

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-import spikecore
 import torch
+
+import spikecore
 from spikecore import hookimpl
 from spikecore.errors import RunError, StopRun
 from spikecore.run.experiment import evaluate, resume

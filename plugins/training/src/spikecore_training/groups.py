@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from spikecore.nn import Neuron, TorchNeuron
 from torch import nn
+
+from spikecore.nn import Neuron, TorchNeuron
 
 NORMS = (
     nn.BatchNorm1d,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
 from spikecore.errors import RunError
 
 _CPU_WORDS = ("defaultcpuallocator", "can't allocate memory", "cannot allocate memory")

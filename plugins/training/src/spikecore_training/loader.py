@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spikecore.interfaces import Batch, Split
-from spikecore.trainers import assemble, put_together
 from torch import Tensor
 from torch.utils.data import DataLoader
+
+from spikecore.interfaces import Batch, Split
+from spikecore.trainers import assemble, put_together
 
 
 @dataclass(frozen=True)

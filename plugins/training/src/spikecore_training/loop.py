@@ -11,13 +11,13 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor, nn
+
 from spikecore.analysis import RateMeter
 from spikecore.errors import OptionError, RunError
 from spikecore.interfaces import Batch, Parts, RunContext, Split, Table, Task, TrainerCapabilities
 from spikecore.nn import synchronize_batch_norms
 from spikecore.trainers import Trainer, begin_epoch, in_batches, unaugmented
-from torch import Tensor, nn
-
 from spikecore_training.average import Average
 from spikecore_training.groups import parameter_groups
 from spikecore_training.limits import deterministic_algorithms, explained_memory
@@ -211,9 +211,7 @@ class Loop(Trainer):
         progress.start_epoch(None, context.device)
         progress.score(score, config.min_delta)
         context.log(epoch=progress.epoch, train_loss=loss, **metrics)
-        context.epoch_end(
-            progress.epoch, {"train_loss": loss, **metrics}, num_epochs=config.epochs, count=num_trained
-        )
+        context.epoch_end(progress.epoch, {"train_loss": loss, **metrics}, num_epochs=config.epochs, count=num_trained)
         context.checkpoint(score, self._weights())
 
     def _measured(self, task: Task, context: RunContext) -> dict[str, float]:

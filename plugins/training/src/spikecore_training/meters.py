@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from spikecore.interfaces import RunContext, Shown, Task
-from spikecore.trainers import confusion
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from spikecore.interfaces import RunContext, Shown, Task
+from spikecore.trainers import confusion
 
 TOP = 5
 
@@ -78,7 +79,9 @@ class ClassMeter(Meter):
         num = max(task.num_outputs, 2)  # torchmetrics knows no single class
         self.add("accuracy", MulticlassAccuracy(num, average="micro", validate_args=False), device)
         if task.num_outputs > TOP:
-            self.add(f"top{TOP}_accuracy", MulticlassAccuracy(num, top_k=TOP, average="micro", validate_args=False), device)
+            self.add(
+                f"top{TOP}_accuracy", MulticlassAccuracy(num, top_k=TOP, average="micro", validate_args=False), device
+            )
         self._confusion = MulticlassConfusionMatrix(num, validate_args=False).to(device)
         self._confusion.sync_on_compute = False
 

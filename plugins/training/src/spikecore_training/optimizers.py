@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
+from torch.optim.optimizer import ParamsT
+
 from spikecore.interfaces import Range
 from spikecore.trainers import Optimizer
-from torch.optim.optimizer import ParamsT
 
 NotNegative = Annotated[float, Range(ge=0.0, lt=math.inf)]
 Positive = Annotated[float, Range(gt=0.0, lt=math.inf)]

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
 from spikecore.errors import RunError
 from spikecore.interfaces import Batch, RunContext, Task
 from spikecore.nn import detach_state, losses, readouts, streaming
-from torch import Tensor, nn
-
 from spikecore_training.penalty import RatePenalty
 from spikecore_training.watch import first_bad_layer
 
@@ -141,9 +141,9 @@ class Passes:
 
     def _error(self, step: int, where: str) -> RunError:
         error = RunError(
-            f"the loss or a gradient is no number (nan or infinite) in epoch {self._place[0] + 1}, step {step + 1}: {where}. No "
-            "checkpoint was written since, so the latest one is good. Lower trainer.lr, set trainer.clip_norm = 1 or "
-            "trainer.warmup_epochs, look for such values in the data, and with float16 try run.precision = 'bfloat16'"
+            f"the loss or a gradient is no number (nan or infinite) in epoch {self._place[0] + 1}, step {step + 1}: "
+            f"{where}. No checkpoint was written since, so the latest one is good. Lower trainer.lr, set "
+            "trainer.clip_norm = 1 or trainer.warmup_epochs, look for such values in the data, and with float16 try run.precision = 'bfloat16'"
         )
         error.is_told = self.context.rank > 0  # all processes raise it
         return error

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor, nn
+
 from spikecore.analysis import neuron_layers
 from spikecore.errors import OptionError
-from torch import Tensor, nn
 
 
 class RatePenalty:

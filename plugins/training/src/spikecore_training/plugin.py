@@ -1,7 +1,7 @@
 """The hooks of this plugin: events for TensorBoard, for runs whose trainer has `tensorboard = true`.
 
-Every logged line becomes scalars in `RUN_DIR/tensorboard`: those of epochs over epochs, those of steps over steps. It is
-also an example of how a plugin logs elsewhere: it keeps what it opens by run directory, and closes it at the end.
+Every logged line becomes scalars in `RUN_DIR/tensorboard`: those of epochs over epochs, those of steps over steps. It
+is also an example of how a plugin logs elsewhere: it keeps what it opens by run directory, and closes it at the end.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+
 from spikecore.trainers import Schedule
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from spikecore.interfaces import Task, TrainerCapabilities
-from spikecore.nn import losses, readouts
 from torch import Tensor
 
+from spikecore.interfaces import Task, TrainerCapabilities
+from spikecore.nn import losses, readouts
 from spikecore_training.loop import Loop
 from spikecore_training.meters import Meter, ValueMeter
 from spikecore_training.options import LoopConfig

@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
+from torch.optim import lr_scheduler
+
 from spikecore.interfaces import Range
 from spikecore.trainers import Schedule
-from torch.optim import lr_scheduler
 
 Count = Annotated[int, Range(ge=1)]
 Factor = Annotated[float, Range(gt=0.0, le=1.0)]
@@ -42,8 +43,8 @@ class TorchSchedule(Schedule):
         """See `spikecore.trainers.Schedule`."""
         if not num:
             return []
-        # No parameter is trained here: the optimizer only carries the learning rate. Momentum is what OneCycle asks for.
-        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0, momentum=0.9)
+        # No parameter is trained: the optimizer only carries the learning rate.
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         scheduler = self.make(optimizer, num)
         factors = []
         for index in range(num):

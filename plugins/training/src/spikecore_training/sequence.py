@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import torch
-from spikecore.interfaces import Range, Task, TrainerCapabilities
-from spikecore.nn import losses
 from torch import Tensor
 
+from spikecore.interfaces import Range, Task, TrainerCapabilities
+from spikecore.nn import losses
 from spikecore_training.loop import Loop
 from spikecore_training.meters import Meter, StepMeter, ValueMeter
 from spikecore_training.options import LoopConfig

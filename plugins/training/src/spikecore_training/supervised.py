@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from spikecore.datasets import CutMix, Mix, Mixup, mix_batch
 from spikecore.errors import OptionError
 from spikecore.interfaces import Batch, Task
 from spikecore.nn import losses, readouts
-from torch import Tensor
-from torch.nn import functional
-
 from spikecore_training.loop import Loop
 from spikecore_training.meters import ClassMeter, Meter
 from spikecore_training.options import LoopConfig, NotNegative, Share, idle_loop_options

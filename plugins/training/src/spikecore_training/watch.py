@@ -44,7 +44,11 @@ def first_bad_layer(model: nn.Module, call: Callable[[], object]) -> str:
     finally:
         for handle in handles:
             handle.remove()
-    return f"{bad[0]} is not finite" if bad else "all layers put out finite numbers, so it starts in the loss or on the way back"
+    return (
+        f"{bad[0]} is not finite"
+        if bad
+        else "all layers put out finite numbers, so it starts in the loss or on the way back"
+    )
 
 
 def gradient_warnings(model: nn.Module) -> dict[str, str]:
@@ -53,7 +57,9 @@ def gradient_warnings(model: nn.Module) -> dict[str, str]:
     Returns:
         Name of the weight and fault → a sentence.
     """
-    named = [(name, weight) for name, weight in model.named_parameters() if weight.grad is not None and weight.dim() > 1]
+    named = [
+        (name, weight) for name, weight in model.named_parameters() if weight.grad is not None and weight.dim() > 1
+    ]
     if not named:
         return {}
     norms = torch.stack([weight.grad.float().norm() for _, weight in named])  # type: ignore[union-attr]
