@@ -22,6 +22,7 @@ import shutil
 import socket
 import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -84,7 +85,8 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the disk refused; the old file is untouched, as it is whenever `write` raises.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    # A name of its own for each thread: several may write one file at the same time, and the last one wins.
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
         _write_new(aside, b"")  # ours from now on: `write` cannot be led through a planted link
         write(aside)

@@ -33,6 +33,8 @@ NAMES: Mapping[str, str] = {
     "torch._C._FunctionBase.apply": "calls an autograd.Function at the price of its C++ part, see `apply_unchecked`",
     "torch.nn.modules.batchnorm._BatchNorm": "the common base of the batch norms",
     "torch.nn.modules.batchnorm._NormBase": "the common base of batch and instance norms",
+    "torch.Tensor._backward_hooks": "does a hook watch this tensor's gradient? Then it must go through the tensor",
+    "_check_input_dim": "how many axes does this batch norm take? It says so in torch's own words",
     "torch.nn.Module._forward_hooks": "does a hook watch this module? Then nothing may be fused past it",
     "torch.nn.Module._forward_pre_hooks": "the same for hooks in front of it",
     "_dynamo_marked_constant": "all that torch.compiler.assume_constant_result sets, which imports the whole compiler",
@@ -90,6 +92,20 @@ def constant_when_compiled(function: _AnyFunction) -> _AnyFunction:
     """torch.compile calls the function once, outside of what it traces, and takes the result for a constant."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def wants_own_gradient(x: Tensor) -> bool:
+    """Will somebody look at the gradient of this very tensor?"""
+    return bool(x.retains_grad or x._backward_hooks)
+
+
+def check_norm_input(norm: Any, x: Tensor) -> None:
+    """Refuse an input with a number of axes that the batch norm does not take.
+
+    Raises:
+        ValueError: it does not.
+    """
+    norm._check_input_dim(x)
 
 
 def has_hooks(module: torch.nn.Module) -> bool:

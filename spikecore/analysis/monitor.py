@@ -334,7 +334,8 @@ def _check(what: str, attribute: str | None, when: str, keep: int | None, reduce
         raise OptionError(
             f"Monitor: attribute=... goes with what='attribute'; got what={what!r}, attribute={attribute!r}"
         )
-    if not all(isinstance(value, int) and value >= 1 for value in (every, 1 if keep is None else keep)):
+    counts = [every] if keep is None else [every, keep]
+    if not all(isinstance(count, int) and count >= 1 for count in counts):
         raise OptionError(
             f"Monitor: every and keep must be whole numbers of at least 1 (keep=None: all), got {every=}, {keep=}"
         )

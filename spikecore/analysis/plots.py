@@ -105,10 +105,12 @@ def rate_bars(rates: Mapping[str, float | LayerRates], *, ax: Axes | None = None
     figure, ax = _axes(ax, (max(4.0, 0.9 * len(rates)), 3.0))
     heights = [rate.rate if isinstance(rate, LayerRates) else float(rate) for rate in rates.values()]
     bars = ax.bar(list(rates), heights, color=SPIKE)
-    shares = [
-        f"{rate.silent:.0%} silent\n{rate.saturated:.0%} saturated" if isinstance(rate, LayerRates) else ""
-        for rate in rates.values()
-    ]
+    shares = []
+    for rate in rates.values():
+        if isinstance(rate, LayerRates):
+            shares.append(f"{rate.silent:.0%} silent\n{rate.saturated:.0%} saturated")
+        else:
+            shares.append("")
     ax.bar_label(bars, shares, fontsize="x-small", padding=2)
     ax.set(ylabel="spikes per neuron and step", ylim=(0, None))
     ax.margins(y=0.25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import io
 import math
 import os
 import platform
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecore.errors import ConfigError, RunError
+from spikecore.files import write_file
 from spikecore.version import __version__
 
 if TYPE_CHECKING:
@@ -195,13 +197,12 @@ def write_csv(path: str | Path, records: Sequence[Mapping[str, Any]], columns: S
         RunError: it cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(path.name + ".partial")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]) if records else list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(records[0]) if records else list(columns), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(records)
-        aside.replace(path)
+        write_file(path, text.getvalue())
     except OSError as error:
         raise RunError(f"{path}: cannot be written: {error}; the measurement is lost, name another file") from error

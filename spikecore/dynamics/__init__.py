@@ -7,11 +7,8 @@ Operators work alike on tensors, on symbols (while a step is traced) and on numb
 
 from spikecore.dynamics.evaluate import evaluate
 from spikecore.dynamics.explain import equations, explain
-from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node, Param, Program
-from spikecore.dynamics.namespace import Namespace
-from spikecore.dynamics.ops import (
-    OPS,
-    Op,
+from spikecore.dynamics.functions import (
+    Operand,
     abs,
     atan,
     clamp,
@@ -30,11 +27,13 @@ from spikecore.dynamics.ops import (
     sigmoid,
     sign,
     sin,
-    spike,
     sqrt,
     tanh,
     where,
 )
+from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node, Param, Program
+from spikecore.dynamics.namespace import Namespace
+from spikecore.dynamics.ops import OPS, Op
 from spikecore.dynamics.passes import (
     DERIVED,
     KEPT,
@@ -59,6 +58,7 @@ from spikecore.dynamics.printing import (
     slots_of,
     unknown_operators,
 )
+from spikecore.dynamics.spikes import LearnableSurrogate, spike
 from spikecore.dynamics.trace import trace
 from spikecore.dynamics.vjp import reached_inputs, with_gaps
 
@@ -74,10 +74,12 @@ __all__ = [
     "UNIFORM",
     "CPrinter",
     "Graph",
+    "LearnableSurrogate",
     "Namespace",
     "Node",
     "Numbering",
     "Op",
+    "Operand",
     "Param",
     "Phase",
     "Printer",

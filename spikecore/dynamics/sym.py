@@ -3,7 +3,7 @@
 A symbol refuses whatever cannot be one fixed sequence of operations (`if v > 0`, `float(v)`, loops over values), what
 the language does not have (`torch.relu(v)`), and what would change a value in place (as `v += x` does with a tensor).
 
-Operators take and return `Any`: an operand may be a symbol or a number, and the methods below stand in for those of
+Operators take and return `Any`: an operand may be a symbol or a number, and the methods below replace those of
 tensors, whose types they cannot have.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from spikecore.dynamics.ops import OPS
 from spikecore.dynamics.source import refuse
 from spikecore.errors import DynamicsError, StepError
 
@@ -38,54 +39,54 @@ class Sym:
 
     # Arithmetic and comparisons.
 
-    def __add__(self, other: Any) -> Any:
+    def __add__(self, other: Any) -> Sym:
         return emit("add", self, other)
 
-    def __radd__(self, other: Any) -> Any:
+    def __radd__(self, other: Any) -> Sym:
         return emit("add", other, self)
 
-    def __sub__(self, other: Any) -> Any:
+    def __sub__(self, other: Any) -> Sym:
         return emit("sub", self, other)
 
-    def __rsub__(self, other: Any) -> Any:
+    def __rsub__(self, other: Any) -> Sym:
         return emit("sub", other, self)
 
-    def __mul__(self, other: Any) -> Any:
+    def __mul__(self, other: Any) -> Sym:
         return emit("mul", self, other)
 
-    def __rmul__(self, other: Any) -> Any:
+    def __rmul__(self, other: Any) -> Sym:
         return emit("mul", other, self)
 
-    def __truediv__(self, other: Any) -> Any:
+    def __truediv__(self, other: Any) -> Sym:
         return emit("div", self, other)
 
-    def __rtruediv__(self, other: Any) -> Any:
+    def __rtruediv__(self, other: Any) -> Sym:
         return emit("div", other, self)
 
-    def __neg__(self) -> Any:
+    def __neg__(self) -> Sym:
         return emit("neg", self)
 
-    def __pos__(self) -> Any:
+    def __pos__(self) -> Sym:
         return self
 
-    def __abs__(self) -> Any:
+    def __abs__(self) -> Sym:
         return emit("abs", self)
 
-    def __pow__(self, exponent: Any) -> Any:
+    def __pow__(self, exponent: Any) -> Sym:
         if isinstance(exponent, int | float) and exponent in (2, 3):
             return self * self if exponent == 2 else self * self * self
         raise refuse(f"a power with exponent {exponent!r}: the language has ** 2 and ** 3", "write exp(log(a) * b)")
 
-    def __lt__(self, other: Any) -> Any:
+    def __lt__(self, other: Any) -> Sym:
         return emit("lt", self, other)
 
-    def __le__(self, other: Any) -> Any:
+    def __le__(self, other: Any) -> Sym:
         return emit("le", self, other)
 
-    def __gt__(self, other: Any) -> Any:
+    def __gt__(self, other: Any) -> Sym:
         return emit("gt", self, other)
 
-    def __ge__(self, other: Any) -> Any:
+    def __ge__(self, other: Any) -> Sym:
         return emit("ge", self, other)
 
     def __eq__(self, other: object) -> Any:
@@ -96,19 +97,19 @@ class Sym:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __and__(self, other: Any) -> Any:
+    def __and__(self, other: Any) -> Sym:
         return emit("and", self, other)
 
-    def __rand__(self, other: Any) -> Any:
+    def __rand__(self, other: Any) -> Sym:
         return emit("and", other, self)
 
-    def __or__(self, other: Any) -> Any:
+    def __or__(self, other: Any) -> Sym:
         return emit("or", self, other)
 
-    def __ror__(self, other: Any) -> Any:
+    def __ror__(self, other: Any) -> Sym:
         return emit("or", other, self)
 
-    def __invert__(self) -> Any:
+    def __invert__(self) -> Sym:
         return emit("not", self)
 
     # Refusals.
@@ -125,8 +126,6 @@ class Sym:
             raise AttributeError(name)
         if name.endswith("_"):
             raise refuse(f".{name}(...) changes a value in place", "a step is pure: compute a new value", StepError)
-        from spikecore.dynamics.ops import OPS
-
         cure = f"write {name}(v) with {name} of spikecore.dynamics" if name in OPS else _OPERATORS
         raise refuse(f".{name} of a value of the step: values have no attributes or methods", cure)
 
@@ -150,8 +149,6 @@ class Sym:
 
 
 def _cure(name: str) -> str:
-    from spikecore.dynamics.ops import OPS
-
     return f"use {name} of spikecore.dynamics" if name in OPS else _OPERATORS
 
 

@@ -2,7 +2,13 @@
 
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
-from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
+from spikecore.interfaces.converter import (
+    ConversionReport,
+    Converter,
+    ConverterCapabilities,
+    LayerReport,
+    ReadingConverter,
+)
 from spikecore.interfaces.dataset import (
     Batch,
     DataFile,
@@ -30,6 +36,7 @@ from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
 from spikecore.interfaces.processes import Processes, Shard
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
+from spikecore.interfaces.recording import FileFormat, RecordingReader, RecordingView
 from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
 from spikecore.interfaces.task import Parts, Task
@@ -57,6 +64,7 @@ __all__ = [
     "DeployerCapabilities",
     "Encoder",
     "EncoderCapabilities",
+    "FileFormat",
     "Histogram",
     "Image",
     "ImportingDeployer",
@@ -74,6 +82,9 @@ __all__ = [
     "QuantizedLayer",
     "QuantizedNeuron",
     "Range",
+    "ReadingConverter",
+    "RecordingReader",
+    "RecordingView",
     "RunContext",
     "SameAs",
     "Shard",

@@ -48,6 +48,7 @@ class BackendCapabilities:
         dtypes: input dtypes it accepts.
         deterministic: equal inputs give bit-identical results, whatever the number of threads.
         affine_neuron: also fuses the scale and shift of `ConvBNNeuron` and `LinearBNNeuron` into the neuron.
+        norm_neuron: `norm_neuron` and `norm_neuron_grad` run batch norm in training and neuron in one call.
     """
 
     priority: int = 0
@@ -55,6 +56,7 @@ class BackendCapabilities:
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
     deterministic: bool = True
     affine_neuron: bool = False
+    norm_neuron: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,62 @@ class Backend(Configurable):
             `(out, final states)`, or None to fall back to `run`, which is the default.
         """
         return None
+
+    def norm_neuron(
+        self,
+        key: str,
+        y: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        eps: float,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        save: bool,
+        carry: bool,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]] | None:
+        """Batch norm with the statistics of y, then the program; called with `capabilities.norm_neuron` alone.
+
+            mean, var = those of y over all axes but 2        var: of the population
+            out = run(gamma * (y - mean) / sqrt(var + eps) + beta)
+
+        Args:
+            key: of the neuron's own program: to it the normed sequence is x.
+            y: `[T, B, C, ...]`, with more than one value for each channel. T of stride 0: all steps are the same.
+            gamma: `[C]`, in the dtype of the state, or None for ones.
+            beta: `[C]`, likewise, or None for zeros.
+            eps: added to the variance.
+            states: as of `run`.
+            params: as of `run`.
+            save: as of `run`.
+            carry: as of `run`.
+
+        Returns:
+            `(out, final states, recorded sequences, mean [C], var [C], saved)`, mean and var in the dtype of the state
+            and the rest as of `run`, but `saved` may have any axes. Who calls updates the running statistics. Or None,
+            the default: the norm runs by itself, then the neuron.
+        """
+        return None
+
+    def norm_neuron_grad(
+        self,
+        key: str,
+        saved: Sequence[Tensor],
+        y: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        eps: float,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        grad_out: Tensor | None,
+        grad_states: Sequence[Tensor | None],
+        grad_recorded: Sequence[Tensor | None],
+        wants_states: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
+        """The vector-Jacobian product of `norm_neuron`: gradients of y (through the statistics as well), gamma, beta,
+        the initial states and the params. That of a gamma or beta that is None is None. Without `wants_states` there
+        are none of the initial states (an empty list). Otherwise as `run_bwd`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement norm_neuron_grad(), since it has norm_neuron")
 
     def stream_copy(self, to: Tensor, source: Tensor) -> None:
         """Copy a contiguous tensor as fast as this device can: `spike bench` derives the floor from it.

@@ -20,10 +20,11 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 from weakref import WeakValueDictionary
 
 from spikecore.errors import OptionError, SpikeError
+from spikecore.interfaces.plain_values import is_trained, numbers_in, plain_value, shape_of
 from spikecore.registry import registry
 from spikecore.registry.choices import declare_table
 from spikecore.registry.nearest import did_you_mean
@@ -217,6 +218,9 @@ def _check_fields(component: Any, config_type: type, options: Mapping[str, Any])
         if name not in fields:
             problems.append((name, f"is unknown{_unknown_hint(component, name, fields)}"))
             continue
+        if is_trained(value):
+            problems.append((name, _trained_text(name, per_channel)))
+            continue
         default = default_of(fields[name])
         values[name], wrong = _check(hints[name], value, default, per_channel)
         problems += [(f"{name}{rest}", text) for rest, text in wrong]
@@ -277,7 +281,7 @@ def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
         others = [part for part in get_args(plain) if part is not NoneType]
         plain = others[0] if len(others) == 1 else plain
     value = _check_type(plain, value, per_channel)
-    numbers = value if isinstance(value, tuple) else (value,)
+    numbers = numbers_in(value)
     for bounds in (mark for mark in marks if isinstance(mark, Range)):
         for number in numbers:
             if number not in bounds:
@@ -287,12 +291,27 @@ def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
     return value
 
 
+def _trained_text(name: str, per_channel: bool) -> str:
+    problem = "is a tensor that is trained, and would be taken for a constant"
+    if not per_channel:
+        return f"{problem}: give it as a number"
+    return (
+        f"{problem}: give its first value as a number (or one for each channel) and name it in learnable=({name!r},); "
+        f"it is then the parameter param_{name}"
+    )
+
+
 def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
+    if is_trained(value):  # in a list
+        raise OptionError("is a tensor that is trained, and would be taken for a constant: give it as a number")
+    value = plain_value(value)
     if isinstance(value, Mapping):
         inner = ", ".join(repr(key) for key in value if key != "name")
         raise OptionError(
             f"must be a single value, and has no options of its own; got a table with {inner or 'a name'}"
         )
+    if get_origin(plain) in (UnionType, Union):
+        return _check_union(get_args(plain), value, per_channel)
     if get_origin(plain) is Literal:
         if value not in get_args(plain):
             hint = did_you_mean(value, map(str, get_args(plain))) if isinstance(value, str) else ""
@@ -305,12 +324,26 @@ def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
     if plain is float and per_channel and isinstance(value, list | tuple):
         if not value:
             raise OptionError("must hold a number for each channel, got none")
-        return tuple(_check_type(float, item, False) for item in value)
+        numbers = tuple(_check_type(float, item, True) for item in value)
+        if shape_of(numbers) is None:
+            raise OptionError(f"must have rows of one length, got {value!r}")
+        return numbers
     wanted = {float: (int, float), int: (int,), bool: (bool,), str: (str,)}.get(plain)
     if wanted and (not isinstance(value, wanted) or (plain is not bool and isinstance(value, bool))):
         names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
         raise OptionError(f"must be {names[plain]}, got {value!r}")
     return value
+
+
+def _check_union(plains: Sequence[Any], value: Any, per_channel: bool) -> Any:
+    """The value as the first of several types that takes it."""
+    problems = []
+    for plain in plains:
+        try:
+            return _check_type(plain, value, per_channel)
+        except OptionError as error:
+            problems.append(str(error))
+    raise OptionError("; or it ".join(problems))
 
 
 def _build(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems]:

@@ -119,7 +119,8 @@ def _refuse_reentrant(state: Mapping[str, State | None]) -> None:
     if torch.compiler.is_compiling() or graph_task() == -1:
         return
     is_reentrant = backward_function() is CheckpointFunction
-    if is_reentrant and not all(value.requires_grad for values in state.values() for value in (values or {}).values()):
+    values = [value for kept in state.values() if kept is not None for value in kept.values()]
+    if is_reentrant and not all(value.requires_grad for value in values):
         raise StateError(
             "checkpoint(step, ..., use_reentrant=True) lets no gradient through the state, which it does not see in "
             "its dictionary: call checkpoint(step, params, x, state, use_reentrant=False) for the step of "

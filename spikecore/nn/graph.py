@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from spikecore.errors import NetTraceError, OptionError
+from spikecore.errors import NetTraceError, OptionError, ShapeError
 from spikecore.nn.layers.fold import fold
 from spikecore.nn.state import carried
 from spikecore.nn.tracer import CONSTANT, PLACE, SCOPE, NetTracer
@@ -133,7 +133,7 @@ class NetGraph:
 
     @cached_property
     def _last_use(self) -> dict[str, list[str]]:
-        """Name of a node → values that nobody needs after it."""
+        """Name of a node → values that no later node needs."""
         last: dict[str, str] = {}
         for node in self.nodes:
             last.update(dict.fromkeys(node.inputs, node.name))
@@ -144,6 +144,27 @@ class NetGraph:
             if value not in kept:
                 done.setdefault(node_name, []).append(value)
         return done
+
+    @cached_property
+    def _timed(self) -> frozenset[str]:
+        """Names of the nodes whose values depend on the inputs."""
+        names: set[str] = set()
+        for node in self.nodes:
+            if node.kind == "input" or any(name in names for name in node.inputs):
+                names.add(node.name)
+        return frozenset(names)
+
+    def _is_steady(self, argument: Any) -> bool:
+        """Whether an argument is a weight, or made of weights alone: the same at every step."""
+        return isinstance(argument, Ref) and argument.name not in self._timed
+
+    def _with_time(self, node: NetNode, value: Any, lead: tuple[int, int]) -> Any:
+        if isinstance(value, Tensor) and (not value.dim() or value.shape[0] != lead[0] * lead[1]):
+            raise ShapeError(
+                f"{node} sees time, and is given {tuple(value.shape)} with {lead[0]} * {lead[1]} samples folded: the "
+                "batch must be the first axis of whatever enters a module with a step mode"
+            )
+        return _unfolded(value, lead)
 
     def __iter__(self) -> Iterator[NetNode]:
         return iter(self.nodes)
@@ -220,8 +241,16 @@ class NetGraph:
         def call_with_time(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if node.name not in (self.over_time or ()):
                 return own_call(node, args, kwargs)
-            args = tuple(_unfolded(value, lead) for value in args)
-            return _folded(own_call(node, args, {key: _unfolded(value, lead) for key, value in kwargs.items()}))
+            # A weight may happen to be as long as T * B.
+            args = tuple(
+                value if self._is_steady(given) else self._with_time(node, value, lead)
+                for given, value in zip(node.args, args, strict=True)
+            )
+            named = {
+                key: value if self._is_steady(node.kwargs[key]) else self._with_time(node, value, lead)
+                for key, value in kwargs.items()
+            }
+            return _folded(own_call(node, args, named))
 
         return fold(lambda *folded: self._walk(folded, call_with_time), inputs, {}, type(self.net).__name__)
 
@@ -252,10 +281,18 @@ class NetGraph:
     def __str__(self) -> str:
         rows = [("name", "operation", "takes", "shape")]
         for node in self.nodes:
-            shape = "" if node.shape is None else "×".join(map(str, node.shape)) or "()"
-            rows.append((node.name, node.kind if not node.is_call else node.operation, ", ".join(node.inputs), shape))
-        widths = [max(len(row[column]) for row in rows) for column in range(3)]
-        return "\n".join("  ".join([*map(str.ljust, row, widths), row[3]]).rstrip() for row in rows)
+            shape = ""
+            if node.shape is not None:
+                shape = "×".join(map(str, node.shape)) or "()"
+            operation = node.operation if node.is_call else node.kind
+            rows.append((node.name, operation, ", ".join(node.inputs), shape))
+        # Every column is as wide as its widest cell.
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
 
 
 def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Module]] = ()) -> NetGraph:
@@ -334,7 +371,7 @@ def _named(net: nn.Module, graph: fx.Graph, constants: Sequence[Tensor]) -> NetG
 
     def argument(value: Any) -> Any:
         mapped: Any = fx.node.map_aggregate(value, referred)
-        return _plain(mapped)
+        return _without_fx_types(mapped)
 
     for node in graph.nodes:
         if node.op == "output":
@@ -404,15 +441,15 @@ def _free(base: str, taken: set[str]) -> str:
     return f"{base}#{count}"
 
 
-def _plain(value: Any) -> Any:
+def _without_fx_types(value: Any) -> Any:
     """fx's immutable lists and dictionaries as plain ones."""
     if isinstance(value, tuple):
-        parts = [_plain(part) for part in value]
+        parts = [_without_fx_types(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
-        return [_plain(part) for part in value]
+        return [_without_fx_types(part) for part in value]
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
+        return {key: _without_fx_types(part) for key, part in value.items()}
     return value
 
 

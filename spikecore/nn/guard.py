@@ -70,7 +70,7 @@ def refuse_silent_layers(net: nn.Module) -> None:
 
     Looked at once for each net, and again when its step mode or the number of its children changes. Only chains
     (`Sequential`) that hold a neuron are looked at, since a `forward` of one's own may fold time by itself; a chain
-    with a module that nobody knows passes.
+    with an unknown module passes.
 
     Raises:
         ShapeError: names the layers, and what to do.
@@ -103,7 +103,7 @@ def _check_chain(net: str, path: str, chain: nn.Sequential) -> None:
         elif _takes_no_sequence(part):
             plain.append(place)
         elif not type(part).__module__.startswith(("torch.nn.", "spikecore.")) or isinstance(part, _RESHAPING):
-            return  # it may fold time, or take it away
+            return  # it may fold or remove the time axis
     if len(modes) > 1:
         raise ShapeError(
             f"{net} mixes step modes: {modes['multi']} is in 'multi' and takes [T, B, ...], {modes['single']} is in "

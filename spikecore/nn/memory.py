@@ -25,7 +25,7 @@ class Memory:
     """What one module remembers in one thread.
 
     Args:
-        below: set for a memory that stands in for another one during a call: the one that comes back after it.
+        below: set for a memory that replaces another one during a call: the replaced one, restored after the call.
         is_functional: `functional` puts the state in and takes it out; `initial` is what a sequence started from.
     """
 
@@ -71,7 +71,7 @@ class PerThread(threading.local):
 
     @property
     def lasting(self) -> Memory:
-        """The memory beneath those that stand in for it during a call."""
+        """The memory beneath those that replace it during a call."""
         memory = self.memory
         while memory.below is not None:
             memory = memory.below

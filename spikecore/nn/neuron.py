@@ -26,9 +26,10 @@ from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeE
 from spikecore.interfaces.component import Configurable, DefaultsTo, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.options import default_of
+from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
-from spikecore.nn.parameters import Parametrized, check_names, plain_option
+from spikecore.nn.parameters import Parametrized, check_names
 from spikecore.nn.placement import Placed
 from spikecore.nn.runner import RESERVED, run, traced
 from spikecore.nn.state import Stateful
@@ -47,7 +48,8 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         record: states whose sequence `[T, B, ...]` is kept in `recorded`, with gradient: `v` as it is after the reset,
             and `h`, the potential before it.
         options: the fields of `Config`. A sequence or tensor of size C is a per-channel value along axis 1 of a
-            single step; names in `learnable` become `nn.Parameter`s, called `param_NAME`.
+            single step; one of the shape `[C, H, W]` of a step without the batch has a value for each neuron.
+            Names in `learnable` become `nn.Parameter`s, called `param_NAME`.
 
     Raises:
         OptionError: a wrong option; a state in `record` or a name in `learnable` that does not exist.
@@ -74,7 +76,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
             reset: `hard`: v = (1 - s) h + s v_reset; `soft`: v = h - s v_threshold.
             detach_reset: no gradient through `s` in the reset.
             surrogate: the derivative of the spike.
-            learnable: names of numeric options to train.
+            learnable: names of numeric options to train; `surrogate.alpha` is the slope of the surrogate.
         """
 
         v_threshold: float = 1.0
@@ -109,8 +111,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
             raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
         if isinstance(record, str):
             raise OptionError(f"record must be a sequence of names, such as ({record!r},); got {record!r}")
-        plain = {name: plain_option(name, value) for name, value in options.items()}
-        self.config = make_config(type(self), plain)
+        self.config = make_config(type(self), options)
         self.step_mode = step_mode
         self.record = tuple(record)
         self._programs: dict[tuple[Any, ...], Program] = {}
@@ -210,13 +211,16 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         form = (tuple(x.shape), x.device, state_dtype(x))
         return dict.fromkeys(self.state, form)
 
-    def forward(self, x: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, affine: tuple[Tensor, Tensor] | None = None, norm: BatchStatistics | None = None
+    ) -> Tensor:
         """`[T, B, ...]` or `[B, ...]` by `step_mode` → output of the same shape and dtype.
 
         Args:
             x: the input current, floating point.
             affine: scale and shift, one value per channel: the steps see x * scale + shift. Only for a backend that
                 `choose_backend(..., affine=True)` found; for `ConvBNNeuron`.
+            norm: a batch norm for the steps' input, in one call with them where the backend can; for the same.
 
         Raises:
             TypeError: `x` is not floating point.
@@ -227,7 +231,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 - single:
             raise self._refusal(x)
         step = x if single else one_step(x)
-        out, state, recorded = run(self, x, step, self.state_for(step), affine)
+        out, state, recorded = run(self, x, step, self.state_for(step), affine, norm)
         if not self.record:
             return self.keep(state, out)[0]
         out, *recorded = self.keep(state, out, *recorded)

@@ -1,8 +1,8 @@
-"""A neuron's numeric options as its step sees them: constants, per-channel values, and parameters that are trained.
+"""A neuron's numeric options as its step sees them: constants, values per channel or per neuron, trained parameters.
 
-A plain number stays a Python number, which a compiler may fold. One value per channel is a buffer, a name in
-`learnable` an `nn.Parameter`; both are called `param_NAME`. The configuration's numbers are doubles and are kept beside
-them: wherever a tensor still holds them, rounded, a wider dtype gets them back.
+A plain number stays a Python number, which a compiler may fold. Several values are a buffer, `[C]` or the shape of a
+step without the batch; a name in `learnable` is an `nn.Parameter`. Both are called `param_NAME`. The configuration's
+numbers are doubles and are kept beside them: wherever a tensor still holds them, rounded, a wider dtype gets them back.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from spikecore.backends.plain import is_plain
 from spikecore.dynamics import Namespace, Param
-from spikecore.errors import OptionError, ShapeError
+from spikecore.errors import DynamicsError, OptionError, ShapeError
 from spikecore.interfaces.component import DefaultsTo, Range
+from spikecore.interfaces.plain_values import shape_of
 from spikecore.nn.half import HALF, state_dtype
+from spikecore.nn.slopes import is_numeric, learnable_names, learnable_surrogates, parameter_name
 
 Mark = TypeVar("Mark")
 
@@ -37,16 +39,20 @@ class Parametrized(nn.Module):
 
     def _make_tensors(self) -> None:
         values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
-        learnable = values.get("learnable", ())
+        named = values.get("learnable", ())
         starts = {name: values.pop(name) for name in self.trained}
-        numeric = [name for name, value in values.items() if name != "learnable" and _is_numeric(value)]
-        for name in set(learnable) & set(starts):
+        numeric = [name for name, value in values.items() if name != "learnable" and is_numeric(value)]
+        for name in set(named) & set(starts):
             raise OptionError(f"learnable names {name!r}, which is always trained (as {self.trained[name][0]!r})")
-        check_names("learnable", learnable, numeric)
+        check_names("learnable", named, [*numeric, *learnable_names(values)])
+        learnable = [name for name in named if name in numeric]
         exact: dict[str, Any] = {
             name: values[name] for name in numeric if isinstance(values[name], tuple) or name in learnable
         }
-        self._constants = {name: value for name, value in values.items() if name not in exact}
+        self._surrogates = learnable_surrogates(values, named)
+        self._constants = {
+            name: value for name, value in values.items() if name not in exact and name not in self._surrogates
+        }
         config_type: Any = type(self.config)
         # Options that are None take the value of another one, which may be a constant or a tensor.
         self._aliases: dict[str, str] = {}
@@ -60,17 +66,18 @@ class Parametrized(nn.Module):
         self._fixed = Namespace(**self._constants)
         for option, start in starts.items():
             name, first_value = self.trained[option]
-            exact[name] = [first_value(number) for number in start] if isinstance(start, tuple) else first_value(start)
+            exact[name] = _map_numbers(first_value, start)
         self._learnable = {*learnable, *(self.trained[option][0] for option in starts)}
+        ranges = {**marks_of(config_type, Range), **self._add_slopes(exact, [*values, *starts])}
         self._tensors = [*exact]
         self._exact = exact
+        self._is_per_neuron = any(len(shape_of(number) or ()) > 1 for number in exact.values())
         for name, number in exact.items():
             value = torch.as_tensor(number, dtype=torch.get_default_dtype())
             if name in self._learnable:
                 setattr(self, f"param_{name}", nn.Parameter(value))
             else:
                 self.register_buffer(f"param_{name}", value)
-        ranges = marks_of(config_type, Range)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
         self._limits = {
@@ -80,21 +87,64 @@ class Parametrized(nn.Module):
         self._calls_until_check = 0
         self._warned: set[str] = set()
 
+    def _add_slopes(self, exact: dict[str, Any], taken: Sequence[str]) -> dict[str, Range]:
+        """Add the learnable options of surrogates to the values that become tensors; their names and ranges.
+
+        Args:
+            exact: what becomes a tensor.
+            taken: the names of the neuron's own options.
+
+        Raises:
+            DynamicsError: an option has the name of such a parameter.
+        """
+        ranges: dict[str, Range] = {}
+        self._option_names: dict[str, str] = {}
+        for option, learnable in self._surrogates.items():
+            config = learnable.surrogate.config
+            config_type: Any = type(config)
+            allowed = marks_of(config_type, Range)
+            for inner in learnable.names:
+                name = parameter_name(option, inner)
+                if name in taken:
+                    raise DynamicsError(
+                        f"{type(self).__name__} has an option {name!r}, which is also the name of the parameter for "
+                        f"{option}.{inner}: rename the option"
+                    )
+                exact[name] = getattr(config, inner)
+                self._learnable.add(name)
+                self._option_names[name] = f"{option}.{inner}"
+                if inner in allowed:
+                    ranges[name] = allowed[inner]
+        return ranges
+
     def params_for(self, x: Tensor) -> Namespace:
         """What `step` sees as `params`, for single-step inputs like `x` `[B, C, ...]`.
 
         Raises:
-            ShapeError: a per-channel parameter does not fit axis 1 of `x`.
+            ShapeError: a parameter per channel does not fit axis 1 of `x`, or one per neuron its axes from 1 on.
         """
         if not self._tensors:
             return self._fixed
         values = self._tensors_for(x)
-        shaped = {n: v.reshape(-1, *([1] * (x.dim() - 2))) if v.dim() else v for n, v in values.items()}
-        aliases = {name: shaped[option] for name, option in self._aliases.items()}
-        return Namespace(**self._constants, **shaped, **aliases)
+        shaped: dict[str, Tensor] = {}
+        for name, value in values.items():
+            # One value per channel follows axis 1 of the step; one per neuron has all axes of the step but the batch.
+            shaped[name] = value.reshape(-1, *[1] * (x.dim() - 2)) if value.dim() == 1 else value
+        return Namespace(**self._constants, **shaped, **self._derived(shaped))
+
+    def _derived(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What a step reads besides constants and tensors: options that default to a tensor, learned surrogates.
+
+        Args:
+            values: of the tensors, or symbols for them.
+        """
+        derived = {name: values[option] for name, option in self._aliases.items()}
+        for option, surrogate in self._surrogates.items():
+            derived[option] = surrogate.with_values([values[parameter_name(option, name)] for name in surrogate.names])
+        return derived
 
     def _tensors_for(self, x: Tensor) -> dict[str, Tensor]:
-        """The same, but for the constants, as backends get it: a number or `[C]`."""
+        """The same without constants: a number, `[C]`, or `[C, ...]` with one value for each neuron of a step."""
         dtype = state_dtype(x)
         values: dict[str, Tensor] = {}
         for name in self._tensors:
@@ -103,6 +153,11 @@ class Parametrized(nn.Module):
                 raise ShapeError(
                     f"{type(self).__name__}.{name} has one value for each of {stored.shape[0]} channels, "
                     f"the step's input is {tuple(x.shape)}: axis 1 must have that size"
+                )
+            if stored.dim() > 1 and x.shape[1:] != stored.shape:
+                raise ShapeError(
+                    f"{type(self).__name__}.{name} has one value for each neuron of a step "
+                    f"[B, {', '.join(map(str, stored.shape))}], the step's input is {tuple(x.shape)}"
                 )
             value = stored if stored.dtype == dtype else _converted(stored, self._exact[name], dtype)
             if name in self._ranges:
@@ -144,9 +199,10 @@ class Parametrized(nn.Module):
         return True
 
     def _warn_outside(self, name: str, smallest: float, largest: float) -> None:
+        option = self._option_names.get(name, name)
         got = f"{smallest:g}" if smallest == largest else f"{smallest:g} to {largest:g}"
         warnings.warn(
-            f"the learnable option {name!r} of {type(self).__name__} is {got} now, but it must be "
+            f"the learnable option {option!r} of {type(self).__name__} is {got} now, but it must be "
             f"{self._ranges[name]}: the step takes the nearest allowed value, and param_{name} keeps its gradient. "
             "Lower the learning rate, or train a parameter that cannot leave its range, as ParametricLIF does",
             stacklevel=2,
@@ -155,7 +211,7 @@ class Parametrized(nn.Module):
     def _declared_params(self) -> list[Param]:
         """The tensors as the program of a step declares them."""
         return [
-            Param(name, getattr(self, f"param_{name}").dim() == 1, name in self._learnable) for name in self._tensors
+            Param(name, getattr(self, f"param_{name}").dim() > 0, name in self._learnable) for name in self._tensors
         ]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
@@ -176,7 +232,7 @@ def _converted(stored: Tensor, exact: Any, dtype: torch.dtype) -> Tensor:
     if torch.promote_types(stored.dtype, dtype) == stored.dtype:
         return wide
     numbers = torch.as_tensor(exact, dtype=dtype, device=stored.device)
-    if numbers.shape != stored.shape:  # somebody has put another tensor there
+    if numbers.shape != stored.shape:  # the parameter was replaced by one of another shape
         return wide
     value = torch.where(numbers.to(stored.dtype) == stored.detach(), numbers, wide.detach())
     return value + (wide - wide.detach()) if stored.requires_grad else value
@@ -209,36 +265,6 @@ def _beside(bound: float, towards: float, dtype: torch.dtype) -> float:
     return float(torch.nextafter(start, end))
 
 
-def plain_option(name: str, value: Any) -> Any:
-    """An option as configurations hold it: tensors, arrays and lists as tuples of numbers.
-
-    Raises:
-        OptionError: it is a parameter or has a gradient, which a configuration cannot keep; or it has several axes.
-    """
-    if isinstance(value, Tensor):
-        if isinstance(value, nn.Parameter) or value.requires_grad:
-            raise OptionError(
-                f"option {name!r} is a tensor that is trained, and would be taken for a constant: give its first value "
-                f"as a number (or one number per channel) and name it in learnable=({name!r},); it is then the "
-                f"parameter param_{name}"
-            )
-        if value.dim() > 1:
-            raise OptionError(_per_channel_only(name, tuple(value.shape)))
-        return tuple(value.tolist()) if value.dim() else value.item()
-    if type(value).__module__ == "numpy":
-        if getattr(value, "ndim", 0) > 1:
-            raise OptionError(_per_channel_only(name, value.shape))
-        return plain_option(name, value.tolist())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _per_channel_only(name: str, shape: tuple[int, ...]) -> str:
-    return (
-        f"option {name!r} has the shape {shape}: it is one number, or one for each channel along axis 1 of a step; "
-        "flatten the axes after the batch into one (x.flatten(2)) to give each neuron its own"
-    )
-
-
 def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
     """Refuse names that are not allowed.
 
@@ -252,6 +278,8 @@ def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
         )
 
 
-def _is_numeric(value: Any) -> bool:
-    values = value if isinstance(value, tuple) else (value,)
-    return all(isinstance(number, int | float) and not isinstance(number, bool) for number in values)
+def _map_numbers(function: Callable[[float], float], value: Any) -> Any:
+    """`function` of a number, or of every number in nested tuples."""
+    if isinstance(value, tuple):
+        return tuple(_map_numbers(function, item) for item in value)
+    return function(value)

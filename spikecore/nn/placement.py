@@ -29,6 +29,8 @@ class Placed(nn.Module):
     backend: str
     record: tuple[str, ...]
     chosen: Choice | None
+    _is_per_neuron: bool
+    """Does an option have a value for each neuron of a step?"""
 
     def program(self, affine: bool = False) -> Program:
         """The traced equations, as backends get them; see `Neuron.program`."""
@@ -85,6 +87,8 @@ class Placed(nn.Module):
         return choose(self.backend, program, device, dtype)
 
     def _choose_affine(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        if self._is_per_neuron:
+            return Choice(REFERENCE, "an option has a value for each neuron, the norm one for each channel")
         plain = self.choose_backend(device, dtype)
         if plain.backend == REFERENCE:
             return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
@@ -96,6 +100,17 @@ class Placed(nn.Module):
             return Choice(REFERENCE, f"backend {plain.backend!r}: {support.reason}")
         learn(plain.backend, program)
         return Choice(plain.backend, f"backend {plain.backend!r} offers affine_neuron")
+
+    def choose_norm_backend(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        """Which backend runs batch norm in training and steps in one call; the reference where none does."""
+        if self._is_per_neuron:
+            return Choice(REFERENCE, "an option has a value for each neuron, the norm one for each channel")
+        plain = self.choose_backend(device, dtype)
+        if plain.backend == REFERENCE:
+            return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
+        offers = backend_named(plain.backend).capabilities.norm_neuron
+        verb = "offers" if offers else "does not offer"
+        return Choice(plain.backend if offers else REFERENCE, f"backend {plain.backend!r} {verb} norm_neuron")
 
     def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
         if torch.compiler.is_compiling():

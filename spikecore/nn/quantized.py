@@ -30,7 +30,7 @@ NAME = "quantized"
 DECAY = "decay_of_"
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 _LAYER, _NEURON = "values", "threshold"
-"""The buffer by which a record in a `state_dict` is told to be of a layer or of a neuron."""
+"""The buffer that says whether a record in a `state_dict` belongs to a layer or to a neuron."""
 
 
 class QuantizedRecord(nn.Module):

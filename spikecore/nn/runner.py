@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.front import run_program, run_step
+from spikecore.backends.norm import run_norm_neuron
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
+from spikecore.nn.flattening import Flattening
 from spikecore.nn.half import HALF, state_dtype
 from spikecore.nn.memory import State
 
 if TYPE_CHECKING:
+    from spikecore.nn.batch_statistics import BatchStatistics
     from spikecore.nn.neuron import Neuron
 
 RESERVED = "spikecore_"
@@ -23,7 +26,12 @@ SCALE, SHIFT = f"{RESERVED}scale", f"{RESERVED}shift"
 
 
 def run(
-    neuron: Neuron, x: Tensor, one_step: Tensor, state: State, affine: tuple[Tensor, Tensor] | None
+    neuron: Neuron,
+    x: Tensor,
+    one_step: Tensor,
+    state: State,
+    affine: tuple[Tensor, Tensor] | None = None,
+    norm: BatchStatistics | None = None,
 ) -> tuple[Tensor, State, list[Tensor]]:
     """`(output, final state, what `record` names)`, of a sequence or of one step by the neuron's step mode.
 
@@ -33,6 +41,7 @@ def run(
         one_step: something that looks like one step of x.
         state: before the first step.
         affine: see `Neuron.forward`.
+        norm: the same.
     """
     single = neuron.step_mode == "single"
     observed = [name for name in neuron.record if name in neuron.observed]
@@ -43,12 +52,30 @@ def run(
             unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
             state = {**state, **dict.fromkeys(observed, unread)}
         params = [*neuron._tensors_for(one_step).values(), *(affine or ())] if affine or neuron._tensors else []
+        if norm is not None:
+            # One value of an option for each neuron makes one axis of all, on which the norm's channels are lost.
+            is_apart = neuron._is_per_neuron
+            normed = None if is_apart else _run_normed(neuron, x, norm, [*state.values()], params)
+            if normed is not None:
+                out, finals, recorded = normed
+                return out, _without(dict(zip(state, finals, strict=False)), observed), recorded
+            x = norm.alone(x)
+        flattening = Flattening(one_step) if neuron._is_per_neuron else None
+        if flattening:
+            x = flattening.flatten(x)
+            state = {name: flattening.flatten(value) for name, value in state.items()}
+            params = [flattening.flatten_option(value) for value in params]
         if single:
             out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
         else:
             out, finals, recorded = run_program(backend, key, x, [*state.values()], params, neuron.keeps_state)
         last = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
+        if flattening:
+            out, last = flattening.restore(out), flattening.restore_all(last)
+            recorded = [flattening.restore(sequence) for sequence in recorded]
         return out, _without(last, observed), recorded
+    if norm is not None:
+        x = norm.alone(x)
     step = stepper(neuron, one_step)
     if not single:
         out, state, sequences = loop(step, x, state, {}, neuron.record)
@@ -59,6 +86,21 @@ def run(
             out = out.clone()
     recorded = [state[name].clone().unsqueeze(0) for name in neuron.record]
     return out, _without(state, observed), recorded
+
+
+def _run_normed(
+    neuron: Neuron, y: Tensor, norm: BatchStatistics, states: list[Tensor], params: list[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
+    """Norm and neuron in one call, as `run` gives them; None where the backend runs them one by one."""
+    single = neuron.step_mode == "single"
+    backend, key = neuron._choice(y.device, y.dtype, False)
+    gamma, beta = norm.gamma_beta(state_dtype(y))
+    sequence, carry = y[None] if single else y, single or neuron.keeps_state
+    normed = run_norm_neuron(backend, key, sequence, gamma, beta, norm.norm.eps, states, params, carry)
+    if normed is None:
+        return None
+    norm.update(normed.mean, normed.var, y.numel() // normed.mean.numel())
+    return normed.out[0] if single else normed.out, normed.finals, normed.recorded
 
 
 def _without(state: State, names: Sequence[str]) -> State:
@@ -92,7 +134,7 @@ def stepper(neuron: Neuron, x: Tensor) -> Step:
 
 def traced(neuron: Neuron, affine: bool) -> Program:
     """The program of the step; with `affine`, of `step(x * scale + shift, ...)`."""
-    params, step = neuron._declared_params(), _with_defaults(neuron.step, neuron._aliases)
+    params, step = neuron._declared_params(), _with_derived(neuron)
     wanted = [name for name in neuron.observed if name in neuron.record]
     unwanted = [name for name in neuron.observed if name not in neuron.record]
     if unwanted:
@@ -103,18 +145,20 @@ def traced(neuron: Neuron, affine: bool) -> Program:
     return trace(type(neuron).__name__, step, (*neuron.state, *wanted), neuron._constants, params, neuron.record)
 
 
-def _with_defaults(step: Callable[..., Any], aliases: Mapping[str, str]) -> Callable[..., Any]:
-    """The step with options that take another one's value: see `DefaultsTo`."""
+def _with_derived(neuron: Neuron) -> Callable[..., Any]:
+    """The step with what `params` has besides constants and tensors."""
+    if not (neuron._aliases or neuron._surrogates):
+        return neuron.step
 
-    def defaulted(x: Any, state: Any, params: Any) -> Any:
-        values = {name: getattr(params, option) for name, option in aliases.items()}
-        return step(x, state, Namespace(**vars(params), **values))
+    def step(x: Any, state: Any, params: Any) -> Any:
+        values = vars(params)
+        return neuron.step(x, state, Namespace(**values, **neuron._derived(values)))
 
-    return defaulted if aliases else step
+    return step
 
 
 def _leaving_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
-    """The step without what it returns for `record` alone and nobody records."""
+    """The step without the values that it returns for `record` alone and that are not recorded."""
 
     def lean(x: Any, state: Any, params: Any) -> Any:
         result = step(x, state, params)

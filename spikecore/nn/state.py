@@ -50,7 +50,7 @@ class Stateful(nn.Module):
         raise NotImplementedError
 
     def start_state(self, x: Tensor) -> State:
-        """The same for a call that nobody looks into: to be read, not written."""
+        """The same for callers that only read it."""
         return self.initial_state(x)
 
     def state_forms(self, x: Tensor) -> dict[str, Form]:
@@ -131,7 +131,7 @@ class Stateful(nn.Module):
 
         Returns:
             The outputs, to be handed out in their place: a backward pass through any of them, and later through the
-            state, is told apart from the first one.
+            state, is distinguished from the first one.
 
         Raises:
             StateError: the call is part of a transform of `torch.func`, or of a backward pass.

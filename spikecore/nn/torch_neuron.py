@@ -16,7 +16,6 @@ from spikecore.errors import BackendError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.half import not_a_tensor, widened
-from spikecore.nn.parameters import plain_option
 from spikecore.nn.state import Stateful
 
 
@@ -51,7 +50,7 @@ class TorchNeuron(Configurable, Stateful):
                 f"{type(self).__name__} cannot run on backend {backend!r}: {self.why_torch}, so torch alone runs it; "
                 "use backend='torch' or 'auto'"
             )
-        self.config = make_config(type(self), {name: plain_option(name, value) for name, value in options.items()})
+        self.config = make_config(type(self), options)
         self.step_mode = step_mode
         self.backend = backend
         self.chosen: Choice | None = None

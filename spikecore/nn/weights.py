@@ -223,11 +223,11 @@ def _check_note(net: Any, note: WeightsNote, path: Path) -> None:
 def plain_options(config: Any) -> dict[str, Any]:
     """The fields of a `Config` as JSON gives them back."""
     values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    plain: dict[str, Any] = json.loads(json.dumps(values, default=_plain))
+    plain: dict[str, Any] = json.loads(json.dumps(values, default=_as_json))
     return plain
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if hasattr(value, "config"):

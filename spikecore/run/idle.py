@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spikecore.interfaces.task import Task
+from spikecore.registry import build
 from spikecore.run.config import AUTO_BACKEND, Resolved
 from spikecore.run.roles import kind_of
 
@@ -40,10 +41,11 @@ def unused_tables(resolved: Resolved, task: Task) -> dict[str, str]:
 
 def _validation_reasons(resolved: Resolved) -> dict[str, str]:
     """A share of the training split is taken only where the dataset has no validation split of its own."""
-    if "dataset" not in resolved.names or "val_share" not in resolved.options("trainer"):
+    if "dataset" not in resolved.names or "trainer.val_share" not in resolved.given:
         return {}
     name = resolved.names["dataset"]
-    if "val" not in getattr(resolved.registry.load("dataset", name), "splits", ()):
+    # Its splits may depend on its options, so the class does not know them. Making a dataset reads no file.
+    if "val" not in build("dataset", name, resolved.tables["dataset"]).splits:
         return {}
     return {"val_share": f"dataset {name!r} has a split 'val' of its own"}
 

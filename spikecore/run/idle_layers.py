@@ -1,5 +1,7 @@
 """Layers that never spike, or spike at nearly every step: told after an epoch, once per layer and state.
 
+Weights that are not finite are told instead: spikes hide them, since a potential of nan never reaches the threshold.
+
 It is measured on `NUM_SAMPLES` samples, always the same, in a pass without gradient after the epoch: no hook is in the
 way while the net trains, and no random generator, mode or state of the net is changed by it.
 """
@@ -20,6 +22,7 @@ from spikecore.run.text import count_text
 
 NUM_SAMPLES = 16
 SILENT, SATURATED = "silent", "saturated"
+DIVERGED = "not finite after epoch "
 SILENT_IN_EVALUATION = "silent in evaluation"
 """It spikes in training: the running statistics of the batch norms are not yet those of the data."""
 
@@ -42,6 +45,7 @@ class IdleLayers:
             for state in (SILENT, SATURATED, SILENT_IN_EVALUATION)
             if any(note.startswith(f"layer {name!r} ") and f" is {state} after epoch " in note for note in notes)
         }
+        self._has_diverged = any(DIVERGED in note for note in notes)
 
     def look(self, epoch: int) -> list[str]:
         """Warnings that are new.
@@ -49,6 +53,11 @@ class IdleLayers:
         Raises:
             Exception: the net or the data cannot be looked at so; whatever they raise.
         """
+        if self._has_diverged:
+            return []
+        if wrong := infinite_weights(self._task.model):
+            self._has_diverged = True
+            return [divergence_warning(epoch, wrong)]
         if not self._layers:
             return []
         if self._sampler is None:
@@ -83,6 +92,21 @@ def spiking_layers(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(capabilities, NeuronCapabilities) and capabilities.spiking:
             layers[name or type(module).__name__] = module
     return layers
+
+
+def infinite_weights(model: nn.Module) -> list[str]:
+    """Names of the parameters that hold nan or an infinity."""
+    return [name for name, parameter in model.named_parameters() if not bool(parameter.isfinite().all())]
+
+
+def divergence_warning(epoch: int, names: Sequence[str]) -> str:
+    """What it means that these parameters are not finite, and what usually helps."""
+    which = repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    return (
+        f"weights are {DIVERGED}{epoch}: {which}. Training has diverged, and the metrics from here on say nothing of "
+        "the net, also where they are finite. Usual cures: a smaller learning rate, clipped gradients, float32, inputs "
+        "without nan and infinities"
+    )
 
 
 def state_of(rate: float) -> str:

@@ -148,7 +148,7 @@ class Run:
         except BaseException as error:
             self.record.fail(error)
             if isinstance(error, Exception):
-                self._tell_resumption(f"failed: {type(error).__name__}")
+                self._tell_resumption(f"failed with {type(error).__name__}")
             raise
         finally:
             self._note_backends()
@@ -327,7 +327,10 @@ class Run:
     def _tell_resumption(self, what: str) -> None:
         """After Ctrl-C or an error: where the run is, and the command that goes on with it."""
         console, saved = self.prepared.context.console, self.prepared.context.saved
-        console.say(f"{what}: {saved or 'no checkpoint yet, so it would start again from its seed'}")
+        last = (
+            f"the last checkpoint is {saved}" if saved else "no checkpoint yet, so it would start again from its seed"
+        )
+        console.say(f"{what}: {last}")
         console.say(f"run directory  {self.directory}")
         if self.prepared.trainer.capabilities.resumable:
             console.say(f"go on with     {resume_command(self.directory, self.record)}")

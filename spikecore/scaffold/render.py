@@ -90,7 +90,7 @@ def _refuse_occupied(target: Path) -> None:
 
 
 def _refuse_index(core: str) -> None:
-    """A name or a version would be looked for on the public index, where nobody owns the name spikecore."""
+    """A name or a version would be looked up on the public index, where the name spikecore is not ours."""
     is_place = "/" in core or core.endswith(".whl")
     if core and not (is_place and core.isprintable() and not set(core) & set("'\"`$\\")):
         raise OptionError(

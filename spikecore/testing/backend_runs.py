@@ -24,6 +24,11 @@ SURROGATES: tuple[dict[str, Any], ...] = (
     {"name": "sigmoid", "spiking": False},
     {"name": "piecewise_exponential", "spiking": False},
 )
+SLOPES: tuple[dict[str, Any], ...] = (
+    {"surrogate": {"name": "sigmoid", "alpha": 3.0}, "learnable": ("surrogate.alpha",)},
+    {"surrogate": {"name": "rectangular", "alpha": 0.7}, "learnable": ("surrogate.alpha",), "reset": "soft"},
+    {"surrogate": {"name": "atan", "spiking": False}, "learnable": ("surrogate.alpha",)},
+)
 RESETS: tuple[dict[str, Any], ...] = (
     {},
     {"reset": "soft"},

@@ -43,10 +43,15 @@ def _pairs(found: Any, right: Any, what: str) -> list[tuple[str, Tensor, Tensor]
     if isinstance(right, Mapping):
         assert isinstance(found, Mapping), f"{what}: expected a mapping, got {type(found).__name__}"
         assert list(found) == list(right), f"{what}: expected {list(right)}, got {list(found)}"
-        return [pair for key in right for pair in _pairs(found[key], right[key], f"{what} [{key!r}]")]
+        pairs = []
+        for key in right:
+            pairs += _pairs(found[key], right[key], f"{what} [{key!r}]")
+        return pairs
     if isinstance(right, Sequence) and not isinstance(right, str):
         assert len(found) == len(right), f"{what}: expected {len(right)} parts, got {len(found)}"
-        parts = enumerate(zip(found, right, strict=True))
-        return [pair for index, (ours, theirs) in parts for pair in _pairs(ours, theirs, f"{what} [{index}]")]
+        pairs = []
+        for index, (ours, theirs) in enumerate(zip(found, right, strict=True)):
+            pairs += _pairs(ours, theirs, f"{what} [{index}]")
+        return pairs
     assert found == right, f"{what}: expected {right!r}, got {found!r}"
     return []

@@ -75,5 +75,5 @@ def advice(text: str) -> Callable[[Check], Check]:
 
 
 def skip(reason: str) -> Any:
-    """End a check that does not apply; the reason is told."""
+    """End a check that does not apply, with the reason."""
     pytest.skip(reason)

@@ -126,7 +126,7 @@ def prove_all(plugin: str | None = None) -> Iterator[Proof]:
 
 
 def _refuse_downloads(kind: str, name: str) -> None:
-    """Proving everything must not fetch gigabytes that nobody asked for."""
+    """Checking all components must not download gigabytes unasked."""
     if kind == "dataset" and not registry().load(kind, name).capabilities.embedded:
         raise DatasetError(f"its files may have to be downloaded; spike test dataset:{name} does so")
 

@@ -35,7 +35,7 @@ def at_once(calls: Sequence[Callable[[], None]], num_calls: int = NUM_CALLS) -> 
         num_calls: how often each is called.
 
     Raises:
-        AssertionError: a call raised in some thread; the first one is told.
+        AssertionError: a call raised in some thread; the message is that of the first one.
     """
     for call in calls:
         call()  # what is imported on first use is not part of the turns

@@ -1,4 +1,4 @@
-"""The splits of a dataset as a task has them: labels checked on the way, validation cut from the training split."""
+"""The splits of a dataset as a task has them: samples checked on the way, validation cut from the training split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.dataset import Dataset, Split, Target
-from spikecore.trainers.targets import label_problem
+from spikecore.trainers.targets import input_problem, label_problem
 
 FORWARDED = ("collate", "set_epoch", "unnormalised")
 """Optional members of a split that concern no index."""
@@ -21,7 +21,7 @@ REINDEXED = ("__getitems__", "batches", "labels", "unaugmented")
 
 @dataclass(frozen=True, eq=False)
 class TaskSplit:
-    """A split, or a part of one, whose labels are checked against the target whenever a sample is read.
+    """A split, or a part of one, whose samples are checked whenever they are read: finite inputs, labels of the target.
 
     It has those optional members of a split that the given one has.
 
@@ -68,7 +68,7 @@ class TaskSplit:
 
     def _checked(self, number: int, sample: tuple[Tensor, int | Tensor]) -> tuple[Tensor, int | Tensor]:
         x, label = sample
-        problem = label_problem(label, self.target, len(x) if self.is_sequence else None)
+        problem = input_problem(x) or label_problem(label, self.target, len(x) if self.is_sequence else None)
         if problem:
             raise DatasetError(f"{self.place}[{number}]: {problem}")
         return sample

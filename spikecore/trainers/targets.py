@@ -1,6 +1,8 @@
-"""What a label must be, by its target; see the table in `interfaces.dataset`."""
+"""What a sample must be, and its label by the target; see the table in `interfaces.dataset`."""
 
 from __future__ import annotations
+
+import math
 
 from torch import Tensor
 
@@ -28,6 +30,19 @@ def label_problem(label: object, target: Target, num_steps: int | None = None) -
     if label.is_floating_point():
         return _values_problem(label, target.num_outputs, axis=1)
     return _classes_problem(label, target.num_outputs)
+
+
+def input_problem(x: object) -> str:
+    """What is wrong with the x of a sample; "" where nothing is. A net of spikes would hide nan: it never fires."""
+    if not isinstance(x, Tensor):
+        return (
+            f"its x is of type {type(x).__name__}; it must be a tensor: torch.from_numpy or torch.as_tensor makes one"
+        )
+    # The sum is finite only where all are, and is cheaper to look at; it may also overflow where all are finite.
+    if not x.is_floating_point() or math.isfinite(float(x.sum())):
+        return ""
+    bad = x[~x.isfinite()]
+    return f"its x holds {float(bad.flatten()[0])}; inputs must be finite numbers" if len(bad) else ""
 
 
 def _class_problem(label: object, num_classes: int) -> str:

@@ -9,7 +9,8 @@ from spikecore.errors import IncompatiblePluginError
 from spikecore.interfaces.converter import ConversionReport, LayerReport
 from spikecore.nn import trace_net
 from spikecore.registry import Blocking, Registry, use
-from spikecore.testing.suites.converter import MARGIN, ConverterSuite
+from spikecore.testing.suites.converter import ConverterSuite
+from spikecore.testing.suites.converter_nets import MARGIN
 from tests.conformance.toys import ToyConverter
 
 

@@ -12,7 +12,7 @@ import spikecore
 from spikecore import dynamics
 from spikecore.backends.kit import Backend, BackendCapabilities, Interpreter, check_support
 from spikecore.dynamics import OPS, CPrinter, Op, unknown_operators
-from spikecore.dynamics.ops import _run
+from spikecore.dynamics.functions import _run
 from spikecore.dynamics.vjp import PASSES_NOTHING, RULES
 from spikecore.errors import BackendError
 from spikecore.nn import LIF, Neuron
@@ -28,7 +28,7 @@ WORDS = {"and": "logical_and", "or": "logical_or", "not": "logical_not"}
 def gaps(name):
     """The places that lack an operator of `OPS`."""
     places = {
-        f"spikecore/dynamics/ops.py: a function {name}(), exported by spikecore.dynamics": name in SIGNS
+        f"spikecore/dynamics/functions.py: a function {name}(), exported by spikecore.dynamics": name in SIGNS
         or WORDS.get(name, name) in dynamics.__all__,
         "spikecore/dynamics/vjp.py: a rule in RULES, or the name in PASSES_NOTHING": (name in RULES)
         != (name in PASSES_NOTHING),
@@ -58,7 +58,7 @@ def test_every_place_that_lacks_a_new_one_is_named(softplus, monkeypatch):
     monkeypatch.delitem(RULES, "softplus")
     found = gaps("softplus")
     assert [place.partition(":")[0] for place in found] == [
-        "spikecore/dynamics/ops.py",
+        "spikecore/dynamics/functions.py",
         "spikecore/dynamics/vjp.py",
         "tests/interpreter.py",
         "docs/reference/neuron-language.md",

@@ -53,6 +53,13 @@ def test_every_numeric_option_is_an_argument(make):
     assert first.numbers != second.numbers
 
 
+def test_what_a_clamp_limits_is_an_argument_its_limits_are_not():
+    def step(x, state, params):
+        return clamp(3.3, x, 5.5), {}
+
+    assert trace("Limited", step, (), {}).numbers == (3.3,)
+
+
 def test_values_worth_knowing_stay_constants():
     kinds = [{}, {"tau": 4.0}, {"v_threshold": math.inf}, {"v_reset": 0.3}, {"v_threshold": 0.3}, {"tau": 3.0}]
     assert structures(LIF(**options).program() for options in kinds) == len(kinds)

@@ -2,22 +2,34 @@
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from spikecore.dynamics import (
+    CONST,
+    INPUT,
+    Graph,
     Numbering,
+    Param,
     derivatives,
     detach,
     evaluate,
     exp,
     gradient_at,
+    hoist,
+    hoist_uniform,
+    inputs_of,
+    keep_distance,
+    live_nodes,
     phases,
     reached_in_pass,
     reached_inputs,
     spike,
     trace,
+    where,
+    with_gaps,
 )
 from spikecore.nn import IF, LIF, CubaLIF, Neuron, ParametricLIF
 from spikecore.nn.surrogates import ATan
@@ -172,7 +184,192 @@ def test_equal_expressions_have_one_number():
     lowered = numbering.add_graph(first.forward, lower=True)
     spikes = [i for i, node in enumerate(first.forward.nodes) if node.op == "spike"]
     assert len(spikes) == 1
-    assert lowered[spikes[0]] == lowered[first.forward.nodes[spikes[0]].args[0]]
+    value = first.forward.nodes[spikes[0]].args[0]
+    assert lowered[spikes[0]] == lowered[value]
+    assert ours[spikes[0]] != ours[value]
+
+
+# What is kept for the backward pass.
+
+
+class Twice(Neuron):
+    """Two spikes of different distances."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        v = state.v + x
+        return spike(v - 1.0, params.surrogate) + spike(v - 2.0, params.surrogate), {"v": v}
+
+
+class Moving(Neuron):
+    """A threshold that follows a state: h is not u plus something known."""
+
+    state = {"v": 0.0, "b": 1.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v + x
+        s = spike(h - state.b, params.surrogate)
+        return s, {"v": h - s * h, "b": state.b}
+
+
+@pytest.mark.parametrize("with_missing", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LIF(tau=3.0, v_threshold=0.7, v_reset=-0.2),
+        lambda: LIF(v_threshold=0.7, learnable=("v_threshold",)),
+        lambda: LIF(v_threshold=[0.5, math.inf, 0.9], learnable=("v_threshold",)),
+        lambda: LIF(tau=[1.5, 2.0, 4.0], v_threshold=0.8, reset="soft"),
+        lambda: IF(detach_reset=True),
+    ],
+)
+def test_the_distance_alone_gives_the_gradient(make, with_missing):
+    neuron = make().double()
+    program = neuron.program()
+    generator = torch.Generator().manual_seed(0)
+    names = sorted({*program.forward.inputs, *program.backward.inputs})
+    inputs = {name: torch.randn(4, 3, generator=generator, dtype=torch.float64) for name in names}
+    inputs |= {f"param.{name}": value.detach() for name, value in neuron._tensors_for(inputs["x"]).items()}
+    backward = with_gaps(program) if with_missing else program.backward
+    if with_missing:
+        inputs |= {"arrives.out": torch.tensor(True), "arrives.state.v": torch.tensor(True)}
+    kept_forward, kept_backward = keep_distance(program, backward if with_missing else None)
+    kept = torch.as_tensor(evaluate(kept_forward, inputs)["kept"])
+    fixed = [f"grad.param.{param.name}" for param in program.params if not param.learnable]
+    wanted = [name for name in backward.outputs if name not in fixed]
+    assert not {"x", "state.v"} & {*inputs_of(kept_backward, wanted)}
+    assert "kept" in inputs_of(kept_backward, wanted)
+    # The outputs for fixed parameters, which no caller reads, may need x.
+    ours = evaluate(Graph(kept_backward.nodes, {n: kept_backward.outputs[n] for n in wanted}), {**inputs, "kept": kept})
+    expected = evaluate(backward, inputs)
+    for name in wanted:
+        ours_full = torch.as_tensor(ours[name], dtype=torch.float64).expand(4, 3)
+        expected_full = torch.as_tensor(expected[name], dtype=torch.float64).expand(4, 3)
+        usable = kept.expand(4, 3).isfinite()  # with an infinite threshold u tells nothing of h
+        torch.testing.assert_close(ours_full[usable], expected_full[usable])
+        assert not ours_full.isnan().any()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Twice,
+        Moving,
+        lambda: LIF(tau=3.0, v_threshold=math.inf),
+        lambda: LIF(tau=3.0, learnable=("tau",)),
+        lambda: Curved(),
+        lambda: Swap(),
+    ],
+)
+def test_the_distance_alone_is_not_enough(make):
+    assert keep_distance(make().program()) is None
+
+
+# Hoisting.
+
+
+class Uneven(Neuron):
+    """Values of one parameter, of two, of constants, of the input, and a truth value of a parameter."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @dataclass(frozen=True)
+    class Config(Neuron.Config):
+        gain: float = 0.5
+
+    @staticmethod
+    def step(x, state, params):
+        decay = exp(-params.gain)
+        scale = decay * params.v_threshold + exp(2.0)
+        kept = where(params.gain > 0.25, scale, params.v_threshold)
+        v = state.v * decay + x * scale + kept
+        return v - params.v_threshold, {"v": v}
+
+
+def uneven():
+    program = Uneven(gain=0.3, v_threshold=0.7, learnable=("gain", "v_threshold")).program()
+    values = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    names = {**program.forward.inputs, **program.backward.inputs}
+    inputs = {name: values[place % 5, place:][:1] for place, name in enumerate(sorted(names))}
+    return program, inputs
+
+
+def depends_on(graph, index):
+    """The inputs below a node."""
+    node = graph.nodes[index]
+    if node.op == INPUT:
+        return {node.value}
+    return set().union(*(depends_on(graph, a) for a in node.args))
+
+
+def leftovers(graph, wanted, is_given):
+    """Operations of a graph that depend on given inputs alone."""
+    nodes = [(index, graph.nodes[index]) for index in live_nodes(graph, wanted)]
+    operations = [(index, node) for index, node in nodes if node.op not in (INPUT, CONST)]
+    return [node for index, node in operations if all(map(is_given, depends_on(graph, index)))]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 100])
+def test_hoisted_values_are_computed_before_and_the_rest_computes_the_same(limit):
+    program, inputs = uneven()
+    graphs = [program.backward, gradient_at(program, frozenset({"out"}))]
+    wanted = ("grad.x", "grad.state.v", "grad.param.gain")
+    before, rests = hoist(graphs, wanted, limit)
+    assert all(name.startswith("param.") for name in before.inputs if name in inputs_of(before, before.outputs))
+    assert list(before.outputs) == [f"derived.{place}" for place in range(len(before.outputs))]
+    hoisted = [before.nodes[index] for index in before.outputs.values()]
+    assert all(node.op not in (INPUT, CONST) and not node.is_bool for node in hoisted)
+    assert len(hoisted) == min(limit, 2)
+    derived = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in evaluate(before, inputs).items()}
+    for graph, rest in zip(graphs, rests, strict=True):
+        ours, expected = evaluate(rest, {**inputs, **derived}), evaluate(graph, inputs)
+        for name in wanted:
+            assert torch.equal(torch.as_tensor(ours[name]), torch.as_tensor(expected[name]))
+    if limit == 100:
+        for rest in rests:
+            left = leftovers(rest, wanted, lambda name: name.startswith(("param.", "derived.")))
+            assert all(node.is_bool or any(rest.nodes[a].is_bool for a in node.args) for node in left)
+
+
+def test_uniform_values_are_computed_before_truth_values_too():
+    program, inputs = uneven()
+    wanted = ("out", "state.v")
+    before, rest = hoist_uniform(program.forward, wanted, lambda name: name in ("param.gain", "param.v_threshold"))
+    hoisted = [before.nodes[index] for index in before.outputs.values()]
+    assert {node.op for node in hoisted} == {"exp", "add", "where"}
+    assert list(before.outputs) == ["uniform.0", "uniform.1", "uniform.2"]
+    uniform = evaluate(before, inputs)
+    ours, expected = evaluate(rest, {**inputs, **uniform}), evaluate(program.forward, inputs)
+    assert all(torch.equal(ours[name], expected[name]) for name in wanted)
+    given = ("param.gain", "param.v_threshold", *before.outputs)
+    assert leftovers(rest, wanted, lambda name: name in given) == []
+    # A truth value on the border keeps its type.
+    before, rest = hoist_uniform(program.forward, wanted, lambda name: name == "param.gain")
+    assert [node.is_bool for node in (before.nodes[i] for i in before.outputs.values())].count(True) == 1
+    assert [node.is_bool for node in rest.nodes if str(node.value).startswith("uniform.")].count(True) == 1
+
+
+def test_nothing_is_hoisted_where_nothing_is_given():
+    program, _ = uneven()
+    before, rest = hoist_uniform(program.forward, ("out",), lambda name: name == "param.absent")
+    assert dict(before.outputs) == {}
+    assert rest.nodes == program.forward.nodes
+
+
+def test_an_output_that_is_the_same_at_every_step_is_hoisted_whole():
+    """In each graph by itself, and not where it is an input or a constant anyway."""
+
+    def graph(step):
+        return trace("Fixed", lambda x, state, params: (step(x, params), {}), (), {}, [Param("gain")]).forward
+
+    steps = [lambda x, p: x, lambda x, p: exp(p.gain), lambda x, p: p.gain, lambda x, p: exp(p.gain) + x]
+    before, rests = hoist([graph(step) for step in steps], ["out"], 10)
+    assert [before.nodes[index].op for index in before.outputs.values()] == ["exp"]
+    outs = [rest.nodes[rest.outputs["out"]] for rest in rests]
+    assert [node.value for node in outs] == ["x", "derived.0", "param.gain", None]
 
 
 def test_numbers_tell_zeros_of_two_signs_apart():

@@ -100,8 +100,8 @@ def test_parameters_that_do_not_broadcast(backend):
         ParametricLIF(init_tau=[2.0] * 4, backend=backend)(torch.ones(3, 2))
     with pytest.raises(ShapeError, match="each of 2 channels"):
         CubaLIF(v_reset=[0.0, 0.1], backend=backend, step_mode="single")(torch.ones(2, 3))
-    with pytest.raises(OptionError, match=r"'tau' has the shape \(1, 2\): it is one number, or one for each channel"):
-        LIF(tau=torch.tensor([[2.0, 3.0]]), backend=backend)
+    with pytest.raises(ShapeError, match=r"LIF\.tau has one value for each neuron of a step \[B, 1, 2\].*\(2, 2\)"):
+        LIF(tau=torch.tensor([[2.0, 3.0]]), backend=backend)(torch.ones(3, 2, 2))
 
 
 def test_names_that_do_not_exist():

@@ -30,7 +30,7 @@ def operations(call):
     return count.names
 
 
-SPIKE, HARD = ["ge", "_to_copy"], ["clamp", "rsub", "mul", "mul", "add"]
+SPIKE, HARD = ["ge", "_to_copy"], ["clamp_max", "rsub", "mul", "mul", "add"]
 BY_HAND = {
     IF: ["add", "sub", *SPIKE, *HARD],
     LIF: ["sub", "sub", "div", "add", "sub", *SPIKE, *HARD],

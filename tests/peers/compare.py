@@ -72,15 +72,20 @@ def run_spikingjelly(node: Any, x: Tensor, v: str = "v_seq", parameters: Sequenc
     return send_back(spikes, getattr(node, v), x, {name: named[name] for name in parameters})
 
 
-def run_steps(step: Callable[[Tensor, Any], tuple[Tensor, Tensor, Any]], state: Any, x: Tensor) -> Run:
-    """A step of any library: `step(x[t], state) -> (spikes, v, state)`."""
+def run_steps(
+    step: Callable[[Tensor, Any], tuple[Tensor, Tensor, Any]],
+    state: Any,
+    x: Tensor,
+    parameters: dict[str, Tensor] | None = None,
+) -> Run:
+    """A step of any library: `step(x[t], state) -> (spikes, v, state)`; `parameters` are those it learns."""
     x = x.clone().requires_grad_()
     spikes, potentials = [], []
     for current in x.unbind(0):
         s, v, state = step(current, state)
         spikes.append(s)
         potentials.append(v)
-    return send_back(torch.stack(spikes), torch.stack(potentials), x)
+    return send_back(torch.stack(spikes), torch.stack(potentials), x, parameters)
 
 
 def assert_same(ours: Run, theirs: Run, parameters: dict[str, str] | None = None) -> None:

@@ -56,6 +56,22 @@ def test_the_smooth_forward_of_spikingjelly(name):
     torch.testing.assert_close(gradient, their_gradient, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"superspike"}))
+def test_the_gradient_of_a_learnable_slope(name):
+    """No library here trains a slope; autograd through the primitive of spikingjelly gives its derivative."""
+    corners = torch.tensor([0.5 / 1.7, 1 / 1.7])
+    u = U[((U.abs()[:, None] - corners).abs() > 1e-9).all(1)]
+    weights = torch.linspace(-1, 2, len(u), dtype=torch.float64)
+    alpha = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    (getattr(theirs, NAMES[name]).primitive_function(u, alpha) * weights).sum().backward()
+    surrogate = create("surrogate", name, alpha=1.7)
+    neuron = nn.IF(surrogate=surrogate, v_threshold=0.0, learnable=("surrogate.alpha",), backend="torch").double()
+    spikes = neuron(u[None])
+    assert torch.equal(spikes[0], (u >= 0).double())
+    (spikes[0] * weights).sum().backward()
+    torch.testing.assert_close(neuron.param_surrogate_alpha.grad, alpha.grad, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_defaults_are_those_of_spikingjelly(name):
     assert create("surrogate", name).config.alpha == getattr(theirs, NAMES[name])().alpha

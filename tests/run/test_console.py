@@ -236,7 +236,7 @@ def test_ctrl_c_tells_how_to_go_on(tmp_path):
     words = shlex.split(command.removeprefix("go on with"))
     assert words[:6] == ["spike", "run", "--resume", "a run", "--load", str(tmp_path / "my file.py")]
     newest = sorted(path.name for path in (tmp_path / "a run/checkpoints").iterdir())[-1]
-    assert f"interrupted: {newest}" in lines
+    assert f"interrupted: the last checkpoint is {newest}" in lines
     _, out, _ = session(80, [*words[1:], "--dry-run"], tmp_path)
     assert out == f"sound: would go on from {newest}\n"
 

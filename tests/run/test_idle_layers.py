@@ -54,6 +54,19 @@ def test_silent_is_told_once_with_the_cures_of_this_neuron():
     assert layers.look(4) == []
 
 
+def test_weights_that_are_not_finite_are_told_in_place_of_the_silence_they_cause():
+    net = nn.Sequential(nn.Linear(3, 3), LIF())
+    with torch.no_grad():
+        net[0].weight[1, 2] = float("nan")
+    layers = watch(net)
+    (text,) = layers.look(2)
+    assert text.startswith("weights are not finite after epoch 2: '0.weight'. Training has diverged")
+    assert layers.look(3) == []
+    assert watch(net, notes=[text]).look(4) == []
+    (of_an_ann,) = watch(nn.Sequential(nn.Linear(3, 3), net[0])).look(1)  # there is no neuron to look at
+    assert "'1.weight'" in of_an_ann
+
+
 def test_saturated_is_told_with_the_share():
     (text,) = watch(Fed(LIF(tau=3.0, decay_input=False), 9.0)).look(1)
     assert "is saturated after epoch 1: it spikes at 100% of the steps in 16 samples" in text

@@ -107,6 +107,31 @@ def test_values_are_cut_at_random():
         cut_validation(whole(Values(), 1, "value"), 0.001, 0)
 
 
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (torch.tensor([0.5, float("nan")]), "its x holds nan; inputs must be finite numbers"),
+        (torch.tensor([float("-inf"), 1.0]), "its x holds -inf"),
+        ([0.5, 1.0], "its x is of type list; it must be a tensor"),
+    ],
+)
+def test_an_input_that_no_net_can_take_is_refused_by_sample(x, says):
+    class Faulty(Letters):
+        def __getitem__(self, index):
+            return (x, 1) if index == 7 else super().__getitem__(index)
+
+    with pytest.raises(DatasetError, match=rf"letters train\[7\]: {says}"):
+        assemble(whole(Faulty()), [6, 7], False)
+
+
+def test_a_large_finite_input_is_taken():
+    class Large(Letters):
+        def __getitem__(self, index):
+            return torch.full((4,), 3e38), 1  # its sum is beyond float32
+
+    assert whole(Large())[0][0][0] == 3e38
+
+
 def test_known_labels_are_not_read_from_samples():
     class Known(Letters):
         def __getitem__(self, index):
@@ -298,6 +323,22 @@ def test_a_model_refuses_a_target_that_it_is_not_made_for(mine):
     net.capabilities = dataclasses.replace(net.capabilities, targets=("class",))
     with pytest.raises(OptionError, match="model MLP can be trained for class, and the labels of dataset Marked"):
         require_model(net, Marked())
+
+
+@pytest.mark.parametrize(("has_val", "count"), [(True, 1), (False, 0)])
+def test_whether_the_share_is_idle_is_asked_of_the_dataset_with_its_options(mine, has_val, count):
+    class Optional(Marked):
+        @dataclasses.dataclass(frozen=True)
+        class Config:
+            has_val: bool = True
+
+        @property
+        def splits(self):
+            return ("train", "val", "test") if self.config.has_val else ("train", "test")
+
+    mine.register("dataset", "optional", Optional)
+    tables = {"dataset": {"name": "optional", "has_val": has_val}, "trainer": {"val_share": 0.3}}
+    assert len(idle_options(resolve(tables), {})) == count
 
 
 def test_a_val_split_of_the_dataset_comes_before_the_share(mine):

@@ -81,7 +81,7 @@ def test_a_crash_tells_where_the_run_is_and_how_it_goes_on(tmp_path, monkeypatch
     with pytest.raises(ZeroDivisionError):
         spikecore.run({**CONFIG, "trainer": {"name": "careless", "epochs": 5}}, out=tmp_path / "r")
     said = capsys.readouterr().err.splitlines()
-    assert "failed: ZeroDivisionError: checkpoint-00000002" in said
+    assert "failed with ZeroDivisionError: the last checkpoint is checkpoint-00000002" in said
     assert f"run directory  {tmp_path / 'r'}" in said
     (command,) = [line.removeprefix("go on with     ") for line in said if line.startswith("go on with")]
     assert shlex.split(command) == ["spike", "run", "--resume", str(tmp_path / "r")]

@@ -42,5 +42,9 @@ def test_a_new_plugin_imports_doors_only(kind, tmp_path):
             assert ours <= set(doors.doors()), path.name
 
 
+def test_the_suite_of_every_kind_is_exported():
+    assert {f"{kind.capitalize()}Suite" for kind in KINDS} <= set(doors.exported("spikecore.testing"))
+
+
 def test_there_are_doors():
     assert {"spikecore", "spikecore.nn", "spikecore.interfaces", "spikecore.datasets"} <= set(doors.doors())

@@ -4,6 +4,7 @@ import errno
 import multiprocessing
 import os
 import stat
+import threading
 
 import pytest
 
@@ -51,12 +52,39 @@ def test_a_planted_link_is_not_followed(tmp_path, write):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     path = tmp_path / "a"
-    for name in ("a", "a.partial", f".a.{os.getpid()}.partial"):
+    for name in ("a", "a.partial", f".a.{os.getpid()}-{threading.get_ident()}.partial"):
         (tmp_path / name).symlink_to(victim)
     write(path, "x")
     assert victim.read_text() == "precious"
     assert path.read_text() == "x"
     assert not path.is_symlink()
+
+
+def test_threads_may_write_one_file(tmp_path):
+    """Each under a temporary name of its own: the last one wins, none fails."""
+    path, num_threads = tmp_path / "a", 6
+    all_have_begun = threading.Barrier(num_threads)
+    failures = []
+
+    def write(aside, text):
+        aside.write_text(text)
+        all_have_begun.wait(timeout=60)
+
+    def client(text):
+        try:
+            files.write_with(path, lambda aside: write(aside, text))
+        except Exception as error:
+            failures.append(error)
+
+    texts = [str(index) * 1000 for index in range(num_threads)]
+    threads = [threading.Thread(target=client, args=(text,)) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert path.read_text() in texts
+    assert names(tmp_path) == ["a"]
 
 
 def test_a_directory_is_there_with_all_its_files_or_not_at_all(tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikecore.nn import LIF, ConvBNNeuron
-from spikecore.testing.suites.backend import BackendSuite
+from spikecore.testing import BackendSuite
 
 
 class TestCPU(BackendSuite):

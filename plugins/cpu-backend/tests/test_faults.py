@@ -114,16 +114,16 @@ def test_a_cache_that_takes_nothing(folder, fault, monkeypatch):
         folder.chmod(0o777)
     else:
         number = {"read-only": 30, "full": 28}[fault]  # EROFS, ENOSPC
-        real = store.tempfile.mkstemp
+        real = store.write_with
 
-        def refusing(*args, **options):
-            if Path(options["dir"]) == folder:
+        def refusing(path, write):
+            if path.parent == folder:
                 raise OSError(number, os.strerror(number))
-            return real(*args, **options)
+            real(path, write)
 
-        monkeypatch.setattr(store.tempfile, "mkstemp", refusing)
+        monkeypatch.setattr(store, "write_with", refusing)
         with pytest.raises(OSError):
-            store.tempfile.mkstemp(dir=folder)  # the fault bites
+            store.write_with(folder / "a", Path.touch)  # the fault bites
     assert runs(CPUBackend(cache_dir=str(folder)))
     assert not folder.is_dir() or not list(folder.iterdir())
 

@@ -12,7 +12,7 @@ from published import columns
 
 from spikecore import create
 from spikecore.errors import DatasetError
-from spikecore.testing.suites.dataset import DatasetSuite
+from spikecore.testing import DatasetSuite
 from spikecore_datasets_dvs import tonic_bridge
 
 tonic = peer.require("tonic")

@@ -3,7 +3,7 @@
 import tiny
 
 from spikecore.registry import load
-from spikecore.testing.suites.dataset import DatasetSuite
+from spikecore.testing import DatasetSuite
 
 PARTIAL = {"allow_partial": True}
 

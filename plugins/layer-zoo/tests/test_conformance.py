@@ -1,7 +1,6 @@
 """The conformance suites on every component of this plugin."""
 
-from spikecore.testing.suites.encoder import EncoderSuite
-from spikecore.testing.suites.neuron import NeuronSuite
+from spikecore.testing import EncoderSuite, NeuronSuite
 
 
 class TestPeriodic(EncoderSuite):

@@ -2,8 +2,7 @@
 
 from zoo_cases import NEURONS, SURROGATES
 
-from spikecore.testing.suites.neuron import NeuronSuite
-from spikecore.testing.suites.surrogate import SurrogateSuite
+from spikecore.testing import NeuronSuite, SurrogateSuite
 
 NUM_STEPS, CHANNELS = 6, 4
 STEPS, GROUPS = {"num_steps": NUM_STEPS}, {"num_groups": 5, "group_size": 12}  # of steps [B, 4, 3, 5]

@@ -7,6 +7,7 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
+from spikecore.backends.kit.norm import run_normed, run_normed_bwd
 from spikecore.backends.kit.store import KernelStore, cache_folder
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 
@@ -23,4 +24,6 @@ __all__ = [
     "check_support",
     "read_sequence",
     "read_state",
+    "run_normed",
+    "run_normed_bwd",
 ]

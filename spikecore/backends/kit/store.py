@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from spikecore.errors import BackendError
+from spikecore.files import read_file, write_with
 
 Loaded = TypeVar("Loaded")
 MARK = b"spikecore kernel"
+LARGEST_FILE = 1 << 28
 END_BYTES = len(MARK) + hashlib.sha256().digest_size
 
 
@@ -82,9 +84,9 @@ class KernelStore(Generic[Loaded]):
 
     def _is_whole(self, path: Path) -> bool:
         try:
-            if not _is_private(self.folder) or not path.is_file():  # reading a pipe would never end
+            if not _is_private(self.folder):
                 return False
-            content = path.read_bytes()
+            content = read_file(path, LARGEST_FILE)
         except OSError:
             return False
         kernel, end = content[:-END_BYTES], content[-END_BYTES:]
@@ -112,18 +114,9 @@ def _is_private(folder: Path) -> bool:
 
 def _store(path: Path, kernel: bytes) -> bool:
     """Put a file in place whole; False where that is impossible."""
-    aside = None
     try:
-        descriptor, aside = tempfile.mkstemp(prefix=f".{path.stem[:16]}-", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(kernel + _end(path, kernel))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        write_with(path, lambda aside: aside.write_bytes(kernel + _end(path, kernel)))
     except OSError:
-        if aside is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
         return False
     return True
 

@@ -11,6 +11,7 @@ from spikecore.nn.layers.norms import (
     SyncBatchNorm,
     synchronize_batch_norms,
 )
+from spikecore.nn.layers.once import time_invariant
 from spikecore.nn.layers.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -94,4 +95,17 @@ __all__ = [
     "WSLinear",
     "fold_time",
     "synchronize_batch_norms",
+    "time_invariant",
 ]
+
+for _layer in (
+    FoldTime,
+    *(AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d),
+    *(AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d),
+    *(AvgPool1d, AvgPool2d, AvgPool3d, SumPool2d),
+    *(BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm),
+    *(Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear),
+    *(WSConv1d, WSConv2d, WSConv3d, WSLinear),
+    *(MaxPool1d, MaxPool2d, MaxPool3d, Flatten, Upsample),
+):
+    time_invariant(_layer)

@@ -140,7 +140,8 @@ class LateralRecurrent(Recurrent):
             torch's do; or a module that keeps the shape of a step (a convolution, say).
         step_mode: `multi` or `single`.
 
-    Parity: snntorch's RLeaky with `leaky`, norse's LIFRecurrent; tests/peers/test_layers.py.
+    Parity: snntorch's RLeaky with `leaky`, norse's LIFRecurrent with `CubaLIF`;
+    tests/peers/test_leaky.py and test_conventions.py.
     """
 
     def __init__(self, module: nn.Module, lateral: int | nn.Module, step_mode: str = "multi") -> None:

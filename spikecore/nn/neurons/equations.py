@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from spikecore.dynamics import clamp, detach, spike
-
-LARGEST = 3.4028234663852886e38
-"""The largest number of float32, in which states are kept at least."""
+from spikecore.nn.hard_reset import LARGEST, hard_reset, runs_as_one
 
 
 def fire(distance: Any, params: Any) -> Any:
@@ -31,8 +29,10 @@ def reset_after(s: Any, h: Any, params: Any) -> Any:
 
     A hard reset recovers from h = inf; every other value and gradient is that of the equation.
     """
-    reset_by = detach(s) if params.detach_reset else s
+    reset_by: Any = detach(s) if params.detach_reset else s
     if params.reset == "hard":
+        if runs_as_one(reset_by, h, params.v_reset):
+            return hard_reset(reset_by, h, params.v_reset)
         # 0 * inf is NaN: without the limit, one infinite input would end the neuron. NaN passes through it.
         finite = clamp(h, max=LARGEST)
         return (1 - reset_by) * finite + reset_by * params.v_reset

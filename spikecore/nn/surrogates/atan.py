@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from spikecore.dynamics import atan
+from spikecore.dynamics import Operand, atan
 from spikecore.nn.surrogates.base import Steepness, Surrogate
 
 
@@ -21,10 +20,10 @@ class ATan(Surrogate):
         alpha: Steepness = 2.0
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         scaled = math.pi / 2 * params.alpha * u
         return params.alpha / 2 / (1 + scaled * scaled)
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         return atan(math.pi / 2 * params.alpha * u) / math.pi + 0.5

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from spikecore.dynamics import spike, where
+from spikecore.dynamics import Operand, spike, where
 from spikecore.errors import DynamicsError
 from spikecore.interfaces.component import Configurable, Range, make_config, refuse_positional
 from spikecore.interfaces.surrogate import SurrogateCapabilities
@@ -49,7 +49,7 @@ class Surrogate(Configurable):
         alpha: Steepness = 1.0
         spiking: bool = True
 
-    config: Any
+    config: Config
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -72,12 +72,12 @@ class Surrogate(Configurable):
         object.__setattr__(self, "config", make_config(type(self), options))
 
     @classmethod
-    def option_problems(cls, config: Any) -> Iterable[tuple[str, str]]:
+    def option_problems(cls, config: Config) -> Iterable[tuple[str, str]]:
         if not config.spiking and cls.primitive is Surrogate.primitive:
             cure = "leave spiking=True, or choose a surrogate whose capabilities say primitive"
             yield "spiking", f"must be true: {cls.__name__} declares no primitive; {cure}"
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__} is immutable: make a new one with another {name}")
 
     def __eq__(self, other: object) -> bool:
@@ -90,21 +90,21 @@ class Surrogate(Configurable):
         fields = (f"{field.name}={getattr(self.config, field.name)!r}" for field in dataclasses.fields(self.config))
         return f"{type(self).__name__}({', '.join(fields)})"
 
-    def __call__(self, u: Any) -> Any:
+    def __call__(self, u: Operand) -> Any:
         """Spikes of `u`, any shape."""
         return spike(u, self)
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         """g'(u); `params` is the config."""
         raise NotImplementedError
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         """g(u)."""
         raise NotImplementedError
 
     @staticmethod
-    def forward(u: Any, params: Any) -> Any:
+    def forward(u: Operand, params: Surrogate.Config) -> Operand:
         """Θ(u)."""
         return where(u >= 0, 1.0, 0.0, like=u)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-from spikecore.dynamics import erf, exp
+from spikecore.dynamics import Operand, erf, exp
 from spikecore.nn.surrogates.base import Steepness, Surrogate
 
 
@@ -22,10 +21,10 @@ class Erf(Surrogate):
         alpha: Steepness = 2.0
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         scaled = params.alpha * u
         return params.alpha / math.sqrt(math.pi) * exp(-(scaled * scaled))
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         return 0.5 * (1 + erf(params.alpha * u))

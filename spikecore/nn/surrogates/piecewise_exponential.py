@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from spikecore.dynamics import abs, exp, where
+from spikecore.dynamics import Operand, abs, exp, where
 from spikecore.nn.surrogates.base import Surrogate
 
 
@@ -15,10 +13,10 @@ class PiecewiseExp(Surrogate):
     """
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         return params.alpha / 2 * exp(-params.alpha * abs(u))
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         tail = 0.5 * exp(-params.alpha * abs(u))
         return where(u < 0, tail, 1 - tail)

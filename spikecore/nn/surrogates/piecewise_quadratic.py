@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from spikecore.dynamics import abs, clamp, sign, where
+from spikecore.dynamics import Operand, abs, clamp, sign, where
 from spikecore.nn.surrogates.base import Surrogate
 
 
@@ -15,11 +13,11 @@ class PiecewiseQuadratic(Surrogate):
     """
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         a = params.alpha
         return where(abs(u) <= 1 / a, a - a * a * abs(u), 0.0)
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         scaled = clamp(params.alpha * u, -1.0, 1.0)
         return 0.5 + scaled - 0.5 * scaled * scaled * sign(scaled)

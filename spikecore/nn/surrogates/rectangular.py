@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from spikecore.dynamics import abs, clamp, where
+from spikecore.dynamics import Operand, abs, clamp, where
 from spikecore.nn.surrogates.base import Surrogate
 
 
@@ -16,9 +14,9 @@ class Rect(Surrogate):
     """
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         return where(abs(u) < 0.5 / params.alpha, params.alpha, 0.0, like=u)
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         return clamp(params.alpha * u + 0.5, 0.0, 1.0)

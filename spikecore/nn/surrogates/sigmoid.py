@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from spikecore.dynamics import sigmoid
+from spikecore.dynamics import Operand, sigmoid
 from spikecore.nn.surrogates.base import Steepness, Surrogate
 
 
@@ -21,10 +20,10 @@ class Sigmoid(Surrogate):
         alpha: Steepness = 4.0
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         s = sigmoid(params.alpha * u)
         return params.alpha * s * (1 - s)
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         return sigmoid(params.alpha * u)

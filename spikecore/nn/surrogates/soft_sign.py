@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from spikecore.dynamics import abs
+from spikecore.dynamics import Operand, abs
 from spikecore.nn.surrogates.base import Steepness, Surrogate
 
 
@@ -22,11 +21,11 @@ class SoftSign(Surrogate):
         alpha: Steepness = 2.0
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         d = 1 / params.alpha + abs(u)
         return 1 / (2 * params.alpha * (d * d))
 
     @staticmethod
-    def primitive(u: Any, params: Any) -> Any:
+    def primitive(u: Operand, params: Surrogate.Config) -> Operand:
         scaled = params.alpha * u
         return 0.5 * (scaled / (1 + abs(scaled)) + 1)

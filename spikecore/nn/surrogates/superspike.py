@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from spikecore.dynamics import abs
+from spikecore.dynamics import Operand, abs
 from spikecore.nn.surrogates.base import Surrogate
 
 
@@ -17,6 +15,6 @@ class SuperSpike(Surrogate):
     known_as = ("fast_sigmoid", "FastSigmoid")
 
     @staticmethod
-    def derivative(u: Any, params: Any) -> Any:
+    def derivative(u: Operand, params: Surrogate.Config) -> Operand:
         d = 1 + abs(u)
         return params.alpha / (d * d)

@@ -71,7 +71,7 @@ class BackendSuite(LimitChecks):
     def test_gradients_that_do_not_arrive(self) -> None:
         """A gradient that is None adds no term: zero in its place would meet an infinite potential and give NaN."""
         x = self.x(5, 4, 3)
-        x[-1, 0, 0] = -math.inf  # met by the gradient of the final state, which nobody asked for
+        x[-1, 0, 0] = -math.inf  # met by the gradient of the final state, which is not wanted
         with self.backend():
             for options in CASES:
                 found = []

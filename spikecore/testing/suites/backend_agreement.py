@@ -16,7 +16,7 @@ from spikecore.dynamics import OPS
 from spikecore.interfaces.backend import Support
 from spikecore.nn import IF, LIF, Neuron
 from spikecore.registry import create
-from spikecore.testing.backend_runs import PARAMETERS, RESETS, SURROGATES, noise, outcome
+from spikecore.testing.backend_runs import PARAMETERS, RESETS, SLOPES, SURROGATES, noise, outcome
 from spikecore.testing.compare import assert_close
 from spikecore.testing.probes import (
     BACKEND,
@@ -170,6 +170,11 @@ class AgreementChecks(Suite):
         shapes = ((6, 4, 3), (5, 2, 3, 4, 3))
         self.compare_all((self.x(*shape), LIF, case) for shape in shapes for case in (*PARAMETERS, *taus))
 
+    def test_learnable_slopes_equal_the_reference(self) -> None:
+        """A slope of the surrogate that is trained, with and without other parameters."""
+        cases: tuple[Options, ...] = (*SLOPES, {**SLOPES[0], "tau": [1.5, 2.0, 4.0]})
+        self.compare_all((self.x(6, 4, 3), LIF, case) for case in cases)
+
     def test_several_states_equal_the_reference(self) -> None:
         """Neurons with two coupled states, four learned parameters, no state, or outputs that are constants."""
         names = ("tau", "tau_w", "a", "b")
@@ -194,7 +199,8 @@ class AgreementChecks(Suite):
         halves = [name for name in ("float16", "bfloat16") if name in self.capabilities.dtypes]
         if not halves:
             skip("capabilities.dtypes has neither float16 nor bfloat16")
-        self.compare_all((self.x(5, 4, 3, dtype=getattr(torch, name)), cls, {}) for name in halves for cls in (IF, LIF))
+        inputs = [self.x(5, 4, 3, dtype=getattr(torch, name)) for name in halves]
+        self.compare_all((x, cls, {}) for x in inputs for cls in (IF, LIF))
 
     def test_odd_sizes(self) -> None:
         """Shapes that divide by nothing, one element, many axes, one step."""

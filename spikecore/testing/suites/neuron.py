@@ -310,7 +310,7 @@ class NeuronSuite(LimitChecks, OptionChecks):
 
     @needs("differentiable", False)
     def test_no_gradient_where_none_is_declared(self) -> None:
-        """What declares no gradient gives none: one that nobody vouches for would be learned from."""
+        """A neuron that declares no gradient returns none: training would use it."""
         x = self.input().requires_grad_()
         out = self.run(self.make(), x)
         if out.requires_grad:

@@ -29,7 +29,8 @@ PLAIN = (Tensor, bool, int, float, str, type(None))
 
 class TrainerSuite(Suite):
     """Trains a small net on a small task for what the trainer learns from (`capabilities.task`), with a context that
-    keeps everything it is told. The task is what the trainer prepares from small parts; `make_task` may be overridden.
+    keeps everything that is reported to it. The task is what the trainer prepares from small parts; `make_task` may be
+    overridden.
     """
 
     kind: ClassVar[str] = "trainer"
@@ -40,7 +41,9 @@ class TrainerSuite(Suite):
     def make(self, **options: Any) -> Any:
         """A trainer with a short schedule."""
         known = {field.name for field in dataclasses.fields(self.target.Config)}
-        return super().make(**{**{k: v for k, v in self.short.items() if k in known}, **self.options, **options})
+        short = {name: value for name, value in self.short.items() if name in known}
+        own = getattr(self.target, "short_run", {}).get("trainer", {})
+        return super().make(**{**short, **own, **self.options, **options})
 
     def make_task(self, trainer: Any, is_sequence: bool = False, seed: int = 0) -> Task:
         """What the trainer is to train.
@@ -130,7 +133,7 @@ class TrainerSuite(Suite):
         assert spied.first_read in (None, told), f"the test split was read after {spied.first_read} of {told} epochs"
 
     def test_evaluation_changes_nothing(self) -> None:
-        """`evaluate` leaves the weights as they are, tells nobody, and draws from no generator but its own."""
+        """`evaluate` changes no weights, calls no hooks, and draws from no generator but its own."""
         (task, trainer), recorder = self.ready(), Recorder()
         kept = {name: value.clone() for name, value in task.model.state_dict().items()}
         before = torch.get_rng_state(), recorder.generator.get_state(), recorder.device_generator.get_state()
@@ -237,7 +240,7 @@ class TrainerSuite(Suite):
             assert told == list(range(before + 1, before + 1 + len(told))), f"after epoch {before} it told of {told}"
 
     def test_hooks_in_order(self) -> None:
-        """Epochs are told as 1, 2, 3 …, each after its log; the last epoch is followed by a safe point."""
+        """Epochs are reported as 1, 2, 3 …, each after its log; the last epoch is followed by a safe point."""
         _, trainer, recorder, _ = self.fit(snapshots=True)
         told = [value for name, value in recorder.events if name == "epoch_end"]
         assert told, "context.epoch_end was never called"
@@ -360,8 +363,8 @@ def _errors(task: Task) -> tuple[float, float]:
 
 
 def _measured(task: Task) -> list[str]:
-    """What `evaluate` can be asked for: the splits, or `test` for the environment."""
-    return list(task.splits) or ["test"]
+    """What `evaluate` can be asked for: the splits, or the seeds of validation and of the test in an environment."""
+    return list(task.splits) or ["val", "test"]
 
 
 def _metrics(task: Task, trainer: Any) -> dict[str, float]:

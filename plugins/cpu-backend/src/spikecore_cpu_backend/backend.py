@@ -25,7 +25,7 @@ from spikecore.backends.kit import (
 from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
 from spikecore.interfaces import Range
-from spikecore_cpu_backend import layout, tuning
+from spikecore_cpu_backend import layout, norm, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
 from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, ForwardCall
 from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler
@@ -45,7 +45,9 @@ class CPUBackend(Backend):
         BackendError: the compiler refuses the runtime.
     """
 
-    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(priority=100, affine_neuron=True)
+    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
+        priority=100, affine_neuron=True, norm_neuron=True
+    )
 
     @dataclass(frozen=True)
     class Config:
@@ -239,6 +241,49 @@ class CPUBackend(Backend):
         run = kernel.backward.quick if count < tuning.ALONE else kernel.backward.free
         _check_status(run(call.pack(kernel.pack_backward)))
         return grad_x, grad_firsts, sums
+
+    def norm_neuron(
+        self,
+        key: str,
+        y: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        eps: float,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        save: bool,
+        carry: bool,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]] | None:
+        """See `interfaces.backend.Backend.norm_neuron`; None for sequences whose states no cache would hold."""
+        kernel = self._kernels.get((key, y.dtype)) or self._kernel(key, y.dtype)
+        return norm.forward(self, kernel, y, gamma, beta, eps, states, params, save, carry)
+
+    def norm_neuron_grad(
+        self,
+        key: str,
+        saved: Sequence[Tensor],
+        y: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        eps: float,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        grad_out: Tensor | None,
+        grad_states: Sequence[Tensor | None],
+        grad_recorded: Sequence[Tensor | None],
+        wants_states: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
+        """See `interfaces.backend.Backend.norm_neuron_grad`."""
+        kernel = self._kernels.get((key, y.dtype)) or self._kernel(key, y.dtype)
+        arriving = tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
+        table = _phase_table(kernel.program, arriving, y.shape[0])
+        grads = (grad_out, grad_states, grad_recorded)
+        return norm.backward(self, kernel, saved, y, gamma, beta, states, params, *grads, wants_states, table)
+
+    @staticmethod
+    def num_threads(count: int) -> int:
+        """Threads for a call of so many element-steps."""
+        return _threads(count)
 
     def stream_copy(self, to: Tensor, source: Tensor) -> None:
         """Copy a contiguous tensor past the caches: the least that moving its bytes costs here."""

@@ -143,7 +143,8 @@ class Passes:
         error = RunError(
             f"the loss or a gradient is no number (nan or infinite) in epoch {self._place[0] + 1}, step {step + 1}: "
             f"{where}. No checkpoint was written since, so the latest one is good. Lower trainer.lr, set "
-            "trainer.clip_norm = 1 or trainer.warmup_epochs, look for such values in the data, and with float16 try run.precision = 'bfloat16'"
+            "trainer.clip_norm = 1 or trainer.warmup_epochs, look for such values in the data, and with float16 try "
+            "run.precision = 'bfloat16'"
         )
         error.is_told = self.context.rank > 0  # all processes raise it
         return error
