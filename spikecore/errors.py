@@ -200,6 +200,7 @@ __all__ = [
     "StateGraphError",
     "StateShapeError",
     "StepError",
+    "StopRun",
     "StreamingError",
     "UnknownComponentError",
 ]

@@ -33,6 +33,8 @@ class ValueMSE(Loss):
         2.0
     """
 
+    has_classes = False
+
     @dataclass(frozen=True)
     class Config(Loss.Config):
         """
@@ -79,6 +81,8 @@ class SequenceMSE(Loss):
         >>> SequenceMSE()(out, torch.tensor([[[0.0]], [[3.0]]])).item()
         0.5
     """
+
+    has_classes = False
 
     def each(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of each sample, `[B, ...]`.

@@ -9,8 +9,8 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from spikecore import trainers
 from spikecore.interfaces import RunContext, Shown, Task
-from spikecore.trainers import confusion
 
 TOP = 5
 
@@ -98,7 +98,7 @@ class ClassMeter(Meter):
     def shown(self, split: str) -> Mapping[str, Shown]:
         """Confusion matrix and recall of each class, as `classify` shows them."""
         num = self.task.num_outputs
-        return confusion(self.counts()[:num, :num], self.task.classes, split)
+        return trainers.confusion(self.counts()[:num, :num], self.task.classes, split)
 
     def counts(self) -> Tensor:
         """`[N, N]`: rows are the true classes."""

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from spikecore.errors import RunError
 from spikecore.interfaces import Batch, RunContext, Task
-from spikecore.nn import detach_state, losses, readouts, streaming
+from spikecore.nn import detach_state, streaming
+from spikecore.trainers import Loss, trusted_values
 from spikecore_training.penalty import RatePenalty
 from spikecore_training.watch import first_bad_layer
 
@@ -39,7 +40,7 @@ class Passes:
     task: Task
     context: RunContext
     net: nn.Module
-    loss: losses.Loss
+    loss: Loss
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     truncate: int = 0
@@ -74,7 +75,7 @@ class Passes:
         """
         self._batch = batch
         is_checked = self._place[1] == 0  # once an epoch; the labels of splits are checked when they are read
-        trust = nullcontext() if is_checked else readouts.trusted_values()
+        trust = nullcontext() if is_checked else trusted_values()
         with self._exchange(is_last), trust:
             loss = self._pass(batch, weight)
         self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spikecore.interfaces import Task, TrainerCapabilities
-from spikecore.nn import losses, readouts
+from spikecore.trainers import READOUT, VALUE_LOSS, over_own_steps, readout_of
 from spikecore_training.loop import Loop
 from spikecore_training.meters import Meter, ValueMeter
 from spikecore_training.options import LoopConfig
@@ -32,12 +32,12 @@ class Regression(Loop):
             readout: what the output stands for; `auto` takes what suits the loss.
         """
 
-        loss: Annotated[Any, losses.VALUE_LOSS] = "mse"
-        readout: Annotated[Any, losses.READOUT] = "auto"
+        loss: Annotated[Any, VALUE_LOSS] = "mse"
+        readout: Annotated[Any, READOUT] = "auto"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._readout = losses.readout_of(self.config.loss, self.config.readout)
+        self._readout = readout_of(self.config.loss, self.config.readout)
 
     def meter(self, task: Task, device: torch.device) -> Meter:
         """Squared and absolute error."""
@@ -45,4 +45,4 @@ class Regression(Loop):
 
     def answer(self, out: Tensor, mask: Tensor | None) -> Tensor:
         """Values `[B, C, ...]`."""
-        return readouts.over_own_steps(self._readout, out, mask)
+        return over_own_steps(self._readout, out, mask)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spikecore.interfaces import Range, Task, TrainerCapabilities
-from spikecore.nn import losses
+from spikecore.trainers import SEQUENCE_LOSS
 from spikecore_training.loop import Loop
 from spikecore_training.meters import Meter, StepMeter, ValueMeter
 from spikecore_training.options import LoopConfig
@@ -36,12 +36,12 @@ class Sequence(Loop):
             lr: peak learning rate.
         """
 
-        loss: Annotated[Any, losses.SEQUENCE_LOSS] = "mse"
+        loss: Annotated[Any, SEQUENCE_LOSS] = "mse"
         lr: Annotated[float, Range(gt=0.0, lt=math.inf)] = 0.01
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._has_classes = isinstance(self.config.loss, losses.SequenceCrossEntropy)
+        self._has_classes = bool(self.config.loss.has_classes)
         self.score_name = "accuracy" if self._has_classes else "mse"
         self.is_error = not self._has_classes
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from spikecore.datasets import CutMix, Mix, Mixup, mix_batch
 from spikecore.errors import OptionError
 from spikecore.interfaces import Batch, Task
-from spikecore.nn import losses, readouts
+from spikecore.trainers import LOSS, READOUT, over_own_steps, readout_of
 from spikecore_training.loop import Loop
 from spikecore_training.meters import ClassMeter, Meter
 from spikecore_training.options import LoopConfig, NotNegative, Share, idle_loop_options
@@ -37,15 +37,15 @@ class Supervised(Loop):
                 batch is mixed by one of the two.
         """
 
-        loss: Annotated[Any, losses.LOSS] = "rate_cross_entropy"
-        readout: Annotated[Any, losses.READOUT] = "auto"
+        loss: Annotated[Any, LOSS] = "rate_cross_entropy"
+        readout: Annotated[Any, READOUT] = "auto"
         label_smoothing: Share = 0.0
         mixup: NotNegative = 0.0
         cutmix: NotNegative = 0.0
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._readout = losses.readout_of(self.config.loss, self.config.readout)
+        self._readout = readout_of(self.config.loss, self.config.readout)
         self._mixes: list[Mix] = []
         if self.config.mixup:
             self._mixes.append(Mixup(alpha=self.config.mixup))
@@ -71,7 +71,7 @@ class Supervised(Loop):
 
     def answer(self, out: Tensor, mask: Tensor | None) -> Tensor:
         """Scores `[B, C, ...]`."""
-        return readouts.over_own_steps(self._readout, out, mask)
+        return over_own_steps(self._readout, out, mask)
 
     def training_batch(self, task: Task, batch: Batch, generator: torch.Generator) -> Batch:
         """Mixed and smoothed; labels are then shares of the classes."""
