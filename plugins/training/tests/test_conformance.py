@@ -16,6 +16,8 @@ class TestSequence(TrainerSuite):
 
 
 class TestSupervisedWithEverything(TrainerSuite):
+    """Without mixing, which draws in each process for itself."""
+
     component = "supervised"
     options = {
         "batch_size": 5,
@@ -23,7 +25,7 @@ class TestSupervisedWithEverything(TrainerSuite):
         "ema": 0.5,
         "lr": 0.02,
         "log_every": 2,
-        "mixup": 0.1,
+        "rate_penalty": 0.1,
         "label_smoothing": 0.05,
         "clip_norm": 2.0,
         "warmup_epochs": 1.0,
