@@ -95,6 +95,7 @@ SHAPES = {
     "long pieces, cut": (3, 2, 3, 70, 71),
     "channels last": (5, 6, 32, 9, 7),
     "channels last, no whole lines": (5, 6, 5, 9, 7),
+    "channels last, several blocks, the last one short": (5, 3, 24, 13, 13),
     "linear": (20, 300, 48),
     "more channels than a block has lanes": (3, 5, 3000),
 }
