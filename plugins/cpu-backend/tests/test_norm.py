@@ -226,6 +226,25 @@ def test_a_sequence_too_long_for_its_states_runs_one_by_one(monkeypatch):
     assert_close(found, everything(theirs, y), "[output, gradients, statistics]")
 
 
+@pytest.mark.parametrize(
+    ("channels", "is_taken"), [(20, True), (24, True), (66, True), (1024, True), (1000, False), (3000, False)]
+)
+def test_channels_last_blocks_hold_whole_rows_of_channels_or_none_is_made(channels, is_taken, monkeypatch):
+    from spikecore_cpu_backend import tuning
+
+    monkeypatch.setattr(tuning, "second_level_cache", lambda: 1 << 20)
+    tiles = tuning.norm_tiles(4, 1600, channels, 1, num_states=1, real_bytes=4)
+    assert (tiles is not None) == is_taken
+    if tiles is not None:
+        assert tiles.block % channels == 0
+        assert tiles.block * 4 % tuning.LINE == 0
+    y = values((3, 5, channels), torch.float32)
+    block = block_of(y.shape, "lif", "cpu", torch.float32)
+    key = block.neuron.program().key
+    results = backend_named("cpu").norm_neuron(key, y, None, None, 1e-5, [torch.zeros(5, channels)], [], False, True)
+    assert (results is not None) == is_taken
+
+
 def test_several_gradients_at_once_and_twice():
     shape = (4, 3, 3, 5, 5)
     results = []
