@@ -117,8 +117,8 @@ def norm_tiles(
     if inner < LONG_PIECE:
         if inner > 1:
             return NormTiles(lanes, 1, 1)
-        # Each block begins with the first channel, so that sums go through memory in order. If rows of channels that are
-        # whole tiles are too long, those of whole cache lines will do.
+        # Each block begins with the first channel, so that sums go through memory in order. If rows of channels that
+        # are whole tiles are too long, those of whole cache lines will do.
         for multiple in (LANES, LINE // real_bytes):
             row = math.lcm(channels, multiple)
             if 2 * row <= lanes:
