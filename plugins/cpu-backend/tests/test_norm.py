@@ -97,7 +97,7 @@ SHAPES = {
     "channels last, no whole lines": (5, 6, 5, 9, 7),
     "channels last, several blocks, the last one short": (5, 3, 24, 13, 13),
     "linear": (20, 300, 48),
-    "more channels than a block has lanes": (3, 5, 3000),
+    "as many channels as fit into a block twice": (3, 5, 1024),
 }
 
 
@@ -243,6 +243,14 @@ def test_channels_last_blocks_hold_whole_rows_of_channels_or_none_is_made(channe
     key = block.neuron.program().key
     results = backend_named("cpu").norm_neuron(key, y, None, None, 1e-5, [torch.zeros(5, channels)], [], False, True)
     assert (results is not None) == is_taken
+
+
+def test_more_channels_than_a_block_holds_run_one_by_one():
+    shape = (3, 5, 3000)
+    ours, theirs = (block_of(shape, "learnable", name) for name in ("cpu", "torch"))
+    theirs.load_state_dict(ours.state_dict())
+    y = values(shape)
+    assert_close(everything(ours, y), everything(theirs, y), "[output, gradients, statistics]")
 
 
 def test_several_gradients_at_once_and_twice():
