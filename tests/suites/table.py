@@ -34,6 +34,7 @@ BUDGETS_S = {
     "plugin-deploy-nir": 150,
     "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,
+    "plugin-training": 200,
     "check-wheels": 150,
     "check-examples": 120,
     "check-scaffold": 250,
