@@ -318,7 +318,8 @@ class EventFolder(EventDataset):
             if lost := sorted(whole - left):
                 raise DatasetError(
                     f"{self.directory}: every recording of class {self.class_names[lost[0]]!r} in the split "
-                    f"{name!r} is shorter than one slice of {slices}: choose shorter slices, or include_incomplete without overlap"
+                    f"{name!r} is shorter than one slice of {slices}: choose shorter ones, or "
+                    f"include_incomplete without overlap"
                 )
         return cut
 
