@@ -24,7 +24,7 @@ NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold"
 """Folders of tests that are not part of the suite `core`."""
 
 BUDGETS_S = {
-    "core": 900,
+    "core": 1300,  # with products by events and norm and neuron in one call, each held by planted faults: 885 s
     "plugin-cpu-backend": 900,
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,

@@ -18,7 +18,7 @@ from torch.autograd import Function
 from spikecore.errors import ShapeError
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime
-from spikecore.torch_internals import BatchNorm
+from spikecore.torch_internals import BatchNorm, check_norm_input
 
 
 class AllSum(Function):
@@ -47,7 +47,7 @@ class ProcessBatchNorm(BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         """`[B, C, ...]` → the same shape."""
         if self.training and is_connected():
-            self._check_input_dim(x)
+            check_norm_input(self, x)
             return self._together(x)
         normed: Tensor = super().forward(x)
         return normed
