@@ -92,8 +92,7 @@ def evaluate(
     prepared = _prepared(Path(directory), resolved)
     task, context = prepared.task, prepared.context
     if split not in task.splits and not (split == "test" and not task.splits):
-        there = ", ".join(name for name in SPLITS if name in task.splits) or "none: it learns without a dataset"
-        raise ConfigError(f"{directory}: this run has no split {split!r} (its splits: {there})")
+        raise ConfigError(f"{directory}: {_no_split(split, prepared)}")
     prepared, name = origin.restore(prepared, checkpoint, _backend_in(changes))
     trainer = prepared.trainer
     metrics = checked_metrics(trainer, "evaluate", trainer.evaluate(prepared.task, context, split))
@@ -143,6 +142,23 @@ def _prepared(directory: Path, resolved: Resolved) -> Prepared:
 def _backend_in(changes: Sequence[str]) -> str | None:
     names = [parse_override(text).get("backend", {}).get("name") for text in changes]
     return next((name for name in reversed(names) if name), None)
+
+
+def _no_split(split: str, prepared: Prepared) -> str:
+    """Why there is no such split to measure on, and what to do."""
+    there = [name for name in SPLITS if name in prepared.task.splits]
+    if there:
+        return f"this run has no split {split!r} (its splits: {', '.join(there)})"
+    if prepared.trainer.capabilities.task == "environment":
+        where = "in its environment"
+        why = "its trainer learns in an environment"
+    else:
+        where = "as its trainer does"
+        why = "its trainer learns without a dataset"
+    return (
+        f"{why}, which has no splits, so there is no {split!r} to measure on: leave out --split (in Python: split) to "
+        f"measure the net {where}"
+    )
 
 
 def _refuse_changes(changes: Sequence[str]) -> None:
