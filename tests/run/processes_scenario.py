@@ -146,5 +146,6 @@ if __name__ == "__main__":
     if scenario in ("sound", "refused"):
         {"sound": sound, "refused": refused}[scenario]()
     else:
-        sys.argv = ["spike", "run", *options(), "--out", scenario]
+        told = ["--resume", "faulty"] if scenario == "again" else [*options(), "--out", scenario]
+        sys.argv = ["spike", "run", *told]
         main()

@@ -258,6 +258,25 @@ def test_the_others_end_with_a_process_that_fails(tmp_path, fault, rank, told):
     assert last(tmp_path / "faulty").count == FAULT_AT  # what was saved before is whole
 
 
+def test_a_run_whose_process_was_killed_resumes_to_the_same_bits(sound, tmp_path):
+    """The command that the message names, in new processes."""
+    status, output = launch(tmp_path, "faulty", FAULT="SIGKILL", FAULT_RANK="1")
+    assert status not in (0, 2), output
+    status, output = launch(tmp_path, "again")
+    assert status == 0, output
+    assert f"going on from checkpoint-{FAULT_AT:08d}" in output
+    assert [resumption["after"] for resumption in record(tmp_path / "faulty")["resumes"]] == ["failed"]
+    ours, whole = tmp_path / "faulty", sound / "mlp"
+    assert (ours / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert record(ours)["metrics"] == record(whole)["metrics"]
+    for key, value in last(whole).model.items():
+        assert torch.equal(value, last(ours).model[key]), key
+
+
+def test_the_sizes_of_the_splits_are_those_of_all_processes(sound):
+    assert record(sound / "mlp")["samples"] == {"train": 1130, "val": 128, "test": 539}
+
+
 # One process
 
 
