@@ -69,8 +69,8 @@ def command(
     source, the data or an option cannot be used.
     """
     from spikecore.cli.out import require_empty
-    from spikecore.run.overrides import parse_settings
     from spikecore.registry import create, registry
+    from spikecore.run.overrides import parse_settings
 
     require_empty(out)
     shape = _shape(input_shape)

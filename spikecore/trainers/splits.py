@@ -21,7 +21,7 @@ REINDEXED = ("__getitems__", "batches", "labels", "unaugmented")
 
 @dataclass(frozen=True, eq=False)
 class TaskSplit:
-    """A split, or a part of one, whose samples are checked whenever they are read: inputs of the dataset's shape, finite
+    """A split, or a part of one, whose samples are checked whenever they are read: inputs of its shape, finite
     and of a type that nets take; labels of the target.
 
     It has those optional members of a split that the given one has.

@@ -67,7 +67,9 @@ def _dtype_problem(x: Tensor, is_sequence: bool) -> str:
     if x.dtype == torch.float32:
         return ""
     if not is_sequence:
-        return "" if x.dtype == torch.uint8 else f"its x is of {x.dtype}; it must be float32 or uint8: call .float() on it"
+        return (
+            "" if x.dtype == torch.uint8 else f"its x is of {x.dtype}; it must be float32 or uint8: call .float() on it"
+        )
     # No encoder reads a sequence, so nobody turns bytes into numbers that a net takes.
     return f"its x is of {x.dtype}; the x of a sequence must be float32: call .float() on it"
 

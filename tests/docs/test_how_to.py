@@ -3,6 +3,8 @@
 import contextlib
 import io
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,15 @@ def registry():
 
 def blocks_of(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def defined(monkeypatch, blocks):
+    """What these blocks define, in a module that can be imported: splits are pickled by their names in it."""
+    module = types.ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)
+    for block in blocks:
+        exec(block, vars(module))
+    return vars(module)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -49,10 +60,8 @@ def test_a_page_runs_from_top_to_bottom(page):
     ("kind", "name", "num_blocks"),
     [("converter", "Rates", 2), ("dataset", "Movements", 1), ("deployer", "Chip", 2), ("trainer", "Simple", 1)],
 )
-def test_the_component_of_a_page_passes_its_suite(kind, name, num_blocks, registry):
-    names = {"__name__": "page"}
-    for block in blocks_of(FOLDER / f"write-a-{kind}.md")[:num_blocks]:
-        exec(block, names)
+def test_the_component_of_a_page_passes_its_suite(kind, name, num_blocks, registry, monkeypatch):
+    names = defined(monkeypatch, blocks_of(FOLDER / f"write-a-{kind}.md")[:num_blocks])
     registry.register(kind, "mine", names[name])
     report = prove(kind, "mine")
     bad = {check["name"]: check["reason"] for check in report["checks"] if check["outcome"] == "failed"}
@@ -60,11 +69,9 @@ def test_the_component_of_a_page_passes_its_suite(kind, name, num_blocks, regist
     assert report["ok"]
 
 
-def test_a_dataset_of_several_lengths_passes_its_suite_too(registry):
-    names = {"__name__": "page"}
+def test_a_dataset_of_several_lengths_passes_its_suite_too(registry, monkeypatch):
     blocks = blocks_of(FOLDER / "write-a-dataset.md")
-    for block in (blocks[0], blocks[3]):
-        exec(block, names)
+    names = defined(monkeypatch, [blocks[0], blocks[3]])
     registry.register("dataset", "mine", names["UnevenMovements"])
     report = prove("dataset", "mine")
     assert {check["name"]: check["reason"] for check in report["checks"] if check["outcome"] == "failed"} == {}

@@ -175,12 +175,14 @@ def test_a_split_that_the_run_does_not_have(tmp_path):
         mine.register("trainer", "walker", Walker)
         spikecore.run({"trainer": {"name": "walker", "epochs": 1}, "run": {"report": False}}, out=tmp_path / "w")
         assert list(evaluate(tmp_path / "w").metrics) == ["test_return"]
-        says = "learns in an environment, which has no splits, so there is no 'val' .*: leave out --split .* environment"
+        says = (
+            "learns in an environment, which has no splits, so there is no 'val' .*: leave out --split .* environment"
+        )
         with pytest.raises(ConfigError, match=says):
             evaluate(tmp_path / "w", split="val")
         mine.register("trainer", "alone", Alone)
         spikecore.run({"trainer": {"name": "alone", "epochs": 1}, "run": {"report": False}}, out=tmp_path / "a")
-        with pytest.raises(ConfigError, match="learns without a dataset, which has no splits, .*: leave out --split"):
+        with pytest.raises(ConfigError, match=r"learns without a dataset, which has no splits, .*: leave out --split"):
             evaluate(tmp_path / "a", split="train")
 
 

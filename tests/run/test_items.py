@@ -94,7 +94,7 @@ class Counter(Trainer):
     def _train(self, task, context):
         task.model.train()
         if self._order is None:
-            self._order = torch.cat([index for index in in_batches(task.train, 8, context.generator)]).tolist()
+            self._order = torch.cat(list(in_batches(task.train, 8, context.generator))).tolist()
         while self._step < len(self._order):
             self._optimizer.zero_grad()
             index = self._order[self._step : self._step + 8]

@@ -27,6 +27,7 @@ from spikecore.run.experiment import Context, load, prepare
 from spikecore.run.files import DirectoryLock
 from spikecore.run.gallery import Gallery, read_gallery
 from spikecore.run.log import read_lines
+from spikecore.run.record import Record
 from spikecore.run.report import build, write_report
 from spikecore.trainers import confusion
 
