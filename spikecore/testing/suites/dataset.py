@@ -109,7 +109,7 @@ class DatasetSuite(TargetChecks):
                 split[len(split)]
 
     def test_samples(self) -> None:
-        """x is a finite float32 tensor of `sample_shape`, with a time axis in front in a sequence; static also uint8."""
+        """x is a finite float32 tensor of `sample_shape`, with a time axis in front in a sequence; static or uint8."""
         dataset = self.make()
         for name in dataset.splits:
             split = dataset.split(name)
