@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -30,6 +29,7 @@ from spikecore.run.gallery import Gallery
 from spikecore.run.log import MetricsLog
 from spikecore.run.order import EpochOrder
 from spikecore.run.processes import Group
+from spikecore.run.signals import TERMINATIONS, handling
 from spikecore.torch_internals import BatchNorm
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ class Context:
     count: int = 0
     """Safe points passed."""
     stopping: bool = False
-    """Ctrl-C was pressed: the next safe point is the last."""
+    """Ctrl-C was pressed, or SIGTERM came: the next safe point is the last."""
     saved: str | None = None
     """The newest checkpoint."""
     notes: list[str] = field(default_factory=list)
@@ -141,9 +141,19 @@ class Context:
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
         self.order.log(metrics)
+        self.tell_infinite(metrics)
         if self.keeping is not None and self.processes.is_first:
             with self._writing("the metrics"):
                 self.keeping.log.append(metrics)
+
+    def tell_infinite(self, metrics: Mapping[str, Any]) -> None:
+        """Warn once of every metric that is nan or infinite; `metrics.jsonl` has null for it."""
+        for name, value in metrics.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                self._note(
+                    f"metric {name!r} became {value}: the training has diverged, or its loss is not defined for these "
+                    "data; try a lower learning rate, and look at the first line of metrics.jsonl that holds null"
+                )
 
     def show(self, name: str, value: Shown) -> None:
         """See `interfaces.trainer.RunContext`.
@@ -317,10 +327,8 @@ class Context:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Inside, Ctrl-C stops at the next safe point, with a checkpoint; pressed again, at once."""
-        usable = self.keeping is not None and self.keeping.trainer.capabilities.resumable
-        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as under nohup
-        if not usable or ignored or threading.current_thread() is not threading.main_thread():
+        """Inside, Ctrl-C or SIGTERM stops at the next safe point, with a checkpoint; a second one, at once."""
+        if self.keeping is None or not self.keeping.trainer.capabilities.resumable:
             yield
             return
 
@@ -330,11 +338,8 @@ class Context:
             self.stopping = True
             self.console.say("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once")
 
-        before = signal.signal(signal.SIGINT, stop)
-        try:
+        with handling(stop, *TERMINATIONS):
             yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _exchange(self) -> AbstractContextManager[None]:
         """Counts the time that a process waits for the others; nothing where there is one."""

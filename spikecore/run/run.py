@@ -33,6 +33,7 @@ from spikecore.run.metrics import checked_metrics
 from spikecore.run.processes import Group
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now
 from spikecore.run.restore import SavedRun
+from spikecore.run.signals import terminable
 from spikecore.run.text import reason_text
 
 
@@ -122,7 +123,8 @@ class Run:
             with self._processes.guarding():
                 metrics = self._train()
             return Result(metrics, self.prepared.context.times(), self.directory)
-        return self._carry_out()
+        with terminable():
+            return self._carry_out()
 
     def _carry_out(self) -> Result:
         metrics: dict[str, float] = {}
@@ -347,7 +349,9 @@ class Run:
                 returned = self.prepared.trainer.fit(self.prepared.task, context)
         context.save()  # first: what it returned may be wrong, what it trained is not
         context.tell_plugins(is_saved=True)
-        return checked_metrics(self.prepared.trainer, "fit", returned)
+        metrics = checked_metrics(self.prepared.trainer, "fit", returned)
+        context.tell_infinite(metrics)
+        return metrics
 
     def _write_record(self) -> None:
         try:

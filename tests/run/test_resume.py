@@ -31,6 +31,7 @@ from spikecore.run.context import Context
 from spikecore.run.experiment import evaluate, load, resume
 from spikecore.run.files import DirectoryLock
 from spikecore.run.report import write_report
+from spikecore.run.signals import handling, terminable
 from spikecore.trainers.classify import Classify
 from tests.crashing import Server
 
@@ -413,11 +414,11 @@ def test_generated_names_that_are_taken_are_drawn_again(tmp_path, monkeypatch):
 class Pressed(Classify):
     """Ctrl-C is pressed in the middle of a step."""
 
-    times = 1
+    times, signal = 1, signal.SIGINT
 
     def evaluate(self, task, context, split="test"):
         for _ in range(self.times):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.signal)
         return super().evaluate(task, context, split)
 
 
@@ -429,21 +430,69 @@ def heeds_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("times", "last"), [(1, "checkpoint-00000010"), (2, "checkpoint-00000008")])
 def test_ctrl_c_stops_at_the_next_safe_point_and_pressed_again_at_once(
-    times, last, tmp_path, own_registry, capsys, heeds_ctrl_c
+    times, last, number, tmp_path, own_registry, capsys, heeds_ctrl_c
 ):
-    own_registry.register("trainer", "pressed", type("Pressed", (Pressed,), {"times": times}))
+    own_registry.register("trainer", "pressed", type("Pressed", (Pressed,), {"times": times, "signal": number}))
     whole = spikecore.run(small(), out=tmp_path / "whole")
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         spikecore.run(small(trainer={"name": "pressed"}), out=tmp_path / "r")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     assert "stopping at the next safe point" in capsys.readouterr().err
     assert record_of(tmp_path / "r")["exit_status"] == 130
     assert names(tmp_path / "r")[-1] == last
     own_registry.register("trainer", "pressed", Classify, replace=True)
     assert resume(tmp_path / "r").metrics == whole.metrics
+
+
+def test_sigterm_interrupts_what_cannot_be_resumed_too(tmp_path, own_registry):
+    members = {"signal": signal.SIGTERM, "capabilities": TrainerCapabilities(resumable=False)}
+    own_registry.register("trainer", "pressed", type("Once", (Pressed,), members))
+    with pytest.raises(KeyboardInterrupt):
+        spikecore.run(small(trainer={"name": "pressed"}), out=tmp_path / "r")
+    assert record_of(tmp_path / "r")["status"] == "interrupted"
+
+
+def test_sigterm_is_left_to_its_owner_and_ends_forked_children():
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append("owner"))
+    try:
+        with terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert told == ["owner"]
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with handling(lambda *_: told.append("run"), signal.SIGTERM):
+            signal.raise_signal(signal.SIGTERM)
+            child = os.fork()
+            if not child:
+                signal.raise_signal(signal.SIGTERM)
+                os._exit(0)  # a pool that ends its children would wait for ever
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        assert told == ["owner", "run"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_loss_that_is_nan_from_the_first_step_is_noted(tmp_path, own_registry, capsys):
+    class Undefined(Classify):
+        def fit(self, task, context):
+            for epoch in (1, 2):
+                context.log(epoch=epoch, loss=float("nan"))
+                context.epoch_end(epoch, {"loss": float("nan")})
+                context.checkpoint()
+            return {"loss": float("nan"), "score": float("inf")}
+
+    own_registry.register("trainer", "undefined", Undefined)
+    spikecore.run(small(trainer={"name": "undefined"}), out=tmp_path / "r")
+    record = record_of(tmp_path / "r")
+    assert record["status"] == "finished"
+    assert record["metrics"] == {"loss": None, "score": None}
+    notes = [note for note in record["notes"] if note.startswith("metric ")]
+    assert [note.split(":")[0] for note in notes] == ["metric 'loss' became nan", "metric 'score' became inf"]
+    assert capsys.readouterr().err.count("metric 'loss' became nan") == 1
 
 
 def test_ctrl_c_on_the_command_line(tmp_path, heeds_ctrl_c):
