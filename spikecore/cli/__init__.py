@@ -18,6 +18,7 @@ from spikecore.errors import (
     PluginError,
     SpikeError,
 )
+from spikecore.foreign import printable_lines
 from spikecore.registry.commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -148,11 +149,12 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
+        error.message = printable_lines(error.message)  # it may list what plugins are called
         error.show()
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except SpikeError as error:
         if not error.is_told:
-            click.echo(f"spike: {error}", err=True)
+            click.echo(f"spike: {printable_lines(error)}", err=True)
         sys.exit(2 if isinstance(error, PluginError | ConfigError | CheckpointError | ValueError) else 1)
