@@ -25,7 +25,9 @@ from spikecore.registry.manager import Hooks
 from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
 from spikecore.run.clock import Clock
 from spikecore.run.console import Console, Stopwatch
+from spikecore.run.files import Place
 from spikecore.run.gallery import Gallery
+from spikecore.run.log import FILE as METRICS
 from spikecore.run.log import MetricsLog
 from spikecore.run.order import EpochOrder
 from spikecore.run.processes import Group
@@ -52,6 +54,8 @@ class Keeping:
         encoder: whose state is saved, where there is one and it has any.
         every_steps: a checkpoint at least every so many safe points; 0 for no such rule.
         every_s: and at least every so many seconds.
+        describe: gives record and configuration as they are now, which checkpoints keep.
+        place: is checked before everything that is written.
     """
 
     directory: Path
@@ -61,6 +65,8 @@ class Keeping:
     encoder: nn.Module | None
     every_steps: int = 0
     every_s: float = 600.0
+    describe: Callable[[], Mapping[str, bytes]] = dict
+    place: Place | None = None
 
 
 @dataclass
@@ -244,6 +250,7 @@ class Context:
                 log=keeping.log.position(),
                 timings=self.times(),
                 pace=self._stopwatch.state(),
+                kept={**keeping.describe(), METRICS: keeping.log.content()},
             )
 
     def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
@@ -264,14 +271,25 @@ class Context:
                 encoder.load_state_dict(found.state["encoder"])
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
-        self.gallery.restore(found.state["shown"])
+        self.gallery.restore(found.state.get("shown", ()))
         self._stopwatch.restore(found.pace)
         self.count, self.saved = found.count, found.name
         self._saved_at = (found.count, time.monotonic())
         self.clock.add(found.timings)
 
     def restore_random(self, found: Checkpoint) -> None:
-        """Put every random generator where it was; of another number of processes, those after the first start anew."""
+        """Put every random generator where it was; of another number of processes, those after the first start anew.
+
+        Raises:
+            CheckpointError: the checkpoint does not hold their states.
+        """
+        try:
+            self._restore_random(found)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"{found.name}: its random numbers cannot be restored: {text}") from error
+
+    def _restore_random(self, found: Checkpoint) -> None:
         self.generator.set_state(found.state["generator"])
         own = [found.state, *found.state.get("other_processes", [])]
         if len(own) == self.world_size or self.rank == 0:
@@ -421,6 +439,8 @@ class Context:
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
+        if self.keeping is not None and self.keeping.place is not None:
+            self.keeping.place.check()
         try:
             yield
         except OSError as error:
