@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test lint catalogue doors docs bench
+.PHONY: run test test-full check check-and-test lint catalogue doors docs bench figures figures-rl
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -37,6 +37,15 @@ docs: $(STAMP)            # draws the figures of the docs
 
 bench: $(STAMP)           # measures, with every plugin and other libraries, and writes docs/benchmarks/*.csv
 	$(PY) -m tests.suites bench
+
+ALGORITHM ?= ppo
+figures-rl: $(STAMP)      # trains agents of ALGORITHM (ppo, a2c, dqn, td3) for up to 75 minutes: docs/benchmarks/rl-*.csv
+	$(PY) -c "from tests.suites.environments import plugins_environment; plugins_environment()"
+	.build/envs/plugins/bin/python plugins/rl-agents/figures/measure.py $(ALGORITHM)
+
+figures: $(STAMP)         # the plugins' published figures, into docs/benchmarks/*.csv: long; some need data in SPIKECORE_DATA; agents: figures-rl
+	set -e; python=$$($(PY) -c "from tests.suites.environments import plugins_environment as e; print(e() / 'bin/python')"); \
+	for figure in $(filter-out plugins/rl-agents/%,$(wildcard plugins/*/figures/*.py)); do $$python $$figure; done
 
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv

@@ -66,7 +66,7 @@ class ConversionFidelity:
         if self.accuracy and self.given_accuracy is not None:
             curves["accuracy over T"] = _points(self.accuracy)
             curves["accuracy of the given net"] = _points([self.given_accuracy] * len(self.accuracy))
-        return ConversionReport(tuple(layers), curves)
+        return replace(report, layers=tuple(layers), curves=curves)
 
 
 def compare_conversion(

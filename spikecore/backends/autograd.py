@@ -89,7 +89,7 @@ class _Run(torch.autograd.Function):
         if not torch.compiler.is_compiling():
             program = installed_backend(ctx.name).programs[ctx.key]
             arriving = tuple([grad is not None for grad in arrived])
-            reached = _reached(program, arriving, tensors[0].shape[0])
+            reached = reached_inputs_of(program, arriving, tensors[0].shape[0])
             # What no gradient reaches has none, as under torch's autograd.
             results = [grad if is_reached else None for grad, is_reached in zip(results, reached, strict=True)]
         return (None, None, None, None, *results)
@@ -188,7 +188,7 @@ class _RunBackward(torch.autograd.Function):
 
 
 @lru_cache(maxsize=4096)
-def _reached(program: Program, arriving: tuple[bool, ...], steps: int) -> list[bool]:
+def reached_inputs_of(program: Program, arriving: tuple[bool, ...], steps: int) -> list[bool]:
     """Does a gradient reach x, each initial state, each parameter?"""
     reached = reached_in_pass(program, arriving, steps)
     names = ["x", *(f"state.{name}" for name in program.states), *(f"param.{param.name}" for param in program.params)]

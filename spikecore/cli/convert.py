@@ -10,6 +10,7 @@ import click
 from spikecore.errors import ConfigError
 
 if TYPE_CHECKING:
+    from spikecore.interfaces.converter import Points
     from spikecore.run.conversion import Conversion
 
 
@@ -53,9 +54,9 @@ def command(
 ) -> None:
     """Convert the net of SOURCE with the converter NAME.
 
-    SOURCE is a run directory, a directory that spike convert wrote, or FILE.py:FUNCTION, a function that makes the net;
-    FILE.py is run. A net without state is converted as one that takes batches [B, ...], one with state as one that
-    takes sequences [T, B, ...].
+    SOURCE is a run directory, a directory that spike convert wrote, FILE.py:FUNCTION, a function that makes the net
+    (FILE.py is run), or a file that NAME reads, such as net.onnx. A net without state is converted as one that takes
+    batches [B, ...], one with state as one that takes sequences [T, B, ...].
 
     --out holds the new net, which spikecore.load(DIR) reads without the data, and converted.json: what became of
     every call of the given net.
@@ -79,7 +80,7 @@ def command(
     from spikecore.run.conversion import convert, example_of, source_of
     from spikecore.run.sources import calibration_of
 
-    given = source_of(source, weights, checkpoint)
+    given = source_of(source, weights, checkpoint, converter)
     needs_data = converter.capabilities.needs_calibration or data is not None
     calibration = calibration_of(given, data, samples, batch_size) if needs_data else None
     _show(convert(converter, name, given, calibration, example_of(given, calibration, shape), out))
@@ -98,17 +99,32 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def _show(conversion: Conversion) -> None:
-    rows = [("name", "outcome", "threshold", "what")]
+    rows = [("name", "outcome", "threshold", "corr.", "rate", "what")]
     for layer in conversion.report.layers:
         threshold = ""
         if isinstance(layer.threshold, tuple):
             threshold = f"{min(layer.threshold):.4g}..{max(layer.threshold):.4g}"
         elif layer.threshold is not None:
             threshold = f"{layer.threshold:.4g}"
-        rows.append((layer.name, layer.outcome, threshold, layer.reason))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        correlation = f"{layer.correlation[-1]:.3f}" if layer.correlation else ""
+        rate = "" if layer.rate is None else f"{layer.rate:.3f}"
+        rows.append((layer.name, layer.outcome, threshold, correlation, rate, layer.reason))
+    # A column that no converter fills is left out.
+    columns = [column for column in range(6) if column in (0, 1, 5) or any(row[column] for row in rows[1:])]
+    widths = [max(len(row[column]) for row in rows) for column in columns[:-1]]
     for row in rows:
-        click.echo("  ".join([*map(str.ljust, row, widths), row[3]]).rstrip())
+        cells = [row[column] for column in columns]
+        click.echo("  ".join([*map(str.ljust, cells, widths), cells[-1]]).rstrip())
+    for name, points in conversion.report.curves.items():
+        click.echo(f"{name}: {_some(points)}")
+    for name, value in conversion.report.numbers.items():
+        click.echo(f"{name}: {value:.4g}")
     if conversion.agreement is not None:
         click.echo(f"decisions  {conversion.agreement:.2%} as those of the given net ({conversion.compared})")
     click.echo(f"directory  {conversion.directory}")
+
+
+def _some(points: Points) -> str:
+    """Points at powers of two, and the last one."""
+    chosen = [(x, y) for x, y in points if (x > 0 and (int(x) & (int(x) - 1)) == 0) or (x, y) == points[-1]]
+    return ", ".join(f"{x:g}: {y:.4g}" for x, y in chosen)

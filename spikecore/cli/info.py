@@ -1,5 +1,7 @@
 """`spike info KIND NAME`: fields, types, defaults, capabilities and documentation of a component.
 
+`spike info format [NAME]`: the formats of files that the installed plugins read.
+
 Each option is shown with its text in the `Args:` of the class that declares it, which may be a base class. Options that
 are chosen from a table have a section of their own, with the options of each choice.
 """
@@ -15,10 +17,12 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import click
 
 from spikecore.cli.naming import kind_and_name
+from spikecore.cli.recording import readers
 from spikecore.errors import PluginError
 from spikecore.interfaces.component import OneOf
 from spikecore.interfaces.options import options_marked
 from spikecore.registry import name_of, registry
+from spikecore.registry.nearest import did_you_mean
 
 
 @click.command()
@@ -27,9 +31,15 @@ from spikecore.registry import name_of, registry
     "--load", "files", metavar="FILE.py", multiple=True, help="Run a file of @register components. Repeatable."
 )
 def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
-    """Show the options, capabilities and documentation of KIND NAME (also KIND:NAME)."""
+    """Show the options, capabilities and documentation of KIND NAME (also KIND:NAME).
+
+    `spike info format` lists the formats of files that `spike view FILE` reads.
+    """
     for file in files:
         registry().load_file(file)
+    if words[0] == "format":
+        _show_formats(words[1:])
+        return
     kind, name = kind_and_name(words)
     entry = registry().find(kind, name)
     component = registry().load(kind, name)
@@ -53,6 +63,26 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
         _section("data", (line for line in _fields(described) if not line.startswith("unverified:")))
         if unverified:
             _section("not verified", (f"! {statement}" for statement in unverified))
+
+
+def _show_formats(names: tuple[str, ...]) -> None:
+    """All formats in a line each, or those of these names with all that is known of them."""
+    formats = {form.name: form for reader in readers() for form in reader.formats()}
+    if not formats:
+        raise click.UsageError("no installed plugin reads files of recordings")
+    if not names:
+        width = max(map(len, formats))
+        for form in formats.values():
+            click.echo(f"{form.name:<{width}}  {form.title}  ({', '.join(form.suffixes)})")
+        click.echo("\nspike info format NAME shows one of them, spike view FILE a recording")
+        return
+    for name in names:
+        if name not in formats:
+            raise click.UsageError(f"no format {name!r}{did_you_mean(name, formats)} (formats: {', '.join(formats)})")
+        form = formats[name]
+        click.echo(f"format {form.name}: {form.title}\n")
+        for what, text in (("suffixes", ", ".join(form.suffixes)), *form.facts):
+            click.echo(f"  {what:<14} {text}")
 
 
 def _section(title: str, lines: Iterator[str]) -> None:

@@ -1,13 +1,16 @@
-"""`spike view DATASET [INDEX]`: what a sample is, and a picture of it."""
+"""`spike view DATASET [INDEX]`: what a sample is, and a picture of it; `spike view FILE`: a single recording."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.cli.recording import is_file_name, view_file
 from spikecore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,28 +21,48 @@ VALUES_SHOWN = 8
 
 
 @click.command()
-@click.argument("dataset")
+@click.argument("dataset", metavar="DATASET|FILE")
 @click.argument("index", type=int, default=0)
 @click.option("--split", "split_name", default="train", show_default=True, help="The split that INDEX counts in.")
-@click.option("--set", "options", metavar="KEY=VALUE", multiple=True, help="An option of the dataset. Repeatable.")
+@click.option(
+    "--set", "options", metavar="KEY=VALUE", multiple=True, help="An option of the dataset or the file. Repeatable."
+)
 @click.option(
     "--out",
-    metavar="FILE",
-    help="FILE.gif moves, FILE.png shows the steps side by side. [default: named after the sample]",
+    metavar="PATH",
+    help="FILE.gif moves, FILE.png shows the steps side by side; a directory with --all. [default: after the sample]",
 )
 @click.option(
     "--fps", type=click.FloatRange(0.1, 100), default=10.0, show_default=True, help="Steps per second of a GIF."
 )
-def command(dataset: str, index: int, split_name: str, options: Sequence[str], out: str | None, fps: float) -> None:
-    """Show sample INDEX of DATASET: shape, label, values, events; and write a PNG or GIF of it."""
-    from spikecore.registry import create
-    from spikecore.run.config import resolve
-
-    resolved = resolve(None, [f"dataset.name={dataset}", *(f"dataset.{option}" for option in options)])
-    made = create("dataset", dataset, **resolved.options("dataset"))
-    if split_name not in made.splits:
-        raise click.UsageError(f"--split {split_name}: {dataset} has the splits {', '.join(made.splits)}")
-    split = made.split(split_name)
+@click.option("--all", "is_all", is_flag=True, help="Write pictures of all samples of the split into a directory.")
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["gif", "png"]),
+    default=None,
+    help="Form of the pictures of --all. [default: gif]",
+)
+def command(
+    dataset: str,
+    index: int,
+    split_name: str,
+    options: Sequence[str],
+    out: str | None,
+    fps: float,
+    is_all: bool,
+    form: str | None,
+) -> None:
+    """Show sample INDEX of DATASET, or the recording in FILE: numbers, and a PNG or GIF of it."""
+    if is_file_name(dataset) and not _is_dataset(dataset):
+        _view_recording(Path(dataset), options, out, fps, is_all or index != 0)
+        return
+    made, split = _opened(dataset, split_name, options)
+    if is_all:
+        _write_all(made, split, Path(out or f"{dataset.replace(':', '-')}-{split_name}"), form, fps)
+        return
+    if form is not None:
+        raise click.UsageError("--as goes with --all; for one sample, --out names a .png or .gif")
     if not 0 <= index < len(split):
         raise click.UsageError(f"INDEX {index}: the split {split_name} has the samples 0 to {len(split) - 1}")
     x, label = split[index]
@@ -47,7 +70,7 @@ def command(dataset: str, index: int, split_name: str, options: Sequence[str], o
     click.echo(f"{dataset} {split_name}[{index}] of {len(split)}")
     shown = _label_text(label, made.info.classes)
     click.echo(f"  label   {label} ({shown})" if isinstance(label, int) else f"  label   {shown}")
-    axes = ", ".join(("T", "C", "H", "W")[-values.ndim :] if values.ndim != 2 else ("T", "W"))
+    axes = _axes(values)
     click.echo(f"  shape   [{axes}] = {list(values.shape)}, {x.dtype}")
     click.echo(f"  values  {values.min():g} to {values.max():g}, mean {values.mean():.4g}, sum {values.sum():.6g}")
     if hasattr(split, "events"):
@@ -57,19 +80,88 @@ def command(dataset: str, index: int, split_name: str, options: Sequence[str], o
         click.echo(f"  events  {len(events)} in {span} on {size[0]} × {size[1]} pixels{on}")
     is_moving = made.is_sequence and values.ndim == 4
     path = Path(out or f"{dataset.replace(':', '-')}-{split_name}-{index}.{'gif' if is_moving else 'png'}")
+    _check_name(path, is_moving, axes)
+    drawn = split.unnormalised(x).numpy() if hasattr(split, "unnormalised") else values
+    _write(path, drawn, shown, made.is_sequence, fps)
+    click.echo(f"  picture {path}")
+
+
+def _is_dataset(word: str) -> bool:
+    from spikecore.registry import registry
+
+    return any(word in (entry.name, entry.shortest) for entry in registry().components("dataset"))
+
+
+def _view_recording(path: Path, options: Sequence[str], out: str | None, fps: float, is_indexed: bool) -> None:
+    from spikecore.run.overrides import parse_settings
+
+    if is_indexed:
+        raise click.UsageError(f"{path} is one recording: it has no INDEX and no --all")
+    view = view_file(path, parse_settings(options), STEPS_SHOWN)
+    picture_path = Path(out or f"{path.stem}.gif")
+    _check_name(picture_path, True, "T, C, H, W")
+    _write(picture_path, view.frames, path.name, True, fps)
+    click.echo(f"  {'picture':<9} {picture_path}")
+
+
+def _opened(dataset: str, split_name: str, options: Sequence[str]) -> tuple[Any, Any]:
+    """The dataset and its split."""
+    from spikecore.registry import create
+    from spikecore.run.config import resolve
+
+    resolved = resolve(None, [f"dataset.name={dataset}", *(f"dataset.{option}" for option in options)])
+    made = create("dataset", dataset, **resolved.options("dataset"))
+    if split_name not in made.splits:
+        raise click.UsageError(f"--split {split_name}: {dataset} has the splits {', '.join(made.splits)}")
+    return made, made.split(split_name)
+
+
+def _write_all(made: Any, split: Any, directory: Path, form: str | None, fps: float) -> None:
+    """A picture of every sample, in a directory for each class."""
+    if directory.exists() and not directory.is_dir():
+        raise click.UsageError(f"--out {directory}: is a file; --all writes into a directory")
+    width = len(str(max(len(split) - 1, 0)))
+    for index in range(len(split)):
+        x, label = split[index]
+        values = x.numpy()
+        is_moving = made.is_sequence and values.ndim == 4
+        if form == "gif" and not is_moving:
+            raise click.UsageError(f"--as gif: a sample [{_axes(values)}] does not move; take png")
+        suffix = form or ("gif" if is_moving else "png")
+        shown = _label_text(label, made.info.classes)
+        folder = directory / (re.sub(r"[^\w.-]+", "_", shown) if isinstance(label, int) else ".")
+        drawn = split.unnormalised(x).numpy() if hasattr(split, "unnormalised") else values
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / f"{index:0{width}}.{suffix}", drawn, shown, made.is_sequence, fps)
+    click.echo(f"{len(split)} pictures in {directory}")
+
+
+def _axes(values: np.ndarray) -> str:
+    return ", ".join(("T", "C", "H", "W")[-values.ndim :] if values.ndim != 2 else ("T", "W"))
+
+
+def _check_name(path: Path, is_moving: bool, axes: str) -> None:
     if path.suffix not in (".png", ".gif"):
         raise ConfigError(f"--out {path}: the name must end in .png or .gif")
     if path.suffix == ".gif" and not is_moving:
         raise ConfigError(f"--out {path}: a sample [{axes}] does not move; name a .png")
-    drawn = split.unnormalised(x).numpy() if hasattr(split, "unnormalised") else values
-    try:
+
+
+def _write(path: Path, values: np.ndarray, title: str, is_sequence: bool, fps: float) -> None:
+    with _writing(path):
         if path.suffix == ".gif":
-            _write_gif(path, drawn, fps)
+            _write_gif(path, values, fps)
         else:
-            _write_png(path, drawn, shown, made.is_sequence)
+            _write_png(path, values, title, is_sequence)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise ConfigError(f"--out {path}: cannot be written: {error}") from error
-    click.echo(f"  picture {path}")
 
 
 def _label_text(label: Any, classes: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from spikecore.datasets.downloads import is_offline, offline
 from spikecore.datasets.epochs import Epoch
-from spikecore.datasets.folders import check_filled, class_names, is_class, labelled_files, tops
+from spikecore.datasets.folders import check_filled, class_names, is_class, labelled_files, split_directories, tops
 from spikecore.datasets.mixing import CutMix, Mix, Mixup, mix_batch
 from spikecore.datasets.splits import split_by_subject, split_per_class, subset
 from spikecore.datasets.store import (
@@ -44,6 +44,7 @@ __all__ = [
     "mix_batch",
     "offline",
     "split_by_subject",
+    "split_directories",
     "split_per_class",
     "subset",
     "sync",

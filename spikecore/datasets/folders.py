@@ -16,26 +16,74 @@ def is_class(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith((".", "__MACOSX"))
 
 
+SPLITS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+"""Split → how its directory may be called, in upper or lower case."""
+
+
+def split_directories(root: Path) -> dict[str, Path]:
+    """The directories of the splits, in the order train, val, test; empty where classes lie at the root.
+
+    Raises:
+        DatasetError: the root is no directory, a split is there twice or missing, or a directory beside the splits
+            holds the same classes and would be passed over.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: is not a directory; option 'root' should hold one per class")
+    halves: dict[str, Path] = {}
+    beside = []
+    for path in sorted(root.iterdir()):
+        if not is_class(path) or not any(map(is_class, path.iterdir())):
+            continue  # a class may have the name of a split, but holds no directories
+        split = next((split for split, names in SPLITS.items() if path.name.lower() in names), None)
+        if split is None:
+            beside.append(path)
+            continue
+        if split in halves:
+            raise DatasetError(f"{root}: {halves[split].name!r} and {path.name!r} are the same split; keep one of them")
+        halves[split] = path
+    if not halves:
+        return {}
+    for needed in ("train", "test"):
+        if needed not in halves:
+            half = next(iter(halves.values()))
+            raise DatasetError(
+                f"{root}: has {half.name!r} with a directory per class, but no {needed!r}; add it, or give {half} "
+                "as root"
+            )
+    classes = set(class_names(list(halves.values())))
+    if others := [path.name for path in beside if classes & set(class_names([path]))]:
+        splits = ", ".join(half.name for half in halves.values())
+        raise DatasetError(
+            f"{root}: {', '.join(map(repr, others))} beside the splits {splits} would be passed over: call a "
+            "directory for validation 'val', and move others away"
+        )
+    return {split: halves[split] for split in SPLITS if split in halves}
+
+
 def tops(root: Path, splits: Sequence[str]) -> list[Path]:
     """The directories that contain the class directories: one per split if all splits exist, else the root.
 
     Raises:
-        DatasetError: the root is no directory, or only some of the splits are there.
+        DatasetError: the root is no directory, only some of the splits are there, or one that is not asked for.
     """
-    if not root.is_dir():
-        raise DatasetError(f"{root}: is not a directory; option 'root' should hold one per class")
-    halves = [root / split for split in splits]
-    there = [half for half in halves if half.is_dir()]
-    if len(there) == len(halves):
-        return halves
-    for half in there:  # a class may have that name, but holds no directories
-        if any(map(is_class, half.iterdir())):
-            missing = " and ".join(repr(other.name) for other in halves if other not in there)
-            raise DatasetError(
-                f"{root}: has {half.name!r} with a directory per class, but no {missing}; add it, or give {half} "
-                "as root"
-            )
-    return [root]
+    halves = split_directories(root)
+    if not halves:
+        return [root]
+    if missing := [split for split in splits if split not in halves]:
+        half = next(iter(halves.values()))
+        raise DatasetError(
+            f"{root}: has {half.name!r} with a directory per class, but no {missing[0]!r}; add it, or give {half} "
+            "as root"
+        )
+    if others := [path.name for split, path in halves.items() if split not in splits]:
+        raise DatasetError(
+            f"{root}: {others[0]!r} would be passed over; only {', '.join(splits)} are read: move it away"
+        )
+    return [halves[split] for split in splits]
 
 
 def class_names(directories: Sequence[Path]) -> tuple[str, ...]:

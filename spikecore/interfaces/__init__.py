@@ -2,7 +2,13 @@
 
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 from spikecore.interfaces.component import Component, Configurable
-from spikecore.interfaces.converter import ConversionReport, Converter, ConverterCapabilities, LayerReport
+from spikecore.interfaces.converter import (
+    ConversionReport,
+    Converter,
+    ConverterCapabilities,
+    LayerReport,
+    ReadingConverter,
+)
 from spikecore.interfaces.dataset import (
     Batch,
     DataFile,
@@ -29,7 +35,9 @@ from spikecore.interfaces.model import Model, ModelCapabilities, WeightedModel
 from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
 from spikecore.interfaces.processes import Processes, Shard
+from spikecore.interfaces.products import ProductGeometry, ProductKind, ProductMode, SpikeBits, SpikeProduct
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
+from spikecore.interfaces.recording import FileFormat, RecordingReader, RecordingView
 from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
 from spikecore.interfaces.surrogate import Surrogate, SurrogateCapabilities
 from spikecore.interfaces.task import Parts, Task
@@ -57,6 +65,7 @@ __all__ = [
     "DeployerCapabilities",
     "Encoder",
     "EncoderCapabilities",
+    "FileFormat",
     "Histogram",
     "Image",
     "ImportingDeployer",
@@ -71,13 +80,21 @@ __all__ = [
     "Outcome",
     "Parts",
     "Processes",
+    "ProductGeometry",
+    "ProductKind",
+    "ProductMode",
     "QuantizedLayer",
     "QuantizedNeuron",
     "Range",
+    "ReadingConverter",
+    "RecordingReader",
+    "RecordingView",
     "RunContext",
     "SameAs",
     "Shard",
     "Shown",
+    "SpikeBits",
+    "SpikeProduct",
     "Split",
     "StepMode",
     "Support",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_chec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -36,6 +37,7 @@ class ConverterCapabilities:
         num_steps: T after which the new net decides as the given one, and its scores are within `tolerance`.
         tolerance: distance between the scores of both nets, up to one factor, relative to how far the given net's
             scores lie from their mean.
+        reads: endings of the files from which it can make a net by itself, such as `.onnx`; see `ReadingConverter`.
     """
 
     needs_calibration: bool = True
@@ -43,6 +45,7 @@ class ConverterCapabilities:
     layers: tuple[str, ...] = ()
     num_steps: int = 64
     tolerance: float = 0.1
+    reads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ class ConversionReport:
     Args:
         layers: one report per call.
         curves: name → points, such as `"accuracy over T"` → `((1, 0.31), (2, 0.84))`.
+        numbers: of the whole net, with the unit in the name: operations and energy per sample of both nets.
     """
 
     layers: tuple[LayerReport, ...] = ()
     curves: Mapping[str, Points] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     def names(self, outcome: Outcome) -> list[str]:
         """The calls with this outcome."""
@@ -111,4 +116,23 @@ class Converter(Protocol):
         Raises:
             ConversionError: a call cannot be converted (named, with the reason), or calibration data are missing.
             NetTraceError: the net cannot be followed.
+        """
+
+
+@runtime_checkable
+class ReadingConverter(Converter, Protocol):
+    """A converter that makes a net from files of other programs; `capabilities.reads` names their endings."""
+
+    def content(self, path: Path) -> bytes:
+        """A file, and whatever it refers to, as one piece; it is stored beside the converted net.
+
+        Raises:
+            ConversionError: the file is missing, damaged or incomplete.
+        """
+
+    def from_content(self, content: bytes) -> nn.Module:
+        """The net in what `content` gave: takes a batch `[B, ...]`, is in evaluation mode.
+
+        Raises:
+            ConversionError: it holds what has no counterpart here; named.
         """

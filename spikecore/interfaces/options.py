@@ -20,7 +20,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 from weakref import WeakValueDictionary
 
 from spikecore.errors import OptionError, SpikeError
@@ -310,6 +310,8 @@ def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
         raise OptionError(
             f"must be a single value, and has no options of its own; got a table with {inner or 'a name'}"
         )
+    if get_origin(plain) in (UnionType, Union):
+        return _check_union(get_args(plain), value, per_channel)
     if get_origin(plain) is Literal:
         if value not in get_args(plain):
             hint = did_you_mean(value, map(str, get_args(plain))) if isinstance(value, str) else ""
@@ -331,6 +333,17 @@ def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
         names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
         raise OptionError(f"must be {names[plain]}, got {value!r}")
     return value
+
+
+def _check_union(plains: Sequence[Any], value: Any, per_channel: bool) -> Any:
+    """The value as the first of several types that takes it."""
+    problems = []
+    for plain in plains:
+        try:
+            return _check_type(plain, value, per_channel)
+        except OptionError as error:
+            problems.append(str(error))
+    raise OptionError("; or it ".join(problems))
 
 
 def _build(mark: Inner | OneOf, value: Any, default: Any) -> tuple[Any, Problems]:

@@ -3,9 +3,11 @@
     y   = layer(x)                                   time folded into the batch
     out = neuron(y * scale + shift)                  scale = γ / sqrt(var + eps),  shift = β - mean * scale
 
-In training mode mean and var are those of y over time, batch and space; in eval mode the running ones. On a backend
-with `capabilities.affine_neuron` the neuron gets y, and scale and shift as two more learnable parameters per channel of
-its own program, so that the normed sequence never goes through memory. Elsewhere layer, norm and neuron run one by one.
+In training mode mean and var are those of y over time, batch and space; in eval mode the running ones. In eval mode, on
+a backend with `capabilities.affine_neuron`, the neuron gets y, and scale and shift as two more learnable parameters per
+channel of its own program, so that the normed sequence never goes through memory. In training mode a backend with
+`capabilities.norm_neuron` takes the statistics, norms and runs the neuron in one call. Elsewhere layer, norm and neuron
+run one by one.
 `spikecore.explain` says which, and why.
 """
 
@@ -17,11 +19,16 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from spikecore.backends.plain import is_plain
 from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
+from spikecore.nn.layers.once import repeated_step
 from spikecore.nn.neuron import Neuron
+from spikecore.nn.products import SpikeLayer, is_plain_layer
+from spikecore.nn.running_statistics import uses_batch_statistics
 from spikecore.nn.state import stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
 
@@ -29,15 +36,15 @@ Block = TypeVar("Block", bound="NormedNeuron")
 Convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class NormedNeuron(nn.Module):
+class NormedNeuron(SpikeLayer):
     """What `ConvBNNeuron` and `LinearBNNeuron` share; `layer` is their first part."""
 
     layer_types: ClassVar[tuple[type[nn.Module], ...]]
     norm: nn.Module
     neuron: nn.Module
 
-    def __init__(self, layer: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, layer: nn.Module, norm: nn.Module, neuron: nn.Module, **products: Any) -> None:
+        super().__init__(**products)
         name, allowed = type(self).__name__, [kind.__name__ for kind in self.layer_types]
         for part in (layer, norm):
             if isinstance(part, FoldsTime):
@@ -102,17 +109,30 @@ class NormedNeuron(nn.Module):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form} with {rank} axes, got "
                 f"{tuple(x.shape)}: check set_step_mode(net, ...) and the layer's number of dimensions"
             )
-        y: Tensor = fold(self.layer, (x,), {}, type(self).__name__) if multi else self.layer(x)
+        run = self._run_layer
+        y: Tensor = fold(run, (x,), {}, type(self).__name__, self.layer) if multi else run(x)
         if self._is_fused(y):
-            return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
-        normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__) if multi else self.norm(y)
+            if not uses_batch_statistics(self.norm):
+                return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
+            statistics = BatchStatistics(self.norm, multi, type(self).__name__)
+            statistics.check(y)
+            return self.neuron(y, norm=statistics)  # type: ignore[no-any-return]
+        normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__, self.norm) if multi else self.norm(y)
         return self.neuron(normed)  # type: ignore[no-any-return]
+
+    def _run_layer(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        if not is_plain_layer(layer) or has_hooks(layer):
+            return layer(x)  # type: ignore[no-any-return]
+        return self.multiply(layer, x)
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
         """The backend that runs norm and neuron as one, for y of this device and dtype; `torch` if none, and why."""
         obstacle = self._obstacle()
         if obstacle or not isinstance(self.neuron, Neuron):
             return Choice(REFERENCE, obstacle)
+        if uses_batch_statistics(self.norm):
+            return self.neuron.choose_norm_backend(device, dtype)
         return self.neuron.choose_backend(device, dtype, affine=True)
 
     def _obstacle(self) -> str:
@@ -120,29 +140,30 @@ class NormedNeuron(nn.Module):
             return "there is no norm"
         if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
             return f"{type(self.neuron).__name__} does more than its step in the neuron language"
-        if isinstance(self.norm, nn.SyncBatchNorm) and self.training and torch.distributed.is_initialized():
+        if isinstance(self.norm, nn.SyncBatchNorm) and self.norm.training and torch.distributed.is_initialized():
             return "the norm takes its statistics from all processes"
+        if type(self.norm).forward not in (BatchNorm.forward, nn.SyncBatchNorm.forward):
+            return f"{type(self.norm).__name__} has a forward of its own"
         is_watched = any(has_hooks(part) for part in (self.norm, self.neuron))
         return "a hook watches what passes between norm and neuron" if is_watched else ""
 
     def _is_fused(self, y: Tensor) -> bool:
         if self._obstacle() or not isinstance(self.neuron, Neuron):
             return False
-        if y.numel() < 2 * self.num_channels(self.layer):  # torch's norm has its own words for too few values
+        if not uses_batch_statistics(self.norm):
+            return self.neuron._choice(y.device, y.dtype, affine=True)[0] != REFERENCE
+        # A compiler, a transform or a mode sees norm and neuron apart; torch has its own words for too few values.
+        if not is_plain((y,)) or y.numel() < 2 * self.num_channels(self.layer):
             return False
-        return self.neuron._choice(y.device, y.dtype, affine=True)[0] != REFERENCE
+        if self.step_mode == "multi" and repeated_step(y) is not None:
+            return False  # the norm need see one step only
+        return self.neuron.choose_norm_backend(y.device, y.dtype).backend != REFERENCE
 
     def _scale_and_shift(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """What the norm does, as scale and shift per channel; running statistics are updated as torch updates them."""
+        """What the norm does in eval mode, as scale and shift per channel."""
         norm: Any = self.norm
-        wide = y.float() if y.dtype in HALF else y
-        if not norm.training and norm.running_mean is not None:
-            return _affine(norm, norm.running_mean, norm.running_var, wide.dtype)
-        axis = 2 if self.step_mode == "multi" else 1
-        var, mean = torch.var_mean(wide, [each for each in range(y.dim()) if each != axis], correction=0)
-        if norm.training and norm.track_running_stats:
-            _update(norm, mean, var, y.numel() // mean.numel())
-        return _affine(norm, mean, var, wide.dtype)
+        dtype = torch.float32 if y.dtype in HALF else y.dtype
+        return _affine(norm, norm.running_mean, norm.running_var, dtype)
 
     def fold(self: Block) -> Block:
         """The same block for inference, with the norm in the weights of the layer: `norm` is then the identity.
@@ -165,7 +186,10 @@ class NormedNeuron(nn.Module):
             scale, shift = _affine(norm, norm.running_mean, norm.running_var, layer.weight.dtype)
             bias = shift if layer.bias is None else layer.bias * scale + shift
             layer.weight, layer.bias = nn.Parameter(self.scaled_weight(layer, scale)), nn.Parameter(bias)
-        return _forgetful(type(self)(layer, nn.Identity(), copy.deepcopy(self.neuron)).eval())
+        block = type(self)(
+            layer, nn.Identity(), copy.deepcopy(self.neuron), products=self.products, half_gradient=self.half_gradient
+        )
+        return _forgetful(block.eval())
 
 
 def _forgetful(block: Block) -> Block:
@@ -183,14 +207,6 @@ def _affine(norm: Any, mean: Tensor, var: Tensor, dtype: torch.dtype) -> tuple[T
     return scale, shift if norm.bias is None else shift + norm.bias.to(dtype)
 
 
-@torch.no_grad()
-def _update(norm: Any, mean: Tensor, var: Tensor, count: int) -> None:
-    norm.num_batches_tracked.add_(1)
-    for running, found in ((norm.running_mean, mean), (norm.running_var, var * (count / (count - 1)))):
-        momentum = 1 / norm.num_batches_tracked.to(running.dtype) if norm.momentum is None else norm.momentum
-        running.lerp_(found.to(running.dtype), momentum)
-
-
 class ConvBNNeuron(NormedNeuron):
     """Convolution → batch norm → neuron, over `[T, B, C, ...]`.
 
@@ -201,6 +217,7 @@ class ConvBNNeuron(NormedNeuron):
         conv: `torch.nn.Conv1d` to `Conv3d` or `ConvTranspose1d` to `ConvTranspose3d`.
         norm: the batch norm of as many dimensions; after `fold` the identity.
         neuron: a neuron of any backend; the block's `step_mode` is the neuron's.
+        products, half_gradient: how the convolution multiplies, as of `Conv2d`.
 
     Raises:
         OptionError: a part of another type, or channels that do not match.
@@ -217,8 +234,8 @@ class ConvBNNeuron(NormedNeuron):
     layer_types = Convolutions
     layer_name = "conv"
 
-    def __init__(self, conv: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
-        super().__init__(conv, norm, neuron)
+    def __init__(self, conv: nn.Module, norm: nn.Module, neuron: nn.Module, **products: Any) -> None:
+        super().__init__(conv, norm, neuron, **products)
 
     @staticmethod
     def num_channels(layer: Any) -> int:
@@ -248,6 +265,7 @@ class LinearBNNeuron(NormedNeuron):
         linear: `torch.nn.Linear`.
         norm: `torch.nn.BatchNorm1d`; after `fold` the identity.
         neuron: a neuron of any backend; the block's `step_mode` is the neuron's.
+        products, half_gradient: how the linear layer multiplies, as of `Linear`.
 
     Raises:
         OptionError: a part of another type, or sizes that do not match.
@@ -262,8 +280,8 @@ class LinearBNNeuron(NormedNeuron):
     layer_types = (nn.Linear,)
     layer_name = "linear"
 
-    def __init__(self, linear: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
-        super().__init__(linear, norm, neuron)
+    def __init__(self, linear: nn.Module, norm: nn.Module, neuron: nn.Module, **products: Any) -> None:
+        super().__init__(linear, norm, neuron, **products)
 
     @staticmethod
     def num_channels(layer: Any) -> int:

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from spikecore.errors import NetTraceError, OptionError
+from spikecore.errors import NetTraceError, OptionError, ShapeError
 from spikecore.nn.layers.fold import fold
 from spikecore.nn.state import carried
 from spikecore.nn.tracer import CONSTANT, PLACE, SCOPE, NetTracer
@@ -145,6 +145,27 @@ class NetGraph:
                 done.setdefault(node_name, []).append(value)
         return done
 
+    @cached_property
+    def _timed(self) -> frozenset[str]:
+        """Names of the nodes whose values depend on the inputs."""
+        names: set[str] = set()
+        for node in self.nodes:
+            if node.kind == "input" or any(name in names for name in node.inputs):
+                names.add(node.name)
+        return frozenset(names)
+
+    def _is_steady(self, argument: Any) -> bool:
+        """Whether an argument is a weight, or made of weights alone: the same at every step."""
+        return isinstance(argument, Ref) and argument.name not in self._timed
+
+    def _with_time(self, node: NetNode, value: Any, lead: tuple[int, int]) -> Any:
+        if isinstance(value, Tensor) and (not value.dim() or value.shape[0] != lead[0] * lead[1]):
+            raise ShapeError(
+                f"{node} sees time, and is given {tuple(value.shape)} with {lead[0]} * {lead[1]} samples folded: the "
+                "batch must be the first axis of whatever enters a module with a step mode"
+            )
+        return _unfolded(value, lead)
+
     def __iter__(self) -> Iterator[NetNode]:
         return iter(self.nodes)
 
@@ -220,8 +241,16 @@ class NetGraph:
         def call_with_time(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if node.name not in (self.over_time or ()):
                 return own_call(node, args, kwargs)
-            args = tuple(_unfolded(value, lead) for value in args)
-            return _folded(own_call(node, args, {key: _unfolded(value, lead) for key, value in kwargs.items()}))
+            # A weight may happen to be as long as T * B.
+            args = tuple(
+                value if self._is_steady(given) else self._with_time(node, value, lead)
+                for given, value in zip(node.args, args, strict=True)
+            )
+            named = {
+                key: value if self._is_steady(node.kwargs[key]) else self._with_time(node, value, lead)
+                for key, value in kwargs.items()
+            }
+            return _folded(own_call(node, args, named))
 
         return fold(lambda *folded: self._walk(folded, call_with_time), inputs, {}, type(self.net).__name__)
 

@@ -26,6 +26,7 @@ from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeE
 from spikecore.interfaces.component import Configurable, DefaultsTo, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.options import default_of
+from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
 from spikecore.nn.parameters import Parametrized, check_names
@@ -210,13 +211,16 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         form = (tuple(x.shape), x.device, state_dtype(x))
         return dict.fromkeys(self.state, form)
 
-    def forward(self, x: Tensor, affine: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, affine: tuple[Tensor, Tensor] | None = None, norm: BatchStatistics | None = None
+    ) -> Tensor:
         """`[T, B, ...]` or `[B, ...]` by `step_mode` → output of the same shape and dtype.
 
         Args:
             x: the input current, floating point.
             affine: scale and shift, one value per channel: the steps see x * scale + shift. Only for a backend that
                 `choose_backend(..., affine=True)` found; for `ConvBNNeuron`.
+            norm: a batch norm for the steps' input, in one call with them where the backend can; for the same.
 
         Raises:
             TypeError: `x` is not floating point.
@@ -227,7 +231,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 - single:
             raise self._refusal(x)
         step = x if single else one_step(x)
-        out, state, recorded = run(self, x, step, self.state_for(step), affine)
+        out, state, recorded = run(self, x, step, self.state_for(step), affine, norm)
         if not self.record:
             return self.keep(state, out)[0]
         out, *recorded = self.keep(state, out, *recorded)

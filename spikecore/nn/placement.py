@@ -101,6 +101,17 @@ class Placed(nn.Module):
         learn(plain.backend, program)
         return Choice(plain.backend, f"backend {plain.backend!r} offers affine_neuron")
 
+    def choose_norm_backend(self, device: torch.device, dtype: torch.dtype) -> Choice:
+        """Which backend runs batch norm in training and steps in one call; the reference where none does."""
+        if self._is_per_neuron:
+            return Choice(REFERENCE, "an option has a value for each neuron, the norm one for each channel")
+        plain = self.choose_backend(device, dtype)
+        if plain.backend == REFERENCE:
+            return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
+        offers = backend_named(plain.backend).capabilities.norm_neuron
+        verb = "offers" if offers else "does not offer"
+        return Choice(plain.backend if offers else REFERENCE, f"backend {plain.backend!r} {verb} norm_neuron")
+
     def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
         if torch.compiler.is_compiling():
             constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype, affine)

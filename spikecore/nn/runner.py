@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.front import run_program, run_step
+from spikecore.backends.norm import run_norm_neuron
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
@@ -17,6 +18,7 @@ from spikecore.nn.half import HALF, state_dtype
 from spikecore.nn.memory import State
 
 if TYPE_CHECKING:
+    from spikecore.nn.batch_statistics import BatchStatistics
     from spikecore.nn.neuron import Neuron
 
 RESERVED = "spikecore_"
@@ -24,7 +26,12 @@ SCALE, SHIFT = f"{RESERVED}scale", f"{RESERVED}shift"
 
 
 def run(
-    neuron: Neuron, x: Tensor, one_step: Tensor, state: State, affine: tuple[Tensor, Tensor] | None
+    neuron: Neuron,
+    x: Tensor,
+    one_step: Tensor,
+    state: State,
+    affine: tuple[Tensor, Tensor] | None = None,
+    norm: BatchStatistics | None = None,
 ) -> tuple[Tensor, State, list[Tensor]]:
     """`(output, final state, what `record` names)`, of a sequence or of one step by the neuron's step mode.
 
@@ -34,6 +41,7 @@ def run(
         one_step: something that looks like one step of x.
         state: before the first step.
         affine: see `Neuron.forward`.
+        norm: the same.
     """
     single = neuron.step_mode == "single"
     observed = [name for name in neuron.record if name in neuron.observed]
@@ -44,6 +52,14 @@ def run(
             unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
             state = {**state, **dict.fromkeys(observed, unread)}
         params = [*neuron._tensors_for(one_step).values(), *(affine or ())] if affine or neuron._tensors else []
+        if norm is not None:
+            # One value of an option for each neuron makes one axis of all, on which the norm's channels are lost.
+            is_apart = neuron._is_per_neuron
+            normed = None if is_apart else _run_normed(neuron, x, norm, [*state.values()], params)
+            if normed is not None:
+                out, finals, recorded = normed
+                return out, _without(dict(zip(state, finals, strict=False)), observed), recorded
+            x = norm.alone(x)
         flattening = Flattening(one_step) if neuron._is_per_neuron else None
         if flattening:
             x = flattening.flatten(x)
@@ -58,6 +74,8 @@ def run(
             out, last = flattening.restore(out), flattening.restore_all(last)
             recorded = [flattening.restore(sequence) for sequence in recorded]
         return out, _without(last, observed), recorded
+    if norm is not None:
+        x = norm.alone(x)
     step = stepper(neuron, one_step)
     if not single:
         out, state, sequences = loop(step, x, state, {}, neuron.record)
@@ -68,6 +86,21 @@ def run(
             out = out.clone()
     recorded = [state[name].clone().unsqueeze(0) for name in neuron.record]
     return out, _without(state, observed), recorded
+
+
+def _run_normed(
+    neuron: Neuron, y: Tensor, norm: BatchStatistics, states: list[Tensor], params: list[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]] | None:
+    """Norm and neuron in one call, as `run` gives them; None where the backend runs them one by one."""
+    single = neuron.step_mode == "single"
+    backend, key = neuron._choice(y.device, y.dtype, False)
+    gamma, beta = norm.gamma_beta(state_dtype(y))
+    sequence, carry = y[None] if single else y, single or neuron.keeps_state
+    normed = run_norm_neuron(backend, key, sequence, gamma, beta, norm.norm.eps, states, params, carry)
+    if normed is None:
+        return None
+    norm.update(normed.mean, normed.var, y.numel() // normed.mean.numel())
+    return normed.out[0] if single else normed.out, normed.finals, normed.recorded
 
 
 def _without(state: State, names: Sequence[str]) -> State:

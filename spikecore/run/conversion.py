@@ -38,7 +38,7 @@ from spikecore.run.loading import load
 from spikecore.run.out import whole_directory
 from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import Record
-from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given, from_function
+from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given, from_file, from_function
 from spikecore.version import __version__
 
 COMPARED = 64
@@ -64,8 +64,8 @@ class Conversion:
     compared: str
 
 
-def source_of(text: str, weights: Path | None = None, checkpoint: str = LAST) -> Source:
-    """The net that SOURCE names: a directory, or `FILE.py:function` with optional weights.
+def source_of(text: str, weights: Path | None = None, checkpoint: str = LAST, converter: Any = None) -> Source:
+    """The net that SOURCE names: a directory, `FILE.py:function` with optional weights, or a file `converter` reads.
 
     Raises:
         ConfigError: there is no such directory, file or function, or the function gives no net.
@@ -77,10 +77,14 @@ def source_of(text: str, weights: Path | None = None, checkpoint: str = LAST) ->
     if text.endswith(".py"):
         raise ConfigError(f"SOURCE {text}: name the function that makes the net, as in {text}:make_net")
     if weights is not None:
-        raise ConfigError(f"--weights {weights}: a directory has its own weights; leave it out")
+        raise ConfigError(f"--weights {weights}: this source has its own weights; leave it out")
     directory = Path(text)
+    endings = () if converter is None else converter.capabilities.reads
+    if endings and text.endswith(endings) and not directory.is_dir():
+        return from_file(directory, converter)
     if not directory.is_dir():
-        raise ConfigError(f"SOURCE {text}: is no directory and no FILE.py:function")
+        others = f", and no file that this converter reads ({', '.join(endings)})" if endings else ""
+        raise ConfigError(f"SOURCE {text}: is no directory and no FILE.py:function{others}")
     return _from_directory(directory, checkpoint)
 
 

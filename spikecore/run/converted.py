@@ -23,7 +23,7 @@ from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetT
 from spikecore.nn import quantized, set_backend, set_step_mode
 from spikecore.registry import create
 from spikecore.run.restore import SavedRun
-from spikecore.run.sources import CONVERTED, RUN, imported, made_by
+from spikecore.run.sources import CONVERTED, FILE, RUN, imported, made_by
 
 FORM = 1
 """Of converted.json."""
@@ -67,7 +67,7 @@ def skeleton(directory: Path) -> nn.Module:
     example = tensors_of(_verified(directory, manifest, EXAMPLE))["example"]
     how = manifest["converter"]
     converter = create("converter", how["name"], **how["options"])
-    net = rebuilt(manifest["source"], directory / SOURCE)
+    net = rebuilt(manifest["source"], directory / SOURCE, converter)
     try:
         made: nn.Module = converter.convert(net, example, [example])[0]
     except (ConversionError, NetTraceError) as error:
@@ -86,12 +86,13 @@ def input_shape(directory: Path) -> tuple[int, ...]:
     return tuple(manifest["example_shape"][num_lead:])
 
 
-def rebuilt(about: dict[str, Any], directory: Path) -> nn.Module:
+def rebuilt(about: dict[str, Any], directory: Path, converter: Any) -> nn.Module:
     """The net of a source with new weights, in the step mode in which it was converted.
 
     Args:
         about: of the `Source`.
         directory: that holds its `files`.
+        converter: that converted it, and reads files of other programs.
 
     Raises:
         ConfigError: what it is built from is not here.
@@ -100,6 +101,11 @@ def rebuilt(about: dict[str, Any], directory: Path) -> nn.Module:
         net = SavedRun.open(directory).net()
     elif about["kind"] == CONVERTED:
         net = skeleton(directory)
+    elif about["kind"] == FILE:
+        try:
+            net = converter.from_content((directory / about["stored"]).read_bytes())
+        except ConversionError as error:
+            raise ConfigError(f"{directory / about['stored']}: {error}") from error
     else:
         module = imported(about["sha256"])
         if module is None:

@@ -55,12 +55,22 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """A value given on the command line: TOML, or else plain text."""
+    """A value given on the command line: TOML, numbers between commas as a list of them, or else plain text."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError:
-        return text.strip()
+        return _numbers(text) or text.strip()
     return parsed["value"] if len(parsed) == 1 else text.strip()  # more than a value: a line too many
+
+
+def _numbers(text: str) -> list[int | float]:
+    """`8,16,32` as a list; empty for anything else."""
+    try:
+        values = tomllib.loads(f"values = [{text}]").get("values", [])
+    except tomllib.TOMLDecodeError:
+        return []
+    is_plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    return values if is_plain else []
 
 
 def nested(tables: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spikecore.errors import CheckpointError, ConfigError, SpikeError
+from spikecore.errors import CheckpointError, ConfigError, ConversionError, SpikeError
 from spikecore.nn import Dropout, Stateful, set_step_mode
 from spikecore.nn.weights import read_tensors
 from spikecore.registry import create
@@ -27,7 +27,7 @@ from spikecore.registry.files import file_source, run_file
 from spikecore.run.build import prepare
 from spikecore.run.restore import SavedRun
 
-RUN, CONVERTED, FACTORY = "run", "converted", "factory"
+RUN, CONVERTED, FACTORY, FILE = "run", "converted", "factory", "file"
 """Kinds of sources."""
 
 
@@ -80,6 +80,22 @@ def from_function(file: Path, function: str, weights: Path | None) -> Source:
         "step_mode": as_given(net.eval()),
     }
     return Source(net, about, {}, None, None)
+
+
+def from_file(file: Path, converter: Any) -> Source:
+    """The net in a file of another program, which the converter reads.
+
+    Raises:
+        ConfigError: it refuses the file.
+    """
+    try:
+        content: bytes = converter.content(file)
+        net: nn.Module = converter.from_content(content).eval()
+    except ConversionError as error:
+        raise ConfigError(f"SOURCE {file}: {error}") from error
+    name = f"net{file.suffix}"
+    about: dict[str, Any] = {"kind": FILE, "file": str(file), "stored": name, "step_mode": as_given(net)}
+    return Source(net, about, {name: content}, None, None)
 
 
 def made_by(function: Any, what: str) -> nn.Module:

@@ -150,7 +150,7 @@ class Watched:
 
     def __init__(self, backend: Any) -> None:
         self.backend = backend
-        self.calls: dict[str, int] = {"run": 0, "run_bwd": 0}
+        self.calls: dict[str, int] = {"run": 0, "run_bwd": 0, "norm_neuron": 0, "norm_neuron_grad": 0}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
@@ -164,3 +164,13 @@ class Watched:
         """Counted."""
         self.calls["run_bwd"] += 1
         return self.backend.run_bwd(*args)
+
+    def norm_neuron(self, *args: Any) -> Any:
+        """Counted."""
+        self.calls["norm_neuron"] += 1
+        return self.backend.norm_neuron(*args)
+
+    def norm_neuron_grad(self, *args: Any) -> Any:
+        """Counted."""
+        self.calls["norm_neuron_grad"] += 1
+        return self.backend.norm_neuron_grad(*args)

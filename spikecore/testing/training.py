@@ -149,13 +149,14 @@ class SmallParts:
         return makers[role](*arguments)  # type: ignore[operator]
 
     def options(self, role: str) -> Any:
-        """The defaults of the options that the trainer declares for a role."""
+        """The options that the trainer declares for a role: its defaults, with those of its short run."""
         self._expect(role)
         if role not in self._trainer.role_configs:
             raise ContractError(
                 f"the small parts have no options for the role {role!r}: override `make_task` in the suite"
             )
-        return self._trainer.role_configs[role]()
+        short = getattr(self._trainer, "short_run", {}).get(role, {})
+        return self._trainer.role_configs[role](**short)
 
     def _expect(self, role: str) -> None:
         if role not in self._trainer.capabilities.roles:

@@ -27,6 +27,9 @@ class Trainer(Configurable):
     capabilities: ClassVar[TrainerCapabilities] = TrainerCapabilities()
     role_configs: ClassVar[Mapping[str, type]] = {}
     role_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    short_run: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Table → options with which training takes a second or two and still learns: the conformance suite trains with
+    those of `trainer`, and of the roles whose options the trainer declares itself."""
     config: Any
 
     def __init__(self, **options: Any) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spikecore.datasets.folders import class_names, labelled_files, tops
+from spikecore.datasets.folders import class_names, labelled_files, split_directories, tops
 from spikecore.errors import DatasetError
 
 
@@ -35,6 +35,34 @@ def test_splits_above_the_classes(tmp_path):
     assert class_names(halves) == ("a", "b")
     with pytest.raises(DatasetError, match="has 'train' with a directory per class, but no 'val'; add it, or give"):
         tops(tmp_path, ("train", "test", "val"))
+
+
+def test_splits_may_be_called_otherwise(tmp_path):
+    filled(tmp_path, "Training/a/1", "VALID/a/1", "testing/b/1", "notes/x")
+    assert {split: path.name for split, path in split_directories(tmp_path).items()} == {
+        "train": "Training",
+        "val": "VALID",
+        "test": "testing",
+    }
+    with pytest.raises(DatasetError, match="'VALID' would be passed over; only train, test are read: move it away"):
+        tops(tmp_path, ("train", "test"))
+    filled(tmp_path, "train/a/2")
+    with pytest.raises(DatasetError, match="'Training' and 'train' are the same split; keep one of them"):
+        split_directories(tmp_path)
+
+
+def test_a_directory_of_the_same_classes_beside_the_splits(tmp_path):
+    filled(tmp_path, "train/a/1", "test/a/1", "cache/other/1")
+    assert list(split_directories(tmp_path)) == ["train", "test"]
+    filled(tmp_path, "extra/a/1")
+    with pytest.raises(DatasetError, match="'extra' beside the splits test, train would be passed over"):
+        split_directories(tmp_path)
+
+
+def test_a_split_that_is_missing(tmp_path):
+    filled(tmp_path, "train/a/1", "val/a/1")
+    with pytest.raises(DatasetError, match="has 'train' with a directory per class, but no 'test'"):
+        split_directories(tmp_path)
 
 
 def test_a_class_may_have_the_name_of_a_split(tmp_path):

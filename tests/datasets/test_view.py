@@ -1,5 +1,8 @@
 """`spike view`, and the colours of its pictures."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from spikecore.cli import spike
 from spikecore.cli.view import picture
 from spikecore.datasets.digits import Digits
 from spikecore.errors import ConfigError
+from spikecore.interfaces import FileFormat, RecordingView
 
 
 def view(*args):
@@ -73,6 +77,12 @@ def test_a_sequence_moves(tmp_path, monkeypatch, moving):
         (["digits", "--out", "/no/such/place/a.png"], "cannot be written"),
         (["digits", "--set", "split_sed=1"], "did you mean 'split_seed'"),
         (["digit"], "Did you mean 'digits'"),
+        (["digits", "--as", "png"], "--as goes with --all"),
+        (["digits", "--all", "--as", "gif"], "does not move; take png"),
+        (["digits", "--all", "--out", __file__], "is a file; --all writes into a directory"),
+        (["digits", "--all", "--out", "/proc/none"], "cannot be written"),
+        (["none.rec"], "there is no such file"),
+        ([str(Path(__file__).parent)], "is a directory: name one of its files"),
     ],
 )
 def test_what_cannot_be_shown(args, says):
@@ -136,3 +146,86 @@ def test_a_normalised_sample_is_drawn_as_it_was(tmp_path):
     assert "values  -2 to 1.75" in result.output  # what a net is given
     assert view("digits", "--out", str(tmp_path / "b.png")).exit_code == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Reads `.lines`: a number a line."""
+
+    def formats(self):
+        return [FileFormat("lines", "a number a line", (".lines",), (("unit", "metres"),))]
+
+    def takes(self, path):
+        return path.suffix == ".lines"
+
+    def view(self, path, options, num_steps):
+        numbers = [float(line) for line in path.read_text().split()]
+        shown = (("numbers", str(len(numbers))), ("options", str(dict(options))))
+        return RecordingView(shown, np.arange(num_steps * 32).reshape(num_steps, 2, 4, 4))
+
+
+@pytest.fixture
+def lines():
+    spikecore.register("recording_reader", "lines", Lines, replace=True)
+
+
+def test_a_file_goes_to_the_reader_that_takes_it(tmp_path, monkeypatch, lines):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.lines").write_text("1\n2\n3\n")
+    result = view("a.lines", "--set", "unit=s", "--set", "size=[2, 3]")
+    assert result.exit_code == 0, result.output
+    assert "  numbers   3\n  options   {'unit': 's', 'size': [2, 3]}\n  picture   a.gif" in result.output
+    assert Image.open(tmp_path / "a.gif").n_frames == 16
+    assert "is one recording: it has no INDEX" in view("a.lines", "2").output
+
+
+def test_a_dataset_comes_before_a_file_of_its_name(tmp_path, monkeypatch, lines):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").write_text("1")
+    assert "[C, H, W] = [1, 8, 8]" in view("digits").output
+
+
+def test_formats_are_listed(lines):
+    shown = CliRunner().invoke(spike, ["info", "format"])
+    assert "lines" in shown.output
+    assert "a number a line  (.lines)" in shown.output
+    one = CliRunner().invoke(spike, ["info", "format", "lines"])
+    assert "unit           metres" in one.output
+    wrong = CliRunner().invoke(spike, ["info", "format", "line"])
+    assert "no format 'line'; did you mean 'lines'" in wrong.output
+
+
+def test_pictures_of_a_whole_split(tmp_path, moving):
+    options = ["moving-for-view", "--split", "test", "--all", "--out", str(tmp_path / "all"), "--as", "png"]
+    count = len(spikecore.create("dataset", "moving-for-view").split("test"))
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(Moving, "split", _first_three(Moving.split))
+    with monkeypatch.context():
+        result = view(*options)
+        assert result.exit_code == 0, result.output
+        gifs = view(*options[:-2], "--set", "split_seed=0")
+    monkeypatch.undo()
+    assert count > 3
+    assert "3 pictures in" in result.output
+    labels = [spikecore.create("dataset", "digits").split("test")[i][1] for i in range(3)]
+    assert sorted(
+        path.relative_to(tmp_path / "all").as_posix() for path in (tmp_path / "all").rglob("*.png")
+    ) == sorted(f"{label}/{i}.png" for i, label in enumerate(labels))
+    assert gifs.exit_code == 0, gifs.output
+    assert len(list((tmp_path / "all").rglob("*.gif"))) == 3
+
+
+def _first_three(split):
+    def few(self, name):
+        inner = split(self, name)
+
+        class Few:
+            def __len__(self):
+                return 3
+
+            def __getitem__(self, index):
+                return inner[index]
+
+        return Few()
+
+    return few

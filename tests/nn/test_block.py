@@ -9,6 +9,7 @@ import torch
 from torch import nn as torch_nn
 
 import spikecore
+from spikecore.backends.kit import run_normed, run_normed_bwd
 from spikecore.backends.reference import TorchBackend
 from spikecore.errors import DynamicsError, OptionError, ShapeError, StateError
 from spikecore.interfaces.backend import BackendCapabilities, Support
@@ -47,6 +48,23 @@ class Fusing(TorchBackend):
         return super().run(key, *arguments)
 
 
+class Norming(TorchBackend):
+    """The interpreter, with what the kit makes of its `run` for batch norm and neuron in one call."""
+
+    capabilities = BackendCapabilities(priority=7, norm_neuron=True)
+
+    def __init__(self):
+        super().__init__()
+        self.normed = 0
+
+    def norm_neuron(self, *arguments):
+        self.normed += 1
+        return run_normed(self, *arguments)
+
+    def norm_neuron_grad(self, *arguments):
+        return run_normed_bwd(self, *arguments)
+
+
 class Plain(TorchBackend):
     """The same without the capability."""
 
@@ -63,7 +81,7 @@ class Picky(Fusing):
 @pytest.fixture(autouse=True)
 def backends():
     registry = Registry(blocking=Blocking())
-    for name, made in {"fusing": Fusing, "plain": Plain, "picky": Picky}.items():
+    for name, made in {"fusing": Fusing, "norming": Norming, "plain": Plain, "picky": Picky}.items():
         registry.register("backend", name, made)
     with use(registry):
         yield
@@ -143,7 +161,7 @@ def made(kind, neuron, norm, spatial, backend, **options):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_fused_and_unfused_are_the_parts_one_by_one(case, training):
     x, results = sequence(case[3]), {}
-    for backend in ("torch", "fusing", "plain"):
+    for backend in ("torch", "fusing", "norming", "plain"):
         block = made(*case, backend).train(training)
         expected = by_hand(block, x)
         given = x.clone().requires_grad_()
@@ -155,19 +173,30 @@ def test_fused_and_unfused_are_the_parts_one_by_one(case, training):
         results[backend] = [out, *grads, *block.buffers()]
         if training and block.norm.running_mean is not None:
             assert block.norm.num_batches_tracked == 1
-    for backend in ("fusing", "plain"):
+    for backend in ("fusing", "norming", "plain"):
         for ours, right in zip(results[backend], results["torch"], strict=True):
             torch.testing.assert_close(ours, right, rtol=1e-9, atol=1e-10)
 
 
 def test_the_fusing_backend_gets_the_norm_as_two_parameters():
-    block = conv_block(backend="fusing")
+    block = conv_block(backend="fusing").eval()
     block(sequence())
     ran = spikecore.backends.selection.backend_named("fusing").ran
     assert ran == [["spikecore_scale", "spikecore_shift"]]
     lines = spikecore.explain(block)
     assert "ConvBNNeuron: the norm is part of the neuron on fusing: backend 'fusing' offers affine_neuron" in lines
     assert "neuron: LIF on fusing" in lines
+
+
+def test_statistics_of_the_batch_are_taken_by_a_backend_that_offers_it():
+    block = conv_block(backend="norming")
+    block(sequence())
+    assert spikecore.backends.selection.backend_named("norming").normed == 1
+    assert "the norm is part of the neuron on norming: backend 'norming' offers norm_neuron" in spikecore.explain(block)
+    fusing = conv_block(backend="fusing")
+    fusing(sequence())
+    assert spikecore.backends.selection.backend_named("fusing").ran == [[]]
+    assert "the norm runs by itself: backend 'fusing' does not offer norm_neuron" in spikecore.explain(fusing)
 
 
 REASONS = {
@@ -179,7 +208,7 @@ REASONS = {
 
 @pytest.mark.parametrize("backend", REASONS)
 def test_where_it_is_not_fused_explain_says_why(backend):
-    block = conv_block(backend=backend)
+    block = conv_block(backend=backend).eval()
     block(sequence())
     with pytest.raises(AssertionError, match=REASONS[backend]):
         raise AssertionError(spikecore.explain(block).splitlines()[0])
@@ -196,7 +225,7 @@ def test_hooks_see_the_same_numbers_on_every_backend():
     assert "a hook watches" in spikecore.explain(block)
 
 
-@pytest.mark.parametrize("backend", ["torch", "fusing"])
+@pytest.mark.parametrize("backend", ["torch", "fusing", "norming"])
 def test_many_updates_give_torch_s_running_statistics(backend):
     for norm in ("usual", "cumulative"):
         block = conv_block(norm=norm, backend=backend)
@@ -250,7 +279,7 @@ def test_folding_faults():
         conv_block(norm="no statistics").eval().fold()
 
 
-@pytest.mark.parametrize("backend", ["torch", "fusing"])
+@pytest.mark.parametrize("backend", ["torch", "fusing", "norming"])
 def test_state_dict_copies_single_steps_and_chunks(backend):
     block = conv_block(backend=backend).eval()
     assert {key.partition(".")[0] for key in block.state_dict()} == {"conv", "norm"}
@@ -270,7 +299,7 @@ def test_state_dict_copies_single_steps_and_chunks(backend):
 
 
 @pytest.mark.parametrize("convert", [torch_nn.SyncBatchNorm, SyncBatchNorm])
-@pytest.mark.parametrize("backend", ["torch", "fusing"])
+@pytest.mark.parametrize("backend", ["torch", "fusing", "norming"])
 def test_sync_batch_norm(convert, backend):
     block, x = conv_block(backend=backend), sequence()
     expected = copy.deepcopy(block)
@@ -287,7 +316,7 @@ def test_statistics_of_all_processes_are_left_to_the_norm(monkeypatch):
     assert "is part of the neuron" in spikecore.explain(block.eval())
 
 
-@pytest.mark.parametrize("backend", ["torch", "fusing"])
+@pytest.mark.parametrize("backend", ["torch", "fusing", "norming"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_autocast_and_channels_last(backend, dtype):
     block, x = conv_block(backend=backend).float(), sequence().float()
@@ -299,7 +328,7 @@ def test_autocast_and_channels_last(backend, dtype):
     assert all(parameter.grad is not None for parameter in block.parameters())
 
 
-@pytest.mark.parametrize("backend", ["torch", "fusing"])
+@pytest.mark.parametrize("backend", ["torch", "fusing", "norming"])
 @pytest.mark.parametrize("training", [True, False])
 def test_compiles_whole_and_in_functional_form(backend, training):
     torch._dynamo.reset()

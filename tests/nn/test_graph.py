@@ -620,3 +620,37 @@ def test_features_of_a_spiking_net_over_time():
 def test_arguments_in_the_wrong_place_are_told(call, says):
     with pytest.raises(OptionError, match=says):
         call(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.rand(1, 3))
+
+
+def test_a_weight_as_long_as_all_samples_is_no_sequence():
+    """Time and batch folded are as long as the weight: only what depends on the input has time."""
+
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.arange(6.0))
+
+        def forward(self, x):
+            return torch.mul(x, self.weight)
+
+    class Seen(nn.Module):
+        step_mode = "multi"
+
+        def forward(self, x, weight):
+            assert x.shape == (3, 2, 6)
+            assert weight.shape == (6,)
+            return x * weight
+
+    net = GraphNet(trace_net(Scaled()), {"mul": Seen()})
+    x = torch.rand(3, 2, 6)
+    assert torch.equal(net(x), x * torch.arange(6.0))
+
+
+def test_what_sees_time_needs_the_batch_first():
+    class Turned(nn.Module):
+        def forward(self, x):
+            return torch.relu(x.transpose(0, 1)).transpose(0, 1)
+
+    net = GraphNet(trace_net(Turned()), {"relu": snn.IF()})
+    with pytest.raises(ShapeError, match=r"relu.*the batch must be the first axis"):
+        net(torch.rand(3, 2, 5))

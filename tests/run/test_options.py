@@ -4,7 +4,7 @@ import math
 import sys
 from collections import Counter
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -53,6 +53,25 @@ class Limits(Configurable):
 
     def __init__(self, **options):
         self.config = make_config(type(self), options)
+
+
+class Sized(Configurable):
+    """An option of one of two types."""
+
+    @dataclass(frozen=True)
+    class Config:
+        size: Literal["auto"] | tuple[int, ...] = "auto"
+
+    def __init__(self, **options):
+        self.config = make_config(type(self), options)
+
+
+def test_an_option_of_one_of_several_types():
+    assert Sized().config.size == "auto"
+    assert Sized(size=[2, 3]).config.size == (2, 3)
+    for wrong in ("none", 7, [1.5], {"name": "auto"}):
+        with pytest.raises(OptionError, match=r"'size' must be one of 'auto'.*; or it must be|no options of its own"):
+            Sized(size=wrong)
 
 
 def faults(**options):

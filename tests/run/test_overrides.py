@@ -135,6 +135,12 @@ def test_all_faults_at_once():
 def test_settings_of_one_component():
     settings = parse_settings(["tau=3.0", "surrogate.alpha=2", "surrogate=sigmoid", "learnable=['tau']"])
     assert settings == {"tau": 3.0, "surrogate": {"alpha": 2, "name": "sigmoid"}, "learnable": ["tau"]}
+    assert parse_settings(["T=8,16,32", "rates=0.5, 1", "name=a,b", "flags=true,false"]) == {
+        "T": [8, 16, 32],
+        "rates": [0.5, 1],
+        "name": "a,b",
+        "flags": "true,false",
+    }
     for text in ("tau", "=3", "a..b=1"):
         with pytest.raises(ConfigError, match="expected KEY=VALUE"):
             parse_settings([text])

@@ -28,8 +28,10 @@ BUDGETS_S = {
     "plugin-cpu-backend": 900,
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,
+    "plugin-ann2snn": 400,
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
+    "plugin-rl-agents": 330,
     "check-wheels": 150,
     "check-examples": 120,
     "check-scaffold": 250,
@@ -94,7 +96,7 @@ def _checks() -> list[Suite]:
     scaffold = {"SPIKE_SCAFFOLD_PYTHON": str(ENVS / "scaffold/bin/python")}
     return [
         Suite("check-wheels", "check", wheels, (), {}),
-        Suite("check-examples", "check", _this_python, ("tests/examples",), {}),
+        Suite("check-examples", "check", _all_plugins, ("tests/examples",), {}),  # some name a plugin's trainer
         Suite("check-scaffold", "check", _scaffold, ("tests/scaffold",), scaffold),
         Suite("check-peers", "check", _peers, ("tests/peers", *events), {"SPIKE_PEERS": "1"}),
         Suite("check-browser", "check", _browser, ("tests/browser",), {}),

@@ -239,6 +239,69 @@ def heidelberg(name, splits):
     return {f"{name}_{split}.h5.zip": zip_of({f"{name}_{split}.h5": content(k)}) for k, split in enumerate(splits)}
 
 
+def st_mnist():
+    def recording(seed):
+        rng = np.random.default_rng(seed)
+        train = rng.choice([-1.0, 0.0, 1.0], (101, 30), p=[0.01, 0.98, 0.01])
+        train[seed % 100, ::7] = 1.0
+        train[100] = np.sort(rng.integers(0, 2_000_000, 30)) / 1e6
+        return mat(spiketrain=train)
+
+    members = {f"data_submission/{d}/rec{i}.mat": recording(10 * d + i) for d in range(10) for i in range(3)}
+    return {
+        "STMNIST dataset NUS Tee Research Group.zip": zip_of({**members, "data_submission/0/LUT.mat": b"no recording"})
+    }
+
+
+def n_cars():
+    inner = {
+        f"n-cars_{split}.zip": zip_of(
+            {
+                f"n-cars_{split}/{name}/obj_{i:06}_td.dat": writers.dat(*columns([k, label, i], width=60, height=50))
+                for label, name in enumerate(("background", "cars"))
+                for i in range(3)
+            }
+        )
+        for k, split in enumerate(("train", "test"))
+    }
+    members = {f"Prophesee_Dataset_n_cars/{name}": content for name, content in inner.items()}
+    return {"Prophesee_Dataset_n_cars.zip": zip_of(members)}
+
+
+BOX = [
+    ("ts", "<u8"),
+    ("x", "<f4"),
+    ("y", "<f4"),
+    ("w", "<f4"),
+    ("h", "<f4"),
+    ("class_id", "u1"),
+    ("confidence", "<f4"),
+    ("track_id", "<u4"),
+]
+
+
+def gen1_boxes(seed, moments=(200_000, 300_000, 300_000, 700_000)):
+    boxes = np.zeros(len(moments), BOX)
+    rng = np.random.default_rng(seed)
+    boxes["ts"] = moments
+    for name, side in (("x", 200), ("y", 150), ("w", 60), ("h", 40)):
+        boxes[name] = rng.integers(5, side, len(moments))
+    boxes["class_id"] = np.arange(len(moments)) % 2
+    return boxes
+
+
+def prophesee_gen1():
+    return {
+        f"{split}/{name}": content
+        for k, split in enumerate(("train", "val", "test"))
+        for i in range(2)
+        for name, content in (
+            (f"17-04-13_{i}_td.dat", writers.dat(*columns([k, i], 2000, 304, 240, 1_000_000))),
+            (f"17-04-13_{i}_bbox.npy", npy(gen1_boxes([k, i]))),
+        )
+    }
+
+
 def speech_commands():
     words = declarations.COMMANDS
     members = {
@@ -255,6 +318,9 @@ def speech_commands():
 
 
 FILES = {
+    "st-mnist": st_mnist,
+    "n-cars": n_cars,
+    "prophesee-gen1": prophesee_gen1,
     "n-mnist": n_mnist,
     "n-caltech101": n_caltech101,
     "cifar10-dvs": cifar10_dvs,

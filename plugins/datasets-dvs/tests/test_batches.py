@@ -8,6 +8,7 @@ import torch
 
 import spikecore
 from spikecore import create
+from spikecore.errors import ContractError
 from spikecore.run.config import resolve
 
 VARIABLE = {"name": "fixed_duration", "duration_us": 8000}
@@ -56,9 +57,28 @@ def test_the_epoch_reaches_workers_that_stay(embedded, context):
     augment = [{"name": "drop_events", "p": 0.5}]
     split = create("dataset", "moving-bars", augment=augment, num_train=5).split("train")
     loader = torch.utils.data.DataLoader(
-        split, batch_size=10, num_workers=1, persistent_workers=True, multiprocessing_context=context
+        split,
+        batch_size=10,
+        num_workers=1,
+        persistent_workers=True,
+        multiprocessing_context=context,
+        collate_fn=split.collate,
     )
     for epoch in (0, 1, 5, 0):
         split.set_epoch(epoch)
-        seen = torch.cat([x for x, _ in loader])
-        assert torch.equal(seen, torch.stack([split[i][0] for i in range(len(split))])), epoch
+        seen = torch.cat([batch.x for batch in loader], 1)
+        assert torch.equal(seen, torch.stack([split[i][0] for i in range(len(split))], 1)), epoch
+
+
+def test_torchs_default_collate_is_refused(embedded):
+    """It would put the batch before the time, and a net would take one for the other."""
+    split = create("dataset", "moving-bars", num_train=5).split("train")
+    with pytest.raises(ContractError, match=r"collate_fn=split.collate\); it gives x \[T, B"):
+        next(iter(torch.utils.data.DataLoader(split, batch_size=4)))
+    batch = next(iter(torch.utils.data.DataLoader(split, batch_size=4, collate_fn=split.collate)))
+    assert batch.x.shape == (10, 4, 2, 16, 16)
+    assert batch.label.tolist() == split.labels[:4].tolist()
+    assert batch.mask is None
+    sample = pickle.loads(pickle.dumps(split[0]))
+    assert torch.equal(sample.x, split[0][0])
+    assert sample.label == split[0][1]

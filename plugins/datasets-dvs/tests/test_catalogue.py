@@ -109,8 +109,8 @@ def test_cifar10_dvs(data, monkeypatch, test, numbers):
     assert {int(r.path.rpartition("_")[2][:-6]) for r in held.recordings} == numbers
     number = int(held.recordings[3].path.rpartition("_")[2][:-6])
     t, x, y, p = columns(100 + number)
-    rows = [127 - v for v in y]  # as the addresses have them
-    same(held, 3, (t, [127 - row for row in rows], [127 - v for v in x], p))
+    rows, places = [127 - v for v in y], [127 - v for v in x]  # as the addresses have them
+    same(held, 3, (t, [127 - row for row in rows], [127 - place for place in places], p))
 
 
 def gestures(labels=None):

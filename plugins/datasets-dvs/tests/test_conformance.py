@@ -4,7 +4,8 @@ import dataclasses
 
 import published
 import pytest
-from test_folder import fill
+import writers
+from test_folder import columns, fill
 
 from spikecore import register
 from spikecore.testing import DatasetSuite
@@ -117,6 +118,23 @@ class TestSSC(OfOthers):
     component = "ssc"
 
 
+class TestSHDWithAValidationSplit(OfOthers):
+    component = "shd"
+    options = {"allow_partial": True, "val_share": 0.4, "val_by": "speaker"}  # noqa: RUF012
+
+
+class TestSTMNIST(OfOthers):
+    component = "st-mnist"
+
+
+class TestNCars(OfOthers):
+    component = "n-cars"
+
+
+class TestPropheseeGen1(OfOthers):
+    component = "prophesee-gen1"
+
+
 class TestSpeechCommands(OfOthers):
     component = "speech-commands"
     expected_failures = {  # noqa: RUF012
@@ -139,6 +157,21 @@ class TestSHDInStepsOfFixedDuration(OfOthers):
     @classmethod
     def prepare(cls, data):
         published.put("shd", data)
+
+
+class TestEventFolderByATable(DatasetSuite):
+    """Parts of long recordings, with the size of the sensor from their headers."""
+
+    component = "event-folder"
+
+    @classmethod
+    def prepare(cls, data):
+        (data / "long").mkdir()
+        for i in range(3):
+            (data / "long" / f"{i}.es").write_bytes(writers.es_dvs(*columns(i % 2, i, 1000), width=20, height=16))
+        rows = [f"{i}.es,{5 * k},{5 * k + 5},{'ab'[k % 2]}" for i in range(3) for k in range(9)]
+        (data / "long" / "labels.csv").write_text("\n".join(["file,start_ms,stop_ms,label", *rows]))
+        return {"root": str(data / "long"), "labels": "labels.csv"}
 
 
 class TestEventFolder(DatasetSuite):

@@ -315,8 +315,8 @@ def test_everything_that_matters_is_in_the_key(embedded):
 def test_samples_reach_the_workers_of_a_loader(embedded):
     split = create("dataset", "moving-bars").split("test")
     split.events(0)
-    loader = torch.utils.data.DataLoader(split, batch_size=50, num_workers=2)
-    labels = torch.cat([label for _, label in loader])
+    loader = torch.utils.data.DataLoader(split, batch_size=50, num_workers=2, collate_fn=split.collate)
+    labels = torch.cat([batch.label for batch in loader])
     assert torch.equal(labels, split.labels)
 
 

@@ -257,7 +257,7 @@ def test_no_event_one_event_and_one_moment(kind, events):
     representation = kind()
     got = representation(events, SENSOR)
     assert got.shape[1:] == representation.step_shape(SENSOR)
-    assert len(got) == (1 if representation.is_variable else 10)
+    assert len(got) == (1 if representation.is_variable else representation.num_steps)
     assert bool(got.any()) == bool(len(events))
     assert np.isfinite(got).all()
 

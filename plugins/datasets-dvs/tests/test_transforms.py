@@ -208,7 +208,8 @@ CHANGES = [entry for table in ("event_transform", "event_augment") for entry in 
 
 @pytest.mark.parametrize("kind", [load(entry.kind, entry.name) for entry in CHANGES], ids=[e.name for e in CHANGES])
 def test_the_same_seed_gives_the_same_and_nothing_is_written_to(kind):
-    options = {"height": 3, "width": 4} if kind.name.endswith("crop") else {}
+    sized = kind.name.endswith("crop") or kind.name in ("integrate", "differentiate")
+    options = {"height": 3, "width": 4} if sized else {}
     transform = kind(**options)
     if transform.level != "events":
         return

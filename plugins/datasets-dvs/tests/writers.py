@@ -21,13 +21,26 @@ def overflow_marker(t=0):
     return bytes([0, 240, t >> 16 & 0x7F, t >> 8 & 0xFF, t & 0xFF])
 
 
+AEDAT2 = {
+    "dvs128": ("ch.unizh.ini.jaer.chip.retina.DVS128", 128, 128),
+    "davis": ("eu.seebetter.ini.chips.davis.DAVIS240C", 180, 240),
+    "dvxplorer": ("eu.seebetter.ini.chips.DVXplorer", 480, 640),
+    "dvs640": ("com.sec.dvs.SecDvs640Gen2", 480, 640),
+}
+
+
 def aedat2(t, x, y, p, layout="dvs128", extra=()):
-    """Rows count from below: 180 of a DAVIS240C, 128 of a DVS128."""
-    chip = "DAVIS240C" if layout == "davis" else "DVS128"
+    """Rows count from below; columns of a DVS128 and a DAVIS from the right."""
+    chip, height, width = AEDAT2[layout]
     out = f"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n# AEChip: {chip}\r\n".encode()
     for ti, xi, yi, pi in zip(t, x, y, p, strict=True):
-        row = (179 if layout == "davis" else 127) - yi
-        address = xi << 12 | row << 22 | pi << 11 if layout == "davis" else xi << 1 | row << 8 | (1 - pi)
+        row, mirrored = height - 1 - yi, width - 1 - xi
+        address = {
+            "dvs128": mirrored << 1 | row << 8 | (1 - pi),
+            "davis": mirrored << 12 | row << 22 | pi << 11,
+            "dvxplorer": xi << 12 | row << 22 | pi << 11,
+            "dvs640": xi << 1 | row << 11 | pi,
+        }[layout]
         out += struct.pack(">II", address, ti % (1 << 32))
     for address, ti in extra:
         out += struct.pack(">II", address, ti)
@@ -111,6 +124,71 @@ def evt3(t, x, y, p, vectors=True, triggers=True):
             words.append(0xA << 12 | 1)  # to be passed over
         i = j + 1
     return b"% evt 3.0\n% format EVT3;height=720;width=1280\n% end\n" + np.array(words, "<u2").tobytes()
+
+
+def evt21(t, x, y, p, is_legacy=False):
+    """Neighbours of one moment, row and polarity share a word; a trigger between them is to be passed over."""
+    words, high, group = [], None, None
+    for ti, xi, yi, pi in zip(t, x, y, p, strict=True):
+        if ti >> 6 != high:
+            high, group = ti >> 6, None
+            words += [8 << 60 | (high & 0x0FFFFFFF) << 32, 10 << 60 | 5]
+        base = xi // 32 * 32
+        if (
+            group == (ti, base, yi, pi)
+            and not words[-1] >> (xi - base) & 1
+            and words[-1] & (1 << 32) - 1 < 1 << xi - base
+        ):
+            words[-1] |= 1 << xi - base
+        else:
+            words.append(pi << 60 | (ti & 63) << 54 | base << 43 | yi << 32 | 1 << xi - base)
+        group = (ti, base, yi, pi)
+    raw = np.array(words, "<u8")
+    if is_legacy:
+        raw = (raw >> np.uint64(32)) | (raw << np.uint64(32))
+    more = b";endianness=legacy" if is_legacy else b""
+    head = b"% evt 2.1\n% format EVT21;height=720;width=1280" + more + b"\n% geometry 1280x720\n% end\n"
+    return head + raw.astype("<u8").tobytes()
+
+
+def es_dvs(t, x, y, p, width=304, height=240):
+    """Event Stream 2; bytes of reset among the events."""
+    out, last = struct.pack("<12s4BHH", b"Event Stream", 2, 0, 0, 1, width, height), 0
+    for i, (ti, xi, yi, pi) in enumerate(zip(t, x, y, p, strict=True)):
+        passed, last = ti - last, ti
+        out += b"\xff" * (passed // 127) + (b"\xfe" * 5 if i % 11 == 3 else b"")
+        out += struct.pack("<BHH", passed % 127 << 1 | pi, xi, yi)
+    return out
+
+
+def es_atis(t, x, y, p, width=304, height=240):
+    """The same with measurements of brightness among the events."""
+    out, last = struct.pack("<12s4BHH", b"Event Stream", 2, 0, 0, 2, width, height), 0
+    for i, (ti, xi, yi, pi) in enumerate(zip(t, x, y, p, strict=True)):
+        passed, last = ti - last, ti
+        many, few = divmod(passed // 63, 3)
+        out += b"\xff" * many + (bytes([0xFC + few]) if few else b"")
+        out += struct.pack("<BHH", passed % 63 << 2 | pi << 1, xi, yi)
+        if i % 7 == 2:
+            out += struct.pack("<BHH", 0 << 2 | (i % 2) << 1 | 1, 5, 6)
+    return out
+
+
+def text(t, x, y, p, heading="t_us,x,y,p", separator=None, scale=None):
+    """An event a line, in the order of the heading; in the unit that its time states."""
+    separator = separator or next((mark for mark in ",;\t" if mark in heading), " ")
+    names = [name.strip() for name in heading.split(separator.strip() or None)]
+    show = {
+        "t_us": str,
+        "t_s": lambda v: f"{v / 1e6:.6f}",
+        "t_ms": lambda v: f"{v / 1e3:.3f}",
+        "t_ns": lambda v: str(v * 1000),
+    }
+    lines = [heading]
+    for event in zip(t, x, y, p, strict=True):
+        values = dict(zip("txyp", event, strict=True))
+        lines.append(separator.join(show.get(name, str)(values[name[0]]) for name in names))
+    return ("\n".join(lines) + "\n").encode()
 
 
 MAT_TYPES = {"i1": 1, "u1": 2, "i2": 3, "u2": 4, "i4": 5, "u4": 6, "f4": 7, "f8": 9, "i8": 12, "u8": 13}

@@ -3,6 +3,7 @@
 from spikecore.nn.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from spikecore.nn.layers.fold import FoldsTime, FoldTime, fold_time
 from spikecore.nn.layers.norms import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, SyncBatchNorm
+from spikecore.nn.layers.once import time_invariant
 from spikecore.nn.layers.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -85,4 +86,17 @@ __all__ = [
     "WSConv3d",
     "WSLinear",
     "fold_time",
+    "time_invariant",
 ]
+
+for _layer in (
+    FoldTime,
+    *(AdaptiveAvgPool1d, AdaptiveAvgPool2d, AdaptiveAvgPool3d),
+    *(AdaptiveMaxPool1d, AdaptiveMaxPool2d, AdaptiveMaxPool3d),
+    *(AvgPool1d, AvgPool2d, AvgPool3d, SumPool2d),
+    *(BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm),
+    *(Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d, Linear),
+    *(WSConv1d, WSConv2d, WSConv3d, WSLinear),
+    *(MaxPool1d, MaxPool2d, MaxPool3d, Flatten, Upsample),
+):
+    time_invariant(_layer)

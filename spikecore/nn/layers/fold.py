@@ -13,19 +13,33 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.nn.layers.once import run_once
 from spikecore.nn.state import Stateful
 
 
-def fold(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> Any:
+def fold(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str,
+    module: nn.Module | None = None,
+) -> Any:
     """Call `function` with axes 0 and 1 of every tensor argument folded; unfold every tensor it returns, alone or in
     tuples, lists and dictionaries.
 
     Views wherever strides allow it; channels-last steps stay channels-last.
+
+    Args:
+        function: takes tensors `[B, ...]`.
+        args: of it, with T in front.
+        kwargs: the same.
+        name: for messages.
+        module: whose forward `function` is: it may be called for one step alone, where all are the same; see `once`.
 
     Raises:
         ShapeError: tensor arguments differ in T or B, or a result does not keep the batch as its first axis.
@@ -35,6 +49,10 @@ def fold(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     if len(shapes) != 1 or any(tensor.dim() < 2 for tensor in tensors):
         got = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
         raise ShapeError(f"{name} in step_mode 'multi' takes tensors [T, B, ...] of equal T and B, got {got}")
+    if module is not None and len(args) == 1 and not kwargs:
+        out = run_once(function, module, args[0])
+        if out is not None:
+            return out
     num_steps, batch = shapes.pop()
     folded_args = [_fold_time_axis(value) for value in args]
     folded_kwargs = {key: _fold_time_axis(value) for key, value in kwargs.items()}
@@ -106,7 +124,8 @@ class FoldsTime:
             self._check_rank(args[0])
         if self.step_mode == "single":
             return super().forward(*args, **kwargs)  # type: ignore[misc]
-        return fold(super().forward, args, kwargs, type(self).__name__)  # type: ignore[misc]
+        module = cast(nn.Module, self)
+        return fold(super().forward, args, kwargs, type(self).__name__, module)  # type: ignore[misc]
 
     def _check_rank(self, x: Tensor) -> None:
         is_multi = self.step_mode == "multi"
@@ -160,7 +179,7 @@ class FoldTime(FoldsTime, nn.Module):
         """As the module, with `[T, B, ...]` in multi-step mode."""
         if self.step_mode == "single":
             return self.module(*args, **kwargs)
-        return fold(self.module, args, kwargs, f"fold_time({type(self.module).__name__})")
+        return fold(self.module, args, kwargs, f"fold_time({type(self.module).__name__})", self.module)
 
 
 def fold_time(module: nn.Module, step_mode: str = "multi") -> FoldTime:

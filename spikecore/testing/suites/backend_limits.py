@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikecore.nn import IF, LIF, ConvBNNeuron, LinearBNNeuron
+from spikecore.nn import IF, LIF
 from spikecore.testing import process
-from spikecore.testing.backend_runs import weights
 from spikecore.testing.compare import assert_close, assert_same
 from spikecore.testing.lifetimes import assert_nothing_is_kept
 from spikecore.testing.probes import BACKEND
-from spikecore.testing.suite import advice, long, needs
-from spikecore.testing.suites.backend_agreement import CASES, LEARNED, AgreementChecks, Options
+from spikecore.testing.suite import advice, long
+from spikecore.testing.suites.backend_agreement import CASES, LEARNED
+from spikecore.testing.suites.backend_norm import NormChecks
 from spikecore.testing.threads import at_once
 
 LONG, WIDE = 300, 70_002
@@ -23,7 +23,7 @@ LONG, WIDE = 300, 70_002
 NUM_THREADS = 3
 
 
-class LimitChecks(AgreementChecks):
+class LimitChecks(NormChecks):
     """The part of the backend's suite that looks for faults which small inputs and single calls do not show."""
 
     kind: ClassVar[str] = "backend"
@@ -94,45 +94,6 @@ class LimitChecks(AgreementChecks):
                     kept = results[0][:3] if step_mode == "multi" else [results[0][1]]
                     for value in kept:
                         assert value.movedim(2, -1).is_contiguous(), f"{what}: one has the strides {value.stride()}"
-
-    @needs("affine_neuron")
-    @advice("scale and shift are the last two parameters of the program, one value per channel, with gradients")
-    def test_affine_neuron(self) -> None:
-        """Norm and neuron in one call equal norm, then neuron: training and evaluation, 4 and 2 axes, all gradients."""
-        torch.manual_seed(0)
-        blocks: list[tuple[Callable[[Any], nn.Module], Tensor]] = [
-            (lambda n: ConvBNNeuron(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), n), self.x(5, 3, 2, 6, 7)),
-            (lambda n: LinearBNNeuron(nn.Linear(4, 3), nn.BatchNorm1d(3), n), self.x(5, 6, 4)),
-        ]
-        with self.backend() as watched:
-            for make, x in blocks:
-                for options in ({}, {"tau": 3.7, "reset": "soft"}, LEARNED):
-                    ours, theirs = (self._block(make, name, options) for name in (BACKEND, "torch"))
-                    theirs.load_state_dict(ours.state_dict())
-                    for training in (True, False):
-                        calls = watched.calls["run"]
-                        results = [self._block_results(block.train(training), x) for block in (ours, theirs)]
-                        assert results[1][0].any(), "the reference does not fire: this proves nothing"
-                        assert watched.calls["run"] > calls, "the block did not run on the backend"
-                        mode = "training" if training else "evaluation"
-                        assert_close(results[0], results[1], f"[output, gradients, buffers] of the block in {mode}")
-                    choice = ours.choose(x.device, x.dtype)
-                    assert choice.backend == BACKEND, f"the block is not fused: {choice.reason}"
-
-    def _block(self, make: Callable[[Any], nn.Module], backend: str, options: Options) -> Any:
-        """A block whose norm scales and shifts enough for the neuron to fire."""
-        block: Any = make(LIF(backend=backend, **options))
-        with torch.no_grad():
-            block.norm.weight.copy_(torch.tensor([2.0, 2.5, 3.0]))
-            block.norm.bias.copy_(torch.tensor([0.5, 1.0, 0.75]))
-        return block.to(device=self.device, dtype=self.dtype)
-
-    def _block_results(self, block: nn.Module, x: Tensor) -> list[Tensor]:
-        given = x.clone().requires_grad_()
-        out: Tensor = block(given * 3)
-        total = (out * weights(out, strided=False)).sum()
-        gradients = torch.autograd.grad(total, [given, *block.parameters()])
-        return [out.detach(), *gradients, *(buffer.clone() for buffer in block.buffers())]
 
     @advice("allocate scratch memory per call or per thread (threading.local); guard caches with a lock")
     def test_several_threads(self) -> None:

@@ -41,7 +41,9 @@ class TrainerSuite(Suite):
     def make(self, **options: Any) -> Any:
         """A trainer with a short schedule."""
         known = {field.name for field in dataclasses.fields(self.target.Config)}
-        return super().make(**{**{k: v for k, v in self.short.items() if k in known}, **self.options, **options})
+        short = {name: value for name, value in self.short.items() if name in known}
+        own = getattr(self.target, "short_run", {}).get("trainer", {})
+        return super().make(**{**short, **own, **self.options, **options})
 
     def make_task(self, trainer: Any, is_sequence: bool = False, seed: int = 0) -> Task:
         """What the trainer is to train.
@@ -361,8 +363,8 @@ def _errors(task: Task) -> tuple[float, float]:
 
 
 def _measured(task: Task) -> list[str]:
-    """What `evaluate` can be asked for: the splits, or `test` for the environment."""
-    return list(task.splits) or ["test"]
+    """What `evaluate` can be asked for: the splits, or the seeds of validation and of the test in an environment."""
+    return list(task.splits) or ["val", "test"]
 
 
 def _metrics(task: Task, trainer: Any) -> dict[str, float]:

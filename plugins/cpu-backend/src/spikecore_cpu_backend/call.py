@@ -199,9 +199,13 @@ def header() -> str:
         "/* Steps of a backward pass at which the same gradients arrive. Bit 0: of out; bit 1 + s: of state s. */\n"
         f"struct phase {{\n    int64_t {', '.join(PHASE)};\n}};",
     ]
-    for call in (ForwardCall, BackwardCall):
-        lines = []
-        for name, kind in _kinds(call):
-            lines.append(f"    {kind.text}{name}{'[MAX_TENSORS]' if kind.per else ''};")
-        parts.append("\n".join([f"struct {call.name} {{", *lines, "};"]))
+    parts += [struct_text(call) for call in (ForwardCall, BackwardCall)]
     return "\n\n".join(parts) + "\n"
+
+
+def struct_text(call: type[Call]) -> str:
+    """One of them in C."""
+    lines = []
+    for name, kind in _kinds(call):
+        lines.append(f"    {kind.text}{name}{'[MAX_TENSORS]' if kind.per else ''};")
+    return "\n".join([f"struct {call.name} {{", *lines, "};"])

@@ -41,6 +41,8 @@ class Kernel:
         state_dtype: of states and parameters.
         forward: of the driver, for the precision of the state.
         backward: the same.
+        norm_forward: of the driver, for batch norm and neuron.
+        norm_backward: the same.
         pack_forward: packs a `ForwardCall`.
         pack_backward: packs a `BackwardCall`.
         small: the first bytes of the packed forward call of a small input, which are the same for all of them.
@@ -59,6 +61,8 @@ class Kernel:
     state_dtype: torch.dtype
     forward: Entry
     backward: Entry
+    norm_forward: Entry
+    norm_backward: Entry
     pack_forward: Pack
     pack_backward: Pack
     small: bytes
@@ -85,13 +89,15 @@ class Runtime:
 
     def __init__(self, cache: KernelCache) -> None:
         self.cache = cache
-        self._codes: dict[tuple[str, bool], Code] = {}
+        self._codes: dict[tuple[str, bool, str], Code] = {}
         self.library = cache.load(runtime_source())
         self.has_float16 = bool(self.library.sc_has_float16())
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
         self.library.sc_copy.restype = None
         self._entries = {
-            (name, bits): self._entry(f"sc_{name}_{bits}") for name in ("forward", "backward") for bits in (32, 64)
+            (name, bits): self._entry(f"sc_{name}_{bits}")
+            for name in ("forward", "backward", "norm_forward", "norm_backward")
+            for bits in (32, 64)
         }
 
     def _entry(self, name: str) -> Entry:
@@ -100,13 +106,17 @@ class Runtime:
         free, quick = (make(ctypes.c_int, ctypes.c_char_p)(address) for make in (ctypes.CFUNCTYPE, ctypes.PYFUNCTYPE))
         return Entry(quick, free)
 
-    def _code(self, program: Program, is_double: bool) -> Code:
-        """The compiled code, which programs that differ in their numbers alone share."""
-        code = self._codes.get((program.structure, is_double))
+    def code(self, program: Program, is_double: bool, normed: str = "") -> Code:
+        """The compiled code, which programs that differ in their numbers alone share; `normed` as of `print_program`.
+
+        Raises:
+            BackendError: it does not compile or load.
+        """
+        code = self._codes.get((program.structure, is_double, normed))
         if code is None:
-            library = self.cache.load(kernel_source(program, is_double))
+            library = self.cache.load(kernel_source(program, is_double, normed))
             address = ctypes.addressof(ctypes.c_char.in_dll(library, "sc_program"))
-            code = self._codes[program.structure, is_double] = Code(
+            code = self._codes[program.structure, is_double, normed] = Code(
                 library, address, keep_distance(program) is not None
             )
         return code
@@ -119,7 +129,7 @@ class Runtime:
         """
         is_double = dtype == torch.float64
         bits = 64 if is_double else 32
-        code = self._code(program, is_double)
+        code = self.code(program, is_double)
         real = ctypes.c_double if is_double else ctypes.c_float
         numbers = (real * len(program.numbers))(*program.numbers)  # rounds to the nearest, as the printer does
         pack_forward = ForwardCall.packer(program)
@@ -153,6 +163,8 @@ class Runtime:
             torch.float64 if is_double else torch.float32,
             self._entries["forward", bits],
             self._entries["backward", bits],
+            self._entries["norm_forward", bits],
+            self._entries["norm_backward", bits],
             pack_forward,
             BackwardCall.packer(program),
             small[: ForwardCall.offset("num_steps")],

@@ -42,17 +42,24 @@ class KernelPrinter(CPrinter):
         return f"{NUMBER}{slot}"
 
 
-def print_program(program: Program, is_double: bool) -> str:
-    """The C text of a program, for `real` = float or double."""
+def print_program(program: Program, is_double: bool, normed: str = "") -> str:
+    """The C text of a program, for `real` = float or double.
+
+    Args:
+        program: the program.
+        is_double: which of the two.
+        normed: its rows read x * scale + shift for x; `scale` and `shift` of the call are a `number` each, or a
+            `row` with one of each lane; the gradient is that of the sum. "": they read x.
+    """
     printer = KernelPrinter(is_double)
     states = [f"state.{name}" for name in program.states]
     learned = [f"grad.param.{param.name}" for param in program.params if param.learnable]
     gradients = ["grad.x", *(f"grad.{name}" for name in states), *learned]
     room = MAX_TENSORS - len(program.params)
-    kept = keep_distance(program)
+    kept = None if normed else keep_distance(program)
     forward, outputs = (program.forward, ["out", *states]) if kept is None else (kept[0], ["out", *states, KEPT])
     before, (rest,) = hoist([forward], outputs, room)
-    first, reads = len(before.outputs), _reads(program, before)
+    first, reads = len(before.outputs), _reads(program, before, normed=normed)
     parts = [
         _prepare(printer, program, before, "forward"),
         _forward(printer, program, rest, "forward", ["out", *states], reads),
@@ -63,7 +70,7 @@ def print_program(program: Program, is_double: bool) -> str:
     graphs = [program.backward, with_gaps(program), with_gaps(program, ["out"])]
     counts = [first]
     # The backward pass advances too: its rows follow those of the forward pass.
-    parts += _backwards(printer, program, graphs, "backward", gradients, counts, first)
+    parts += _backwards(printer, program, graphs, "backward", gradients, counts, first, normed)
     if kept is not None:
         parts += _backwards(printer, program, _kept_graphs(program, graphs), "backward_kept", gradients, counts)
     parts.append(_table(program, counts, kept is not None))
@@ -83,12 +90,14 @@ class _Read:
         is_uniform: all lanes share its first number.
         kind: C type of a lane.
         in_tile: the row is one tile long, the same for all tiles.
+        normed: what stands there is scaled and shifted, by a `number` or by a `row` with one of each lane; or "": not.
     """
 
     row: str
     is_uniform: bool = False
     kind: str = "real"
     in_tile: bool = False
+    normed: str = ""
 
 
 def _prepare(printer: Printer, program: Program, graph: Graph, name: str, first: int = 0) -> str:
@@ -115,11 +124,12 @@ def _backwards(
     wanted: list[str],
     counts: list[int],
     first: int = 0,
+    normed: str = "",
 ) -> list[str]:
     """The rows for ALL, SOME and LAST, and the one that prepares them; appends to `counts` how many rows it makes."""
     before, rests = hoist(graphs, wanted, MAX_TENSORS - len(program.params) - first)
     counts.append(first + len(before.outputs))
-    reads = _reads(program, before, first) | {"grad.out": _Read("call->grad_out"), KEPT: _Read("call->x")}
+    reads = _reads(program, before, first, normed) | {"grad.out": _Read("call->grad_out"), KEPT: _Read("call->x")}
     for i, each in enumerate(_seeds(program)):
         reads[f"{ARRIVES}{each}"] = _Read(f"call->arrives[{i}]", kind="int", in_tile=True)
     grads = {f"grad.state.{each}": f"call->grad_states[{i}]" for i, each in enumerate(program.states)}
@@ -162,9 +172,9 @@ def _step(
 _SEQUENCES = ({"x", KEPT}, {"grad.out"})
 
 
-def _reads(program: Program, derived: Graph, first: int = 0) -> dict[str, _Read]:
+def _reads(program: Program, derived: Graph, first: int = 0, normed: str = "") -> dict[str, _Read]:
     """Input of the step → where it is read; `derived` rows, from number `first` on, follow those of the parameters."""
-    rows = {"x": _Read("call->x")}
+    rows = {"x": _Read("call->x", normed=normed)}
     rows |= {f"state.{each}": _Read(f"call->before[{i}]") for i, each in enumerate(program.states)}
     alike = {f"param.{param.name}" for param in program.params if not param.per_channel}
     names = [f"param.{param.name}" for param in program.params]
@@ -206,6 +216,10 @@ def _row(
         else:
             pointers.append(f"const {read.kind} *from{i} = {read.row};")
             sources[each] = f"from{i}[{'i' if read.in_tile else 'lane + i'}]"
+            if read.normed:
+                pointers += _NORM[read.normed]
+                place = "" if read.normed == "number" else "[lane + i]"
+                sources[each] = f"({sources[each]} * sc_scale{place} + sc_shift{place})"
     statements, uniform = printer.print(before, sources, before.outputs, tag="uniform_")
     pointers += statements
     sources |= uniform
@@ -225,6 +239,12 @@ def _row(
         f"        LANES\n        for (long i = 0; i < TILE; i++) {{\n{_lines(statements, 3)}        }}\n"
         f"{_lines(end, 2)}    }}\n}}"
     )
+
+
+_NORM = {
+    "number": ["const real sc_scale = call->scale[0], sc_shift = call->shift[0];"],
+    "row": ["const real *sc_scale = call->scale, *sc_shift = call->shift;"],
+}
 
 
 def _lines(statements: Iterable[str], depth: int) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 ALONE = 1 << 15
 """Element-steps below which one thread is faster than waking another."""
@@ -75,3 +77,42 @@ def distance_pays(element_bytes: int, state_bytes: int, num_steps: int) -> bool:
     that stay in the caches, and up to 1.6 times as fast beyond. For x of 16 bits u takes more memory.
     """
     return element_bytes >= state_bytes and num_steps * BLOCK * state_bytes > second_level_cache()
+
+
+class NormTiles(NamedTuple):
+    """How batch norm and neuron cut `[T, outer, channels, inner]` into blocks.
+
+    Args:
+        block: lanes of a step, of all channels; 0: blocks of one channel each, see below.
+        outer: entries of the outer axis for one block.
+        inner: entries of the inner axis.
+    """
+
+    block: int
+    outer: int
+    inner: int
+
+
+LONG_PIECE = 256
+"""Lanes from which on a run of one channel is worth blocks of its own."""
+
+
+def norm_tiles(
+    num_steps: int, outer: int, channels: int, inner: int, num_states: int, real_bytes: int
+) -> NormTiles | None:
+    """Blocks for batch norm and neuron; None where even a small one needs too much scratch memory.
+
+    The states of a block's steps should lie in the second-level cache. Blocks depend on the shape of the call alone:
+    sums over blocks must not depend on threads.
+    """
+    lane = num_steps * max(num_states, 1) * real_bytes
+    if lane * LANES > 64 * second_level_cache():
+        return None
+    lanes = max(LANES, min(BLOCK, second_level_cache() // 8 // lane) // LANES * LANES)
+    if inner < LONG_PIECE:
+        # Whole rows of channels, where a block has room for them: then each begins with the first channel.
+        row = math.lcm(channels, LANES) if inner == 1 else lanes
+        return NormTiles(lanes // row * row or lanes, 1, 1)
+    if inner > lanes:
+        return NormTiles(0, 1, lanes)
+    return NormTiles(0, 1 if inner % LANES else max(1, min(outer, lanes // inner)), inner)

@@ -4,6 +4,7 @@ from spikecore_datasets_dvs.events import Events, make_events
 from spikecore_datasets_dvs.formats import read_events
 from spikecore_datasets_dvs.representations import Custom, Representation
 from spikecore_datasets_dvs.statistics import Statistics, statistics
+from spikecore_datasets_dvs.writing import write_events
 
 __all__ = [
     "Custom",
@@ -13,4 +14,5 @@ __all__ = [
     "make_events",
     "read_events",
     "statistics",
+    "write_events",
 ]

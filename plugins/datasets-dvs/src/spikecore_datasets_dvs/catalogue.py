@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,14 +22,16 @@ from spikecore_datasets_dvs import declarations, pickled
 from spikecore_datasets_dvs.dataset import REPRESENTATION, EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_events
 from spikecore_datasets_dvs.folder import by_class
-from spikecore_datasets_dvs.formats import aedat2, read_events, reading
-from spikecore_datasets_dvs.formats.arrays import read_npy, read_npz
+from spikecore_datasets_dvs.formats import read_events, reading_errors
+from spikecore_datasets_dvs.formats.arrays import read_npz
 from spikecore_datasets_dvs.formats.hdf5 import check_chunks, check_rows, open_file, sound, whole
 from spikecore_datasets_dvs.formats.mat import read_mat
 from spikecore_datasets_dvs.named import NamedDataset, below, numbered, table, text, the_directory
 from spikecore_datasets_dvs.representations import Units
 
 Splits = dict[str, list[Recording]]
+SACCADE_US = 100_000
+"""Duration of one of the three saccades of N-MNIST."""
 
 
 class NMNIST(NamedDataset):
@@ -38,13 +41,31 @@ class NMNIST(NamedDataset):
     info = declarations.N_MNIST
     present: ClassVar[tuple[str, ...]] = ("**/Train/*/*.bin",)
 
+    @dataclass(frozen=True)
+    class Config(NamedDataset.Config):
+        """
+        Args:
+            first_saccade_only: take only the first of the three saccades: t < 100 ms.
+        """
+
+        first_saccade_only: bool = False
+
     def recordings(self, directory: Path) -> Splits:
         halves = {name: the_directory(directory, name.capitalize()) for name in self.splits}
         classes = self.info.classes
         return self.counted({name: by_class(top, classes, "*.bin", directory) for name, top in halves.items()})
 
+    def read(self, directory: Path, recording: Recording) -> Events:
+        events = super().read(directory, recording)
+        if self.config.first_saccade_only:
+            events = events[: int(np.searchsorted(events.t, SACCADE_US))]
+        return events
 
-class _Shared(NamedDataset):
+    def reading_options(self) -> Any:
+        return {"first_saccade_only": self.config.first_saccade_only}
+
+
+class Shared(NamedDataset):
     """Base of datasets without a split of their own."""
 
     @dataclass(frozen=True)
@@ -64,7 +85,7 @@ class _Shared(NamedDataset):
         )
 
 
-class NCaltech101(_Shared):
+class NCaltech101(Shared):
     """N-Caltech101; a seeded split per class."""
 
     name: ClassVar[str] = "n-caltech101"
@@ -120,9 +141,8 @@ class CIFAR10DVS(NamedDataset):
         path = directory / recording.path
         if path.suffix == ".aedat4":
             return super().read(directory, recording)
-        with reading(path):
-            raw = aedat2.read(path, "dvs128")
-        return raw.replace(x=raw.y, y=np.uint16(127) - raw.x)  # the sensor stood on its side
+        raw = read_events(path, "aedat2", self.sensor_size, aedat2_layout="dvs128")
+        return raw.replace(x=raw.y, y=raw.x)  # the sensor stood on its side
 
 
 class DVS128Gesture(NamedDataset):
@@ -186,7 +206,7 @@ class DVS128Gesture(NamedDataset):
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
         if path.suffix == ".npy":
-            return check_inside(_columns(path, "xypt", t_us=1000.0), self.sensor_size, str(path))
+            return read_events(path, "npy", self.sensor_size, columns="xypt", unit="ms")
         events = self._whole(path)
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, -1)
         if recording.stop_us <= first or recording.start_us > last:
@@ -208,20 +228,7 @@ class DVS128Gesture(NamedDataset):
         return {name: value for name, value in vars(self).items() if name != "_kept"}
 
 
-def _columns(path: Path, order: str, t_us: float = 1.0) -> Events:
-    """An array `[N, 4]` of numbers."""
-    with reading(path):
-        rows = read_npy(path)
-    if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in "iuf":
-        raise DatasetError(f"{path}: holds {rows.dtype} of shape {rows.shape}; [N, 4] numbers were expected")
-    columns = dict(zip(order, rows.T, strict=True))
-    if rows.dtype.kind == "f" and not np.isfinite(rows).all():
-        raise DatasetError(f"{path}: holds numbers that are not finite")
-    t = np.rint(columns["t"].astype(np.float64) * t_us)
-    return make_events(t, columns["x"], columns["y"], columns["p"], str(path))
-
-
-class ASLDVS(_Shared):
+class ASLDVS(Shared):
     """ASL-DVS; a seeded split per class."""
 
     name: ClassVar[str] = "asl-dvs"
@@ -239,20 +246,20 @@ class ASLDVS(_Shared):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path):
+        with reading_errors(path):
             ts, x, y, pol = read_mat(path, ("ts", "x", "y", "pol"))
         events = check_inside(make_events(ts, x, y, pol, str(path)), self.sensor_size, str(path))
         return events.replace(x=np.uint16(239) - events.x, y=np.uint16(179) - events.y)
 
 
-class _NAVGesture(_Shared):
+class _NAVGesture(Shared):
     """Base of the two parts of NAV Gesture; subjects are divided, seeded."""
 
     present: ClassVar[tuple[str, ...]] = ("**/*.dat",)
     nested: ClassVar[bool] = True
 
     @dataclass(frozen=True)
-    class Config(_Shared.Config):
+    class Config(Shared.Config):
         """
         Args:
             test_share: share of the subjects in the test split; `seed` says who.
@@ -313,7 +320,7 @@ class ESImageNet(NamedDataset):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path):
+        with reading_errors(path):
             arrays = read_npz(path)
         if missing := {"pos", "neg"} - set(arrays):
             raise DatasetError(f"{path}: lacks the array {min(missing)!r}; it has {', '.join(arrays)}")
@@ -372,7 +379,7 @@ class Bullying10K(NamedDataset):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path):
+        with reading_errors(path):
             return check_inside(pickled.read(path), self.sensor_size, str(path))
 
 
@@ -437,7 +444,7 @@ class _Heidelberg(NamedDataset):
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
-        with reading(path), sound(path, f"recording {recording.item}"):
+        with reading_errors(path), sound(path, f"recording {recording.item}"):
             spikes = self._file(path)["spikes"]
             times = np.asarray(self._row(spikes["times"], recording.item, path), np.float64)
             units = self._row(spikes["units"], recording.item, path)
@@ -466,12 +473,43 @@ class _Heidelberg(NamedDataset):
 
 
 class SHD(_Heidelberg):
-    """Spiking Heidelberg Digits; the authors' split."""
+    """Spiking Heidelberg Digits; the authors' split, with a part of the training split for validation on request."""
 
     name: ClassVar[str] = "shd"
     info = declarations.SHD
     prefix: ClassVar[str] = "shd"
     present: ClassVar[tuple[str, ...]] = ("**/shd_train.h5",)
+
+    @dataclass(frozen=True)
+    class Config(_Heidelberg.Config):
+        """
+        Args:
+            val_share: share of the training split that becomes the split `val`; `seed` says which. 0: there is none.
+            val_by: the share is one of each class, or of the speakers, who then are in one split only.
+        """
+
+        val_share: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.0
+        val_by: Literal["class", "speaker"] = "class"
+
+    @classmethod
+    def idle_options(cls, config: Any) -> Iterable[tuple[str, str]]:
+        """Who is in it does not matter to a validation split that is not there."""
+        yield from super().idle_options(config)
+        if not config.val_share:
+            yield "val_by", "with val_share = 0 there is no validation split"
+
+    @property
+    def splits(self) -> tuple[str, ...]:  # type: ignore[override]
+        """`train` and `test`, and `val` where there is a `val_share`."""
+        return ("train", "val", "test") if self.config.val_share else ("train", "test")
+
+    def recordings(self, directory: Path) -> Splits:
+        found = self.counted({name: self._within(directory, name) for name in ("train", "test")})
+        if not self.config.val_share:
+            return found
+        cut = split_by_subject if self.config.val_by == "speaker" else split_per_class
+        train, val = cut(found["train"], self.config.val_share, self.config.seed)
+        return {"train": train, "val": val, "test": found["test"]}
 
 
 class SSC(_Heidelberg):

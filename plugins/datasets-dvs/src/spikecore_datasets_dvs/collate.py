@@ -6,16 +6,58 @@ Parity: SpikingJelly's `pad_sequence_collate` and `padded_sequence_mask`, with t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from spikecore.errors import OptionError
-from spikecore.interfaces import Batch
+from spikecore.errors import ContractError, OptionError
+from spikecore.interfaces import Batch, TargetKind
+from spikecore.trainers import stack_labels
 
 
-def pad_collate(samples: Sequence[tuple[Tensor, int]], generator: torch.Generator | None = None) -> Batch:
+class Sample(tuple[Any, ...]):
+    """`(x, label)`, as a tuple that refuses to be stacked batch first.
+
+    torch's default collate makes `[B, T, …]` of sequences, where nets here take `[T, B, …]`, and nothing would notice.
+    It builds a batch by calling the type of a sample; that call is an error which names `split.collate`.
+    """
+
+    _fields = ("x", "label")
+
+    def __new__(cls, *parts: object) -> Sample:
+        raise ContractError(
+            "samples of events are sequences, and torch's default collate would put the batch before the time: pass "
+            "the split's own, as in DataLoader(split, batch_size=16, collate_fn=split.collate); it gives x [T, B, ...]"
+        )
+
+    @classmethod
+    def of(cls, x: Tensor, label: int | Tensor) -> Sample:
+        """A sample."""
+        return tuple.__new__(cls, (x, label))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Sample.of, tuple(self)
+
+    @property
+    def x(self) -> Tensor:
+        """`[T, *sample_shape]`."""
+        x: Tensor = self[0]
+        return x
+
+    @property
+    def label(self) -> int | Tensor:
+        """What the dataset's target says."""
+        label: int | Tensor = self[1]
+        return label
+
+
+def pad_collate(
+    samples: Sequence[tuple[Tensor, int | Tensor]],
+    generator: torch.Generator | None = None,
+    target: TargetKind = "class",
+) -> Batch:
     """Samples `[T_i, ...]` → x `[T, B, ...]` with zeros behind the end of each, T the longest; and the mask.
 
     Example:
@@ -23,11 +65,12 @@ def pad_collate(samples: Sequence[tuple[Tensor, int]], generator: torch.Generato
         >>> batch.x.shape, batch.mask.T.tolist()
         (torch.Size([3, 2, 2]), [[True, False, False], [True, True, True]])
     """
-    lengths = torch.tensor([len(x) for x, _ in samples])
+    lengths = [len(x) for x, _ in samples]
+    labels = stack_labels([label for _, label in samples], target)
+    if len(set(lengths)) == 1:
+        return Batch(torch.stack([x for x, _ in samples], 1), labels)
     x = torch.nn.utils.rnn.pad_sequence([x for x, _ in samples])
-    mask = torch.arange(len(x))[:, None] < lengths
-    labels = torch.tensor([label for _, label in samples])
-    return Batch(x, labels, None if bool(mask.all()) else mask)
+    return Batch(x, labels, torch.arange(len(x))[:, None] < torch.tensor(lengths))
 
 
 class BucketSampler(Sampler[list[int]]):

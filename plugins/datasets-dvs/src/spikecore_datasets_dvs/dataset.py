@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,16 +20,26 @@ from torch import Tensor
 
 from spikecore.datasets import Epoch, data_dir, mix_batch, subset
 from spikecore.errors import DatasetError, OptionError
-from spikecore.interfaces import Batch, Configurable, DatasetCapabilities, DatasetInfo, OneOf, Range, make_config
+from spikecore.interfaces import (
+    Batch,
+    Configurable,
+    DatasetCapabilities,
+    DatasetInfo,
+    OneOf,
+    Range,
+    TargetKind,
+    make_config,
+)
+from spikecore_datasets_dvs.broken import Skipped, readable
 from spikecore_datasets_dvs.cache import FrameCache, build
-from spikecore_datasets_dvs.collate import BucketSampler, pad_collate
+from spikecore_datasets_dvs.collate import BucketSampler, Sample, pad_collate
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.representations import Frames, Representation, Sensor
 from spikecore_datasets_dvs.transforms import EventCutMix, Transform, apply
 
 REPRESENTATION = OneOf("event_representation", Representation, hint="wrap a function of your own: Custom(function)")
 """For the option `representation`."""
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 """Raised when a formula or a reader changes, so that no old result is taken for a new one."""
 
 
@@ -43,6 +53,7 @@ class Recording:
         subject: who was recorded, where that is known.
         start_us, stop_us: the part of the file; a `stop_us` of -1 means all of it.
         item: number within the file, where it holds several.
+        first_event, stop_event: the part of these events, by number; a `stop_event` of -1 means all of them.
     """
 
     path: str
@@ -51,6 +62,8 @@ class Recording:
     start_us: int = 0
     stop_us: int = -1
     item: int = -1
+    first_event: int = 0
+    stop_event: int = -1
 
 
 class EventDataset(Configurable):
@@ -72,15 +85,18 @@ class EventDataset(Configurable):
         Args:
             root: directory of the files; "" is `$SPIKECORE_DATA` (or the cache directory) with the dataset's name.
             representation: what a recording becomes: `frames`, `fixed_duration`, `binary`, `voxel_grid`,
-                `time_surface`, `units`.
-            transforms: the same for every sample: `crop`, `downsample`, `flip`, `denoise`, `refractory`.
+                `time_surface`, `units`, `windows`, `bina_rep`, `averaged_time_surface`.
+            transforms: the same for every sample: `crop`, `downsample`, `flip`, `denoise`, `refractory`, `crop_time`,
+                `time_skew`, `hot_pixels`, `drop_pixels`, `decimate`, `merge_polarities`, `integrate`, `differentiate`.
             augment: random, for the training split: `random_crop`, `random_flip`, `drop_events`, `spatial_jitter`,
-                `time_jitter`, `random_temporal_delete`, `event_cutmix`.
+                `time_jitter`, `uniform_noise`, `random_temporal_delete`, `event_cutmix`.
             cache: keep integrated samples on the disk; false integrates on the fly, as does a representation of your
                 own without a version.
             bucket: batches of the training split hold recordings of similar length, sorted within pools of so many
                 batches; 0 leaves them to chance. Without a cache every recording is read once for it.
             num_workers: processes that fill the cache; 0 uses this one.
+            broken: what to do with recordings that cannot be read: an `error`, or `skip` them; `split.skipped` lists
+                them with the reasons. Every recording is then read once more before the first use.
             share: part of each class that is used.
             seed: of the split, of the choice of that part, and of the augmentation.
         """
@@ -92,6 +108,7 @@ class EventDataset(Configurable):
         cache: bool = True
         bucket: Annotated[int, Range(ge=0, le=100_000)] = 0
         num_workers: Annotated[int, Range(ge=0, le=256)] = 0
+        broken: Literal["error", "skip"] = "error"
         share: Annotated[float, Range(gt=0.0, le=1.0)] = 1.0
         seed: Annotated[int, Range(ge=0, lt=2**32)] = 0
 
@@ -195,9 +212,18 @@ class EventDataset(Configurable):
         chosen = self.recordings(directory)[name]
         if self.config.share < 1:
             chosen = subset(chosen, self.config.share, self.config.seed)
+        skipped: list[Skipped] = []
+        if self.config.broken == "skip":
+            chosen, skipped = readable(self, directory, chosen, name)
         if not chosen:
             raise DatasetError(f"{directory}: holds no recordings for the split {name!r} of {self.name}")
-        return EventSplit(self, name, directory, chosen, is_augmented=name == "train")
+        split = EventSplit(self, name, directory, chosen, is_augmented=name == "train")
+        split.skipped = skipped
+        return split
+
+    def label(self, directory: Path, recording: Recording) -> int | Tensor:
+        """The label of a recording: its class, or what `capabilities.target` says."""
+        return recording.label
 
 
 class EventSplit:
@@ -221,6 +247,7 @@ class EventSplit:
     ) -> None:
         self.dataset, self.name, self.directory, self.recordings = dataset, name, directory, recordings
         config = dataset.config
+        self.skipped: list[Skipped] = []
         self.augment = config.augment if is_augmented else ()
         self._epoch = Epoch()
         self.mix = next((item for item in self.augment if isinstance(item, EventCutMix)), None)
@@ -228,9 +255,8 @@ class EventSplit:
         is_certain = config.representation.key is not None
         is_cached = config.cache and is_certain and all(item.level != "events" for item in self.augment)
         self.cache: FrameCache | None = self._cache() if is_cached else None
-        # Of all splits or of none: whoever trains should not have to ask twice.
-        if config.representation.is_variable or any(item.level != "events" for item in config.augment):
-            self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_outputs)
+        target = dataset.capabilities.target
+        self.collate = partial(_collate, mix=self.mix, num_classes=dataset.num_outputs, target=target)
         if config.bucket and name == "train":
             self.batches = self._batches
 
@@ -246,11 +272,14 @@ class EventSplit:
         for item in self.augment:
             if item.level == "frames":
                 frames = item(frames, rng)
-        return torch.from_numpy(np.array(frames, dtype=np.float32)), self.recordings[index].label
+        label = self.dataset.label(self.directory, self.recordings[index])
+        return Sample.of(torch.from_numpy(np.array(frames, dtype=np.float32)), label)
 
     @cached_property
     def labels(self) -> Tensor:
-        """All labels, without reading a sample."""
+        """All classes, without reading a sample."""
+        if self.dataset.capabilities.target != "class":
+            raise AttributeError(f"{self.dataset.name} has no classes but {self.dataset.capabilities.target}")
         return torch.tensor([recording.label for recording in self.recordings])
 
     def num_steps(self, index: int) -> int:
@@ -331,14 +360,15 @@ class EventSplit:
 
 
 def _collate(
-    samples: Sequence[tuple[Tensor, int]],
+    samples: Sequence[tuple[Tensor, int | Tensor]],
     generator: torch.Generator | None = None,
     *,
     mix: EventCutMix | None,
     num_classes: int,
+    target: TargetKind = "class",
 ) -> Batch:
     """Pads, and mixes where there is a generator."""
-    batch = pad_collate(samples)
+    batch = pad_collate(samples, target=target)
     if mix is None or generator is None or len(samples) < 2:
         return batch
     return mix_batch(batch, [mix], num_classes, True, generator)

@@ -408,6 +408,76 @@ SSC = DatasetInfo(
     ),
 )
 
+ST_MNIST = DatasetInfo(
+    title="ST-MNIST: digits written on a tactile sensor",
+    classes=DIGITS,
+    sample_shape=(None, 2, 10, 10),
+    licence=SEE_PAGE,
+    citation="H. H. See, B. Lim, S. Li, H. Yao, W. Cheng, H. Soh, B. C. K. Tee, ST-MNIST: The Spiking Tactile MNIST "
+    "Neuromorphic Dataset, arXiv:2005.04319, 2020",
+    homepage="https://scholarbank.nus.edu.sg/handle/10635/168106",
+    notes="A neuromorphic skin of 10 × 10 elements. The authors publish no split: a share of each class, seeded.",
+    sensor_size=(10, 10),
+    num_samples=(("all", 6_953),),
+    files=(
+        DataFile(
+            "STMNIST dataset NUS Tee Research Group.zip",
+            sha256="825bb5a64753fff4a2a2c32e3497fa8a951d9c94993e03ba25a057e17d83b884",
+        ),
+    ),
+    manual="fill in the form on https://scholarbank.nus.edu.sg/handle/10635/168106 and download the archive",
+    unverified=(
+        LAYOUT,
+        NO_LICENCE,
+        COUNTS,
+        "the places of the elements: x = number mod 10, y = number / 10, as Tonic has them",
+        "the version of the MATLAB files: 5 (-v6, -v7) is read",
+    ),
+)
+
+N_CARS = DatasetInfo(
+    title="N-Cars: cars and background from an ATIS behind a windscreen",
+    classes=("background", "car"),
+    sample_shape=(None, 2, 100, 120),
+    licence=SEE_PAGE,
+    citation="A. Sironi, M. Brambilla, N. Bourdis, X. Lagorce, R. Benosman, HATS: Histograms of Averaged Time Surfaces "
+    "for Robust Event-Based Object Classification, CVPR 2018",
+    homepage="https://www.prophesee.ai/2018/03/13/dataset-n-cars/",
+    notes="Recordings of 100 ms, cut out around an object: pictures are smaller than 100 × 120 by different amounts, "
+    "and lie in the upper left corner.",
+    sensor_size=(100, 120),
+    num_samples=(("train", 15_422), ("test", 8_607)),
+    files=(
+        DataFile(
+            "Prophesee_Dataset_n_cars.zip",
+            ("http://www.prophesee.ai/resources/Prophesee_Dataset_n_cars.zip",),
+            md5="553ce464d6e5e617b3c21ce27c19368e",
+        ),
+    ),
+    unverified=(LAYOUT, NO_LICENCE, COUNTS, "the largest picture: 100 × 120, as Tonic has it"),
+)
+
+PROPHESEE_GEN1 = DatasetInfo(
+    title="Prophesee Gen1 Automotive Detection: boxes of cars and pedestrians",
+    classes=("car", "pedestrian"),
+    sample_shape=(None, 2, 240, 304),
+    licence=f"{SEE_PAGE}; accept the authors' terms first",
+    citation="P. de Tournemire, D. Nitti, E. Perot, D. Migliore, A. Sironi, A Large Scale Event-based Detection "
+    "Dataset for Automotive, arXiv:2001.08499, 2020",
+    homepage="https://www.prophesee.ai/2020/01/24/prophesee-gen1-automotive-detection-dataset/",
+    notes="Labels are boxes, [N, 5]: class, x, y, width, height. 39 hours in recordings of 60 s; a sample is what was "
+    "seen before a labelled moment.",
+    sensor_size=(240, 304),
+    manual="accept the terms on https://www.prophesee.ai/2020/01/24/prophesee-gen1-automotive-detection-dataset/, "
+    "download the archives (7z) and unpack them, so that train, val and test hold *_td.dat and *_bbox.npy",
+    unverified=(
+        LAYOUT,
+        NO_LICENCE,
+        "the numbers of labelled moments: not known, and not checked",
+        "boxes may reach beyond the picture: they are passed on as they stand in the files",
+    ),
+)
+
 SPEECH_COMMANDS = DatasetInfo(
     title="Speech Commands v0.02, as mel spectra",
     classes=COMMANDS,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,11 @@ DTYPE = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
 """The same four as one structured array, as it stands in `.npy` files."""
 LONGEST_US = 1 << 61
 """How far times may be from 0 (73 000 years): sums and differences of two of them fit their column."""
+SAY_THE_UNIT = 'give times in microseconds, or name their unit, as in unit = "s" (s, ms, us, ns)'
+COARSEST_US = 100.0
+"""How far apart neighbouring float32 times may be: a second in float32 is exact to 60 ns, a day to 8 ms."""
+Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
+UNITS: tuple[Unit, ...] = ("s", "ms", "us", "ns")
 COLUMNS = {"t": np.int64, "x": np.uint16, "y": np.uint16, "p": np.uint8}
 
 
@@ -73,17 +78,30 @@ def empty() -> Events:
     return Events(*(np.empty(0, kind) for kind in COLUMNS.values()))
 
 
-def make_events(t: Any, x: Any, y: Any, p: Any, source: str = "events") -> Events:
+def make_events(
+    t: Any,
+    x: Any,
+    y: Any,
+    p: Any,
+    source: str = "events",
+    *,
+    unit: Unit = "us",
+    on_values: Sequence[int] = (),
+) -> Events:
     """Events from any four sequences of numbers, sorted by time where they are not.
 
     Args:
-        t: microseconds.
+        t: whole microseconds; or, with another `unit`, any numbers, which are rounded to microseconds. A column of 32
+            bits that falls by more than half of its range has turned over, and is unwrapped.
         x, y: coordinates.
-        p: polarity; what is > 0 is 1.
+        p: polarity: 0 and 1, or -1 and 1 (0 beside them is OFF); any values with `on_values`.
         source: what to call them in an error.
+        unit: of t.
+        on_values: the values of p that mean ON; all others mean OFF.
 
     Raises:
-        DatasetError: lengths differ, or a number is not finite, no whole number or does not fit its column.
+        DatasetError: lengths differ, or a number is not finite, no whole number or does not fit its column, or the
+            polarities follow no convention.
     """
     columns = [np.asarray(column).reshape(-1) for column in (t, x, y, p)]
     if len({len(column) for column in columns}) > 1:
@@ -94,29 +112,96 @@ def make_events(t: Any, x: Any, y: Any, p: Any, source: str = "events") -> Event
             raise DatasetError(f"{source}: column {name} holds {column.dtype}; whole numbers are expected")
         if column.dtype.kind == "f" and not np.isfinite(column).all():
             raise DatasetError(f"{source}: column {name} holds numbers that are not finite")
+    times = in_microseconds(columns[0], unit, source)
     return in_order(
         Events(
-            _fitted(columns[0], "t", np.int64, source),
+            _fitted(times, "t", np.int64, source),
             _fitted(columns[1], "x", np.uint16, source),
             _fitted(columns[2], "y", np.uint16, source),
-            (columns[3] > 0).astype(np.uint8),
+            polarities(columns[3], source, on_values),
         )
     )
 
 
-def from_structured(array: np.ndarray, source: str = "events") -> Events:
-    """Events from an array with the fields t, x, y, p, or their usual other names."""
-    names = {column_name(name): name for name in array.dtype.names or ()}
-    if missing := [name for name in COLUMNS if name not in names]:
-        found = ", ".join(array.dtype.names or ()) or "no fields"
-        raise DatasetError(f"{source}: lacks the field {missing[0]!r}; it has {found}")
-    return make_events(*(array[names[name]] for name in COLUMNS), source=source)
+def polarities(column: np.ndarray, source: str = "events", on_values: Sequence[int] = ()) -> np.ndarray:
+    """1 for ON and 0 for OFF, uint8.
+
+    Args:
+        column: 0 and 1; or -1 and 1, with or without 0, which then is OFF.
+        source: what to call it in an error.
+        on_values: the values that mean ON, where these conventions do not hold.
+
+    Raises:
+        DatasetError: it holds other values.
+    """
+    if on_values:
+        return np.isin(column, list(on_values)).astype(np.uint8)
+    if column.dtype == bool:
+        return column.view(np.uint8)
+    if not len(column):
+        return np.empty(0, np.uint8)
+    low, high = column.min(), column.max()
+    is_whole = column.dtype.kind != "f" or bool((column == np.rint(column)).all())
+    if low >= -1 and high <= 1 and is_whole:
+        return column if column.dtype == np.uint8 else (column == 1).astype(np.uint8)
+    values, counts = np.unique(column, return_counts=True)
+    shown = ", ".join(f"{value:g} ({count} times)" for value, count in zip(values[:6], counts[:6], strict=True))
+    more = f" and {len(values) - 6} more values" if len(values) > 6 else ""
+    raise DatasetError(
+        f"{source}: the polarities are {shown}{more}; 0 and 1, or -1 and 1, are expected. Name the values that mean "
+        f"ON: on_values = [{values[-1]:g}] makes every other one OFF"
+    )
 
 
-def column_name(name: str) -> str:
-    """The column that a field of another name holds: `t` for `timestamps`, say."""
-    others = {"ts": "t", "timestamp": "t", "timestamps": "t", "time": "t", "pol": "p", "polarity": "p", "on": "p"}
-    return others.get(name.lower(), name.lower())
+def in_microseconds(t: np.ndarray, unit: Unit, source: str = "events") -> np.ndarray:
+    """Times in microseconds: as they are where that is their unit, else rounded, int64; with 32-bit turns undone.
+
+    Raises:
+        DatasetError: they fall as only a 32-bit counter does, but are kept in a wider column; or they leave int64.
+    """
+    t = _turns_undone(t, source)
+    if unit == "us":
+        return t
+    if t.dtype.kind != "f" and unit == "ns":
+        return (t.astype(np.int64) + 500) // 1000
+    factor = {"s": 1_000_000, "ms": 1000, "ns": 0.001}[unit]
+    largest = max(abs(float(t.min())), abs(float(t.max()))) if len(t) else 0.0
+    if largest * factor > LONGEST_US:
+        raise DatasetError(f"{source}: times reach {largest:g} {unit}, beyond {LONGEST_US} µs: is the unit right?")
+    if t.dtype.kind != "f":
+        return t.astype(np.int64) * np.int64(factor)
+    if t.dtype.itemsize < 8 and np.spacing(t.dtype.type(largest)) * factor > COARSEST_US:
+        raise DatasetError(
+            f"{source}: times are {t.dtype} and reach {largest:g} {unit}, where neighbouring numbers are "
+            f"{np.spacing(t.dtype.type(largest)) * factor:g} µs apart: store them as float64 or as whole microseconds"
+        )
+    scaled: np.ndarray = np.rint(t.astype(np.float64) * factor)
+    return scaled.astype(np.int64)
+
+
+def _turns_undone(t: np.ndarray, source: str) -> np.ndarray:
+    """Times without the turns of a 32-bit counter; only a fall by more than half of its range is one."""
+    half = 1 << 31
+    if len(t) < 2 or t.dtype.kind not in "iuf" or float(t.max()) - float(t.min()) <= half:
+        return t
+    wide = t.astype(np.float64) if t.dtype == np.uint64 or t.dtype.kind == "f" else t.astype(np.int64)
+    steps = np.diff(wide)
+    falls = np.flatnonzero(steps < -half)
+    if not len(falls):
+        return t
+    at = int(falls[0])
+    if t.dtype.kind in "iu" and t.dtype.itemsize == 4:
+        # A rise by more than half is a step back across the edge of a turn.
+        turns = np.cumsum((steps < -half).astype(np.int64) - (steps > half))
+        unwrapped_times: np.ndarray = wide.astype(np.int64)
+        unwrapped_times[1:] += turns << 32
+        return unwrapped_times
+    if float(t.min()) >= 0 and float(t.max()) < 2 * half:
+        raise DatasetError(
+            f"{source}: times fall from {t[at]} to {t[at + 1]} at event {at + 1}, as a counter of 32 bits does when it "
+            f"turns over, but they are stored as {t.dtype}: store them as uint32, which is unwrapped, or sort them"
+        )
+    return t
 
 
 def join(parts: Sequence[Events]) -> Events:
@@ -206,7 +291,7 @@ def _fitted(column: np.ndarray, name: str, kind: type, source: str) -> np.ndarra
     if not len(column) or (column.dtype == kind and name != "t"):
         return column.astype(kind, copy=False)
     if column.dtype.kind == "f" and (broken := np.flatnonzero(column != np.rint(column))).size:
-        remedy = "give times in microseconds" if name == "t" else "round or scale them before"
+        remedy = SAY_THE_UNIT if name == "t" else "round or scale them before"
         raise DatasetError(
             f"{source}: column {name} must hold whole numbers; got {column[broken[0]]} at event {broken[0]} "
             f"({len(broken)} of {len(column)} are not whole): {remedy}"
@@ -214,6 +299,6 @@ def _fitted(column: np.ndarray, name: str, kind: type, source: str) -> np.ndarra
     low, high = int(column.min()), int(column.max())
     least, most = (-LONGEST_US, LONGEST_US) if name == "t" else (np.iinfo(kind).min, np.iinfo(kind).max)
     if low < least or high > most:
-        remedy = ": give times in microseconds" if name == "t" else ""
+        remedy = f": {SAY_THE_UNIT}" if name == "t" else ""
         raise DatasetError(f"{source}: column {name} runs from {low} to {high}, beyond {least} .. {most}{remedy}")
     return column.astype(kind, copy=False)

@@ -52,6 +52,8 @@ class NamedDataset(EventDataset):
         if not extracted.is_dir():
             if self._is_unpacked(root):
                 return root  # a person did it
+            if not self.info.files:
+                raise DatasetError(f"{root}: holds nothing of {self.info.title}; {self.info.manual}")
             root.mkdir(parents=True, exist_ok=True)
             archives = self._archives(root)
 

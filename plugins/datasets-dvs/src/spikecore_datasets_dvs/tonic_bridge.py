@@ -21,8 +21,9 @@ import numpy as np
 from spikecore.datasets import is_offline, split_per_class
 from spikecore.errors import DatasetError, NotDownloadedError, PluginUnavailable
 from spikecore.interfaces import DatasetInfo
+from spikecore_datasets_dvs.columns import from_structured
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
-from spikecore_datasets_dvs.events import Events, from_structured
+from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.representations import Sensor
 
 NAMES = (

@@ -36,6 +36,8 @@ class Transform:
 
     name: ClassVar[str]
     level: ClassVar[Literal["events", "frames", "batch"]] = "events"
+    moves_pixels: ClassVar[bool] = True
+    """It may change where something is in the picture: labels that are boxes would not follow."""
 
     def size(self, sensor_size: Sensor) -> Sensor:
         """The sensor behind it."""
@@ -184,6 +186,7 @@ class DropEvents(Transform):
     """
 
     name: ClassVar[str] = "drop_events"
+    moves_pixels: ClassVar[bool] = False
     p: Probability = 0.1
     by: Literal["event", "time", "area"] = "event"
 
@@ -211,6 +214,7 @@ class SpatialJitter(Transform):
     """
 
     name: ClassVar[str] = "spatial_jitter"
+    moves_pixels: ClassVar[bool] = False
     std: Annotated[float, Range(ge=0.0)] = 1.0
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
@@ -229,6 +233,7 @@ class TimeJitter(Transform):
     """
 
     name: ClassVar[str] = "time_jitter"
+    moves_pixels: ClassVar[bool] = False
     std_us: Annotated[float, Range(ge=0.0)] = 1000.0
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
@@ -247,6 +252,7 @@ class Denoise(Transform):
     """
 
     name: ClassVar[str] = "denoise"
+    moves_pixels: ClassVar[bool] = False
     window_us: Length = 10_000
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
@@ -284,6 +290,7 @@ class Refractory(Transform):
     """
 
     name: ClassVar[str] = "refractory"
+    moves_pixels: ClassVar[bool] = False
     delay_us: Length = 1_000
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
@@ -330,6 +337,7 @@ class RandomTemporalDelete(Transform):
     """
 
     name: ClassVar[str] = "random_temporal_delete"
+    moves_pixels: ClassVar[bool] = False
     level: ClassVar[Literal["events", "frames", "batch"]] = "frames"
     num_steps: Length = 8
 

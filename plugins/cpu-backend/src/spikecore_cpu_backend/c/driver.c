@@ -5,7 +5,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <math.h>
 #include "call.h"
+#include "norm_call.h"
 #include "lanes.h"
 #include "memory.h"
 #include "pool.h"
@@ -22,10 +24,17 @@ static inline size_t row_bytes(int64_t block, size_t element) {
     return ((size_t)padded(block) * element + 191) / 64 * 64;
 }
 
+/* Aligned rows; NULL when there is no memory. */
+static void *sc_rows(int64_t size) {
+    void *rows = NULL;
+    return posix_memalign(&rows, LINE, (size_t)size) ? NULL : rows;
+}
+
 #define real float
 #define NAME(name) name##_32
 #include "rows.h"
 #include "driver.inc"
+#include "norm.inc"
 #undef NAME
 #undef real
 
@@ -33,6 +42,7 @@ static inline size_t row_bytes(int64_t block, size_t element) {
 #define NAME(name) name##_64
 #include "rows.h"
 #include "driver.inc"
+#include "norm.inc"
 #undef NAME
 #undef real
 

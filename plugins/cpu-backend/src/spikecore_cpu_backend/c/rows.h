@@ -58,6 +58,7 @@ static inline void NAME(end_tile)(const struct target *to, long lane, const real
 struct NAME(call) {
     const real *numbers;              /* the program's */
     const real *x;                    /* or what was kept of the forward pass */
+    const real *scale, *shift;        /* of rows that read x * scale + shift: a row each, or one number */
     const real *const *before, *const *params;
     real *const *after;
     const real *grad_out;

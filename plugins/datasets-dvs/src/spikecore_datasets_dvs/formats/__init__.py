@@ -1,96 +1,99 @@
-"""Files of events, each format in a file of its own: `read(path) -> Events`, in time order.
+"""Files of events, each format in a file of its own: `read(path, reading) -> Events`, in time order.
 
 Own readers are vectorised and read in chunks. What is damaged, cut short or of another format is a `DatasetError`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events, check_inside
+from spikecore_datasets_dvs.formats.binary import opened
+from spikecore_datasets_dvs.formats.table import FORMATS, SUFFIXES, Format
+from spikecore_datasets_dvs.reading import Reading, Sensor, Stated
+
+__all__ = ["FORMATS", "SUFFIXES", "Format", "read_events", "read_file", "reading_errors", "recognised", "stated"]
 
 
-@dataclass(frozen=True)
-class Format:
-    """A file format.
+class FormatModule(Protocol):
+    """A module of this package."""
 
-    Args:
-        suffixes: of file names.
-        module: where `read` is.
-        magic: how such a file begins, where a suffix is shared.
-    """
+    def read(self, path: Path, reading: Reading) -> Events:
+        """The events of a file."""
 
-    suffixes: tuple[str, ...]
-    module: str
-    magic: bytes = b""
+    def stated(self, path: Path, reading: Reading) -> Stated:
+        """What a file says of itself, without reading its events."""
 
 
-FORMATS: dict[str, Format] = {
-    "aedat2": Format((".aedat", ".aedat2"), "aedat2", b"#!AER-DAT2"),
-    "aedat3": Format((".aedat", ".aedat3"), "aedat3", b"#!AER-DAT3"),
-    "aedat4": Format((".aedat4",), "aedat4", b"#!AER-DAT4"),
-    "atis": Format((".bin",), "atis"),
-    "dat": Format((".dat",), "dat"),
-    "evt": Format((".raw",), "evt"),
-    "npz": Format((".npz",), "arrays"),
-    "npy": Format((".npy",), "arrays"),
-    "hdf5": Format((".h5", ".hdf5"), "hdf5"),
-}
-
-SUFFIXES = tuple(sorted({suffix for form in FORMATS.values() for suffix in form.suffixes}))
-
-
-def read_events(
-    path: str | Path, form: str = "auto", sensor_size: tuple[int, int] | None = None, aedat2_layout: str = "auto"
-) -> Events:
+def read_events(path: str | Path, form: str = "auto", sensor_size: Sensor | None = None, **options: object) -> Events:
     """The events of a file.
 
     Args:
         path: the file.
-        form: a name in `FORMATS`; `auto` goes by the suffix, and by the first bytes where several share it.
+        form: a name in `FORMATS`; `auto` goes by the first bytes, and by the suffix where several share them.
         sensor_size: `(H, W)`; coordinates are held against it.
-        aedat2_layout: of the addresses in AEDAT 2.0: `dvs128`, `davis`, or `auto`: that of the chip in the header.
+        options: others of `spikecore_datasets_dvs.reading.Reading`: `aedat2_layout`, `stream`, `columns`, `names`,
+            `unit`, `on_values`.
 
     Raises:
-        DatasetError: the file is missing, damaged, of another format, or has events outside the sensor.
+        DatasetError: the file is missing, damaged, of another format, leaves open what an option has to say, or has
+            events outside the sensor.
+        OptionError: an option is wrong.
         PluginUnavailable: its format needs a library that is not installed.
     """
-    path = Path(path)
-    with reading(path):
-        events = reader(path, form, aedat2_layout, sensor_size[0] if sensor_size else 0)(path)
-    return events if sensor_size is None else check_inside(events, sensor_size, str(path))
+    return read_file(Path(path), Reading(form=form, sensor_size=sensor_size, **options))  # type: ignore[arg-type]
 
 
-def reader(path: Path, form: str = "auto", aedat2_layout: str = "auto", height: int = 0) -> Callable[[Path], Events]:
-    """The function that reads this file; `aedat2_layout` and `height` are for AEDAT 2.0."""
-    if form == "auto":
-        form = _recognised(path)
-    if form not in FORMATS:
-        raise DatasetError(f"no event format {form!r} (formats: {', '.join(FORMATS)})")
-    read: Callable[[Path], Events] = import_module(f"{__name__}.{FORMATS[form].module}").read
-    return partial(read, layout=aedat2_layout, height=height) if form == "aedat2" else read
+def read_file(path: Path, reading: Reading) -> Events:
+    """The events of a file, held against the size of the sensor where that is known."""
+    with reading_errors(path):
+        form = recognised(path, reading.form)
+        events = _module(form).read(path, reading)
+    return events if reading.sensor_size is None else check_inside(events, reading.sensor_size, str(path))
 
 
-def _recognised(path: Path) -> str:
-    choices = [name for name, form in FORMATS.items() if path.suffix.lower() in form.suffixes]
-    if not choices:
-        raise DatasetError(f"{path}: no event format has the suffix {path.suffix!r} (suffixes: {', '.join(SUFFIXES)})")
-    if len(choices) == 1:
-        return choices[0]
-    with path.open("rb") as file:
+def stated(path: Path, reading: Reading = Reading()) -> Stated:  # noqa: B008  frozen
+    """What a file says of itself: its variant, and the size of the sensor.
+
+    Raises:
+        DatasetError, PluginUnavailable: as `read_events`.
+    """
+    with reading_errors(path):
+        return _module(recognised(path, reading.form)).stated(path, reading)
+
+
+def recognised(path: Path, form: str = "auto") -> str:
+    """The name of a file's format.
+
+    Raises:
+        DatasetError: it is of none, or `form` is none.
+        OSError: it cannot be read.
+    """
+    if form != "auto":
+        if form not in FORMATS:
+            raise DatasetError(f"no event format {form!r} (formats: {', '.join(FORMATS)})")
+        return form
+    suffix = path.suffix.lower()
+    by_suffix = [name for name, row in FORMATS.items() if suffix in row.suffixes]
+    with opened(path) as file:
         head = file.read(16)
-    for name in choices:
-        if head.startswith(FORMATS[name].magic):
+    for name, row in FORMATS.items():
+        # Beginnings of a few bytes are no proof: other zip archives than .npz have those of a zip archive.
+        if row.magic and head.startswith(row.magic) and (len(row.magic) > 2 or name in by_suffix):
             return name
-    return "aedat2"  # version 1 files and some of version 2 have no magic; the reader looks closer
+    if not by_suffix:
+        raise DatasetError(f"{path}: no event format has the suffix {path.suffix!r} (suffixes: {', '.join(SUFFIXES)})")
+    return by_suffix[0]  # of .aedat, version 1 and some of version 2 have no magic; the reader looks closer
 
 
-class reading:
+def _module(form: str) -> FormatModule:
+    return cast(FormatModule, import_module(f"{__name__}.{FORMATS[form].module}"))
+
+
+class reading_errors:
     """Turn the system's refusals to read a file into errors that name it."""
 
     def __init__(self, path: Path) -> None:

@@ -22,11 +22,24 @@ import numpy as np
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events
-from spikecore_datasets_dvs.formats.binary import CHUNK, Columns, left
+from spikecore_datasets_dvs.formats.binary import CHUNK, Columns, left, opened
+from spikecore_datasets_dvs.reading import Reading, Stated
 
 HEADER = struct.Struct("<hhiiiiii")
 POLARITY = 1
 END = b"!END-HEADER"
+SOURCE = re.compile(rb"#\s*Source\s+[0-9]+\s*:\s*(\S+)", re.IGNORECASE)
+DEVICES = {
+    "DVS128": (128, 128),
+    "DAVIS240A": (180, 240),
+    "DAVIS240B": (180, 240),
+    "DAVIS240C": (180, 240),
+    "DAVIS346": (260, 346),
+    "DAVIS346A": (260, 346),
+    "DAVIS346B": (260, 346),
+    "DAVIS640": (480, 640),
+}
+"""`(H, W)` by the name of the device."""
 FORMAT = re.compile(rb"#\s*Format:\s*(\S*)", re.IGNORECASE)
 
 
@@ -36,9 +49,20 @@ class _Packet(NamedTuple):
     overflow: int
 
 
-def read(path: Path) -> Events:
+def stated(path: Path, reading: Reading) -> Stated:
+    """The size of the sensor is that of the device in the header's line `Source`."""
+    with opened(path) as file:
+        lines = _skip_header(file, path)
+    for line in lines:
+        if match := SOURCE.match(line):
+            name = match[1].decode("latin-1")
+            return Stated("AEDAT 3.1", DEVICES.get(name.upper()), f"the header (Source: {name})")
+    return Stated("AEDAT 3.1")
+
+
+def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
     """The events of a file."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         _skip_header(file, path)
         packets = list(_packets(file, path))
         columns = Columns(sum(packet.count for packet in packets))
@@ -47,8 +71,10 @@ def read(path: Path) -> Events:
     return columns.events()
 
 
-def _skip_header(file: BinaryIO, path: Path) -> None:
+def _skip_header(file: BinaryIO, path: Path) -> list[bytes]:
+    """The lines of the header; the file stands behind them."""
     lines = 0
+    seen: list[bytes] = []
     while True:
         line = file.readline(1 << 16)
         if not line.startswith(b"#") or (not lines and not line.startswith(b"#!AER-DAT3.1")):
@@ -61,7 +87,8 @@ def _skip_header(file: BinaryIO, path: Path) -> None:
                 "as RAW with the software that recorded it"
             )
         if line[1:].strip() == END:
-            return
+            return seen
+        seen.append(line)
         if lines > 10_000:
             raise DatasetError(f"{path}: its header has no end")
 

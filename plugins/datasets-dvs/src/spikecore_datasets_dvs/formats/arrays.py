@@ -1,4 +1,6 @@
-"""Numpy files: `.npy` with a structured array, `.npz` with the arrays t, x, y, p (or one structured array).
+"""Numpy files: `.npy` with a structured array, `.npz` with the arrays t, x, y, p, or one structured array among others.
+
+Arrays `[N, 4]` are read where the user says the order of their columns.
 
 No pickle: an array of objects is refused. The declared size is held against the file before memory is taken.
 """
@@ -13,46 +15,85 @@ from typing import IO
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore_datasets_dvs.events import COLUMNS, Events, column_name, from_structured, make_events
+from spikecore_datasets_dvs.columns import from_matrix, from_named, from_structured, is_events
+from spikecore_datasets_dvs.events import Events
+from spikecore_datasets_dvs.formats.binary import opened
+from spikecore_datasets_dvs.reading import Reading, Stated
 
+SIZE = "sensor_size"
 LARGEST_RATIO = 1100
 """Deflate packs at most about a thousand to one."""
 PIECE = 1 << 18
 """Bytes read at a time."""
 
 
-def read(path: Path) -> Events:
+def stated(path: Path, reading: Reading) -> Stated:
+    """An `.npz` states the sensor where it has an array `sensor_size`, as `write_events` leaves it."""
+    if not _is_npz(path):
+        return Stated("numpy .npy")
+    size = read_npz(path, only=SIZE).get(SIZE)
+    if (
+        size is None
+        or size.shape != (2,)
+        or size.dtype.kind not in "iu"
+        or not (size > 0).all()
+        or size.max() >= 1 << 16
+    ):
+        return Stated("numpy .npz")
+    return Stated("numpy .npz", (int(size[0]), int(size[1])), f"the array {SIZE}")
+
+
+def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
     """The events of a file."""
     source = str(path)
-    if path.suffix.lower() == ".npy":
-        array = read_npy(path)
-        if array.dtype.names is None:
-            raise DatasetError(f"{path}: holds {array.dtype} of shape {array.shape}, not events with t, x, y, p")
-        return from_structured(array, source)
+    if not _is_npz(path):
+        return _of_array(read_npy(path), reading, source)
     arrays = read_npz(path)
+    if reading.stream:
+        if reading.stream not in arrays:
+            raise DatasetError(f"{path}: has no array {reading.stream!r}; it has {', '.join(arrays) or 'none'}")
+        return _of_array(arrays[reading.stream], reading, f"{path}, {reading.stream!r}")
+    structured = [name for name, array in arrays.items() if is_events(array.dtype)]
+    if len(structured) == 1:
+        return from_structured(arrays[structured[0]], source, reading)
+    if structured:
+        raise DatasetError(
+            f'{path}: {", ".join(structured)} hold events each; name one, as in stream = "{structured[0]}"'
+        )
     if len(arrays) == 1:
         (only,) = arrays.values()
-        if only.dtype.names is not None:
-            return from_structured(only, source)
-    names = {column_name(name): array for name, array in arrays.items()}
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise DatasetError(f"{path}: lacks the array {missing[0]!r}; it has {', '.join(arrays) or 'none'}")
-    return make_events(*(names[name] for name in COLUMNS), source=source)
+        if only.dtype.names is not None or only.ndim == 2:
+            return _of_array(only, reading, source)
+    return from_named(arrays, reading, source)
+
+
+def _of_array(array: np.ndarray, reading: Reading, source: str) -> Events:
+    if array.dtype.names is not None:
+        return from_structured(array, source, reading)
+    return from_matrix(array, reading, source)
+
+
+def _is_npz(path: Path) -> bool:
+    with opened(path) as file:
+        head = file.read(6)
+    return path.suffix.lower() == ".npz" if head[:2] != b"PK" and head != b"\x93NUMPY" else head[:2] == b"PK"
 
 
 def read_npy(path: Path) -> np.ndarray:
     """The array of a `.npy` file."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         return _array(file, path.stat().st_size, str(path))
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz` file, by name."""
+def read_npz(path: Path, only: str = "") -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` file, by name; or the one of this name alone."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with opened(path) as raw, zipfile.ZipFile(raw) as archive:
             arrays = {}
             for item in archive.infolist():
                 name = item.filename.removesuffix(".npy")
+                if only and name != only:
+                    continue
                 if item.file_size > LARGEST_RATIO * max(item.compress_size, 1):
                     raise DatasetError(f"{path}: {item.filename!r} claims an impossible size")
                 with archive.open(item) as file:

@@ -18,16 +18,22 @@ import numpy as np
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events
-from spikecore_datasets_dvs.formats.binary import Columns, chunks, num_records
+from spikecore_datasets_dvs.formats.binary import Columns, chunks, num_records, opened
+from spikecore_datasets_dvs.reading import Reading, Stated
 
 OVERFLOW_Y = 240
 OVERFLOW_US = 1 << 13
 PERIOD_US = 1 << 23
 
 
-def read(path: Path) -> Events:
+def stated(path: Path, reading: Reading) -> Stated:
+    """The file has no header."""
+    return Stated("ATIS, 40 bits an event, without a header")
+
+
+def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
     """The events of a file."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         count = num_records(file, 5, path)
         columns = Columns(count)
         overflows = turns = 0

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore_datasets_dvs.events import COLUMNS, Events, in_order
+from spikecore_datasets_dvs.events import COLUMNS, Events, in_order, unwrapped
 
 CHUNK = 1 << 18
 """Records read at a time: their temporaries fit a cache, and memory stays near that of the result."""
 MAX_HEADER = 1 << 20
 TEXT = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file, open to be read; links are followed, since data often lie elsewhere.
+
+    Raises:
+        DatasetError: it is a pipe, a device or a socket, which could block for ever, or it is empty.
+        OSError: it is a directory, or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(state.st_mode):
+            raise DatasetError(f"{path}: is a pipe or a device; a regular file is expected")
+        if state.st_size == 0:
+            raise DatasetError(f"{path}: has 0 bytes; was it copied to the end? Get it again")
+        yield file
 
 
 def header(file: BinaryIO, mark: bytes, path: Path, end: bytes = b"") -> list[bytes]:
@@ -82,6 +106,37 @@ def chunks(
             raise DatasetError(f"{path}: became shorter while it was read")
         yield got.reshape(wanted, width) if width > 1 else got
         count -= wanted
+
+
+def check_timed(count: int, most: int, path: Path) -> None:
+    """Most events have a time.
+
+    Args:
+        count: events with a time.
+        most: events in the file.
+        path: of it, for the error.
+
+    Raises:
+        DatasetError: most come before any word that says the time.
+    """
+    if 2 * count < most:
+        raise DatasetError(
+            f"{path}: of {most} events {most - count} have no time, since no word before them holds its high bits: the "
+            "file is damaged or of another version"
+        )
+
+
+def last_marked(
+    marks: np.ndarray, values: np.ndarray, before: int, known: bool, period: int
+) -> tuple[np.ndarray, int, bool]:
+    """At each place the last value that was marked (unwrapped), -1 before the first; and what holds at the end."""
+    places = np.flatnonzero(marks)
+    if not len(places):
+        return np.full(len(marks), before if known else -1, np.int64), before, known
+    found = values[places]
+    found = unwrapped(found, period, before if known else int(found[0]))
+    held = np.concatenate([[before if known else -1], found])
+    return held[np.cumsum(marks)], int(found[-1]), True
 
 
 class Columns:

@@ -1,10 +1,13 @@
-"""HDF5: the datasets t, x, y, p (or their usual other names), at the root or in the group `events`; or one compound.
+"""HDF5: the datasets t, x, y, p (or their usual other names) in a group, one compound dataset, or one `[N, 4]`.
+
+They are looked for where known writers put them, and then everywhere; of several the user names one.
 
 Needs h5py (`pip install spikecore-datasets-dvs[hdf5]`).
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,8 +19,14 @@ import numpy as np
 
 from spikecore.datasets import write_aside
 from spikecore.errors import DatasetError, PluginUnavailable, SpikeError
-from spikecore_datasets_dvs.events import COLUMNS, Events, column_name, from_structured, make_events
+from spikecore_datasets_dvs.columns import column_of, from_matrix, from_structured, is_events, places, unit_of
+from spikecore_datasets_dvs.events import COLUMNS, Events, make_events
+from spikecore_datasets_dvs.formats.binary import opened
+from spikecore_datasets_dvs.formats.hdf5_layouts import FILTERS, USUAL_PLACES, known_matrix
+from spikecore_datasets_dvs.reading import Reading, Sensor, Stated
 
+MOST_MEMBERS = 1000
+"""Of a group, that are looked at."""
 OWN = "a file that holds all of its numbers itself is expected: copy them into one"
 
 
@@ -54,20 +63,123 @@ def sound(path: Path, what: str = "") -> Iterator[None]:
         raise DatasetError(f"{path}: {what + ': ' if what else ''}is not a sound HDF5 file: {error}") from error
 
 
-def read(path: Path) -> Events:
-    """The events of a file."""
+def stated(path: Path, reading: Reading) -> Stated:
+    """Which layout, and the sensor's size where an attribute states it."""
+    with opened(path):
+        pass
     with open_file(path) as file, sound(path):
-        return _events(file, str(path))
+        place = _place(file, reading, str(path))
+        size, where = _size(file, place)
+        return Stated(f"HDF5, {place.name}{_called(place)}", size, where)
 
 
-def _events(file: Any, source: str) -> Events:
-    group = _member(file, "events", source) if "events" in file.keys() else file  # noqa: SIM118  `in file` follows links
-    if hasattr(group, "dtype"):
-        return from_structured(whole(group, source), source)
-    names = {column_name(name): name for name in group}
-    if missing := [name for name in COLUMNS if name not in names]:
-        raise DatasetError(f"{source}: lacks the dataset {missing[0]!r}; it has {', '.join(group) or 'none'}")
-    return make_events(*(whole(_member(group, names[name], source), source) for name in COLUMNS), source=source)
+def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
+    """The events of a file."""
+    with opened(path):
+        pass
+    with open_file(path) as file, sound(path):
+        return _events(_place(file, reading, str(path)), reading, str(path))
+
+
+def _events(place: Any, reading: Reading, source: str) -> Events:
+    """The events of a group with the datasets t, x, y, p, of a compound dataset, or of one `[N, 4]`."""
+    if not hasattr(place, "dtype"):
+        where, stated_unit = places(list(place), reading, source, "dataset")
+        columns = [whole(_member(place, where[column], source), source) for column in COLUMNS]
+        unit = unit_of(reading, stated_unit, source)
+        return make_events(*columns, source=source, unit=unit, on_values=reading.on_values)
+    array = whole(place, source)
+    if array.dtype.names is not None:
+        return from_structured(array, source, reading)
+    layout = known_matrix(place.name, array.dtype)
+    known, unit = (layout.columns, layout.unit) if layout else ("", None)
+    return from_matrix(array, reading, f"{source}, {place.name}", known, unit)
+
+
+def _place(file: Any, reading: Reading, source: str) -> Any:
+    """The group or dataset with the events: the one that the user names, else one that a known writer makes.
+
+    Raises:
+        DatasetError: there is none, or several.
+    """
+    if reading.stream:
+        return _walked(file, reading.stream, source)
+    for name in USUAL_PLACES:
+        parts = name.split("/")
+        if parts[0] in file.keys() and (len(parts) == 1 or _holds(file, parts, source)):  # noqa: SIM118
+            return _walked(file, name, source)
+    if _is_group_of_events(file, reading):
+        return file
+    candidates = list(_candidates(file, reading, source))
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        names = ", ".join(place.name for place in candidates[:12])
+        raise DatasetError(
+            f'{source}: holds several recordings: {names}; name one, as in stream = "{candidates[0].name}"'
+        )
+    places(list(file), reading, source, "dataset")  # says what is missing
+    raise DatasetError(f"{source}: holds no events; it has {', '.join(list(file)[:12]) or 'nothing'}")
+
+
+def _holds(file: Any, parts: list[str], source: str) -> bool:
+    group = _member(file, parts[0], source)
+    return not hasattr(group, "dtype") and parts[1] in group.keys()  # noqa: SIM118  `in group` follows links
+
+
+def _walked(file: Any, name: str, source: str) -> Any:
+    """What a path means, link by link."""
+    place = file
+    for part in filter(None, name.split("/")):
+        if hasattr(place, "dtype") or part not in place.keys():  # noqa: SIM118
+            has = "" if hasattr(place, "dtype") else f"; {place.name} has {', '.join(list(place)[:12]) or 'nothing'}"
+            raise DatasetError(f"{source}: has no {name!r}{has}")
+        place = _member(place, part, source)
+    return place
+
+
+def _candidates(group: Any, reading: Reading, source: str, depth: int = 4) -> Iterator[Any]:
+    """Whatever below a group holds events: groups, compounds, and arrays `[N, 4]` where their order is known."""
+    for name in list(group)[:MOST_MEMBERS]:
+        if hasattr(group.get(name, getlink=True), "filename"):
+            continue  # a link into another file
+        place = _member(group, name, source)
+        if hasattr(place, "dtype"):
+            is_matrix = len(place.shape or ()) == 2 and place.shape[1] == 4
+            if is_events(place.dtype) or (is_matrix and known_matrix(place.name, place.dtype)):
+                yield place
+        elif _is_group_of_events(place, reading):
+            yield place
+        elif depth > 1:
+            yield from _candidates(place, reading, source, depth - 1)
+
+
+def _is_group_of_events(group: Any, reading: Reading) -> bool:
+    names = set(group)
+    known = {pair[0] for pair in map(column_of, names) if pair is not None}
+    known |= {column for column, name in reading.own_names.items() if name in names}
+    return known == set(COLUMNS)
+
+
+def _called(place: Any) -> str:
+    if not hasattr(place, "dtype"):
+        return ""
+    layout = known_matrix(place.name, place.dtype)
+    return f" as {layout.writer} writes it" if layout else ""
+
+
+def _size(file: Any, place: Any) -> tuple[Sensor | None, str]:
+    """`(H, W)` from the attributes `geometry` (WxH), or `height` and `width`, of the file or the group."""
+    for holder in (place, place.parent, file):
+        attributes = holder.attrs
+        geometry = attributes.get("geometry")
+        geometry = geometry.decode("latin-1") if isinstance(geometry, bytes) else geometry
+        if isinstance(geometry, str) and (match := re.fullmatch(r"\s*([0-9]{1,5})x([0-9]{1,5})\s*", geometry)):
+            return (int(match[2]), int(match[1])), "the attribute geometry"
+        sides = [attributes.get(name) for name in ("height", "width")]
+        if all(isinstance(side, int | np.integer) and 0 < side < 1 << 16 for side in sides):
+            return (int(sides[0]), int(sides[1])), "the attributes height and width"
+    return None, ""
 
 
 def _member(group: Any, name: str, source: str) -> Any:
@@ -78,11 +190,29 @@ def _member(group: Any, name: str, source: str) -> Any:
     return group[name]
 
 
+def check_filters(dataset: Any, source: str) -> None:
+    """Every filter that packed a dataset is at hand.
+
+    Raises:
+        PluginUnavailable: one is not; Metavision's files need the ECF codec.
+    """
+    from h5py import h5z
+
+    plist = dataset.id.get_create_plist()
+    for index in range(plist.get_nfilters()):
+        number, _, _, name = plist.get_filter(index)
+        if not h5z.filter_avail(number):
+            called = name.decode("latin-1", errors="replace") or "without a name"
+            cure = FILTERS.get(number, "install the filter as an HDF5 plugin (pip install hdf5plugin has many of them)")
+            raise PluginUnavailable(f"{source}: {dataset.name} is packed with the filter {number} ({called})", cure)
+
+
 def whole(dataset: Any, source: str) -> np.ndarray:
     """All of a dataset; never more than its file can hold."""
     if not hasattr(dataset, "shape") or dataset.dtype.hasobject:
         raise DatasetError(f"{source}: {dataset.name} is not an array of numbers")
     check_chunks(dataset, source)
+    check_filters(dataset, source)
     stored = dataset.id.get_storage_size()
     if dataset.nbytes > 1100 * max(stored, 1):
         raise DatasetError(f"{source}: {dataset.name} names {dataset.nbytes} bytes and holds {stored}: it is cut short")

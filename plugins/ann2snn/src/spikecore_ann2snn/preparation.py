@@ -1,0 +1,301 @@
+"""A trained net made ready for conversion: a copy in evaluation mode, taken apart, without in-place operations.
+
+* blocks (`ConvBNNeuron`, `LinearBNNeuron`), layers that `fold_time` wraps, and `nn.TransformerEncoderLayer` are
+  replaced by modules that call the same parts one by one, so that every part is a call of its own;
+* a call that writes into its input gets a result of its own, and what read the overwritten value reads that result;
+* the graph is traced with the example, so shapes and sizes are known.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spikecore.errors import ConversionError
+from spikecore.nn import ConvBNNeuron, FoldTime, LinearBNNeuron, NetGraph, NetNode, Ref, set_step_mode, trace_net
+from spikecore_ann2snn.operations import IN_PLACE, Role, dependent_nodes, role_of
+
+ODD_BATCH = 7
+
+
+class Parts(nn.Sequential):
+    """The parts of a module that was one call, one after the other."""
+
+
+class EncoderLayer(nn.Module):
+    """`nn.TransformerEncoderLayer` in evaluation mode, call by call; it holds the layer's own parts.
+
+    norm first:  x + A(norm1(x)), then x + F(norm2(x))        else:  norm1(x + A(x)), then norm2(x + F(x))
+    """
+
+    def __init__(self, layer: nn.TransformerEncoderLayer) -> None:
+        super().__init__()
+        self.self_attn = layer.self_attn
+        self.linear1, self.linear2 = layer.linear1, layer.linear2
+        self.norm1, self.norm2 = layer.norm1, layer.norm2
+        self.norm_first = layer.norm_first
+        self.activation = layer.activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, N, D]` → `[B, N, D]`."""
+        if self.norm_first:
+            x = x + self._attended(self.norm1(x))
+            return x + self._fed(self.norm2(x))
+        x = self.norm1(x + self._attended(x))
+        out: Tensor = self.norm2(x + self._fed(x))
+        return out
+
+    def _attended(self, x: Tensor) -> Tensor:
+        attended: Tensor = self.self_attn(x, x, x, need_weights=False)[0]
+        return attended
+
+    def _fed(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear2(self.activation(self.linear1(x)))
+        return out
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A net ready for conversion.
+
+    Args:
+        graph: of the copy; converters may write into its modules.
+        dependent: names of the nodes that depend on the inputs.
+        taken_apart: calls of the given net whose parts stand in the graph in their place → what they were.
+        batch: size of the batch whose shapes the graph knows; None without an example.
+    """
+
+    graph: NetGraph
+    dependent: frozenset[str]
+    taken_apart: Mapping[str, str]
+    batch: int | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module, example: Tensor | None = None) -> Prepared:
+        """The copy, and its graph.
+
+        Args:
+            model: takes a batch `[B, ...]`; it is left as it was.
+            example: such a batch; None where shapes are not needed.
+
+        Raises:
+            ConversionError: weights are of half precision, or an in-place call cannot be resolved.
+            NetTraceError: the net cannot be traced.
+        """
+        halves = [name for name, value in model.named_parameters() if value.dtype in (torch.float16, torch.bfloat16)]
+        if halves:
+            raise ConversionError(
+                f"{halves[0]} is of half precision: thresholds are found in float32; convert net.float()"
+            )
+        net = copy.deepcopy(model).eval()
+        set_step_mode(net, "single")
+        root = _parts(net)
+        if root is not None:
+            # A graph calls a net that is one call "net".
+            own = Parts()
+            own.add_module("net", net)
+            net = own
+        taken_apart = _take_apart(net)
+        if example is None:
+            graph, batch = trace_net(net), None
+        else:
+            # A size that seldom stands for anything else, so that the batch is known among the axes.
+            batch = max(len(example), ODD_BATCH)
+            example = example.repeat(-(-batch // len(example)), *([1] * (example.dim() - 1)))[:batch]
+            graph = trace_net(net, example)
+        graph = _without_writes(graph)
+        return cls(graph, dependent_nodes(graph), taken_apart, batch)
+
+    def role(self, node: NetNode) -> Role | None:
+        """What a call of the graph is."""
+        return role_of(node, self.dependent)
+
+    def has_batch_first(self, node: NetNode) -> bool:
+        """Whether every input of a call that depends on the data has the batch as its first axis."""
+        shapes = [self.graph[name].shape for name in node.inputs if name in self.dependent]
+        return all(shape is not None and shape[:1] == (self.batch,) for shape in shapes)
+
+
+def _take_apart(net: nn.Module) -> dict[str, str]:
+    """Replace whatever hides several calls behind one; qualified name → class of what was there."""
+    taken: dict[str, str] = {}
+    for name, module in list(net.named_modules()):
+        parts = _parts(module)
+        if parts is None or not name:
+            continue
+        owner, _, own = name.rpartition(".")
+        setattr(net.get_submodule(owner), own, parts)
+        taken[name] = type(module).__name__
+    return taken
+
+
+def _parts(module: nn.Module) -> nn.Module | None:
+    if isinstance(module, FoldTime):
+        parts = Parts()
+        parts.add_module("module", module.module)
+        return parts
+    if isinstance(module, ConvBNNeuron | LinearBNNeuron):
+        parts = Parts()
+        for part_name, part in module.named_children():
+            parts.add_module(part_name, part)
+        return parts
+    if type(module) is nn.TransformerEncoderLayer and module.self_attn.batch_first:
+        return EncoderLayer(module)
+    return None
+
+
+def _without_writes(graph: NetGraph) -> NetGraph:
+    """Every call with a result of its own; what reads an overwritten value afterwards reads that result."""
+    overwritten: dict[str, str] = {}
+    nodes: list[NetNode] = []
+    for node in graph:
+        is_inplace = node.is_inplace
+        if overwritten:
+            args = tuple(_renamed(value, overwritten) for value in node.args)
+            kwargs = {key: _renamed(value, overwritten) for key, value in node.kwargs.items()}
+            node = replace(node, args=args, kwargs=kwargs)
+        if is_inplace and node.inputs:
+            written = node.inputs[0]
+            _refuse_views(graph, node, written)
+            node = _pure(node)
+            overwritten = {old: node.name if new == written else new for old, new in overwritten.items()}
+            overwritten[written] = node.name
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes), output=_renamed(graph.output, overwritten))
+
+
+def _pure(node: NetNode) -> NetNode:
+    if node.kind == "module":
+        assert node.module is not None
+        setattr(node.module, "inplace", False)  # noqa: B010  (nn.Module's __setattr__ is typed for tensors)
+        return node
+    kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+    target = IN_PLACE.get(node.target, node.target)
+    result = replace(node, target=target, kwargs=kwargs)
+    if result.is_inplace:
+        raise ConversionError(f"{node} writes into its input, and has no form known here that does not: write one")
+    return result
+
+
+def _refuse_views(graph: NetGraph, node: NetNode, written: str) -> None:
+    """A call that writes into a view also changes what the view is of, which a graph does not show."""
+    views = ("view", "reshape", "flatten", "transpose", "permute", "getitem", "chunk", "split", "squeeze", "unsqueeze")
+    source: NetNode | None = graph[written]
+    while source is not None and source.is_call and source.operation.strip(".()") in views:
+        names = source.inputs[:1]
+        source = graph[names[0]] if names else None
+        if source is not None and len(graph.users(source.name)) > 1:
+            raise ConversionError(
+                f"{node} writes into a view of {source.name!r}, which others read too: leave out the in-place operation"
+            )
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """`value` with the references inside renamed."""
+    if isinstance(value, Ref):
+        return Ref(names.get(value.name, value.name))
+    if isinstance(value, tuple):
+        parts = [_renamed(part, names) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    if isinstance(value, list):
+        return [_renamed(part, names) for part in value]
+    if isinstance(value, dict):
+        return {key: _renamed(part, names) for key, part in value.items()}
+    if isinstance(value, slice):
+        return slice(*(_renamed(part, names) for part in (value.start, value.stop, value.step)))
+    return value
+
+
+def fold_norms(given: Prepared) -> tuple[Prepared, dict[str, str]]:
+    """Fold every batch norm into the layer before it, where that layer feeds the norm alone; writes into the copy.
+
+        W' = W γ / sqrt(var + eps)        b' = (b - mean) γ / sqrt(var + eps) + β
+
+    Returns:
+        The net with an identity in the place of each folded norm; name of a norm → name of the layer that holds it.
+    """
+    graph, folded = given.graph, dict[str, str]()
+    for node in graph.layers:
+        if given.role(node) != "norm" or node.kind != "module" or node.inputs[0] not in graph:
+            continue
+        before = graph[node.inputs[0]]
+        is_plain = given.role(before) == "synapse" and before.kind == "module" and len(graph.users(before.name)) == 1
+        norm, layer = node.module, before.module
+        if not is_plain or _num_calls(graph, layer) > 1 or _num_calls(graph, norm) > 1 or not _follows_out(before):
+            continue
+        assert norm is not None
+        assert layer is not None
+        if norm.running_mean is None:
+            raise ConversionError(f"{node} has no running statistics: it was made with track_running_stats=False")
+        scale, shift = scale_and_shift(norm)
+        _fold_into(layer, scale, shift)
+        folded[node.name] = before.name
+        owner, _, own = str(node.target).rpartition(".")
+        graph.net.get_submodule(owner).add_module(own, nn.Identity())
+    nodes = [
+        replace(node, module=graph.net.get_submodule(str(node.target))) if node.name in folded else node
+        for node in graph
+    ]
+    return replace(given, graph=replace(graph, nodes=tuple(nodes))), folded
+
+
+def scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
+    """What a batch norm does in evaluation mode: `x * scale + shift`, per channel."""
+    with torch.no_grad():
+        # In double precision: the weights are folded once, and read ever after.
+        std = torch.sqrt(norm.running_var.double() + norm.eps)
+        gain = torch.ones_like(std) if norm.weight is None else norm.weight.double()
+        bias = torch.zeros_like(std) if norm.bias is None else norm.bias.double()
+        scale = gain / std
+        return scale, bias - norm.running_mean.double() * scale
+
+
+def _fold_into(layer: Any, scale: Tensor, shift: Tensor) -> None:
+    with torch.no_grad():
+        weight = layer.weight
+        if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+            # [in, out / groups, ...]: the outputs of a group lie along axis 1 of that group's rows.
+            rows = weight.double().unflatten(0, (layer.groups, -1))
+            factor = scale.reshape(layer.groups, 1, -1, *([1] * (weight.dim() - 2)))
+            layer.weight.copy_((rows * factor).flatten(0, 1))
+        else:
+            layer.weight.copy_(weight.double() * scale.reshape(-1, *([1] * (weight.dim() - 1))))
+        old = torch.zeros_like(shift) if layer.bias is None else layer.bias.double()
+        bias = (old * scale + shift).to(weight.dtype)
+        if layer.bias is None:
+            layer.bias = nn.Parameter(bias, requires_grad=weight.requires_grad)
+        else:
+            layer.bias.copy_(bias)
+
+
+def _num_calls(graph: NetGraph, module: nn.Module | None) -> int:
+    return sum(node.module is module for node in graph.layers)
+
+
+def _follows_out(node: NetNode) -> bool:
+    """Whether the norm's channels, along axis 1, are the layer's outputs: not so for a linear layer over tokens."""
+    return not isinstance(node.module, nn.Linear) or node.shape is None or len(node.shape) == 2
+
+
+class ChannelAffine(nn.Module):
+    """`x * scale + shift` per channel along axis 1 of `[B, C, ...]`: a batch norm in evaluation mode."""
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(scale), nn.Parameter(shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[B, C, ...]` → the same shape."""
+        shape = (1, -1, *([1] * (x.dim() - 2)))
+        return x * self.scale.reshape(shape) + self.shift.reshape(shape)
+
+
+def uses_functional_norm(node: NetNode) -> bool:
+    """Whether a norm is a function, which holds no statistics of its own."""
+    return node.target is F.batch_norm

@@ -1,0 +1,364 @@
+"""Each recipe against its paper's formula, on layers made by hand and on whole nets."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from spikecore import nn as snn
+from spikecore.nn import set_step_mode, trace_net
+from spikecore_ann2snn import QCFS, Ann2SNN, FewSpikeReLU, SpikingReLU, TemporalDifference, with_quantized_relus
+from spikecore_ann2snn.calibration import Balancing, Largest, Percentile
+
+from .nets import Everything, OverwrittenSkip, QuantizedResNet, RunModel, TransformerBlock, mean_output, settled
+
+
+def images(count=64, channels=1, size=8, seed=3, dtype=torch.float32):
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def convert(net, x, **options):
+    return Ann2SNN(**{"T": (16,), **options}).convert(net, x[:1], x.split(32))
+
+
+def test_a_neuron_fires_as_often_as_the_formula_says():
+    threshold, num_steps = torch.tensor([0.75, 2.0]), 10
+    x = torch.tensor([[-0.4, 0.93], [0.31, 1.9], [0.74, 3.7], [5.0, 0.05]])
+    for initial in (0.0, 0.5):
+        out = mean_output(SpikingReLU(threshold, initial), x, num_steps)
+        wanted = threshold * (num_steps * x / threshold + initial).floor().clamp(0, num_steps) / num_steps
+        torch.testing.assert_close(out, wanted)
+        assert (out > 0).any()
+        assert (out < threshold).any()
+
+
+def test_thresholds_of_largest_and_percentile_are_those_of_numpy():
+    values = torch.randn(4, 6, 5, 30, generator=torch.Generator().manual_seed(0)).relu() * torch.arange(1, 7).reshape(
+        6, 1, 1
+    )
+    batches = [values[:1] * 0.1, values[1:2], values[2:]]
+    for per in ("layer", "channel"):
+        rows = torch.cat(batches).movedim(1, 0).flatten(1)
+        rows = rows.reshape(1, -1) if per == "layer" else rows
+        for observer, wanted in (
+            (Largest(per, 0.8), 0.8 * rows.amax(1)),
+            (Percentile(per, 99.0), torch.quantile(rows, 0.99, dim=1)),
+            (Percentile(per, 60.0), torch.quantile(rows, 0.6, dim=1)),
+        ):
+            for batch in batches:
+                observer.see(batch)
+            got = observer.threshold()
+            # Of a histogram: within a bin of its range, the width of which is 1 / 4096 of the largest value at most,
+            # and of the two samples between which numpy interpolates.
+            torch.testing.assert_close(got, wanted.squeeze(), rtol=0.02, atol=0.02)
+            assert got.dim() == (0 if per == "layer" else 1)
+
+
+def test_a_percentile_does_not_depend_on_how_the_data_are_cut():
+    values = torch.rand(64, 3, 4, 4, generator=torch.Generator().manual_seed(1)) ** 4
+    results = []
+    for size in (1, 7, 64):
+        observer = Percentile("channel", 90.0)
+        for batch in values.split(size):
+            observer.see(batch)
+        results.append(observer.threshold())
+    torch.testing.assert_close(results[0], results[2], rtol=2e-3, atol=1e-3)
+    torch.testing.assert_close(results[1], results[2], rtol=2e-3, atol=1e-3)
+
+
+def test_balancing_is_the_formula():
+    values = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(0)).relu()
+    observer, theta = Balancing("channel", updates=2), torch.zeros(2)
+    for batch in values.split(1):
+        observer.see(batch)
+        for _ in range(2):
+            theta = theta + 2 * (batch - theta.reshape(1, 2, 1)).relu().mean((0, 2))
+    torch.testing.assert_close(observer.threshold(), theta)
+    # The step goes down the gradient of the squared error of the clip.
+    point = torch.tensor(0.4, requires_grad=True)
+    ((values - values.clamp(max=point)) ** 2).mean().backward()
+    torch.testing.assert_close(-point.grad, 2 * (values - 0.4).relu().mean())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "per", "fold"),
+    [
+        ("max", "layer", True),
+        ("max", "channel", False),
+        ("percentile", "channel", True),
+        ("threshold_balancing", "channel", True),
+    ],
+)
+def test_a_net_with_everything_follows_the_given_one(recipe, per, fold):
+    net, x = settled(Everything()), images()
+    made, report = convert(net, x, recipe=recipe, per=per, fold=fold, percentile=100.0, T=(64,))
+    with torch.no_grad():
+        right = net(x)
+    out = mean_output(made, x, 128)
+    # Balancing clips on purpose, above all in channels that are rarely active.
+    limit = 0.1 if recipe == "max" else 0.2 if recipe == "percentile" else 1.6
+    assert float((out - right).norm() / (right - right.mean(0)).norm()) < limit
+    assert {layer.name for layer in report.layers} == {node.name for node in trace_net(net).layers}
+    neurons = [layer for layer in report.layers if layer.threshold is not None]
+    assert len(neurons) == 5
+    assert all(layer.correlation[-1] > (0.6 if recipe == "threshold_balancing" else 0.99) for layer in neurons)
+    assert all(layer.rate > 0.02 for layer in neurons)
+    assert report.numbers["SynOps of the new net, T = 64"] > 0
+
+
+def test_folding_thresholds_changes_nothing_but_rounding():
+    net, x = settled(Everything().double()), images(dtype=torch.float64)
+    plain, _ = convert(net, x, fold=False)
+    folded, report = convert(net, x, fold=True)
+    kinds = [type(part) for part in folded.modules()]
+    assert kinds.count(SpikingReLU) < [type(part) for part in plain.modules()].count(SpikingReLU)
+    assert "folded into the weights" in next(layer.reason for layer in report.layers if layer.name == "relu_")
+    assert isinstance(folded.get_submodule("relu_"), snn.IF)
+    # An odd initial potential: no sum lands on a threshold by chance.
+    a, b = mean_output(plain, x, 24), mean_output(folded, x, 24)
+    assert float(((a - b).abs() < 1e-9).double().mean()) > 0.99
+    assert a.std() > 0.01
+
+
+def test_a_plain_chain_becomes_layers_and_plain_neurons():
+    net = settled(
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Linear(36, 8),
+            nn.ReLU(),
+            nn.Linear(8, 3),
+        )
+    )
+    made, _ = convert(net, images())
+    kinds = {type(part) for part in made.modules()}
+    assert SpikingReLU not in kinds
+    assert snn.IF in kinds
+    x = images()
+    with torch.no_grad():
+        right = net(x)
+    assert float((mean_output(made, x, 128) - right).norm() / (right - right.mean(0)).norm()) < 0.1
+
+
+def test_norms_are_folded_exactly():
+    for layer, norm, x in (
+        (nn.Conv2d(4, 6, 3, groups=2, bias=False), nn.BatchNorm2d(6), images(2, 4)),
+        (nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6), images(2, 4)),
+        (nn.Linear(8, 5), nn.BatchNorm1d(5), images(2)[:, 0, 0]),
+    ):
+        net = settled(nn.Sequential(layer, norm))
+        made, report = Ann2SNN(recipe="temporal_difference").convert(net, x)
+        assert report.layers[1].reason == "folded into 0"
+        with torch.no_grad():
+            torch.testing.assert_close(mean_output(made, x, 3), net(x))
+        assert not any(isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) for part in made.modules())
+
+
+def test_a_norm_that_cannot_be_folded_is_an_affine_map():
+    net = settled(nn.Sequential(nn.AvgPool2d(2), nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(16, 3)))
+    x = images(4)
+    made, report = Ann2SNN(recipe="temporal_difference").convert(net, x)
+    assert report.layers[1].reason == "scale and shift per channel"
+    with torch.no_grad():
+        torch.testing.assert_close(mean_output(made.train(), x, 2), net(x))
+
+
+def test_what_an_in_place_relu_overwrites_is_overwritten():
+    net, x = settled(OverwrittenSkip()), torch.rand(16, 6, generator=torch.Generator().manual_seed(0))
+    made, _ = convert(net, x, recipe="max", updates=64)
+    with torch.no_grad():
+        right = net(x)
+        torch.testing.assert_close(mean_output(made, x, 512), right, atol=0.03, rtol=0)
+        unrectified = net.fc2(net.fc1(x).relu()) + net.fc1(x)
+    assert (unrectified - right).abs().max() > 0.2
+
+
+def test_max_pooling_by_sums_is_exact_and_gives_spikes():
+    pool = nn.Sequential(SpikingReLU(torch.tensor(0.7)), TemporalDifference(nn.MaxPool2d(2), [True], True))
+    x = torch.rand(9, 2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    spikes = pool[0](x)
+    out = pool(x)
+    torch.testing.assert_close(out.sum(0), F.max_pool2d(spikes.sum(0), 2))
+    assert sorted(set(out.flatten().mul(1000).round().tolist())) == [0.0, 700.0]
+
+
+def test_pooling_may_be_replaced():
+    net, x = (
+        settled(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 3))),
+        images(),
+    )
+    made, report = convert(net, x, max_pool="average")
+    assert isinstance(made.get_submodule("2"), nn.AvgPool2d)
+    assert "by option" in report.layers[2].reason
+
+
+def test_leaky_relus_are_refused_or_taken_for_relus():
+    net, x = settled(nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(), nn.Linear(8, 3))), images()[:, 0, 0]
+    with pytest.raises(Exception, match=r"1 \(LeakyReLU\).*\n?.*negative outputs"):
+        convert(net, x)
+    assert "negative slope is left out" in convert(net, x, leaky_relu="relu")[1].layers[1].reason
+
+
+def test_nets_of_runs_are_taken_apart():
+    net = settled(RunModel())
+    set_step_mode(net, "single")
+    x = images(64, 1, 6)
+    made, report = convert(net, x, updates=64)
+    outcomes = {layer.name: layer.outcome for layer in report.layers}
+    assert outcomes["first"] == "kept"
+    assert outcomes["first.module.1"] == outcomes["block.norm"] == outcomes["block.neuron"] == "became"
+    with torch.no_grad():
+        right = net(x)
+    assert float((mean_output(made, x, 128) - right).norm() / (right - right.mean(0)).norm()) < 0.1
+
+
+def test_qcfs_is_the_formula_and_its_gradients_those_of_the_paper():
+    x = torch.linspace(-1, 3, 101, dtype=torch.float64).reshape(-1, 1).requires_grad_()
+    theta, levels = 1.5, 4
+    neuron = QCFS(levels=levels, v_threshold=theta, step_mode="single").double()
+    out = neuron(x)
+    wanted = theta * torch.clamp((x.detach() * levels / theta + 0.5).floor() / levels, 0, 1)
+    torch.testing.assert_close(out.detach(), wanted)
+    (gradient,) = torch.autograd.grad(out.sum(), x, retain_graph=True)
+    inside = (wanted > 0) & (wanted < theta)
+    assert (gradient[inside] == 1).all()
+    assert (gradient[(x < -0.2) | (x > 1.8)] == 0).all()
+    (of_theta,) = torch.autograd.grad(out[x > 1.8].sum(), neuron.param_v_threshold)
+    assert float(of_theta) == int((x > 1.8).sum())
+
+
+def test_a_qcfs_layer_converts_without_loss_at_as_many_steps_as_levels():
+    net = nn.Sequential(nn.Linear(4, 6), QCFS(levels=8, v_threshold=0.9, step_mode="single"))
+    settled(net)
+    x = torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
+    made, report = Ann2SNN(recipe="qcfs", T=(8,)).convert(net, x)
+    with torch.no_grad():
+        right = net(x)
+    torch.testing.assert_close(mean_output(made, x, 8), right)
+    assert len(right.unique()) == 9
+    assert report.layers[1].threshold == pytest.approx(0.9)
+
+
+def test_relus_become_quantized_ones_to_train_on():
+    net = settled(Everything())
+    quantized = with_quantized_relus(net.train(), levels=4, v_threshold=2.0)
+    assert quantized.training
+    x = images(8)
+    quantized(x).square().sum().backward()
+    relus = [part for part in quantized.modules() if isinstance(part, QCFS)]
+    assert len(relus) == 5
+    assert all(part.param_v_threshold.grad is not None for part in relus)
+    made, _ = Ann2SNN(recipe="qcfs", T=(4,)).convert(quantized.eval(), x)
+    assert mean_output(made, x, 4).shape == (8, 4)
+
+
+@pytest.mark.parametrize("num_steps", [8, 11])
+def test_few_spikes_compute_what_the_quantized_net_computes(num_steps):
+    net = settled(QuantizedResNet(levels=8).double())
+    x = images(6, 3, 6, dtype=torch.float64)
+    made, report = Ann2SNN(recipe="few_spike", T=(8,), measure=6).convert(net, x, [x])
+    with torch.no_grad():
+        right = net(x)
+    torch.testing.assert_close(mean_output(made, x, num_steps), right, atol=1e-10, rtol=0)
+    assert right.std() > 0.05
+    neurons = [layer for layer in report.layers if layer.threshold is not None]
+    assert all(layer.correlation[-1] > 0.9999 and layer.rate > 0.01 for layer in neurons)
+    few = next(part for part in made.modules() if isinstance(part, FewSpikeReLU))
+    spikes = few(torch.rand(num_steps, 2, 6, 4, 4, dtype=torch.float64))
+    assert len(spikes.unique()) == 2
+
+
+def test_a_few_spike_neuron_counts_as_the_formula_says():
+    neuron = FewSpikeReLU(torch.tensor([1.0, 2.0]), 4)
+    x = torch.randn(6, 50, 2, generator=torch.Generator().manual_seed(0)) + 0.5
+    out = neuron(x)
+    count = torch.floor(4 * x.mean(0) / neuron.threshold + 0.5).clamp(0, 4)
+    torch.testing.assert_close((out > 0).sum(0).float(), count)
+    torch.testing.assert_close(out.mean(0), count * neuron.threshold / 4)
+    with pytest.raises(Exception, match=r"needs T >= 4"):
+        neuron(x[:3])
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        TransformerBlock(),
+        nn.TransformerEncoderLayer(16, 2, 24, batch_first=True, norm_first=True, activation="gelu"),
+        nn.TransformerEncoderLayer(16, 4, 24, batch_first=True),
+    ],
+    ids=["block", "norm first", "norm last"],
+)
+def test_transformers_are_exact_at_every_step(net):
+    torch.manual_seed(0)
+    net = net.eval()
+    x = torch.randn(3, 8, 16)
+    made, report = Ann2SNN(recipe="temporal_difference", T=(5,)).convert(net, x, [x])
+    with torch.no_grad():
+        right = net(x)
+        out = made(x.expand(12, *x.shape))
+    for num_steps in (1, 4, 12):
+        torch.testing.assert_close(out[:num_steps].mean(0), right, atol=1e-4, rtol=0)
+    became = report.names("became")
+    assert len(became) >= 3
+    assert all(layer.correlation[-1] > 0.9999 for layer in report.layers if layer.correlation)
+
+
+def test_temporal_differences_compute_the_function_of_the_mean():
+    class Product(nn.Module):
+        def forward(self, a, b, weight):
+            return torch.softmax(a @ b, -1) * weight, None
+
+    a, b = (torch.randn(7, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    weight = torch.rand(4)
+    module = TemporalDifference(Product(), [True, True, False])
+    out, nothing = module(a, b, weight)
+    assert nothing is None
+    for steps in range(1, 8):
+        wanted = torch.softmax(a[:steps].mean(0) @ b[:steps].mean(0), -1) * weight
+        torch.testing.assert_close(out[:steps].mean(0), wanted)
+    set_step_mode(module, "single")
+    single = torch.stack([module(p, q, weight)[0] for p, q in zip(a, b, strict=True)])
+    torch.testing.assert_close(single, out)
+    with snn.streaming(module):
+        set_step_mode(module, "multi")
+        pieces = [module(a[:3], b[:3], weight)[0], module(a[3:], b[3:], weight)[0]]
+    torch.testing.assert_close(torch.cat(pieces), out)
+    assert module(a[:0], b[:0], weight)[0].shape == (0, 3, 4, 4)
+
+
+def test_a_weight_as_long_as_time_and_batch_together_stays_a_weight():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.rand(6)), nn.Parameter(torch.rand(6))
+
+        def forward(self, x):
+            return F.layer_norm(x, (6,), self.weight, self.bias)
+
+    net, x = Scaled().eval(), torch.rand(2, 6)
+    made, _ = Ann2SNN(recipe="temporal_difference").convert(net, x)
+    with torch.no_grad():
+        torch.testing.assert_close(mean_output(made, x, 3), net(x), atol=1e-5, rtol=0)  # T * B = 6
+
+
+def test_a_converted_net_trains_on_and_is_copied():
+    net, x = settled(Everything()), images(16)
+    made, _ = convert(net, x)
+    made.train()
+    optimizer = torch.optim.Adam(made.parameters(), 0.003)
+    target = torch.arange(16) % 4
+    losses = []
+    for _ in range(12):
+        loss = F.cross_entropy(made(x.expand(8, *x.shape)).mean(0), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.97 * losses[0]
+    again = copy.deepcopy(made)
+    torch.testing.assert_close(mean_output(again.eval(), x, 4), mean_output(made.eval(), x, 4))

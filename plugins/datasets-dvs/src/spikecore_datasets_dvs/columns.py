@@ -1,0 +1,152 @@
+"""Columns with names, and arrays `[N, 4]`: which is t, x, y and p, and in what unit the times are.
+
+A name says both where it is one of the usual ones: `t`, `timestamps`, `ts_us`, `time [s]`, `pol` …  Any other name, the
+order of an array without names and a unit that no name states are the user's to say (`names`, `columns`, `unit`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.conversion import converted
+from spikecore_datasets_dvs.events import COLUMNS, UNITS, Events, Unit, make_events
+from spikecore_datasets_dvs.reading import Reading
+
+USUAL = {
+    "t": ("t", "ts", "time", "timestamp", "timestamps"),
+    "x": ("x", "xs"),
+    "y": ("y", "ys"),
+    "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
+}
+NAME = re.compile(r"([a-z]+?)[\s_]*(?:[(\[]?\s*(s|ms|us|µs|ns)\s*[)\]]?)?")
+DEFAULT = Reading()
+
+
+def column_of(name: str) -> tuple[str, Unit | None] | None:
+    """`("t", "us")` of `timestamp_us`, `("x", None)` of `x`; None of a name that is not a usual one."""
+    lower = name.strip().lower()
+    for column, others in USUAL.items():
+        if lower in others:
+            return column, None
+    match = NAME.fullmatch(lower)
+    if match is None or match[1] not in USUAL["t"]:
+        return None
+    unit = (match[2] or "").replace("µ", "u")
+    return "t", next(known for known in UNITS if known == unit)
+
+
+def places(
+    names: Sequence[str], reading: Reading, source: str, what: str = "column"
+) -> tuple[dict[str, str], Unit | None]:
+    """Where t, x, y and p are among these names: column → name; and the unit that the name of t states.
+
+    Raises:
+        DatasetError: one is not there, or two names mean the same.
+    """
+    own = reading.own_names
+    where: dict[str, str] = {}
+    unit: Unit | None = None
+    for column, name in own.items():
+        if name not in names:
+            raise DatasetError(f"{source}: has no {what} {name!r}, which 'names' gives for {column}; {_listed(names)}")
+        where[column] = name
+    for name in names:
+        known = column_of(name)
+        if known is None or name in own.values() or known[0] in own:
+            continue
+        if known[0] in where:
+            raise DatasetError(
+                f"{source}: both {where[known[0]]!r} and {name!r} mean {known[0]}: say which, as in "
+                f'names = "{known[0]}={name}"'
+            )
+        where[known[0]] = name
+        unit = known[1] or unit
+    if missing := [column for column in COLUMNS if column not in where]:
+        raise DatasetError(
+            f"{source}: lacks the {what} {missing[0]!r}; {_listed(names)}. Where it has a name of its own, give it, as "
+            f'in names = "{missing[0]}={next(iter(names), "name")}"'
+        )
+    return where, unit
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" … {len(names)} in all" if len(names) > 12 else ""
+    return f"it has {', '.join(names[:12]) or 'none'}{more}"
+
+
+def unit_of(reading: Reading, stated: Unit | None, source: str) -> Unit:
+    """The unit of times: the user's, else what the file states, else microseconds.
+
+    Raises:
+        DatasetError: the two differ.
+    """
+    if reading.unit == "auto":
+        return stated or "us"
+    if stated is not None and stated != reading.unit:
+        raise DatasetError(f"{source}: states times in {stated}, and unit = {reading.unit!r} was given: which is it?")
+    return reading.unit
+
+
+def from_named(arrays: Mapping[str, np.ndarray], reading: Reading, source: str, what: str = "array") -> Events:
+    """Events from arrays of these names.
+
+    Raises:
+        DatasetError: see `places` and `make_events`.
+    """
+    where, stated = places(list(arrays), reading, source, what)
+    columns = [arrays[where[column]] for column in COLUMNS]
+    return make_events(*columns, source=source, unit=unit_of(reading, stated, source), on_values=reading.on_values)
+
+
+def from_structured(array: np.ndarray, source: str = "events", reading: Reading = DEFAULT) -> Events:
+    """Events from an array with the fields t, x, y, p, or their usual other names."""
+    names = array.dtype.names or ()
+    where, stated = places(names, reading, source, "field")
+    columns = [array[where[column]] for column in COLUMNS]
+    return make_events(*columns, source=source, unit=unit_of(reading, stated, source), on_values=reading.on_values)
+
+
+def from_matrix(
+    array: np.ndarray, reading: Reading, source: str, known: str = "", known_unit: Unit | None = None
+) -> Events:
+    """Events from an array `[N, 4]` (or wider), a row each.
+
+    Args:
+        array: the rows.
+        reading: `columns` says their order.
+        source: what to call it in an error.
+        known: the order, where the layout of the file is one of a known writer.
+        known_unit: the unit of its times.
+
+    Raises:
+        DatasetError: it has another shape, or nobody says the order.
+    """
+    order = reading.columns or known
+    if array.ndim != 2 or array.shape[1] < 4 or array.dtype.kind not in "iuf":
+        raise DatasetError(
+            f"{source}: holds {array.dtype} of shape {list(array.shape)}; fields t, x, y, p or numbers [N, 4] are "
+            "expected"
+        )
+    if not order:
+        first = array[0].tolist() if len(array) else "none"
+        raise DatasetError(
+            f"{source}: is an array {list(array.shape)} without names; its first row is {first}. Say what its columns "
+            f'are, as in columns = "txyp" (with _ for columns to pass over), and unit = "s" where times are in seconds'
+        )
+    if len(order) != array.shape[1]:
+        raise DatasetError(f"{source}: has {array.shape[1]} columns, and columns = {order!r} names {len(order)}")
+    unit = unit_of(reading, known_unit, source)
+    if not reading.on_values and (events := converted(array, order, unit)) is not None:
+        return events
+    columns = [array[:, order.index(column)] for column in COLUMNS]
+    return make_events(*columns, source=source, unit=unit, on_values=reading.on_values)
+
+
+def is_events(dtype: np.dtype) -> bool:
+    """Whether an array of this dtype has the fields t, x, y and p under usual names."""
+    known = {pair[0] for pair in map(column_of, dtype.names or ()) if pair is not None}
+    return known == set(COLUMNS)

@@ -1,0 +1,169 @@
+"""Text: an event a line, separated by commas, semicolons, tabs or blanks; read by numpy's `loadtxt`.
+
+t,x,y,p                     a heading names the columns and may state the unit (`timestamp_us`, `t [s]`)
+# by my camera              lines that begin with # or % are passed over
+346 260                     a first line of two numbers is W and H, as the event cameras' tools of RPG write it
+0.000213 120 87 1           without a heading the user says the order and the unit: columns = "txyp", unit = "s"
+
+Times without a stated unit are never taken for microseconds.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.columns import places, unit_of
+from spikecore_datasets_dvs.events import COLUMNS, Events, Unit, empty, make_events
+from spikecore_datasets_dvs.formats.binary import opened
+from spikecore_datasets_dvs.reading import SKIPPED, Reading, Sensor, Stated
+
+COMMENTS = (b"#", b"%")
+MAX_LINE = 1 << 12
+MAX_COMMENTS = 10_000
+NUMBER = re.compile(rb"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+@dataclass(frozen=True)
+class _Front:
+    """What stands in front of the events.
+
+    Args:
+        heading: names of the columns; empty without one.
+        sensor_size: `(H, W)` from a first line of two numbers.
+        separator: of columns; "" for blanks.
+        first: the first line of numbers, in parts; empty where there is none.
+        at: where that line begins.
+    """
+
+    heading: tuple[str, ...]
+    sensor_size: Sensor | None
+    separator: str
+    first: tuple[bytes, ...]
+    at: int
+
+
+def stated(path: Path, reading: Reading) -> Stated:
+    """The heading, and the size of the sensor where the first line states it."""
+    with opened(path) as file:
+        front = _front(file, path)
+    heading = f" with the heading {', '.join(front.heading)}" if front.heading else " without a heading"
+    size = front.sensor_size
+    return Stated(f"text{heading}", size, "the first line (W H)" if size else "")
+
+
+def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
+    """The events of a file.
+
+    Raises:
+        DatasetError: a line has another form than the first, or nobody says what the columns are, or in which unit.
+    """
+    source = str(path)
+    with opened(path) as file:
+        front = _front(file, path)
+        if not front.first:
+            return empty()
+        where, unit = _columns(front, reading, source)
+        file.seek(front.at)
+        arrays = _parsed(file, front, where, source)
+    return make_events(*(arrays[column] for column in COLUMNS), source=source, unit=unit, on_values=reading.on_values)
+
+
+def _front(file: BinaryIO, path: Path) -> _Front:
+    heading: tuple[str, ...] = ()
+    size: Sensor | None = None
+    for _ in range(MAX_COMMENTS):
+        at = file.tell()
+        line = file.readline(MAX_LINE)
+        if not line:
+            return _Front(heading, size, "", (), at)
+        if len(line) == MAX_LINE or b"\0" in line:
+            raise DatasetError(f"{path}: is no text of an event a line: it begins with {line[:20]!r}")
+        text = line.strip().removeprefix(b"\xef\xbb\xbf")  # a mark that some editors put first
+        if not text or text.startswith(COMMENTS):
+            continue
+        separator = next((mark for mark in (",", ";", "\t") if mark.encode() in text), "")
+        parts = tuple(part.strip() for part in text.split(separator.encode() or None))
+        if all(NUMBER.fullmatch(part) for part in parts):
+            if len(parts) == 2 and size is None and all(part.isdigit() for part in parts):
+                size = (int(parts[1]), int(parts[0]))
+                continue
+            return _Front(heading, size, separator, parts, at)
+        if heading:
+            raise DatasetError(f"{path}: the line {text[:60]!r} is no numbers; an event a line is expected")
+        heading = tuple(part.decode("utf-8", errors="replace").strip("\"' ") for part in parts)
+    raise DatasetError(f"{path}: its first {MAX_COMMENTS} lines are comments; events are expected")
+
+
+def _columns(front: _Front, reading: Reading, source: str) -> tuple[dict[str, int], Unit]:
+    """Column → its place in a line, and the unit of times.
+
+    Raises:
+        DatasetError: neither the heading nor the user says so.
+    """
+    shown = (front.separator or " ").join(part.decode("ascii") for part in front.first)
+    stated_unit: Unit | None = None
+    if reading.columns:
+        if len(reading.columns) != len(front.first):
+            raise DatasetError(
+                f"{source}: columns = {reading.columns!r} names {len(reading.columns)} columns, and the first line has "
+                f"{len(front.first)}: {shown!r}; use {SKIPPED} for columns to pass over"
+            )
+        where = {column: reading.columns.index(column) for column in COLUMNS}
+    elif front.heading:
+        if len(front.heading) != len(front.first):
+            raise DatasetError(
+                f"{source}: its heading names {len(front.heading)} columns, and the first line has "
+                f"{len(front.first)}: {shown!r}"
+            )
+        names, stated_unit = places(front.heading, reading, source)
+        where = {column: front.heading.index(name) for column, name in names.items()}
+    else:
+        raise DatasetError(
+            f"{source}: has no heading; its first line is {shown!r}. Say what the columns are and the unit of times, "
+            'as in columns = "txyp" and unit = "s"'
+        )
+    if reading.unit == "auto" and stated_unit is None:
+        raise DatasetError(
+            f"{source}: does not state the unit of times; the first is {front.first[where['t']].decode('ascii')}. Say "
+            'it, as in unit = "us" (s, ms, us, ns)'
+        )
+    return where, unit_of(reading, stated_unit, source)
+
+
+def _parsed(file: BinaryIO, front: _Front, where: dict[str, int], source: str) -> dict[str, np.ndarray]:
+    """The columns; whole numbers are parsed as such, which is exact and three times as fast."""
+    is_whole = {column: front.first[place].lstrip(b"+-").isdigit() for column, place in where.items()}
+    try:
+        return _loaded(file, front, where, {column: "i8" if whole else "f8" for column, whole in is_whole.items()})
+    except ValueError as error:
+        if not any(is_whole.values()):
+            raise DatasetError(f"{source}: a line is no event like the first: {error}") from error
+    file.seek(front.at)  # `0` and then `0.001`: the first line did not show it
+    try:
+        return _loaded(file, front, where, dict.fromkeys(where, "f8"))
+    except ValueError as error:
+        raise DatasetError(f"{source}: a line is no event like the first: {error}") from error
+
+
+def _loaded(file: BinaryIO, front: _Front, where: dict[str, int], kinds: dict[str, str]) -> dict[str, np.ndarray]:
+    order = sorted(where, key=lambda column: where[column])
+    lines = io.TextIOWrapper(file, encoding="latin-1", newline="")
+    try:
+        rows = np.loadtxt(
+            lines,
+            dtype=[(column, kinds[column]) for column in order],
+            comments=[mark.decode() for mark in COMMENTS],
+            delimiter=front.separator or None,
+            usecols=[where[column] for column in order],
+            ndmin=1,
+        )
+    finally:
+        lines.detach()
+    return {column: rows[column] for column in order}
