@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -149,8 +150,9 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.message = printable_lines(error.message)  # it may list what plugins are called
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo(printable_lines(told.getvalue().rstrip()), err=True)  # it may list what plugins are called
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
