@@ -39,5 +39,7 @@ def odd_characters(text: str, usual: str) -> list[str]:
 
 
 def _shown(sign: str) -> str:
-    # `isprintable` refuses controls, surrogates, and all formats: those of direction, and those of no width.
-    return sign if sign.isprintable() else repr(sign)[1:-1]
+    # `isprintable` refuses controls, surrogates, and all formats: those of direction, and those of no width. It also
+    # refuses every space but one; the no-break space stands before units and in French, and does no harm.
+    is_safe = sign.isprintable() or unicodedata.category(sign) == "Zs"
+    return sign if is_safe else repr(sign)[1:-1]

@@ -26,6 +26,7 @@ from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.layers.once import repeated_step
+from spikecore.nn.layers.sync_norm import is_synchronised
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.products import SpikeLayer, is_plain_layer
 from spikecore.nn.running_statistics import uses_batch_statistics
@@ -140,7 +141,7 @@ class NormedNeuron(SpikeLayer):
             return "there is no norm"
         if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
             return f"{type(self.neuron).__name__} does more than its step in the neuron language"
-        if isinstance(self.norm, nn.SyncBatchNorm) and self.norm.training and torch.distributed.is_initialized():
+        if is_synchronised(self.norm) and self.norm.training and torch.distributed.is_initialized():
             return "the norm takes its statistics from all processes"
         if type(self.norm).forward not in (BatchNorm.forward, nn.SyncBatchNorm.forward):
             return f"{type(self.norm).__name__} has a forward of its own"

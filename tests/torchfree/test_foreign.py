@@ -19,6 +19,7 @@ def is_plain(text):
         ("plain é 漢", "plain é 漢"),
         ("a\x1b[2J", r"a\x1b[2J"),
         ("a\u202eb", r"a\u202eb"),
+        ("10\xa0GB", "10\xa0GB"),
         ("a\nb\0", r"a\nb\x00"),
         ("\ud800", r"\ud800"),
         (ValueError("x\x9b"), r"x\x9b"),

@@ -314,7 +314,7 @@ class CPUBackend(Backend):
         save: bool,
         carry: bool,
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]] | None:
-        """See `interfaces.backend.Backend.norm_neuron`; None for sequences whose states no cache would hold."""
+        """See `interfaces.backend.Backend.norm_neuron`; None where `tuning.norm_tiles` gives none."""
         kernel = self._kernels.get((key, y.dtype)) or self._kernel(key, y.dtype)
         return norm.forward(self, kernel, y, gamma, beta, eps, states, params, save, carry)
 
