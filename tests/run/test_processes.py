@@ -214,6 +214,7 @@ def test_every_process_evaluates_the_net_that_is_saved(sound):
         ("alone", 2, 0, "trainer 'alone' trains in one process only"),
         ("wrong", 2, 0, "trainer.lr: must be > 0"),
         ("one wrong", 2, 1, "process 1 of 2: trainer.lr: must be > 0"),
+        ("full", 1, 0, "No space left on device: free some space"),
         ("draw", 2, 0, "context.generator of process 1 is not where that of process 0 is"),
     ],
 )
@@ -226,8 +227,16 @@ def test_all_processes_end_alike_with_one_message(refused, name, status, teller,
 
 
 def test_what_is_refused_leaves_nothing(refused):
-    assert {path.name for path in refused.iterdir() if path.is_dir()} == {"draw"}
+    assert {path.name for path in refused.iterdir() if path.is_dir()} == {"draw", "full"}
     assert record(refused / "draw")["status"] == "failed"
+
+
+def test_a_disk_that_is_full_for_the_first_process_only_ends_all_and_keeps_what_was_saved(refused):
+    ours, theirs = (answer["full"] for answer in answers(refused))
+    assert f"the last good checkpoint is checkpoint-{FAULT_AT:08d}" in " ".join(ours["stderr"].split())
+    assert theirs["stdout"] == ""
+    assert record(refused / "full")["status"] == "failed"
+    assert last(refused / "full").count == FAULT_AT
 
 
 def test_a_dry_run_speaks_once(refused):
