@@ -16,6 +16,7 @@ from spikecore.run.metrics import checked_metrics
 from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
+from spikecore.run.text import samples_text
 
 SPLITS = ("train", "val", "test")
 CHANGEABLE_TABLES = ("backend", "dataset", "encoder")
@@ -75,7 +76,7 @@ def evaluate(
 
     Raises:
         ConfigError: this is no run, a part of it is not installed, an override is not allowed, it may change which
-            samples a split holds, or there is no such split.
+            samples a split holds, the data are not those of the run, or there is no such split.
         CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
         DatasetError: the run's data are not here, or damaged.
     """
@@ -90,6 +91,10 @@ def evaluate(
     if others and not other_samples:
         raise ConfigError(_samples_problem(others, split, resolved))
     prepared = _prepared(Path(directory), resolved)
+    if prepared.num_samples != saved.record.samples:
+        if not other_samples:
+            raise ConfigError(_sizes_problem(directory, saved, prepared, split))
+        others = others or ("dataset",)
     task, context = prepared.task, prepared.context
     if split not in task.splits and not (split == "test" and not task.splits):
         raise ConfigError(f"{directory}: {_no_split(split, prepared)}")
@@ -124,6 +129,14 @@ def _samples_problem(others: Sequence[str], split: str, resolved: Resolved) -> l
         "samples that it was trained on",
         f"leave it out (options of this dataset that keep the samples of each split: {harmless}), or accept that with "
         "--other-samples (in Python: other_samples=True)",
+    ]
+
+
+def _sizes_problem(directory: str | Path, saved: SavedRun, prepared: Prepared, split: str) -> list[str]:
+    return [
+        f"{directory}: the run had {samples_text(saved.record.samples)}, and its dataset now gives "
+        f"{samples_text(prepared.num_samples)}: {split!r} may hold samples that the net was trained on",
+        "put the data back as they were, or accept that with --other-samples (in Python: other_samples=True)",
     ]
 
 

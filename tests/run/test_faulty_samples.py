@@ -188,6 +188,11 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(faulty, tmp_path):
         "put the data back as they were, or start a new run",
     ):
         resume(tmp_path / "r", overrides=["trainer.epochs=2"])
+    with pytest.raises(
+        ConfigError, match=r"now gives .* 11 test samples: 'val' may hold samples that the net was trai"
+    ):
+        evaluate(tmp_path / "r", split="val")
+    assert evaluate(tmp_path / "r", split="val", other_samples=True).other_samples == ("dataset",)
 
 
 def test_bytes_of_a_dataset_are_calibrated_as_encoders_read_them(faulty):
