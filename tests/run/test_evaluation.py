@@ -102,8 +102,8 @@ def test_the_report_keeps_the_three_apart(finished):
     assert "64 validation samples" in html
     rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
     (sizes,) = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows if "samples" in row]
-    assert sizes == ["samples", "647", "72", "1078"]
-    assert Record.read(out).samples == {"train": 647, "val": 72, "test": 1078}
+    assert sizes == ["samples", "649", "70", "1078"]
+    assert Record.read(out).samples == {"train": 649, "val": 70, "test": 1078}
 
 
 def test_what_may_not_change_is_refused(finished):
