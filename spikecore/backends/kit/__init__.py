@@ -5,25 +5,37 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 """
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
+from spikecore.backends.kit.fused import FusedBackend, Launch, state_dtype, sum_lanes
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
 from spikecore.backends.kit.norm import run_normed, run_normed_bwd
+from spikecore.backends.kit.plans import BackwardPlan, BackwardStep, ForwardPlan, backward_calls, num_rows, segment_length
 from spikecore.backends.kit.store import KernelStore, cache_folder
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 
 __all__ = [
     "Backend",
     "BackendCapabilities",
+    "BackwardPlan",
+    "BackwardStep",
+    "ForwardPlan",
+    "FusedBackend",
     "Interpreter",
     "KernelStore",
     "Lanes",
+    "Launch",
     "Support",
+    "backward_calls",
     "cache_folder",
     "channels",
     "check_arguments",
     "check_support",
+    "num_rows",
     "read_sequence",
     "read_state",
     "run_normed",
     "run_normed_bwd",
+    "segment_length",
+    "state_dtype",
+    "sum_lanes",
 ]

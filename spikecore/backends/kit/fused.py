@@ -1,0 +1,285 @@
+"""The host side of backends whose kernels run a whole sequence: checks, buffers, missing gradients, sums.
+
+A subclass prints kernels from plans (see `kit.plans`) and launches them; nothing here depends on the language or the
+device. The tensors of a launch have names:
+
+    forward     x, state.S, param.P -> out, final.S, recorded.S, row.S
+    backward    x, row.S or state.S, param.P, grad.out, grad.state.S, grad.recorded.S
+                -> grad.x, grad.initial.S, sum.P
+
+A lane is an element of one step. `sum.P` holds one number for each lane, the sum over time; the sum over lanes is made
+here, in a fixed order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spikecore.backends.kit.checks import channels, check_arguments, check_support
+from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
+from spikecore.backends.kit.plans import BackwardPlan, ForwardPlan, backward_calls, num_rows, segment_length
+from spikecore.dynamics import Program
+from spikecore.interfaces.backend import Backend, Support
+
+ALIGNMENT = 16
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One call of a kernel.
+
+    Args:
+        program: the program.
+        dtype: of x.
+        plan: what the kernel is printed for.
+        tensors: by name, see the module.
+        steps: the distance between two steps of the sequences that are read, in elements.
+        num_lanes: elements of one step; the distance between two steps of what is written, and between two rows.
+        num_segments: of the loop; in a backward pass also the row of the earliest cell.
+        inner: lane n belongs to channel n // inner % channels.
+        channels: number of channels.
+    """
+
+    program: Program
+    dtype: torch.dtype
+    plan: ForwardPlan | BackwardPlan
+    tensors: Mapping[str, Tensor]
+    steps: Mapping[str, int]
+    num_lanes: int
+    num_segments: int
+    inner: int
+    channels: int
+
+    @property
+    def device(self) -> torch.device:
+        """On which the kernel runs, on its current stream."""
+        return self.tensors["x"].device
+
+
+class FusedBackend(Backend):
+    """Base of backends that run a sequence in one kernel; a subclass has `operators` and `launch`."""
+
+    @property
+    def operators(self) -> Collection[str]:
+        """The operators that its printer knows."""
+        raise NotImplementedError(f"{type(self).__name__} must implement operators")
+
+    def launch(self, launch: Launch) -> None:
+        """Enqueue a kernel on the current stream of the device of its tensors."""
+        raise NotImplementedError(f"{type(self).__name__} must implement launch()")
+
+    def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
+        """Every program of known operators, on the declared devices and dtypes."""
+        return check_support(self.capabilities, self.operators, program, device, dtype)
+
+    def saved_like(self, key: str, x: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+        """The states before each segment; nothing where there is one segment."""
+        rows = num_rows(segment_length(self.program(key)), x.shape[0])
+        if not rows:
+            return []
+        return [state.new_empty((rows, *state.shape), dtype=state_dtype(x.dtype)) for state in states]
+
+    def run(
+        self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor], save: bool, carry: bool
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
+        """See `Backend.run`."""
+        program = self.program(key)
+        num_steps, num_lanes = x.shape[0], math.prod(x.shape[1:])
+        wide = state_dtype(x.dtype)
+        check_arguments(program, num_lanes, wide, x.device, states, params)
+        inner, num_channels = channels(program, x.shape, params)
+        out = _empty(x, x.shape)
+        finals = [_empty(state, state.shape) for state in states if carry]
+        recorded = [_empty(x, x.shape, wide) for _ in program.record]
+        saved = self.saved_like(key, x, states) if save else []
+        if not num_steps:
+            for final, state in zip(finals, states, strict=bool(finals)):
+                final.copy_(state)
+        if not num_steps or not num_lanes:
+            return out, finals, recorded, saved
+        segment = segment_length(program)
+        reads: dict[str, Lanes] = {"x": read_sequence(x)}
+        for name, state in zip(program.states, states, strict=True):
+            reads[f"state.{name}"] = read_state(state)
+        writes: dict[str, Tensor] = {"out": out}
+        writes |= {f"final.{name}": final for name, final in zip(program.states, finals, strict=carry)}
+        writes |= {f"recorded.{name}": sequence for name, sequence in zip(program.record, recorded, strict=True)}
+        writes |= {f"row.{name}": rows for name, rows in zip(program.states, saved, strict=bool(saved))}
+        plan = ForwardPlan(
+            segment=segment,
+            rest=num_steps % segment,
+            keeps=bool(saved),
+            carries=carry,
+            uniform=_uniform(reads),
+            aligned=_is_aligned(reads, num_lanes),
+        )
+        self.launch(
+            Launch(
+                program,
+                x.dtype,
+                plan,
+                {**_tensors(reads), **_params(program, params), **writes},
+                _steps(reads),
+                num_lanes,
+                num_steps // segment,
+                inner,
+                num_channels,
+            )
+        )
+        return out, finals, recorded, saved
+
+    def run_bwd(
+        self,
+        key: str,
+        saved: Sequence[Tensor],
+        x: Tensor,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        grad_out: Tensor | None,
+        grad_states: Sequence[Tensor | None],
+        grad_recorded: Sequence[Tensor | None],
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """See `Backend.run_bwd`."""
+        program = self.program(key)
+        num_steps, num_lanes = x.shape[0], math.prod(x.shape[1:])
+        check_arguments(program, num_lanes, state_dtype(x.dtype), x.device, states, params)
+        inner, num_channels = channels(program, x.shape, params)
+        grad_x = _empty(x, x.shape)
+        sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
+        # The gradients of the states behind the steps that are still to come: at first those of the final states.
+        carried: dict[str, Tensor | None] = {
+            f"state.{name}": grad for name, grad in zip(program.states, grad_states, strict=True)
+        }
+        if num_steps and num_lanes:
+            arriving = tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
+            segment = segment_length(program)
+            sequences: dict[str, Lanes] = {"x": read_sequence(x)}
+            if grad_out is not None:
+                sequences["grad.out"] = read_sequence(grad_out)
+            for name, grad in zip(program.record, grad_recorded, strict=True):
+                if grad is not None:
+                    sequences[f"grad.recorded.{name}"] = read_sequence(grad)
+            rows: dict[str, Lanes] = {}
+            if saved:
+                rows = {f"row.{name}": (row, 0, 1) for name, row in zip(program.states, saved, strict=True)}
+            else:
+                rows = {f"state.{name}": read_state(s) for name, s in zip(program.states, states, strict=True)}
+            recorded = frozenset(
+                f"state.{name}" for name in program.record if f"grad.recorded.{name}" in sequences
+            )
+            for call in backward_calls(program, arriving, num_steps, segment):
+                reads = {**sequences, **rows}
+                for name, grad in carried.items():
+                    if grad is not None:
+                        reads[f"grad.{name}"] = read_state(grad)
+                plan = BackwardPlan(
+                    segment=segment,
+                    cells=call.cells,
+                    steady=call.steady,
+                    has_rows=bool(saved),
+                    recorded=recorded,
+                    uniform=_uniform(reads),
+                    aligned=_is_aligned(reads, num_lanes),
+                )
+                leaves = plan.leaves(program)
+                carried = {}
+                for name, state in zip(program.states, states, strict=True):
+                    is_reached = f"state.{name}" in leaves
+                    carried[f"state.{name}"] = _empty(state, state.shape) if is_reached else None
+                lane_sums = {
+                    f"sum.{param.name}": _empty(x, x.shape[1:], state_dtype(x.dtype))
+                    for param in program.params
+                    if param.learnable
+                }
+                initial = {
+                    name.replace("state.", "grad.initial."): grad
+                    for name, grad in carried.items()
+                    if grad is not None
+                }
+                self.launch(
+                    Launch(
+                        program,
+                        x.dtype,
+                        plan,
+                        {**_tensors(reads), **_params(program, params), "grad.x": grad_x, **initial, **lane_sums},
+                        _steps(reads),
+                        num_lanes,
+                        call.first,
+                        inner,
+                        num_channels,
+                    )
+                )
+                for total, param in zip(sums, program.params, strict=True):
+                    if param.learnable:
+                        by_lane = lane_sums[f"sum.{param.name}"]
+                        total += sum_lanes(by_lane, inner, num_channels if param.per_channel else 1).view(total.shape)
+        firsts = []
+        for name, state in zip(program.states, states, strict=True):
+            grad = carried[f"state.{name}"]
+            first = _empty(state, state.shape)
+            if grad is None:
+                first.zero_()
+            elif num_steps and num_lanes:
+                first = grad
+            else:
+                first.copy_(grad)
+            firsts.append(first)
+        return grad_x, firsts, sums
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Of states and parameters, for input of this dtype."""
+    return torch.float32 if dtype in _HALF else dtype
+
+
+def sum_lanes(values: Tensor, inner: int, channels: int) -> Tensor:
+    """The sum over the lanes of each channel, `[channels]`; the order depends on the sizes alone.
+
+    Args:
+        values: one number for each lane.
+        inner: lane n belongs to channel n // inner % channels.
+        channels: number of channels; 1 sums all lanes.
+    """
+    if channels == 1:
+        inner = values.numel()
+    by_channel = values.reshape(-1, channels, inner)
+    if values.is_cuda:
+        return by_channel.sum((0, 2))  # no atomics: torch adds up in an order of the sizes
+    # torch's sums on the CPU depend on the number of threads; elementwise sums of halves do not.
+    rows = by_channel.transpose(1, 2).reshape(-1, channels)
+    while len(rows) > 1:
+        half = (len(rows) + 1) // 2
+        folded = rows[:half].clone()
+        folded[: len(rows) - half] += rows[half:]
+        rows = folded
+    return rows[0]
+
+
+def _empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    return like.new_empty(shape, dtype=dtype)
+
+
+def _tensors(reads: Mapping[str, Lanes]) -> dict[str, Tensor]:
+    return {name: tensor for name, (tensor, _, _) in reads.items()}
+
+
+def _steps(reads: Mapping[str, Lanes]) -> dict[str, int]:
+    return {name: step for name, (_, step, _) in reads.items()}
+
+
+def _params(program: Program, params: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"param.{param.name}": value.contiguous() for param, value in zip(program.params, params, strict=True)}
+
+
+def _uniform(reads: Mapping[str, Lanes]) -> frozenset[str]:
+    return frozenset(name for name, (_, _, lane) in reads.items() if lane == 0)
+
+
+def _is_aligned(reads: Mapping[str, Lanes], num_lanes: int) -> bool:
+    return all(distance % ALIGNMENT == 0 for distance in (num_lanes, *_steps(reads).values()))
