@@ -5,7 +5,7 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 """
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
-from spikecore.backends.kit.fused import FusedBackend, Launch, state_dtype, sum_lanes
+from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, state_dtype, sum_lanes
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
 from spikecore.backends.kit.norm import run_normed, run_normed_bwd
@@ -14,6 +14,7 @@ from spikecore.backends.kit.store import KernelStore, cache_folder
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 
 __all__ = [
+    "ALIGNMENT",
     "Backend",
     "BackendCapabilities",
     "BackwardPlan",

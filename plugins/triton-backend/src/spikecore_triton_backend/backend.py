@@ -12,10 +12,17 @@ from typing import Any, ClassVar
 
 import torch
 
-from spikecore.backends.kit import BackendCapabilities, BackwardPlan, ForwardPlan, FusedBackend, Launch
+from spikecore.backends.kit import (
+    ALIGNMENT,
+    BackendCapabilities,
+    BackwardPlan,
+    ForwardPlan,
+    FusedBackend,
+    Launch,
+)
 from spikecore.dynamics import Program
 from spikecore.errors import PluginUnavailable
-from spikecore_triton_backend.kernels import INTEGERS, KERNEL, arguments, print_kernel
+from spikecore_triton_backend.kernels import INTEGERS, KERNEL, arguments, is_distance, print_kernel, step_argument
 from spikecore_triton_backend.printer import OPERATIONS, SINGLE
 
 INSTALL = "pip install triton"
@@ -70,11 +77,13 @@ class TritonBackend(FusedBackend):
         if kernel is None:
             kernel = self._kernels[key] = self._make(program, print_kernel(program, plan, is_double))
         tensors, sequences = arguments(program, plan)
-        integers = {name: getattr(launch, name) for name in INTEGERS}
+        integers = {step_argument(program, name): launch.steps[name] for name in sequences}
+        integers |= {name: getattr(launch, name) for name in INTEGERS}
+        if plan.aligned:
+            integers = {name: n // ALIGNMENT if is_distance(name) else n for name, n in integers.items()}
         numbers = [_bits(number) for number in program.numbers] if is_double else program.numbers
         kernel(
             *(launch.tensors[name] for name in tensors),
-            *(launch.steps[name] for name in sequences),
             *integers.values(),
             *numbers,
             num_lanes=launch.num_lanes,

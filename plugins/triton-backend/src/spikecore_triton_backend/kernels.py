@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from spikecore.backends.kit import BackwardPlan, BackwardStep, ForwardPlan
+from spikecore.backends.kit import ALIGNMENT, BackwardPlan, BackwardStep, ForwardPlan
 from spikecore.dynamics import Graph, Program, gradient_at, inputs_of, reached_inputs
 from spikecore_triton_backend.printer import NUMBER, TritonPrinter, multiply_by_powers
 
@@ -30,6 +30,11 @@ def pointer(program: Program, name: str) -> str:
 def step_argument(program: Program, name: str) -> str:
     """The argument with the distance between two steps of a sequence that is read."""
     return pointer(program, name).replace("_ptr", "_step")
+
+
+def is_distance(argument: str) -> bool:
+    """Is this integer argument a distance in memory? In an aligned plan it is passed in units of `ALIGNMENT`."""
+    return argument.endswith("_step") or argument == "num_lanes"
 
 
 def arguments(program: Program, plan: ForwardPlan | BackwardPlan) -> tuple[list[str], list[str]]:
@@ -98,9 +103,9 @@ class _Text:
             for slot in range(len(self.program.numbers)):
                 begin.append(f"{NUMBER}{slot} = tl.cast({NUMBER}{slot}, tl.int64).to(tl.float64, bitcast=True)")
         for name in [*(step_argument(self.program, name) for name in sequences), *INTEGERS]:
-            begin.append(f"{name} = tl.cast({name}, tl.int64)")
-            if self.plan.aligned and (name.endswith("_step") or name == "num_lanes"):
-                begin.append(f"{name} = tl.multiple_of({name}, 16)")
+            # The compiler sees that the product is a multiple of 16, so it loads and stores vectors.
+            unit = f" * {ALIGNMENT}" if self.plan.aligned and is_distance(name) else ""
+            begin.append(f"{name} = tl.cast({name}, tl.int64){unit}")
         begin += [
             "lanes = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)",
             "mask = lanes < num_lanes",
