@@ -170,9 +170,7 @@ class FusedBackend(Backend):
                 rows = {f"row.{name}": (row, 0, 1) for name, row in zip(program.states, saved, strict=True)}
             else:
                 rows = {f"state.{name}": read_state(s) for name, s in zip(program.states, states, strict=True)}
-            recorded = frozenset(
-                f"state.{name}" for name in program.record if f"grad.recorded.{name}" in sequences
-            )
+            recorded = frozenset(f"state.{name}" for name in program.record if f"grad.recorded.{name}" in sequences)
             for call in backward_calls(program, arriving, num_steps, segment):
                 reads = {**sequences, **rows}
                 for name, grad in carried.items():
@@ -198,9 +196,7 @@ class FusedBackend(Backend):
                     if param.learnable
                 }
                 initial = {
-                    name.replace("state.", "grad.initial."): grad
-                    for name, grad in carried.items()
-                    if grad is not None
+                    name.replace("state.", "grad.initial."): grad for name, grad in carried.items() if grad is not None
                 }
                 self.launch(
                     Launch(

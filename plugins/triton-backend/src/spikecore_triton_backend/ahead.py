@@ -14,18 +14,24 @@ from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from spikecore.backends.kit import BackwardPlan, ForwardPlan
+from spikecore.backends.kit import (
+    INTEGERS,
+    OF_INPUT_DTYPE,
+    BackwardPlan,
+    ForwardPlan,
+    arguments,
+    pointer,
+    step_argument,
+)
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
 from spikecore_triton_backend.backend import define
 from spikecore_triton_backend.compiled import LIBDEVICE, OPTIONS
-from spikecore_triton_backend.kernels import INTEGERS, arguments, pointer, print_kernel, step_argument
+from spikecore_triton_backend.kernels import print_kernel
 from spikecore_triton_backend.printer import NUMBER
 
 WARP_SIZE = 32
 _TYPES = {torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64"}
-_OF_INPUT = ("x", "out", "grad.out", "grad.x")
-"""The tensors that have the dtype of x; all others have that of the state."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def compile_ahead(
     tensors, sequences = arguments(program, plan)
     signature: dict[str, str] = {}
     for name in tensors:
-        element = dtype if name in _OF_INPUT else (torch.float64 if is_double else torch.float32)
+        element = dtype if name in OF_INPUT_DTYPE else (torch.float64 if is_double else torch.float32)
         signature[pointer(program, name)] = f"*{_TYPES[element]}"
     attributes = {(index,): [["tt.divisibility", 16]] for index in range(len(tensors))}
     signature |= dict.fromkeys([step_argument(program, name) for name in sequences] + list(INTEGERS), "i64")

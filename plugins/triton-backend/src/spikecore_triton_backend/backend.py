@@ -14,15 +14,19 @@ import torch
 
 from spikecore.backends.kit import (
     ALIGNMENT,
+    INTEGERS,
     BackendCapabilities,
     BackwardPlan,
     ForwardPlan,
     FusedBackend,
     Launch,
+    arguments,
+    is_distance,
+    step_argument,
 )
 from spikecore.dynamics import Program
 from spikecore.errors import PluginUnavailable
-from spikecore_triton_backend.kernels import INTEGERS, KERNEL, arguments, is_distance, print_kernel, step_argument
+from spikecore_triton_backend.kernels import KERNEL, print_kernel
 from spikecore_triton_backend.printer import OPERATIONS, SINGLE
 
 INSTALL = "pip install triton"
