@@ -113,6 +113,10 @@ class KernelText:
         """Likewise for a block whose variables end with it."""
         raise NotImplementedError(f"{type(self).__name__} must implement scope()")
 
+    def quotient(self, dividend: str, divisor: str) -> str:
+        """Of two integers that are not negative, rounded down."""
+        raise NotImplementedError(f"{type(self).__name__} must implement quotient()")
+
     def of_lanes(self, value: str) -> str:
         """A value that was printed as one number for all lanes as a number of each. Default: itself."""
         return value
@@ -153,7 +157,7 @@ class KernelText:
         """Loads the parameters; input → name."""
         names: dict[str, str] = {}
         if any(param.per_channel for param in self.program.params):
-            self._add(self.declare("channel", "(lanes // inner) % channels"))
+            self._add(self.declare("channel", f"({self.quotient('lanes', 'inner')}) % channels"))
         for place, param in enumerate(self.program.params):
             names[f"param.{param.name}"] = f"param{place}"
             self._add(self.load(f"param{place}", f"param{place}_ptr", "channel" if param.per_channel else ""))

@@ -57,6 +57,9 @@ class _TritonText(KernelText):
     def scope(self) -> tuple[str, str]:
         return "", ""
 
+    def quotient(self, dividend: str, divisor: str) -> str:
+        return f"{dividend} // {divisor}"
+
     def of_lanes(self, value: str) -> str:
         return f"tl.broadcast_to({value}, (BLOCK,))"
 
