@@ -26,7 +26,7 @@ from spikecore.backends.kit import (
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
 from spikecore_triton_backend.backend import define
-from spikecore_triton_backend.compiled import LIBDEVICE, OPTIONS
+from spikecore_triton_backend.compiled import LIBDEVICE, OPTIONS, largest_block
 from spikecore_triton_backend.kernels import print_kernel
 from spikecore_triton_backend.printer import NUMBER
 
@@ -58,7 +58,6 @@ def compile_ahead(
     plan: ForwardPlan | BackwardPlan,
     dtype: torch.dtype,
     architecture: int,
-    block: int = 512,
     warps: int = 4,
 ) -> Compiled:
     """Compile a kernel of a program.
@@ -68,8 +67,7 @@ def compile_ahead(
         plan: what the kernel is printed for.
         dtype: of x.
         architecture: compute capability, such as 90.
-        block: lanes of a block.
-        warps: of a block.
+        warps: of a block, which has as many lanes as the largest one.
 
     Raises:
         BackendError: it does not compile.
@@ -89,7 +87,7 @@ def compile_ahead(
     target = GPUTarget("cuda", architecture, WARP_SIZE)
     try:
         code = triton.compile(
-            ASTSource(kernel, signature, {"BLOCK": block}, attributes),
+            ASTSource(kernel, signature, {"BLOCK": largest_block(plan, is_double)}, attributes),
             target=target,
             options={"num_warps": warps, **OPTIONS},
         )

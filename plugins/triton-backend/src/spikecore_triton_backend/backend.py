@@ -79,7 +79,7 @@ class TritonBackend(FusedBackend):
         key = (program.structure, program.states, program.params, program.record, is_double, plan)
         kernel = self._kernels.get(key)
         if kernel is None:
-            kernel = self._kernels[key] = self._make(program, print_kernel(program, plan, is_double))
+            kernel = self._kernels[key] = self._make(program, plan, is_double)
         tensors, sequences = arguments(program, plan)
         integers = {step_argument(program, name): launch.steps[name] for name in sequences}
         integers |= {name: getattr(launch, name) for name in INTEGERS}
@@ -93,14 +93,16 @@ class TritonBackend(FusedBackend):
             num_lanes=launch.num_lanes,
         )
 
-    def _make(self, program: Program, source: str) -> Callable[..., None]:
+    def _make(self, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool) -> Callable[..., None]:
+        source = print_kernel(program, plan, is_double)
         if self.config.interpret:
-            from spikecore_triton_backend.interpreted import LIBDEVICE, interpreted
+            from spikecore_triton_backend import interpreted
 
-            return interpreted(define(program.name, source, LIBDEVICE))
-        from spikecore_triton_backend.compiled import LIBDEVICE, compiled
+            return interpreted.interpreted(define(program.name, source, interpreted.LIBDEVICE))
+        from spikecore_triton_backend import compiled
 
-        return compiled(define(program.name, source, LIBDEVICE))
+        kernel = define(program.name, source, compiled.LIBDEVICE)
+        return compiled.compiled(kernel, compiled.largest_block(plan, is_double))
 
 
 def define(name: str, source: str, libdevice: Any) -> Callable[..., None]:

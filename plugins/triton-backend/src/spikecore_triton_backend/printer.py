@@ -81,10 +81,8 @@ class TritonPrinter(Printer):
 
     def constant(self, value: float, is_bool: bool) -> str:
         """The name of a constant of the kernel, see `constants`: a literal would be float32 in some places."""
-        if is_bool:
-            text = f"tl.full((), {int(value)}, tl.int1)"
-        else:
-            text = f"tl.full((), {_literal(value)}, {self.dtype})"
+        literal, dtype = (str(int(value)), "tl.int1") if is_bool else (_literal(value), self.dtype)
+        text = f"tl.full((), {literal}, {dtype})"
         return self._constants.setdefault(text, f"constant{len(self._constants)}")
 
     def number(self, slot: int, value: float) -> str:
