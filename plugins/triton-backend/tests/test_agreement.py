@@ -82,7 +82,7 @@ def test_numbers_are_arguments(interpreted):
     """A sweep over an option compiles once; float64 numbers keep all their bits."""
     x = noise(9, 4, 3)
     backend = interpreted
-    LIF(backend="triton", tau=3.0)(x)
+    LIF(backend="triton", tau=3.0, record=("v",))(x)
     num_kernels = len(backend._kernels)
     for tau in (3.1, 1 / 0.3, 7.0):
         ours, right = (LIF(backend=name, tau=tau, record=("v",)) for name in ("triton", "torch"))
@@ -102,7 +102,8 @@ def test_signs_of_zero_and_infinities(interpreted):
     x = torch.tensor([0.0, -0.0, torch.inf, torch.nan, 2.0, 1e-42]).reshape(1, 2, 3)
     ours, right = (Negated(backend=backend)(x) for backend in ("triton", "torch"))
     assert_same(ours, right, "1 / -x")
-    assert torch.equal(ours.signbit(), right.signbit())
+    numbers = ~right.isnan()
+    assert torch.equal(ours[numbers].signbit(), right[numbers].signbit())
 
 
 def test_auto_never_interprets(interpreted):
