@@ -1,0 +1,72 @@
+"""What kernels become on GPUs, and where they read and write when tensors are larger than 2**31 elements."""
+
+import mmap
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from spikecore.backends.kit import BackwardPlan, ForwardPlan, backward_calls, segment_length
+from spikecore.nn import LIF
+from spikecore.registry import components, create
+from spikecore_cupy_backend.ahead import compile_ahead
+from spikecore_cupy_backend.kernels import THREADS, print_kernel
+from spikecore_cupy_backend.on_host import HostCompiler
+
+NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
+INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|\bfma\.|\.ftz\b")
+
+
+def plans(program, steps=21):
+    length = segment_length(program)
+    yield ForwardPlan(length, steps % length, True, True, frozenset(), True)
+    arriving = (True, *[False] * (len(program.states) + len(program.record)))
+    (call,) = backward_calls(program, arriving, steps, length)
+    yield BackwardPlan(length, call.cells, call.steady, True, frozenset(), frozenset(), True)
+
+
+def check(program, dtype, architecture):
+    kernels = [compile_ahead(program, plan, dtype, architecture) for plan in plans(program)]
+    for kernel in kernels:
+        assert kernel.stack_bytes == kernel.spilled_bytes == 0
+        assert kernel.registers <= 128
+        assert not INEXACT.findall(kernel.ptx)
+    return kernels
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_neuron_is_exact_and_fits(name):
+    check(create("neuron", name).program(), torch.float32, 90)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_dtypes(dtype):
+    check(LIF(tau=3.0).program(), dtype, 80)
+
+
+def zeros(num_elements):
+    """Pages that nothing touches take no memory."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE of Linux
+    return np.frombuffer(mmap.mmap(-1, 4 * num_elements, flags=flags), dtype=np.float32)
+
+
+def test_more_elements_than_32_bits_count():
+    """The last lanes of two steps of more than 2**31 lanes each: every offset is beyond 32 bits."""
+    num_lanes, num_looked_at, steps = (1 << 31) + THREADS, 2 * THREADS, 2
+    program = LIF(tau=3.0).program()
+    x, out, state = zeros(num_lanes * steps), zeros(num_lanes * steps), zeros(num_lanes)
+    last = slice(num_lanes - num_looked_at, num_lanes)
+    given = torch.randn(steps, num_looked_at, generator=torch.Generator().manual_seed(0)) * 3
+    for step in range(steps):
+        x[step * num_lanes :][last] = given[step]
+    plan = ForwardPlan(8, steps, False, False, frozenset(), True)
+    run = HostCompiler().load(print_kernel(program, plan, torch.float32), program, plan, False)
+    end = num_lanes // THREADS
+    pointers = [array.ctypes.data for array in (x, state, out)]
+    run(end - 2, end, *pointers, num_lanes, 0, num_lanes, 1, 1, *program.numbers)
+    right = LIF(tau=3.0, backend="torch")(given)
+    assert right.any()
+    for step in range(steps):
+        assert torch.equal(torch.from_numpy(out[step * num_lanes :][last].copy()), right[step])
+        assert not out[step * num_lanes :][: 1 << 12].any(), "what is not its own was written"
