@@ -26,6 +26,8 @@ NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold"
 BUDGETS_S = {
     "core": 900,
     "plugin-cpu-backend": 900,
+    "plugin-cupy-backend": 200,
+    "plugin-triton-backend": 250,
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,
     "plugin-ann2snn": 400,
