@@ -16,6 +16,7 @@ from spikecore.backends.kit import (
     ForwardPlan,
     FusedBackend,
     Launch,
+    Support,
     arguments,
 )
 from spikecore.dynamics import Program
@@ -24,6 +25,8 @@ from spikecore_cupy_backend.kernels import print_kernel
 from spikecore_cupy_backend.printer import CUDAPrinter
 
 DRIVER = "install NVIDIA's driver and a CUDA build of torch; to run kernels on the CPU: --set on_host=true"
+OLDEST = (8, 0)
+"""The oldest compute capability: it has conversions to bfloat16, and minima that keep NaN."""
 
 
 class CuPyBackend(FusedBackend):
@@ -63,6 +66,18 @@ class CuPyBackend(FusedBackend):
     def operators(self) -> Collection[str]:
         """Those of the printer."""
         return CUDAPrinter.operations
+
+    def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
+        """See `FusedBackend.supports`; GPUs from Ampere on."""
+        support = super().supports(program, device, dtype)
+        if support and device.type == "cuda":
+            capability = torch.cuda.get_device_capability(device)
+            if capability < OLDEST:
+                needs, has = (".".join(map(str, version)) for version in (OLDEST, capability))
+                return Support(
+                    False, f"needs compute capability {needs}, {torch.cuda.get_device_name(device)} has {has}"
+                )
+        return support
 
     def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
         """The text of a kernel."""

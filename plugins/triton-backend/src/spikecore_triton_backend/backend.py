@@ -20,6 +20,7 @@ from spikecore.backends.kit import (
     ForwardPlan,
     FusedBackend,
     Launch,
+    Support,
     arguments,
     is_distance,
     step_argument,
@@ -31,6 +32,8 @@ from spikecore_triton_backend.printer import OPERATIONS, SINGLE
 
 INSTALL = "pip install triton"
 DRIVER = "install NVIDIA's driver and a CUDA build of torch; to run kernels slowly on the CPU: --set interpret=true"
+OLDEST = (8, 0)
+"""The oldest compute capability: it has conversions to bfloat16, and minima that keep NaN."""
 
 
 class TritonBackend(FusedBackend):
@@ -66,6 +69,18 @@ class TritonBackend(FusedBackend):
     def operators(self) -> Collection[str]:
         """Those of the printer."""
         return {*OPERATIONS, *SINGLE}
+
+    def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
+        """See `FusedBackend.supports`; GPUs from Ampere on."""
+        support = super().supports(program, device, dtype)
+        if support and device.type == "cuda":
+            capability = torch.cuda.get_device_capability(device)
+            if capability < OLDEST:
+                needs, has = (".".join(map(str, version)) for version in (OLDEST, capability))
+                return Support(
+                    False, f"needs compute capability {needs}, {torch.cuda.get_device_name(device)} has {has}"
+                )
+        return support
 
     def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
         """The text of a kernel."""

@@ -12,6 +12,7 @@ import triton
 from triton.language.extra import libdevice as LIBDEVICE
 
 from spikecore.backends.kit import BackwardPlan, ForwardPlan
+from spikecore.errors import BackendError
 
 __all__ = ["LIBDEVICE", "OPTIONS", "compiled", "largest_block", "launch_shape"]
 
@@ -57,6 +58,9 @@ def compiled(function: Callable[..., None], largest: int) -> Callable[..., None]
     Args:
         function: the kernel; its first argument is a tensor of the device.
         largest: lanes of the largest block.
+
+    Raises:
+        BackendError: triton does not compile it.
     """
     # Triton would compile again for integers that are 1 or multiples of 16.
     integers = [name for name in inspect.signature(function).parameters if not name.endswith("_ptr")]
@@ -68,6 +72,9 @@ def compiled(function: Callable[..., None], largest: int) -> Callable[..., None]
         grid = (-(-num_lanes // block),)
         # Triton launches on the current device and its current stream.
         with torch.cuda.device(device):
-            kernel[grid](*arguments, BLOCK=block, num_warps=warps, **OPTIONS)
+            try:
+                kernel[grid](*arguments, BLOCK=block, num_warps=warps, **OPTIONS)
+            except triton.CompilationError as error:  # its text has the line of the kernel
+                raise BackendError(f"triton does not compile a kernel: {error}") from error
 
     return launch
