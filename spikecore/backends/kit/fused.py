@@ -22,7 +22,14 @@ from torch import Tensor
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
-from spikecore.backends.kit.plans import BackwardPlan, ForwardPlan, backward_calls, num_rows, segment_length
+from spikecore.backends.kit.plans import (
+    BackwardCall,
+    BackwardPlan,
+    ForwardPlan,
+    backward_calls,
+    num_rows,
+    segment_length,
+)
 from spikecore.dynamics import Program
 from spikecore.interfaces.backend import Backend, Support
 
@@ -149,84 +156,74 @@ class FusedBackend(Backend):
         program = self.program(key)
         num_steps, num_lanes = x.shape[0], math.prod(x.shape[1:])
         check_arguments(program, num_lanes, state_dtype(x.dtype), x.device, states, params)
-        inner, num_channels = channels(program, x.shape, params)
         grad_x = _empty(x, x.shape)
         sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
         # The gradients of the states behind the steps that are still to come: at first those of the final states.
-        carried: dict[str, Tensor | None] = {
-            f"state.{name}": grad for name, grad in zip(program.states, grad_states, strict=True)
+        carried = {
+            f"state.{name}": grad for name, grad in zip(program.states, grad_states, strict=True) if grad is not None
         }
         if num_steps and num_lanes:
+            reads = _backward_reads(program, saved, x, states, grad_out, grad_recorded)
             arriving = tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
-            segment = segment_length(program)
-            sequences: dict[str, Lanes] = {"x": read_sequence(x)}
-            if grad_out is not None:
-                sequences["grad.out"] = read_sequence(grad_out)
-            for name, grad in zip(program.record, grad_recorded, strict=True):
-                if grad is not None:
-                    sequences[f"grad.recorded.{name}"] = read_sequence(grad)
-            rows: dict[str, Lanes] = {}
-            if saved:
-                rows = {f"row.{name}": (row, 0, 1) for name, row in zip(program.states, saved, strict=True)}
-            else:
-                rows = {f"state.{name}": read_state(s) for name, s in zip(program.states, states, strict=True)}
-            recorded = frozenset(f"state.{name}" for name in program.record if f"grad.recorded.{name}" in sequences)
-            for call in backward_calls(program, arriving, num_steps, segment):
-                reads = {**sequences, **rows}
-                for name, grad in carried.items():
-                    if grad is not None:
-                        reads[f"grad.{name}"] = read_state(grad)
-                plan = BackwardPlan(
-                    segment=segment,
-                    cells=call.cells,
-                    steady=call.steady,
-                    has_rows=bool(saved),
-                    recorded=recorded,
-                    uniform=_uniform(reads),
-                    aligned=_is_aligned(reads, num_lanes),
-                )
-                leaves = plan.leaves(program)
-                carried = {}
-                for name, state in zip(program.states, states, strict=True):
-                    is_reached = f"state.{name}" in leaves
-                    carried[f"state.{name}"] = _empty(state, state.shape) if is_reached else None
-                lane_sums = {
-                    f"sum.{param.name}": _empty(x, x.shape[1:], state_dtype(x.dtype))
-                    for param in program.params
-                    if param.learnable
-                }
-                initial = {
-                    name.replace("state.", "grad.initial."): grad for name, grad in carried.items() if grad is not None
-                }
-                self.launch(
-                    Launch(
-                        program,
-                        x.dtype,
-                        plan,
-                        {**_tensors(reads), **_params(program, params), "grad.x": grad_x, **initial, **lane_sums},
-                        _steps(reads),
-                        num_lanes,
-                        call.first,
-                        inner,
-                        num_channels,
-                    )
-                )
-                for total, param in zip(sums, program.params, strict=True):
-                    if param.learnable:
-                        by_lane = lane_sums[f"sum.{param.name}"]
-                        total += sum_lanes(by_lane, inner, num_channels if param.per_channel else 1).view(total.shape)
-        firsts = []
+            for call in backward_calls(program, arriving, num_steps, segment_length(program)):
+                carried = self._run_call(program, call, reads, carried, x, states, params, grad_x, sums)
+        firsts: list[Tensor] = []
         for name, state in zip(program.states, states, strict=True):
-            grad = carried[f"state.{name}"]
-            first = _empty(state, state.shape)
+            grad = carried.get(f"state.{name}")
             if grad is None:
-                first.zero_()
+                firsts.append(_empty(state, state.shape).zero_())
             elif num_steps and num_lanes:
-                first = grad
-            else:
-                first.copy_(grad)
-            firsts.append(first)
+                firsts.append(grad)
+            else:  # still that of the final state, which is the caller's
+                firsts.append(_empty(state, state.shape).copy_(grad))
         return grad_x, firsts, sums
+
+    def _run_call(
+        self,
+        program: Program,
+        call: BackwardCall,
+        reads: Mapping[str, Lanes],
+        carried: Mapping[str, Tensor],
+        x: Tensor,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        grad_x: Tensor,
+        sums: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """Launch one kernel; writes its steps of `grad_x` and adds to `sums`.
+
+        Returns:
+            The gradients of the states before its steps, by name.
+        """
+        num_lanes = math.prod(x.shape[1:])
+        inner, num_channels = channels(program, x.shape, params)
+        reads = {**reads, **{f"grad.{name}": read_state(grad) for name, grad in carried.items()}}
+        plan = BackwardPlan(
+            segment=segment_length(program),
+            cells=call.cells,
+            steady=call.steady,
+            has_rows=not any(f"state.{name}" in reads for name in program.states),
+            recorded=frozenset(f"state.{name}" for name in program.record if f"grad.recorded.{name}" in reads),
+            uniform=_uniform(reads),
+            aligned=_is_aligned(reads, num_lanes),
+        )
+        before: dict[str, Tensor] = {}
+        for name, state in zip(program.states, states, strict=True):
+            if f"state.{name}" in plan.leaves(program):
+                before[f"state.{name}"] = _empty(state, state.shape)
+        by_lane: dict[str, Tensor] = {}
+        for param in program.params:
+            if param.learnable:
+                by_lane[f"sum.{param.name}"] = _empty(x, x.shape[1:], state_dtype(x.dtype))
+        writes = {"grad.x": grad_x, **by_lane}
+        writes |= {name.replace("state.", "grad.initial.", 1): grad for name, grad in before.items()}
+        tensors = {**_tensors(reads), **_params(program, params), **writes}
+        self.launch(Launch(program, x.dtype, plan, tensors, _steps(reads), num_lanes, call.first, inner, num_channels))
+        for total, param in zip(sums, program.params, strict=True):
+            if param.learnable:
+                values = by_lane[f"sum.{param.name}"]
+                total += sum_lanes(values, inner, num_channels if param.per_channel else 1).view(total.shape)
+        return before
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -255,6 +252,28 @@ def sum_lanes(values: Tensor, inner: int, channels: int) -> Tensor:
         folded[: len(rows) - half] += rows[half:]
         rows = folded
     return rows[0]
+
+
+def _backward_reads(
+    program: Program,
+    saved: Sequence[Tensor],
+    x: Tensor,
+    states: Sequence[Tensor],
+    grad_out: Tensor | None,
+    grad_recorded: Sequence[Tensor | None],
+) -> dict[str, Lanes]:
+    """What every call of a backward pass reads: sequences, and rows or the initial states."""
+    reads: dict[str, Lanes] = {"x": read_sequence(x)}
+    if grad_out is not None:
+        reads["grad.out"] = read_sequence(grad_out)
+    for name, grad in zip(program.record, grad_recorded, strict=True):
+        if grad is not None:
+            reads[f"grad.recorded.{name}"] = read_sequence(grad)
+    if saved:
+        reads |= {f"row.{name}": (rows, 0, 1) for name, rows in zip(program.states, saved, strict=True)}
+    else:
+        reads |= {f"state.{name}": read_state(state) for name, state in zip(program.states, states, strict=True)}
+    return reads
 
 
 def _empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
