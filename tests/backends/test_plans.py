@@ -265,3 +265,32 @@ def test_more_threads_add_up_alike():
         torch.set_num_threads(threads)
     assert torch.equal(sums[0], sums[1])
     assert torch.equal(sums[0], sums[2])
+
+
+@pytest.mark.parametrize("has_affine", [True, False])
+def test_norm_and_neuron_are_one_program(has_affine):
+    """Statistics, outputs and all gradients of torch's batch norm and the reference, at means far from zero."""
+    y = noise(11, 5, 3, 2) + torch.tensor([40.0, -3.0, 0.5], dtype=torch.float64).reshape(3, 1)
+    gamma, beta = (torch.tensor(v, dtype=torch.float64) if has_affine else None for v in ([2, 2.5, 3], [0.5, 1, 0.7]))
+    options = {"tau": [2.0, 3.0, 4.0], "v_threshold": 0.6, "learnable": ("tau", "v_threshold")}
+    neuron = LIF(backend="torch", **options).double()
+    given = [value.clone().requires_grad_() for value in (y, gamma, beta) if value is not None]
+    normed = torch.nn.functional.batch_norm(
+        given[0].flatten(0, 1), None, None, *(given[1:] or (None, None)), training=True, eps=0.3
+    )
+    out = neuron(normed.unflatten(0, (11, 5)))
+    assert out.any()
+    right = torch.autograd.grad((out * weights(out, strided=False)).sum(), [*given, *neuron.parameters()])
+    backend, program = Executor(), neuron.program()
+    backend.learn(program)
+    states = [torch.zeros(5, 3, 2, dtype=torch.float64)]
+    params = [parameter.detach() for parameter in neuron.parameters()]
+    fixed = (y, gamma, beta, 0.3, states, params)
+    ours, _, _, mean, var, saved = backend.norm_neuron(program.key, *fixed, True, False)
+    assert_close(ours, out.detach(), "the output")
+    assert_close([mean, var], [y.mean((0, 1, 3)), y.var((0, 1, 3), correction=0)], "[mean, variance]")
+    grads = (weights(out, strided=False), [None], [])
+    grad_y, grad_gamma, grad_beta, firsts, sums = backend.norm_neuron_grad(program.key, saved, *fixed, *grads, False)
+    gradients = [grad_y, *(g for g in (grad_gamma, grad_beta) if g is not None), *sums]
+    assert_close(gradients, list(right), "gradients")
+    assert firsts == []

@@ -30,7 +30,7 @@ from spikecore.backends.kit.plans import (
     num_rows,
     segment_length,
 )
-from spikecore.dynamics import Program
+from spikecore.dynamics import Program, normed
 from spikecore.interfaces.backend import Backend, Support
 
 ALIGNMENT = 16
@@ -178,6 +178,69 @@ class FusedBackend(Backend):
                 firsts.append(_empty(state, state.shape).copy_(grad))
         return grad_x, firsts, sums
 
+    def norm_neuron(
+        self,
+        key: str,
+        y: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        eps: float,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        save: bool,
+        carry: bool,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]]:
+        """See `Backend.norm_neuron`: the statistics, then one kernel that normalises what it reads."""
+        var, mean = _var_mean(y)
+        inverse = torch.rsqrt(var + eps)
+        gamma = torch.ones_like(mean) if gamma is None else gamma
+        beta = torch.zeros_like(mean) if beta is None else beta
+        given = [*params, mean, inverse, gamma, beta]
+        out, finals, recorded, saved = self.run(self._normed_key(key), y, states, given, save, carry)
+        # The mean and the variance belong to the caller, who may change them.
+        return out, finals, recorded, mean, var, [mean.clone(), inverse, *saved] if save else []
+
+    def norm_neuron_grad(
+        self,
+        key: str,
+        saved: Sequence[Tensor],
+        y: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        eps: float,
+        states: Sequence[Tensor],
+        params: Sequence[Tensor],
+        grad_out: Tensor | None,
+        grad_states: Sequence[Tensor | None],
+        grad_recorded: Sequence[Tensor | None],
+        wants_states: bool,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
+        """See `Backend.norm_neuron_grad`; the equations are those of `run_normed`."""
+        mean, inverse, *rows = saved
+        scale = torch.ones_like(mean) if gamma is None else gamma
+        shift = torch.zeros_like(mean) if beta is None else beta
+        given = [*params, mean, inverse, scale, shift]
+        grads = (grad_out, grad_states, grad_recorded)
+        grad_y, grad_firsts, sums = self.run_bwd(self._normed_key(key), rows, y, states, given, *grads)
+        *grad_params, _, _, grad_gamma, grad_beta = sums
+        # dL/dy = gamma inverse (dL/dx - (grad_beta + y' grad_gamma) / n); the kernel gave the first term.
+        share = scale * inverse / (y.numel() // y.shape[2])
+        slope = _along(share * inverse * grad_gamma, y)
+        through_statistics = (y - _along(mean, y)) * slope + _along(share * grad_beta, y)
+        return (
+            grad_y.sub_(through_statistics),
+            None if gamma is None else grad_gamma,
+            None if beta is None else grad_beta,
+            grad_firsts if wants_states else [],
+            grad_params,
+        )
+
+    def _normed_key(self, key: str) -> str:
+        """The key of the normed program, which is learned here."""
+        program = normed(self.program(key))
+        self.learn(program)
+        return program.key
+
     def _run_call(
         self,
         program: Program,
@@ -252,6 +315,24 @@ def sum_lanes(values: Tensor, inner: int, channels: int) -> Tensor:
         folded[: len(rows) - half] += rows[half:]
         rows = folded
     return rows[0]
+
+
+def _var_mean(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance (of the population) and mean of each channel of `[T, B, C, ...]`, in the dtype of the state."""
+    wide = y.to(state_dtype(y.dtype))
+    if y.is_cuda:
+        var, mean = torch.var_mean(wide, [axis for axis in range(y.dim()) if axis != 2], correction=0)
+        return var, mean
+    num_channels = y.shape[2]
+    inner, count = math.prod(y.shape[3:]), y.numel() // num_channels
+    mean = sum_lanes(wide.reshape(-1), inner, num_channels) / count
+    centred = wide - _along(mean, y)
+    return sum_lanes((centred * centred).reshape(-1), inner, num_channels) / count, mean
+
+
+def _along(value: Tensor, y: Tensor) -> Tensor:
+    """One value per channel, as it broadcasts to y."""
+    return value.reshape(-1, *[1] * (y.dim() - 3))
 
 
 def _backward_reads(

@@ -38,7 +38,7 @@ class CuPyBackend(FusedBackend):
 
     # Below the priority of the Triton backend, whose kernels load vectors.
     capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
-        priority=90, devices=("cuda",), affine_neuron=True
+        priority=90, devices=("cuda",), affine_neuron=True, norm_neuron=True
     )
 
     @dataclass(frozen=True)

@@ -44,7 +44,7 @@ class TritonBackend(FusedBackend):
     """
 
     capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
-        priority=100, devices=("cuda",), affine_neuron=True
+        priority=100, devices=("cuda",), affine_neuron=True, norm_neuron=True
     )
 
     @dataclass(frozen=True)
