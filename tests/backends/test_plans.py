@@ -57,10 +57,15 @@ class Executor(FusedBackend):
     def read(self, name, t=0, step=None):
         """Step t of a tensor that is read, as the plan says that it lies in memory."""
         tensor = self.now.tensors[name]
-        distance = self.now.steps.get(name, 0) if step is None else step
-        lane = 0 if name in self.now.plan.uniform else 1
-        at = tensor.storage_offset() + t * distance
-        return torch.as_strided(tensor, (self.lanes,), (lane,), at).to(self.now.tensors["x"].dtype)
+        place = self.now.places.get(name)
+        distance = place.step if step is None else step
+        lanes = torch.arange(self.lanes)
+        if name in self.now.plan.split:
+            lanes = lanes // place.width * place.row + lanes % place.width
+        elif name in self.now.plan.uniform:
+            lanes = lanes * 0
+        whole = torch.as_strided(tensor, (tensor.untyped_storage().nbytes() // tensor.itemsize,), (1,), 0)
+        return whole[tensor.storage_offset() + t * distance + lanes].to(self.now.tensors["x"].dtype)
 
     def write(self, name, t, value):
         self.now.tensors[name].view(-1)[t * self.lanes : (t + 1) * self.lanes] = value
@@ -218,7 +223,14 @@ def test_results_and_gradients_of_all_parts(name):
 
 
 def test_strides_of_zero_and_missing_memory():
-    for x in (noise(9, 1, 1).expand(9, 4, 3), noise(1, 4, 3, 5).expand(9, 4, 3, 5), noise(4, 3, 9).movedim(-1, 0)):
+    for x in (
+        noise(9, 1, 1).expand(9, 4, 3),
+        noise(1, 4, 3, 5).expand(9, 4, 3, 5),
+        noise(4, 3, 9).movedim(-1, 0),
+        noise(4, 9, 3, 5).transpose(0, 1),
+        noise(9, 4, 3, 10)[..., ::2],
+        noise(9, 4, 3, 8)[..., 1:6],
+    ):
         for options in ({}, {"tau": [2.0, 3.0, 4.0], "learnable": ("tau",), "v_threshold": 0.9}):
             ours, right = (outcome(LIF(backend=b, **options), x, strided=True) for b in ("executor", "torch"))
             assert_close(ours, right, "outcome")

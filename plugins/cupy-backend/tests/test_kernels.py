@@ -20,10 +20,10 @@ INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|\bfma\.|\.ftz\b")
 
 def plans(program, steps=21):
     length = segment_length(program)
-    yield ForwardPlan(length, steps % length, True, True, frozenset(), True)
+    yield ForwardPlan(length, steps % length, True, True, frozenset(), frozenset(), True)
     arriving = (True, *[False] * (len(program.states) + len(program.record)))
     (call,) = backward_calls(program, arriving, steps, length)
-    yield BackwardPlan(length, call.cells, call.steady, True, frozenset(), frozenset(), True)
+    yield BackwardPlan(length, call.cells, call.steady, True, frozenset(), frozenset(), frozenset(), True)
 
 
 def check(program, dtype, architecture):
@@ -60,7 +60,7 @@ def test_more_elements_than_32_bits_count():
     given = torch.randn(steps, num_looked_at, generator=torch.Generator().manual_seed(0)) * 3
     for step in range(steps):
         x[step * num_lanes :][last] = given[step]
-    plan = ForwardPlan(8, steps, False, False, frozenset(), True)
+    plan = ForwardPlan(8, steps, False, False, frozenset(), frozenset(), True)
     run = HostCompiler().load(print_kernel(program, plan, torch.float32), program, plan, False)
     end = num_lanes // THREADS
     pointers = [array.ctypes.data for array in (x, state, out)]

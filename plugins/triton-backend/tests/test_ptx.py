@@ -17,10 +17,10 @@ INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|rcp\.approx|ex2\.approx\.
 
 def plans(program, steps=21):
     length = segment_length(program)
-    yield ForwardPlan(length, steps % length, True, True, frozenset(), True)
+    yield ForwardPlan(length, steps % length, True, True, frozenset(), frozenset(), True)
     arriving = (True, *[False] * (len(program.states) + len(program.record)))
     (call,) = backward_calls(program, arriving, steps, length)
-    yield BackwardPlan(length, call.cells, call.steady, True, frozenset(), frozenset(), True)
+    yield BackwardPlan(length, call.cells, call.steady, True, frozenset(), frozenset(), frozenset(), True)
 
 
 def check(program, dtype, architecture):

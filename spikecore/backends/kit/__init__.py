@@ -5,16 +5,16 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 """
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
-from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, state_dtype, sum_lanes
+from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, Place, state_dtype, sum_lanes
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.kernel_text import (
     INTEGERS,
     OF_INPUT_DTYPE,
     KernelText,
     arguments,
+    integer_arguments,
     is_distance,
     pointer,
-    step_argument,
 )
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
 from spikecore.backends.kit.norm import run_normed, run_normed_bwd
@@ -46,6 +46,7 @@ __all__ = [
     "KernelText",
     "Lanes",
     "Launch",
+    "Place",
     "Support",
     "arguments",
     "backward_calls",
@@ -53,6 +54,7 @@ __all__ = [
     "channels",
     "check_arguments",
     "check_support",
+    "integer_arguments",
     "is_distance",
     "num_rows",
     "pointer",
@@ -62,6 +64,5 @@ __all__ = [
     "run_normed_bwd",
     "segment_length",
     "state_dtype",
-    "step_argument",
     "sum_lanes",
 ]

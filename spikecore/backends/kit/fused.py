@@ -16,12 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
-from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
+from spikecore.backends.kit.kernel_text import INTEGERS, integer_arguments
+from spikecore.backends.kit.lanes import read_sequence, read_state
 from spikecore.backends.kit.plans import (
     BackwardCall,
     BackwardPlan,
@@ -37,6 +39,26 @@ ALIGNMENT = 16
 _HALF = (torch.float16, torch.bfloat16)
 
 
+class Place(NamedTuple):
+    """Where a tensor stands in memory.
+
+    Element (t, n) is t * step + n // width * row + n % width * lane elements behind the first.
+
+    Args:
+        tensor: itself.
+        step: distance between two steps.
+        lane: distance between two lanes of a row: 1, or 0 where one number stands for all lanes of a step.
+        width: lanes of a row; 0 where all lanes are one row.
+        row: distance between two rows.
+    """
+
+    tensor: Tensor
+    step: int
+    lane: int
+    width: int = 0
+    row: int = 0
+
+
 @dataclass(frozen=True)
 class Launch:
     """One call of a kernel.
@@ -46,7 +68,7 @@ class Launch:
         dtype: of x.
         plan: what the kernel is printed for.
         tensors: by name, see the module.
-        steps: the distance between two steps of the sequences that are read, in elements.
+        places: where what is read stands in memory, by name.
         num_lanes: elements of one step; the distance between two steps of what is written, and between two rows.
         num_segments: of the loop; in a backward pass also the row of the earliest cell.
         inner: lane n belongs to channel n // inner % channels.
@@ -57,11 +79,19 @@ class Launch:
     dtype: torch.dtype
     plan: ForwardPlan | BackwardPlan
     tensors: Mapping[str, Tensor]
-    steps: Mapping[str, int]
+    places: Mapping[str, Place]
     num_lanes: int
     num_segments: int
     inner: int
     channels: int
+
+    @property
+    def integers(self) -> dict[str, int]:
+        """The integer arguments of the kernel, in their order."""
+        values: dict[str, int] = {}
+        for argument, (name, what) in integer_arguments(self.program, self.plan).items():
+            values[argument] = getattr(self.places[name], what)
+        return values | {name: getattr(self, name) for name in INTEGERS}
 
     @property
     def device(self) -> torch.device:
@@ -111,9 +141,9 @@ class FusedBackend(Backend):
         if not num_steps or not num_lanes:
             return out, finals, recorded, saved
         segment = segment_length(program)
-        reads: dict[str, Lanes] = {"x": read_sequence(x)}
+        reads: dict[str, Place] = {"x": _place(x)}
         for name, state in zip(program.states, states, strict=True):
-            reads[f"state.{name}"] = read_state(state)
+            reads[f"state.{name}"] = Place(*read_state(state))
         writes: dict[str, Tensor] = {"out": out}
         writes |= {f"final.{name}": final for name, final in zip(program.states, finals, strict=carry)}
         writes |= {f"recorded.{name}": sequence for name, sequence in zip(program.record, recorded, strict=True)}
@@ -124,6 +154,7 @@ class FusedBackend(Backend):
             keeps=bool(saved),
             carries=carry,
             uniform=_uniform(reads),
+            split=_split(reads),
             aligned=_is_aligned(reads, num_lanes),
         )
         self.launch(
@@ -132,7 +163,7 @@ class FusedBackend(Backend):
                 x.dtype,
                 plan,
                 {**_tensors(reads), **_params(program, params), **writes},
-                _steps(reads),
+                reads,
                 num_lanes,
                 num_steps // segment,
                 inner,
@@ -245,7 +276,7 @@ class FusedBackend(Backend):
         self,
         program: Program,
         call: BackwardCall,
-        reads: Mapping[str, Lanes],
+        reads: Mapping[str, Place],
         carried: Mapping[str, Tensor],
         x: Tensor,
         states: Sequence[Tensor],
@@ -260,7 +291,7 @@ class FusedBackend(Backend):
         """
         num_lanes = math.prod(x.shape[1:])
         inner, num_channels = channels(program, x.shape, params)
-        reads = {**reads, **{f"grad.{name}": read_state(grad) for name, grad in carried.items()}}
+        reads = {**reads, **{f"grad.{name}": Place(*read_state(grad)) for name, grad in carried.items()}}
         plan = BackwardPlan(
             segment=segment_length(program),
             cells=call.cells,
@@ -268,6 +299,7 @@ class FusedBackend(Backend):
             has_rows=not any(f"state.{name}" in reads for name in program.states),
             recorded=frozenset(f"state.{name}" for name in program.record if f"grad.recorded.{name}" in reads),
             uniform=_uniform(reads),
+            split=_split(reads),
             aligned=_is_aligned(reads, num_lanes),
         )
         before: dict[str, Tensor] = {}
@@ -281,7 +313,7 @@ class FusedBackend(Backend):
         writes = {"grad.x": grad_x, **by_lane}
         writes |= {name.replace("state.", "grad.initial.", 1): grad for name, grad in before.items()}
         tensors = {**_tensors(reads), **_params(program, params), **writes}
-        self.launch(Launch(program, x.dtype, plan, tensors, _steps(reads), num_lanes, call.first, inner, num_channels))
+        self.launch(Launch(program, x.dtype, plan, tensors, reads, num_lanes, call.first, inner, num_channels))
         for total, param in zip(sums, program.params, strict=True):
             if param.learnable:
                 values = by_lane[f"sum.{param.name}"]
@@ -342,18 +374,20 @@ def _backward_reads(
     states: Sequence[Tensor],
     grad_out: Tensor | None,
     grad_recorded: Sequence[Tensor | None],
-) -> dict[str, Lanes]:
+) -> dict[str, Place]:
     """What every call of a backward pass reads: sequences, and rows or the initial states."""
-    reads: dict[str, Lanes] = {"x": read_sequence(x)}
+    reads: dict[str, Place] = {"x": _place(x)}
     if grad_out is not None:
-        reads["grad.out"] = read_sequence(grad_out)
+        reads["grad.out"] = _place(grad_out)
     for name, grad in zip(program.record, grad_recorded, strict=True):
         if grad is not None:
-            reads[f"grad.recorded.{name}"] = read_sequence(grad)
+            reads[f"grad.recorded.{name}"] = _place(grad)
     if saved:
-        reads |= {f"row.{name}": (rows, 0, 1) for name, rows in zip(program.states, saved, strict=True)}
+        reads |= {f"row.{name}": Place(rows, 0, 1) for name, rows in zip(program.states, saved, strict=True)}
     else:
-        reads |= {f"state.{name}": read_state(state) for name, state in zip(program.states, states, strict=True)}
+        reads |= {
+            f"state.{name}": Place(*read_state(state)) for name, state in zip(program.states, states, strict=True)
+        }
     return reads
 
 
@@ -361,21 +395,40 @@ def _empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None)
     return like.new_empty(shape, dtype=dtype)
 
 
-def _tensors(reads: Mapping[str, Lanes]) -> dict[str, Tensor]:
-    return {name: tensor for name, (tensor, _, _) in reads.items()}
+def _place(x: Tensor) -> Place:
+    """Of a sequence `[T, ...]`: where it is, if its lanes are rows at equal distances; otherwise of a copy."""
+    groups: list[tuple[int, int]] = []  # (size, stride) of the axes behind T, those joined that are one in memory
+    for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True):
+        if groups and groups[-1][1] == stride * size:
+            groups[-1] = (groups[-1][0] * size, stride)
+        elif size != 1:
+            groups.append((size, stride))
+    step = x.stride(0) if x.shape[0] > 1 else 0
+    if len(groups) == 2 and groups[1][1] == 1:
+        return Place(x, step, 1, width=groups[1][0], row=groups[0][1])
+    if len(groups) == 1 and groups[0][1] > 1:
+        return Place(x, step, 1, width=1, row=groups[0][1])
+    return Place(*read_sequence(x))
 
 
-def _steps(reads: Mapping[str, Lanes]) -> dict[str, int]:
-    return {name: step for name, (_, step, _) in reads.items()}
+def _tensors(reads: Mapping[str, Place]) -> dict[str, Tensor]:
+    return {name: place.tensor for name, place in reads.items()}
 
 
 def _params(program: Program, params: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"param.{param.name}": value.contiguous() for param, value in zip(program.params, params, strict=True)}
 
 
-def _uniform(reads: Mapping[str, Lanes]) -> frozenset[str]:
-    return frozenset(name for name, (_, _, lane) in reads.items() if lane == 0)
+def _uniform(reads: Mapping[str, Place]) -> frozenset[str]:
+    return frozenset(name for name, place in reads.items() if place.lane == 0)
 
 
-def _is_aligned(reads: Mapping[str, Lanes], num_lanes: int) -> bool:
-    return all(distance % ALIGNMENT == 0 for distance in (num_lanes, *_steps(reads).values()))
+def _split(reads: Mapping[str, Place]) -> frozenset[str]:
+    return frozenset(name for name, place in reads.items() if place.width)
+
+
+def _is_aligned(reads: Mapping[str, Place], num_lanes: int) -> bool:
+    distances = [num_lanes]
+    for place in reads.values():
+        distances += [place.step, place.width, place.row]
+    return all(distance % ALIGNMENT == 0 for distance in distances)

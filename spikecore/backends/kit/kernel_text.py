@@ -33,21 +33,28 @@ def pointer(program: Program, name: str) -> str:
     return f"{kind.replace('.', '_')}{names.index(last)}_ptr"
 
 
-def step_argument(program: Program, name: str) -> str:
-    """The argument with the distance between two steps of a sequence that is read."""
-    return pointer(program, name).removesuffix("_ptr") + "_step"
-
-
 def is_distance(argument: str) -> bool:
     """Is this integer argument a distance in memory, in elements?"""
-    return argument.endswith("_step") or argument == "num_lanes"
+    return argument.endswith(("_step", "_width", "_row")) or argument == "num_lanes"
+
+
+def integer_arguments(program: Program, plan: ForwardPlan | BackwardPlan) -> dict[str, tuple[str, str]]:
+    """The integer arguments of a kernel that belong to sequences: name → (sequence, what).
+
+    `step` is the distance between two steps. A split sequence has rows of `width` lanes at a distance of `row`.
+    """
+    integers: dict[str, tuple[str, str]] = {}
+    for name in arguments(program, plan)[1]:
+        base = pointer(program, name).removesuffix("_ptr")
+        for what in ("step", "width", "row") if name in plan.split else ("step",):
+            integers[f"{base}_{what}"] = (name, what)
+    return integers
 
 
 def arguments(program: Program, plan: ForwardPlan | BackwardPlan) -> tuple[list[str], list[str]]:
     """The tensors of a launch and the sequences that are read, in the order of a kernel's arguments.
 
-    A kernel takes pointers to the tensors, then the distance between two steps of each sequence, then `INTEGERS`, then
-    the program's numbers.
+    A kernel takes pointers to the tensors, then `integer_arguments`, then `INTEGERS`, then the program's numbers.
     """
     states = [f"state.{name}" for name in program.states]
     params = [f"param.{param.name}" for param in program.params]
@@ -129,6 +136,11 @@ class KernelText:
 
     def print_body(self) -> list[str]:
         """The lines of the kernel's body, behind the definition of `lanes`."""
+        for name in arguments(self.program, self.plan)[1]:
+            if name in self.plan.split:
+                base = pointer(self.program, name).removesuffix("_ptr")
+                row = f"({self.quotient('lanes', f'{base}_width')}) * {base}_row"
+                self._add(self.declare(f"{base}_lanes", f"{row} + lanes % {base}_width"))
         if isinstance(self.plan, ForwardPlan):
             self._forward(self.plan)
         else:
@@ -165,7 +177,12 @@ class KernelText:
 
     def _load_step(self, variable: str, address: str, name: str) -> None:
         """One step of a sequence; a uniform one as one number."""
-        self._add(self.load(variable, address, "" if name in self.plan.uniform else "lanes"))
+        index = "lanes"
+        if name in self.plan.uniform:
+            index = ""
+        elif name in self.plan.split:
+            index = pointer(self.program, name).removesuffix("_ptr") + "_lanes"
+        self._add(self.load(variable, address, index))
 
     def _load_state(self, variable: str, address: str, name: str) -> None:
         """A state or its gradient, which is assigned again later."""

@@ -49,7 +49,8 @@ class ForwardPlan:
         keeps: the states before each segment are written to the rows.
         carries: the final states are written.
         uniform: the inputs (`x`, `state.NAME`) of which one number stands for all lanes of a step.
-        aligned: all distances between steps are multiples of 16 elements.
+        split: the sequences that are read whose steps consist of rows at a distance.
+        aligned: all distances between steps and rows are multiples of 16 elements.
     """
 
     segment: int
@@ -57,6 +58,7 @@ class ForwardPlan:
     keeps: bool
     carries: bool
     uniform: frozenset[str]
+    split: frozenset[str]
     aligned: bool
 
 
@@ -72,6 +74,7 @@ class BackwardPlan:
             initial states.
         recorded: the states with a gradient of their recorded sequence.
         uniform: as in `ForwardPlan`, and `grad.out`, `grad.state.NAME`, `grad.recorded.NAME`.
+        split: as in `ForwardPlan`, likewise.
         aligned: as in `ForwardPlan`.
     """
 
@@ -81,6 +84,7 @@ class BackwardPlan:
     has_rows: bool
     recorded: frozenset[str]
     uniform: frozenset[str]
+    split: frozenset[str]
     aligned: bool
 
     @property

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import torch
 
 from spikecore.backends.kit import (
-    INTEGERS,
     BackendCapabilities,
     BackwardPlan,
     ForwardPlan,
@@ -91,10 +90,9 @@ class CuPyBackend(FusedBackend):
         kernel = self._kernels.get(key)
         if kernel is None:
             kernel = self._kernels[key] = self._make(program, plan, launch.dtype)
-        tensors, sequences = arguments(program, plan)
         kernel(
-            [launch.tensors[name] for name in tensors],
-            [*(launch.steps[name] for name in sequences), *(getattr(launch, name) for name in INTEGERS)],
+            [launch.tensors[name] for name in arguments(program, plan)[0]],
+            list(launch.integers.values()),
             program.numbers,
             launch.num_lanes,
         )

@@ -14,8 +14,8 @@ from spikecore.backends.kit import (
     ForwardPlan,
     KernelText,
     arguments,
+    integer_arguments,
     pointer,
-    step_argument,
 )
 from spikecore.dynamics import Program
 from spikecore_cupy_backend.printer import NUMBER, CUDAPrinter
@@ -47,13 +47,13 @@ def is_read(name: str, plan: ForwardPlan | BackwardPlan) -> bool:
 
 def parameters(program: Program, plan: ForwardPlan | BackwardPlan) -> dict[str, str]:
     """The parameters of a kernel: name → type."""
-    tensors, sequences = arguments(program, plan)
+    tensors, _ = arguments(program, plan)
     types: dict[str, str] = {}
     for name in tensors:
         kind = "element" if name in OF_INPUT_DTYPE else "real"
         constant = "const " if is_read(name, plan) else ""
         types[pointer(program, name)] = f"{constant}{kind} *__restrict__"
-    types |= dict.fromkeys([step_argument(program, name) for name in sequences] + list(INTEGERS), "long long")
+    types |= dict.fromkeys([*integer_arguments(program, plan), *INTEGERS], "long long")
     types |= {f"{NUMBER}{slot}": "real" for slot in range(len(program.numbers))}
     return types
 

@@ -16,7 +16,15 @@ from typing import Any
 
 from torch import Tensor
 
-from spikecore.backends.kit import BackwardPlan, ForwardPlan, KernelStore, arguments, cache_folder
+from spikecore.backends.kit import (
+    INTEGERS,
+    BackwardPlan,
+    ForwardPlan,
+    KernelStore,
+    arguments,
+    cache_folder,
+    integer_arguments,
+)
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError, PluginUnavailable
 from spikecore_cupy_backend.kernels import KERNEL, THREADS, parameters, read_text
@@ -73,8 +81,8 @@ class HostCompiler:
         identity = "\n".join([self.path, self.version, *FLAGS, text])
         library = self._store.get(identity, lambda: self._compile(text))
         run = getattr(library, RUN)
-        tensors, sequences = arguments(program, plan)
-        num_integers = len(sequences) + 4
+        tensors, _ = arguments(program, plan)
+        num_integers = len(integer_arguments(program, plan)) + len(INTEGERS)
         number = ctypes.c_double if is_double else ctypes.c_float
         run.argtypes = [
             *[ctypes.c_longlong] * 2,

@@ -20,8 +20,8 @@ from spikecore.backends.kit import (
     BackwardPlan,
     ForwardPlan,
     arguments,
+    integer_arguments,
     pointer,
-    step_argument,
 )
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
@@ -75,13 +75,13 @@ def compile_ahead(
     is_double = dtype == torch.float64
     source = print_kernel(program, plan, is_double)
     kernel = triton.JITFunction(define(program.name, source, LIBDEVICE))
-    tensors, sequences = arguments(program, plan)
+    tensors, _ = arguments(program, plan)
     signature: dict[str, str] = {}
     for name in tensors:
         element = dtype if name in OF_INPUT_DTYPE else (torch.float64 if is_double else torch.float32)
         signature[pointer(program, name)] = f"*{_TYPES[element]}"
     attributes = {(index,): [["tt.divisibility", 16]] for index in range(len(tensors))}
-    signature |= dict.fromkeys([step_argument(program, name) for name in sequences] + list(INTEGERS), "i64")
+    signature |= dict.fromkeys([*integer_arguments(program, plan), *INTEGERS], "i64")
     signature |= {f"{NUMBER}{slot}": "i64" if is_double else "fp32" for slot in range(len(program.numbers))}
     signature["BLOCK"] = "constexpr"
     target = GPUTarget("cuda", architecture, WARP_SIZE)

@@ -14,7 +14,6 @@ import torch
 
 from spikecore.backends.kit import (
     ALIGNMENT,
-    INTEGERS,
     BackendCapabilities,
     BackwardPlan,
     ForwardPlan,
@@ -23,7 +22,6 @@ from spikecore.backends.kit import (
     Support,
     arguments,
     is_distance,
-    step_argument,
 )
 from spikecore.dynamics import Program
 from spikecore.errors import PluginUnavailable
@@ -95,14 +93,12 @@ class TritonBackend(FusedBackend):
         kernel = self._kernels.get(key)
         if kernel is None:
             kernel = self._kernels[key] = self._make(program, plan, is_double)
-        tensors, sequences = arguments(program, plan)
-        integers = {step_argument(program, name): launch.steps[name] for name in sequences}
-        integers |= {name: getattr(launch, name) for name in INTEGERS}
+        integers = launch.integers
         if plan.aligned:
             integers = {name: n // ALIGNMENT if is_distance(name) else n for name, n in integers.items()}
         numbers = [_bits(number) for number in program.numbers] if is_double else program.numbers
         kernel(
-            *(launch.tensors[name] for name in tensors),
+            *(launch.tensors[name] for name in arguments(program, plan)[0]),
             *integers.values(),
             *numbers,
             num_lanes=launch.num_lanes,

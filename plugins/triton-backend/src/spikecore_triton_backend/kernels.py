@@ -9,9 +9,9 @@ from spikecore.backends.kit import (
     ForwardPlan,
     KernelText,
     arguments,
+    integer_arguments,
     is_distance,
     pointer,
-    step_argument,
 )
 from spikecore.dynamics import Graph, Program
 from spikecore_triton_backend.printer import NUMBER, TritonPrinter, multiply_by_powers
@@ -69,9 +69,9 @@ class _TritonText(KernelText):
     def source(self) -> str:
         """Everything; the body comes first, since it says which constants there are."""
         body = self.print_body()
-        tensors, sequences = arguments(self.program, self.plan)
+        tensors, _ = arguments(self.program, self.plan)
         numbers = [f"{NUMBER}{slot}" for slot in range(len(self.program.numbers))]
-        integers = [*(step_argument(self.program, name) for name in sequences), *INTEGERS]
+        integers = [*integer_arguments(self.program, self.plan), *INTEGERS]
         number_type = '"i64"' if self.is_double else '"fp32"'
         names = [pointer(self.program, name) for name in tensors]
         names += [f'{name}: "i64"' for name in integers]
