@@ -28,6 +28,7 @@ from spikecore.backends.kit.plans import (
     segment_length,
 )
 from spikecore.backends.kit.store import KernelStore, cache_folder
+from spikecore.backends.spike_bits import bits_of, note_bits
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 
 __all__ = [
@@ -50,12 +51,14 @@ __all__ = [
     "Support",
     "arguments",
     "backward_calls",
+    "bits_of",
     "cache_folder",
     "channels",
     "check_arguments",
     "check_support",
     "integer_arguments",
     "is_distance",
+    "note_bits",
     "num_rows",
     "pointer",
     "read_sequence",
