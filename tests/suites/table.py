@@ -172,7 +172,7 @@ def wheels() -> Path:
     call(spike, "run", cwd=empty)
     for kind in ("neuron", "backend"):  # the templates are in the wheel
         call(spike, "new-plugin", f"fresh-{kind}", "--kind", kind, cwd=empty)
-    pip(env, "--no-deps", *(path for path in built.glob("*.whl") if not path.name.startswith("spikecore-")))
+    pip(env, *(path for path in built.glob("*.whl") if not path.name.startswith("spikecore-")))
     call(spike, "doctor", cwd=empty)
     call(spike, "run", "--set", "neuron.name=izhikevich", "--set", "trainer.epochs=2", cwd=empty)
     return env / "bin/python"
