@@ -9,9 +9,11 @@ import torch
 
 from spikecore.backends.kit import BackwardPlan, ForwardPlan, backward_calls, segment_length
 from spikecore.dynamics import OPS
+from spikecore.errors import BackendError, PluginUnavailable
 from spikecore.nn import LIF
 from spikecore.registry import components, create
-from spikecore_cupy_backend.ahead import compile_ahead
+from spikecore_cupy_backend import ahead
+from spikecore_cupy_backend.ahead import compile_ahead, compile_source
 from spikecore_cupy_backend.kernels import THREADS, print_kernel
 from spikecore_cupy_backend.on_host import HostCompiler
 
@@ -56,9 +58,50 @@ def test_every_neuron_is_exact_and_fits(name):
     check(create("neuron", name).program(), torch.float32, 90)
 
 
+@pytest.mark.parametrize("architecture", [80, 100])
+def test_architectures(architecture):
+    for kernel in check(LIF(tau=3.0).program(), torch.float32, architecture):
+        assert "div.rn.f32" in kernel.ptx
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_dtypes(dtype):
     check(LIF(tau=3.0).program(), dtype, 80)
+
+
+def test_an_architecture_that_the_compiler_does_not_know():
+    with pytest.raises(BackendError, match="sm_60.*gpu-architecture"):
+        compile_source("", 60)
+
+
+def test_errors_show_the_line_of_the_source():
+    program = LIF(tau=3.0).program()
+    source = print_kernel(program, next(plans(program)), torch.float32)
+    wrong = source.replace("sc_store(out_at", "sc_stor(out_at", 1)
+    line = next(number for number, text in enumerate(wrong.splitlines(), 1) if "sc_stor(" in text)
+    with pytest.raises(BackendError) as caught:
+        compile_source(wrong, 90)
+    assert f">{line:5} {wrong.splitlines()[line - 1]}" in str(caught.value)
+    assert f" {line - 1:5} {wrong.splitlines()[line - 2]}" in str(caught.value)
+    assert '"sc_stor" is undefined' in str(caught.value)
+
+
+def test_kernels_need_no_header_of_cuda():
+    """CuPy's wheel has none. A source that asks for one says which."""
+    program = LIF().program()
+    for plan in plans(program):
+        source = print_kernel(program, plan, torch.bfloat16)
+        assert re.findall(r"#include .*", source) == ['#include "host.h"']  # behind #ifdef SC_ON_HOST
+    with pytest.raises(BackendError, match=r'(?s)open source file "cuda_fp16.h".*>    2 #include <cuda_fp16.h>'):
+        compile_source("\n#include <cuda_fp16.h>\n", 90)
+
+
+def test_without_the_compiler_a_cure_is_named(monkeypatch):
+    monkeypatch.setattr(ahead, "_wheel_folders", list)
+    monkeypatch.setattr(ahead, "find_library", lambda name: None)
+    with pytest.raises(PluginUnavailable) as caught:
+        ahead.load_nvrtc.__wrapped__()
+    assert "nvidia-cuda-nvrtc" in caught.value.hint
 
 
 def zeros(num_elements):

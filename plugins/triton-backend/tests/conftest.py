@@ -11,14 +11,22 @@ def kernel_cache(tmp_path_factory):
     patch.undo()
 
 
-@pytest.fixture
-def interpreted():
-    """The name `triton` runs in the interpreter, on the CPU."""
+@pytest.fixture(scope="session")
+def interpreting_registry():
+    """A registry of its own: in the other one, the backend of this name keeps its default options."""
     from spikecore.nn import configure_backend
-    from spikecore.registry import create
+    from spikecore.registry import Registry, use
 
-    backend = create("backend", "triton", interpret=True)
-    configure_backend("triton", config=backend.config)
-    from spikecore.backends.installed import installed_backend
+    with use(Registry()) as registry:
+        configure_backend("triton", interpret=True)
+    return registry
 
-    return installed_backend("triton").backend
+
+@pytest.fixture
+def interpreted(interpreting_registry):
+    """The name `triton` runs in the interpreter, on the CPU. Gives the backend."""
+    from spikecore.backends.selection import backend_named
+    from spikecore.registry import use
+
+    with use(interpreting_registry):
+        yield backend_named("triton")

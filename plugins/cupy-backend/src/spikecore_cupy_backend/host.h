@@ -10,6 +10,8 @@ double fabs(double), floor(double), rint(double);
 }
 
 #define SC_FUNCTION static inline
+#define SC_NAN ((real)__builtin_nanf(""))
+#define SC_INFINITY ((real)__builtin_inff())
 #define __global__ static
 #define __launch_bounds__(threads)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib.resources import files
 
@@ -23,6 +24,12 @@ from spikecore_cupy_backend.printer import NUMBER, CUDAPrinter
 KERNEL = "sc_kernel"
 THREADS = 128
 """Threads of a block."""
+OPTIONS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "-w")
+"""Of NVRTC: no fused multiply-add, exact division and square root, denormals as they are, as in eager torch. Functions
+of the prelude that a kernel does not call are not worth a warning."""
+SOURCE_FILE = "spikecore_kernel.cu"
+"""How a kernel's source is called in NVRTC's messages."""
+LINES_AROUND = 2
 _READ = ("x", "state", "param", "row", "grad.out", "grad.state", "grad.recorded")
 _ELEMENTS = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 0, torch.float64: 0}
 
@@ -56,6 +63,20 @@ def parameters(program: Program, plan: ForwardPlan | BackwardPlan) -> dict[str, 
     types |= dict.fromkeys([*integer_arguments(program, plan), *INTEGERS], "long long")
     types |= {f"{NUMBER}{slot}": "real" for slot in range(len(program.numbers))}
     return types
+
+
+def explain_log(log: str, source: str) -> str:
+    """A compiler's log, and the lines of a kernel's source that it names, with those around them."""
+    lines = source.splitlines()
+    named = {int(match[1]) for match in re.finditer(r"\((\d+)\): (?:catastrophic )?error", log)}
+    shown = {
+        number
+        for line in named
+        for number in range(line - LINES_AROUND, line + LINES_AROUND + 1)
+        if 1 <= number <= len(lines)
+    }
+    excerpt = [f"{'>' if number in named else ' '}{number:5} {lines[number - 1]}" for number in sorted(shown)]
+    return "\n".join([log.strip(), *excerpt])
 
 
 @cache

@@ -11,10 +11,7 @@ import torch
 from torch import Tensor
 
 from spikecore.errors import BackendError
-from spikecore_cupy_backend.kernels import KERNEL, THREADS
-
-OPTIONS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false")
-"""No fused multiply-add, exact division and square root, denormals as they are: eager torch does the same."""
+from spikecore_cupy_backend.kernels import KERNEL, OPTIONS, THREADS, explain_log
 
 
 def launcher(source: str, is_double: bool) -> Callable[[Sequence[Tensor], Sequence[int], Sequence[float], int], None]:
@@ -35,7 +32,7 @@ def launcher(source: str, is_double: bool) -> Callable[[Sequence[Tensor], Sequen
                 try:
                     functions[device] = module.get_function(KERNEL)
                 except cupy.cuda.compiler.CompileException as error:
-                    raise BackendError(f"NVRTC refuses a kernel: {error}\n{_numbered(source)}") from None
+                    raise BackendError(f"NVRTC refuses a kernel: {explain_log(str(error), source)}") from None
             stream = torch.cuda.current_stream(device).cuda_stream
             arguments = (
                 *(np.uint64(tensor.data_ptr()) for tensor in tensors),
@@ -46,7 +43,3 @@ def launcher(source: str, is_double: bool) -> Callable[[Sequence[Tensor], Sequen
                 functions[device]((-(-num_lanes // THREADS),), (THREADS,), arguments)
 
     return launch
-
-
-def _numbered(source: str) -> str:
-    return "\n".join(f"{number:5} {line}" for number, line in enumerate(source.splitlines(), 1))

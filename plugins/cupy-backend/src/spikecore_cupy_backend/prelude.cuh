@@ -7,6 +7,9 @@ typedef SC_REAL real;
 #include "host.h"
 #else
 #define SC_FUNCTION static __device__ __forceinline__
+/* NVRTC knows neither <math.h> nor the builtins of C compilers. */
+#define SC_NAN ((real)__int_as_float(0x7fffffff))
+#define SC_INFINITY ((real)__int_as_float(0x7f800000))
 struct sc_float16 { unsigned short bits; };
 struct sc_bfloat16 { unsigned short bits; };
 
@@ -47,9 +50,6 @@ typedef sc_bfloat16 element;
 #else
 typedef real element;
 #endif
-
-#define SC_NAN ((real)(__builtin_nanf("")))
-#define SC_INFINITY ((real)(__builtin_inff()))
 
 /* float and double by overloading: the names without f are double's alone in C, but not in C++. */
 SC_FUNCTION real sc_exp(real a) { return sizeof(real) == 4 ? (real)expf(a) : (real)exp((double)a); }

@@ -6,7 +6,8 @@ their place, which are what the reference uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from triton import language as tl
-from triton.runtime.interpreter import InterpretedFunction, TensorHandle
+from triton.runtime.interpreter import InterpretedFunction, TensorHandle, interpreter_builder
 
 LARGEST_BLOCK = 1 << 15
 _RUNNING = Lock()
@@ -44,6 +45,25 @@ LIBDEVICE = SimpleNamespace(
 )
 
 
+@contextmanager
+def _rounds_to_nearest() -> Iterator[None]:
+    """Inside, the interpreter rounds float32 to bfloat16 as a GPU does, halves to even; otherwise it truncates."""
+    builder: Any = interpreter_builder
+    convert = builder.cast_impl
+
+    def cast(source: Any, dtype: Any) -> Any:
+        if source.dtype.scalar == tl.float32 and dtype.scalar == tl.bfloat16:
+            rounded = torch.from_numpy(np.ascontiguousarray(source.data)).to(torch.bfloat16)
+            return TensorHandle(rounded.view(torch.int16).numpy().view(np.uint16), tl.bfloat16)
+        return convert(source, dtype)
+
+    builder.cast_impl = cast
+    try:
+        yield
+    finally:
+        del builder.cast_impl  # the method of its class again
+
+
 def interpreted(function: Callable[..., None]) -> Callable[..., None]:
     """A launcher `(*arguments, num_lanes)` of a kernel that runs in the interpreter."""
     kernel: Any = InterpretedFunction(function)
@@ -51,7 +71,7 @@ def interpreted(function: Callable[..., None]) -> Callable[..., None]:
     def launch(*arguments: Any, num_lanes: int) -> None:
         block = min(1 << max(num_lanes - 1, 1).bit_length(), LARGEST_BLOCK)
         # Infinities and NaN are results like others.
-        with _RUNNING, np.errstate(all="ignore"):
+        with _RUNNING, _rounds_to_nearest(), np.errstate(all="ignore"):
             kernel[(-(-num_lanes // block),)](*arguments, BLOCK=block)
 
     return launch
