@@ -56,7 +56,7 @@ class Model(Configurable, nn.Module):
     ) -> None:
         nn.Module.__init__(self)
         self.config = make_config(type(self), options)
-        name, rank, smallest = type(self).__name__, self.capabilities.input_rank, self.capabilities.min_input_size
+        name, rank, smallest = type(self).__name__, self.capabilities.input_rank, self.smallest_input()
         shape = tuple(input_shape)
         if any(size < 1 for size in shape) or (rank is not None and len(shape) != rank):
             wanted = "sizes of at least 1" if rank is None else f"{rank} sizes of at least 1"
@@ -65,6 +65,13 @@ class Model(Configurable, nn.Module):
             raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
         if num_outputs < 1:
             raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
+
+    def smallest_input(self) -> int:
+        """Smallest height and width of the input with the net's options; 0 when any.
+
+        `capabilities` name it for the default options. A model with options that allow other sizes overrides this.
+        """
+        return self.capabilities.min_input_size
 
     def import_weights(self, source: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The `state_dict` of this net from the tensors of another one; see `interfaces.model.WeightedModel`.

@@ -32,6 +32,7 @@ BUDGETS_S = {
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
     "plugin-rl-agents": 330,
+    "plugin-zoo-resnet": 200,
     "check-wheels": 150,
     "check-examples": 120,
     "check-scaffold": 250,
