@@ -1,0 +1,72 @@
+"""Spiking ResNet and SEW-ResNet against spikingjelly's own modules, with weights copied through the key map."""
+
+import pytest
+import torch
+
+from spikecore import nn
+from tests.peers.compare import require
+from tests.peers.zoo import assert_equal_nets, their_models
+
+zoo = pytest.importorskip("spikecore_zoo_resnet")
+sj_neuron = require("spikingjelly.activation_based.neuron")
+sj_surrogate = require("spikingjelly.activation_based.surrogate")
+sj_functional = require("spikingjelly.activation_based.functional")
+sew_resnet = their_models("sew_resnet")
+spiking_resnet = their_models("spiking_resnet")
+
+T, B, CLASSES = 3, 3, 7
+OPTIONS = {"tau": 1.5, "v_threshold": 0.4, "detach_reset": True}
+
+
+def make_neuron():
+    return nn.LIF(**OPTIONS, surrogate=nn.ATan(alpha=3.0), backend="torch")
+
+
+def pair(ours, build, **keywords):
+    """Both nets; theirs has weights and running statistics off their first values."""
+    torch.manual_seed(0)
+    surrogate = sj_surrogate.ATan(alpha=3.0)
+    theirs = build(spiking_neuron=sj_neuron.LIFNode, num_classes=CLASSES, surrogate_function=surrogate, **keywords, **OPTIONS)
+    for name, value in theirs.state_dict().items():
+        if "bn" in name or "downsample.1" in name:
+            if name.endswith("weight"):
+                value.uniform_(0.8, 1.4)
+            elif name.endswith("bias"):
+                value.uniform_(-0.1, 0.4)
+    for part in (*ours.modules(), *theirs.modules()):
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 0.9  # so that no layer is silent in eval mode after one batch
+    sj_functional.set_step_mode(theirs, "m")
+    ours.load_state_dict(ours.import_weights("spikingjelly", theirs.state_dict()))
+    return ours, theirs
+
+
+CASES = {
+    **{
+        f"sew_resnet18 {connect}": (
+            lambda connect=connect: zoo.sew.SEWResNet18(make_neuron, (3, 64, 64), CLASSES, connect=connect),
+            lambda connect=connect, **keywords: sew_resnet.sew_resnet18(cnf=connect.upper(), **keywords),
+        )
+        for connect in ("add", "and", "iand")
+    },
+    "sew_resnet50": (
+        lambda: zoo.sew.SEWResNet50(make_neuron, (3, 64, 64), CLASSES),
+        lambda **keywords: sew_resnet.sew_resnet50(cnf="ADD", **keywords),
+    ),
+    "spiking_resnet18": (
+        lambda: zoo.spiking.SpikingResNet18(make_neuron, (3, 64, 64), CLASSES),
+        lambda **keywords: spiking_resnet.spiking_resnet18(**keywords),
+    ),
+    "spiking_resnext50_32x4d": (
+        lambda: zoo.spiking.SpikingResNeXt50_32x4d(make_neuron, (3, 64, 64), CLASSES),
+        lambda **keywords: spiking_resnet.spiking_resnext50_32x4d(**keywords),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equal_outputs_and_every_spike(name):
+    build_ours, build_theirs = CASES[name]
+    ours, theirs = pair(build_ours(), build_theirs)
+    x = torch.rand(T, B, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2
+    assert_equal_nets(ours, theirs, x, (sj_neuron.LIFNode,))
