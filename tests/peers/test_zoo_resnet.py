@@ -5,7 +5,7 @@ import torch
 
 from spikecore import nn
 from tests.peers.compare import require
-from tests.peers.zoo import assert_equal_nets, their_models
+from tests.peers.zoo import assert_equal_nets, settle_quickly, their_models
 
 zoo = pytest.importorskip("spikecore_zoo_resnet")
 sj_neuron = require("spikingjelly.activation_based.neuron")
@@ -33,9 +33,7 @@ def pair(ours, build, **keywords):
                 value.uniform_(0.8, 1.4)
             elif name.endswith("bias"):
                 value.uniform_(-0.1, 0.4)
-    for part in (*ours.modules(), *theirs.modules()):
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = 0.9  # so that no layer is silent in eval mode after one batch
+    settle_quickly(ours, theirs)
     sj_functional.set_step_mode(theirs, "m")
     ours.load_state_dict(ours.import_weights("spikingjelly", theirs.state_dict()))
     return ours, theirs

@@ -52,6 +52,14 @@ def their_models(name: str) -> ModuleType:
         return importlib.import_module(f"spikingjelly.activation_based.model.{name}")
 
 
+def settle_quickly(*nets: torch.nn.Module) -> None:
+    """Norms whose running statistics follow one batch, so that no layer is silent in eval mode after it."""
+    for net in nets:
+        for part in net.modules():
+            if isinstance(part, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+                part.momentum = 0.9
+
+
 def spikes_of(net: torch.nn.Module, kinds: tuple[type, ...], run: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
     """The net's output, and the spikes of every neuron layer in the order of the calls."""
     spikes: list[Tensor] = []

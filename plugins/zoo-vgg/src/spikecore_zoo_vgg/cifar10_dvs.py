@@ -31,7 +31,7 @@ class CIFAR10DVSVGG(PlainNet):
     """See the module."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=16, input_rank=3)
-    info: ClassVar[ModelInfo] = ModelInfo(0, 0, (2, 48, 48), 10, REFERENCE)
+    info: ClassVar[ModelInfo] = ModelInfo(9_271_498, 1_361_654_784, (2, 48, 48), 10, REFERENCE)
 
     @dataclass(frozen=True)
     class Config:

@@ -93,19 +93,26 @@ def numbered(features: torch.nn.Sequential, num_layers: Mapping[str, int]) -> It
         number += num_layers.get(type(block).__name__, 1)
 
 
-def initialize(net: torch.nn.Module) -> None:
-    """Weights: normal, of variance 2 / fan-out in convolutions and 2 / (rate · fan-in) in linear layers; biases 0.
+def initialize(net: torch.nn.Module, has_norms: bool = True) -> None:
+    """First weights: normal; biases 0.
 
-    Both are the rule of He et al. 2015, the second for inputs that are 1 at `INPUT_RATE` and else 0, whose mean square
-    is that rate. Linear layers have no norm behind them: with torch's first weights, or a deviation of 0.01 as in the
-    ANN's VGG, their currents stay below a threshold of 1, and the net is silent.
+    Convolutions have variance 2 / fan-out, by the rule of He et al. 2015. Linear layers, and convolutions without
+    norms but for the first, have 2 / (rate · fan-in): the same rule for inputs that are 1 at `INPUT_RATE` and else 0,
+    whose mean square is that rate. With torch's first weights, or a deviation of 0.01 as in the ANN's VGG, their
+    currents stay below a threshold of 1, and the net is silent.
+
+    Args:
+        net: whose layers are meant.
+        has_norms: norms follow the convolutions, or their weights are standardised.
     """
+    is_first = True
     for part in net.modules():
-        if isinstance(part, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(part, torch.nn.Linear):
-            torch.nn.init.normal_(part.weight, 0.0, math.sqrt(2 / (INPUT_RATE * part.in_features)))
-        else:
+        if not isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
             continue
+        if isinstance(part, torch.nn.Conv2d) and (has_norms or is_first):
+            torch.nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        else:
+            torch.nn.init.normal_(part.weight, 0.0, math.sqrt(2 / (INPUT_RATE * part.weight[0].numel())))
         if part.bias is not None:
             torch.nn.init.zeros_(part.bias)
+        is_first = False

@@ -125,7 +125,7 @@ class PLIFMNIST(PLIFNet):
 
     capabilities = _capabilities(2)
     depths = (1, 1)
-    info = _info(13_201_124, 0, (1, 28, 28))
+    info = _info(13_201_124, 42_854_400, (1, 28, 28))
 
 
 class PLIFFashionMNIST(PLIFNet):
@@ -133,7 +133,7 @@ class PLIFFashionMNIST(PLIFNet):
 
     capabilities = _capabilities(2)
     depths = (1, 1)
-    info = _info(13_201_124, 0, (1, 28, 28))
+    info = _info(13_201_124, 42_854_400, (1, 28, 28))
 
 
 class PLIFNMNIST(PLIFNet):
@@ -141,7 +141,7 @@ class PLIFNMNIST(PLIFNet):
 
     capabilities = _capabilities(2)
     depths = (1, 1)
-    info = _info(17_134_436, 0, (2, 34, 34))
+    info = _info(17_134_436, 62_260_224, (2, 34, 34))
 
 
 class PLIFCIFAR10(PLIFNet):
@@ -149,7 +149,7 @@ class PLIFCIFAR10(PLIFNet):
 
     capabilities = _capabilities(2)
     depths = (3, 3)
-    info = _info(36_720_484, 0, (3, 32, 32))
+    info = _info(36_720_484, 1_701_781_504, (3, 32, 32))
 
     @dataclass(frozen=True)
     class Config(PLIFNet.Config):
@@ -163,7 +163,7 @@ class PLIFCIFAR10DVS(PLIFNet):
 
     capabilities = _capabilities(4)
     depths = (1, 1, 1, 1)
-    info = _info(4_691_812, 0, (2, 128, 128))
+    info = _info(4_691_812, 834_717_696, (2, 128, 128))
 
     @dataclass(frozen=True)
     class Config(PLIFNet.Config):
@@ -177,7 +177,7 @@ class PLIFDVSGesture(PLIFNet):
 
     capabilities = _capabilities(5)
     depths = (1, 1, 1, 1, 1)
-    info = _info(1_698_926, 0, (2, 128, 128), 11)
+    info = _info(1_698_926, 841_014_272, (2, 128, 128), 11)
 
     @dataclass(frozen=True)
     class Config(PLIFNet.Config):

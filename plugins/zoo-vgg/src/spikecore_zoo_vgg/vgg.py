@@ -75,7 +75,7 @@ class SpikingVGG(PlainNet):
             nn.Dropout(self.config.dropout),
             nn.Linear(hidden, num_outputs),
         )
-        initialize(self)
+        initialize(self, self.has_norms)
 
     def their_names(self, source: str) -> dict[str, str]:
         """torchvision and SpikingJelly count alike."""
