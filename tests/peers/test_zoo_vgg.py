@@ -115,9 +115,8 @@ def test_plif(name):
 
 
 def test_ottt_vggws():
+    """Their standardisation differs from ours in the variance, which the gains make up for."""
     torch.manual_seed(0)
     ours = zoo.ottt.OTTTSpikingVGGWS(lif, (3, 32, 32), CLASSES)
-    theirs = ottt.ottt_spiking_vggws(
-        num_classes=CLASSES, spiking_neuron=sj_neuron.LIFNode, **their_options(tau=1.5)
-    )
-    assert_equal_nets(*pair(ours, theirs), noise(3, 32, 32), (sj_neuron.LIFNode,))
+    theirs = ottt.ottt_spiking_vggws(num_classes=CLASSES, spiking_neuron=sj_neuron.LIFNode, **their_options(tau=1.5))
+    assert_equal_nets(*pair(ours, theirs), noise(3, 32, 32), (sj_neuron.LIFNode,), gradients=False)

@@ -11,3 +11,13 @@ class TestSpikingVGG11BN(ModelSuite):
 class TestPLIFMNIST(ModelSuite):
     component = "plif_mnist"
     options = {"channels": 6, "hidden": 24, "votes": 2}
+
+
+class TestOTTTSpikingVGGWS(ModelSuite):
+    component = "ottt_spiking_vggws"
+    options = {"width": 4}
+
+
+class TestCIFAR10DVSVGG(ModelSuite):
+    component = "vgg_cifar10_dvs"
+    options = {"width": 4}

@@ -14,7 +14,7 @@ section 5; the factor from Brock et al. 2021, https://arxiv.org/abs/2101.08692.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -56,12 +56,36 @@ class StandardizedConvNeuron(torch.nn.Module):
         return out
 
 
-class OTTTSpikingVGGWS(PlainNet):
+class _StandardizedNet(PlainNet):
+    """A net that may have standardised weights.
+
+    SpikingJelly divides by the sample variance (N - 1), we and the paper by that of the population (N). Both give
+    equal outputs when the gain makes up for it, which `import_weights` sees to; N is the fan-in:
+
+        g' = g · sqrt((N · var + eps) / (N · var · N / (N - 1) + eps))
+    """
+
+    weight_sources: ClassVar[tuple[str, ...]] = ("spikingjelly",)
+
+    def import_weights(self, source: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """As in `PlainNet`, with gains for the population's variance."""
+        state = super().import_weights(source, tensors)
+        for name, part in self.named_modules():
+            weight, gain = state.get(f"{name}.weight"), state.get(f"{name}.gain")
+            if not isinstance(part, nn.WSConv2d | nn.WSLinear) or weight is None or gain is None:
+                continue
+            fan_in = weight[0].numel()
+            sum_of_squares = fan_in * weight.flatten(1).var(1, correction=0).reshape(gain.shape)
+            sampled = sum_of_squares * fan_in / (fan_in - 1)
+            state[f"{name}.gain"] = gain * torch.sqrt((sum_of_squares + part.eps) / (sampled + part.eps))
+        return state
+
+
+class OTTTSpikingVGGWS(_StandardizedNet):
     """The net for CIFAR-10 and CIFAR-100, with one linear layer; see the module."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=8, input_rank=3)
     info: ClassVar[ModelInfo] = ModelInfo(9_228_362, 605_754_368, (3, 32, 32), 10, REFERENCE)
-    weight_sources: ClassVar[tuple[str, ...]] = ("spikingjelly",)
 
     @dataclass(frozen=True)
     class Config:
@@ -97,11 +121,10 @@ class OTTTSpikingVGGWS(PlainNet):
         }
 
 
-class OTTTSpikingVGG(PlainNet):
+class OTTTSpikingVGG(_StandardizedNet):
     """Base of the eight nets with two inner layers; see the module."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=32, input_rank=3)
-    weight_sources: ClassVar[tuple[str, ...]] = ("spikingjelly",)
     depths: ClassVar[tuple[int, ...]]
     is_standardized: ClassVar[bool] = False
 
