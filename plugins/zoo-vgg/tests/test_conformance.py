@@ -15,7 +15,7 @@ class TestPLIFMNIST(ModelSuite):
 
 class TestOTTTSpikingVGGWS(ModelSuite):
     component = "ottt_spiking_vggws"
-    options = {"width": 4}
+    options = {"width": 4, "gain": 4.0}
 
 
 class TestCIFAR10DVSVGG(ModelSuite):

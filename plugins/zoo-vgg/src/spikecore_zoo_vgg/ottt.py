@@ -67,6 +67,11 @@ class _StandardizedNet(PlainNet):
 
     weight_sources: ClassVar[tuple[str, ...]] = ("spikingjelly",)
 
+    def _begin_gains(self, value: float) -> None:
+        for part in self.modules():
+            if isinstance(part, nn.WSConv2d | nn.WSLinear) and part.gain is not None:
+                torch.nn.init.constant_(part.gain, value)
+
     def import_weights(self, source: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As in `PlainNet`, with gains for the population's variance."""
         state = super().import_weights(source, tensors)
@@ -92,9 +97,13 @@ class OTTTSpikingVGGWS(_StandardizedNet):
         """
         Args:
             width: channels of the first convolution; the others have 2, 4 and 8 times as many.
+            gain: first value of the learned factors of standardised weights. The paper's 1 suits neurons that add the
+                whole input to their potential (`decay_input=False`); with LIF of tau = 2, which adds half of it,
+                deep layers are silent at first unless it is about 4.
         """
 
         width: Annotated[int, Range(ge=1)] = 64
+        gain: Annotated[float, Range(gt=0.0)] = 1.0
 
     def __init__(
         self, make_neuron: Callable[[], Any], input_shape: tuple[int, ...], num_outputs: int, **options: Any
@@ -111,6 +120,7 @@ class OTTTSpikingVGGWS(_StandardizedNet):
         self.features = torch.nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
         self.classifier = torch.nn.Sequential(nn.Linear(channels, num_outputs))
         initialize(self)
+        self._begin_gains(self.config.gain)
 
     def their_names(self, source: str) -> dict[str, str]:
         """Theirs begin the classifier with the mean over the image and the flattening."""
@@ -136,12 +146,20 @@ class OTTTSpikingVGG(_StandardizedNet):
             grid: height and width of what the classifier takes.
             hidden: width of its two inner layers.
             dropout: probability behind each of these.
+            gain: first value of the learned factors of standardised weights, where there are some; see
+                `OTTTSpikingVGGWS`.
         """
 
         width: Annotated[int, Range(ge=1)] = 64
         grid: Annotated[int, Range(ge=1)] = 7
         hidden: Annotated[int, Range(ge=1)] = 4096
         dropout: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.5
+        gain: Annotated[float, Range(gt=0.0)] = 1.0
+
+    @classmethod
+    def idle_options(cls, config: Any) -> list[tuple[str, str]]:
+        """Plain weights have no gain."""
+        return [] if cls.is_standardized else [("gain", f"{cls.__name__} has plain weights")]
 
     def __init__(
         self, make_neuron: Callable[[], Any], input_shape: tuple[int, ...], num_outputs: int, **options: Any
@@ -169,6 +187,7 @@ class OTTTSpikingVGG(_StandardizedNet):
             nn.Linear(hidden, num_outputs),
         )
         initialize(self, has_norms=self.is_standardized)
+        self._begin_gains(self.config.gain)
 
     def _make_block(self, make_neuron: Callable[[], Any], in_channels: int, out_channels: int) -> torch.nn.Module:
         if self.is_standardized:
