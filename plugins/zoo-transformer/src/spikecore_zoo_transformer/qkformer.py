@@ -136,9 +136,11 @@ class QKFormer(TokenNet):
             is_last = index == NUM_STAGES - 1
             blocks = []
             for _ in range(depth):
-                attention: torch.nn.Module = QKTokenAttention(make_neuron, out, config.heads)
+                attention: torch.nn.Module
                 if is_last:
                     attention = SpikingSelfAttention(make_neuron, out, config.heads, config.attention_scale)
+                else:
+                    attention = QKTokenAttention(make_neuron, out, config.heads)
                 blocks.append(Block(attention, MLP(make_neuron, out, out * config.mlp_ratio)))
             patches = ShortcutPatches(make_neuron, channels, out, strides[1] if index == 0 else 2)
             stages.append(Stage(patches, torch.nn.Sequential(*blocks)))
@@ -172,13 +174,13 @@ def _imagenet(parameters: int, macs: int) -> ModelInfo:
 class QKFormer10x384(QKFormer):
     """QKFormer HST-10-384 for ImageNet; see `QKFormer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=16_454_680, macs=5_898_673_152)
 
 
 class QKFormer10x512(QKFormer):
     """QKFormer HST-10-512 for ImageNet; see `QKFormer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=29_053_992, macs=10_427_486_208)
 
     @dataclass(frozen=True)
     class Config(QKFormer.Config):
@@ -191,7 +193,7 @@ class QKFormer10x512(QKFormer):
 class QKFormer10x768(QKFormer):
     """QKFormer HST-10-768 for ImageNet; see `QKFormer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=64_924_744, macs=23_328_995_328)
 
     @dataclass(frozen=True)
     class Config(QKFormer.Config):
@@ -205,7 +207,7 @@ class QKFormer4x384(QKFormer):
     """QKFormer HST-4-384 for CIFAR, whose first tokens are pixels; see `QKFormer`."""
 
     capabilities = ModelCapabilities(min_input_size=4, input_rank=3)
-    info = ModelInfo(0, 0, (3, 32, 32), 10, REFERENCE)
+    info = ModelInfo(6_783_034, 1_092_898_560, (3, 32, 32), 10, REFERENCE)
 
     @dataclass(frozen=True)
     class Config(QKFormer.Config):

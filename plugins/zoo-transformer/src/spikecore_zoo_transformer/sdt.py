@@ -146,7 +146,7 @@ def _cifar(parameters: int, macs: int) -> ModelInfo:
 class SDT8x384(SpikeDrivenTransformer):
     """Spike-driven Transformer-8-384 for ImageNet; see `SpikeDrivenTransformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=16_797_592, macs=4_660_730_880)
 
     @dataclass(frozen=True)
     class Config(SpikeDrivenTransformer.Config):
@@ -158,7 +158,7 @@ class SDT8x384(SpikeDrivenTransformer):
 class SDT6x512(SpikeDrivenTransformer):
     """Spike-driven Transformer-6-512 for ImageNet; see `SpikeDrivenTransformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=23_354_920, macs=7_023_546_368)
 
     @dataclass(frozen=True)
     class Config(SpikeDrivenTransformer.Config):
@@ -170,13 +170,13 @@ class SDT6x512(SpikeDrivenTransformer):
 class SDT8x512(SpikeDrivenTransformer):
     """Spike-driven Transformer-8-512 for ImageNet; see `SpikeDrivenTransformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=29_664_808, macs=8_256_671_744)
 
 
 class SDT10x512(SpikeDrivenTransformer):
     """Spike-driven Transformer-10-512 for ImageNet; see `SpikeDrivenTransformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=35_974_696, macs=9_489_797_120)
 
     @dataclass(frozen=True)
     class Config(SpikeDrivenTransformer.Config):
@@ -188,7 +188,7 @@ class SDT10x512(SpikeDrivenTransformer):
 class SDT8x768(SpikeDrivenTransformer):
     """Spike-driven Transformer-8-768 for ImageNet; see `SpikeDrivenTransformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=66_301_768, macs=18_512_099_328)
 
     @dataclass(frozen=True)
     class Config(SpikeDrivenTransformer.Config):
@@ -201,7 +201,7 @@ class SDT2x512(SpikeDrivenTransformer):
     """Spike-driven Transformer-2-512 for CIFAR, with patches of 4; see `SpikeDrivenTransformer`."""
 
     capabilities = ModelCapabilities(min_input_size=4, input_rank=3)
-    info = _cifar(0, 0)
+    info = _cifar(parameters=10_227_274, macs=1_234_899_968)
 
     @dataclass(frozen=True)
     class Config(SpikeDrivenTransformer.Config):

@@ -140,7 +140,7 @@ def _cifar(parameters: int, macs: int) -> ModelInfo:
 class Spikformer8x384(Spikformer):
     """Spikformer-8-384 for ImageNet; see `Spikformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=16_797_592, macs=4_699_266_048)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -153,7 +153,7 @@ class Spikformer8x384(Spikformer):
 class Spikformer6x512(Spikformer):
     """Spikformer-6-512 for ImageNet; see `Spikformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=23_354_920, macs=7_100_616_704)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -165,13 +165,13 @@ class Spikformer6x512(Spikformer):
 class Spikformer8x512(Spikformer):
     """Spikformer-8-512 for ImageNet; see `Spikformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=29_664_808, macs=8_359_432_192)
 
 
 class Spikformer10x512(Spikformer):
     """Spikformer-10-512 for ImageNet; see `Spikformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=35_974_696, macs=9_618_247_680)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -183,7 +183,7 @@ class Spikformer10x512(Spikformer):
 class Spikformer8x768(Spikformer):
     """Spikformer-8-768 for ImageNet; see `Spikformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=66_301_768, macs=18_666_240_000)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -197,7 +197,7 @@ class Spikformer2x384(Spikformer):
     """Spikformer-2-384 for CIFAR, with patches of 4; see `Spikformer`."""
 
     capabilities = ModelCapabilities(min_input_size=4, input_rank=3)
-    info = _cifar(0, 0)
+    info = _cifar(parameters=5_758_138, macs=698_109_696)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -213,7 +213,7 @@ class Spikformer4x256(Spikformer):
     """Spikformer-4-256 for CIFAR, with patches of 4; see `Spikformer`."""
 
     capabilities = ModelCapabilities(min_input_size=4, input_rank=3)
-    info = _cifar(0, 0)
+    info = _cifar(parameters=4_145_962, macs=414_026_240)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -228,7 +228,7 @@ class Spikformer4x384(Spikformer):
     """Spikformer-4-384 for CIFAR, with patches of 4; see `Spikformer`."""
 
     capabilities = ModelCapabilities(min_input_size=4, input_rank=3)
-    info = _cifar(0, 0)
+    info = _cifar(parameters=9_310_906, macs=927_747_840)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -243,7 +243,7 @@ class Spikformer4x384(Spikformer):
 class Spikformer2x256(Spikformer):
     """Spikformer-2-256 for event data, 128² in two polarities; see `Spikformer`."""
 
-    info = ModelInfo(0, 0, (2, 128, 128), 10, REFERENCE)
+    info = ModelInfo(2_563_594, 376_441_344, (2, 128, 128), 10, REFERENCE)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -256,7 +256,7 @@ class Spikformer2x256(Spikformer):
 class SpikformerTi(Spikformer):
     """SpikingJelly's `spikformer_ti`; see `Spikformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=4_400_392, macs=1_482_254_336)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
@@ -270,7 +270,7 @@ class SpikformerTi(Spikformer):
 class SpikformerS(Spikformer):
     """SpikingJelly's `spikformer_s`; see `Spikformer`."""
 
-    info = _imagenet(0, 0)
+    info = _imagenet(parameters=13_244_824, macs=3_995_999_232)
 
     @dataclass(frozen=True)
     class Config(Spikformer.Config):
