@@ -26,7 +26,9 @@ def pair(ours, build, **keywords):
     """Both nets; theirs has weights and running statistics off their first values."""
     torch.manual_seed(0)
     surrogate = sj_surrogate.ATan(alpha=3.0)
-    theirs = build(spiking_neuron=sj_neuron.LIFNode, num_classes=CLASSES, surrogate_function=surrogate, **keywords, **OPTIONS)
+    theirs = build(
+        spiking_neuron=sj_neuron.LIFNode, num_classes=CLASSES, surrogate_function=surrogate, **keywords, **OPTIONS
+    )
     for name, value in theirs.state_dict().items():
         if "bn" in name or "downsample.1" in name:
             if name.endswith("weight"):

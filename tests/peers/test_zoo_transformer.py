@@ -17,9 +17,7 @@ THRESHOLD = 0.3
 
 
 def lif(v_threshold=THRESHOLD):
-    return nn.LIF(
-        tau=1.5, v_threshold=v_threshold, detach_reset=True, surrogate=nn.Sigmoid(alpha=3.0), backend="torch"
-    )
+    return nn.LIF(tau=1.5, v_threshold=v_threshold, detach_reset=True, surrogate=nn.Sigmoid(alpha=3.0), backend="torch")
 
 
 @pytest.mark.parametrize(("image_size", "has_half_threshold"), [(32, False), (64, True), (64, False), (112, True)])
@@ -32,9 +30,7 @@ def test_spikformer(image_size, has_half_threshold):
     torch.manual_seed(0)
     options = {"depth": 2, "dim": 64, "heads": 4, "pool_first": True}
     scale = 0.125 if has_half_threshold else 0.25
-    ours = zoo.spikformer.Spikformer(
-        lif, (3, image_size, image_size), CLASSES, **options, attention_scale=scale
-    )
+    ours = zoo.spikformer.Spikformer(lif, (3, image_size, image_size), CLASSES, **options, attention_scale=scale)
     theirs = spikformer.Spikformer(
         T=T,
         img_size_h=image_size,

@@ -1,4 +1,4 @@
-"""Spiking VGG, the VGG of OTTT and the nets of PLIF against spikingjelly's own modules, weights copied by the key map."""
+"""Spiking VGG, the VGG of OTTT and the nets of PLIF against spikingjelly's own modules, with copied weights."""
 
 import pytest
 import torch

@@ -151,7 +151,10 @@ def peers_environment() -> Path:
     Some of them require packages that they import for parts not used here (torchvision, torchaudio, samna), or versions
     of each other that cannot be had together: they come without their requirements, and with what they do import.
     """
-    compared = [ROOT / "plugins" / name for name in ("neuron-zoo", "layer-zoo", "datasets-dvs", "ann2snn", "zoo-resnet", "zoo-vgg", "zoo-transformer")]
+    compared = [
+        ROOT / "plugins" / name
+        for name in ("neuron-zoo", "layer-zoo", "datasets-dvs", "ann2snn", "zoo-resnet", "zoo-vgg", "zoo-transformer")
+    ]
     return environment("peers", compared, [*PEERS, *EVENT_PEERS])
 
 

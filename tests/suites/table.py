@@ -33,6 +33,8 @@ BUDGETS_S = {
     "plugin-datasets-vision": 200,
     "plugin-rl-agents": 330,
     "plugin-zoo-resnet": 200,
+    "plugin-zoo-transformer": 150,
+    "plugin-zoo-vgg": 150,
     "check-wheels": 150,
     "check-examples": 120,
     "check-scaffold": 250,

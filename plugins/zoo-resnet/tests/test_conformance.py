@@ -1,6 +1,5 @@
 """The model suite on one small member of each family."""
 
-
 from spikecore.testing import ModelSuite
 
 

@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from spikecore import create, nn
 from spikecore.registry import registry
 
-OURS = sorted(entry.name for entry in registry().components("model") if entry.target.startswith("spikecore_zoo_resnet."))
+OURS = sorted(
+    entry.name for entry in registry().components("model") if entry.target.startswith("spikecore_zoo_resnet.")
+)
 # size → parameters and billions of MACs, as torchvision documents them for 224² and 1000 classes
 TORCHVISION = {
     "resnet18": (11_689_512, 1.81),

@@ -1,13 +1,13 @@
 """Names of tensors in torchvision's and SpikingJelly's residual nets, and ours.
 
-    theirs                         ours
-    conv1.weight                   conv1.conv.weight
-    bn1.running_mean               conv1.norm.running_mean
-    layer1.0.conv2.weight          layer1.0.conv2.conv.weight
-    layer1.0.bn2.weight            layer1.0.conv2.norm.weight
-    layer2.0.downsample.0.weight   layer2.0.downsample.conv.weight
-    layer2.0.downsample.1.bias     layer2.0.downsample.norm.bias
-    fc.weight                      classifier.weight
+theirs                         ours
+conv1.weight                   conv1.conv.weight
+bn1.running_mean               conv1.norm.running_mean
+layer1.0.conv2.weight          layer1.0.conv2.conv.weight
+layer1.0.bn2.weight            layer1.0.conv2.norm.weight
+layer2.0.downsample.0.weight   layer2.0.downsample.conv.weight
+layer2.0.downsample.1.bias     layer2.0.downsample.norm.bias
+fc.weight                      classifier.weight
 """
 
 from __future__ import annotations

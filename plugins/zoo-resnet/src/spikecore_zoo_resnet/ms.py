@@ -12,8 +12,6 @@ https://arxiv.org/abs/2112.08954.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 

@@ -79,9 +79,7 @@ class ResidualNet(nn.Model):
     def _build_stem(self, make_neuron: MakeNeuron, in_channels: int, width: int) -> None:
         raise NotImplementedError
 
-    def _make_block(
-        self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int
-    ) -> torch.nn.Module:
+    def _make_block(self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int) -> torch.nn.Module:
         raise NotImplementedError
 
     def _stride(self, stage: int) -> int:

@@ -12,7 +12,7 @@ Source: Fang et al. 2021, Deep Residual Learning in Spiking Neural Networks, htt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor

@@ -11,7 +11,7 @@ Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor

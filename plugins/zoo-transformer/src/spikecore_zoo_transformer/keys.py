@@ -1,13 +1,13 @@
 """Names of tensors in SpikingJelly's Spikformer, and ours.
 
-    theirs                                              ours, where N = 3 · stage
-    patch_embed.stages.S.conv_bn.block.0.weight         patches.stages.N.conv.weight
-    patch_embed.stages.S.conv_bn.block.1.bias           patches.stages.N.norm.bias
-    patch_embed.positional_encoding.conv_bn.block.0.…   patches.position.conv.…
-    blocks.B.attn.qkv_conv_bn.0.weight                  blocks.B.attention.qkv.conv.weight
-    blocks.B.attn.proj_conv_bn.1.weight                 blocks.B.attention.proj.norm.weight
-    blocks.B.mlp.fc1.0.weight                           blocks.B.mlp.fc1.conv.weight
-    head.weight                                         classifier.weight
+theirs                                              ours, where N = 3 · stage
+patch_embed.stages.S.conv_bn.block.0.weight         patches.stages.N.conv.weight
+patch_embed.stages.S.conv_bn.block.1.bias           patches.stages.N.norm.bias
+patch_embed.positional_encoding.conv_bn.block.0.…   patches.position.conv.…
+blocks.B.attn.qkv_conv_bn.0.weight                  blocks.B.attention.qkv.conv.weight
+blocks.B.attn.proj_conv_bn.1.weight                 blocks.B.attention.proj.norm.weight
+blocks.B.mlp.fc1.0.weight                           blocks.B.mlp.fc1.conv.weight
+head.weight                                         classifier.weight
 """
 
 from __future__ import annotations

@@ -46,9 +46,7 @@ class Patches(torch.nn.Module):
         pool_first: pool the currents of the neurons, not their spikes.
     """
 
-    def __init__(
-        self, make_neuron: MakeNeuron, in_channels: int, dim: int, patch_size: int, pool_first: bool
-    ) -> None:
+    def __init__(self, make_neuron: MakeNeuron, in_channels: int, dim: int, patch_size: int, pool_first: bool) -> None:
         super().__init__()
         num_poolings = patch_size.bit_length() - 1
         stages: list[torch.nn.Module] = []

@@ -1,6 +1,7 @@
 """The VGG for CIFAR10-DVS of TET, 48² in two polarities.
 
-    features     (convolution 3×3 → norm → neuron) twice → mean pooling 2×2, four times: 64-128, 256-256, 512-512, 512-512
+    features     (convolution 3×3 → norm → neuron) twice → mean pooling 2×2, four times;
+                 64-128, 256-256, 512-512, 512-512 channels
     classifier   linear
 
 Source: Deng et al. 2022, Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting,

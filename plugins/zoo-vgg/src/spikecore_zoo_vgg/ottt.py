@@ -26,7 +26,9 @@ from spikecore.interfaces import ModelCapabilities, ModelInfo, Range
 from spikecore_zoo_vgg.plain_net import PlainNet, initialize, numbered
 from spikecore_zoo_vgg.vgg import DEPTHS, STAGE_FACTORS
 
-REFERENCE = "Xiao et al. 2022, Online Training Through Time for Spiking Neural Networks, https://arxiv.org/abs/2210.04195"
+REFERENCE = (
+    "Xiao et al. 2022, Online Training Through Time for Spiking Neural Networks, https://arxiv.org/abs/2210.04195"
+)
 SCALE = 2.74
 """Times a spike, so that the next current has a variance near 1."""
 VGGWS_FACTORS = ((1, 2), (4, 4), (8, 8), (8, 8))
