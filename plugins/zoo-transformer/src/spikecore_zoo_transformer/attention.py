@@ -8,8 +8,8 @@ Entries of Q, K and V are 0 or 1, so (Q Kᵀ) V = Q (Kᵀ V) exactly; the cheape
 width w, 2 N² w or 2 N w² MACs per head.
 
 Papers give the neuron behind self-attention a threshold of 0.5, half that of the others. Neurons come from
-`make_neuron` here, so the factor s is twice theirs instead: 2 · 0.125. For neurons that are linear below their threshold
-and reset to 0 these are the same spikes.
+`make_neuron` here, so the factor s is twice theirs instead: 2 · 0.125. For neurons that are linear below their
+threshold and reset to 0 these are the same spikes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,124 @@
+"""What the attentions compute, and what the three families refuse."""
+
+import pytest
+import torch
+
+from spikecore import create, nn
+from spikecore.errors import ConversionError, OptionError, ShapeError
+from spikecore_zoo_transformer.attention import (
+    QKTokenAttention,
+    SpikeDrivenAttention,
+    SpikingSelfAttention,
+    spread_attention,
+)
+
+SMALL = {
+    "spikformer_4_384": {"depth": 1, "dim": 32, "heads": 2},
+    "sdt_2_512": {"depth": 1, "dim": 32},
+    "qkformer_4_384": {"depths": (1, 1, 1), "dim": 32, "heads": 2},
+}
+
+
+def make_neuron():
+    return nn.LIF(tau=1.5, v_threshold=0.4, backend="torch")
+
+
+def make(name, shape=(2, 16, 16), num_outputs=3, **options):
+    torch.manual_seed(0)
+    return create("model", name, make_neuron, shape, num_outputs, **{**SMALL[name], **options})
+
+
+def spikes(*shape, rate=0.3, seed=0):
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < rate).double()
+
+
+def watched(module, part, x):
+    """What a part of a module takes and gives."""
+    seen = {}
+    hook = module.get_submodule(part).register_forward_hook(lambda _, inputs, out: seen.update(x=inputs[0], out=out))
+    seen["result"] = module(x)
+    hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("num_tokens", [5, 40])
+def test_both_orders_of_the_products_are_the_definition(num_tokens):
+    """Σ_m (Σ_c q[c, n] k[c, m]) v[d, m], for fewer and more tokens than channels of a head."""
+    query, key, value = (spikes(2, 3, 8, num_tokens, seed=seed) for seed in range(3))
+    expected = torch.einsum("bhcn,bhcm,bhdm->bhdn", query, key, value)
+    assert expected.max() > 1
+    assert torch.equal(spread_attention(query, key, value), expected)
+
+
+def test_self_attention():
+    """Heads are neighbouring channels; the factor is before the neuron."""
+    torch.manual_seed(0)
+    attention = SpikingSelfAttention(make_neuron, 12, heads=3, scale=0.7).double()
+    x = spikes(4, 2, 12, 9)
+    seen = watched(attention, "neuron", x)
+    query, key, value = attention.qkv(x).reshape(4, 2, 3, 3, 4, 9).unbind(2)
+    assert query.mean() > 0.02
+    expected = torch.einsum("tbhcn,tbhcm,tbhdm->tbhdn", query, key, value).reshape(4, 2, 12, 9) * 0.7
+    torch.testing.assert_close(seen["x"], expected)
+
+
+def test_spike_driven_attention():
+    """One mask for each channel, from the sum over its tokens."""
+    torch.manual_seed(0)
+    attention = SpikeDrivenAttention(make_neuron, 6, scale=0.5).double()
+    x = spikes(4, 2, 6, 9) * 2
+    seen = watched(attention, "neuron", x)
+    query, key, value = attention.qkv(attention.first_neuron(x)).reshape(4, 2, 3, 6, 9).unbind(2)
+    sums = torch.einsum("tbdn,tbdn->tbd", query, key).unsqueeze(-1) * 0.5
+    torch.testing.assert_close(seen["x"], sums)
+    assert seen["out"].any()
+    torch.testing.assert_close(seen["result"], attention.proj(seen["out"] * value))
+
+
+def test_qk_token_attention():
+    """One mask for each token of a head, from the number of its query spikes."""
+    torch.manual_seed(0)
+    attention = QKTokenAttention(make_neuron, 8, heads=2).double()
+    x = spikes(4, 2, 8, 9)
+    seen = watched(attention, "neuron", x)
+    query, key = attention.qk(x).reshape(4, 2, 2, 2, 4, 9).unbind(2)
+    torch.testing.assert_close(seen["x"], query.sum(3, keepdim=True))
+    assert 0 < seen["out"].mean() < 1
+    torch.testing.assert_close(seen["result"], attention.proj((seen["out"] * key).reshape(4, 2, 8, 9)))
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_features_and_classifier_are_the_net(name):
+    net = make(name).eval()
+    x = torch.rand(3, 2, 2, 16, 16)
+    torch.testing.assert_close(net.classifier(net.forward_features(x)), net(x))
+    torch.testing.assert_close(nn.features(net, ["classifier"])(x)["classifier"], net(x))
+
+
+def test_pooling_before_or_after_the_neuron():
+    x = torch.rand(3, 2, 2, 16, 16) * 2
+    nets = [make("spikformer_4_384", pool_first=first).train() for first in (False, True)]
+    assert not torch.equal(nets[0](x), nets[1](x))
+    assert sum(isinstance(part, nn.ConvBNNeuron) for part in nets[0].modules()) == 9
+    assert sum(isinstance(part, nn.ConvBNNeuron) for part in nets[1].modules()) == 7
+
+
+def test_other_weights_are_refused():
+    net = make("spikformer_4_384")
+    with pytest.raises(ConversionError, match="sources: spikingjelly"):
+        net.import_weights("timm", {})
+    with pytest.raises(ConversionError, match="pool_first=True"):
+        net.import_weights("spikingjelly", {})
+    with pytest.raises(ConversionError, match=r"patch_embed among them, got head\.bias"):
+        make("spikformer_4_384", pool_first=True).import_weights("spikingjelly", {"head.bias": torch.zeros(3)})
+
+
+def test_bad_input():
+    with pytest.raises(OptionError, match="divisor of dim = 32, got 5"):
+        make("spikformer_4_384", heads=5)
+    with pytest.raises(OptionError, match="multiple of 8"):
+        make("sdt_2_512", dim=20)
+    with pytest.raises(OptionError, match="divisor of dim / 4 = 8, got 3"):
+        make("qkformer_4_384", heads=3)
+    with pytest.raises(ShapeError, match="H, W >= 8"):
+        make("spikformer_4_384", (2, 7, 9), patch_size=8)
