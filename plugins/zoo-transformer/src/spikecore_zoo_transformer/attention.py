@@ -20,14 +20,14 @@ from torch import Tensor
 from spikecore_zoo_transformer.parts import MakeNeuron, token_block, token_conv_bn
 
 
-def spread_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """`(Q Kᵀ) V` of each head, by the cheaper order of the products.
+def spread_attention(query: Tensor, key: Tensor, value: Tensor, is_token_wise: bool) -> Tensor:
+    """`(Q Kᵀ) V` of each head.
 
     Args:
         query, key, value: `[..., heads, width, N]`.
+        is_token_wise: compute Q Kᵀ first, of N² entries; else Kᵀ V, of width².
     """
-    width, num_tokens = query.shape[-2], query.shape[-1]
-    if num_tokens <= width:
+    if is_token_wise:
         similarity = query.transpose(-2, -1) @ key  # [..., N, N]
         return value @ similarity.transpose(-2, -1)
     return (value @ key.transpose(-2, -1)) @ query
@@ -41,13 +41,16 @@ class SpikingSelfAttention(torch.nn.Module):
         dim: channels.
         heads: of the attention; divides `dim`.
         scale: s above.
+        num_tokens: as many as there will be, by which the cheaper order of the products is chosen once: a graph of the
+            net cannot branch. Any number is computed rightly.
 
     Source: Zhou et al. 2022, Spikformer, https://arxiv.org/abs/2209.15425, section 3.3.
     """
 
-    def __init__(self, make_neuron: MakeNeuron, dim: int, heads: int, scale: float) -> None:
+    def __init__(self, make_neuron: MakeNeuron, dim: int, heads: int, scale: float, num_tokens: int) -> None:
         super().__init__()
         self.heads, self.scale = heads, scale
+        self.is_token_wise = num_tokens <= dim // heads
         self.qkv = token_block(make_neuron, dim, 3 * dim)
         self.neuron = make_neuron()
         self.proj = token_block(make_neuron, dim, dim)
@@ -56,7 +59,7 @@ class SpikingSelfAttention(torch.nn.Module):
         """Spikes or counts `[T, B, D, N]` → spikes of the same shape; without T in single-step mode."""
         qkv = self.qkv(x).unflatten(-2, (3, self.heads, -1))  # [..., 3, heads, width, N]
         query, key, value = qkv.unbind(-4)
-        mixed = spread_attention(query, key, value).flatten(-3, -2)
+        mixed = spread_attention(query, key, value, self.is_token_wise).flatten(-3, -2)
         out: Tensor = self.proj(self.neuron(mixed * self.scale))
         return out
 

@@ -6,6 +6,7 @@ whose norm and neuron it makes one block with.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -38,6 +39,12 @@ def token_conv_bn(in_channels: int, out_channels: int) -> torch.nn.Sequential:
     """Linear layer over tokens and norm, where no neuron follows directly; keys `conv.` and `norm.`."""
     conv = nn.Conv1d(in_channels, out_channels, 1, bias=False)
     return torch.nn.Sequential(OrderedDict(conv=conv, norm=nn.BatchNorm1d(out_channels)))
+
+
+def num_patches(input_shape: tuple[int, ...], patch_size: int) -> int:
+    """How many patches an image `[C, H, W]` has when every halving rounds up."""
+    height, width = input_shape[1:]
+    return math.ceil(height / patch_size) * math.ceil(width / patch_size)
 
 
 def halving() -> nn.MaxPool2d:

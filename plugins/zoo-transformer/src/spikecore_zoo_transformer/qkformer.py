@@ -25,7 +25,7 @@ from torch import Tensor
 from spikecore import nn
 from spikecore.interfaces import ModelCapabilities, ModelInfo, Range
 from spikecore_zoo_transformer.attention import QKTokenAttention, SpikingSelfAttention
-from spikecore_zoo_transformer.parts import MakeNeuron, halving, image_block, image_conv_bn, initialize
+from spikecore_zoo_transformer.parts import MakeNeuron, halving, image_block, image_conv_bn, initialize, num_patches
 from spikecore_zoo_transformer.token_net import MLP, Block, TokenNet
 
 REFERENCE = (
@@ -138,7 +138,8 @@ class QKFormer(TokenNet):
             for _ in range(depth):
                 attention: torch.nn.Module
                 if is_last:
-                    attention = SpikingSelfAttention(make_neuron, out, config.heads, config.attention_scale)
+                    num_tokens = num_patches(input_shape, 4 * config.first_patch)
+                    attention = SpikingSelfAttention(make_neuron, out, config.heads, config.attention_scale, num_tokens)
                 else:
                     attention = QKTokenAttention(make_neuron, out, config.heads)
                 blocks.append(Block(attention, MLP(make_neuron, out, out * config.mlp_ratio)))

@@ -25,7 +25,7 @@ from spikecore.errors import ConversionError
 from spikecore.interfaces import ModelCapabilities, ModelInfo, Range
 from spikecore_zoo_transformer.attention import SpikingSelfAttention
 from spikecore_zoo_transformer.keys import import_spikformer
-from spikecore_zoo_transformer.parts import MakeNeuron, halving, image_block, image_conv_bn, initialize
+from spikecore_zoo_transformer.parts import MakeNeuron, halving, image_block, image_conv_bn, initialize, num_patches
 from spikecore_zoo_transformer.token_net import MLP, Block, TokenNet
 
 REFERENCE = (
@@ -103,9 +103,10 @@ class Spikformer(TokenNet):
         config = self.config
         dim = config.dim
         self.patches = Patches(make_neuron, input_shape[0], dim, config.patch_size, config.pool_first)
+        num_tokens = num_patches(input_shape, config.patch_size)
         blocks = []
         for _ in range(config.depth):
-            attention = SpikingSelfAttention(make_neuron, dim, config.heads, config.attention_scale)
+            attention = SpikingSelfAttention(make_neuron, dim, config.heads, config.attention_scale, num_tokens)
             blocks.append(Block(attention, MLP(make_neuron, dim, dim * config.mlp_ratio)))
         self.blocks = torch.nn.Sequential(*blocks)
         self.classifier = nn.Linear(dim, num_outputs)
