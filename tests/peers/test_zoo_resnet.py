@@ -70,3 +70,30 @@ def test_equal_outputs_and_every_spike(name):
     ours, theirs = pair(build_ours(), build_theirs)
     x = torch.rand(T, B, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2
     assert_equal_nets(ours, theirs, x, (sj_neuron.LIFNode,))
+
+
+def test_parametric_neurons():
+    """Time constants of their own, copied with the weights."""
+    torch.manual_seed(0)
+    shared = {"v_threshold": 0.4, "detach_reset": True}
+    theirs = spiking_resnet.spiking_resnet18(
+        spiking_neuron=sj_neuron.ParametricLIFNode,
+        num_classes=CLASSES,
+        surrogate_function=sj_surrogate.ATan(alpha=3.0),
+        init_tau=2.0,
+        **shared,
+    )
+    for name, value in theirs.state_dict().items():
+        if name.endswith(".w"):
+            value.uniform_(0.0, 1.0)
+
+    def make_parametric():
+        return nn.ParametricLIF(**shared, surrogate=nn.ATan(alpha=3.0), backend="torch")
+
+    ours = zoo.spiking.SpikingResNet18(make_parametric, (3, 64, 64), CLASSES)
+    settle_quickly(ours, theirs)
+    sj_functional.set_step_mode(theirs, "m")
+    ours.load_state_dict(ours.import_weights("spikingjelly", theirs.state_dict()))
+    assert len({neuron.tau.item() for neuron in ours.modules() if isinstance(neuron, nn.ParametricLIF)}) == 17
+    x = torch.rand(T, B, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2
+    assert_equal_nets(ours, theirs, x, (sj_neuron.ParametricLIFNode,))

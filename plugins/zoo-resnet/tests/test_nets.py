@@ -147,6 +147,27 @@ def test_weights_are_imported_under_the_right_names():
     assert net.conv1.neuron.tau.item() == pytest.approx(3.0)
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs", "ours"),
+    [
+        ("sew_resnet18", "sn1.w", "conv1.neuron.param_w"),
+        ("sew_resnet18", "layer1.0.sn2.w", "layer1.0.conv2.neuron.param_w"),
+        ("sew_resnet18", "layer2.0.downsample_sn.w", "layer2.0.downsample.neuron.param_w"),
+        ("spiking_resnet18", "layer1.0.sn1.w", "layer1.0.conv1.neuron.param_w"),
+        ("spiking_resnet18", "layer1.0.sn2.w", "layer1.0.neuron.param_w"),
+        ("spiking_resnet50", "layer1.0.sn2.w", "layer1.0.conv2.neuron.param_w"),
+        ("spiking_resnet50", "layer1.0.sn3.w", "layer1.0.neuron.param_w"),
+    ],
+)
+def test_time_constants_of_spikingjelly_are_read(name, theirs, ours):
+    net = create("model", name, lambda: nn.ParametricLIF(backend="torch"), (3, 32, 32), 2, width=4)
+    tensors = {"conv1.weight": net.conv1.conv.weight, theirs: torch.tensor(0.7)}
+    state = net.import_weights("spikingjelly", tensors)
+    assert state[ours].item() == pytest.approx(0.7)
+    assert theirs not in state
+    assert set(state) <= set(net.state_dict())
+
+
 def test_other_weights_are_refused():
     with pytest.raises(ConversionError, match="sources: torchvision, spikingjelly"):
         make("sew_resnet18").import_weights("timm", {})

@@ -27,7 +27,11 @@ KEY_MAP = (
     (re.compile(r"\.downsample\.0\."), ".downsample.conv."),
     (re.compile(r"\.downsample\.1\."), ".downsample.norm."),
     (re.compile(r"^fc\."), "classifier."),
+    (re.compile(r"(^|\.)sn(\d)\.w$"), r"\1conv\2.neuron.param_w"),
+    (re.compile(r"\.downsample_sn\.w$"), ".downsample.neuron.param_w"),
 )
+BEHIND_THE_SUM = re.compile(r"\.conv\d\.neuron\.(?=param_w$)")
+"""In our name of what a block's last neuron learns, the convolution that it does not follow directly."""
 
 
 def renamed(key: str) -> str:
@@ -46,8 +50,12 @@ def import_tensors(net: Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     Raises:
         ConversionError: there is no tensor with a name of theirs.
     """
-    state = {renamed(key): value for key, value in tensors.items()}
     own, of_neurons = net.state_dict(), _of_neurons(net)
+    state: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        name = renamed(key)
+        behind = BEHIND_THE_SUM.sub(".neuron.", name)
+        state[behind if name not in own and behind in own else name] = value
     if "conv1.conv.weight" not in state:
         known = ", ".join(list(tensors)[:4]) or "none"
         raise ConversionError(f"expected the tensors of a residual net, conv1.weight among them, got {known}")
