@@ -1,6 +1,12 @@
-"""The model suite on one small member of each family."""
+"""The model suite on one small member of each family; on every size with SPIKE_FULL=1."""
 
+import os
+
+from spikecore.registry import registry
 from spikecore.testing import ModelSuite
+from spikecore.testing.suite import suite_for
+
+TESTED = ("spiking_resnet18", "sew_resnet18", "ms_resnet18")
 
 
 class TestSpikingResNet18(ModelSuite):
@@ -16,3 +22,11 @@ class TestSEWResNet18(ModelSuite):
 class TestMSResNet18(ModelSuite):
     component = "ms_resnet18"
     options = {"width": 8}
+
+
+if os.environ.get("SPIKE_FULL"):
+    for entry in registry().components("model"):
+        if entry.target.startswith("spikecore_zoo_resnet.") and entry.name not in TESTED:
+            width = 16 if "32x4d" in entry.name else 8  # each of 32 groups needs a channel
+            suite = suite_for("model", entry.name, {"width": width})
+            globals()[suite.__name__] = suite

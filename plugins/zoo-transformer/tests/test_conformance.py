@@ -1,4 +1,7 @@
-"""The model suite on one small member of each family."""
+"""The model suite on one small member of each family.
+
+The sizes of a family are the same code with other numbers; `test_sizes` builds each of them.
+"""
 
 from spikecore.testing import ModelSuite
 

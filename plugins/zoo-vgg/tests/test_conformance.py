@@ -1,6 +1,12 @@
-"""The model suite on one small member of each family."""
+"""The model suite on one small member of each family; on every net with SPIKE_FULL=1."""
 
+import os
+
+from spikecore.registry import registry
 from spikecore.testing import ModelSuite
+from spikecore.testing.suite import suite_for
+
+TESTED = ("spiking_vgg11_bn", "plif_mnist", "ottt_spiking_vggws", "vgg_cifar10_dvs")
 
 
 class TestSpikingVGG11BN(ModelSuite):
@@ -21,3 +27,17 @@ class TestOTTTSpikingVGGWS(ModelSuite):
 class TestCIFAR10DVSVGG(ModelSuite):
     component = "vgg_cifar10_dvs"
     options = {"width": 4}
+
+
+def small_options(name):
+    if name.startswith("plif_"):
+        return {"channels": 6, "hidden": 24, "votes": 2}
+    options = {"width": 4, "grid": 1, "hidden": 32}
+    return {**options, "gain": 4.0} if name.endswith("_ws") else options
+
+
+if os.environ.get("SPIKE_FULL"):
+    for entry in registry().components("model"):
+        if entry.target.startswith("spikecore_zoo_vgg.") and entry.name not in TESTED:
+            suite = suite_for("model", entry.name, small_options(entry.name))
+            globals()[suite.__name__] = suite
