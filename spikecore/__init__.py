@@ -15,6 +15,7 @@ __all__ = [
     "hookimpl",
     "load",
     "name_of",
+    "optimize",
     "register",
     "run",
 ]
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> Any:
         from spikecore.nn.explain import explain
 
         return explain
+    if name == "optimize":
+        from spikecore.nn.bit_net import optimize
+
+        return optimize
     if name == "find_python":
         from spikecore.pythons import find_python
 

@@ -24,7 +24,8 @@ SpikeError
 ├── DatasetError                   files are missing, damaged or not what they claim
 └── RunError                       a run cannot start or continue
     ├── CheckpointError            a checkpoint is damaged, foreign or of another model
-    └── ProcessError               another process of the run failed or is gone
+    ├── ProcessError               another process of the run failed or is gone
+    └── StopRun                    a hook ends the run on purpose; plugins raise this
 """
 
 from __future__ import annotations
@@ -166,6 +167,14 @@ class ProcessError(RunError):
     """Another process of the run failed or is gone, so this one cannot go on."""
 
 
+class StopRun(RunError):
+    """A hook raises it with a reason to end the run at the next safe point, as when a sweep prunes a trial.
+
+    The run is saved and can be resumed; its status is `stopped`. `spike run` then ends with exit status 0, and
+    `spikecore.run.run` raises this error.
+    """
+
+
 __all__ = [
     "AmbiguousComponentError",
     "BackendError",
@@ -191,6 +200,7 @@ __all__ = [
     "StateGraphError",
     "StateShapeError",
     "StepError",
+    "StopRun",
     "StreamingError",
     "UnknownComponentError",
 ]

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.batchnorm import _NormBase as NormBase
 
@@ -39,6 +40,9 @@ NAMES: Mapping[str, str] = {
     "torch.nn.Module._forward_pre_hooks": "the same for hooks in front of it",
     "_dynamo_marked_constant": "all that torch.compiler.assume_constant_result sets, which imports the whole compiler",
     "torch._subclasses.fake_tensor.FakeTensorMode": "tensors without memory; the conformance suite asks with them",
+    "torch.nn.Conv2d._conv_forward": "convolves with another weight; subclasses override it",
+    "torch.UntypedStorage._cdata": "the identity of a tensor's storage, see `backends.spike_bits`",
+    "torch.Tensor._version": "how often the tensor was written to",
     "torch._dynamo.reset": "forgets what was compiled; the conformance suite compiles many small nets",
 }
 
@@ -113,9 +117,43 @@ def has_hooks(module: torch.nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+def convolves_itself(layer: torch.nn.Conv2d) -> bool:
+    """Does a subclass convolve in a way of its own?"""
+    return type(layer)._conv_forward is not torch.nn.Conv2d._conv_forward
+
+
+def convolve(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """What a convolution of torch gives with another weight, padding of every kind included."""
+    out: Tensor = layer._conv_forward(x, weight, layer.bias)
+    return out
+
+
 def num_hooks(module: torch.nn.Module) -> int:
     """How many do."""
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
+
+
+def storage_key(tensor: Tensor) -> int:
+    """The address of the record of the tensor's storage (not of its memory): unique among storages that are there."""
+    key: int = tensor.untyped_storage()._cdata
+    return key
+
+
+class WeakStorage:
+    """A weak reference to a tensor's storage: while it is there, no other storage gets the same `storage_key`."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        reference: Any = StorageWeakRef
+        self._reference = reference(tensor.untyped_storage())
+
+    def is_alive(self) -> bool:
+        """Is the storage still held by a tensor?"""
+        return not self._reference.expired()
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often the tensor, or another view of its storage, was written to; not for tensors of inference mode."""
+    return tensor._version
 
 
 def fake_mode() -> Any:
@@ -137,9 +175,12 @@ __all__ = [
     "NAMES",
     "BatchNorm",
     "NormBase",
+    "WeakStorage",
     "apply_unchecked",
     "backward_function",
     "constant_when_compiled",
+    "convolve",
+    "convolves_itself",
     "current_node",
     "fake_mode",
     "forget_compiled",
@@ -152,6 +193,8 @@ __all__ = [
     "num_dispatch_modes",
     "num_hooks",
     "peek_transform",
+    "storage_key",
     "tracing_state",
     "transforms_active",
+    "version_of",
 ]

@@ -20,6 +20,7 @@ from spikecore.analysis.plots import (
     rate_bars,
     surrogate_curves,
 )
+from spikecore.analysis.quantization_error import QuantizationError, quantization_errors
 from spikecore.analysis.rates import LayerRates, RateMeter, firing_rate
 from spikecore.analysis.recording import neuron_layers, record_spikes
 from spikecore.analysis.selection import Where, select_layers
@@ -32,6 +33,7 @@ __all__ = [
     "LayerFidelity",
     "LayerRates",
     "Monitor",
+    "QuantizationError",
     "RateMeter",
     "Where",
     "compare_conversion",
@@ -43,6 +45,7 @@ __all__ = [
     "heatmap",
     "membrane",
     "neuron_layers",
+    "quantization_errors",
     "raster",
     "rate_bars",
     "record_spikes",

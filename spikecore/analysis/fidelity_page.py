@@ -7,13 +7,18 @@ from html import escape
 
 from spikecore.analysis import figures, page
 from spikecore.analysis.fidelity import Fidelity, LayerFidelity, share_text
+from spikecore.analysis.quantization_error import QuantizationError
 from spikecore.interfaces.deployer import OperatorRecord
 
 MAX_LAYERS_DRAWN = 16
 
 
 def fidelity_page(
-    title: str, fidelity: Fidelity | None = None, records: Sequence[OperatorRecord] = (), notes: Sequence[str] = ()
+    title: str,
+    fidelity: Fidelity | None = None,
+    records: Sequence[OperatorRecord] = (),
+    notes: Sequence[str] = (),
+    quantization: Sequence[QuantizationError] = (),
 ) -> str:
     """One self-contained HTML page; every text in it is escaped.
 
@@ -22,6 +27,7 @@ def fidelity_page(
         fidelity: the agreement; None where nothing was compared, which the page then says.
         records: what became of each operator.
         notes: remarks of the deployer.
+        quantization: the error of each quantized layer.
     """
     body = [f"<h1>{escape(title)}</h1>"]
     if fidelity is None:
@@ -30,9 +36,20 @@ def fidelity_page(
         body += _agreement(fidelity)
     if records:
         body.append(page.section("Operators", operator_table(records)))
+    if quantization:
+        body.append(page.section("Quantization", _quantization_table(quantization)))
     if notes:
         body.append(page.section("Notes", *map(page.note, notes)))
     return page.page(title, body)
+
+
+def _quantization_table(errors: Sequence[QuantizationError]) -> str:
+    head = ("layer", "bits", "largest error of a weight", "mean error", "largest weight")
+    rows = [
+        (error.layer, error.bits, f"{error.max_error:g}", f"{error.mean_error:g}", f"{error.max_weight:g}")
+        for error in errors
+    ]
+    return page.table(head, rows)
 
 
 def operator_table(records: Sequence[OperatorRecord]) -> str:

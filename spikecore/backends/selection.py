@@ -24,6 +24,7 @@ AUTO = "auto"
 REFERENCE = "torch"
 FAILURES = (PluginError, BackendError)
 _known: WeakKeyDictionary[Registry, dict[str, Backend | PluginError | BackendError]] = WeakKeyDictionary()
+_products: WeakKeyDictionary[Registry, dict[tuple[str, str], tuple[str, Backend | None, str]]] = WeakKeyDictionary()
 _chosen: WeakKeyDictionary[Registry, dict[tuple[Any, ...], Choice]] = WeakKeyDictionary()
 
 
@@ -82,6 +83,28 @@ def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice
     return Choice(REFERENCE, "; ".join(passed_over) or "no other backend is installed")
 
 
+def product_backend(kind: str, device_type: str) -> tuple[str, Backend | None, str]:
+    """The backend for spike products of this kind, the first by priority: its name, itself, and why, or why none."""
+    chosen, question = _products.setdefault(registry(), {}), (kind, device_type)
+    if question not in chosen:
+        chosen[question] = _first_with_products(kind, device_type)
+    return chosen[question]
+
+
+def _first_with_products(kind: str, device_type: str) -> tuple[str, Backend | None, str]:
+    passed_over: list[str] = []
+    for name, candidate in _candidates():
+        if isinstance(candidate, FAILURES):
+            passed_over.append(f"{name}: {candidate}")
+        elif kind not in candidate.capabilities.spike_products:
+            passed_over.append(f"{name}: offers no spike products of kind {kind}")
+        elif device_type not in candidate.capabilities.devices:
+            passed_over.append(f"{name}: it runs on {', '.join(candidate.capabilities.devices)}")
+        else:
+            return name, candidate, "first by priority"
+    return "", None, "; ".join(passed_over) or "no backend with spike products is installed"
+
+
 def configure_backend(name: str, *, config: Any = None, **options: Any) -> None:
     """Give a backend other options than its defaults, for all neurons that it runs in this process.
 
@@ -101,6 +124,7 @@ def configure_backend(name: str, *, config: Any = None, **options: Any) -> None:
         backend = registry().build("backend", name, config)
     _known.setdefault(registry(), {})[name] = backend
     _chosen.pop(registry(), None)
+    _products.pop(registry(), None)
     install(name, backend)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikecore.bench import fresh, gate, nets, timing
+from spikecore.bench import fresh, gate, nets, stacks, timing
 from spikecore.bench.candidates import Candidate, Unsupported, backends
 from spikecore.bench.cases import (
     FORWARD,
@@ -33,6 +33,7 @@ LIF = "lif"
 ALL = "all"
 Verdicts = dict[tuple[str, str], "gate.Verdict | Unsupported"]
 TOTAL_S, MOST_S = 90.0, 4.0
+NUM_STACK_CELLS = len(stacks.RATES) * sum(len(stack.measures) for stack in stacks.STACKS.values())
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Plan:
         with_peers: other libraries too.
         with_nets: whole layers and nets too.
         with_fresh: memory and first use too, of the first neuron.
+        is_quick: deep stacks with one sample of two steps, at one rate.
         compile_steps: the longest T that torch.compile is given.
     """
 
@@ -61,6 +63,7 @@ class Plan:
     with_peers: bool = False
     with_nets: bool = False
     with_fresh: bool = True
+    is_quick: bool = False
     compile_steps: int = COMPILE_STEPS
 
 
@@ -117,7 +120,7 @@ class Session:
         self.effort = plan.effort or timing.Effort(min(MOST_S * len(self.neurons), TOTAL_S / self._num_cells()))
 
     def _num_cells(self) -> int:
-        return 2 * len(self.plan.shapes) + 1 + len(nets.NETS) * self.plan.with_nets
+        return 2 * len(self.plan.shapes) + 1 + (len(nets.NETS) + NUM_STACK_CELLS) * self.plan.with_nets
 
     def run(self) -> Report:
         """Everything in the plan."""
@@ -128,6 +131,7 @@ class Session:
             self._fresh(self.neurons[0])
         if self.plan.with_nets:
             self._nets()
+            self._stacks()
         self._finish()
         self._refuse_nothing()
         return self.report
@@ -273,6 +277,53 @@ class Session:
             self.report.rows += rows.values()
         if nets.PEER not in candidates:
             self.report.notes.append(f"nets beside {nets.PEER}: with --peers, where it is installed")
+
+    def _stacks(self) -> None:
+        if self.plan.device.type != "cpu":
+            self.report.notes.append("deep stacks: on the CPU, where a backend has spike products")
+            return
+        for name, stack in stacks.STACKS.items():
+            shape = (2, 1, *stack.shape[2:]) if self.plan.is_quick else stack.shape
+            for rate in stacks.RATES[:1] if self.plan.is_quick else stacks.RATES:
+                for measure in stack.measures:
+                    self._stack(name, rate, measure, shape)
+
+    def _stack(self, name: str, rate: float, measure: str, shape: tuple[int, ...]) -> None:
+        """One stack at one rate: all candidates in turns, spikes compared with those of dense float32."""
+        subject, text = f"{name} at {rate:.0%}", ",".join(map(str, shape))
+        self.tell(f"{subject}: {measure}")
+        found = stacks.candidates_of(name, rate, measure, shape)
+        runs: dict[str, timing.Run] = dict(found.runs)
+        kinds = {who: "backend" if who in (stacks.EVENTS, stacks.OPTIMIZED) else "peer" for who in runs}
+        if self.plan.with_peers:
+            try:
+                runs[nets.PEER] = stacks.peer_of(name, rate, measure, shape)
+                kinds[nets.PEER] = "peer"
+            except ImportError as error:
+                self.report.notes.append(f"{subject}: without {nets.PEER}: {error}")
+        rows = {who: Row(subject, text, measure, who, "", kinds[who]) for who in runs}
+        right: Any = runs[stacks.DENSE]()
+        changed = f"{found.flips} of {found.num_spikes} spikes change, block by block"
+        timed: dict[str, timing.Run] = {}
+        for who, run in runs.items():
+            row = rows[who]
+            row.rate = found.rate
+            row.compared = f"{int((right != run()).sum())} of {right.numel()} outputs differ from dense float32"
+            if kinds[who] == "backend":
+                row.compared = f"{changed}; {row.compared}"
+            if kinds[who] == "backend" and found.flips > stacks.FLIPS * found.num_spikes:
+                row.status, row.reason = FAILED, row.compared
+            else:
+                timed[who] = run
+        fill(rows, timing.interleave(timed, self.clock, self.effort), stacks.DENSE)
+        for row in rows.values():
+            row.floor_ms = found.floor_ms
+            if row.wall_ms:
+                row.times_floor = row.wall_ms / found.floor_ms
+        self.report.rows += rows.values()
+        shares = ", ".join(f"{share:.3f}" for share in found.rates)
+        text = f"ones at the convolutions {shares}; of the output {found.rate:.3f}"
+        self.report.notes.append(f"{subject}, {measure}: {text}")
 
     def _net_verdict(self, name: str, candidate: str) -> gate.Verdict | Unsupported:
         try:

@@ -50,7 +50,7 @@ class Seconds(click.FloatRange):
 @click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the input.")
 @click.option("--peers", is_flag=True, help="Other libraries, a hand-written loop and torch.compile as well.")
 @click.option("--compile-steps", type=click.IntRange(min=0), default=16, show_default=True, help="Longest T for it.")
-@click.option("--nets", is_flag=True, help="A linear layer with a neuron, and a training step of a small net, as well.")
+@click.option("--nets", is_flag=True, help="Layers, a small net and deep stacks at given firing rates as well.")
 @click.option("--full", is_flag=True, help="64,64,16384 as well: larger than the caches.")
 @click.option("--quick", is_flag=True, help="Tiny shapes, few rounds, no fresh processes: to see that all works.")
 @click.option("--seconds", type=Seconds(min=0), help="Time per cell; by default so that all takes 2 minutes.")
@@ -139,7 +139,7 @@ def _plan(
         shapes = (*shapes, cases.BEYOND_CACHES)
     plan = Plan(
         neurons, shapes, backends, device, getattr(torch, dtype), with_peers=peers, with_nets=nets,
-        with_fresh=not quick, compile_steps=compile_steps,
+        with_fresh=not quick, is_quick=quick, compile_steps=compile_steps,
     )  # fmt: skip
     if quick:
         return replace(plan, effort=Effort(seconds or 0.0, least=3, most=3))

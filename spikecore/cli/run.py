@@ -45,6 +45,9 @@ def command(
     files: tuple[str, ...],
 ) -> None:
     """Train as CONFIG (TOML) says; without one, a small spiking net on handwritten digits."""
+    from contextlib import suppress
+
+    from spikecore.errors import StopRun
     from spikecore.registry import registry
     from spikecore.run.clock import Clock
     from spikecore.run.joining import joined
@@ -57,7 +60,7 @@ def command(
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
     clock = Clock()
-    with joined(clock) as processes:
+    with joined(clock) as processes, suppress(StopRun):  # the run has told why, and what resumes it
         with clock.timed("import"):
             processes.together(lambda: [registry().load_file(file) for file in files])
         if run_dir is None:

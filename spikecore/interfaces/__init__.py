@@ -35,6 +35,7 @@ from spikecore.interfaces.model import Model, ModelCapabilities, ModelInfo, Weig
 from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
 from spikecore.interfaces.processes import Processes, Shard
+from spikecore.interfaces.products import ProductGeometry, ProductKind, ProductMode, SpikeBits, SpikeProduct
 from spikecore.interfaces.quantized import QuantizedLayer, QuantizedNeuron
 from spikecore.interfaces.recording import FileFormat, RecordingReader, RecordingView
 from spikecore.interfaces.show import SHOWN, Animation, Curve, Histogram, Image, Shown, Table
@@ -80,6 +81,9 @@ __all__ = [
     "Outcome",
     "Parts",
     "Processes",
+    "ProductGeometry",
+    "ProductKind",
+    "ProductMode",
     "QuantizedLayer",
     "QuantizedNeuron",
     "Range",
@@ -90,6 +94,8 @@ __all__ = [
     "SameAs",
     "Shard",
     "Shown",
+    "SpikeBits",
+    "SpikeProduct",
     "Split",
     "StepMode",
     "Support",

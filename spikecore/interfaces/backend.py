@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spikecore.dynamics import Program
+    from spikecore.interfaces.products import ProductGeometry, SpikeBits, SpikeProduct
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class BackendCapabilities:
         dtypes: input dtypes it accepts.
         deterministic: equal inputs give bit-identical results, whatever the number of threads.
         affine_neuron: also fuses the scale and shift of `ConvBNNeuron` and `LinearBNNeuron` into the neuron.
+        spike_products: kinds of products that `product` takes: `conv2d`, `linear`.
+        spike_bits: also packs spikes and multiplies bits, for `optimize`: `pack`, `prepare` and `product_of_bits`.
         norm_neuron: `norm_neuron` and `norm_neuron_grad` run batch norm in training and neuron in one call.
     """
 
@@ -56,6 +59,8 @@ class BackendCapabilities:
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32", "float64")
     deterministic: bool = True
     affine_neuron: bool = False
+    spike_products: tuple[str, ...] = ()
+    spike_bits: bool = False
     norm_neuron: bool = False
 
 
@@ -239,3 +244,64 @@ class Backend(Configurable):
         Default: `to.copy_(source)`.
         """
         to.copy_(source)
+
+    def product(
+        self, geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, always: bool, save: bool
+    ) -> SpikeProduct:
+        """A product whose input may be spikes: sums of the weights of those inputs that are 1.
+
+        Each output is within 4 ulp of the sum of the terms' magnitudes, has equal bits however the batch is split and
+        whatever the number of threads, and equals the dense product where all sums are exact. A NaN or an infinity in
+        a weight reaches only outputs whose input at that weight is 1.
+
+        Args:
+            geometry: kind, stride, padding.
+            x: `[N, C, H, W]` or `[..., C]`, any strides; the backend must check that all values are 0 or 1.
+            weight: the weight.
+            bias: one value per output, or None.
+            always: run by events at any rate; otherwise where it is expected to be faster.
+            save: `product_grad` will follow.
+
+        Returns:
+            The result, or `y=None` with the reason: this call runs densely. Nothing that the backend cannot do is an
+            error.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares spike_products and must implement product()")
+
+    def product_grad(
+        self, geometry: ProductGeometry, kept: Sequence[Tensor], x_shape: Sequence[int], grad: Tensor, weight: Tensor
+    ) -> Tensor:
+        """The gradient of the weight of a product that `product` ran with `save`.
+
+        Args:
+            geometry: as it was.
+            kept: what `product` returned.
+            x_shape: the shape of its input.
+            grad: of its output, any strides.
+            weight: only looked at: shape and dtype.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares spike_products and must implement product_grad()")
+
+    def pack(self, x: Tensor) -> SpikeBits | None:
+        """The bits of x `[N, C, H, W]` or `[N, C]`; None where it is not spikes, or not float32."""
+        raise NotImplementedError(f"{type(self).__name__} declares spike_bits and must implement pack()")
+
+    def prepare(self, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
+        """The weight as `product_of_bits` reads it, a copy; None where there is no kernel for it."""
+        raise NotImplementedError(f"{type(self).__name__} declares spike_bits and must implement prepare()")
+
+    def product_of_bits(
+        self, geometry: ProductGeometry, bits: SpikeBits, weight: Tensor, bias: Tensor | None, prepared: Tensor,
+        always: bool,
+    ) -> SpikeProduct:  # fmt: skip
+        """The same numbers as `product` gives for these spikes, without a gradient.
+
+        Args:
+            geometry, weight, bias, always: as of `product`; of the weight, only shape and dtype.
+            bits: the spikes.
+            prepared: what `prepare` made of the weight.
+
+        Returns:
+            y `[N, O, H, W]` in channels last, or `[N, O]`; None where such a rate is faster densely.
+        """
+        raise NotImplementedError(f"{type(self).__name__} declares spike_bits and must implement product_of_bits()")

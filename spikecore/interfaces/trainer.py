@@ -144,6 +144,9 @@ class RunContext(Protocol):
             ContractError: the safe point that counts this epoch as done was passed before.
         """
 
+    def note(self, text: str) -> None:
+        """Tell the user a sentence, once, and keep it for the report: a warning, or why training ended early."""
+
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
 

@@ -3,6 +3,7 @@
 from spikecore.backends.memory_format import filled_like, stack_steps, unbind_steps
 from spikecore.backends.selection import configure_backend
 from spikecore.nn import layers, losses, quantized, readouts
+from spikecore.nn.bit_net import optimize
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
@@ -28,6 +29,7 @@ from spikecore.nn.neurons import (
 )
 from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
+from spikecore.nn.products import set_products
 from spikecore.nn.state import (
     Stateful,
     detach_state,
@@ -94,6 +96,7 @@ __all__ = [
     "layers",
     "leaky_charge",
     "losses",
+    "optimize",
     "option_values",
     "quantized",
     "readouts",
@@ -101,6 +104,7 @@ __all__ = [
     "reset_state",
     "configure_backend",
     "set_backend",
+    "set_products",
     "set_state",
     "set_step_mode",
     "stack_steps",

@@ -26,7 +26,9 @@ from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.layers.once import repeated_step
+from spikecore.nn.layers.sync_norm import is_synchronised
 from spikecore.nn.neuron import Neuron
+from spikecore.nn.products import SpikeLayer, is_plain_layer
 from spikecore.nn.running_statistics import uses_batch_statistics
 from spikecore.nn.state import stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
@@ -35,15 +37,15 @@ Block = TypeVar("Block", bound="NormedNeuron")
 Convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class NormedNeuron(nn.Module):
+class NormedNeuron(SpikeLayer):
     """What `ConvBNNeuron` and `LinearBNNeuron` share; `layer` is their first part."""
 
     layer_types: ClassVar[tuple[type[nn.Module], ...]]
     norm: nn.Module
     neuron: nn.Module
 
-    def __init__(self, layer: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
-        super().__init__()
+    def __init__(self, layer: nn.Module, norm: nn.Module, neuron: nn.Module, **products: Any) -> None:
+        super().__init__(**products)
         name, allowed = type(self).__name__, [kind.__name__ for kind in self.layer_types]
         for part in (layer, norm):
             if isinstance(part, FoldsTime):
@@ -108,7 +110,8 @@ class NormedNeuron(nn.Module):
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form} with {rank} axes, got "
                 f"{tuple(x.shape)}: check set_step_mode(net, ...) and the layer's number of dimensions"
             )
-        y: Tensor = fold(self.layer, (x,), {}, type(self).__name__, self.layer) if multi else self.layer(x)
+        run = self._run_layer
+        y: Tensor = fold(run, (x,), {}, type(self).__name__, self.layer) if multi else run(x)
         if self._is_fused(y):
             if not uses_batch_statistics(self.norm):
                 return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
@@ -117,6 +120,12 @@ class NormedNeuron(nn.Module):
             return self.neuron(y, norm=statistics)  # type: ignore[no-any-return]
         normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__, self.norm) if multi else self.norm(y)
         return self.neuron(normed)  # type: ignore[no-any-return]
+
+    def _run_layer(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        if not is_plain_layer(layer) or has_hooks(layer):
+            return layer(x)  # type: ignore[no-any-return]
+        return self.multiply(layer, x)
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
         """The backend that runs norm and neuron as one, for y of this device and dtype; `torch` if none, and why."""
@@ -132,7 +141,7 @@ class NormedNeuron(nn.Module):
             return "there is no norm"
         if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
             return f"{type(self.neuron).__name__} does more than its step in the neuron language"
-        if isinstance(self.norm, nn.SyncBatchNorm) and self.norm.training and torch.distributed.is_initialized():
+        if is_synchronised(self.norm) and self.norm.training and torch.distributed.is_initialized():
             return "the norm takes its statistics from all processes"
         if type(self.norm).forward not in (BatchNorm.forward, nn.SyncBatchNorm.forward):
             return f"{type(self.norm).__name__} has a forward of its own"
@@ -178,7 +187,10 @@ class NormedNeuron(nn.Module):
             scale, shift = _affine(norm, norm.running_mean, norm.running_var, layer.weight.dtype)
             bias = shift if layer.bias is None else layer.bias * scale + shift
             layer.weight, layer.bias = nn.Parameter(self.scaled_weight(layer, scale)), nn.Parameter(bias)
-        return _forgetful(type(self)(layer, nn.Identity(), copy.deepcopy(self.neuron)).eval())
+        block = type(self)(
+            layer, nn.Identity(), copy.deepcopy(self.neuron), products=self.products, half_gradient=self.half_gradient
+        )
+        return _forgetful(block.eval())
 
 
 def _forgetful(block: Block) -> Block:
@@ -206,6 +218,7 @@ class ConvBNNeuron(NormedNeuron):
         conv: `torch.nn.Conv1d` to `Conv3d` or `ConvTranspose1d` to `ConvTranspose3d`.
         norm: the batch norm of as many dimensions; after `fold` the identity.
         neuron: a neuron of any backend; the block's `step_mode` is the neuron's.
+        products, half_gradient: how the convolution multiplies, as of `Conv2d`.
 
     Raises:
         OptionError: a part of another type, or channels that do not match.
@@ -222,8 +235,8 @@ class ConvBNNeuron(NormedNeuron):
     layer_types = Convolutions
     layer_name = "conv"
 
-    def __init__(self, conv: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
-        super().__init__(conv, norm, neuron)
+    def __init__(self, conv: nn.Module, norm: nn.Module, neuron: nn.Module, **products: Any) -> None:
+        super().__init__(conv, norm, neuron, **products)
 
     @staticmethod
     def num_channels(layer: Any) -> int:
@@ -253,6 +266,7 @@ class LinearBNNeuron(NormedNeuron):
         linear: `torch.nn.Linear`.
         norm: `torch.nn.BatchNorm1d`; after `fold` the identity.
         neuron: a neuron of any backend; the block's `step_mode` is the neuron's.
+        products, half_gradient: how the linear layer multiplies, as of `Linear`.
 
     Raises:
         OptionError: a part of another type, or sizes that do not match.
@@ -267,8 +281,8 @@ class LinearBNNeuron(NormedNeuron):
     layer_types = (nn.Linear,)
     layer_name = "linear"
 
-    def __init__(self, linear: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
-        super().__init__(linear, norm, neuron)
+    def __init__(self, linear: nn.Module, norm: nn.Module, neuron: nn.Module, **products: Any) -> None:
+        super().__init__(linear, norm, neuron, **products)
 
     @staticmethod
     def num_channels(layer: Any) -> int:

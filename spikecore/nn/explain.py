@@ -10,6 +10,7 @@ from spikecore.dynamics import explain as explain_program
 from spikecore.errors import DynamicsError
 from spikecore.nn.block import NormedNeuron
 from spikecore.nn.neuron import Neuron
+from spikecore.nn.products import explain_products
 
 
 def explain(net: nn.Module, dtype: torch.dtype = torch.float32) -> str:
@@ -34,4 +35,5 @@ def explain(net: nn.Module, dtype: torch.dtype = torch.float32) -> str:
                 equations = f"not traced: {error}"
             place = f"{name}: " if name else ""
             parts.append(f"{place}{type(part).__name__} on {choice.backend}: {choice.reason}\n{equations}")
+    parts += explain_products(net)
     return "\n\n".join(parts) or "no neuron here"

@@ -16,7 +16,9 @@ Half precision is summed in float32, and the result is float32. For padded batch
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -33,7 +35,26 @@ __all__ = [
     "max_over_time",
     "over_own_steps",
     "rate",
+    "trusted_values",
 ]
+
+
+_trust = threading.local()
+
+
+@contextmanager
+def trusted_values() -> Iterator[None]:
+    """Inside, in this thread, losses and readouts do not read the values of outputs and targets to check them.
+
+    Each such check waits for a GPU. A training loop whose labels are checked on the CPU checks the first batch of an
+    epoch, and trusts the values of the others. Shapes and dtypes are always checked.
+    """
+    before = getattr(_trust, "is_given", False)
+    _trust.is_given = True
+    try:
+        yield
+    finally:
+        _trust.is_given = before
 
 
 def _one_call(readout: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -222,8 +243,8 @@ def wide_sequence(out: Tensor, name: str) -> Tensor:
 
 
 def value_bounds(values: Tensor) -> tuple[float, float] | None:
-    """Smallest and largest value (NaN if one is), or None where values cannot be read: empty, compiled, vmapped."""
-    if not values.numel() or torch.compiler.is_compiling():
+    """Smallest and largest value (NaN if one is); None where they are not read: empty, compiled, vmapped, trusted."""
+    if not values.numel() or torch.compiler.is_compiling() or getattr(_trust, "is_given", False):
         return None
     bounds = torch.stack(torch.aminmax(values.detach()))
     try:

@@ -7,7 +7,8 @@
         print(epoch, metrics["test_accuracy"])
 
 An implementation names only the arguments it needs, and must not change them. If it raises, the run stops with an error
-that names its plugin.
+that names its plugin. `spike_log` and `spike_epoch_end` may raise `spikecore.errors.StopRun("why")` instead: the
+run then ends at its next safe point, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -62,6 +63,17 @@ class HookSpecs:
         """
 
     @hookspec
+    def spike_log(self, directory: Path, metrics: Mapping[str, float | int | str]) -> None:
+        """A line of metrics is logged: of an epoch, or of a step where the trainer logs those too.
+
+        A run that is resumed from an earlier checkpoint logs what came after it again.
+
+        Args:
+            directory: the run directory.
+            metrics: name → value, as in `metrics.jsonl`; `epoch` counts epochs, `step` optimizer steps.
+        """
+
+    @hookspec
     def spike_epoch_end(self, directory: Path, epoch: int, metrics: Mapping[str, float]) -> None:
         """An epoch is over, its metrics are logged, and its safe point is passed: a checkpoint that is due is written.
 
@@ -77,7 +89,7 @@ class HookSpecs:
 
         Args:
             directory: the run directory.
-            status: `finished`, `interrupted` or `failed`.
+            status: `finished`, `stopped` (by a hook), `interrupted` or `failed`.
             metrics: the final metrics; empty unless finished.
         """
 

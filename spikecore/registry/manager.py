@@ -7,7 +7,8 @@ own loader of entry points would stop at the first broken one.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,45 @@ class Hooks:
     def run_start(self, directory: Path, record: Mapping[str, Any], model: nn.Module) -> None:
         """See `HookSpecs.spike_run_start`."""
         self._manager.hook.spike_run_start(directory=directory, record=record, model=model)
+
+    def log(self, directory: Path, metrics: Mapping[str, float | int | str]) -> None:
+        """See `HookSpecs.spike_log`."""
+        self._manager.hook.spike_log(directory=directory, metrics=metrics)
+
+    @contextmanager
+    def with_listeners(self, listeners: Sequence[object]) -> Iterator[None]:
+        """Inside, hooks of these objects are called too; what they raise is raised as it is.
+
+        Args:
+            listeners: modules, or objects whose methods are marked with `spikecore.hookimpl`.
+
+        Raises:
+            BrokenPluginError: one has no hook, or one of an unknown name or with unknown arguments.
+        """
+        added: list[object] = []
+        try:
+            for listener in listeners:
+                self._require_hooks(listener)
+                try:
+                    self._manager.register(listener)
+                except (pluggy.PluginValidationError, ValueError) as error:
+                    raise BrokenPluginError(f"{listener!r} does not fit the hooks: {error}") from error
+                added.append(listener)
+            yield
+        finally:
+            for listener in added:
+                self._manager.unregister(listener)
+
+    def _require_hooks(self, listener: object) -> None:
+        names = [name for name in dir(listener) if self._manager.parse_hookimpl_opts(listener, name) is not None]
+        known = [name for name in vars(HookSpecs) if name.startswith("spike_")]
+        for name in names:
+            if name not in known:
+                raise BrokenPluginError(f"{listener!r}: there is no hook {name!r} (hooks: {', '.join(known)})")
+        if not names:
+            raise BrokenPluginError(
+                f"{listener!r} has no hook: mark its methods with @spikecore.hookimpl (hooks: {', '.join(known)})"
+            )
 
     def epoch_end(self, directory: Path, epoch: int, metrics: Mapping[str, float]) -> None:
         """See `HookSpecs.spike_epoch_end`."""

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import sys
 import types
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spikecore.run.experiment import Result
 
 
 class _Callable(types.ModuleType):
     # The public function and this package share the name `spikecore.run`, so the module is callable.
-    def __call__(self, config: Any = None, **options: Any) -> Any:
+    def __call__(
+        self,
+        config: Mapping[str, Any] | str | Path | None = None,
+        *,
+        out: str | Path | None = None,
+        hooks: Sequence[object] = (),
+    ) -> Result:
+        """See `spikecore.run.experiment.run`."""
         from spikecore.run.experiment import run
 
-        return run(config, **options)
+        return run(config, out=out, hooks=hooks)
 
 
 sys.modules[__name__].__class__ = _Callable

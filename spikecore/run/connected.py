@@ -29,7 +29,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from spikecore.errors import ConfigError, ProcessError, SpikeError
+from spikecore.errors import ConfigError, ProcessError, SpikeError, StopRun
 from spikecore.run.processes import Group
 
 T = TypeVar("T")
@@ -37,8 +37,8 @@ T = TypeVar("T")
 TIMEOUT_S = 600.0
 """How long a process waits for the others, unless SPIKE_PROCESS_TIMEOUT_S says otherwise."""
 TIMEOUT_VARIABLE = "SPIKE_PROCESS_TIMEOUT_S"
-FAILURE, NUM_DONE = "failure", "done"
-"""Keys of the store: the first failure; how many processes came to the end."""
+FAILURE, NUM_DONE, DIRECTORY = "failure", "done", "directory"
+"""Keys of the store: the first failure; how many processes came to the end; the run directory."""
 _times_joined = itertools.count()
 """A second run of the same processes has keys of its own."""
 _REASON_WAIT_S = 2.0
@@ -64,12 +64,13 @@ class Connected(Group):
     Args:
         store: shared by the processes.
         rank, world_size: see `Group`.
+        lasting: a store that outlives these processes, when `torchrun` starts others in their place.
     """
 
-    def __init__(self, store: Store, rank: int, world_size: int) -> None:
+    def __init__(self, store: Store, rank: int, world_size: int, lasting: Store | None = None) -> None:
         self.rank, self.world_size = rank, world_size
         self.local_rank = int(os.environ["LOCAL_RANK"])
-        self._store = store
+        self._store, self._lasting = store, lasting or store
         self._is_guarded = False
         """Training, or writing the last files: SIGTERM must not break in."""
 
@@ -85,7 +86,9 @@ class Connected(Group):
         owns = not dist.is_initialized()
         try:
             shared, rank, world_size = next(rendezvous("env://", timeout=timeout))
-            store = PrefixStore(f"spikecore-{next(_times_joined)}", shared)
+            # Processes that `torchrun` starts in place of failed ones find what those left in its store.
+            restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = PrefixStore(f"spikecore-{restarts}-{next(_times_joined)}", shared)
             if owns:
                 with_gpus = torch.cuda.is_available() and dist.is_nccl_available()
                 backend = "cpu:gloo,cuda:nccl" if with_gpus else "gloo"
@@ -96,7 +99,9 @@ class Connected(Group):
                 f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} could not reach the others at {address}: "
                 f"{_first_line(error)}; start all of them with one torchrun command"
             ) from error
-        group = cls(store, rank, world_size)
+        # torchrun's store has a prefix for each start of the workers; below it, all of them see the same.
+        lasting = shared.underlying_store if isinstance(shared, PrefixStore) else shared
+        group = cls(store, rank, world_size, PrefixStore("spikecore-run", lasting))
         try:
             with group._sigterm(), group._explaining():
                 yield group
@@ -105,6 +110,20 @@ class Connected(Group):
             # Without this, threads of gloo end a process that leaves with SIGABRT.
             if owns:
                 dist.destroy_process_group()
+
+    @property
+    def num_restarts(self) -> int:
+        """See `Group`."""
+        return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+    def remember_run(self, directory: str) -> None:
+        """See `Group`."""
+        if self.is_first:
+            self._lasting.set(DIRECTORY, directory)
+
+    def remembered_run(self) -> str | None:
+        """See `Group`."""
+        return self._lasting.get(DIRECTORY).decode() if self._lasting.check([DIRECTORY]) else None
 
     def together(self, action: Callable[[], T]) -> T:
         """See `Group`."""
@@ -172,6 +191,8 @@ class Connected(Group):
     def _explaining(self) -> Iterator[None]:
         try:
             yield
+        except StopRun:
+            raise  # all processes end so, and none has failed
         except BaseException as error:
             # `torchrun` sends SIGTERM to those that are left, which must still say why they end.
             self._is_guarded = True

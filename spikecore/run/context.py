@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikecore.errors import CheckpointError, ContractError, RunError
+from spikecore.errors import CheckpointError, ContractError, RunError, StopRun
 from spikecore.files import cure
 from spikecore.interfaces.processes import Shard
 from spikecore.interfaces.show import Shown
 from spikecore.interfaces.trainer import Trainer
+from spikecore.nn.layers.sync_norm import is_synchronised
 from spikecore.registry.manager import Hooks
 from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
 from spikecore.run.clock import Clock
@@ -83,6 +84,8 @@ class Context:
     """Safe points passed."""
     stopping: bool = False
     """Ctrl-C was pressed: the next safe point is the last."""
+    stop_reason: str | None = None
+    """A hook wants the run to end: the next safe point is the last."""
     saved: str | None = None
     """The newest checkpoint."""
     notes: list[str] = field(default_factory=list)
@@ -118,7 +121,7 @@ class Context:
     def wrap(self, model: nn.Module) -> nn.Module:
         """The net to call in training; says once if its batch norms make it another net than in one process."""
         if self.world_size > 1 and any(map(_has_own_statistics, model.modules())):
-            self._note(
+            self.note(
                 f"batch norm: each of the {self.world_size} processes normalises with the statistics of its own part "
                 "of a batch, and the running statistics of process 0 are kept: the numbers are not those of one process"
             )
@@ -144,6 +147,8 @@ class Context:
         if self.keeping is not None and self.processes.is_first:
             with self._writing("the metrics"):
                 self.keeping.log.append(metrics)
+            if self.hooks is not None:
+                self._tell(self.hooks.log, self.keeping.directory, dict(metrics))
 
     def show(self, name: str, value: Shown) -> None:
         """See `interfaces.trainer.RunContext`.
@@ -160,6 +165,7 @@ class Context:
 
         Raises:
             ContractError: `weights` were given before, and now are not; or they are of another model.
+            StopRun: a hook asked for the end of the run.
         """
         if weights is None and self.weights is not None:
             raise ContractError(
@@ -175,13 +181,17 @@ class Context:
         due = 0 < self.keeping.every_steps <= self.count - count or time.monotonic() - moment >= self.keeping.every_s
         # The processes' clocks differ, and a signal may reach one of them only: all do what one has to.
         with self._exchange():
-            due, stopping = self.processes.any(due, self.stopping or self.processes.is_terminated)
-        is_saved = score is not None or due or stopping
+            due, stopping, stopped = self.processes.any(
+                due, self.stopping or self.processes.is_terminated, self.stop_reason is not None
+            )
+        is_saved = score is not None or due or stopping or stopped
         if is_saved:
             self.save(score)
         self.tell_plugins(is_saved)
         if stopping:
             raise KeyboardInterrupt
+        if stopped:
+            raise StopRun(self.stop_reason or "a hook in process 0 ended the run")
 
     def tell_plugins(self, is_saved: bool) -> None:
         """The hooks of an epoch that is over; at a safe point, so that one that fails costs no epoch.
@@ -196,11 +206,18 @@ class Context:
             return
         (epoch, metrics), self._untold = self._untold, None
         try:
-            self.hooks.epoch_end(self.keeping.directory, epoch, metrics)
+            self._tell(self.hooks.epoch_end, self.keeping.directory, epoch, metrics)
         except Exception:
             if not is_saved and self.world_size == 1:  # the other processes know nothing of it, and would not help
                 self.save()
             raise
+
+    def _tell(self, hook: Callable[..., None], *arguments: Any) -> None:
+        """Call the hooks of the plugins; one that wants to stop the run is heard at the next safe point."""
+        try:
+            hook(*arguments)
+        except StopRun as stop:
+            self.stop_reason = str(stop) or "a hook ended the run"
 
     def save(self, score: float | None = None) -> None:
         """Write a checkpoint of everything as it is now.
@@ -302,6 +319,12 @@ class Context:
         self._untold = epoch, dict(metrics)
         if self.after_epoch is not None:
             self.after_epoch(epoch)
+
+    def note(self, text: str) -> None:
+        """See `interfaces.trainer.RunContext`; the first process tells it."""
+        if self.processes.is_first and text not in self.notes:
+            self.notes.append(text)
+            self.console.warn(text)
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; silent when not on a terminal."""
@@ -408,12 +431,6 @@ class Context:
         words = [self.generator.initial_seed(), RANK_STREAM, self.rank, self.count]
         return int(np.random.SeedSequence(words).generate_state(1)[0])
 
-    def _note(self, line: str) -> None:
-        """Tell the user, and keep it for the report."""
-        if self.processes.is_first and line not in self.notes:
-            self.notes.append(line)
-            self.console.warn(line)
-
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         try:
@@ -429,7 +446,7 @@ class Context:
 
 def _has_own_statistics(module: nn.Module) -> bool:
     """Whether it normalises over the samples of a batch that this process has."""
-    return isinstance(module, BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+    return isinstance(module, BatchNorm) and not is_synchronised(module)
 
 
 def seed_everything(seed: int) -> None:

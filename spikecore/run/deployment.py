@@ -1,7 +1,7 @@
 """From a net to a directory with its artefact, what became of each operator, and how far both agree.
 
 net.SUFFIX       the artefact
-deploy.json      operators, options, versions, checksums
+deploy.json      operators, errors of quantized weights, options, versions, checksums
 fidelity.json    agreement of artefact and net, per layer and step; where it was compared
 fidelity.html    both as a page
 
@@ -12,15 +12,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikecore.analysis import Fidelity, compare_traces, fidelity_page, record_spikes
+from spikecore.analysis import (
+    Fidelity,
+    QuantizationError,
+    compare_traces,
+    fidelity_page,
+    quantization_errors,
+    record_spikes,
+)
 from spikecore.errors import (
     ConfigError,
     ConversionError,
@@ -105,7 +112,7 @@ def deploy(
                 if is_asked_for:
                     raise
                 notes.append(f"Not compared with the net: {error}")
-        _write(aside, deployer, name, artefact, example, fidelity, notes, about)
+        _write(aside, deployer, name, artefact, example, fidelity, notes, about, quantization_errors(net))
     moved = replace(artefact, path=directory / Path(artefact.path).relative_to(aside))
     source = "" if samples is None or fidelity is None else samples.source
     problems = tuple(_problems(deployer, name, fidelity))
@@ -176,6 +183,7 @@ def _write(
     fidelity: Fidelity | None,
     notes: list[str],
     about: Mapping[str, Any],
+    quantization: Sequence[QuantizationError],
 ) -> None:
     files = {}
     for path in sorted(aside.rglob("*")):
@@ -192,6 +200,7 @@ def _write(
         "example_shape": list(example.shape),
         "artefact": str(Path(artefact.path).relative_to(aside)),
         "operators": records_to_json(artefact.mapping),
+        "quantization": [asdict(error) for error in quantization],
         "notes": notes,
         "files": files,
     }
@@ -199,5 +208,5 @@ def _write(
     if fidelity is not None:
         aside.joinpath(FIDELITY).write_text(fidelity.to_json(), encoding="utf-8")
     title = f"{about.get('run', 'net')} on {name}"
-    text = fidelity_page(title, fidelity, artefact.mapping, notes)
+    text = fidelity_page(title, fidelity, artefact.mapping, notes, quantization)
     aside.joinpath(PAGE).write_text(text, encoding="utf-8")

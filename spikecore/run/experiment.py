@@ -33,29 +33,42 @@ def run(
     *,
     out: str | Path | None = None,
     output: Output | None = None,
+    hooks: Sequence[object] = (),
 ) -> Result:
-    """Train as `config` says and write a run directory.
+    """Train as `config` says and write a run directory; where `torchrun` has restarted failed processes, go on with the
+    run that those began.
 
     Args:
         config: tables, a file, or None for the defaults.
         out: the run directory; None for a new one under `runs/`.
         output: clock and console; None for new ones.
+        hooks: modules, or objects with methods marked by `spikecore.hookimpl`: called beside those of the plugins.
 
     Raises:
+        StopRun: a hook ended the run.
         ConfigError: the configuration, or the directory, cannot be used.
         RunError: the disk refused; the message names the last good checkpoint.
     """
     output = output or Output()
     with joined(output.clock) as processes, ExitStack() as stack:
+        if processes.num_restarts and (begun := processes.remembered_run()):
+            return resume(begun, output=output, hooks=hooks)
         resolved = config if isinstance(config, Resolved) else processes.together(lambda: resolve(config))
         processes.require_same({"--out": str(out), **_facts(resolved)})
         prepared = processes.together(lambda: prepare(resolved, output=output, processes=processes))
         directory = processes.first(lambda: _locked(new_directory(out, resolved.tables["run"].name), stack))
-        return Run.begin(directory, resolved, prepared).carry_out()
+        processes.remember_run(str(directory))
+        with resolved.registry.hooks.with_listeners(hooks):
+            return Run.begin(directory, resolved, prepared).carry_out()
 
 
 def resume(
-    directory: str | Path, *, checkpoint: str = LAST, overrides: Sequence[str] = (), output: Output | None = None
+    directory: str | Path,
+    *,
+    checkpoint: str = LAST,
+    overrides: Sequence[str] = (),
+    output: Output | None = None,
+    hooks: Sequence[object] = (),
 ) -> Result:
     """Go on with a run where a checkpoint left it; on the CPU, to the same bits as if it had never stopped.
 
@@ -67,8 +80,10 @@ def resume(
         checkpoint: `last`, `best` or a name.
         overrides: `table.key=value`, of what may change in the middle of a run (see `config.refuse_changes`).
         output: clock and console; None for new ones.
+        hooks: as of `run`.
 
     Raises:
+        StopRun: a hook ended the run.
         ConfigError: the directory is in use or no run's, its configuration was edited, an override is not allowed.
         CheckpointError: the checkpoint is damaged, foreign or of another model; names the newest good one before it.
     """
@@ -83,7 +98,10 @@ def resume(
             if processes.is_first:
                 print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
             return Result(dict(saved.record.metrics or {}), saved.record.timings_s, directory)
-        return Run.reopen(saved, checkpoint, overrides, output, processes).carry_out()
+        processes.remember_run(str(directory))
+        run = Run.reopen(saved, checkpoint, overrides, output, processes)
+        with run.resolved.registry.hooks.with_listeners(hooks):
+            return run.carry_out()
 
 
 def _locked(directory: Path, stack: ExitStack) -> Path:

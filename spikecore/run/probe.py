@@ -17,6 +17,7 @@ from spikecore.errors import RunError
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.task import Task
 from spikecore.nn import Neuron, get_state, reset_state, set_state
+from spikecore.nn.layers.sync_norm import is_synchronised
 from spikecore.run.context import Context, undisturbed
 from spikecore.run.tree import read_tree, write_tree
 from spikecore.torch_internals import BatchNorm
@@ -151,7 +152,7 @@ def batch_norms(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for module in model.modules()
-        if isinstance(module, BatchNorm) and module.track_running_stats and not isinstance(module, nn.SyncBatchNorm)
+        if isinstance(module, BatchNorm) and module.track_running_stats and not is_synchronised(module)
     ]
 
 

@@ -30,6 +30,18 @@ class Group(Processes):
     resume_command: str = "spike run --resume RUN_DIR"
 
     @property
+    def num_restarts(self) -> int:
+        """How often `torchrun --max-restarts` started new processes in place of failed ones."""
+        return 0
+
+    def remember_run(self, directory: str) -> None:
+        """Keep the run directory for those that may be started in place of these processes."""
+
+    def remembered_run(self) -> str | None:
+        """The run directory of those in whose place these were started, where they came as far as to have one."""
+        return None
+
+    @property
     def is_first(self) -> bool:
         """Whether this is the process that writes files and talks to the user."""
         return self.rank == 0

@@ -19,6 +19,7 @@ from torch import nn
 
 import spikecore
 from spikecore.errors import ConfigError
+from spikecore.nn.products import SpikeLayer
 from spikecore.registry import Registry
 from spikecore.run.config import AUTO_BACKEND, Resolved
 from spikecore.run.record import BackendRecord, ComponentRecord, FileRecord, PluginRecord, Record
@@ -29,12 +30,19 @@ MATTERS = ("spikecore", "torch", "num_threads", "num_processes", "device_name")
 
 
 def backends(model: nn.Module) -> dict[str, BackendRecord]:
-    """What ran each neuron, and why; a neuron that never ran is not there."""
-    return {
+    """What ran each neuron and each product, and why; one that never ran is not there.
+
+    A product is that of a layer, or of a block's layer; its reason names the path and the rate of its last call.
+    """
+    records = {
         name: BackendRecord(asked=part.backend, ran=part.chosen.backend, reason=part.chosen.reason)
         for name, part in model.named_modules()
         if getattr(part, "chosen", None) is not None
     }
+    for name, layer in model.named_modules():
+        if isinstance(layer, SpikeLayer) and layer.product is not None:
+            records[name] = BackendRecord(layer.products, layer.product.backend, str(layer.product))
+    return records
 
 
 def environment(device: torch.device, num_processes: int = 1) -> dict[str, Any]:

@@ -180,7 +180,7 @@ class Record:
     id: str = field(default_factory=lambda: secrets.token_hex(8))
     started: str = field(default_factory=lambda: now())
     ended: str | None = None
-    status: Literal["running", "finished", "interrupted", "failed"] = "running"
+    status: Literal["running", "finished", "stopped", "interrupted", "failed"] = "running"
     exit_status: int | None = None
     changes: list[str] = field(default_factory=list)
     backends: dict[str, BackendRecord] = field(default_factory=dict)
@@ -205,6 +205,11 @@ class Record:
     def finish(self, metrics: Mapping[str, float]) -> None:
         """The run came to its end."""
         self.status, self.exit_status, self.metrics = "finished", 0, dict(metrics)
+
+    def stop(self, reason: str) -> None:
+        """A hook ended the run on purpose."""
+        self.status, self.exit_status = "stopped", 0
+        self.notes.append(f"Stopped by a hook: {reason}")
 
     def interrupt(self) -> None:
         """Ctrl-C was pressed."""

@@ -93,6 +93,7 @@ def _banner(directory: Path, record: Record, status: str) -> list[str]:
     text = {
         "died": f"This run died: its record says that it is running, and no process is. {again}",
         "running": "This run is still going on; the report shows it as it is now.",
+        "stopped": f"A hook ended this run. {again}",
         "interrupted": f"This run was interrupted. {again}",
         "failed": f"This run failed: {record.error or 'no reason is known'}. {again}",
     }.get(status)

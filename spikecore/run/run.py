@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecore.errors import ConfigError, RunError, SpikeError
+from spikecore.errors import ConfigError, RunError, SpikeError, StopRun
 from spikecore.files import clean, cure, write_file
 from spikecore.registry import use
 from spikecore.run import probe as probing
@@ -116,6 +116,7 @@ class Run:
         Raises:
             RunError: the disk refused; the message names the last good checkpoint.
             ProcessError: another process failed or is gone.
+            StopRun: a hook ended it.
         """
         self._processes.resume_command = resume_command(self.directory, self.record)
         if not self._processes.is_first:  # the first process writes for all
@@ -139,6 +140,10 @@ class Run:
         except KeyboardInterrupt:
             self.record.interrupt()
             self._tell_resumption("interrupted")
+            raise
+        except StopRun as stop:
+            self.record.stop(str(stop))
+            self._tell_resumption(f"stopped: {stop}")
             raise
         except BaseException as error:
             self.record.fail(error)

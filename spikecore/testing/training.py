@@ -244,6 +244,8 @@ class Recorder(Processes):
     """What was given at each safe point."""
     gallery: Gallery = field(default_factory=Gallery)
     order: EpochOrder = field(default_factory=EpochOrder)
+    notes: list[str] = field(default_factory=list)
+    """What it told the user."""
 
     def __post_init__(self) -> None:
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -287,6 +289,10 @@ class Recorder(Processes):
         """See `RunContext`."""
         self.order.epoch_end(epoch, metrics)
         self.events.append(("epoch_end", (epoch, dict(metrics))))
+
+    def note(self, text: str) -> None:
+        """See `RunContext`."""
+        self.notes.append(text)
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """See `RunContext`."""

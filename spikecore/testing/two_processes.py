@@ -1,4 +1,4 @@
-"""Does something in two processes that are connected by gloo, on the CPU, and gives what both answer.
+"""Does something in two or more processes that are connected by gloo, on the CPU, and gives what both answer.
 
 They are forked, not started: a component that was registered in this process is there, and torch is loaded already.
 """
@@ -76,7 +76,12 @@ def obstacle() -> str:
 
 
 def in_two_processes(work: Callable[[Connected], Any]) -> list[Any]:
-    """What `work` returns in each of two processes, by rank: plain data and tensors.
+    """`in_processes` with two."""
+    return in_processes(work, 2)
+
+
+def in_processes(work: Callable[[Connected], Any], world_size: int) -> list[Any]:
+    """What `work` returns in each of several processes, by rank: plain data and tensors.
 
     Raises:
         AssertionError: one of them failed, with its traceback, or they hang.
@@ -85,22 +90,24 @@ def in_two_processes(work: Callable[[Connected], Any]) -> list[Any]:
         folder = Path(name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, about threads: the fork uses none
-            pids = {rank: _forked(work, rank, folder) for rank in (0, 1)}
+            pids = {rank: _forked(work, rank, world_size, folder) for rank in range(world_size)}
         statuses = _waited(pids)
         for rank, status in statuses.items():
             error = folder / f"error-{rank}"
-            assert not error.is_file(), f"process {rank} of 2 failed:\n{error.read_text()}"
-            assert status == 0, f"process {rank} of 2 did not come to its end within {HANG_S:g} s, or was killed"
-        return [torch.load(folder / f"answer-{rank}", weights_only=True) for rank in (0, 1)]
+            assert not error.is_file(), f"process {rank} of {world_size} failed:\n{error.read_text()}"
+            assert status == 0, (
+                f"process {rank} of {world_size} did not come to its end within {HANG_S:g} s, or was killed"
+            )
+        return [torch.load(folder / f"answer-{rank}", weights_only=True) for rank in range(world_size)]
 
 
-def _forked(work: Callable[[Connected], Any], rank: int, folder: Path) -> int:
+def _forked(work: Callable[[Connected], Any], rank: int, world_size: int, folder: Path) -> int:
     pid = os.fork()
     if pid:
         return pid
     status = 1
     try:
-        _work(work, rank, folder)
+        _work(work, rank, world_size, folder)
         status = 0
     except BaseException:
         (folder / f"error-{rank}").write_text(traceback.format_exc())
@@ -108,17 +115,17 @@ def _forked(work: Callable[[Connected], Any], rank: int, folder: Path) -> int:
         os._exit(status)  # nothing of the parent's is ended here: no fixture, no temporary directory
 
 
-def _work(work: Callable[[Connected], Any], rank: int, folder: Path) -> None:
+def _work(work: Callable[[Connected], Any], rank: int, world_size: int, folder: Path) -> None:
     torch.set_num_threads(1)  # a thread pool does not survive a fork
     os.environ["LOCAL_RANK"] = str(rank)
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    store = dist.FileStore(str(folder / "store"), 2)  # type: ignore[attr-defined]  # which it does export
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=HANG_S))
-    answer = work(Connected(store, rank, 2))
+    store = dist.FileStore(str(folder / "store"), world_size)  # type: ignore[attr-defined]  # which it does export
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=HANG_S))
+    answer = work(Connected(store, rank, world_size))
     torch.save(answer, folder / f"answer-{rank}")
     # One that leaves early may cut off the last answers to the other.
     store.set(f"done-{rank}", "")
-    store.wait(["done-0", "done-1"], timedelta(seconds=HANG_S))
+    store.wait([f"done-{other}" for other in range(world_size)], timedelta(seconds=HANG_S))
 
 
 def _waited(pids: dict[int, int]) -> dict[int, int]:

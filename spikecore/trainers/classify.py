@@ -81,10 +81,10 @@ class Classify(Trainer):
             self._optimizer.load_state_dict(self._pending["optimizer"])
             self._scaler.load_state_dict(self._pending["scaler"])
             self._pending = None
-        net = context.wrap(task.model)
+        net, factors = context.wrap(task.model), config.schedule.factors(config.epochs)
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
             for group in self._optimizer.param_groups:
-                group["lr"] = config.lr * config.schedule(epoch / config.epochs)
+                group["lr"] = config.lr * factors[epoch]
             loss = self._train_epoch(task, net, context)
             self._metrics = {} if task.val is None else self.evaluate(task, context, "val")
             self._epoch, num_trained = epoch + 1, self._num_trained

@@ -26,6 +26,16 @@ class Schedule:
         """
         raise NotImplementedError(f"{type(self).__name__} declares no __call__")
 
+    def factors(self, num: int) -> list[float]:
+        """The factors of a training of `num` epochs (or steps), one for each, in order; a schedule that counts epochs
+        instead of shares of the training overrides this.
+
+        Example:
+            >>> Cosine().factors(2)
+            [1.0, 0.5]
+        """
+        return [self(index / num) for index in range(num)]
+
 
 SCHEDULE = OneOf("schedule", Schedule)
 """For a trainer's option `schedule`: `Annotated[Any, SCHEDULE]`."""

@@ -270,7 +270,7 @@ def test_a_converter_that_breaks_its_contract_writes_nothing(convert, ann):
 REFUSED = [
     (["{ann}"], "Missing option '--out'"),
     (["{ann}", "--out", "{ann}"], "spike: --out {ann}: must be a new or empty directory"),
-    (["{ann}", "--out", "o", "--weights", "w.safetensors"], "a directory has its own weights; leave it out"),
+    (["{ann}", "--out", "o", "--weights", "w.safetensors"], "this source has its own weights; leave it out"),
     (["nowhere", "--out", "o"], "SOURCE nowhere: is no directory and no FILE.py:function"),
     (["{file}", "--out", "o"], "name the function that makes the net, as in {file}:make_net"),
     (["missing.py:make", "--out", "o"], "spike: SOURCE missing.py: cannot be read: No such file or directory"),

@@ -9,6 +9,7 @@ import torch.nn as torch_nn
 
 from spikecore import nn
 from spikecore.backends.selection import AUTO, REFERENCE
+from spikecore.errors import StateError
 from spikecore.registry import components, create, load
 from tests.sequences import assert_copies_behave, assert_threads_share
 
@@ -30,7 +31,10 @@ LAYERS = {  # name → the layer, and the shape of its input after T and B
     "SpikingLSTM": (lambda layer: layer(N, 40, num_layers=2), (N,)),
     "SpikingVanillaRNN": (lambda layer: layer(N, 40, num_layers=2), (N,)),
     "Delay": (lambda layer: layer(2), (N,)),
+    "TemporalDifference": (lambda layer: layer(torch_nn.Tanh(), (True,)), (N,)),
 }
+WITHOUT_STATE = {"FewSpikeReLU": lambda layer: layer(torch.tensor(4.0), 4)}
+"""Take whole sequences and refuse `streaming` and single steps: nothing is kept between calls."""
 IS_RANDOM = {"DropConnectLinear", "noisy_cuba_lif", "noisy_ilc_cuba_lif"}
 """Draw numbers in each call; threads take turns at torch's one generator, so their draws differ."""
 
@@ -65,6 +69,17 @@ def sequences(shape=(N,)):
     return [torch.randn(T, B, *shape) * 4 + 2 for _ in range(3)]
 
 
+def exported():
+    """Name → class of every module with state that a plugin with neurons exports."""
+    plugins = {load("neuron", name).__module__.split(".")[0] for name in NEURONS} - {"spikecore"}
+    return {
+        name: value
+        for plugin in plugins
+        for name, value in vars(importlib.import_module(plugin)).items()
+        if isinstance(value, type) and issubclass(value, nn.Stateful)
+    }
+
+
 def test_there_is_enough():
     assert len(NEURONS) >= 29
     assert len(LAYERS) >= 12
@@ -72,15 +87,20 @@ def test_there_is_enough():
 
 def test_every_layer_with_state_is_here():
     """One that a plugin exports from now on must be added to `LAYERS`."""
-    plugins = {load("neuron", name).__module__.split(".")[0] for name in NEURONS} - {"spikecore"}
-    exported = {
-        name
-        for plugin in plugins
-        for name, value in vars(importlib.import_module(plugin)).items()
-        if isinstance(value, type) and issubclass(value, nn.Stateful)
-    }
     registered = {load("neuron", name).__name__ for name in NEURONS}
-    assert exported - registered == set(LAYERS)
+    assert set(exported()) - registered == {*LAYERS, *WITHOUT_STATE}
+
+
+@pytest.mark.parametrize("name", WITHOUT_STATE)
+def test_without_state_no_parts_of_sequences_are_taken(name):
+    net = WITHOUT_STATE[name](exported()[name])
+    x = sequences()[0]
+    assert net(x).any()
+    with nn.streaming(net), pytest.raises(StateError):
+        net(x)
+    net.step_mode = "single"
+    with pytest.raises(StateError):
+        net(x[0])
 
 
 @pytest.mark.parametrize("name", [name for name in NEURONS if name not in IS_RANDOM])
@@ -104,8 +124,8 @@ def test_recurrent_neurons_serve_threads(name, backend):
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in IS_RANDOM])
 def test_layers_serve_threads_and_are_copied_whole(name):
-    layer, (make, shape) = getattr(importlib.import_module("spikecore_layer_zoo"), name), LAYERS[name]
+    make, shape = LAYERS[name]
     torch.manual_seed(0)
-    net = torch_nn.Sequential(make(layer))
+    net = torch_nn.Sequential(make(exported()[name]))
     assert_threads_share(net, sequences(shape), rounds=2)
     assert_copies_behave(net, sequences(shape)[0])

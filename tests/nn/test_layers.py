@@ -34,7 +34,7 @@ CASES = {
     "Flatten": ((), [(C,), (C, 5, 3)]),
 }
 UNPOOL = {f"MaxUnpool{n}d" for n in (1, 2, 3)}
-OTHER = {"SyncBatchNorm", "FoldTime", "FoldsTime", "fold_time"} | UNPOOL
+OTHER = {"SyncBatchNorm", "FoldTime", "FoldsTime", "fold_time", "synchronize_batch_norms"} | UNPOOL
 SHAPED = [(name, shape) for name, (_, shapes) in CASES.items() for shape in shapes]
 
 

@@ -215,9 +215,8 @@ def test_a_session_on_a_terminal(columns, no_color, tmp_path):
     assert bars, "the progress bar"
     assert max(map(len, bars)) > columns - 5, "the bar uses the width"
     assert bool(COLOUR.search(written)) != no_color
-    assert all(len(line) < columns for line in out.splitlines())
     report = out.partition("time ")[2].partition("run directory")[0]
-    assert (report.count("\n") > 1) == (columns == 80)
+    assert report.count("\n") == 1, "stdout is a pipe here, whose lines are whole"
     seconds = {part.split()[0]: float(part.split()[1]) for part in " ".join(report.split()).split(", ")}
     assert {"import", "loop", "building", "checkpoint", "report", "evaluate", "probe", "other", "total"} <= set(seconds)
     total = seconds.pop("total")

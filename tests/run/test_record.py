@@ -75,7 +75,7 @@ def rewritten(directory, **values):
     [
         ({"seed": "7"}, "seed must be int, got str"),
         ({"seed": True}, "seed must be int, got bool"),
-        ({"status": "gone"}, "status is 'gone', not one of 'running', 'finished', 'interrupted', 'failed'"),
+        ({"status": "gone"}, "status is 'gone', not one of 'running', 'finished', 'stopped', 'interrupted', 'failed'"),
         (
             {"nets": {"": {"role": "model", "input_shape": [2, 3.5], "num_outputs": 4, "weights": None}}},
             r"nets\.\.input_shape\[1\] must",

@@ -24,14 +24,17 @@ NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold"
 """Folders of tests that are not part of the suite `core`."""
 
 BUDGETS_S = {
-    "core": 900,
+    "core": 1300,  # with products by events and norm and neuron in one call, each held by planted faults: 885 s
     "plugin-cpu-backend": 900,
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,
     "plugin-ann2snn": 400,
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
+    "plugin-deploy-nir": 150,
+    "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,
+    "plugin-training": 200,
     "plugin-zoo-resnet": 200,
     "plugin-zoo-transformer": 150,
     "plugin-zoo-vgg": 150,
@@ -170,7 +173,7 @@ def wheels() -> Path:
     call(spike, "run", cwd=empty)
     for kind in ("neuron", "backend"):  # the templates are in the wheel
         call(spike, "new-plugin", f"fresh-{kind}", "--kind", kind, cwd=empty)
-    pip(env, "--no-deps", *(path for path in built.glob("*.whl") if not path.name.startswith("spikecore-")))
+    pip(env, *(path for path in built.glob("*.whl") if not path.name.startswith("spikecore-")))
     call(spike, "doctor", cwd=empty)
     call(spike, "run", "--set", "neuron.name=izhikevich", "--set", "trainer.epochs=2", cwd=empty)
     return env / "bin/python"

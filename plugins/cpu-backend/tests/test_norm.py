@@ -95,8 +95,9 @@ SHAPES = {
     "long pieces, cut": (3, 2, 3, 70, 71),
     "channels last": (5, 6, 32, 9, 7),
     "channels last, no whole lines": (5, 6, 5, 9, 7),
+    "channels last, several blocks, the last one short": (5, 3, 24, 13, 13),
     "linear": (20, 300, 48),
-    "more channels than a block has lanes": (3, 5, 3000),
+    "as many channels as fit into a block twice": (3, 5, 1024),
 }
 
 
@@ -223,6 +224,33 @@ def test_a_sequence_too_long_for_its_states_runs_one_by_one(monkeypatch):
     state = torch.zeros(shape[1:], dtype=torch.float64)
     assert backend.norm_neuron(key, y, None, None, 1e-5, [state], [], False, True) is None
     assert_close(found, everything(theirs, y), "[output, gradients, statistics]")
+
+
+@pytest.mark.parametrize(
+    ("channels", "is_taken"), [(20, True), (24, True), (66, True), (1024, True), (1000, False), (3000, False)]
+)
+def test_channels_last_blocks_hold_whole_rows_of_channels_or_none_is_made(channels, is_taken, monkeypatch):
+    from spikecore_cpu_backend import tuning
+
+    monkeypatch.setattr(tuning, "second_level_cache", lambda: 1 << 20)
+    tiles = tuning.norm_tiles(4, 1600, channels, 1, num_states=1, real_bytes=4)
+    assert (tiles is not None) == is_taken
+    if tiles is not None:
+        assert tiles.block % channels == 0
+        assert tiles.block * 4 % tuning.LINE == 0
+    y = values((3, 5, channels), torch.float32)
+    block = block_of(y.shape, "lif", "cpu", torch.float32)
+    key = block.neuron.program().key
+    results = backend_named("cpu").norm_neuron(key, y, None, None, 1e-5, [torch.zeros(5, channels)], [], False, True)
+    assert (results is not None) == is_taken
+
+
+def test_more_channels_than_a_block_holds_run_one_by_one():
+    shape = (3, 5, 3000)
+    ours, theirs = (block_of(shape, "learnable", name) for name in ("cpu", "torch"))
+    theirs.load_state_dict(ours.state_dict())
+    y = values(shape)
+    assert_close(everything(ours, y), everything(theirs, y), "[output, gradients, statistics]")
 
 
 def test_several_gradients_at_once_and_twice():

@@ -2,7 +2,15 @@
 
 from spikecore.nn.layers.dropout import Dropout, Dropout1d, Dropout2d, Dropout3d
 from spikecore.nn.layers.fold import FoldsTime, FoldTime, fold_time
-from spikecore.nn.layers.norms import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm, SyncBatchNorm
+from spikecore.nn.layers.norms import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    LayerNorm,
+    SyncBatchNorm,
+    synchronize_batch_norms,
+)
 from spikecore.nn.layers.once import time_invariant
 from spikecore.nn.layers.pooling import (
     AdaptiveAvgPool1d,
@@ -86,6 +94,7 @@ __all__ = [
     "WSConv3d",
     "WSLinear",
     "fold_time",
+    "synchronize_batch_norms",
     "time_invariant",
 ]
 

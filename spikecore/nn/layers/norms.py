@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from spikecore.nn.layers.fold import FoldsTime
+from spikecore.nn.layers.sync_norm import FoldingProcessBatchNorm, ProcessBatchNorm, is_synchronised
 from spikecore.torch_internals import BatchNorm
 
 
@@ -60,6 +61,31 @@ class SyncBatchNorm(FoldsTime, nn.SyncBatchNorm):
         for name, child in module.named_children():
             setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
         return module
+
+
+def synchronize_batch_norms(net: nn.Module) -> nn.Module:
+    """`net` with batch norms whose statistics in training mode come from all processes of torch.distributed.
+
+    On GPUs these are `SyncBatchNorm`, elsewhere norms of our own, which compute the same. Parameters, buffers and the
+    keys of `state_dict` stay; a block with such a norm runs unfused, as `spikecore.explain` says.
+
+    Args:
+        net: changed in place, unless it is a batch norm itself.
+    """
+    if isinstance(net, BatchNorm):
+        if is_synchronised(net):
+            return net
+        device = next((tensor.device.type for tensor in [*net.parameters(), *net.buffers()]), "cpu")
+        if device == "cuda":
+            return SyncBatchNorm.convert_sync_batchnorm(net)
+        shared: nn.Module = ProcessBatchNorm(1)
+        if isinstance(net, FoldsTime):
+            shared = FoldingProcessBatchNorm(1, step_mode=net.step_mode)
+        shared.__dict__.update(net.__dict__)
+        return shared
+    for name, child in net.named_children():
+        setattr(net, name, synchronize_batch_norms(child))
+    return net
 
 
 class GroupNorm(FoldsTime, nn.GroupNorm):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+from typing import Any
 
+from torch import Tensor, nn
+
+from spikecore.backends.plain import is_plain
+from spikecore.backends.spike_bits import bits_of, note_bits
 from spikecore.nn.layers.fold import FoldsTime
 
 
@@ -13,7 +17,26 @@ class MaxPool1d(FoldsTime, nn.MaxPool1d):
     ranks = (3,)
 
 
-class MaxPool2d(FoldsTime, nn.MaxPool2d):
+class _PoolsBits(nn.Module):
+    """Mixin in front of `torch.nn.MaxPool2d`: where the bits of its input are known, so are those of its output."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        out: Tensor = super().forward(input)
+        if not isinstance(out, Tensor) or not is_plain((input, out)):
+            return out
+        bits = bits_of(input, True) if input.dim() == 4 else None
+        if bits is not None and _pair(self.padding) == (0, 0) and _pair(self.dilation) == (1, 1):
+            pooled = bits.max_pool(_pair(self.kernel_size), _pair(self.stride))
+            if (pooled.height, pooled.width) == tuple(out.shape[2:]):  # not where the last windows are cut
+                note_bits(out, pooled)
+        return out
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value[0], value[1]) if isinstance(value, tuple) else (value, value)
+
+
+class MaxPool2d(FoldsTime, _PoolsBits, nn.MaxPool2d):
     """`torch.nn.MaxPool2d` over `[T, B, C, H, W]`; `return_indices=True` adds the indices for `MaxUnpool2d`."""
 
     ranks = (4,)

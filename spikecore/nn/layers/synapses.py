@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.nn.layers.fold import FoldsTime
+from spikecore.nn.products import EventConv2d, EventLinear
+from spikecore.torch_internals import convolve
 
 
 class Conv1d(FoldsTime, nn.Conv1d):
@@ -24,8 +26,11 @@ class Conv1d(FoldsTime, nn.Conv1d):
     ranks = (3,)
 
 
-class Conv2d(FoldsTime, nn.Conv2d):
-    """`torch.nn.Conv2d` over `[T, B, C, H, W]`."""
+class Conv2d(FoldsTime, EventConv2d, nn.Conv2d):
+    """`torch.nn.Conv2d` over `[T, B, C, H, W]`.
+
+    Where the input is spikes, the product may run by events; see `products` in the docs of spike products.
+    """
 
     ranks = (4,)
 
@@ -54,8 +59,8 @@ class ConvTranspose3d(FoldsTime, nn.ConvTranspose3d):
     ranks = (5,)
 
 
-class Linear(FoldsTime, nn.Linear):
-    """`torch.nn.Linear` over `[T, B, ..., in_features]`."""
+class Linear(FoldsTime, EventLinear, nn.Linear):
+    """`torch.nn.Linear` over `[T, B, ..., in_features]`; `products` as of `Conv2d`."""
 
     ranks = range(2, 64)
 
@@ -85,8 +90,7 @@ class _StandardisedWeight(nn.Module):
 
 class _StandardisedConv(_StandardisedWeight):
     def forward(self, input: Tensor) -> Tensor:
-        out: Tensor = self._conv_forward(input, self.standardised_weight(), self.bias)  # type: ignore[operator]
-        return out
+        return convolve(self, input, self.standardised_weight())
 
 
 class _StandardisedLinear(_StandardisedWeight):

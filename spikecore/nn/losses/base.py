@@ -31,6 +31,8 @@ class Loss(Configurable, nn.Module):
 
     readout: ClassVar[str] = "rate"
     """The readout whose largest score is the class that this loss trains for."""
+    has_classes: ClassVar[bool] = True
+    """Labels are classes; False where they are values."""
 
     @dataclass(frozen=True)
     class Config:

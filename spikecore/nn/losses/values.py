@@ -33,6 +33,8 @@ class ValueMSE(Loss):
         2.0
     """
 
+    has_classes = False
+
     @dataclass(frozen=True)
     class Config(Loss.Config):
         """
@@ -41,6 +43,11 @@ class ValueMSE(Loss):
         """
 
         value: Literal["mean", "last"] = "mean"
+
+    @property
+    def readout(self) -> str:  # type: ignore[override]  # of one loss, where others have it for all
+        """What the output stands for, by the option `value`."""
+        return "rate" if self.config.value == "mean" else "last"
 
     def per_sample(self, out: Tensor, target: Tensor) -> Tensor:
         value = rate(out) if self.config.value == "mean" else last(out)
@@ -74,6 +81,8 @@ class SequenceMSE(Loss):
         >>> SequenceMSE()(out, torch.tensor([[[0.0]], [[3.0]]])).item()
         0.5
     """
+
+    has_classes = False
 
     def each(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of each sample, `[B, ...]`.

@@ -20,10 +20,11 @@ from spikecore.testing.probes import BACKEND
 from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.backend_agreement import CASES, LEARNED, Options
 from spikecore.testing.suites.backend_limits import LimitChecks
+from spikecore.testing.suites.backend_products import ProductChecks
 from spikecore.torch_internals import fake_mode, forget_compiled
 
 
-class BackendSuite(LimitChecks):
+class BackendSuite(LimitChecks, ProductChecks):
     """Outputs, states and gradients equal the reference's, at every shape; what was asked for is what ran."""
 
     kind: ClassVar[str] = "backend"

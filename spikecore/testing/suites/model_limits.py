@@ -59,7 +59,8 @@ class LimitChecks(Suite):
 
     @advice("honour the option, or remove it from Config")
     def test_every_option_has_an_effect(self) -> None:
-        """For each option some other value changes the output, evaluated or in training, or the parameters' shapes."""
+        """For each option some other value changes the parameters' shapes or the output: evaluated, in training, and
+        evaluated after that, as running statistics show."""
         config = self.build().config
         names = list(vars(config))
         ignored = options_without_effect(self.target.Config, config, self._with_options, self._observed, names)
@@ -72,7 +73,7 @@ class LimitChecks(Suite):
     def _observed(self, net: Any) -> list[Tensor]:
         x = self.input(batch=4)
         results = [torch.zeros(parameter.shape) for parameter in net.parameters()]
-        for training in (False, True):
+        for training in (False, True, False):
             torch.manual_seed(1)
             results.append(self.run(net.train(training), x).detach())
         return results

@@ -24,7 +24,7 @@ from spikecore.backends.kit import (
 )
 from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
-from spikecore.interfaces import Range
+from spikecore.interfaces import ProductGeometry, Range, SpikeBits, SpikeProduct
 from spikecore_cpu_backend import layout, norm, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
 from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, ForwardCall
@@ -32,6 +32,14 @@ from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler
 from spikecore_cpu_backend.kernels import ELEMENTS, Kernel, Runtime
 from spikecore_cpu_backend.memory import Recycler
 from spikecore_cpu_backend.printer import KernelPrinter
+from spikecore_cpu_backend.products import (
+    Products,
+    pack_spikes,
+    prepare_weight,
+    run_product,
+    run_product_grad,
+    run_product_of_bits,
+)
 
 CPU = torch.device("cpu")
 _LIVE: weakref.WeakSet[CPUBackend] = weakref.WeakSet()
@@ -46,7 +54,7 @@ class CPUBackend(Backend):
     """
 
     capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
-        priority=100, affine_neuron=True, norm_neuron=True
+        priority=100, affine_neuron=True, spike_products=("conv2d", "linear"), spike_bits=True, norm_neuron=True
     )
 
     @dataclass(frozen=True)
@@ -61,6 +69,9 @@ class CPUBackend(Backend):
                 and the steps run again. `distance`: u = h - v_threshold instead of x, 4 bytes; `distance_bf16`: u
                 rounded to 2 bytes, gradients exact to about 1e-3. Where u is not enough (a learnable time constant,
                 a quadratic charge), x is kept. `auto`: what measured fastest.
+            crossover: the share of ones in the input up to which a layer with products="auto" multiplies by events. By
+                default it is measured for each class of shapes on first use and kept under `cache_dir`; a number makes
+                the choice, and with it the last bits, the same on every machine.
         """
 
         compiler: str = ""
@@ -68,6 +79,7 @@ class CPUBackend(Backend):
         compile_timeout_s: Annotated[float, Range(gt=0.0)] = TIMEOUT_S
         recycle_mib: Annotated[int, Range(ge=0)] = 1024
         keep: Literal["auto", "input", "distance", "distance_bf16"] = "auto"
+        crossover: Annotated[float | None, Range(ge=0.0, le=1.0)] = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -75,6 +87,7 @@ class CPUBackend(Backend):
         self.runtime = Runtime(KernelCache(self.config.compiler, folder, self.config.compile_timeout_s))
         self.recycler = Recycler(self.config.recycle_mib << 20)
         self._kernels: dict[tuple[str, torch.dtype], Kernel] = {}
+        self._products: Products | BackendError | None = None
         _LIVE.add(self)
 
     @property
@@ -242,6 +255,53 @@ class CPUBackend(Backend):
         _check_status(run(call.pack(kernel.pack_backward)))
         return grad_x, grad_firsts, sums
 
+    def product(
+        self, geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, always: bool, save: bool
+    ) -> SpikeProduct:
+        """See `interfaces.backend.Backend.product`."""
+        products = self._ready_products()
+        if isinstance(products, BackendError):
+            return SpikeProduct(None, reason=f"the kernels do not compile: {products}")
+        return run_product(products, geometry, x, weight, bias, always, save)
+
+    def product_grad(
+        self, geometry: ProductGeometry, kept: Sequence[Tensor], x_shape: Sequence[int], grad: Tensor, weight: Tensor
+    ) -> Tensor:
+        """See `interfaces.backend.Backend.product_grad`."""
+        products = self._ready_products()
+        if isinstance(products, BackendError):
+            raise products
+        return run_product_grad(products, geometry, kept, x_shape, grad, weight)
+
+    def pack(self, x: Tensor) -> SpikeBits | None:
+        """See `interfaces.backend.Backend.pack`."""
+        products = self._ready_products()
+        return None if isinstance(products, BackendError) else pack_spikes(products, x)
+
+    def prepare(self, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
+        """See `interfaces.backend.Backend.prepare`."""
+        products = self._ready_products()
+        return None if isinstance(products, BackendError) else prepare_weight(products, geometry, weight)
+
+    def product_of_bits(
+        self, geometry: ProductGeometry, bits: SpikeBits, weight: Tensor, bias: Tensor | None, prepared: Tensor,
+        always: bool,
+    ) -> SpikeProduct:  # fmt: skip
+        """See `interfaces.backend.Backend.product_of_bits`."""
+        products = self._ready_products()
+        if isinstance(products, BackendError):
+            raise products
+        return run_product_of_bits(products, geometry, bits, weight, bias, prepared, always)
+
+    def _ready_products(self) -> Products | BackendError:
+        """The kernels of products, compiled on first use, or why there are none."""
+        if self._products is None:
+            try:
+                self._products = Products(self.runtime, self.recycler, self.config.crossover)
+            except BackendError as error:
+                self._products = error
+        return self._products
+
     def norm_neuron(
         self,
         key: str,
@@ -254,7 +314,7 @@ class CPUBackend(Backend):
         save: bool,
         carry: bool,
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]] | None:
-        """See `interfaces.backend.Backend.norm_neuron`; None for sequences whose states no cache would hold."""
+        """See `interfaces.backend.Backend.norm_neuron`; None where `tuning.norm_tiles` gives none."""
         kernel = self._kernels.get((key, y.dtype)) or self._kernel(key, y.dtype)
         return norm.forward(self, kernel, y, gamma, beta, eps, states, params, save, carry)
 

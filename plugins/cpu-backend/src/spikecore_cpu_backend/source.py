@@ -30,6 +30,11 @@ def runtime_source() -> str:
     return _text("pool.c") + _text("driver.c")
 
 
+def products_source() -> str:
+    """Kernels of spike products."""
+    return _text("products.c")
+
+
 def kernel_source(program: Program, is_double: bool, normed: str = "") -> str:
     """The rows of one program; `normed` as of `print_program`."""
     bits, real = (64, "double") if is_double else (32, "float")

@@ -24,6 +24,8 @@ USUAL = {
 }
 NAME = re.compile(r"([a-z]+?)[\s_]*(?:[(\[]?\s*(s|ms|us|µs|ns)\s*[)\]]?)?")
 DEFAULT = Reading()
+FEWEST_STEPS = 32
+"""Of times, from which on their order is judged."""
 
 
 def column_of(name: str) -> tuple[str, Unit | None] | None:
@@ -140,10 +142,29 @@ def from_matrix(
     if len(order) != array.shape[1]:
         raise DatasetError(f"{source}: has {array.shape[1]} columns, and columns = {order!r} names {len(order)}")
     unit = unit_of(reading, known_unit, source)
+    check_rising(array[:, order.index("t")], f"{source}, with columns = {order!r}")
     if not reading.on_values and (events := converted(array, order, unit)) is not None:
         return events
     columns = [array[:, order.index(column)] for column in COLUMNS]
     return make_events(*columns, source=source, unit=unit, on_values=reading.on_values)
+
+
+def check_rising(t: np.ndarray, source: str) -> None:
+    """Times go back now and then (two sensors one after the other, packets out of order), but not at every other event.
+
+    Coordinates do; so this tells a column of coordinates that was named t by mistake.
+
+    Raises:
+        DatasetError: more than a quarter of at least `FEWEST_STEPS` steps go back.
+    """
+    if len(t) <= FEWEST_STEPS:
+        return
+    num_falls = int(np.count_nonzero(t[1:] < t[:-1]))
+    if 4 * num_falls > len(t) - 1:
+        raise DatasetError(
+            f"{source}: what is taken for times goes back {num_falls} times in {len(t)} events, beginning with "
+            f'{t[:4].tolist()}: is this the right column? Name the order, as in columns = "xytp"; or sort the events'
+        )
 
 
 def is_events(dtype: np.dtype) -> bool:

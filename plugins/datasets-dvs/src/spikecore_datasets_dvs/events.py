@@ -135,7 +135,11 @@ def polarities(column: np.ndarray, source: str = "events", on_values: Sequence[i
         DatasetError: it holds other values.
     """
     if on_values:
-        return np.isin(column, list(on_values)).astype(np.uint8)
+        is_on = np.isin(column, list(on_values))
+        if not is_on.any() and len(values := np.unique(column)) > 1:
+            shown = ", ".join(f"{value:g}" for value in values[:6])
+            raise DatasetError(f"{source}: on_values = {list(on_values)}, but the polarities are {shown}: none is ON")
+        return is_on.astype(np.uint8)
     if column.dtype == bool:
         return column.view(np.uint8)
     if not len(column):

@@ -182,15 +182,24 @@ class EventFolder(EventDataset):
     def _stated_size(self) -> Sensor:
         """What all recordings state; they are opened once, their events are not read."""
         sizes: dict[Sensor, str] = {}
+        broken: list[DatasetError] = []
         for recordings in self._found.values():
             for path in dict.fromkeys(recording.path for recording in recordings):
-                own = stated(self.directory / path, self.reading)
+                try:
+                    own = stated(self.directory / path, self.reading)
+                except DatasetError as error:
+                    if self.config.broken == "error":
+                        raise
+                    broken.append(error)  # `broken.readable` leaves the recording out, and lists it
+                    continue
                 if own.sensor_size is None:
                     raise DatasetError(
                         f"{self.directory / path}: does not state the size of its sensor ({own.variant}): give it, as "
                         "in sensor_size = [180, 240]"
                     )
                 sizes.setdefault(own.sensor_size, path)
+        if broken and not sizes:
+            raise DatasetError(f"{self.directory}: no recording can be read; the first: {broken[0]}") from broken[0]
         if len(sizes) != 1:
             stated_sizes = ", ".join(f"{path} {list(size)}" for size, path in sizes.items())
             raise DatasetError(
@@ -304,9 +313,31 @@ class EventFolder(EventDataset):
         for name, recordings in self._found.items():
             cut[name] = []
             for recording in recordings:
-                bounds = slices(self._part(self.directory, recording)).tolist()
-                cut[name] += [replace(recording, first_event=first, stop_event=stop) for first, stop in bounds]
+                cut[name] += self._slices_of(recording, slices)
+            whole, left = ({recording.label for recording in part} for part in (recordings, cut[name]))
+            if lost := sorted(whole - left):
+                raise DatasetError(
+                    f"{self.directory}: every recording of class {self.class_names[lost[0]]!r} in the split "
+                    f"{name!r} is shorter than one slice of {slices}: choose shorter ones, or "
+                    f"include_incomplete without overlap"
+                )
         return cut
+
+    def _slices_of(self, recording: Recording, slices: Slices) -> list[Recording]:
+        """A recording that cannot be read stays whole where such are skipped: `broken.readable` lists it."""
+        try:
+            events = self._part(self.directory, recording)
+        except DatasetError:
+            if self.config.broken == "error":
+                raise
+            return [recording]
+        bounds = slices(events).tolist()
+        if bounds and all(first == stop for first, stop in bounds):
+            raise DatasetError(
+                f"{self.directory / recording.path}: none of its {len(bounds)} slices holds an event: it has "
+                f"{len(events)} events in {events.duration_us} µs, too few for {slices}"
+            )
+        return [replace(recording, first_event=first, stop_event=stop) for first, stop in bounds]
 
     @property
     def _suffixes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces import FileFormat, RecordingView
+from spikecore_datasets_dvs.events import check_inside
 from spikecore_datasets_dvs.formats import FORMATS, SUFFIXES, read_file, stated
 from spikecore_datasets_dvs.frames import bounds_by_time, count_frames
 from spikecore_datasets_dvs.reading import Reading, Sensor
@@ -69,6 +70,7 @@ class EventFiles:
                 f"{path}: its events fill {size[0]} × {size[1]} pixels, more than any sensor: is this the right "
                 "format, and are these the right columns? (--set form=…, --set columns=…)"
             )
+        check_inside(events, size, f"{path} ({where})")
         found = statistics(events, size)
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, 0)
         y, x, most = found.busiest

@@ -61,15 +61,15 @@ def _write_npz(path: Path, events: Events, sensor_size: Sensor, is_packed: bool)
 
 
 def _write_aedat4(path: Path, events: Events, sensor_size: Sensor) -> None:
+    height, width = sensor_size
+    if max(sensor_size) > LARGEST_DV:
+        raise DatasetError(f"AEDAT 4 holds coordinates below {LARGEST_DV}; the sensor is {height} × {width}")
     try:
         import dv_processing
     except ImportError as error:
         raise PluginUnavailable(
             "AEDAT 4 is written by dv-processing, which is not installed", "pip install 'spikecore-datasets-dvs[dv]'"
         ) from error
-    height, width = sensor_size
-    if max(sensor_size) > LARGEST_DV:
-        raise DatasetError(f"AEDAT 4 holds coordinates below {LARGEST_DV}; the sensor is {height} × {width}")
     with tempfile.TemporaryDirectory() as folder:  # the library wants a name that ends in .aedat4
         aside = Path(folder) / "events.aedat4"
         config = dv_processing.io.MonoCameraWriter.EventOnlyConfig("spikecore", (width, height))

@@ -34,7 +34,7 @@ def read_events(path: str | Path, form: str = "auto", sensor_size: Sensor | None
     Args:
         path: the file.
         form: a name in `FORMATS`; `auto` goes by the first bytes, and by the suffix where several share them.
-        sensor_size: `(H, W)`; coordinates are held against it.
+        sensor_size: `(H, W)`; coordinates are held against it, or else against the size that the file states.
         options: others of `spikecore_datasets_dvs.reading.Reading`: `aedat2_layout`, `stream`, `columns`, `names`,
             `unit`, `on_values`.
 
@@ -44,7 +44,10 @@ def read_events(path: str | Path, form: str = "auto", sensor_size: Sensor | None
         OptionError: an option is wrong.
         PluginUnavailable: its format needs a library that is not installed.
     """
-    return read_file(Path(path), Reading(form=form, sensor_size=sensor_size, **options))  # type: ignore[arg-type]
+    path, reading = Path(path), Reading(form=form, sensor_size=sensor_size, **options)  # type: ignore[arg-type]
+    events = read_file(path, reading)
+    size = stated(path, reading).sensor_size if sensor_size is None else None
+    return events if size is None else check_inside(events, size, f"{path} (it states this size)")
 
 
 def read_file(path: Path, reading: Reading) -> Events:

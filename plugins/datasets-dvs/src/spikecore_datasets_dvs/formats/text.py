@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore_datasets_dvs.columns import places, unit_of
+from spikecore_datasets_dvs.columns import check_rising, column_of, places, unit_of
 from spikecore_datasets_dvs.events import COLUMNS, Events, Unit, empty, make_events
 from spikecore_datasets_dvs.formats.binary import opened
 from spikecore_datasets_dvs.reading import SKIPPED, Reading, Sensor, Stated
@@ -72,6 +73,7 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
         where, unit = _columns(front, reading, source)
         file.seek(front.at)
         arrays = _parsed(file, front, where, source)
+    check_rising(arrays["t"], source)
     return make_events(*(arrays[column] for column in COLUMNS), source=source, unit=unit, on_values=reading.on_values)
 
 
@@ -116,6 +118,7 @@ def _columns(front: _Front, reading: Reading, source: str) -> tuple[dict[str, in
                 f"{len(front.first)}: {shown!r}; use {SKIPPED} for columns to pass over"
             )
         where = {column: reading.columns.index(column) for column in COLUMNS}
+        stated_unit = _agreed(front.heading, where, source)
     elif front.heading:
         if len(front.heading) != len(front.first):
             raise DatasetError(
@@ -137,6 +140,26 @@ def _columns(front: _Front, reading: Reading, source: str) -> tuple[dict[str, in
     return where, unit_of(reading, stated_unit, source)
 
 
+def _agreed(heading: Sequence[str], where: dict[str, int], source: str) -> Unit | None:
+    """The unit that a heading states beside `columns`.
+
+    Raises:
+        DatasetError: a name in it says another column than `columns` does.
+    """
+    stated_unit: Unit | None = None
+    for place, name in enumerate(heading):
+        known = column_of(name)
+        if known is None or (known[0] in where and where[known[0]] == place):
+            stated_unit = (known and known[1]) or stated_unit
+        elif place in where.values():
+            said = next(column for column, own in where.items() if own == place)
+            raise DatasetError(
+                f"{source}: its heading names column {place + 1} {name!r}, and 'columns' says that it is {said}: leave "
+                "'columns' out where the heading is right"
+            )
+    return stated_unit
+
+
 def _parsed(file: BinaryIO, front: _Front, where: dict[str, int], source: str) -> dict[str, np.ndarray]:
     """The columns; whole numbers are parsed as such, which is exact and three times as fast."""
     is_whole = {column: front.first[place].lstrip(b"+-").isdigit() for column, place in where.items()}
@@ -153,17 +176,20 @@ def _parsed(file: BinaryIO, front: _Front, where: dict[str, int], source: str) -
 
 
 def _loaded(file: BinaryIO, front: _Front, where: dict[str, int], kinds: dict[str, str]) -> dict[str, np.ndarray]:
-    order = sorted(where, key=lambda column: where[column])
+    # A type for every column, those passed over too: so numpy refuses lines with more columns than the first.
+    names = {place: column for column, place in where.items()}
+    fields = [
+        (names.get(place, f"passed{place}"), kinds.get(names.get(place, ""), "S1")) for place in range(len(front.first))
+    ]
     lines = io.TextIOWrapper(file, encoding="latin-1", newline="")
     try:
         rows = np.loadtxt(
             lines,
-            dtype=[(column, kinds[column]) for column in order],
+            dtype=fields,
             comments=[mark.decode() for mark in COMMENTS],
             delimiter=front.separator or None,
-            usecols=[where[column] for column in order],
             ndmin=1,
         )
     finally:
         lines.detach()
-    return {column: rows[column] for column in order}
+    return {column: rows[column] for column in where}

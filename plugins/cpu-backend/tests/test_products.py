@@ -1,0 +1,268 @@
+"""Spike products by events: what they may not depend on, when they run, and what happens where they cannot."""
+
+import json
+import os
+import stat
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spikecore_cpu_backend import products as module
+from spikecore_cpu_backend.crossover import RATES, Crossovers, crossing
+from torch import nn
+from torch.nn import functional
+
+import spikecore
+from spikecore.backends.products import product
+from spikecore.errors import BackendError
+from spikecore.interfaces import ProductGeometry
+from spikecore.nn import LIF, Conv2d, ConvBNNeuron, Linear, MaxPool2d, Sequential, configure_backend, set_products
+from spikecore.registry import create
+
+LINEAR = ProductGeometry("linear")
+
+
+def spikes(*shape, rate=0.2, seed=0):
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < rate).float()
+
+
+def whole(*shape, seed=1):
+    """Integers over 4: all sums are exact."""
+    return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(seed)).float() / 4
+
+
+def by_events(geometry, x, weight, bias=None):
+    y, choice = product("event", geometry, x, weight, bias)
+    assert (choice.path, choice.backend) == ("event", "cpu"), choice
+    return y
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    batch=st.integers(1, 4), channels=st.integers(1, 70), outputs=st.integers(1, 70), height=st.integers(1, 20),
+    width=st.integers(1, 40), kernel=st.sampled_from([1, 3]), stride=st.integers(1, 2), padding=st.integers(0, 2),
+    rate=st.floats(0, 1), last=st.booleans(),
+)  # fmt: skip
+def test_convolutions_equal_torch(batch, channels, outputs, height, width, kernel, stride, padding, rate, last):
+    padding = padding if kernel == 3 else 0
+    if min(height, width) + 2 * padding < kernel:
+        return
+    form = torch.channels_last if last else torch.contiguous_format
+    x = spikes(batch, channels, height, width, rate=rate).contiguous(memory_format=form)
+    weight, bias = whole(outputs, channels, kernel, kernel).requires_grad_(), whole(outputs, seed=2)
+    geometry = ProductGeometry("conv2d", (stride, stride), (padding, padding))
+    y = by_events(geometry, x, weight, bias)
+    right = functional.conv2d(x.double(), weight.detach().double(), bias.double(), stride, padding)
+    assert torch.equal(y.double(), right)
+    grad = whole(*y.shape, seed=3)
+    (ours,) = torch.autograd.grad(y, weight, grad)
+    wide = weight.detach().double().requires_grad_()
+    y = functional.conv2d(x.double(), wide, None, stride, padding)
+    assert torch.equal(ours.double(), torch.autograd.grad(y, wide, grad.double())[0])
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 300), channels=st.integers(1, 300), outputs=st.integers(1, 150), rate=st.floats(0, 1))
+def test_linear_maps_equal_torch(rows, channels, outputs, rate):
+    x, weight, bias = spikes(rows, channels, rate=rate), whole(outputs, channels).requires_grad_(), whole(outputs)
+    y = by_events(LINEAR, x, weight, bias)
+    assert torch.equal(y.double(), functional.linear(x.double(), weight.detach().double(), bias.double()))
+    grad = whole(*y.shape, seed=3)
+    assert torch.equal(torch.autograd.grad(y, weight, grad)[0].double(), grad.double().t() @ x.double())
+
+
+@pytest.mark.parametrize(
+    "geometry", [ProductGeometry("conv2d", padding=(1, 1)), ProductGeometry("conv2d", (2, 2), (1, 1))]
+)
+def test_no_bit_depends_on_tiles_threads_or_segments(geometry, monkeypatch):
+    x = spikes(5, 40, 13, 21).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(50, 40, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    shape = by_events(geometry, x, weight).shape
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    threads, results = torch.get_num_threads(), []
+    for tile, grad_bytes, list_words, number in (
+        (512, 22 << 10, 1 << 21, 1),
+        (1, 1 << 10, 1, 1),
+        (100, 9000, 99999, 3),
+    ):
+        monkeypatch.setattr(module, "TILE_POSITIONS", tile)
+        monkeypatch.setattr(module, "GRAD_BYTES", grad_bytes)
+        monkeypatch.setattr(module, "LIST_WORDS", list_words)
+        try:
+            torch.set_num_threads(number)
+            y = by_events(geometry, x, weight)
+            results.append((y, torch.autograd.grad(y, weight, grad)[0]))
+        finally:
+            torch.set_num_threads(threads)
+    for y, gradient in results[1:]:
+        assert torch.equal(y, results[0][0])
+        assert torch.equal(gradient, results[0][1])
+
+
+def test_wide_images_and_long_rows():
+    for shape in ((1, 2, 3, 3000), (1, 3, 300, 4)):
+        x, weight = spikes(*shape), whole(5, shape[1], 3, 3).requires_grad_()
+        y = by_events(ProductGeometry("conv2d", padding=(1, 1)), x, weight)
+        right = functional.conv2d(x, weight, None, 1, 1)
+        assert torch.equal(y, right)
+        grad = whole(*y.shape)
+        assert torch.equal(*(torch.autograd.grad(out, weight, grad)[0] for out in (y, right)))
+
+
+@pytest.fixture
+def measuring(tmp_path, monkeypatch):
+    """The backend with figures of its own."""
+    monkeypatch.setattr(module, "Crossovers", lambda _, *rest: Crossovers(tmp_path, *rest))
+
+    def configure(**options):
+        configure_backend("cpu", **options)
+        return tmp_path / "crossovers"
+
+    yield configure
+    monkeypatch.undo()
+    configure_backend("cpu")
+
+
+def dense_layer():
+    layer = Linear(512, 256)
+    return layer, spikes(8, 80, 512, rate=0.1)
+
+
+def test_the_crossover_is_where_the_times_meet():
+    assert crossing(1.0, [2.0, 3.0, 4.0, 5.0]) == 0.0
+    assert crossing(9.0, [2.0, 3.0, 4.0, 5.0]) == 1.0
+    assert crossing(3.5, [2.0, 3.0, 4.0, 5.0]) == pytest.approx((RATES[1] + RATES[2]) / 2)
+    assert crossing(2.25, [2.0, 3.0, 4.0, 5.0]) == pytest.approx(0.75 * RATES[0] + 0.25 * RATES[1])
+
+
+def test_a_crossover_is_measured_once_and_kept(measuring, monkeypatch):
+    folder = measuring()
+    layer, x = dense_layer()
+    layer(x)
+    (file,) = folder.iterdir()
+    kept = json.loads(file.read_text())
+    assert 0.0 <= kept["crossover"] <= 1.0
+    assert "channels=512, outputs=256" in kept["of"]
+    assert layer.product.crossover == kept["crossover"]
+    file.write_text(json.dumps({**kept, "crossover": 0.99}))
+    measuring()
+    layer(x)
+    assert (layer.product.path, layer.product.crossover) == ("event", 0.99)
+    with torch.no_grad():
+        layer(x)  # without the gradient of the weight it is another class
+    assert len(list(folder.iterdir())) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"crossover": 7}', '{"crossover": null}', "[1]", '{"crossover": NaN}'])
+def test_a_damaged_figure_is_measured_again(measuring, content):
+    folder = measuring()
+    layer, x = dense_layer()
+    layer(x)
+    (file,) = folder.iterdir()
+    file.write_text(content)
+    measuring()
+    layer(x)
+    assert 0.0 <= json.loads(file.read_text())["crossover"] <= 1.0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_changes_nothing(measuring, tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    measuring()
+    layer, x = dense_layer()
+    layer(x)
+    assert layer.product.crossover is not None
+
+
+def test_a_pinned_crossover_decides(measuring):
+    folder = measuring(crossover=0.15)
+    layer, _ = dense_layer()
+    paths = {}
+    for rate in (0.0, 0.1, 0.2, 0.9, 1.0):
+        layer(spikes(8, 80, 512, rate=rate))
+        paths[rate] = layer.product.path
+    assert paths == {0.0: "event", 0.1: "event", 0.2: "dense", 0.9: "dense", 1.0: "dense"}
+    assert layer.product.reason == "so many ones are faster densely"
+    assert not folder.exists()
+    measuring(crossover=0.0)
+    layer(spikes(8, 80, 512, rate=0.1))
+    assert layer.product.reason == "events are not faster for such shapes"
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "reason"),
+    [
+        (Conv2d(8, 8, 3, groups=2), (2, 4, 8, 40, 40), "no kernel for 2 groups"),
+        (Conv2d(8, 8, 3, dilation=2), (2, 4, 8, 40, 40), "no kernel for a dilation"),
+        (Conv2d(8, 8, 5), (2, 4, 8, 40, 40), "no kernel for a convolution of 5×5"),
+        (Conv2d(8, 8, 3, stride=3), (2, 4, 8, 40, 40), "no kernel for stride (3, 3)"),
+        (Conv2d(8, 8, 3, padding=3), (2, 4, 8, 40, 40), "no kernel for padding (3, 3)"),
+        (Conv2d(8, 8, 1, padding=1), (2, 4, 8, 40, 40), "no kernel for padding (1, 1)"),
+        (Linear(8, 8), (2, 4, 8), "too small to pay"),
+        (Linear(8, 8), (0, 4, 8), "nothing to multiply"),
+        (Linear(8, 8).double(), (2, 4, 8), "kernels are for float32, x is torch.float64 and the weight torch.float64"),
+    ],
+)
+def test_what_has_no_kernel_runs_densely_with_the_reason(layer, shape, reason):
+    x = spikes(*shape).to(layer.weight.dtype)
+    y = layer(x)
+    assert (layer.product.path, layer.product.reason) == ("dense", reason)
+    set_products(layer, "dense")
+    assert torch.equal(y, layer(x))
+
+
+def test_kernels_that_do_not_compile_leave_the_dense_product(monkeypatch):
+    monkeypatch.setattr(module, "products_source", lambda: "this is no C")
+    backend = create("backend", "cpu")
+    outcome = backend.product(LINEAR, spikes(64, 512), whole(512, 512), None, False, False)
+    assert outcome.y is None
+    assert outcome.reason.startswith("the kernels do not compile: ")
+    with pytest.raises(BackendError):
+        backend.product_grad(LINEAR, [], (64, 512), whole(64, 512), whole(512, 512))
+
+
+def test_a_child_process_multiplies_too():
+    x, weight = spikes(64, 512), whole(512, 512)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        right = by_events(LINEAR, x, weight)
+        child = os.fork()
+        if not child:
+            os._exit(0 if torch.equal(by_events(LINEAR, x, weight), right) else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_no_spike_changes_in_a_net():
+    """Three blocks, trained a few steps: the net by events and the dense one fire alike at every step."""
+    torch.manual_seed(0)
+    blocks = [ConvBNNeuron(nn.Conv2d(c, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), LIF()) for c in (32, 32, 32)]
+    net = Sequential(*blocks, MaxPool2d(2), nn.Flatten(2), Linear(32 * 64, 10))
+    with torch.no_grad():
+        for block in blocks:
+            block.norm.bias.fill_(0.3)
+    x = spikes(4, 2, 32, 16, 16, rate=0.1)
+    outs, grads = [], []
+    for mode in ("event", "dense"):
+        set_products(net, mode)
+        net.zero_grad()
+        seen = []
+
+        def note(block, args, out, seen=seen):
+            seen.append(out.detach())
+
+        hooks = [block.register_forward_hook(note) for block in blocks]
+        net(x).sum().backward()
+        for hook in hooks:
+            hook.remove()
+        assert {block.product.path for block in blocks} == {mode}
+        outs.append(torch.stack(seen))
+        grads.append([parameter.grad.clone() for parameter in net.parameters()])
+    assert 0.02 < float(outs[0].mean()) < 0.6
+    assert torch.equal(*outs)
+    for ours, theirs in zip(*grads, strict=True):
+        assert float((ours - theirs).norm()) <= 1e-4 * float(theirs.norm()) + 1e-4
+    assert "ConvBNNeuron multiplies 'dense'" in spikecore.explain(net)

@@ -1,0 +1,106 @@
+"""The options that all trainers of this plugin share."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from spikecore.interfaces import Range
+from spikecore.trainers import OPTIMIZER, SCHEDULE
+
+Count = Annotated[int, Range(ge=1)]
+NotNegative = Annotated[float, Range(ge=0.0, lt=math.inf)]
+Share = Annotated[float, Range(ge=0.0, lt=1.0)]
+Whole = Annotated[int, Range(ge=0)]
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """
+    Args:
+        epochs: passes over the training split.
+        batch_size: samples of a batch, of all processes together.
+        accumulate: batches of one optimizer step; their mean gradient is that of one batch of all their samples.
+        optimizer: of torch.optim, with its options.
+        lr: peak learning rate.
+        schedule: of the learning rate; `cosine` falls to zero over the whole training.
+        schedule_per: what the schedule counts: epochs, or optimizer steps.
+        warmup_epochs: over so many epochs the learning rate rises to what the schedule says, step by step.
+        warmup_start: factor of the learning rate at the first step of the warm-up.
+        decay: weight decay acts on weights only, or on all parameters, also norms, biases and neurons.
+        clip_norm: the gradient is scaled down to this norm where it is larger; 0 never.
+        clip_value: each element of the gradient is held within ± this value; 0 never.
+        ema: decay of a moving average of the weights, which is what is evaluated and loaded; 0 for none.
+        truncate: steps after which the gradient through time is cut, with one backward pass per part; 0 never.
+        rate_penalty: times the mean over spiking layers of (firing rate - rate_target)², added to the loss.
+        rate_target: spikes per neuron and step.
+        patience: training stops after so many epochs without a better score; 0 never.
+        min_delta: by which a score must be better to count.
+        workers: processes that read samples ahead; 0 reads between the steps.
+        prefetch: batches that each worker keeps ready.
+        channels_last: memory format of weights and of steps `[C, H, W]`.
+        compile: `torch.compile` the net for training.
+        compile_backend: of `torch.compile`.
+        deterministic: refuse operators of torch that are not deterministic.
+        sync_batch_norm: batch norms of several processes share their statistics.
+        firing_rates: measure the firing rate of each layer whenever the net is evaluated.
+        log_every: also log every so many optimizer steps; 0 logs epochs only.
+        tensorboard: write events for TensorBoard into the run directory.
+        val_share: of each class of the training split, held back to compare models on while they are trained, where
+            the dataset has no split `val`; 0 trains without validation.
+    """
+
+    epochs: Annotated[int, Range(ge=0)] = 20
+    batch_size: Count = 64
+    accumulate: Count = 1
+    optimizer: Annotated[Any, OPTIMIZER] = "adamw"
+    lr: Annotated[float, Range(gt=0.0, lt=math.inf)] = 0.005
+    schedule: Annotated[Any, SCHEDULE] = "cosine"
+    schedule_per: Literal["epoch", "step"] = "epoch"
+    warmup_epochs: NotNegative = 0.0
+    warmup_start: Annotated[float, Range(gt=0.0, le=1.0)] = 0.01
+    decay: Literal["weights", "all"] = "weights"
+    clip_norm: NotNegative = 0.0
+    clip_value: NotNegative = 0.0
+    ema: Share = 0.0
+    truncate: Whole = 0
+    rate_penalty: NotNegative = 0.0
+    rate_target: Share = 0.1
+    patience: Whole = 0
+    min_delta: NotNegative = 0.0
+    workers: Whole = 0
+    prefetch: Count = 2
+    channels_last: bool = False
+    compile: bool = False
+    compile_backend: str = "inductor"
+    deterministic: bool = False
+    sync_batch_norm: bool = False
+    firing_rates: bool = False
+    log_every: Whole = 0
+    tensorboard: bool = False
+    val_share: Share = 0.1
+
+
+def loop_problems(config: Any) -> Iterable[tuple[str, str]]:
+    """Rules about several of these options, and what must be installed."""
+    if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        yield "tensorboard", "needs the package tensorboard: pip install 'spikecore-training[tensorboard]'"
+    if config.warmup_epochs > config.epochs > 0:
+        yield "warmup_epochs", f"must be at most epochs = {config.epochs}, got {config.warmup_epochs:g}"
+
+
+def idle_loop_options(config: Any) -> Iterable[tuple[str, str]]:
+    """Options without effect beside the others."""
+    if not config.warmup_epochs:
+        yield "warmup_start", "has no effect without warmup_epochs"
+    if not config.rate_penalty:
+        yield "rate_target", "has no effect without rate_penalty"
+    if not config.patience:
+        yield "min_delta", "has no effect without patience"
+    if not config.workers:
+        yield "prefetch", "has no effect without workers"
+    if not config.compile:
+        yield "compile_backend", "has no effect without compile"

@@ -1,0 +1,245 @@
+"""Products that know their input is spikes: the one front through which layers reach the backends that have them.
+
+    y = x ⊛ w + b        x of zeros and ones, ⊛ a convolution or a linear map
+
+A backend with `capabilities.spike_products` looks at x on each call: values other than 0 and 1, or too many ones, and
+the call runs densely under torch. So floats stay the interface, and any neuron may stand in front. For the gradient of
+the weight the backend keeps what it needs of the spikes (their bits), not x; the gradient of x is dense: it needs the
+weight alone.
+
+Compilers, transforms, modes and autocast see torch's dense operators. Second derivatives are refused for a call that
+ran by events, because x is not kept for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spikecore.backends.plain import is_plain
+from spikecore.backends.selection import product_backend
+from spikecore.errors import BackendError
+from spikecore.interfaces.products import ProductGeometry, ProductMode, SpikeProduct
+from spikecore.torch_internals import apply_unchecked
+
+if TYPE_CHECKING:
+    from spikecore.interfaces.backend import Backend
+
+MODES: tuple[ProductMode, ...] = ("auto", "dense", "event")
+DENSE = "dense"
+EVENT = "event"
+
+
+@dataclass(frozen=True)
+class ProductChoice:
+    """How a layer's product ran.
+
+    Args:
+        path: `event` or `dense`.
+        backend: that ran it; `torch` for the dense one.
+        reason: why.
+        rate: the share of ones in its input, where they were counted.
+        crossover: the rate above which such a product is faster densely, where that was measured.
+    """
+
+    path: str
+    backend: str
+    reason: str
+    rate: float | None = None
+    crossover: float | None = None
+
+    def __str__(self) -> str:
+        rate = "" if self.rate is None else f", rate {self.rate:.3f}"
+        crossover = "" if self.crossover is None else f", crossover {self.crossover:.3f}"
+        return f"{self.path} on {self.backend}{rate}{crossover}: {self.reason}"
+
+
+_REFERENCE = "torch"
+_ASKED_FOR = ProductChoice(DENSE, _REFERENCE, "asked for")
+_WATCHED = ProductChoice(DENSE, _REFERENCE, "a compiler, transform or mode of torch is at work")
+_MIXED = ProductChoice(DENSE, _REFERENCE, "autocast chooses the dtype")
+
+
+def dense_product(geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product by torch's operators."""
+    if geometry.kind == "linear":
+        return functional.linear(x, weight, bias)
+    return functional.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+
+
+def product(
+    mode: ProductMode,
+    geometry: ProductGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    half_gradient: bool = False,
+) -> tuple[Tensor, ProductChoice | None]:
+    """A convolution or linear map of an input that may be spikes.
+
+    Args:
+        mode: `auto`: by events where that is faster; `event`: by events whenever x is spikes and a backend has the
+            product; `dense`.
+        geometry: of the product.
+        x: `[N, C, H, W]` or `[..., C]`.
+        weight, bias: of the layer.
+        half_gradient: compute the gradient of x in bfloat16 where the product ran by events.
+
+    Returns:
+        The output, differentiable, in the memory format of x; and how it ran, None within torch.compile.
+    """
+    if torch.compiler.is_compiling():
+        return dense_product(geometry, x, weight, bias), None
+    if mode == DENSE:
+        return dense_product(geometry, x, weight, bias), _ASKED_FOR
+    if not is_plain((x, weight, bias)):
+        return dense_product(geometry, x, weight, bias), _WATCHED
+    if torch.is_autocast_enabled(x.device.type):
+        return dense_product(geometry, x, weight, bias), _MIXED
+    name, backend, reason = product_backend(geometry.kind, x.device.type)
+    if backend is None:
+        return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, reason)
+    y, outcome = product_on(name, backend, mode == EVENT, geometry, x, weight, bias, half_gradient)
+    path, ran = (DENSE, _REFERENCE) if y is None else (EVENT, name)
+    choice = ProductChoice(path, ran, outcome.reason, outcome.rate, outcome.crossover)
+    return dense_product(geometry, x, weight, bias) if y is None else y, choice
+
+
+def product_on(
+    name: str,
+    backend: Backend,
+    always: bool,
+    geometry: ProductGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    half_gradient: bool = False,
+) -> tuple[Tensor | None, SpikeProduct]:
+    """The product on one backend.
+
+    Args:
+        name: of the backend.
+        backend: itself.
+        always: by events at any rate.
+        geometry, x, weight, bias, half_gradient: as of `product`.
+
+    Returns:
+        The output, differentiable, or None; and what the backend said.
+    """
+    trains = torch.is_grad_enabled()
+    saves = trains and weight.requires_grad
+    outcome = backend.product(geometry, x.detach(), weight.detach(), _detached(bias), always, saves)
+    if outcome.y is None:
+        return None, outcome
+    needs_graph = saves or (trains and (x.requires_grad or (bias is not None and bias.requires_grad)))
+    if not needs_graph:
+        return outcome.y, outcome
+    call = _Call(name, backend, geometry, half_gradient)
+    return _apply(call, _Holder(outcome.y), outcome.kept, x, weight, bias), outcome
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a backward pass needs besides tensors."""
+
+    name: str
+    backend: Backend
+    geometry: ProductGeometry
+    half_gradient: bool
+
+
+class _Holder:
+    """Carries a tensor past autograd, which would take an output that is an input for a view of it."""
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+
+
+class _EventProduct(torch.autograd.Function):
+    """Gives the result of a product that has run its place in the graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: _Call, holder: _Holder, kept: list[Tensor], x: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.call, ctx.x_shape = call, x.shape
+        ctx.is_channels_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(weight, *kept)
+        return holder.y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        weight, *kept = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[3:]
+        plan = (ctx.call, ctx.x_shape, ctx.is_channels_last, needs_x, needs_weight, needs_bias)
+        # Only `create_graph=True` can differentiate again.
+        call: Any = _EventProductGrad.apply if torch.is_grad_enabled() else _gradients
+        return (None, None, None, *call(*plan, grad, weight, *kept))
+
+
+class _EventProductGrad(torch.autograd.Function):
+    """The backward pass; differentiating it again is refused."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+        return _gradients(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        raise BackendError(
+            "second derivatives of a product that ran by events: its input was not kept; set products='dense' on the "
+            "layer, or call set_products(net, 'dense')"
+        )
+
+
+def _gradients(
+    call: _Call,
+    x_shape: Sequence[int],
+    is_channels_last: bool,
+    needs_x: bool,
+    needs_weight: bool,
+    needs_bias: bool,
+    grad: Tensor,
+    weight: Tensor,
+    *kept: Tensor,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    geometry = call.geometry
+    grad_x = grad_weight = grad_bias = None
+    if needs_x:
+        wide = (grad, weight)
+        if call.half_gradient:
+            wide = (grad.bfloat16(), weight.bfloat16())
+        grad_x = _input_gradient(geometry, x_shape, is_channels_last, *wide).to(grad.dtype)
+    if needs_weight:
+        grad_weight = call.backend.product_grad(geometry, kept, x_shape, grad, weight)
+    if needs_bias:
+        over = (0, 2, 3) if geometry.kind == "conv2d" else tuple(range(grad.dim() - 1))
+        grad_bias = grad.sum(over)
+    return grad_x, grad_weight, grad_bias
+
+
+def _input_gradient(
+    geometry: ProductGeometry, x_shape: Sequence[int], is_channels_last: bool, grad: Tensor, weight: Tensor
+) -> Tensor:
+    if geometry.kind == "linear":
+        return grad @ weight
+    # torch looks at the shape of the input alone: this memory is never touched.
+    memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
+    shape_only = torch.empty(x_shape, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
+    grad_x: Tensor = torch.ops.aten.convolution_backward(
+        grad, shape_only, weight, None, geometry.stride, geometry.padding, geometry.dilation, False, [0, 0],
+        geometry.groups, [True, False, False],
+    )[0]  # fmt: skip
+    return grad_x
+
+
+_apply = apply_unchecked(_EventProduct)

@@ -1,0 +1,260 @@
+"""`optimize`: a copy of a net for inference whose spikes pass from layer to layer as bits.
+
+Containers run their parts one after the other. Where one part gives spikes (a neuron, a block, max pooling) and the
+next one multiplies or pools them, what passes between them is a bit per spike; weights stand ready in the order that
+the backend's kernels read. Layer by layer the numbers are those of the net in eval mode.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from spikecore.backends.plain import is_plain
+from spikecore.backends.products import DENSE, EVENT, ProductChoice
+from spikecore.backends.selection import product_backend
+from spikecore.interfaces.backend import Backend
+from spikecore.interfaces.products import ProductGeometry, SpikeBits
+from spikecore.nn.block import NormedNeuron
+from spikecore.nn.layers import Conv2d, Linear, MaxPool2d
+from spikecore.nn.layers.fold import fold
+from spikecore.nn.model import Sequential
+from spikecore.nn.neuron import Neuron
+from spikecore.nn.products import SpikeLayer, geometry_of, is_plain_layer
+from spikecore.nn.state import stateful
+from spikecore.torch_internals import BatchNorm, has_hooks, storage_key, version_of
+
+
+def unflattened(x: Tensor, lead: tuple[int, ...]) -> Tensor:
+    """`[T * B, ...]` as `[T, B, ...]`; `[B, ...]` unchanged."""
+    return x.view(*lead, *x.shape[1:]) if x.dim() == 2 else x.unflatten(0, lead)  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A sequence `[T, B, ...]`, or one step `[B, ...]`, as bits.
+
+    Args:
+        bits: of the T * B samples.
+        lead: `(T, B)` or `(B,)`.
+        floats: the same as a tensor, where there is one.
+    """
+
+    bits: SpikeBits
+    lead: tuple[int, ...]
+    floats: Tensor | None = None
+
+    def unpacked(self) -> Tensor:
+        """As a tensor."""
+        return unflattened(self.bits.floats(), self.lead) if self.floats is None else self.floats
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A weight that stands ready, and what it was made from."""
+
+    weight: Tensor
+    source: tuple[int, int, int]
+
+
+class BitSequential(Sequential):
+    """A container whose parts hand their spikes on as bits in eval mode without gradients; else as any container."""
+
+    def __init__(self, parts: dict[str, nn.Module]) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+        self._prepared: dict[str, _Prepared] = {}
+
+    def forward(self, input: Tensor) -> Any:
+        """As of `torch.nn.Sequential`."""
+        is_inference = not self.training and not torch.is_grad_enabled()
+        if not is_inference or torch.compiler.is_compiling() or not is_plain((input,)):
+            return self._run_tensors(input)
+        if torch.is_autocast_enabled(input.device.type):
+            return self._run_tensors(input)
+        value: Any = input
+        parts = list(self.named_children())
+        for index, (name, part) in enumerate(parts):
+            following = parts[index + 1][1] if index + 1 < len(parts) else None
+            out = self._of_bits(name, part, value) if isinstance(value, _Packed) else None
+            if out is None:
+                out = part(value.unpacked() if isinstance(value, _Packed) else value)
+            if not isinstance(out, _Packed) and following is not None and _fires(part) and _takes_bits(following):
+                out = _pack(out, part, following)
+            value = out
+        return value.unpacked() if isinstance(value, _Packed) else value
+
+    def _run_tensors(self, value: Any) -> Any:
+        for part in self:
+            value = part(value)
+        return value
+
+    def _of_bits(self, name: str, part: nn.Module, value: _Packed) -> Any:
+        """What a part gives for bits; None: it must have a tensor."""
+        if not _takes_bits(part) or len(value.lead) != (2 if part.step_mode == "multi" else 1):
+            return None
+        if isinstance(part, MaxPool2d):
+            return _pooled(part, value)
+        assert isinstance(part, SpikeLayer)
+        y = self._product(name, part, value.bits)
+        if y is None:
+            return None
+        y = unflattened(y, value.lead)
+        return _after_layer(part, y) if isinstance(part, NormedNeuron) else y
+
+    def _product(self, name: str, part: SpikeLayer, bits: SpikeBits) -> Tensor | None:
+        layer = part.layer if isinstance(part, NormedNeuron) else part
+        geometry = geometry_of(layer)
+        weight = cast(Tensor, layer.weight)
+        assert geometry is not None
+        backend_name, backend = _backend(geometry.kind, weight)
+        if backend is None or bits.is_image != (geometry.kind == "conv2d"):
+            return None
+        prepared = self._ready(name, backend, geometry, weight)
+        if prepared is None:
+            return None
+        bias = cast("Tensor | None", layer.bias)
+        outcome = backend.product_of_bits(geometry, bits, weight, bias, prepared, part.products == EVENT)
+        if outcome.y is not None:
+            part.product = ProductChoice(EVENT, backend_name, outcome.reason, outcome.rate, outcome.crossover)
+        return outcome.y
+
+    def _ready(self, name: str, backend: Backend, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
+        """The prepared weight, made anew where the weight has changed since."""
+        if weight.is_inference():
+            return backend.prepare(geometry, weight)
+        source = (id(backend), storage_key(weight), version_of(weight))
+        known = self._prepared.get(name)
+        if known is None or known.source != source:
+            prepared = backend.prepare(geometry, weight.detach())
+            if prepared is None:
+                return None
+            known = self._prepared[name] = _Prepared(prepared, source)
+        return known.weight
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_prepared": {}}  # type: ignore[no-untyped-call]
+
+
+def _backend(kind: str, x: Tensor) -> tuple[str, Backend | None]:
+    name, backend, _ = product_backend(kind, x.device.type)
+    return name, backend if backend is not None and backend.capabilities.spike_bits else None
+
+
+def _takes_bits(part: nn.Module) -> bool:
+    """Does this part multiply or pool spikes, unwatched?"""
+    if has_hooks(part):
+        return False
+    if isinstance(part, MaxPool2d):
+        plain = (part.padding, part.dilation) in ((0, 1), ((0, 0), (1, 1)))
+        return type(part) is MaxPool2d and plain and not part.return_indices and not part.ceil_mode
+    if type(part) in (Conv2d, Linear):
+        assert isinstance(part, SpikeLayer)
+        return part.products != DENSE and geometry_of(part) is not None
+    if not isinstance(part, NormedNeuron) or part.products == DENSE or part.norm.training:
+        return False
+    if not isinstance(part.norm, nn.Identity) and getattr(part.norm, "running_mean", None) is None:
+        return False
+    return is_plain_layer(part.layer) and not any(has_hooks(child) for child in (part.layer, part.norm))
+
+
+def _fires(part: nn.Module) -> bool:
+    """May its output be spikes?"""
+    return isinstance(part, Neuron | NormedNeuron | MaxPool2d)
+
+
+def _pack(out: Any, part: nn.Module, following: nn.Module) -> Any:
+    """The output of a part as bits, where it is spikes and a backend packs them."""
+    if not isinstance(out, Tensor) or not is_plain((out,)):
+        return out
+    lead = 2 if getattr(following, "step_mode", "multi") == "multi" else 1
+    kind = "conv2d" if out.dim() == lead + 3 else "linear"
+    if out.dim() not in (lead + 1, lead + 3):
+        return out
+    _, backend = _backend(kind, out)
+    folded = _folded(out) if lead == 2 else out
+    bits = None if backend is None else backend.pack(folded)
+    return out if bits is None else _Packed(bits, tuple(out.shape[:lead]), out)
+
+
+def _folded(x: Tensor) -> Tensor:
+    """`[T * B, ...]`, a view also of channels-last steps."""
+    if x.dim() == 5 and x.stride(2) == 1:
+        return x.movedim(2, -1).flatten(0, 1).movedim(-1, 1)
+    return x.flatten(0, 1)
+
+
+def _pooled(part: MaxPool2d, value: _Packed) -> _Packed | None:
+    kernel, stride = _pair(part.kernel_size), _pair(part.stride)
+    bits = value.bits
+    if not bits.is_image or bits.height < kernel[0] or bits.width < kernel[1]:
+        return None  # torch has its own words for it
+    return _Packed(bits.max_pool(kernel, stride), value.lead)
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    return (value[0], value[1]) if isinstance(value, tuple) else (value, value)
+
+
+def _after_layer(block: NormedNeuron, y: Tensor) -> Tensor:
+    """Norm and neuron of a block in eval mode, as its `forward` runs them."""
+    if isinstance(block.norm, BatchNorm) and block._is_fused(y):
+        return block.neuron(y, affine=block._scale_and_shift(y))  # type: ignore[no-any-return]
+    is_multi = block.step_mode == "multi"
+    normed = fold(block.norm, (y,), {}, type(block).__name__) if is_multi else block.norm(y)
+    return block.neuron(normed)  # type: ignore[no-any-return]
+
+
+def optimize(net: nn.Module) -> nn.Module:
+    """A copy of a net for inference, in eval mode and without gradients of parameters; the net itself stays as it is.
+
+    In it every container (`spikecore.nn.Sequential`, `torch.nn.Sequential`) hands spikes on as bits from neurons,
+    blocks and max pooling to the convolutions, linear layers, blocks and max pooling behind them. Nets that call their
+    layers in a `forward` of their own gain where they hold containers. Call it under `torch.no_grad()`; with gradients,
+    in training mode and within torch.compile the copy runs as any net does. Where no backend multiplies bits, nothing
+    changes.
+
+    Args:
+        net: any net.
+
+    Returns:
+        The copy. Its `state_dict` has the same keys. It forgets the state that the net kept between calls.
+
+    Example:
+        >>> import torch
+        >>> from spikecore.nn import LIF, Conv2d
+        >>> net = Sequential(Conv2d(2, 4, 3), LIF(), Conv2d(4, 4, 3), LIF())
+        >>> x = torch.rand(5, 1, 2, 8, 8)
+        >>> with torch.no_grad():
+        ...     torch.equal(optimize(net)(x), net.eval()(x))
+        True
+    """
+    made = copy.deepcopy(net).eval().requires_grad_(False)
+    for part in stateful(made).values():
+        part.forget()
+    made = _with_bits(made)
+    for parent, name, child in list(_containers(made)):
+        parent._modules[name] = _with_bits(child)
+    return made
+
+
+def _containers(net: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in net.modules():
+        for name, child in parent.named_children():
+            yield parent, name, child
+
+
+def _with_bits(part: nn.Module) -> nn.Module:
+    """The container, if that is what the part is, as one that passes bits."""
+    if type(part) not in (nn.Sequential, Sequential) or has_hooks(part):
+        return part
+    return BitSequential(dict(part.named_children())).eval()
+
+
+__all__ = ["BitSequential", "optimize"]
