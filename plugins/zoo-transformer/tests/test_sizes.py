@@ -13,7 +13,7 @@ from spikecore.registry import registry
 
 ENTRIES = registry().components("model")
 OURS = sorted(entry.name for entry in ENTRIES if entry.target.startswith("spikecore_zoo_transformer."))
-# millions of parameters: Spikformer tables 1 to 3, Spike-driven Transformer table 2, QKFormer tables 1 and 2
+# millions of parameters, as the papers give them
 PAPERS = {
     "spikformer_8_384": 16.81,
     "spikformer_6_512": 23.37,

@@ -4,7 +4,8 @@
 
 Neurons come before the convolutions, so no layer is a `ConvBNNeuron`. The stem is convolution and norm; a neuron
 follows the last block. With the `imagenet` stem the first block has stride 2 and a convolution in its shortcut, where
-other residual nets have a max pooling: a maximum of currents is no operation on spikes.
+other residual nets have a max pooling: a maximum of currents is no operation on spikes. This is our
+reading of the paper; its numbers of parameters are the same either way, to the digits that it gives.
 
 Source: Hu et al. 2021, Advancing Spiking Neural Networks towards Deep Residual Learning,
 https://arxiv.org/abs/2112.08954.

@@ -44,7 +44,7 @@ class SpikingSelfAttention(torch.nn.Module):
         num_tokens: as many as there will be, by which the cheaper order of the products is chosen once: a graph of the
             net cannot branch. Any number is computed rightly.
 
-    Source: Zhou et al. 2022, Spikformer, https://arxiv.org/abs/2209.15425, section 3.3.
+    Source: Zhou et al. 2022, Spikformer, https://arxiv.org/abs/2209.15425.
     """
 
     def __init__(self, make_neuron: MakeNeuron, dim: int, heads: int, scale: float, num_tokens: int) -> None:
@@ -72,7 +72,7 @@ class SpikeDrivenAttention(torch.nn.Module):
         dim: channels.
         scale: s above.
 
-    Source: Yao et al. 2023, Spike-driven Transformer, https://arxiv.org/abs/2307.01694, section 3.2.
+    Source: Yao et al. 2023, Spike-driven Transformer, https://arxiv.org/abs/2307.01694.
     """
 
     def __init__(self, make_neuron: MakeNeuron, dim: int, scale: float) -> None:
@@ -99,7 +99,7 @@ class QKTokenAttention(torch.nn.Module):
         dim: channels.
         heads: with a mask each; divides `dim`.
 
-    Source: Zhou et al. 2024, QKFormer, https://arxiv.org/abs/2403.16552, section 3.2.
+    Source: Zhou et al. 2024, QKFormer, https://arxiv.org/abs/2403.16552.
     """
 
     def __init__(self, make_neuron: MakeNeuron, dim: int, heads: int) -> None:

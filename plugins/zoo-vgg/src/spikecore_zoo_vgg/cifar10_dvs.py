@@ -5,7 +5,7 @@
     classifier   linear
 
 Source: Deng et al. 2022, Temporal Efficient Training of Spiking Neural Network via Gradient Re-weighting,
-https://arxiv.org/abs/2202.11946, section 5 (VGGSNN).
+https://arxiv.org/abs/2202.11946 (VGGSNN).
 """
 
 from __future__ import annotations

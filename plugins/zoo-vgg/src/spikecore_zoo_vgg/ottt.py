@@ -8,8 +8,8 @@
 Online training through time needs neurons that keep a trace, and single-step mode; the nets take any neuron. A neuron
 follows standardised weights without a norm, so these blocks are no `ConvBNNeuron`.
 
-Source: Xiao et al. 2022, Online Training Through Time for Spiking Neural Networks, https://arxiv.org/abs/2210.04195,
-section 5; the factor from Brock et al. 2021, https://arxiv.org/abs/2101.08692.
+Source: Xiao et al. 2022, Online Training Through Time for Spiking Neural Networks, https://arxiv.org/abs/2210.04195;
+the factor from Brock et al. 2021, https://arxiv.org/abs/2101.08692.
 """
 
 from __future__ import annotations
