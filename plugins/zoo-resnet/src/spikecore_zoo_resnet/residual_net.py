@@ -29,6 +29,10 @@ class ResidualNet(nn.Model):
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=32, input_rank=3)
     plan: ClassVar[Plan]
+    layer1: torch.nn.Sequential
+    layer2: torch.nn.Sequential
+    layer3: torch.nn.Sequential
+    layer4: torch.nn.Sequential
 
     @dataclass(frozen=True)
     class Config:
