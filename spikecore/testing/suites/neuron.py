@@ -157,9 +157,6 @@ class NeuronSuite(LimitChecks, OptionChecks):
             kept = copy.deepcopy({k: v and {n: t.detach() for n, t in v.items()} for k, v in get_state(neuron).items()})
             assert set(neuron.state_dict()) == keys, "state_dict() holds state"
             going_on = self.run(neuron, second, reset=False)
-            assert_same(
-                {k: v and {n: t.clone() for n, t in v.items()} for k, v in kept.items()}, kept, "the state handed out"
-            )
             reset_state(neuron)
             set_state(neuron, kept)
             assert_same(self.run(neuron, second, reset=False), going_on, "the sequence after set_state")
