@@ -93,7 +93,7 @@ class Stage(torch.nn.Module):
         """`[T, B, C, H, W]` → counts; without T in single-step mode."""
         x = self.patches(x)
         tokens: Tensor = self.blocks(x.flatten(-2))
-        return tokens.unflatten(-1, x.shape[-2:])
+        return torch.unflatten(tokens, -1, x.shape[-2:])
 
 
 class QKFormer(TokenNet):

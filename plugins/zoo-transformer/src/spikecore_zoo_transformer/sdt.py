@@ -68,7 +68,8 @@ class CurrentPatches(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, C, H, W]` → currents `[T, B, D, N]`; without T in single-step mode."""
         x = self.stages(x)
-        return (x + self.position(self.neuron(x))).flatten(-2)
+        out: Tensor = x + self.position(self.neuron(x))
+        return out.flatten(-2)
 
 
 class CurrentMLP(torch.nn.Module):

@@ -66,7 +66,8 @@ class Patches(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, C, H, W]` → counts `[T, B, D, N]`; without T in single-step mode."""
         x = self.stages(x)
-        return (x + self.position(x)).flatten(-2)
+        out: Tensor = x + self.position(x)
+        return out.flatten(-2)
 
 
 class Spikformer(TokenNet):

@@ -42,7 +42,7 @@ class Vote(torch.nn.Module):
 
     def forward(self, spikes: Tensor) -> Tensor:
         """`[..., votes · classes]` → `[..., classes]`."""
-        return spikes.unflatten(-1, (-1, self.votes)).mean(-1)
+        return torch.unflatten(spikes, -1, (-1, self.votes)).mean(-1)
 
     def extra_repr(self) -> str:
         """Shown by `print`."""
