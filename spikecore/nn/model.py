@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from spikecore.errors import ConversionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.nn.guard import guarded
+from spikecore.registry import name_of
 
 
 class Sequential(nn.Sequential):
@@ -83,8 +85,15 @@ class Model(Configurable, nn.Module):
 
     @classmethod
     def weights(cls) -> Mapping[str, Path]:
-        """Name → file of the weights that ship with the model: none, until a subclass has some."""
-        return {}
+        """Name → file of the weights that ship with the model: `weights/MODEL/NAME.safetensors` in its package.
+
+        MODEL is the registered name.
+        """
+        package = sys.modules[cls.__module__.partition(".")[0]]
+        if package.__file__ is None:
+            return {}
+        folder = Path(package.__file__).parent / "weights" / name_of(cls)
+        return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return guarded(self, super().__call__, *args, **kwargs)

@@ -6,7 +6,7 @@ import torch
 from spikecore import create, nn
 from spikecore.errors import ConversionError, OptionError, ShapeError
 from spikecore_zoo_transformer.attention import (
-    QKTokenAttention,
+    QKAttention,
     SpikeDrivenAttention,
     SpikingSelfAttention,
     spread_attention,
@@ -75,14 +75,15 @@ def test_spike_driven_attention():
     torch.testing.assert_close(seen["result"], attention.proj(seen["out"] * value))
 
 
-def test_qk_token_attention():
-    """One mask for each token of a head, from the number of its query spikes."""
+@pytest.mark.parametrize(("over", "axis"), [("tokens", 3), ("channels", 4)])
+def test_qk_attention(over, axis):
+    """One mask for each token of a head, or for each channel, from the number of its query spikes."""
     torch.manual_seed(0)
-    attention = QKTokenAttention(make_neuron, 8, heads=2).double()
+    attention = QKAttention(make_neuron, 8, heads=2, scale=0.3, over=over).double()
     x = spikes(4, 2, 8, 9)
     seen = watched(attention, "neuron", x)
     query, key = attention.qk(x).reshape(4, 2, 2, 2, 4, 9).unbind(2)
-    torch.testing.assert_close(seen["x"], query.sum(3, keepdim=True))
+    torch.testing.assert_close(seen["x"], query.sum(axis, keepdim=True) * 0.3)
     assert 0 < seen["out"].mean() < 1
     torch.testing.assert_close(seen["result"], attention.proj((seen["out"] * key).reshape(4, 2, 8, 9)))
 
@@ -101,6 +102,33 @@ def test_pooling_before_or_after_the_neuron():
     assert not torch.equal(nets[0](x), nets[1](x))
     assert sum(isinstance(part, nn.ConvBNNeuron) for part in nets[0].modules()) == 9
     assert sum(isinstance(part, nn.ConvBNNeuron) for part in nets[1].modules()) == 7
+
+
+@pytest.mark.parametrize("over", ["tokens", "channels"])
+def test_default_factors_are_those_of_half_the_threshold(over):
+    """The authors' attention neurons have half the threshold and no factor (self-attention 0.125): the same spikes."""
+    net = make("qkformer_4_384", mask_over=over, attention_scale=0.25, mask_scale=2.0).double()
+    x = torch.rand(4, 3, 2, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2
+    ours = net(x)
+    for part in net.modules():
+        if isinstance(part, QKAttention | SpikingSelfAttention):
+            part.scale /= 2
+            part.neuron = nn.LIF(tau=1.5, v_threshold=0.2, backend="torch")
+    assert torch.equal(net(x), ours)
+    for part in net.modules():
+        if isinstance(part, QKAttention):
+            part.scale *= 0.001
+    assert not torch.equal(net(x), ours)
+
+
+def test_patches_of_small_images():
+    """The first patches have one convolution, and the others pool behind their second one."""
+    net = make("qkformer_4_384")
+    first, second = net.stages[0].patches.convs, net.stages[1].patches.convs
+    assert [type(part).__name__ for part in first] == ["PooledConv"]
+    assert [type(part).__name__ for part in second] == ["ConvBNNeuron", "PooledConv"]
+    net = make("qkformer_4_384", small_patches=False)
+    assert [type(part).__name__ for part in net.stages[1].patches.convs] == ["PooledConv", "ConvBNNeuron"]
 
 
 def test_other_weights_are_refused():

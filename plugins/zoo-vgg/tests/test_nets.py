@@ -49,6 +49,16 @@ def test_every_layer_spikes_at_first(name):
     assert min(rates(make(name), noise(name))) > 0.005
 
 
+def test_the_first_gain_lets_every_layer_fire():
+    """With the default neuron and images of mean 0 and variance 1; the paper's gain of 1 leaves deep layers silent."""
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)).expand(6, 2, 3, 16, 16)
+    for options, is_silent in (({}, False), ({"gain": 1.0}, True)):
+        torch.manual_seed(0)
+        make_default = lambda: nn.LIF(backend="torch")  # noqa: E731
+        net = create("model", "ottt_spiking_vggws", make_default, (3, 16, 16), 3, width=16, **options)
+        assert (min(rates(net, x)) < 0.001) is is_silent
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_features_and_classifier_are_the_net(name):
     net, x = make(name).eval(), noise(name)

@@ -2,14 +2,15 @@
 
     self-attention      A = neuron(s · (Q Kᵀ) V)                 per head, no softmax: all entries are counts
     spike-driven        A[d, n] = neuron(s · Σ_n Q[d, n] K[d, n]) V[d, n]
-    Q-K, over tokens    A[d, n] = neuron(Σ_d Q[d, n]) K[d, n]    the sum over the channels of a head
+    Q-K, over tokens    A[d, n] = neuron(s · Σ_d Q[d, n]) K[d, n]     the sum over the channels of a head
+    Q-K, over channels  A[d, n] = neuron(s · Σ_n Q[d, n]) K[d, n]     the sum over the tokens
 
 Entries of Q, K and V are 0 or 1, so (Q Kᵀ) V = Q (Kᵀ V) exactly; the cheaper one is computed: for N tokens and heads of
 width w, 2 N² w or 2 N w² MACs per head.
 
-Papers give the neuron behind self-attention a threshold of 0.5, half that of the others. Neurons come from
-`make_neuron` here, so the factor s is twice theirs instead: 2 · 0.125. For neurons that are linear below their
-threshold and reset to 0 these are the same spikes.
+The authors of all three nets give the neuron of the attention a threshold of 0.5, half that of the others. Neurons
+come from `make_neuron` here, so the factor s is twice theirs instead: 2 · 0.125 for self-attention, 2 for the sums,
+which have no factor. For neurons that are linear below their threshold and reset to 0 these are the same spikes.
 """
 
 from __future__ import annotations
@@ -91,20 +92,23 @@ class SpikeDrivenAttention(torch.nn.Module):
         return out
 
 
-class QKTokenAttention(torch.nn.Module):
-    """Q-K token attention: a mask over the tokens, from the number of query spikes of each.
+class QKAttention(torch.nn.Module):
+    """Q-K attention: a mask over the tokens of a head, or over the channels, from the number of query spikes of each.
 
     Args:
         make_neuron: called for each of the three neuron layers.
         dim: channels.
         heads: with a mask each; divides `dim`.
+        scale: s above.
+        over: `tokens` or `channels`.
 
     Source: Zhou et al. 2024, QKFormer, https://arxiv.org/abs/2403.16552.
     """
 
-    def __init__(self, make_neuron: MakeNeuron, dim: int, heads: int) -> None:
+    def __init__(self, make_neuron: MakeNeuron, dim: int, heads: int, scale: float, over: str = "tokens") -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.scale = heads, scale
+        self.summed = {"tokens": -2, "channels": -1}[over]
         self.qk = token_block(make_neuron, dim, 2 * dim)
         self.neuron = make_neuron()
         self.proj = token_block(make_neuron, dim, dim)
@@ -112,6 +116,6 @@ class QKTokenAttention(torch.nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Spikes or counts `[T, B, D, N]` → spikes of the same shape; without T in single-step mode."""
         query, key = self.qk(x).unflatten(-2, (2, self.heads, -1)).unbind(-4)  # [..., heads, width, N]
-        mask = self.neuron(query.sum(-2, keepdim=True))
+        mask = self.neuron(query.sum(self.summed, keepdim=True) * self.scale)
         out: Tensor = self.proj((mask * key).flatten(-3, -2))
         return out

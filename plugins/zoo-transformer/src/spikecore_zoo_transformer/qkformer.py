@@ -6,8 +6,8 @@
     classifier   linear, of the mean over the tokens
 
 Where a neuron follows its norm directly the layer is a `ConvBNNeuron`; where the pooling stands between them it cannot
-be. The paper leaves some of the patches' details open (channels inside the first, heads of the first two stages); ours
-agree with its numbers of parameters within 1 %.
+be. What the paper leaves open (channels inside the first patches, where pooling stands, heads) is as in the authors'
+nets, without the biases that norms make useless.
 
 Source: Zhou et al. 2024, QKFormer: Hierarchical Spiking Transformer using Q-K Attention,
 https://arxiv.org/abs/2403.16552.
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from spikecore import nn
 from spikecore.interfaces import ModelCapabilities, ModelInfo, Range
-from spikecore_zoo_transformer.attention import QKTokenAttention, SpikingSelfAttention
+from spikecore_zoo_transformer.attention import QKAttention, SpikingSelfAttention
 from spikecore_zoo_transformer.parts import MakeNeuron, halving, image_block, image_conv_bn, initialize, num_patches
 from spikecore_zoo_transformer.token_net import MLP, Block, TokenNet
 
@@ -59,21 +59,36 @@ class ShortcutPatches(torch.nn.Module):
     """To fewer and wider patches, with a shortcut.
 
     Args:
-        make_neuron: called for each of the three neuron layers.
+        make_neuron: called for each of the neuron layers: three, or two where there is one convolution.
         in_channels, out_channels: of the maps.
         stride: 1 or 2.
+        num_convs: beside the shortcut's, 1 or 2.
+        pools_late: the pooling stands behind the last convolution and not the first.
     """
 
-    def __init__(self, make_neuron: MakeNeuron, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(
+        self,
+        make_neuron: MakeNeuron,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        num_convs: int = 2,
+        pools_late: bool = False,
+    ) -> None:
         super().__init__()
-        self.reduce = PooledConv(make_neuron, in_channels, out_channels, stride)
-        self.conv2 = image_block(make_neuron, out_channels, out_channels)
+        layers: list[torch.nn.Module] = [PooledConv(make_neuron, in_channels, out_channels, stride)]
+        if num_convs == 2 and pools_late:
+            pooled = PooledConv(make_neuron, out_channels, out_channels, stride)
+            layers = [image_block(make_neuron, in_channels, out_channels), pooled]
+        elif num_convs == 2:
+            layers.append(image_block(make_neuron, out_channels, out_channels))
+        self.convs = torch.nn.Sequential(*layers)
         shortcut = torch.nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
         self.shortcut = nn.ConvBNNeuron(shortcut, torch.nn.BatchNorm2d(out_channels), make_neuron())
 
     def forward(self, x: Tensor) -> Tensor:
         """`[T, B, C, H, W]` → counts; without T in single-step mode."""
-        out: Tensor = self.conv2(self.reduce(x)) + self.shortcut(x)
+        out: Tensor = self.convs(x) + self.shortcut(x)
         return out
 
 
@@ -112,6 +127,10 @@ class QKFormer(TokenNet):
             first_patch: height and width, in pixels, of a token of the first stage; the later ones are twice and four
                 times as high and wide.
             attention_scale: of Q Kᵀ V in the last stage; 0.125 for a threshold of 0.5 is 0.25 for one of 1.
+            mask_scale: of the sums of queries in the first two; 1 for the authors' threshold of 0.5 is 2 for one of 1.
+            mask_over: what a mask of the first two stages chooses: `tokens` of a head, or `channels`.
+            small_patches: as in the authors' net for CIFAR: one convolution in the first patches, and in the others
+                pooling behind the second convolution, not the first.
         """
 
         depths: Annotated[tuple[int, int, int], Range(ge=0)] = (1, 2, 7)
@@ -120,6 +139,9 @@ class QKFormer(TokenNet):
         mlp_ratio: Annotated[int, Range(ge=1)] = 4
         first_patch: Literal[1, 2, 4] = 4
         attention_scale: Annotated[float, Range(gt=0.0)] = 0.25
+        mask_scale: Annotated[float, Range(gt=0.0)] = 2.0
+        mask_over: Literal["tokens", "channels"] = "tokens"
+        small_patches: bool = False
 
     def __init__(
         self, make_neuron: Callable[[], Any], input_shape: tuple[int, ...], num_outputs: int, **options: Any
@@ -141,9 +163,11 @@ class QKFormer(TokenNet):
                     num_tokens = num_patches(input_shape, 4 * config.first_patch)
                     attention = SpikingSelfAttention(make_neuron, out, config.heads, config.attention_scale, num_tokens)
                 else:
-                    attention = QKTokenAttention(make_neuron, out, config.heads)
+                    attention = QKAttention(make_neuron, out, config.heads, config.mask_scale, config.mask_over)
                 blocks.append(Block(attention, MLP(make_neuron, out, out * config.mlp_ratio)))
-            patches = ShortcutPatches(make_neuron, channels, out, strides[1] if index == 0 else 2)
+            stride = strides[1] if index == 0 else 2
+            num_convs = 1 if index == 0 and config.small_patches else 2
+            patches = ShortcutPatches(make_neuron, channels, out, stride, num_convs, config.small_patches)
             stages.append(Stage(patches, torch.nn.Sequential(*blocks)))
             channels = out
         self.stages = torch.nn.Sequential(*stages)
@@ -208,11 +232,13 @@ class QKFormer4x384(QKFormer):
     """QKFormer HST-4-384 for CIFAR, whose first tokens are pixels; see `QKFormer`."""
 
     capabilities = ModelCapabilities(min_input_size=4, input_rank=3)
-    info = ModelInfo(6_783_034, 1_092_898_560, (3, 32, 32), 10, REFERENCE)
+    info = ModelInfo(6_699_898, 1_515_998_976, (3, 32, 32), 10, REFERENCE)
 
     @dataclass(frozen=True)
     class Config(QKFormer.Config):
         """As `QKFormer`, of this size."""
 
         depths: Annotated[tuple[int, int, int], Range(ge=0)] = (1, 1, 2)
+        heads: Annotated[int, Range(ge=1)] = 8
         first_patch: Literal[1, 2, 4] = 1
+        small_patches: bool = True

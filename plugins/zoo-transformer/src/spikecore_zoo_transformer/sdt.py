@@ -106,14 +106,15 @@ class SpikeDrivenTransformer(TokenNet):
             dim: channels of a token.
             mlp_ratio: channels inside the MLP, as a multiple of `dim`.
             patch_size: height and width, in pixels, of what becomes a token.
-            attention_scale: of the sums over the tokens, before their neuron.
+            attention_scale: of the sums over the tokens, before their neuron; 1 for the authors' threshold of 0.5 is 2
+                for one of 1.
         """
 
         depth: Annotated[int, Range(ge=1)] = 8
         dim: Annotated[int, Range(ge=8)] = 512
         mlp_ratio: Annotated[int, Range(ge=1)] = 4
         patch_size: Literal[2, 4, 8, 16] = 16
-        attention_scale: Annotated[float, Range(gt=0.0)] = 1.0
+        attention_scale: Annotated[float, Range(gt=0.0)] = 2.0
 
     def __init__(
         self, make_neuron: Callable[[], Any], input_shape: tuple[int, ...], num_outputs: int, **options: Any
