@@ -53,6 +53,10 @@ CASES = {
         lambda: zoo.sew.SEWResNet50(make_neuron, (3, 64, 64), CLASSES),
         lambda **keywords: sew_resnet.sew_resnet50(cnf="ADD", **keywords),
     ),
+    "sew_wide_resnet50_2": (
+        lambda: zoo.sew.SEWWideResNet50_2(make_neuron, (3, 64, 64), CLASSES),
+        lambda **keywords: sew_resnet.sew_wide_resnet50_2(cnf="ADD", **keywords),
+    ),
     "spiking_resnet18": (
         lambda: zoo.spiking.SpikingResNet18(make_neuron, (3, 64, 64), CLASSES),
         lambda **keywords: spiking_resnet.spiking_resnet18(**keywords),

@@ -120,3 +120,32 @@ def test_ottt_vggws():
     ours = zoo.ottt.OTTTSpikingVGGWS(lif, (3, 32, 32), CLASSES)
     theirs = ottt.ottt_spiking_vggws(num_classes=CLASSES, spiking_neuron=sj_neuron.LIFNode, **their_options(tau=1.5))
     assert_equal_nets(*pair(ours, theirs), noise(3, 32, 32), (sj_neuron.LIFNode,), gradients=False)
+
+
+@pytest.mark.parametrize("is_standardized", [False, True])
+@pytest.mark.parametrize("size", [11, 13])
+def test_ottt_vgg(size, is_standardized):
+    """With four channels at first, and inner layers of 24, which their class does not offer."""
+    torch.manual_seed(0)
+    ours = getattr(zoo.ottt, f"OTTTSpikingVGG{size}{'WS' if is_standardized else ''}")
+    ours = ours(lif, (3, 32, 32), CLASSES, width=4, hidden=HIDDEN)
+    options = their_options(tau=1.5)
+    theirs = ottt.OTTTSpikingVGG(
+        NARROW[size],
+        weight_standardization=is_standardized,
+        num_classes=CLASSES,
+        spiking_neuron=sj_neuron.LIFNode,
+        light_classifier=False,
+        **options,
+    )
+    linear = sj_layer.WSLinear if is_standardized else sj_layer.Linear
+    inner = [linear(32 * 49, HIDDEN), linear(HIDDEN, HIDDEN)]
+    replaced = {2: inner[0], 6: inner[1], 10: sj_layer.Linear(HIDDEN, CLASSES)}
+    for index, layer in replaced.items():
+        theirs.classifier[index] = layer
+    for name, value in theirs.state_dict().items():
+        if name.endswith("gain"):
+            value.fill_(4.0)  # with gains of 1 deep layers are silent, and nothing would be compared
+        elif value.dim() == 4 and name != "features.0.weight" and not is_standardized:
+            value.mul_(4.0)
+    assert_equal_nets(*pair(ours, theirs), noise(3, 32, 32), (sj_neuron.LIFNode,), gradients=not is_standardized)
