@@ -3,7 +3,7 @@
     block        ŵ-convolution 3×3 → neuron → · 2.74             ŵ: mean 0 and variance 1 / fan-in, times a learned gain
     vggws        64-128-AP-256-256-AP-512-512-AP-512-512 → mean over the image → linear       AP: mean pooling 2×2
     vgg*_ws      VGG-11 to VGG-19 of such blocks, with their max pooling and two inner layers
-    vgg*         the same with plain weights and no factor behind convolutions
+    vgg*         the same with plain weights and no factor
 
 Online training through time needs neurons that keep a trace, and single-step mode; the nets take any neuron. A neuron
 follows standardised weights without a norm, so these blocks are no `ConvBNNeuron`.
@@ -169,22 +169,22 @@ class OTTTSpikingVGG(_StandardizedNet):
         super().__init__(make_neuron, input_shape, num_outputs, **options)
         layers: list[torch.nn.Module] = []
         channels = input_shape[0]
-        for factor, depth in zip(STAGE_FACTORS, self.depths, strict=True):
+        for multiple, depth in zip(STAGE_FACTORS, self.depths, strict=True):
             for _ in range(depth):
-                layers.append(self._make_block(make_neuron, channels, self.config.width * factor))
-                channels = self.config.width * factor
+                layers.append(self._make_block(make_neuron, channels, self.config.width * multiple))
+                channels = self.config.width * multiple
             layers.append(nn.MaxPool2d(2))
         hidden, grid = self.config.hidden, self.config.grid
         self.features = torch.nn.Sequential(*layers, nn.AdaptiveAvgPool2d(grid))
-        inner = nn.WSLinear if self.is_standardized else nn.Linear
+        inner, factor = (nn.WSLinear, Scale) if self.is_standardized else (nn.Linear, torch.nn.Identity)
         self.classifier = torch.nn.Sequential(
             inner(channels * grid * grid, hidden),
             make_neuron(),
-            Scale(),
+            factor(),
             nn.Dropout(self.config.dropout),
             inner(hidden, hidden),
             make_neuron(),
-            Scale(),
+            factor(),
             nn.Dropout(self.config.dropout),
             nn.Linear(hidden, num_outputs),
         )
