@@ -62,7 +62,10 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     described = getattr(component, "info", None)
     if dataclasses.is_dataclass(described) and not isinstance(described, type):
         unverified = getattr(described, "unverified", ())
-        _section("data", (line for line in _fields(described) if not line.startswith("unverified:")))
+        _section(
+            "published" if kind == "model" else "data",
+            (line for line in _fields(described) if not line.startswith("unverified:")),
+        )
         if unverified:
             _section("not verified", (f"! {statement}" for statement in unverified))
 
