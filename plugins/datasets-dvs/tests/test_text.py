@@ -67,7 +67,7 @@ def test_whole_numbers_first_and_fractions_later(tmp_path):
     ("content", "options", "says"),
     [
         ("1 2 3 1\n", {}, 'has no heading; its first line is \'1 2 3 1\'.*columns = "txyp" and unit = "s"'),
-        ("1 2 3 1\n", {"columns": "txyp"}, "does not state the unit of times; the first is 1. Say"),
+        ("1 2 3 1\n", {"columns": "txyp"}, r"does not state the unit of times; the only one is 1\. Say it, as in unit"),
         ("t,x,y,p\n1,2,3,1\n", {}, "does not state the unit"),
         ("t_us,x,y,p\n1,2,3,1\n", {"unit": "s"}, "states times in us, and unit = 's' was given"),
         ("1 2 3\n", {"columns": "txyp", "unit": "us"}, "names 4 columns, and the first line has 3: '1 2 3'"),
@@ -91,9 +91,12 @@ def test_texts_that_leave_something_open(content, options, says, tmp_path):
         read_events(tmp_path / "a.csv", **options)
 
 
-def test_no_events_below_a_heading(tmp_path):
-    (tmp_path / "a.csv").write_text("t_us,x,y,p\n")
-    assert len(read_events(tmp_path / "a.csv")) == 0
+@pytest.mark.parametrize("text", ["t_us,x,y,p\n", "t_us,x,y,p", "# t x y p\n", "346 260\n"])
+def test_no_events_below_a_heading(text, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DatasetError, match="holds no events, though it is read as text.*allow_empty = true"):
+        read_events(tmp_path / "a.csv")
+    assert len(read_events(tmp_path / "a.csv", allow_empty=True)) == 0
 
 
 def test_a_folder_takes_text_only_where_it_is_named(tmp_path, data):

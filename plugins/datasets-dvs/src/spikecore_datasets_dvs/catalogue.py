@@ -395,6 +395,9 @@ class DVSLip(NamedDataset):
         classes = self.info.classes
         return self.counted({name: by_class(top / name, classes, "*.npy", directory) for name in self.splits})
 
+    def read(self, directory: Path, recording: Recording) -> Events:
+        return read_events(directory / recording.path, "npy", self.sensor_size, unit="us")
+
 
 FILE_NAMES = {"val": "valid"}
 """Split → its name in the authors' file names, where that is another."""
