@@ -33,7 +33,9 @@ def test_a_copy_in_train_and_test(way, tmp_path, data):
     source, copy = tmp_path / "train" / "a" / "train1.dat", tmp_path / "test" / "a" / "other.dat"
     copy.write_bytes(source.read_bytes()) if way == "copy" else os.symlink(source, copy)
     for name in ("train", "test"):
-        with pytest.raises(DatasetError, match=r"in two splits.*train1\.dat .train. and .*other\.dat .test..*duplicates"):
+        with pytest.raises(
+            DatasetError, match=r"in two splits.*train1\.dat .train. and .*other\.dat .test..*duplicates"
+        ):
             folder(tmp_path).split(name)
     with pytest.warns(UserWarning, match="the same content is in two splits"):
         assert len(folder(tmp_path, duplicates="warn").split("test")) == 5
@@ -67,12 +69,21 @@ def test_a_copy_that_a_table_names(tmp_path, data):
 def test_files_are_read_only_as_far_as_they_agree(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     head, tails = rng.bytes(copies.HEAD), [rng.bytes(100) for _ in range(2)]
-    contents = {"a": head + tails[0], "b": head + tails[1], "c": head + tails[0], "d": b"x" * 10, "e": b"y" * 10, "f": b"z"}
+    contents = {
+        "a": head + tails[0],
+        "b": head + tails[1],
+        "c": head + tails[0],
+        "d": b"x" * 10,
+        "e": b"y" * 10,
+        "f": b"z",
+    }
     paths = [tmp_path / name for name in [*contents, "empty", "empty2", "none"]]
     for path in paths[:-1]:
         path.write_bytes(contents.get(path.name, b""))
     looked: dict = {"head": [], "whole": []}
     for kind, own in (("head", copies._head), ("whole", copies._whole)):
-        monkeypatch.setattr(copies, f"_{kind}", lambda path, kind=kind, own=own: looked[kind].append(path.name) or own(path))
+        monkeypatch.setattr(
+            copies, f"_{kind}", lambda path, kind=kind, own=own: looked[kind].append(path.name) or own(path)
+        )
     assert equal_files(paths) == [[tmp_path / "a", tmp_path / "c"]]
     assert looked == {"head": ["a", "b", "c", "d", "e"], "whole": ["a", "b", "c"]}

@@ -106,13 +106,13 @@ def damaged(whole, rng):
     return bytes(raw)
 
 
-@pytest.mark.parametrize("form", FOLDER)
-def test_damaged_arrays_of_events(form, tmp_path):
-    whole, rng = FOLDER[form](), random.Random(form)
+def test_damaged_arrays_of_events(tmp_path):
     paths = []
-    for number in range(3000 if FULL else 250):
-        paths.append(tmp_path / f"{number}.h5")
-        paths[-1].write_bytes(damaged(whole, rng))
+    for form, make in FOLDER.items():
+        whole, rng = make(), random.Random(form)
+        for number in range(3000 if FULL else 250):
+            paths.append(tmp_path / f"{form} {number}.h5")
+            paths[-1].write_bytes(damaged(whole, rng))
     num_whole = read_in_a_process("folder", paths)
     assert 0.1 < num_whole / len(paths) < 0.9  # most bytes of a small file do not matter
 

@@ -14,7 +14,19 @@ ROWS = np.stack([np.arange(200) * 5, RNG.integers(0, 40, 200), RNG.integers(0, 3
 def write_npz(path, span=1000, **arrays):
     path.parent.mkdir(parents=True, exist_ok=True)
     t = np.linspace(0, span, 200).astype(np.int64)
-    np.savez(path, **{"t": t, "x": ROWS[:, 1], "y": ROWS[:, 2], "p": ROWS[:, 3], "sensor_size": [30, 40], "unit": "us", "place": str(path)} | arrays)
+    np.savez(
+        path,
+        **{
+            "t": t,
+            "x": ROWS[:, 1],
+            "y": ROWS[:, 2],
+            "p": ROWS[:, 3],
+            "sensor_size": [30, 40],
+            "unit": "us",
+            "place": str(path),
+        }
+        | arrays,
+    )
 
 
 def test_coordinates_are_not_times(tmp_path):

@@ -1,7 +1,7 @@
-"""Event Stream and EVT as libraries read them that share no line with this one; and bytes as the specifications have them.
+"""Event Stream and EVT as independent libraries read them; and bytes as the specifications have them.
 
 faery and event_stream are by the authors of Event Stream. No library that installs with pip reads EVT 2.1 (faery 0.7.1
-names it and stops) or, with numpy 2, a bag without `rosbags` (importRosbag 1.0.4 fails): these are written byte by byte.
+names it and stops) or, with numpy 2, a bag (importRosbag 1.0.4 fails): these are written byte by byte.
 """
 
 import struct

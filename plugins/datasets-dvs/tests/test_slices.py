@@ -247,7 +247,12 @@ BEYOND = "file,start_us,stop_us,label,split"
 def test_parts_beyond_the_recording_name_their_line(tmp_path, data):
     last = max(columns(0, 0, 1000)[0])
     good = f"rec/two.dat,0,{last},b,test"
-    for start, stop, is_beyond in ((0, last + 1, False), (0, last + 900, False), (0, last + 2000, True), (-3000, 9000, True)):
+    for start, stop, is_beyond in (
+        (0, last + 1, False),
+        (0, last + 900, False),
+        (0, last + 2000, True),
+        (-3000, 9000, True),
+    ):
         options = table(tmp_path / str(stop), f"rec/one.dat,{start},{stop},a,train", good, heading=BEYOND)
         read = create("dataset", "event-folder", **options).split
         if not is_beyond:

@@ -124,7 +124,9 @@ def test_a_heading_in_a_comment(tmp_path):
     (tmp_path / "a.txt").write_text("# made by hand\n# x y t_us p\n3 4 10 1\n5 6 20 0\n")
     assert read_events(tmp_path / "a.txt") == make_events([10, 20], [3, 5], [4, 6], [1, 0])
     (tmp_path / "a.txt").write_text("# t x y p\n10 3 4 1\n20 5 6 0\n")
-    with pytest.raises(DatasetError, match="does not state the unit of times; they run from 10 to 20: 10 s if they are in s"):
+    with pytest.raises(
+        DatasetError, match="does not state the unit of times; they run from 10 to 20: 10 s if they are in s"
+    ):
         read_events(tmp_path / "a.txt")
     assert read_events(tmp_path / "a.txt", unit="us") == make_events([10, 20], [3, 5], [4, 6], [1, 0])
     with pytest.raises(DatasetError, match="names column 2 'x', and 'columns' says that it is y"):

@@ -31,10 +31,14 @@ def test_whole_numbers_without_a_unit(kind, tmp_path):
             else:
                 file["camera"] = rows if "matrix" in kind else EVENTS.structured()
         options["stream"] = "camera"
-    with pytest.raises(DatasetError, match=r"does not state the unit of times; they run from \d+ to 49\d+: 4\.9") as seen:
+    with pytest.raises(
+        DatasetError, match=r"does not state the unit of times; they run from \d+ to 49\d+: 4\.9"
+    ) as seen:
         read_events(path, **options)
     span = EVENTS.duration_us
-    lengths = [f"{span * factor:.4g} s if they are in {unit}" for unit, factor in (("s", 1), ("ms", 1e-3), ("us", 1e-6))]
+    lengths = [
+        f"{span * factor:.4g} s if they are in {unit}" for unit, factor in (("s", 1), ("ms", 1e-3), ("us", 1e-6))
+    ]
     assert all(length in str(seen.value) for length in lengths)
     assert 'Say it, as in unit = "us" (s, ms, us, ns)' in str(seen.value)
     assert read_events(path, unit="us", **options) == EVENTS

@@ -25,8 +25,16 @@ USUAL = {
 NAME = re.compile(r"([a-z]+?)[\s_]*(?:[(\[]?\s*(s|ms|us|µs|ns)\s*[)\]]?)?")
 WORDS: dict[str, Unit] = {
     **{unit: unit for unit in UNITS},
-    **{"µs": "us", "μs": "us", "usec": "us", "msec": "ms", "nsec": "ns", "sec": "s"},
-    **{"second": "s", "millisecond": "ms", "microsecond": "us", "nanosecond": "ns"},
+    "µs": "us",
+    "μs": "us",
+    "usec": "us",
+    "msec": "ms",
+    "nsec": "ns",
+    "sec": "s",
+    "second": "s",
+    "millisecond": "ms",
+    "microsecond": "us",
+    "nanosecond": "ns",
 }
 """Units as files spell them; a plural s may follow."""
 SECONDS: dict[Unit, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
@@ -168,7 +176,7 @@ def agreed(by_name: Unit | None, beside: Unit | None, source: str) -> Unit | Non
     if by_name is not None and beside is not None and by_name != beside:
         raise DatasetError(
             f"{source}: the name of its times says {by_name}, and the file says {beside} beside it: which is it? Give "
-            f"the column, as in names = \"t=…\", or write the file anew"
+            f'the column, as in names = "t=…", or write the file anew'
         )
     return by_name or beside
 

@@ -45,8 +45,8 @@ def check_no_copies(splits: Mapping[str, Sequence[Path]], otherwise: Literal["er
     pairs = "; ".join(" and ".join(pair) for pair in shown)
     more = f" … {len(copies)} pairs in all" if len(copies) > SHOWN else ""
     text = (
-        f"the same content is in two splits, so tests would see what was trained on: {pairs}{more}. Remove one of them, "
-        'or keep them in one split (train/…, test/…, subject_pattern); duplicates = "warn" takes them as they are'
+        f"the same content is in two splits, so tests would see what was trained on: {pairs}{more}. Remove one of "
+        'them, or keep them in one split (train/…, test/…, subject_pattern); duplicates = "warn" takes them as they are'
     )
     if otherwise == "error":
         raise DatasetError(text)

@@ -417,7 +417,8 @@ class EventFolder(EventDataset):
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, -1)
         if recording.stop_us <= first or recording.start_us > last:
             raise DatasetError(
-                f"{self._line(recording)}: {path}: the part from {recording.start_us} to {recording.stop_us} µs is not in the recording, which "
+                f"{self._line(recording)}: {path}: the part from {recording.start_us} to {recording.stop_us} µs "
+                "is not in the recording, which "
                 f"goes from {first} to {last} µs: do the table and the recording count from the same moment, in the "
                 "same unit?"
             )
@@ -469,5 +470,15 @@ class EventFolder(EventDataset):
 
     def reading_options(self) -> Any:
         config = self.config
-        names = ("form", "aedat2_layout", "stream", "columns", "names", "unit", "on_values", "allow_empty", "labels_beyond")
+        names = (
+            "form",
+            "aedat2_layout",
+            "stream",
+            "columns",
+            "names",
+            "unit",
+            "on_values",
+            "allow_empty",
+            "labels_beyond",
+        )
         return {name: getattr(config, name) for name in names}

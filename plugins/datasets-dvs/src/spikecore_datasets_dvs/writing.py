@@ -30,7 +30,7 @@ def write_events(path: str | Path, events: Events, sensor_size: Sensor, *, is_pa
     Args:
         path: ends in `.npz` or `.aedat4`, which is the format.
         events: in time order.
-        sensor_size: `(H, W)`; it is stated in the file, as is the unit of times, and the coordinates are held against it.
+        sensor_size: `(H, W)`; it is stated in the file, as is the unit of times; the coordinates are held against it.
         is_packed: compress an `.npz`; AEDAT 4 always is.
 
     Raises:

@@ -41,7 +41,7 @@ class Layout:
 
 
 def regular_columns(file: BinaryIO, layout: Layout, unit: Unit) -> dict[str, np.ndarray] | None:
-    """The columns as int64; times with decimals in microseconds, others in their unit. None of a text that is irregular.
+    """The columns as int64; times with decimals in microseconds, others in their unit. None of an irregular text.
 
     Args:
         file: stands at the first line of numbers.
@@ -102,7 +102,7 @@ def _columns(raw: np.ndarray, layout: Layout) -> dict[str, np.ndarray] | None:
 
 
 def _numbers(raw: np.ndarray, start: np.ndarray, end: np.ndarray, decimals: int) -> np.ndarray | None:
-    """Numbers between these places, times ten to the power of their decimals; None where one is not plainly a number."""
+    """Numbers between these places, times ten to the power of their decimals; None where one is no plain number."""
     first = raw[start]
     is_negative = first == MINUS
     start = start + (is_negative | (first == PLUS))
