@@ -7,6 +7,7 @@ names it and stops) or, with numpy 2, a bag (importRosbag 1.0.4 fails): these ar
 import struct
 
 import numpy as np
+import peer
 import pytest
 import writers
 from test_folder import columns
@@ -25,7 +26,7 @@ def of(events):
 
 @pytest.mark.parametrize("name", ["es_dvs", "es_atis", "evt2", "evt3", "dat"])
 def test_as_faery_reads_it(name, tmp_path):
-    faery = pytest.importorskip("faery")
+    faery = peer.require("faery")
     path = tmp_path / f"a.{'es' if name.startswith('es') else 'dat' if name == 'dat' else 'raw'}"
     path.write_bytes(getattr(writers, name)(*OWN))
     theirs = np.concatenate(list(faery.events_stream_from_file(path)))
@@ -34,7 +35,7 @@ def test_as_faery_reads_it(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["es_dvs", "es_atis"])
 def test_as_event_stream_reads_it(name, tmp_path):
-    library = pytest.importorskip("event_stream")
+    library = peer.require("event_stream")
     path = tmp_path / "a.es"
     path.write_bytes(getattr(writers, name)(*OWN))
     theirs = np.concatenate(list(library.Decoder(str(path))))
@@ -47,7 +48,7 @@ def test_as_event_stream_reads_it(name, tmp_path):
 
 
 def test_as_event_stream_writes_it(tmp_path):
-    library = pytest.importorskip("event_stream")
+    library = peer.require("event_stream")
     path = tmp_path / "a.es"
     rows = np.zeros(len(EVENTS), library.dvs_dtype)
     rows["t"], rows["x"], rows["y"], rows["on"] = EVENTS.t, EVENTS.x, 239 - EVENTS.y.astype(int), EVENTS.p
