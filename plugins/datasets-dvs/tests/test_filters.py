@@ -119,11 +119,9 @@ def test_noise_is_distributed_as_tonics():
     ours = UniformNoise(20_000)(few, SIZE, np.random.default_rng(0))
     assert len(expected) == len(ours) == 20_002
     for name, limit in {"t": 50_000, "x": 16, "y": 16, "p": 2}.items():
-        shares = [
-            np.histogram(column, 8 if limit > 2 else 2, (0, limit))[0]
-            for column in (expected[name], getattr(ours, name))
-        ]
-        assert np.abs(shares[0] - shares[1]).max() < 5 * np.sqrt(2 * 20_000 / len(shares[0])), name
+        bins = min(limit, 8)
+        counts = [np.histogram(column, bins, (0, limit))[0] for column in (expected[name], getattr(ours, name))]
+        assert np.abs(counts[0] - counts[1]).max() < 5 * np.sqrt(2 * 20_000 / bins), name
 
 
 def test_integration_by_hand():

@@ -4,6 +4,7 @@ import io
 import tarfile
 import zipfile
 
+import numpy as np
 import peer
 import published
 import pytest
