@@ -29,7 +29,7 @@ BUDGETS_S = {
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,
     "plugin-ann2snn": 400,
-    "plugin-datasets-dvs": 600,
+    "plugin-datasets-dvs": 250,
     "plugin-datasets-vision": 200,
     "plugin-deploy-nir": 150,
     "plugin-deploy-onnx": 150,
