@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError
 from spikecore.interfaces.converter import ConversionReport, Points
-from spikecore.nn.graph import NetGraph, NetNode, trace_net
+from spikecore.nn.graph import NetGraph
+from spikecore.nn.node import NetNode
 from spikecore.nn.state import reset_state, set_step_mode
+from spikecore.nn.tracing import trace_net
 
 Batches = Iterable[Tensor | tuple[Tensor, Tensor]]
 CONSTANT = 1e-9

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError
-from spikecore.nn.graph import NetGraph, NetNode, Ref, check_leaves, trace_net
+from spikecore.nn.graph import NetGraph
+from spikecore.nn.node import NetNode, Ref
+from spikecore.nn.tracing import check_leaves, trace_net
 
 
 class GraphNet(nn.Module):
