@@ -20,17 +20,15 @@ BASES = (ROOT, ROOT / "spikecore", ROOT / "spikecore/backends", ROOT / "spikecor
 
 LAYOUT = re.findall(r"^([\w/.]+/)(?:<name>/)? +\S", TEXT.split("```")[1], flags=re.MULTILINE)
 WRITTEN_BY_RUNS = ("run.json",)
-PATHS = [
-    name
-    for name in CODE
-    if "<" not in name and name not in WRITTEN_BY_RUNS and re.fullmatch(r"[\w./-]*(/[\w.-]*|\.(py|md|toml|json))", name)
-]
+IS_PATH = re.compile(r"[\w./-]*(/[\w.-]*|\.(py|md|toml|json))")
+PATHS = [name for name in CODE if IS_PATH.fullmatch(name) and name not in WRITTEN_BY_RUNS]
 NAMES = [
     name.partition("(")[0]
     for name in CODE
     if re.fullmatch(r"[a-z_]+(\.\w+)+(\(.*\))?", name) and name.split(".")[0] in {*PACKAGES, "spikecore"}
 ]
-NAMES = [name for name in NAMES if name not in PATHS and name not in ("spikecore.choices",)]  # an entry-point group
+OTHER = (*PATHS, *WRITTEN_BY_RUNS, "spikecore.choices")  # the last is a group of entry points
+NAMES = [name for name in NAMES if name not in OTHER]
 LINKS = re.findall(r"\]\(([^)#]+)", TEXT)
 
 
