@@ -23,12 +23,13 @@ def command(kind: str | None, plugin: str | None, form: str, check: bool, timeou
     """List every component, choice and command on offer, with its status."""
     if kind is not None and kind not in (allowed := [*KINDS, "command", *registry().tables()]):
         raise click.BadParameter(f"{kind!r} is not one of {', '.join(allowed)}", param_hint="--kind")
-    entries = [
-        entry
-        for entry in registry().entries()
-        if (entry.kind == kind if kind else entry.kind != "plugin")
-        and (plugin is None or plugin in (entry.plugin.id, entry.plugin.distribution))
-    ]
+    entries = []
+    for entry in registry().entries():
+        # Modules of hooks are no components: they are listed only when `--kind` asks for them.
+        is_wanted_kind = entry.kind == kind if kind else entry.kind != "plugin"
+        is_wanted_plugin = plugin is None or plugin in (entry.plugin.id, entry.plugin.distribution)
+        if is_wanted_kind and is_wanted_plugin:
+            entries.append(entry)
     if plugin is not None and not entries and plugin not in _known():
         raise click.UsageError(f"no plugin {plugin!r} is installed (plugins: {', '.join(_known())})")
     rows = [_row(entry) for entry in entries]
@@ -63,15 +64,21 @@ def _with_outcomes(rows: list[dict[str, Any]], entries: list[Entry], timeout: fl
     from spikecore.registry.probe import probe
 
     probes = probe(entries, registry().blocking, timeout_s=timeout).probes
-    return [
-        row if outcome.status == "ok" else {**row, "status": outcome.status, "reason": outcome.reason}
-        for row, outcome in zip(rows, probes, strict=True)
-    ]
+    checked = []
+    for row, outcome in zip(rows, probes, strict=True):
+        if outcome.status != "ok":
+            row = {**row, "status": outcome.status, "reason": outcome.reason}
+        checked.append(row)
+    return checked
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
     cells = [list(COLUMNS), *([str(row[column]) for column in COLUMNS] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(COLUMNS) - 1)]
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]]) for line in cells]
+    lines = []
+    for line in cells:
+        *others, reason = line  # the last column is of any width
+        padded = [cell.ljust(width) for cell, width in zip(others, widths, strict=True)]
+        lines.append("  ".join([*padded, reason]))
     notes = [f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}" for row in rows if row["reason"]]
     return "\n".join([*lines, *([""] if notes else []), *notes])

@@ -119,7 +119,10 @@ def _refuse_reentrant(state: Mapping[str, State | None]) -> None:
     if torch.compiler.is_compiling() or graph_task() == -1:
         return
     is_reentrant = backward_function() is CheckpointFunction
-    values = [value for kept in state.values() if kept is not None for value in kept.values()]
+    values: list[Tensor] = []
+    for kept in state.values():
+        if kept is not None:
+            values.extend(kept.values())
     if is_reentrant and not all(value.requires_grad for value in values):
         raise StateError(
             "checkpoint(step, ..., use_reentrant=True) lets no gradient through the state, which it does not see in "

@@ -159,16 +159,14 @@ class NetGraph:
         def call_with_time(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if node.name not in (self.over_time or ()):
                 return own_call(node, args, kwargs)
-            # A weight may happen to be as long as T * B.
-            args = tuple(
-                value if self._is_steady(given) else self._with_time(node, value, lead)
-                for given, value in zip(node.args, args, strict=True)
-            )
-            named = {
-                key: value if self._is_steady(node.kwargs[key]) else self._with_time(node, value, lead)
-                for key, value in kwargs.items()
-            }
-            return _folded(own_call(node, args, named))
+
+            def with_time(argument: Any, value: Any) -> Any:
+                # A weight has no time, even where it happens to be as long as T * B.
+                return value if self._is_steady(argument) else self._with_time(node, value, lead)
+
+            timed = tuple(with_time(argument, value) for argument, value in zip(node.args, args, strict=True))
+            timed_kwargs = {key: with_time(node.kwargs[key], value) for key, value in kwargs.items()}
+            return _folded(own_call(node, timed, timed_kwargs))
 
         return fold(lambda *folded: self._walk(folded, call_with_time), inputs, {}, type(self.net).__name__)
 

@@ -80,10 +80,9 @@ class Parametrized(nn.Module):
                 self.register_buffer(f"param_{name}", value)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
-        self._limits = {
-            name: {dtype: limits(allowed, dtype) for dtype in (torch.float32, torch.float64)}
-            for name, allowed in self._ranges.items()
-        }
+        self._limits: dict[str, dict[torch.dtype, tuple[float, float]]] = {}
+        for name, allowed in self._ranges.items():
+            self._limits[name] = {dtype: limits(allowed, dtype) for dtype in (torch.float32, torch.float64)}
         self._calls_until_check = 0
         self._warned: set[str] = set()
 

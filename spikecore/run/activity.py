@@ -35,7 +35,7 @@ def activity(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> 
     if len(names) > MAX_LAYERS:
         parts.append(page.note(f"The first {MAX_LAYERS} of {len(names)} layers."))
     for name in names:
-        seen = {moment: found[name] for moment, found in layers.items() if "spikes" in found.get(name, {})}
+        seen = {moment: by_name[name] for moment, by_name in layers.items() if "spikes" in by_name.get(name, {})}
         if seen:
             parts.append(_pictures(name, seen, *_headings(classes, looks)))
     return parts

@@ -253,7 +253,7 @@ class Context:
                 pace=self._stopwatch.state(),
             )
 
-    def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
+    def restore(self, checkpoint: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
         """Put net, trainer, encoder and counters where a checkpoint has them, to go on with training; `restore_random`
         follows when all is built.
 
@@ -261,26 +261,28 @@ class Context:
             CheckpointError: they do not take what the checkpoint holds.
         """
         try:
-            trained = found.state["model"]
-            self.model.load_state_dict(found.model if trained is None else trained)
-            self.weights = None if trained is None else found.model
-            trainer.load_state_dict(found.state["trainer"])
-            if found.large:
-                trainer.load_large_state_dict(found.large)
+            trained = checkpoint.state["model"]
+            self.model.load_state_dict(checkpoint.model if trained is None else trained)
+            self.weights = None if trained is None else checkpoint.model
+            trainer.load_state_dict(checkpoint.state["trainer"])
+            if checkpoint.large:
+                trainer.load_large_state_dict(checkpoint.large)
             if isinstance(encoder, nn.Module):
-                encoder.load_state_dict(found.state["encoder"])
+                encoder.load_state_dict(checkpoint.state["encoder"])
         except Exception as error:
-            raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
-        self.gallery.restore(found.state["shown"])
-        self._stopwatch.restore(found.pace)
-        self.count, self.saved = found.count, found.name
-        self._saved_at = (found.count, time.monotonic())
-        self.clock.add(found.timings)
+            raise CheckpointError(
+                f"{checkpoint.name}: does not fit this run: {type(error).__name__}: {error}"
+            ) from error
+        self.gallery.restore(checkpoint.state["shown"])
+        self._stopwatch.restore(checkpoint.pace)
+        self.count, self.saved = checkpoint.count, checkpoint.name
+        self._saved_at = (checkpoint.count, time.monotonic())
+        self.clock.add(checkpoint.timings)
 
-    def restore_random(self, found: Checkpoint) -> None:
+    def restore_random(self, checkpoint: Checkpoint) -> None:
         """Put every random generator where it was; of another number of processes, those after the first start anew."""
-        self.generator.set_state(found.state["generator"])
-        own = [found.state, *found.state.get("other_processes", [])]
+        self.generator.set_state(checkpoint.state["generator"])
+        own = [checkpoint.state, *checkpoint.state.get("other_processes", [])]
         if len(own) == self.world_size or self.rank == 0:
             _set_random_state(own[self.rank]["random"], self.device)
             self._restore_device_generator(*own[self.rank]["device_generator"])

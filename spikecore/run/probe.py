@@ -78,12 +78,12 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         for module, choice in chosen.items():
             module.chosen = choice
     unseen = [name for name in layers if name not in rates.seen()]
-    found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
+    reports = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
     return {
         "num_samples": len(inputs),
         "labels": inputs.labels(shown),
         "split": inputs.split,
-        "layers": found,
+        "layers": reports,
         "unseen": unseen,
     }
 
@@ -288,14 +288,14 @@ class _Traces:
         if name not in self._spikes:
             return {}
         threshold = getattr(self._layers[name].config, "v_threshold", None)
-        found = {
+        sequences = {
             "index": self._index[name],
             "spikes": torch.cat(self._spikes[name]).transpose(0, 1).to(torch.uint8),
             "v_threshold": float(threshold) if isinstance(threshold, int | float) else None,
         }
         if name in self._v:
-            found["v"] = torch.cat(self._v[name]).transpose(0, 1).float()
-        return found
+            sequences["v"] = torch.cat(self._v[name]).transpose(0, 1).float()
+        return sequences
 
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:

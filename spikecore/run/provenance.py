@@ -163,15 +163,15 @@ def _digest(path: str) -> str:
 
 def _imported(registry: Registry) -> dict[str, str]:
     """Hash → path of the source files whose components were registered in this process."""
-    found = {}
+    path_of = {}
     for component in registry.registered_components():
         try:
             path = str(inspect.getsourcefile(inspect.unwrap(component)))
         except (OSError, TypeError):
             continue  # made in a notebook: no file
         if digest := _digest(path):
-            found[digest] = path
-    return found
+            path_of[digest] = path
+    return path_of
 
 
 def components(resolved: Resolved) -> dict[str, ComponentRecord]:

@@ -60,13 +60,13 @@ def build(directory: Path) -> str:
 
 def curves_by_name(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float | None]]]:
     """Metric → its points over the epochs (over the lines, where they do not say an epoch)."""
-    found: dict[str, list[tuple[float, float | None]]] = {}
+    curves: dict[str, list[tuple[float, float | None]]] = {}
     for index, line in enumerate(lines, 1):
         x = line.get(EPOCH, index)
         for name, value in line.items():
             if name != EPOCH and (value is None or _is_number(value)):
-                found.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
-    return found
+                curves.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
+    return curves
 
 
 def _looks(directory: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -191,8 +191,8 @@ class ModelSuite(TargetChecks):
             for scale in SCALES:
                 out = self.run(net, self.input(shape, batch=4) * scale)
                 total = (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum()
-                found = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
-                for (name, _), gradient in zip(net.named_parameters(), found, strict=True):
+                gradients = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
+                for (name, _), gradient in zip(net.named_parameters(), gradients, strict=True):
                     assert gradient is not None, f"no gradient reaches {name}"
                     assert gradient.isfinite().all(), f"the gradient of {name} holds NaN or infinity"
                     if gradient.any():

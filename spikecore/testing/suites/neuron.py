@@ -142,8 +142,8 @@ class NeuronSuite(LimitChecks, OptionChecks):
             assert_same(states_of(neuron), {k: v.detach() for k, v in kept.items()}, "the detached state")
             assert not any(value.requires_grad for value in states_of(neuron).values()), "the state has a graph still"
             total = self.run(neuron, after, reset=False).sum()
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(total, (before, after), allow_unused=True)
-        cut, reached = found
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(total, (before, after), allow_unused=True)
+        cut, reached = gradients
         assert cut is None, "a gradient passed detach_state"
         assert reached is not None, "no gradient reached the input after detach_state"
 
@@ -316,8 +316,8 @@ class NeuronSuite(LimitChecks, OptionChecks):
         x = self.input().requires_grad_()
         out = self.run(self.make(), x)
         if out.requires_grad:
-            found: tuple[Tensor | None, ...] = torch.autograd.grad(out.sum(), x, allow_unused=True)
-            reached = found[0] is not None and bool(found[0].any())
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(out.sum(), x, allow_unused=True)
+            reached = gradients[0] is not None and bool(gradients[0].any())
             assert not reached, "a gradient reaches the input, but capabilities.differentiable is False"
 
     @needs("elementwise")
