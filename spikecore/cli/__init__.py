@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from spikecore.errors import (
     PluginError,
     SpikeError,
 )
+from spikecore.foreign import printable_lines
 from spikecore.registry.commands import COMMANDS
 
 if TYPE_CHECKING:
@@ -148,11 +150,13 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        told = io.StringIO()
+        error.show(told)
+        click.echo(printable_lines(told.getvalue().rstrip()), err=True)  # it may list what plugins are called
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except SpikeError as error:
         if not error.is_told:
-            click.echo(f"spike: {error}", err=True)
+            click.echo(f"spike: {printable_lines(error)}", err=True)
         sys.exit(2 if isinstance(error, PluginError | ConfigError | CheckpointError | ValueError) else 1)

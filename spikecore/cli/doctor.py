@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.foreign import printable, printable_lines
 from spikecore.registry import registry
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def command(plugins: tuple[str, ...], as_json: bool, timeout: float) -> None:
         click.echo(json.dumps({**shown, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
         for name, value in environment.items():
-            click.echo(f"{name:12s} {value}")
+            click.echo(f"{name:12s} {printable(value, 1000)}")
         for finding in findings:
             click.echo(_line(finding))
         click.echo(f"\n{broken} broken" if broken else "\nnothing is broken")
@@ -53,4 +54,5 @@ def _line(finding: Finding) -> str:
     time = f" ({finding.seconds:.2f} s)" if finding.seconds is not None else ""
     detail = f": {finding.detail}" if finding.detail else ""
     hint = f"\n         → {finding.hint}" if finding.hint else ""
-    return f"{SIGNS[finding.status]} {finding.plugin or 'here'}: {finding.what}{time}{detail}{hint}"
+    line = f"{SIGNS[finding.status]} {finding.plugin or 'here'}: {finding.what}{time}{detail}"
+    return f"{printable(line, 1000)}{printable_lines(hint, 1000)}"

@@ -7,10 +7,13 @@ from typing import Any
 
 import click
 
+from spikecore.foreign import printable
 from spikecore.kinds import KINDS
 from spikecore.registry import Entry, registry
 
 COLUMNS = ("plugin", "version", "distribution", "status", "kind", "name", "target", "summary")
+WIDEST = 100
+"""Characters of a cell."""
 
 
 @click.command()
@@ -73,12 +76,21 @@ def _with_outcomes(rows: list[dict[str, Any]], entries: list[Entry], timeout: fl
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [list(COLUMNS), *([str(row[column]) for column in COLUMNS] for row in rows)]
+    cells = [list(COLUMNS), *([printable(row[column], WIDEST) for column in COLUMNS] for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(COLUMNS) - 1)]
+<<<<<<< HEAD
     lines = []
     for line in cells:
         *others, reason = line  # the last column is of any width
         padded = [cell.ljust(width) for cell, width in zip(others, widths, strict=True)]
         lines.append("  ".join([*padded, reason]))
     notes = [f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}" for row in rows if row["reason"]]
+=======
+    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]]) for line in cells]
+    notes = [
+        printable(f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}", 1000)
+        for row in rows
+        if row["reason"]
+    ]
+>>>>>>> main
     return "\n".join([*lines, *([""] if notes else []), *notes])

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.foreign import printable_lines
+
 if TYPE_CHECKING:
     from spikecore.run.clock import Clock
     from spikecore.run.experiment import Result
@@ -92,7 +94,7 @@ def _new(
         from spikecore.run.console import Console
 
     if dry_run:
-        _tell(processes, processes.first(lambda: str(dry.inspect(resolved))) + "\n")
+        _tell(processes, printable_lines(processes.first(lambda: str(dry.inspect(resolved)))) + "\n")
         return
     _show(processes, experiment.run(resolved, out=out, output=experiment.Output(clock, Console(is_quiet=quiet))))
 
@@ -119,7 +121,10 @@ def _resume(
         _tell(processes, processes.first(lambda: SavedRun.open(Path(run_dir)).resolve(overrides).to_toml()))
         return
     if dry_run:
-        _tell(processes, processes.first(lambda: str(dry.inspect_resume(run_dir, checkpoint, overrides))) + "\n")
+        _tell(
+            processes,
+            printable_lines(processes.first(lambda: str(dry.inspect_resume(run_dir, checkpoint, overrides)))) + "\n",
+        )
         return
     output = experiment.Output(clock, Console(is_quiet=quiet))
     _show(processes, experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides, output=output))

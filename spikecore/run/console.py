@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from spikecore.foreign import printable_lines
 from spikecore.run.clock import Clock
 from spikecore.run.text import clock_text, rate_text, seconds_text, value_text
 
@@ -133,6 +134,7 @@ class Console:
                 self._bar = None
 
     def _print(self, text: str) -> None:
+        text = printable_lines(text)  # it may say what a plugin, a file or an error of theirs says
         if self._bar is None:
             print(text, file=sys.stderr, flush=True)
         else:  # above the bar
