@@ -76,21 +76,20 @@ def _with_outcomes(rows: list[dict[str, Any]], entries: list[Entry], timeout: fl
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [list(COLUMNS), *([printable(row[column], WIDEST) for column in COLUMNS] for row in rows)]
+    cells = [list(COLUMNS), *map(_cells, rows)]
+    # The last column is of any width.
     widths = [max(len(line[index]) for line in cells) for index in range(len(COLUMNS) - 1)]
-<<<<<<< HEAD
     lines = []
-    for line in cells:
-        *others, reason = line  # the last column is of any width
+    for *others, last in cells:
         padded = [cell.ljust(width) for cell, width in zip(others, widths, strict=True)]
-        lines.append("  ".join([*padded, reason]))
-    notes = [f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}" for row in rows if row["reason"]]
-=======
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]]) for line in cells]
-    notes = [
-        printable(f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}", 1000)
-        for row in rows
-        if row["reason"]
-    ]
->>>>>>> main
+        lines.append("  ".join([*padded, last]))
+    notes = [_note(row) for row in rows if row["reason"]]
     return "\n".join([*lines, *([""] if notes else []), *notes])
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [printable(row[column], WIDEST) for column in COLUMNS]
+
+
+def _note(row: dict[str, Any]) -> str:
+    return printable(f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}", 1000)

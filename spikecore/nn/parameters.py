@@ -46,9 +46,8 @@ class Parametrized(nn.Module):
             raise OptionError(f"learnable names {name!r}, which is always trained (as {self.trained[name][0]!r})")
         check_names("learnable", named, [*numeric, *learnable_names(values)])
         learnable = [name for name in named if name in numeric]
-        exact: dict[str, Any] = {
-            name: values[name] for name in numeric if isinstance(values[name], tuple) or name in learnable
-        }
+        becomes_tensor = [name for name in numeric if isinstance(values[name], tuple) or name in learnable]
+        exact: dict[str, Any] = {name: values[name] for name in becomes_tensor}
         self._surrogates = learnable_surrogates(values, named)
         self._constants = {
             name: value for name, value in values.items() if name not in exact and name not in self._surrogates
@@ -165,7 +164,7 @@ class Parametrized(nn.Module):
         return values
 
     def _bounded(self, name: str, value: Tensor) -> Tensor:
-        """`value` within the range of the option; out of it, its gradient is that of the bound itself."""
+        """`value`, or the nearest bound of the option's range; the gradient of the bound is passed to `value`."""
         low, high = self._limits[name][value.dtype]
         if is_plain((value,)) and self._is_check_due(value):
             # As Python numbers: torch's reductions need its thread pool, which threads of a forked child do not have.

@@ -1,6 +1,6 @@
 """Where the records of quantization live: `module.quantized`, whose tensors are buffers.
 
-So they move with the module, are copied with it and stand in its `state_dict`. `attach` writes a record, `read` reads
+So they move with the module, are copied with it and belong to its `state_dict`. `attach` writes a record, `read` reads
 it. A fresh net has no records, so its `state_dict` lacks their keys; `prepare(net, state_dict)` makes room for those
 that a `state_dict` holds, after which it loads strictly.
 

@@ -46,16 +46,12 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
     differing = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
-    lines = [
-        [
-            run.name,
-            run.status,
-            *(value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics),
-            seconds_text(run.seconds) if run.seconds is not None else "–",
-            *(run.settings.get(key, "–") for key in differing),
-        ]
-        for run in runs
-    ]
+    lines = []
+    for run in runs:
+        values = [value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics]
+        time = "–" if run.seconds is None else seconds_text(run.seconds)
+        settings = [run.settings.get(key, "–") for key in differing]
+        lines.append([run.name, run.status, *values, time, *settings])
     return ["run", "status", *metrics, "time", *differing], lines
 
 
@@ -83,7 +79,11 @@ def table_text(head: Sequence[str], lines: Sequence[Sequence[str]], width: int |
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def write(runs: Sequence[Compared], out: Path) -> None:

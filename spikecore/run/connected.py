@@ -323,7 +323,7 @@ def _outcome_of(result: Any, error: Exception | None) -> _Outcome:
         return _Outcome(result)
     pickled = b""
     if isinstance(error, SpikeError):
-        with suppress(Exception):  # one that takes other arguments than it shows is told as a ProcessError
+        with suppress(Exception):  # an exception whose constructor takes other arguments is reported as a ProcessError
             pickled = pickle.dumps(type(error)(*error.args))
     return _Outcome(None, f"{type(error).__name__}: {error}", pickled)
 

@@ -105,7 +105,7 @@ class Context:
     _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
     _stopwatch: Stopwatch = field(init=False)
     _untold: tuple[int, dict[str, float]] | None = None
-    """The epoch whose end the plugins are told at the next safe point, once it is saved."""
+    """The epoch whose end is reported to the plugins at the next safe point, once it is saved."""
 
     def __post_init__(self) -> None:
         self._stopwatch = Stopwatch(self.clock)

@@ -42,7 +42,7 @@ from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given,
 from spikecore.version import __version__
 
 COMPARED = 64
-"""Inputs on which the decisions of both nets are compared, where nobody can do harm with them."""
+"""At most so many inputs on which the decisions of both nets are compared."""
 
 
 @dataclass(frozen=True)

@@ -165,12 +165,14 @@ def _compared(
 
 def _problems(deployer: Any, name: str, fidelity: Fidelity | None) -> list[str]:
     """Layers of spikes farther from the net than declared."""
+    if fidelity is None:
+        return []
     declared = deployer.capabilities.tolerance
+    far = [layer for layer in fidelity.compared_layers if layer.is_binary and layer.mean_difference > declared]
     return [
         f"layer {layer.name!r} differs from the net by {layer.mean_difference:.6f} per output and step; deployer "
         f"{name!r} declares {declared:g}"
-        for layer in (fidelity.compared_layers if fidelity is not None else ())
-        if layer.is_binary and layer.mean_difference > declared
+        for layer in far
     ]
 
 

@@ -123,7 +123,7 @@ class Sampler:
         kept = get_state(model)
         chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
         with undisturbed(context.device), _evaluating(model), torch.no_grad(), _precision(context), rates.watching():
-            before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+            before = [_copied_buffers(norm) for norm in norms]
             try:
                 for norm in norms:
                     norm.train()
@@ -149,11 +149,12 @@ def neuron_layers(model: nn.Module) -> list[str]:
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """Those that keep running statistics of what this process sees: a synchronised one would wait for the others."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, BatchNorm) and module.track_running_stats and not is_synchronised(module)
-    ]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    return [norm for norm in norms if not is_synchronised(norm)]
+
+
+def _copied_buffers(norm: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
 class _Samples:

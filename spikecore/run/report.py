@@ -128,7 +128,9 @@ def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     splits = [split for split in SPLIT_NAMES if any(split in row for row in table.values())]
     head = ("", *(SPLIT_NAMES[split] for split in splits))
-    rows = [(metric.replace("_", " "), *(row.get(split, "–") for split in splits)) for metric, row in table.items()]
+    rows = []
+    for metric, row in table.items():
+        rows.append((metric.replace("_", " "), *[row.get(split, "–") for split in splits]))
     caption = "Of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
     return [f'<div id="splits">{page.table(head, rows)}</div>', page.note(caption)]
 
@@ -175,20 +177,15 @@ def _time(record: Record) -> list[str]:
 
 
 def _parts(directory: Path, record: Record) -> list[str]:
-    components = page.table(
-        ("table", "name", "plugin", "distribution", "target"),
-        [
-            (table, part.name, part.plugin, f"{part.distribution} {part.version}", part.target)
-            for table, part in record.components.items()
-        ],
-    )
-    plugins = page.table(
-        ("plugin", "distribution", "status", "hooks"),
-        [
-            (plugin.id, f"{plugin.distribution} {plugin.version}", plugin.reason or plugin.status, plugin.target or "–")
-            for plugin in record.plugins
-        ],
-    )
+    of_components = []
+    for table, part in record.components.items():
+        of_components.append((table, part.name, part.plugin, f"{part.distribution} {part.version}", part.target))
+    components = page.table(("table", "name", "plugin", "distribution", "target"), of_components)
+    of_plugins = []
+    for plugin in record.plugins:
+        source, status = f"{plugin.distribution} {plugin.version}", plugin.reason or plugin.status
+        of_plugins.append((plugin.id, source, status, plugin.target or "–"))
+    plugins = page.table(("plugin", "distribution", "status", "hooks"), of_plugins)
     backends = page.table(
         ("layer", "asked for", "ran on", "why"),
         [(name, backend.asked, backend.ran, backend.reason) for name, backend in record.backends.items()],
@@ -222,16 +219,10 @@ def _history(directory: Path, record: Record) -> list[str]:
     kept = ", ".join(f"{name} (best)" if name == best else name for name in store.names())
     parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept or "none")}</p>']
     if record.resumes:
-        rows = [
-            (
-                resumption.at,
-                resumption.after,
-                resumption.checkpoint or "the seed",
-                resumption.dropped_lines,
-                "; ".join([*resumption.changes, *resumption.differs]) or "–",
-            )
-            for resumption in record.resumes
-        ]
+        rows = []
+        for one in record.resumes:
+            changes = "; ".join([*one.changes, *one.differs]) or "–"
+            rows.append((one.at, one.after, one.checkpoint or "the seed", one.dropped_lines, changes))
         head = ("resumed", "after it had", "from", "lines dropped", "changed")
         parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']
     return parts

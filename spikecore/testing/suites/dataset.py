@@ -25,7 +25,7 @@ from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.dataset_targets import TargetChecks
 
 DUPLICATES = 0.01
-"""Real data hold a few samples twice; that share may stand in both splits."""
+"""Real data hold a few samples twice; that share may be in both splits."""
 
 
 class DatasetSuite(TargetChecks):
@@ -156,7 +156,7 @@ class DatasetSuite(TargetChecks):
         for name, digests in digests_of.items():
             for other in list(digests_of)[list(digests_of).index(name) + 1 :]:
                 shared, smaller = len(digests & digests_of[other]), min(len(digests), len(digests_of[other]))
-                assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples stand in {name} and in {other}"
+                assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples are in {name} and in {other}"
 
     def digests(self) -> dict[str, list[str]]:
         """See `LimitChecks`."""

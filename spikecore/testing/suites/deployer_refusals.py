@@ -36,7 +36,7 @@ class Unheard(nn.Module):
 
 
 class Sorting(nn.Module):
-    """The same as a function call, which stands in no list of modules."""
+    """The same as a function call, which is in no list of modules."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()

@@ -128,7 +128,7 @@ class ModelSuite(TargetChecks):
             assert self.run(net.train(mode), x).isfinite().all()
 
     def test_neurons_come_from_make_neuron(self) -> None:
-        """Every neuron layer is what one call of `make_neuron` gave, and all of them stand in the net."""
+        """Every neuron layer is what one call of `make_neuron` gave, and all of them are in the net."""
         made: list[nn.Module] = []
 
         def make_neuron() -> nn.Module:
