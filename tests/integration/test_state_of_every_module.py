@@ -137,7 +137,7 @@ def test_four_clients_of_a_recurrent_net_get_their_own_results(backend):
         with torch.no_grad():
             return [torch.equal(net(inputs[number]), expected[number]) for _ in range(40)]
 
-    answers = sum(in_threads(client, range(4)), [])
+    answers = [answer for own in in_threads(client, range(4)) for answer in own]
     assert answers.count(True) == len(answers) == 160
 
 
