@@ -172,7 +172,7 @@ def _stale(plugin: Plugin, project: dict[str, Any]) -> Iterator[str]:
     version = project.get("version", plugin.version)  # absent: dynamic
     if version != plugin.version:
         yield f"version {plugin.version}, now {version}"
-    declared = set()
+    declared: set[tuple[str, str, Any]] = set()
     for group, points in project.get("entry-points", {}).items():
         if group in GROUPS:
             declared.update((*kind_and_name(group, name), target) for name, target in points.items())

@@ -97,8 +97,8 @@ def _run_normed(
     single = neuron.step_mode == "single"
     backend, key = neuron._choice(y.device, y.dtype, False)
     gamma, beta = norm.gamma_beta(state_dtype(y))
-    sequence, carry = y[None] if single else y, single or neuron.keeps_state
-    normed = run_norm_neuron(backend, key, sequence, gamma, beta, norm.norm.eps, states, params, carry)
+    sequence = y[None] if single else y
+    normed = run_norm_neuron(backend, key, sequence, gamma, beta, norm.norm.eps, states, params, neuron.keeps_state)
     if normed is None:
         return None
     norm.update(normed.mean, normed.var, y.numel() // normed.mean.numel())
