@@ -72,7 +72,7 @@ class NetGraph:
                 names.add(node.name)
         return frozenset(names)
 
-    def _is_steady(self, argument: Any) -> bool:
+    def _is_steady(self, argument: object) -> bool:
         """Whether an argument is a weight, or made of weights alone: the same at every step."""
         return isinstance(argument, Ref) and argument.name not in self._timed
 

@@ -109,7 +109,7 @@ def _rates(
 
 
 def _headings(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> tuple[list[str] | None, str]:
-    """What stands above each sample of a picture, None for its number; and what that is."""
+    """The heading of each sample of a picture, None for its number; and what the headings mean."""
     labels: list[int] = next((look["labels"] for look in looks.values() if look.get("labels")), [])
     if not labels:
         return None, "the number of each sample"

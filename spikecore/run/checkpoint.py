@@ -238,7 +238,7 @@ class CheckpointStore:
         return next((name for score, name in scored if score == top), None)
 
     def find(self, which: str) -> str:
-        """The name that `last`, `best` or a name stands for.
+        """The checkpoint that `last`, `best` or a name means.
 
         Raises:
             CheckpointError: there is none.

@@ -215,7 +215,7 @@ class Connected(Group):
                 return KeyboardInterrupt()
             return ProcessError(
                 f"process {failure['rank']} of {self.world_size} failed: {failure['text']}\n"
-                f"When that is mended, go on from the last checkpoint with `{self.resume_command}`"
+                f"Once that is fixed, resume from the last checkpoint with `{self.resume_command}`"
             )
         if not is_broken:
             return error
@@ -230,8 +230,8 @@ class Connected(Group):
         else:
             what = "is gone without giving a reason: it was killed, perhaps for want of memory, or crashed"
         return ProcessError(
-            f"process {self.rank} of {self.world_size} cannot go on: {who} {what}. Go on from the last checkpoint with "
-            f"`{self.resume_command}` (torch.distributed says: {text})"
+            f"process {self.rank} of {self.world_size} cannot go on: {who} {what}. Resume from the last checkpoint "
+            f"with `{self.resume_command}` (torch.distributed says: {text})"
         )
 
     def _publish(self, error: BaseException) -> None:

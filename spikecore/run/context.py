@@ -447,7 +447,7 @@ class Context:
         return [self.device.type, self.device_generator.get_state()]
 
     def _restore_device_generator(self, kind: str, state: Tensor) -> None:
-        """On another kind of device the run cannot go on to the same bits, and says so; the generator starts anew."""
+        """On another kind of device a bit-identical continuation is impossible; the generator then starts anew."""
         if kind == self.device.type:
             self.device_generator.set_state(state)
 

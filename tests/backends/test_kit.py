@@ -80,12 +80,34 @@ def test_a_damaged_kernel_is_made_again(tmp_path, make, damage):
     assert make.made == 2
 
 
-def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, make):
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, make, mode):
     folder = tmp_path / "kernels"
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(mode)
     assert store(tmp_path).get("source", make) == b"a kernel"
     assert not list(folder.iterdir())
+
+
+def test_a_folder_of_another_user_is_not_used(tmp_path, make, monkeypatch):
+    owner = os.getuid()
+    monkeypatch.setattr(store_module.os, "getuid", lambda: owner + 1)
+    assert store(tmp_path).get("source", make) == b"a kernel"
+    assert not list((tmp_path / "kernels").iterdir())
+
+
+def test_a_forked_child_leaves_the_private_folder_to_its_parent(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr(store_module.atexit, "register", at_exit.append)
+    folder = store_module.private_folder.__wrapped__()
+    (remove,) = at_exit
+    parent = os.getpid()
+    monkeypatch.setattr(store_module.os, "getpid", lambda: parent + 1)
+    remove()
+    assert folder.is_dir()
+    monkeypatch.undo()
+    remove()
+    assert not folder.exists()
 
 
 def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, make, monkeypatch):
