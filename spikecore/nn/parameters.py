@@ -81,7 +81,7 @@ class Parametrized(nn.Module):
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
         self._limits: dict[str, dict[torch.dtype, tuple[float, float]]] = {}
         for name, allowed in self._ranges.items():
-            self._limits[name] = {dtype: limits(allowed, dtype) for dtype in (torch.float32, torch.float64)}
+            self._limits[name] = {dtype: limits(allowed, dtype) for dtype in (torch.float32, torch.float64, *HALF)}
         self._calls_until_check = 0
         self._warned: set[str] = set()
 
@@ -181,7 +181,7 @@ class Parametrized(nn.Module):
         """A value of `param_NAME` as the step reads it: the nearest one that the option may have."""
         if name not in self._limits:
             return value
-        low, high = self._limits[name][torch.float32 if value.dtype in HALF else value.dtype]
+        low, high = self._limits[name][value.dtype]
         # value - value.detach() is 0 and carries the gradient: the sum is the bound, exactly.
         return value.detach().clamp(low, high) + (value - value.detach())
 

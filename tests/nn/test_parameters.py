@@ -320,12 +320,19 @@ def test_a_parameter_that_was_replaced_by_a_longer_one_is_taken_as_it_is():
     neuron = LIF(tau=[2.1, 3.1], learnable=("tau",), backend="torch")
     neuron.param_tau = torch_nn.Parameter(torch.tensor([2.1, 3.1, 4.1]))
     x = torch.rand(6, 2, 3, dtype=torch.float64) * 3
-    expected = LIF(tau=[float(value) for value in neuron.param_tau], backend="torch").double()
+    expected = LIF(tau=[float(value) for value in neuron.param_tau.tolist()], backend="torch").double()
     assert torch.equal(neuron(x), expected(x))
     assert neuron(x).any()
 
 
-def test_a_bound_of_half_precision_is_that_of_single():
-    neuron = LIF(tau=2.0, learnable=("tau",))
-    value = torch.tensor([0.25, 3.0], dtype=torch.bfloat16)
-    assert neuron.within_range("tau", value).tolist() == [1.0, 3.0]
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_bounds_of_its_own(dtype):
+    """The largest number of float32 is none of half precision, and the number after 0 is another one."""
+    neuron = LIF(tau=[2.0, 3.0], learnable=("tau",)).to(dtype)
+    with torch.no_grad():
+        neuron.param_tau[0] = 0.25
+    assert option_values(neuron)["tau"] == (1.0, 3.0)
+    surrogate = LIF(surrogate=Sigmoid(alpha=2.0), learnable=("surrogate.alpha",)).to(dtype)
+    bounded = surrogate.within_range("surrogate_alpha", torch.tensor([-1.0, 3.0], dtype=dtype))
+    assert bounded[0] == torch.nextafter(torch.tensor(0.0, dtype=dtype), torch.tensor(1.0, dtype=dtype))
+    assert bounded[1] == 3.0

@@ -175,7 +175,7 @@ class TrainerSuite(Suite):
         "context.epoch_end, then context.checkpoint"
     )
     def test_resumed_equals_uninterrupted(self) -> None:
-        """From a safe point, also within an epoch, a new trainer continues bit-identically: weights, metrics, messages."""
+        """From a safe point, also within an epoch, a new trainer continues bit-identically: metrics and messages."""
         task, trainer, recorder, metrics = self.fit(snapshots=True)
         points = recorder.snapshots
         assert points, "fit never called context.checkpoint()"
