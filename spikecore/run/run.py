@@ -338,7 +338,7 @@ class Run:
             self._note(f"What the net's neurons do is not shown, and silent layers are not told: {error}.")
 
     def _note(self, text: str) -> None:
-        """For the report; what was told before the run was resumed is told once."""
+        """For the report; a note from before the run was resumed is kept once."""
         if text not in self.record.notes:
             self.record.notes.append(text)
 
