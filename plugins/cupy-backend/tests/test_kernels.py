@@ -61,7 +61,22 @@ def test_every_neuron_is_exact_and_fits(name):
 @pytest.mark.parametrize("architecture", [80, 100])
 def test_architectures(architecture):
     for kernel in check(LIF(tau=3.0).program(), torch.float32, architecture):
-        assert "div.rn.f32" in kernel.ptx
+        assert re.search(r"(div|rcp)\.rn\.f32", kernel.ptx)
+
+
+def test_a_number_is_divided_by_as_torch_does_on_a_gpu():
+    """`x / number` is `x * (1 / number)` there: one division for all steps. On the CPU it is a quotient for each."""
+    program = LIF(tau=3.0).program()
+    forward, _ = plans(program)
+    text = print_kernel(program, forward, torch.float32)
+    assert re.findall(r"\((\S+) / number0\b", text) == ["0x1.0000000000000p+0f"] * 13, "not 8 steps and 5"
+    (ptx, _) = compile_source(text, 90)
+    assert 1 <= len(re.findall(r"\brcp\.rn\.f32", ptx)) <= 2, "more than one before the loop and one behind it"
+    on_cpu = print_kernel(program, forward, torch.float32, reciprocals=False)
+    assert len(re.findall(r"\bsc_\w+ / number0\b", on_cpu)) == 13
+    learnable = LIF(tau=3.0, learnable=("tau",)).program()
+    text = print_kernel(learnable, next(plans(learnable)), torch.float32)
+    assert len(re.findall(r"\bsc_\w+ / sc_\w+", text)) == 13
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -120,7 +135,7 @@ def test_more_elements_than_32_bits_count():
     for step in range(steps):
         x[step * num_lanes :][last] = given[step]
     plan = ForwardPlan(8, steps, False, False, frozenset(), frozenset(), True)
-    run = HostCompiler().load(print_kernel(program, plan, torch.float32), program, plan, False)
+    run = HostCompiler().load(print_kernel(program, plan, torch.float32, reciprocals=False), program, plan, False)
     end = num_lanes // THREADS
     pointers = [array.ctypes.data for array in (x, state, out)]
     run(end - 2, end, *pointers, num_lanes, 0, num_lanes, 1, 1, *program.numbers)
