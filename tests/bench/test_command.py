@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import types
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from spikecore.bench import peers as peers_module
 from spikecore.bench import timing
+from spikecore.bench.candidates import Unsupported
 from spikecore.bench.cases import FORWARD, STEP, TRAINING, Case
 from spikecore.bench.gate import peer_gate
 from spikecore.bench.peers import LIBRARIES, peers

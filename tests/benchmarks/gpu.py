@@ -1,9 +1,10 @@
 """`make bench-gpu`: what needs a GPU, in about ten minutes: docs/benchmarks/gpu-DTYPE.csv.
 
 First the conformance suite of each GPU backend on the device; a backend that fails it is not timed. Then LIF, PLIF and
-Izhikevich from few long sequences to many short ones, compared with the copy of the same run, with eager torch and, for
-T up to 16, with `torch.compile`, and with SpikingJelly's kernels; training steps of whole nets beside its layers. It uses the Python that runs it: torch with
-CUDA, triton, cupy, core and the plugins have to be installed there.
+Izhikevich from few long sequences to many short ones, compared with the copy of the same run, with eager torch, with
+`torch.compile` for T up to 16, and with SpikingJelly's kernels; then training steps of whole nets beside its layers.
+
+It uses the Python that runs it: torch with CUDA, triton, cupy, core and the plugins have to be installed there.
 """
 
 from __future__ import annotations

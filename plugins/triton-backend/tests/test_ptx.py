@@ -1,5 +1,6 @@
 """What kernels become on GPUs, compiled ahead of time: exact arithmetic, vectors, no spilled registers."""
 
+import os
 import re
 
 import pytest
@@ -13,6 +14,8 @@ from spikecore_triton_backend.ahead import compile_ahead
 from spikecore_triton_backend.compiled import largest_block, launch_shape
 from spikecore_triton_backend.kernels import print_kernel
 
+ARCHITECTURES = (80, 90, 100) if os.environ.get("SPIKE_FULL") else (90,)
+"""Of every neuron; those of LIF are always looked at."""
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
 INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|rcp\.approx|ex2\.approx\.ftz|\bfma\.|\.ftz\b")
 
@@ -52,8 +55,9 @@ def test_most_neurons_are_exact():
 def test_every_neuron_is_exact_and_fits(name):
     program = create("neuron", name).program()
     pattern = INEXACT if is_exact(program) else INEXACT_EVERYWHERE
-    for kernel in check(program, torch.float32, 90):
-        assert not pattern.findall(kernel.ptx)
+    for architecture in ARCHITECTURES:
+        for kernel in check(program, torch.float32, architecture):
+            assert not pattern.findall(kernel.ptx)
 
 
 @pytest.mark.parametrize("architecture", [80, 100])

@@ -1,7 +1,7 @@
 """Divisions by numbers, as torch computes them on a GPU.
 
-For `x / number` torch's CUDA operators compute `x * (1 / number)` (its CPU operators divide). The product may differ from the
-quotient in the last bit. A kernel for GPUs has to fire where torch on a GPU fires, so it does the same.
+For `x / number` torch's CUDA operators compute `x * (1 / number)`; its CPU operators divide. The product may differ
+from the quotient in the last bit. A kernel for GPUs has to fire where torch on a GPU fires, so it does the same.
 """
 
 from __future__ import annotations
