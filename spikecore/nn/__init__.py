@@ -51,6 +51,7 @@ from spikecore.nn.surrogates import (
     Surrogate,
 )
 from spikecore.nn.torch_neuron import TorchNeuron
+from spikecore.nn.walker import NetWalker, RefusedError, graph_for_deployment
 
 __all__ = [
     "IF",
@@ -70,6 +71,7 @@ __all__ = [
     "Model",
     "NetGraph",
     "NetNode",
+    "NetWalker",
     "Neuron",
     "NonSpikingIF",
     "ParametricLIF",
@@ -80,6 +82,7 @@ __all__ = [
     "Sequential",
     "Rect",
     "Ref",
+    "RefusedError",
     "Sigmoid",
     "SoftSign",
     "Stateful",
@@ -93,6 +96,7 @@ __all__ = [
     "fire_and_reset",
     "functional",
     "get_state",
+    "graph_for_deployment",
     "layers",
     "leaky_charge",
     "losses",
