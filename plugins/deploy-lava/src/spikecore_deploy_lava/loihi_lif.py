@@ -61,7 +61,7 @@ class LoihiLIF(Neuron):
         Args:
             v_threshold: fires above it; a whole number of 1 / scale.
             du: what the current loses in a step, in 4096ths, less 1.
-            dv: what the potential loses in a step, in 4096ths.
+            dv: what the potential loses in a step, in 4096ths; 4096 is no number of 12 bits, but lava-nc takes it.
             bias: added to the potential in every step.
             scale: integer units in 1; a power of two.
             v_init: initial `v`.
@@ -73,7 +73,7 @@ class LoihiLIF(Neuron):
 
         v_threshold: Annotated[float, Range(ge=0.0)] = 1.0
         du: Annotated[int, Range(ge=0, le=4095)] = 4095
-        dv: Annotated[int, Range(ge=0, le=4095)] = 2048
+        dv: Annotated[int, Range(ge=0, le=4096)] = 2048
         bias: float = 0.0
         scale: Annotated[int, Range(ge=1, le=2**16)] = 64
         v_init: float = 0.0
