@@ -22,7 +22,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from spikecore.interfaces.deployer import OperatorRecord

@@ -31,6 +31,7 @@ BUDGETS_S = {
     "plugin-ann2snn": 400,
     "plugin-datasets-dvs": 600,
     "plugin-datasets-vision": 200,
+    "plugin-deploy-lava": 150,
     "plugin-deploy-nir": 150,
     "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,

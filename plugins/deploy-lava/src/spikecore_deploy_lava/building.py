@@ -39,8 +39,8 @@ def parts_of(network: Network, index: int, where: str) -> Parts:
     start, fires = start_after(population.v, layer.bias, population.dv, population.vth, lag, network.model)
     if fires:
         raise ConversionError(
-            f"{where}: layer {index} ({layer.name!r}): its bias makes it fire in the {lag} steps before spikes arrive; a net "
-            "has no such steps"
+            f"{where}: layer {index} ({layer.name!r}): its bias makes it fire in the {lag} steps before spikes arrive; "
+            "a net has no such steps"
         )
     start = np.broadcast_to(start, layer.bias.shape)
     options: dict[str, Any] = {"backend": "torch"}

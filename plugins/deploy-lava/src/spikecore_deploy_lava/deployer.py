@@ -37,9 +37,9 @@ TOLERANCE = 0.05
 class Lava(Configurable):
     """Lava for Loihi: IF, LIF, CubaLIF and `loihi_lif` behind Linear, convolutions, average pools and norms.
 
-    The artefact is a directory: `network.json` and `arrays/` describe the process network, `run.py` makes and runs it with
-    lava-nc alone, `network.net` is the same as a file of lava-dl. Weights become integers of 8 bits (those of a record of
-    quantization, where it has one scale for the layer), decays 12 bits, thresholds 17 bits. Where the net fires at its
+    The artefact is a directory: `network.json` and `arrays/` describe the process network, `run.py` makes and runs it
+    with lava-nc alone, `network.net` is the same as a file of lava-dl. Weights become integers of 8 bits (those of a
+    record of quantization, where it has one scale for the layer), decays 12 bits, thresholds 17 bits. Where the net fires at its
     threshold, the exported one is the next whole number below, since Lava fires above it only. `simulate` computes the
     network with `loihi_lif`, whose bits are those of lava-nc, or runs lava-nc itself.
 
@@ -134,9 +134,14 @@ class Lava(Configurable):
             raise ShapeError("the network takes whole numbers, since Lava sends spikes: encode the input")
         if self.config.executor == "lava":
             if path.is_file():
-                raise ConversionError(f"{path}: lava-nc runs a directory of this deployer; load it, and export it again")
-            return [torch.from_numpy(out).to(x.dtype) for out in run_in_lava(path, x.cpu().numpy(), self.config.timeout)]
-        return LavaNet(network, str(path)).eval().all_layers(x)
+                raise ConversionError(
+                    f"{path}: lava-nc runs a directory of this deployer; load it, and export it again"
+                )
+            return [
+                torch.from_numpy(out).to(x.dtype) for out in run_in_lava(path, x.cpu().numpy(), self.config.timeout)
+            ]
+        given = x.float() if network.model == "fixed_pt" else x.double()
+        return [out.to(x.dtype) for out in LavaNet(network, str(path)).eval().all_layers(given)]
 
     def _read(self, path: Path) -> Network:
         if path.is_file():

@@ -57,7 +57,9 @@ def weights_of(layer: torch.nn.Module) -> Weights:
         if exact.integers is not None:
             return exact
         why = (
-            "its record has a scale for each channel" if record.axis is not None else f"its record has {record.bits} bits"
+            "its record has a scale for each channel"
+            if record.axis is not None
+            else f"its record has {record.bits} bits"
         )
         return replace(exact, inexact=f"{why}, a synapse 8 with one scale for all")
     return exact_weights(value)

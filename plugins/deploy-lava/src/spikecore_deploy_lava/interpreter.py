@@ -20,10 +20,7 @@ from spikecore.errors import PluginUnavailable
 from spikecore_deploy_lava import runner
 
 VARIABLE = "SPIKE_LAVA_PYTHON"
-RECIPE = (
-    "python3.10 -m venv ~/lava && ~/lava/bin/pip install lava-nc==0.10.0 && "
-    f"export {VARIABLE}=~/lava/bin/python"
-)
+RECIPE = f"python3.10 -m venv ~/lava && ~/lava/bin/pip install lava-nc==0.10.0 && export {VARIABLE}=~/lava/bin/python"
 ASK = "import lava.proc.lif.process, lava.proc.dense.process; print('lava is here')"
 ASK_TIMEOUT_S = 120.0
 GRACE_S = 5.0
@@ -93,10 +90,19 @@ def run_in_lava(directory: Path, x: Array, timeout_s: float) -> list[Array]:
     with tempfile.TemporaryDirectory() as folder:
         given, output = Path(folder, "in.npy"), Path(folder, "out")
         np.save(given, x)
-        command = [str(python), "-I", str(Path(runner.__file__)), str(Path(directory).resolve()), str(given), str(output)]
+        command = [
+            str(python),
+            "-I",
+            str(Path(runner.__file__)),
+            str(Path(directory).resolve()),
+            str(given),
+            str(output),
+        ]
         done, text = ended(command, timeout_s)
         if done is None:
-            raise PluginUnavailable(f"lava-nc in {python} did not end within {timeout_s:g} s, and was ended; set timeout")
+            raise PluginUnavailable(
+                f"lava-nc in {python} did not end within {timeout_s:g} s, and was ended; set timeout"
+            )
         if done != 0:
             raise PluginUnavailable(f"lava-nc in {python} failed with exit status {done}:\n{text[-SHOWN:]}")
         paths = sorted(Path(folder).glob("out.*.npy"), key=lambda path: int(path.name.split(".")[1]))
@@ -104,7 +110,7 @@ def run_in_lava(directory: Path, x: Array, timeout_s: float) -> list[Array]:
 
 
 def ended(command: Sequence[str], timeout_s: float) -> tuple[int | None, str]:
-    """(exit status, output) of a command; None where it did not end in time. No process of it is left in either case."""
+    """(exit status, output) of a command; None where it did not end in time. No process of it is left."""
     with tempfile.TemporaryFile() as output:
         # In a session of its own: Lava starts a process for each of its own, and all are ended together.
         process = subprocess.Popen(

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from spikecore.dynamics import clamp, detach, floor, sign, where
 from spikecore.dynamics import abs as magnitude
+from spikecore.dynamics import clamp, detach, floor, sign, where
 from spikecore.dynamics import round as nearest
 from spikecore.interfaces import Inner, NeuronCapabilities, Range
 from spikecore.nn import ATan, Neuron, Surrogate, fire
@@ -27,9 +27,9 @@ class LoihiLIF(Neuron):
     V = sat(tz(V, 4096 - dv) + U + 64 ⟦bias scale⟧)   ⟦ ⟧ rounds to the nearest integer, halves to even
     s = 1 where V > 64 ⟦v_threshold scale⟧            V = 0 where s = 1
 
-    `U` and `V` are whole numbers of 24 bits: `U` wraps round, `V` saturates. All else is in units of the net, of which one
-    has `scale` of the chip's: the states are u = U / (64 scale) and v = V / (64 scale), and weights that are multiples of
-    1 / `scale` have whole sums. du = 4095 leaves nothing of u: then there is no current. Sums up to 2^17 are exact in
+    `U` and `V` are whole numbers of 24 bits: `U` wraps round, `V` saturates. All else is in units of the net, of which
+    one has `scale` of the chip's: the states are u = U / (64 scale) and v = V / (64 scale), and weights that are
+    multiples of 1 / `scale` have whole sums. du = 4095 leaves nothing of u: then there is no current. Sums up to 2^17 are exact in
     float32 as in float64: products are split, so that none needs more than 24 bits. With a surrogate that has
     `spiking=False`, nothing is rounded either, so that the gradient is that of the forward pass.
 

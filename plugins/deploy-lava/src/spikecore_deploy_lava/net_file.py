@@ -165,7 +165,9 @@ class _Reader:
         neuron = self.group(part, "neuron")
         kind_of_neuron = self.text(neuron, "type", place)
         if kind_of_neuron not in NEURONS:
-            raise self.refuse(place, f"has neurons of the type {kind_of_neuron!r}; {' and '.join(NEURONS)} are supported")
+            raise self.refuse(
+                place, f"has neurons of the type {kind_of_neuron!r}; {' and '.join(NEURONS)} are supported"
+            )
         if "gradedSpike" in neuron and self.number(neuron, "gradedSpike", place):
             raise self.refuse(place, "sends graded spikes, which is not supported")
         numbers = [self.number(neuron, name, place) for name in ("iDecay", "vDecay", "vThMant")]
@@ -191,7 +193,8 @@ class _Reader:
         size = math.prod(data.shape) * max(data.dtype.itemsize, 8)
         if size > self.left:
             raise self.refuse(
-                f"{place}/{name}", f"takes {size} bytes, {self.left} of max_bytes are left: raise it if you trust the file"
+                f"{place}/{name}",
+                f"takes {size} bytes, {self.left} of max_bytes are left: raise it if you trust the file",
             )
         self.left -= size
         return data

@@ -76,7 +76,8 @@ class _Options:
         flat = set(torch.as_tensor(values, dtype=torch.float64).flatten().tolist())
         if len(flat) > 1:
             raise RefusedError(
-                f"its option {name} has {len(flat)} different values, {min(flat):g} to {max(flat):g}; a population has one",
+                f"its option {name} has {len(flat)} different values, {min(flat):g} to {max(flat):g}; a "
+                "population has one",
                 f"give {name} one value for the layer",
             )
         return float(flat.pop())

@@ -192,19 +192,21 @@ class _Planner(NetWalker[Signal]):
     def neuron(self, name: str, neuron: nn.Neuron, value: Signal) -> Signal:
         dynamics = dynamics_of(neuron)
         if value.pending is None:
-            raise RefusedError("there is no weight before it; populations are linked by weights", "put a weight before it")
+            raise RefusedError(
+                "there is no weight before it; populations are linked by weights", "put a weight before it"
+            )
         pending = value.pending
         bias = pending.bias * float(dynamics.gain) + np.asarray(dynamics.bias)
-        if dynamics.u_loss != 1 and np.any(pending.bias):
-            raise RefusedError(
-                "the bias of its weights passes its current, on Loihi a bias acts on the potential",
-                "use bias=False there, or the option bias of loihi_lif",
-            )
         lag = self.lag(value.source) + 1
         if self.precision == "fixed_pt":
             layer, inexact = self.fixed(name, dynamics, value, pending, lag)
         else:
             layer, inexact = self.floating(name, dynamics, value, pending, bias, lag)
+        if dynamics.u_loss != 1 and np.any(pending.bias):
+            raise RefusedError(
+                "the bias of its weights passes its current, on Loihi a bias acts on the potential",
+                "use bias=False there, or the option bias of loihi_lif",
+            )
         population = layer.population
         assert population is not None
         unit = self.units(dynamics, pending)[1] * ALIGN if self.precision == "fixed_pt" else Fraction(1)
@@ -249,8 +251,10 @@ class _Planner(NetWalker[Signal]):
         assert weights8.integers is not None
         factor = factor_of(weights8.integers)
         unit = Fraction(factor) / Fraction(weights8.step) / dynamics.gain
-        while factor > 1 and unit * dynamics.threshold > MAX_VTH and np.array_equal(
-            held(weights8.integers * (factor // 2))[0], weights8.integers * (factor // 2)
+        while (
+            factor > 1
+            and unit * dynamics.threshold > MAX_VTH
+            and np.array_equal(held(weights8.integers * (factor // 2))[0], weights8.integers * (factor // 2))
         ):
             factor, unit = factor // 2, unit / 2
         return weights8.integers * factor, unit, []
@@ -305,14 +309,15 @@ class _Planner(NetWalker[Signal]):
 
     def end(self, output: Signal) -> None:
         """A weight at the end is read out as it is; a population at the end gives spikes."""
-        if output.pending is None and output.source == len(self.layers) - 1 and output.source != INPUT:
-            if output.pooling is None and output.shape == self.layers[-1].shape:
-                return
+        if any(record.outcome == "refused" for record in self.records):
+            return
         if output.pending is None:
+            is_last = output.source == len(self.layers) - 1 and output.source != INPUT
+            if is_last and output.pooling is None and output.shape == self.layers[-1].shape:
+                return
             last = self.records.pop()
-            self.refuse(
-                last.name, last.operator, "the net returns neither spikes nor sums of weights", "end with a weight or neuron"
-            )
+            reason = "the net returns neither the spikes of its last neurons nor sums of weights"
+            self.refuse(last.name, last.operator, reason, "end with a weight or a neuron")
             return
         pending = output.pending
         unit, weights = 1.0, pending.weights.value

@@ -3,8 +3,8 @@
     python run.py DIRECTORY INPUT.npy OUTPUT    one network: INPUT is [T, B, ...], OUTPUT.0.npy the first layer's output
     python run.py JOBS.json                     [[DIRECTORY, INPUT, OUTPUT], ...], one after the other
 
-Samples follow each other in one run: between two of them, states are set back to where they were at first. Outputs are in
-the net's steps: every set of synapses delays by a step, and that is taken out.
+Samples follow each other in one run: between two of them, states are set back to where they were at first. Outputs are
+in the net's steps: every set of synapses delays by a step, and that is taken out.
 """
 
 import json
@@ -43,19 +43,17 @@ def run(directory, x):
         for index in range(batch):
             if index:
                 network.set_back()
-            network.source.run(
-                condition=RunSteps(num_steps=span), run_cfg=Loihi1SimCfg(select_tag=manifest["model"])
-            )
+            network.source.run(condition=RunSteps(num_steps=span), run_cfg=Loihi1SimCfg(select_tag=manifest["model"]))
         outputs = [np.array(sink.data.get()) for sink in network.sinks]
     finally:
         network.source.stop()
     results = []
-    for layer, lag, data in zip(manifest["layers"], manifest["lags"], outputs):
+    for layer, lag, data in zip(manifest["layers"], manifest["lags"], outputs, strict=True):
         steps = np.moveaxis(data, -1, 0).reshape(batch, span, *data.shape[:-1])
         steps = _torch_order(steps[:, lag : lag + num_steps], 2)
         if "lif" not in layer:
             axes = (-1, *[1] * (len(layer["shape"]) - 1))
-            bias = arrays["{}.bias".format(len(results))].reshape(axes)
+            bias = arrays[f"{len(results)}.bias"].reshape(axes)
             steps = steps * layer["unit"] + bias
         results.append(np.moveaxis(steps, 0, 1))
     return results
@@ -79,7 +77,7 @@ class _Network:
             port = self.source.s_out if source == INPUT else outs[source]
             given = manifest["input_shape"] if source == INPUT else manifest["layers"][source]["shape"]
             bits = message_bits if source == INPUT else 0
-            synapses, buffer = _synapses(layer, arrays["{}.weight".format(index)], given, bits)
+            synapses, buffer = _synapses(layer, arrays[f"{index}.weight"], given, bits)
             if "dense" in layer and len(given) > 1:
                 port = port.transpose([2, 1, 0]) if len(given) == 3 else port
                 port = port.flatten()
@@ -161,14 +159,13 @@ _torch_order = _lava_order  # the same swap of axes
 
 def main(arguments):
     """Run what the command line says."""
+    jobs = [arguments]
     if len(arguments) == 1:
         jobs = json.loads(pathlib.Path(arguments[0]).read_text(encoding="utf-8"))
-    else:
-        jobs = [arguments]
     for directory, given, output in jobs:
         results = run(directory, np.load(given, allow_pickle=False))
         for index, result in enumerate(results):
-            np.save("{}.{}.npy".format(output, index), result)
+            np.save(f"{output}.{index}.npy", result)
 
 
 if __name__ == "__main__":

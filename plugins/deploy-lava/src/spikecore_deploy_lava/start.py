@@ -29,7 +29,8 @@ def start_before(wanted: Doubles, bias: Doubles, dv: float, vth: float, lag: int
     In fixed point there is always such a number within an unlimited range: a decay takes every value.
     """
     v = np.broadcast_to(wanted, np.broadcast_shapes(wanted.shape, bias.shape)).astype(np.float64)
-    ceiling = vth if model == "floating_pt" else vth * ALIGN
+    # In doubles the way forward may be off by a rounding: stay that far below.
+    ceiling = vth - abs(vth) * 1e-9 if model == "floating_pt" else vth * ALIGN
     for step in range(lag):
         if step:
             v = np.minimum(v, ceiling)  # it is compared with the threshold: only the very first value is not

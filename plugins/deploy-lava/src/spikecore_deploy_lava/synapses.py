@@ -1,7 +1,7 @@
 """What lies between two populations: pooling, a weight and a norm, as one set of synapses.
 
-Lava has no average pooling and no norm. Both are linear, so they become part of the weights: of a convolution with a larger
-kernel and stride, or of a larger matrix.
+Lava has no average pooling and no norm. Both are linear, so they become part of the weights: of a convolution with a
+larger kernel and stride, or of a larger matrix.
 """
 
 from __future__ import annotations
