@@ -163,7 +163,7 @@ def bench_environment() -> Path:
 
 
 LAVA = ("lava-nc==0.10.0",)
-"""The last version of an archived project; it runs on Python 3.10 only and needs numpy < 2, so it gets an environment."""
+"""The last version of an archived project: it runs on Python 3.10 only, and needs numpy < 2."""
 
 
 def lava_environment(interpreter: Path) -> Path:

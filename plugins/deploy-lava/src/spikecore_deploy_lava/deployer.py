@@ -40,8 +40,8 @@ class Lava(Configurable):
     The artefact is a directory: `network.json` and `arrays/` describe the process network, `run.py` makes and runs it
     with lava-nc alone, `network.net` is the same as a file of lava-dl. Weights become integers of 8 bits (those of a
     record of quantization, where it has one scale for the layer), decays 12 bits, thresholds 17 bits. Where the net
-    fires at its threshold, the exported one is the next whole number below, since Lava fires above it only. `simulate` computes the
-    network with `loihi_lif`, whose bits are those of lava-nc, or runs lava-nc itself.
+    fires at its threshold, the exported one is the next whole number below, since Lava fires above it only. `simulate`
+    computes the network with `loihi_lif`, whose bits are those of lava-nc, or runs lava-nc itself.
 
     Example:
         >>> from spikecore import nn
