@@ -21,7 +21,7 @@ def spikes_in(shape, seed=0):
 @pytest.fixture
 def net():
     parts = [nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.IF(v_threshold=0.75, backend="torch"), nn.Flatten()]
-    parts += [torch.nn.Linear(60, 4, bias=False), nn.LIF(tau=4.0, v_threshold=0.25, backend="torch")]
+    parts += [torch.nn.Linear(60, 4, bias=False), nn.LIF(tau=4.0, v_threshold=1.5, backend="torch")]
     return settle_weights(torch.nn.Sequential(*parts), 0, -40, 60)
 
 

@@ -31,7 +31,8 @@ class LoihiLIF(Neuron):
     one has `scale` of the chip's: the states are u = U / (64 scale) and v = V / (64 scale), and weights that are
     multiples of 1 / `scale` have whole sums. du = 4095 leaves nothing of u: then there is no current. Sums up
     to 2^17 are exact in float32 as in float64: products are split, so that none needs more than 24
-    bits. With a surrogate that has `spiking=False`, nothing is rounded either, so that the gradient is that of the forward pass.
+    bits. With a surrogate that has `spiking=False`, nothing is rounded either, so that the gradient is
+    that of the forward pass.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
