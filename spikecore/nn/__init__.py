@@ -53,6 +53,7 @@ from spikecore.nn.surrogates import (
 )
 from spikecore.nn.torch_neuron import TorchNeuron
 from spikecore.nn.tracing import trace_net
+from spikecore.nn.walker import NetWalker, RefusedError, graph_for_deployment
 
 __all__ = [
     "IF",
@@ -72,6 +73,7 @@ __all__ = [
     "Model",
     "NetGraph",
     "NetNode",
+    "NetWalker",
     "Neuron",
     "NonSpikingIF",
     "ParametricLIF",
@@ -82,6 +84,7 @@ __all__ = [
     "Sequential",
     "Rect",
     "Ref",
+    "RefusedError",
     "Sigmoid",
     "SoftSign",
     "Stateful",
@@ -95,6 +98,7 @@ __all__ = [
     "fire_and_reset",
     "functional",
     "get_state",
+    "graph_for_deployment",
     "layers",
     "leaky_charge",
     "losses",
