@@ -150,16 +150,22 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int, *, follows_link: bool = False) -> bytes:
     """The content of a regular file of at most `limit` bytes.
+
+    Args:
+        path: the file.
+        limit: most bytes.
+        follows_link: for a path that the user typed, which may be a link of theirs. A name in a directory that came
+            from somebody else is never followed.
 
     Raises:
         OSError: it is a link, a pipe, a device or a directory (`ELOOP`, `EINVAL`, `EISDIR`), it is larger (`EFBIG`), or
             it cannot be read.
     """
     # A pipe that nobody writes to would block in `open` for ever without O_NONBLOCK.
-    flags = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags if follows_link else flags | _NO_FOLLOW)
     with os.fdopen(descriptor, "rb") as file:
         there = os.fstat(descriptor)
         mode = there.st_mode

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from spikecore.documents import parse_toml
 from spikecore.foreign import odd_characters, printable
 from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
@@ -22,12 +23,6 @@ from spikecore.registry.metadata import GROUPS, installed_metadata, kind_and_nam
 from spikecore.registry.probe import probe
 from spikecore.registry.scan import CORE
 from spikecore.version import __version__
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 USUAL = f"{string.ascii_lowercase}{string.digits}_:.-"
 """Characters of a component's name."""
@@ -188,8 +183,8 @@ def _stale(plugin: Plugin, project: dict[str, Any]) -> Iterator[str]:
 
 def _project(source: Path) -> dict[str, Any] | None:
     try:
-        project: dict[str, Any] = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError):
+        project: dict[str, Any] = parse_toml((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError):
         return None
     return project
 

@@ -28,6 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError
 from spikecore.files import clean, read_file, remove_directory, write_directory
 from spikecore.run.tree import flatten, restore
@@ -306,11 +307,11 @@ class CheckpointStore:
     def _index(self, name: str) -> dict[str, Any]:
         path = self._folder / name / INDEX
         try:
-            body: dict[str, Any] = json.loads(read_file(path, MOST_INDEX_BYTES))
+            body: dict[str, Any] = parse_json(read_file(path, MOST_INDEX_BYTES), most_bytes=MOST_INDEX_BYTES)
             version = body.get("format")
         except FileNotFoundError:
             raise CheckpointError(f"{path.parent}: is incomplete: {INDEX} is missing") from None
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
         if version != FORMAT:
             raise CheckpointError(
