@@ -19,7 +19,13 @@ from spikecore.foreign import odd_characters, printable
 from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
 from spikecore.registry.loading import extras_of, unmet_requirements
-from spikecore.registry.metadata import GROUPS, installed_metadata, kind_and_name, normalise
+from spikecore.registry.metadata import (
+    GROUPS,
+    installed_metadata,
+    kind_and_name,
+    malformed_entry_points,
+    normalise,
+)
 from spikecore.registry.probe import probe
 from spikecore.registry.scan import CORE
 from spikecore.version import __version__
@@ -78,6 +84,9 @@ def of_core() -> Iterator[Finding]:
             "spikecore runs from a source tree that is not installed; plugins cannot require it",
             "pip install -e .",
         )
+    for problem in malformed_entry_points():
+        hint = "repair or remove this file, or reinstall what it belongs to: `import torch` fails on it"
+        yield Finding("", "broken", "entry points", problem, hint)
     places: dict[str, list[str]] = {}
     # By path first, because one directory may be on sys.path twice.
     for path, name in {data.path: data.name for data in distributions}.items():

@@ -21,6 +21,7 @@ from spikecore.files import clean, cure, write_file
 from spikecore.registry import use
 from spikecore.run import probe as probing
 from spikecore.run import provenance
+from spikecore.run.blame import naming_layers
 from spikecore.run.build import Output, Prepared, prepare
 from spikecore.run.checkpoint import Checkpoint
 from spikecore.run.config import Resolved, tables_of
@@ -363,7 +364,8 @@ class Run:
             context.begin_random()
         else:
             context.restore_random(self.since)  # the last thing before training: what was built since may have drawn
-        with use(self.resolved.registry), context.stoppable():
+        net = self.prepared.task.model
+        with use(self.resolved.registry), context.stoppable(), naming_layers(net):
             context.begin_training()
             with context.timed("loop"):  # what the trainer does not time itself
                 returned = self.prepared.trainer.fit(self.prepared.task, context)

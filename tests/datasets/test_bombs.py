@@ -107,9 +107,7 @@ def test_the_default_limit_follows_from_the_size_of_the_archive(tmp_path, monkey
     refused(archive, tmp_path / "out", f"more than {most} bytes .*100 times")
     small = bomb(tmp_path / "y", 1 << 20)
     assert (extract(small, tmp_path / "fine") / "zeros").stat().st_size == 1 << 20
-    assert (
-        extract(archive, tmp_path / "asked", limits=Limits(num_bytes=1 << 28)) / "zeros"
-    ).stat().st_size == 40 << 20
+    assert (extract(archive, tmp_path / "asked", limits=Limits(num_bytes=1 << 28)) / "zeros").stat().st_size == 40 << 20
 
 
 @pytest.mark.parametrize("limits", [None, Limits(num_bytes=1 << 40)])

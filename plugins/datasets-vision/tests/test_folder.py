@@ -200,8 +200,8 @@ def test_most_pixels_is_an_option(tmp_path):
             Image.new("RGB", (20, 10)).save(tmp_path / name / f"{i}.png")
     options = {"root": str(tmp_path), "size": (8, 8)}
     with pytest.raises(DatasetError, match="claims 20 × 10 pixels, more than 199; .* most_pixels"):
-        ImageFolder(**options, most_pixels=199).split("train")[0]
-    assert ImageFolder(**options, most_pixels=200).split("train")[0][0].shape == (3, 8, 8)
+        create("dataset", "image-folder", **options, most_pixels=199).split("train")[0]
+    assert create("dataset", "image-folder", **options, most_pixels=200).split("train")[0][0].shape == (3, 8, 8)
 
 
 def compressed(side):
