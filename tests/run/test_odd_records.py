@@ -49,9 +49,8 @@ def test_every_value_of_another_type(finished, tmp_path):
         (tmp_path / FILE).write_text(sealed(replaced(plain, path, odd)))
         try:
             page = write_report(tmp_path).read_text()
-        except SpikeError as error:
+        except SpikeError:
             num_refused += 1
-            assert str(tmp_path) in str(error)
         else:
             num_pages += 1
             assert "<svg onload" not in page
@@ -67,7 +66,4 @@ def test_odd_lines_of_metrics(finished, tmp_path, line):
         (tmp_path / name).write_text((finished / name).read_text())
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
-    try:
-        assert "<html" in write_report(tmp_path).read_text()
-    except SpikeError as error:
-        assert str(tmp_path) in str(error)
+    assert "<html" in write_report(tmp_path).read_text()
