@@ -6,9 +6,8 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(
-    include=["spikecore", "spikecore_datasets_dvs", "spikecore_datasets_vision", "zipfile"]
-):
+OWN = ["spikecore", "spikecore_datasets_dvs", "spikecore_datasets_vision", "spikecore_deploy_nir", "zipfile", "tarfile"]
+with atheris.instrument_imports(include=OWN):
     from tests.fuzz.targets import scratch, targets
 
 
