@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,22 @@ from spikecore.registry.commands import COMMANDS
 
 if TYPE_CHECKING:
     from spikecore.registry import Entry
+
+
+MEANT = {
+    "benchmark": "bench",
+    "check": "test",
+    "energy": "profile",
+    "evaluate": "eval",
+    "export": "deploy",
+    "fit": "run",
+    "list": "list-plugins",
+    "load": "view",
+    "plugins": "list-plugins",
+    "show": "info",
+    "train": "run",
+}
+"""Names that other tools use → the command of this name here; other names are compared by spelling."""
 
 
 class BrokenCommand(click.Command):
@@ -69,7 +84,9 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            commands = self.list_commands(ctx)
+            same = MEANT.get(args[0].lower())
+            near = [same] if same in commands else difflib.get_close_matches(args[0].lower(), commands, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"{error.message}{meant}", ctx) from error
 
@@ -158,6 +175,14 @@ def _spare_torch() -> None:
         click.echo(f"{printable_lines(text)}: repair or remove this file", err=True)
 
 
+def _told(error: click.ClickException) -> str:
+    """`spike: …`, and where the command was called wrongly also how to see the right way."""
+    message = f"spike: {error.format_message()}"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message}\n`{error.ctx.command_path} --help` shows how to call it"
+    return message
+
+
 def main() -> None:
     """Exit 0; 2 bad input, config or plugin; 1 the command failed; 130 Ctrl-C."""
     try:
@@ -166,9 +191,7 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        told = io.StringIO()
-        error.show(told)
-        click.echo(printable_lines(told.getvalue().rstrip()), err=True)  # it may list what plugins are called
+        click.echo(printable_lines(_told(error)), err=True)  # it may list what plugins are called
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -251,14 +251,15 @@ def _tar(archive: Path, head: bytes, num_header_bytes: int) -> Iterator[Iterable
         metered = _Metered(stream)
         metered.left = num_header_bytes
         try:
-            opened = tarfile.TarFile(fileobj=metered, mode="r", tarinfo=Header)
+            source: Any = metered  # it has what tarfile reads with, and neither `write` nor `close`
+            opened: Any = tarfile.TarFile(fileobj=source, mode="r", tarinfo=Header)
         except DatasetError as error:
             raise DatasetError(f"{archive}: {error}") from error
 
         def following() -> tarfile.TarInfo | None:
             metered.left = num_header_bytes
             try:
-                item = opened.next()
+                item: tarfile.TarInfo | None = opened.next()
             except DatasetError as error:
                 raise DatasetError(f"{archive}: {error}") from error
             metered.left = None
