@@ -79,9 +79,9 @@ def command(
     Exit status: 0 done; 1 it was written, but lies farther from the net than NAME declares; 2 an operator is refused,
     or the run, the deployer or an option cannot be used.
     """
-    from spikecore.cli.settings import parse_settings
     from spikecore.errors import ConversionError, NetTraceError
     from spikecore.registry import create, registry
+    from spikecore.run.overrides import parse_settings
 
     _check_usage(out, only_check, as_json)
     for file in files:
@@ -126,7 +126,7 @@ def command(
 
 
 def _check_usage(out: Path | None, only_check: bool, as_json: bool) -> None:
-    from spikecore.cli.settings import require_empty
+    from spikecore.cli.out import require_empty
 
     if only_check and out is not None:
         raise click.UsageError("--check writes nothing; leave out --out, or --check")

@@ -1,6 +1,7 @@
 """Dataset: named splits of samples `(x, label)`.
 
-x       static `[C, H, W]`, or a sequence `[T, C, H, W]` when `is_sequence`; a tensor, float32 or uint8
+x       static `[C, H, W]`, a tensor of float32 or uint8, which encoders read as value / 255; or a sequence
+        `[T, C, H, W]` when `is_sequence`, of float32. Without T all have the shape `sample_shape`.
 label   what `capabilities.target` says:
 
 target      label of a sample                                     of a batch

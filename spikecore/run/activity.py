@@ -8,12 +8,12 @@ from typing import Any
 
 from spikecore.analysis import figures, page
 from spikecore.run import probe
+from spikecore.run.text import SPLIT_NAMES
 
 NUM_ROWS = 48
 NUM_TRACES = 3
 MAX_TRACED_STEPS = 300
 MAX_LAYERS = 60
-SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 SILENT, ACTIVE, SATURATED = "var(--before)", "var(--c2)", "var(--c5)"
 
 

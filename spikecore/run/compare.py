@@ -15,8 +15,11 @@ from spikecore.run.log import finite, read_lines
 from spikecore.run.processes import flatten
 from spikecore.run.record import Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name
-from spikecore.run.text import seconds_text, value_text
+from spikecore.run.text import SPLIT_NAMES, seconds_text, value_text
 from spikecore.terminal import listed
+
+SAMPLES = "/".join(SPLIT_NAMES)
+"""Heading of the samples in each split."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Compared:
     metrics: Mapping[str, Any]
     settings: Mapping[str, str]
     curves: Mapping[str, Sequence[tuple[float, float | None]]]
+    samples: Mapping[str, int]
+    """Split → how many samples it held."""
     seconds: float | None
 
 
@@ -42,20 +47,27 @@ def read(directories: Sequence[Path]) -> list[Compared]:
 
 
 def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table: metrics, then the settings in which the runs differ."""
+    """Head and lines of a table: metrics, time and samples, then the settings in which the runs differ."""
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     differing = _differing(runs)
+    have_samples = any(run.samples for run in runs)
     lines = [
         [
             run.name,
             run.status,
             *(value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics),
             seconds_text(run.seconds) if run.seconds is not None else "–",
+            *([_samples(run)] if have_samples else []),
             *(run.settings.get(key, "–") for key in differing),
         ]
         for run in runs
     ]
-    return ["run", "status", *metrics, "time", *differing], lines
+    return ["run", "status", *metrics, "time", *([SAMPLES] if have_samples else []), *differing], lines
+
+
+def _samples(run: Compared) -> str:
+    """`809/90/898`, in the order of the heading."""
+    return "/".join(str(run.samples.get(split, "–")) for split in SPLIT_NAMES) if run.samples else "–"
 
 
 def to_plain(runs: Sequence[Compared]) -> dict[str, Any]:
@@ -67,6 +79,7 @@ def to_plain(runs: Sequence[Compared]) -> dict[str, Any]:
             "status": run.status,
             "metrics": {name: finite(value) for name, value in run.metrics.items()},
             "seconds": run.seconds,
+            "samples": dict(run.samples),
             "settings": {key: run.settings.get(key) for key in differing},
         }
         for run in runs
@@ -145,6 +158,7 @@ def _read(path: Path, name: str) -> Compared:
         metrics=numbers,
         settings=_settings(record),
         curves=curves_by_name(lines),
+        samples=record.samples,
         seconds=record.timings_s.get("total"),
     )
 

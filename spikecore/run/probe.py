@@ -171,14 +171,16 @@ class _Samples:
             )
         split = unaugmented(task.split(self.split))
         self._task, self._split = task, split
-        self._samples = [split[i] for i in _spread(len(split), num_samples).tolist()]
+        self._indices = _spread(len(split), num_samples).tolist()
+        self._samples = [split[i] for i in self._indices]
         self._generator: torch.Generator | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
-        x = put_together(self._split, [self._samples[i] for i in index], self._task.is_sequence).x.to(device)
+        samples, indices = [self._samples[i] for i in index], [self._indices[i] for i in index]
+        x = put_together(self._split, samples, self._task.is_sequence, indices=indices).x.to(device)
         if self._task.is_sequence:
             return x
         if self._generator is None:

@@ -12,14 +12,14 @@ from spikecore.analysis import figures, page
 from spikecore.errors import ConfigError
 from spikecore.files import write_file
 from spikecore.run import probe
-from spikecore.run.activity import SPLIT_NAMES, activity
+from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.clock import TOTAL
 from spikecore.run.exhibits import exhibits
 from spikecore.run.gallery import read_gallery
 from spikecore.run.log import read_lines
 from spikecore.run.record import Record, status_of
-from spikecore.run.text import seconds_text, value_text
+from spikecore.run.text import SPLIT_NAMES, seconds_text, value_text
 
 FILE = "report.html"
 MAX_CURVES = 40
@@ -125,19 +125,21 @@ def _tiles(record: Record, lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The latest metrics, those of training, validation and test apart."""
+    """Samples and latest metrics, those of training, validation and test apart."""
     latest = {**(lines[-1] if lines else {}), **(record.metrics or {})}
     table: dict[str, dict[str, str]] = {}
     for name, value in latest.items():
         split, _, metric = name.partition("_")
         if split in SPLIT_NAMES and metric and _is_number(value):
             table.setdefault(metric, {})[split] = value_text(name, value)
+    if record.samples:
+        table = {"samples": {split: str(count) for split, count in record.samples.items()}, **table}
     if not table:
         return []
     splits = [split for split in SPLIT_NAMES if any(split in row for row in table.values())]
     head = ("", *(SPLIT_NAMES[split] for split in splits))
     rows = [(metric.replace("_", " "), *(row.get(split, "–") for split in splits)) for metric, row in table.items()]
-    caption = "Of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
+    caption = "Metrics of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
     return [f'<div id="splits">{page.table(head, rows)}</div>', page.note(caption)]
 
 

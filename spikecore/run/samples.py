@@ -62,8 +62,9 @@ def _from_split(task: Task, count: int) -> Samples:
     split = task.split(name)
     size = len(split)
     count = min(count, size)
-    samples = [split[index * size // count] for index in range(count)]
-    batch = put_together(split, samples, task.is_sequence)
+    indices = [index * size // count for index in range(count)]
+    samples = [split[index] for index in indices]
+    batch = put_together(split, samples, task.is_sequence, indices=indices)
     x = batch.x
     if not task.is_sequence:
         x = task.sequence(x, torch.Generator().manual_seed(0))

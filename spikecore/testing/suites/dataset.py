@@ -109,7 +109,7 @@ class DatasetSuite(TargetChecks):
                 split[len(split)]
 
     def test_samples(self) -> None:
-        """x is a finite float32 or uint8 tensor of `sample_shape`, with a time axis in front in a sequence."""
+        """x is a finite float32 tensor of `sample_shape`, with a time axis in front in a sequence; static or uint8."""
         dataset = self.make()
         for name in dataset.splits:
             split = dataset.split(name)
@@ -117,7 +117,8 @@ class DatasetSuite(TargetChecks):
                 x, _ = split[index]
                 where = f"{name}[{index}]"
                 assert isinstance(x, Tensor), f"{where}: x is {type(x).__name__}"
-                assert x.dtype in (torch.float32, torch.uint8), f"{where}: x is {x.dtype}"
+                allowed = (torch.float32,) if dataset.is_sequence else (torch.float32, torch.uint8)
+                assert x.dtype in allowed, f"{where}: x is {x.dtype}, expected {' or '.join(map(str, allowed))}"
                 shape = x.shape[1:] if dataset.is_sequence else x.shape
                 assert shape == tuple(dataset.sample_shape), f"{where}: expected {dataset.sample_shape}, got {shape}"
                 assert not dataset.is_sequence or len(x) > 0, f"{where}: no steps"

@@ -179,6 +179,19 @@ class ToySequences(ToyDataset):
     make_split = Padding
 
 
+class ByteSteps(Padding):
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return (10 * x).to(torch.uint8), label
+
+
+@fault("test_samples", "x is torch.uint8, expected torch.float32")
+class ByteSequences(ToySequences):
+    """sequences of bytes, which no encoder reads"""
+
+    make_split = ByteSteps
+
+
 class BatchFirst(Padding):
     def collate(self, samples, generator):
         x, label, mask = super().collate(samples, generator)
