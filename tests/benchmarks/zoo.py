@@ -51,6 +51,13 @@ def their_net(name: str) -> Any:
     return net
 
 
+def without_dropout(net: Any) -> None:
+    """Train mode draws no random numbers, so that outputs can be compared."""
+    for part in net.modules():
+        if "Dropout" in type(part).__name__:
+            part.p = 0.0
+
+
 def settle(theirs: Any, x: Tensor) -> None:
     """Give the norms running statistics of this input: with their first ones a net in eval mode is silent."""
     from spikingjelly.activation_based import functional
@@ -103,6 +110,7 @@ def measure(name: str, mode: str, nets: dict[str, Any], x: Tensor) -> list[dict[
     times: dict[str, list[float]] = {key: [] for key in nets}
     outputs = {}
     for key, net in nets.items():
+        without_dropout(net)
         net.train(mode == "training")
         outputs[key] = call(net)
         functional.reset_net(nets["spikingjelly"])
