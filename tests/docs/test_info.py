@@ -67,7 +67,7 @@ def shown(kind, name):
 def test_options_of_bases_and_of_choices_are_described():
     assert list(info._options(Derived)) == [
         *("depth: whole number = 1", "    how deep, here."),
-        *("changes: tuple[Any, ...] from blur = ()", "    the same every time."),
+        *("changes: list of choices of change, by name or table = []", "    the same every time."),
         *("speed: number = 2.0", "    how fast."),
     ]
     ((option, mark),) = options_marked(Derived, OneOf)
