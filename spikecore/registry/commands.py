@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "info": "Show the options, defaults and documentation of a component.",
     "new-plugin": "Create a complete plugin package to start from.",
     "list-plugins": "List what is installed, from metadata alone.",
+    "profile": "Count the operations and energy of a net, layer by layer, and time its layers.",
     "report": "Make the report of a run again, from its files.",
     "run": "Train a net from a configuration.",
     "test": "Check that a component satisfies the contract of its kind.",

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.suites.places import BUILD, ROOT, plugins
 
-PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
+PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "neurobench", "nir", "nirtorch", "h5py", "loguru", "pbr")
 """Other libraries for spiking nets, and what they import."""
 EVENT_PEERS = (
     *("tonic", "tqdm", "importRosbag", "expelliarmus", "aedat", "dv-processing"),
