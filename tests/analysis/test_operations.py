@@ -138,7 +138,7 @@ def test_blocks_recurrence_and_single_steps():
     block.norm.running_var.fill_(0.01)
     x = seeded(4, 2, 2, 6, 6)
     spikes = block(x)
-    assert 0.05 < float(spikes.mean()) < 0.9
+    assert 0.05 < spikes.mean().item() < 0.9
     operations = count_operations(block, x)
     assert operations["conv"].dense == 4 * 3 * 16 * 18
     assert operations["neuron"].spikes == float(spikes.sum()) / 2

@@ -43,9 +43,8 @@ def test_a_configuration_and_its_artificial_net(spike, config):
 
 def test_a_run_in_a_table_and_on_a_page(spike, config, tmp_path):
     assert spike("run", config, "--out", "r", "-q")[0] == 0
-    status, said = spike(
-        "profile", "r", "--samples", 3, "--calls", 1, "--html", "cost.html", "--energy", "horowitz-int8"
-    )
+    options = ("--samples", 3, "--calls", 1, "--html", "cost.html", "--energy", "horowitz-int8")
+    status, said = spike("profile", "r", *options)
     assert status == 0, said
     assert "energy in nJ" in said
     assert "time in µs" in said

@@ -108,7 +108,7 @@ class _Tally:
         self.num_outputs = max(self.num_outputs, product.num_outputs)
 
 
-class OperationCounter(TorchDispatchMode):
+class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts inside its `with` block what a net does; `count_operations` does that for one batch.
 
     Args:
@@ -128,7 +128,7 @@ class OperationCounter(TorchDispatchMode):
     """
 
     def __init__(self, net: nn.Module, is_spikes: Callable[[str, bool], bool] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.net = net
         self._is_spikes = is_spikes or (lambda layer, by_value: by_value)
         self._tallies: dict[str, _Tally] = {}
@@ -145,11 +145,11 @@ class OperationCounter(TorchDispatchMode):
         for name, module in self.net.named_modules():
             self._handles.append(module.register_forward_pre_hook(self._entering(name)))
             self._handles.append(module.register_forward_hook(self._leaving(name), always_call=True))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

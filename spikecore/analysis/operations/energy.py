@@ -5,10 +5,10 @@
 
 A multiply-accumulate costs one multiplication and one addition. Neurons' own arithmetic is in none of them.
 
-Source: Horowitz, Computing's Energy Problem (ISSCC 2014), figure 1.1.9: 45 nm, 0.9 V. Addition and multiplication: 8 bit
-0.03 and 0.2 pJ, 32 bit 0.1 and 3.1 pJ, float16 0.4 and 1.1 pJ, float32 0.9 and 3.7 pJ; memories of 8 KiB, 32 KiB and
-1 MiB: 10, 20 and 100 pJ. Accesses by size: Lemaire et al., An Analytical Estimation of Spiking Neural Networks Energy
-Efficiency (ICONIP 2022), between these sizes on a line, beyond them on the last one.
+Source: Horowitz, Computing's Energy Problem (ISSCC 2014), figure 1.1.9: 45 nm, 0.9 V. Addition and multiplication: 8
+bit 0.03 and 0.2 pJ, 32 bit 0.1 and 3.1 pJ, float16 0.4 and 1.1 pJ, float32 0.9 and 3.7 pJ; memories of 8 KiB, 32 KiB
+and 1 MiB: 10, 20 and 100 pJ. Accesses by size: Lemaire et al., An Analytical Estimation of Spiking Neural Networks
+Energy Efficiency (ICONIP 2022), between these sizes on a line, beyond them on the last one.
 """
 
 from __future__ import annotations

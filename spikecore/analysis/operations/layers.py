@@ -144,8 +144,8 @@ class Operations:
         layers: list[LayerOperations] = []
         left = dict(times_s)
         for layer in self.layers:
-            for block in [name for name in left if layer.name.startswith(f"{name}.")]:
-                layers.append(LayerOperations(block, "(its parts follow)", time_s=left.pop(block)))
+            blocks = [name for name in left if layer.name.startswith(f"{name}.")]
+            layers += [LayerOperations(block, "(its parts follow)", time_s=left.pop(block)) for block in blocks]
             layers.append(replace(layer, time_s=left.pop(layer.name, None)))
         return replace(self, layers=tuple(layers))
 

@@ -98,7 +98,7 @@ def correlation(first: Tensor, second: Tensor) -> float:
 
 
 def _count(made: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int, is_whole: bool) -> Operations:
-    """What the new net does. What lies behind neurons takes spikes, whatever their amplitude: it belongs to the weights."""
+    """What the new net does. Layers behind neurons take spikes, whatever the amplitude: it belongs to the weights."""
     after: set[str] = set()
     takes_spikes: set[str] = set()
     for node in trace_net(made):

@@ -453,8 +453,8 @@ def energy_table(operations: Operations) -> Table:
     return Table(
         ["layer", "MACs", "ACs", "energy in nJ", "MACs of the ANN", "energy of the ANN in nJ"],
         rows,
-        caption=f"Mean of greedy decisions, with {operations.total('spikes'):.5g} spikes each. ANN: the ordinary net of the "
-        "same layers, run once. 4.6 pJ per MAC, 0.9 pJ per AC (45 nm, 32-bit float; Horowitz 2014), without memory.",
+        caption=f"Mean of greedy decisions, with {operations.total('spikes'):.5g} spikes each. ANN: the ordinary net "
+        "of the same layers, run once. 4.6 pJ per MAC, 0.9 pJ per AC (45 nm, 32-bit float; Horowitz 2014), no memory.",
     )
 
 
