@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "profile": "Count the operations and energy of a net, layer by layer, and time its layers.",
     "report": "Make the report of a run again, from its files.",
     "run": "Train a net from a configuration.",
+    "share": "Write the net of a run for others: config.json and model.safetensors.",
     "test": "Check that a component satisfies the contract of its kind.",
     "view": "Show a sample of a dataset, in numbers and as a picture.",
     "which": "Show where a component comes from.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -14,9 +15,11 @@ from spikecore.files import cure, write_file
 from spikecore.run.console import listed
 from spikecore.run.log import read_lines
 from spikecore.run.processes import flatten
-from spikecore.run.record import Record, status_of
+from spikecore.run.record import FINISHED, Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name
 from spikecore.run.text import seconds_text, value_text
+
+SEED = "run.seed"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,10 @@ def read(directories: Sequence[Path]) -> list[Compared]:
 
 
 def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table: metrics, then the settings in which the runs differ."""
+    """Head and lines of a table: metrics, then the settings in which the runs differ.
+
+    Runs that differ in nothing but the seed are followed by a line with their mean ± standard deviation (n - 1).
+    """
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     keys = list(dict.fromkeys(key for run in runs for key in run.settings))
     differing = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
@@ -56,7 +62,29 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
         ]
         for run in runs
     ]
+    for group in _same_but_seed(runs):
+        means = [_mean_text(name, [run.metrics.get(name) for run in group]) for name in metrics]
+        seeds = ", ".join(run.settings[SEED] for run in group)
+        settings = [seeds if key == SEED else group[0].settings.get(key, "–") for key in differing]
+        lines.append([f"mean of {len(group)} seeds", "", *means, "", *settings])
     return ["run", "status", *metrics, "time", *differing], lines
+
+
+def _same_but_seed(runs: Sequence[Compared]) -> list[list[Compared]]:
+    """The groups of at least two finished runs that have equal settings but the seed."""
+    groups: dict[tuple[tuple[str, str], ...], list[Compared]] = {}
+    for run in runs:
+        if run.status == FINISHED and SEED in run.settings:
+            rest = tuple(sorted((key, value) for key, value in run.settings.items() if key != SEED))
+            groups.setdefault(rest, []).append(run)
+    return [group for group in groups.values() if len({run.settings[SEED] for run in group}) > 1]
+
+
+def _mean_text(name: str, values: Sequence[Any]) -> str:
+    numbers = [float(value) for value in values if value is not None]
+    if len(numbers) < len(values):
+        return "–"
+    return f"{value_text(name, statistics.mean(numbers))} ± {value_text(name, statistics.stdev(numbers))}"
 
 
 def table_text(head: Sequence[str], lines: Sequence[Sequence[str]], width: int | None) -> str:
