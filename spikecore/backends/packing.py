@@ -41,7 +41,8 @@ class PackedSpikes:
     def __init__(self, spikes: Tensor) -> None:
         self.dtype, self.shape = spikes.dtype, spikes.shape
         # Axes by falling stride: read in this order, the values are side by side in memory.
-        self.order = sorted(range(spikes.dim()), key=lambda axis: (-spikes.stride(axis), axis))
+        strides: tuple[int, ...] = spikes.stride()
+        self.order = sorted(range(spikes.dim()), key=lambda axis: (-strides[axis], axis))
         flat = spikes.permute(self.order).reshape(-1)
         rest = -flat.numel() % 8
         if rest:

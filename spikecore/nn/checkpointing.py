@@ -78,10 +78,10 @@ def checkpoint_layers(net: nn.Module, names: Sequence[str] | None = None) -> tup
         # A bound method is copied along with its module, and then bound to the copy.
         if cuts:
             setattr(module, _CUTS, cuts)
-            module.forward = types.MethodType(_chain_forward, module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_chain_forward, module)
             told += [f"{name}[{first}:{last}]" for first, last in pairwise(cuts)]
         else:
-            module.forward = types.MethodType(_forward, module)  # type: ignore[method-assign]
+            module.forward = types.MethodType(_forward, module)
             told.append(name)
     return tuple(told)
 
@@ -102,7 +102,7 @@ def checkpoint_time(net: nn.Module, num_chunks: int) -> None:
     if num_chunks < 1:
         raise OptionError(f"checkpoint_time: at least one chunk, got {num_chunks}")
     setattr(net, _CHUNKS, num_chunks)
-    net.forward = types.MethodType(_time_forward, net)  # type: ignore[method-assign]
+    net.forward = types.MethodType(_time_forward, net)
 
 
 def run_all(net: nn.Module) -> None:

@@ -25,9 +25,9 @@ from spikecore.errors import CheckpointError, ConfigError, InputError
 from spikecore.files import write_directory
 from spikecore.nn import quantized
 from spikecore.registry import use
-from spikecore.run.build import seed_everything
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve, tables_of
+from spikecore.run.context import seed_everything
 from spikecore.run.parts import Parts, rebuilt
 from spikecore.run.record import NetRecord
 from spikecore.run.restore import SavedRun

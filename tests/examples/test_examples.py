@@ -16,7 +16,7 @@ EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix 
 SHORT = {"cartpole_ppo.toml": ["--set", "trainer.iterations=2", "--set", "trainer.test_episodes=2"]}
 """Examples that train for more than a few seconds → what makes them shorter here."""
 NEEDS = {"optuna_sweep.py": "optuna", "lightning_digits.py": "lightning"}
-"""Examples that work with another tool. Missing, it skips them; with `SPIKE_EXAMPLES=1` (in `make check`) it fails them."""
+"""Examples that work with another tool. Without it they are skipped, in `make check` they fail."""
 
 
 def command(path):
