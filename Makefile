@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test lint catalogue doors docs bench figures figures-rl
+.PHONY: run test test-full check check-and-test lint catalogue doors docs bench bench-gpu figures figures-rl
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -37,6 +37,10 @@ docs: $(STAMP)            # draws the figures of the docs
 
 bench: $(STAMP)           # measures, with every plugin and other libraries, and writes docs/benchmarks/*.csv
 	$(PY) -m tests.suites bench
+
+GPU_PYTHON ?= $(PY)
+bench-gpu: $(STAMP)       # on a machine with an NVIDIA GPU, with a GPU_PYTHON that has torch for CUDA, triton, cupy and the plugins
+	$(GPU_PYTHON) tests/benchmarks/gpu.py
 
 ALGORITHM ?= ppo
 figures-rl: $(STAMP)      # trains agents of ALGORITHM (ppo, a2c, dqn, td3) for up to 75 minutes: docs/benchmarks/rl-*.csv

@@ -40,7 +40,9 @@ __all__ = [
     "discard",
     "is_full",
     "is_refused",
+    "open_to_append",
     "read_file",
+    "refuse_link",
     "remove_directory",
     "sync",
     "sync_tree",
@@ -159,15 +161,37 @@ def read_file(path: Path, limit: int) -> bytes:
     flags = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
+        there = os.fstat(descriptor)
+        mode = there.st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
-        data = file.read(limit + 1)
+        # `read` takes its memory first. A file of 0 bytes may be one of /proc, whose length is not known.
+        data = file.read(min(limit, there.st_size or limit) + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than the {limit} bytes that are accepted", str(path))
     return data
+
+
+def refuse_link(path: Path) -> None:
+    """Raises `OSError` (`ELOOP`) when the path is a link: what is written or deleted below it would be elsewhere."""
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+
+
+def open_to_append(path: Path) -> int:
+    """The descriptor of a regular file, made where it is missing, to write at its end.
+
+    Raises:
+        OSError: it is a link, a pipe or a device (`ELOOP`, `EINVAL`), or cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0)
+    descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return descriptor
 
 
 def sync(path: Path) -> None:

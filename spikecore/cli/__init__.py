@@ -18,10 +18,27 @@ from spikecore.errors import (
     PluginError,
     SpikeError,
 )
+from spikecore.foreign import printable_lines
 from spikecore.registry.commands import COMMANDS
 
 if TYPE_CHECKING:
     from spikecore.registry import Entry
+
+
+MEANT = {
+    "benchmark": "bench",
+    "check": "test",
+    "energy": "profile",
+    "evaluate": "eval",
+    "export": "deploy",
+    "fit": "run",
+    "list": "list-plugins",
+    "load": "view",
+    "plugins": "list-plugins",
+    "show": "info",
+    "train": "run",
+}
+"""Names that other tools use → the command of this name here; other names are compared by spelling."""
 
 
 class BrokenCommand(click.Command):
@@ -66,7 +83,9 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            commands = self.list_commands(ctx)
+            same = MEANT.get(args[0].lower())
+            near = [same] if same in commands else difflib.get_close_matches(args[0].lower(), commands, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"{error.message}{meant}", ctx) from error
 
@@ -141,6 +160,14 @@ def spike() -> None:
     """Spiking neural networks from the command line."""
 
 
+def _told(error: click.ClickException) -> str:
+    """`spike: …`, and where the command was called wrongly also how to see the right way."""
+    message = f"spike: {error.format_message()}"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{message}\n`{error.ctx.command_path} --help` shows how to call it"
+    return message
+
+
 def main() -> None:
     """Exit 0; 2 bad input, config or plugin; 1 the command failed; 130 Ctrl-C."""
     try:
@@ -148,11 +175,11 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        click.echo(printable_lines(_told(error)), err=True)  # it may list what plugins are called
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except SpikeError as error:
         if not error.is_told:
-            click.echo(f"spike: {error}", err=True)
+            click.echo(f"spike: {printable_lines(error)}", err=True)
         sys.exit(2 if isinstance(error, PluginError | ConfigError | CheckpointError | ValueError) else 1)

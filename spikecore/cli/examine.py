@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import string
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from spikecore.foreign import odd_characters, printable
 from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
 from spikecore.registry.loading import extras_of, unmet_requirements
@@ -25,6 +27,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+USUAL = f"{string.ascii_lowercase}{string.digits}_:.-"
+"""Characters of a component's name."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ def of_plugin(plugin: Plugin, timeout_s: float) -> Iterator[Finding]:
         status = "broken" if plugin.status == "broken" else "warning"
         yield Finding(plugin.id, status, f"{plugin.distribution} {plugin.version} is {plugin.status}", plugin.reason)
         return
+    yield from _names(plugin)
     yield from _metadata(plugin)
     always_missing = dict(unmet_requirements(plugin.requires))
     for name, line in always_missing.items():
@@ -116,6 +123,16 @@ def of_plugin(plugin: Plugin, timeout_s: float) -> Iterator[Finding]:
         yield Finding(plugin.id, status, f"{entry.kind} {entry.name}", result.reason, seconds=result.seconds)
     for check in findings.checks:
         yield Finding(plugin.id, check.status, check.name, check.detail, check.hint)
+
+
+def _names(plugin: Plugin) -> Iterator[Finding]:
+    """Names that cannot be typed, or that look like others."""
+    offered = [entry.name for entry in registry().entries() if entry.plugin == plugin]
+    for name in dict.fromkeys([plugin.id, *offered]):
+        signs = odd_characters(name, USUAL)
+        if signs or not name:
+            hint = f"names are of the characters {USUAL}: another one may be taken for a name that it only looks like"
+            yield Finding(plugin.id, "warning", f"name {printable(name)!r}", ", ".join(signs[:5]) or "is empty", hint)
 
 
 def _metadata(plugin: Plugin) -> Iterator[Finding]:

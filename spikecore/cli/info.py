@@ -11,8 +11,10 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Iterator
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
@@ -20,7 +22,7 @@ from spikecore.cli.naming import kind_and_name
 from spikecore.cli.recording import readers
 from spikecore.errors import PluginError
 from spikecore.interfaces.component import OneOf
-from spikecore.interfaces.options import options_marked
+from spikecore.interfaces.options import Inner, options_marked
 from spikecore.registry import name_of, registry
 from spikecore.registry.nearest import did_you_mean
 
@@ -60,7 +62,10 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     described = getattr(component, "info", None)
     if dataclasses.is_dataclass(described) and not isinstance(described, type):
         unverified = getattr(described, "unverified", ())
-        _section("data", (line for line in _fields(described) if not line.startswith("unverified:")))
+        _section(
+            "published" if kind == "model" else "data",
+            (line for line in _fields(described) if not line.startswith("unverified:")),
+        )
         if unverified:
             _section("not verified", (f"! {statement}" for statement in unverified))
 
@@ -168,18 +173,63 @@ def _fields(instance: Any) -> Iterator[str]:
             yield f"{field.name}: {_show_value(value)}"
 
 
+WORDS = {
+    float: "number",
+    int: "whole number",
+    bool: "true or false",
+    str: "text",
+    type(None): "none",
+    dict: "table",
+    list: "list",
+    tuple: "list",
+    Any: "any value",
+}
+"""Types as a configuration file has them."""
+
+
 def _type(hint: Any) -> str:
-    if get_origin(hint) is Annotated:
-        plain, *notes = get_args(hint)
-        return " ".join([*([] if plain is Any else [_type(plain)]), *map(str, notes)])
-    if isinstance(hint, type) and not get_args(hint):
-        return hint.__name__
-    return str(hint).replace("typing.", "")
+    """A type in users' words: `number >= 1`, `"hard" or "soft"`, `list of text`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        plain, *notes = arguments
+        marks = [note for note in notes if isinstance(note, Inner | OneOf)]
+        if marks:
+            return _mark(marks[0], is_list=get_origin(plain) is tuple)
+        return " ".join([_type(plain), *map(str, notes)])
+    if origin is Literal:
+        return " or ".join(map(_show_value, arguments))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type, arguments))
+    if origin in (tuple, list, Sequence) and arguments:
+        items = [argument for argument in arguments if argument is not Ellipsis]
+        return f"list of {_type(items[0])}" if len(items) == 1 else f"list [{', '.join(map(_type, items))}]"
+    if origin in (dict, Mapping):
+        return f"table of {_type(arguments[1])}"
+    if hint in WORDS:
+        return WORDS[hint]
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _mark(mark: Inner | OneOf, is_list: bool) -> str:
+    """An option that is chosen by name: `surrogate, by name or table`."""
+    if isinstance(mark, Inner):
+        return f"{mark.kind}, by name or table"
+    words = "".join(f", or {_show_value(word)}" for word in mark.words)
+    return f"{'list of choices' if is_list else 'choice'} of {mark.table}, by name or table{words}"
 
 
 def _show_value(value: Any) -> str:
+    """A value as a configuration file has it."""
     if hasattr(value, "config") and dataclasses.is_dataclass(value.config):
         fields = dataclasses.fields(value.config)
-        options = [f"{field.name}={getattr(value.config, field.name)!r}" for field in fields]
+        options = [f"{field.name}={_show_value(getattr(value.config, field.name))}" for field in fields]
         return f"{name_of(value)}({', '.join(options)})"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_show_value, value))}]"
     return repr(value)

@@ -1,26 +1,38 @@
-"""`spike list-plugins`: what is installed, from metadata alone; `--check` also loads each in a process of its own."""
+"""`spike list-plugins`: what is installed, from metadata alone; `--check` also loads each in a process of its own.
+
+A plugin in a line or a few, with its components by kind; `--components` gives each component a line, with the first
+sentence of its docstring, which is read from the source and not imported.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from spikecore.foreign import printable
 from spikecore.kinds import KINDS
 from spikecore.registry import Entry, registry
+from spikecore.terminal import listed, width
 
-COLUMNS = ("plugin", "version", "distribution", "status", "kind", "name", "target", "summary")
+WIDEST = 100
+"""Characters of a cell."""
+MIN_SUMMARY = 20
+"""A summary that would have less room than this is left out."""
 
 
 @click.command()
 @click.option("--kind", help="Only this kind, or this table of choices (loss).")
 @click.option("--plugin", metavar="ID", help="Only this plugin, by id or distribution.")
+@click.option("--components", is_flag=True, help="A line for each component, with its own summary.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--check", is_flag=True, help="Load each component in a subprocess as well.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds, for --check.")
-def command(kind: str | None, plugin: str | None, form: str, check: bool, timeout: float) -> None:
-    """List every component, choice and command on offer, with its status."""
+def command(kind: str | None, plugin: str | None, components: bool, form: str, check: bool, timeout: float) -> None:
+    """List the plugins and what they offer: components, choices and commands, with their status."""
     if kind is not None and kind not in (allowed := [*KINDS, "command", *registry().tables()]):
         raise click.BadParameter(f"{kind!r} is not one of {', '.join(allowed)}", param_hint="--kind")
     entries = [
@@ -36,8 +48,9 @@ def command(kind: str | None, plugin: str | None, form: str, check: bool, timeou
         rows = _with_outcomes(rows, entries, timeout)
     if form == "json":
         click.echo(json.dumps({"schema": 1, "components": rows}, indent=2))
-    else:
-        click.echo(_table(rows))
+        return
+    lines = _components(rows, width(sys.stdout)) if components else _plugins(rows, width(sys.stdout))
+    click.echo("\n".join([*lines, *_notes(rows)]))
 
 
 def _known() -> list[str]:
@@ -69,9 +82,51 @@ def _with_outcomes(rows: list[dict[str, Any]], entries: list[Entry], timeout: fl
     ]
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [list(COLUMNS), *([str(row[column]) for column in COLUMNS] for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(COLUMNS) - 1)]
-    lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[-1]]) for line in cells]
-    notes = [f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}" for row in rows if row["reason"]]
-    return "\n".join([*lines, *([""] if notes else []), *notes])
+def _by_plugin(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows below the head of their plugin: its id, version and distribution."""
+    by_head: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        head = printable(f"{row['plugin']} {row['version']}  ({row['distribution']})", WIDEST)
+        by_head.setdefault(head, []).append(row)
+    return by_head
+
+
+def _plugins(rows: list[dict[str, Any]], columns: int | None) -> Iterator[str]:
+    """Below the head of each plugin its components by kind."""
+    size = max((len(printable(row["kind"], WIDEST)) for row in rows), default=0)
+    for head, offered in _by_plugin(rows).items():
+        yield head
+        by_kind: dict[str, list[str]] = {}
+        for row in offered:
+            by_kind.setdefault(printable(row["kind"], WIDEST), []).append(_name(row))
+        for kind, names in by_kind.items():
+            yield listed(f"  {kind:{size}}  ", names, columns)
+
+
+def _components(rows: list[dict[str, Any]], columns: int | None) -> Iterator[str]:
+    """Below the head of each plugin a line for each component; its summary is cut where the terminal ends."""
+    from spikecore.registry.summaries import summary
+
+    kind_size = max((len(printable(row["kind"], WIDEST)) for row in rows), default=0)
+    name_size = max((len(_name(row)) for row in rows), default=0)
+    room = WIDEST if columns is None else columns - kind_size - name_size - 7
+    for head, offered in _by_plugin(rows).items():
+        yield head
+        for row in offered:
+            text = printable(summary(row["target"]), room) if room >= MIN_SUMMARY else ""
+            yield f"  {printable(row['kind'], WIDEST):{kind_size}}  {_name(row):{name_size}}  {text}".rstrip()
+
+
+def _name(row: dict[str, Any]) -> str:
+    name = printable(row["name"], WIDEST)
+    return name if row["status"] == "ok" else f"{name} ({row['status']})"
+
+
+def _notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Why something is not ok, below an empty line."""
+    notes = [
+        printable(f"{row['kind']} {row['name']}: {row['status']}: {row['reason']}", 1000)
+        for row in rows
+        if row["reason"]
+    ]
+    return ["", *notes] if notes else []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from spikecore.foreign import printable_lines
 
 if TYPE_CHECKING:
     from spikecore.run.clock import Clock
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--seeds", metavar="0,1,2", help="Train once with each seed, and print mean ± deviation.")
 @click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop; nothing is downloaded.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no line per epoch; warnings stay.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON: directory, metrics, timings.")
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")
 @click.option("--resume", "run_dir", metavar="RUN_DIR", type=click.Path(), help="Go on with a run that stopped.")
 @click.option(
@@ -41,6 +45,7 @@ def command(
     seeds: str | None,
     dry_run: bool,
     quiet: bool,
+    as_json: bool,
     print_config: bool,
     run_dir: str | None,
     checkpoint: str,
@@ -71,9 +76,11 @@ def command(
         with clock.timed("import"):
             processes.together(lambda: [registry().load_file(file) for file in files])
         if run_dir is None:
-            _new(processes, config, overrides, out, dry_run, print_config, quiet, clock)
+            result = _new(processes, config, overrides, out, dry_run, print_config, quiet, clock)
         else:
-            _resume(processes, run_dir, checkpoint, overrides, dry_run, print_config, quiet, clock)
+            result = _resume(processes, run_dir, checkpoint, overrides, dry_run, print_config, quiet, clock)
+        if result is not None and processes.is_first:
+            _show(result, as_json)
 
 
 def _several(
@@ -86,8 +93,9 @@ def _several(
     from spikecore.run import compare, experiment
     from spikecore.run.clock import Clock
     from spikecore.run.config import resolve
-    from spikecore.run.console import Console, width
+    from spikecore.run.console import Console
     from spikecore.run.joining import joined
+    from spikecore.terminal import width
 
     numbers = _numbers(seeds)
     clock = Clock()
@@ -124,23 +132,23 @@ def _new(
     print_config: bool,
     quiet: bool,
     clock: Clock,
-) -> None:
+) -> Result | None:
     with clock.timed("import"):  # checking the options imports the components, and torch with them
         from spikecore.run.config import resolve
 
         resolved = processes.together(lambda: resolve(config, overrides))
     if print_config:
         _tell(processes, resolved.to_toml())
-        return
+        return None
     with clock.timed("import"):
         from spikecore.run import dry_run as dry
         from spikecore.run import experiment
         from spikecore.run.console import Console
 
     if dry_run:
-        _tell(processes, processes.first(lambda: str(dry.inspect(resolved))) + "\n")
-        return
-    _show(processes, experiment.run(resolved, out=out, output=experiment.Output(clock, Console(is_quiet=quiet))))
+        _tell(processes, printable_lines(processes.first(lambda: str(dry.inspect(resolved)))) + "\n")
+        return None
+    return experiment.run(resolved, out=out, output=experiment.Output(clock, Console(is_quiet=quiet)))
 
 
 def _resume(
@@ -152,7 +160,7 @@ def _resume(
     print_config: bool,
     quiet: bool,
     clock: Clock,
-) -> None:
+) -> Result | None:
     with clock.timed("import"):
         from pathlib import Path
 
@@ -163,12 +171,15 @@ def _resume(
 
     if print_config:
         _tell(processes, processes.first(lambda: SavedRun.open(Path(run_dir)).resolve(overrides).to_toml()))
-        return
+        return None
     if dry_run:
-        _tell(processes, processes.first(lambda: str(dry.inspect_resume(run_dir, checkpoint, overrides))) + "\n")
-        return
+        _tell(
+            processes,
+            printable_lines(processes.first(lambda: str(dry.inspect_resume(run_dir, checkpoint, overrides)))) + "\n",
+        )
+        return None
     output = experiment.Output(clock, Console(is_quiet=quiet))
-    _show(processes, experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides, output=output))
+    return experiment.resume(run_dir, checkpoint=checkpoint, overrides=overrides, output=output)
 
 
 def _tell(processes: Group, text: str) -> None:
@@ -176,11 +187,18 @@ def _tell(processes: Group, text: str) -> None:
         click.echo(text, nl=False)
 
 
-def _show(processes: Group, result: Result) -> None:
-    if not processes.is_first:
-        return
-    from spikecore.run.console import listed, width
+def _show(result: Result, as_json: bool) -> None:
+    from spikecore.terminal import listed, width
 
+    if as_json:
+        from spikecore.run.log import finite
+
+        metrics = {name: finite(value) for name, value in result.metrics.items()}
+        timings = dict(result.timings)
+        click.echo(
+            json.dumps({"schema": 1, "directory": str(result.directory), "metrics": metrics, "timings": timings})
+        )
+        return
     for name, value in result.metrics.items():
         click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")
     times = [f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()]

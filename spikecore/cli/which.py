@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from spikecore.cli.naming import kind_and_name
+from spikecore.foreign import printable
 from spikecore.registry import registry
 
 
@@ -24,14 +25,18 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     entry = registry().find(kind, name)
     component = registry().load(kind, name)
     plugin = entry.plugin
-    click.echo(f"{kind} {entry.name}")
-    click.echo(f"  target        {entry.target}")
-    click.echo(f"  file          {_place(component)}")
-    click.echo(f"  distribution  {plugin.distribution} {plugin.version} ({plugin.path or plugin.source})")
+    _say(f"{kind} {entry.name}")
+    _say(f"  target        {entry.target}")
+    _say(f"  file          {_place(component)}")
+    _say(f"  distribution  {plugin.distribution} {plugin.version} ({plugin.path or plugin.source})")
     for rival in registry().entries():
         if (rival.kind, rival.name) == (entry.kind, entry.name) and rival != entry:
-            click.echo(f"  rival         {rival.qualified} ({rival.status})")
-    click.echo(f"  {inspect.getdoc(component) or ''}".split("\n", 1)[0])
+            _say(f"  rival         {rival.qualified} ({rival.status})")
+    _say(f"  {inspect.getdoc(component) or ''}".split("\n", 1)[0])
+
+
+def _say(line: str) -> None:
+    click.echo(printable(line, 1000))
 
 
 def _place(component: Any) -> str:

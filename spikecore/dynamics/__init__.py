@@ -33,6 +33,7 @@ from spikecore.dynamics.functions import (
 )
 from spikecore.dynamics.graph import CONST, DETACH, INPUT, SPIKE, Graph, Node, Param, Program
 from spikecore.dynamics.namespace import Namespace
+from spikecore.dynamics.normed import NORM_PARAMS, normed
 from spikecore.dynamics.ops import OPS, Op
 from spikecore.dynamics.passes import (
     DERIVED,
@@ -69,6 +70,7 @@ __all__ = [
     "DETACH",
     "INPUT",
     "KEPT",
+    "NORM_PARAMS",
     "OPS",
     "SPIKE",
     "UNIFORM",
@@ -109,6 +111,7 @@ __all__ = [
     "logical_or",
     "max",
     "min",
+    "normed",
     "phases",
     "reached_in_pass",
     "reached_inputs",

@@ -53,16 +53,36 @@ def trace(
     for state in states:
         outputs[f"state.{state}"] = _number(builder, name, f"state {state!r}", next_state[state])
     forward, numbers = lift_numbers(builder.graph(outputs))
+    return make_program(name, forward, numbers, tuple(states), tuple(params), tuple(record))
 
+
+def make_program(
+    name: str,
+    forward: Graph,
+    numbers: tuple[float, ...],
+    states: tuple[str, ...],
+    params: tuple[Param, ...],
+    record: tuple[str, ...],
+) -> Program:
+    """The program of a step's graph: with its gradient and its keys.
+
+    Args:
+        name: class name, for messages.
+        forward: the step.
+        numbers: the values of its slots.
+        states: names of the states.
+        params: the parameters that are tensors.
+        record: states whose sequence of post-step values is returned.
+    """
     wanted = ["x"]
     wanted += [f"state.{state}" for state in states]
     wanted += [f"param.{param.name}" for param in params if param.learnable]
-    backward = vjp(forward, list(outputs), wanted)
+    backward = vjp(forward, list(forward.outputs), wanted)
 
-    structure = _structure(forward, backward, tuple(states), tuple(params), tuple(record))
+    structure = _structure(forward, backward, states, params, record)
     values = " ".join(number.hex() for number in numbers)
     key = hashlib.sha256(f"{structure}\n{values}".encode()).hexdigest()
-    return Program(name, key, structure, numbers, forward, backward, tuple(states), tuple(params), tuple(record))
+    return Program(name, key, structure, numbers, forward, backward, states, params, record)
 
 
 def _check_result(name: str, result: object, states: Sequence[str]) -> tuple[object, Mapping[str, object]]:

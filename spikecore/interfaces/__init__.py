@@ -31,7 +31,7 @@ from spikecore.interfaces.deployer import (
     require_mapped,
 )
 from spikecore.interfaces.encoder import Encoder, EncoderCapabilities
-from spikecore.interfaces.model import Model, ModelCapabilities, WeightedModel
+from spikecore.interfaces.model import Model, ModelCapabilities, ModelInfo, WeightedModel
 from spikecore.interfaces.neuron import Neuron, NeuronCapabilities, StepMode
 from spikecore.interfaces.options import Inner, OneOf, Range, SameAs, check_options, make_config
 from spikecore.interfaces.processes import Processes, Shard
@@ -73,6 +73,7 @@ __all__ = [
     "LayerReport",
     "Model",
     "ModelCapabilities",
+    "ModelInfo",
     "Neuron",
     "NeuronCapabilities",
     "OneOf",

@@ -42,6 +42,26 @@ class ModelCapabilities:
     targets: tuple[TargetKind, ...] = ("class", "value", "sequence")
 
 
+@dataclass(frozen=True)
+class ModelInfo:
+    """The size of a model as it was published, shown by `spike info model NAME`; a class attribute `info`.
+
+    Args:
+        parameters: how many numbers are learned, those of neurons excluded.
+        macs: multiplications and additions, in pairs, of convolutions, linear layers and matrix products, for one
+            sample in one time step.
+        input_shape: for which the two hold, without T and B.
+        num_outputs: likewise.
+        reference: where the model was published.
+    """
+
+    parameters: int
+    macs: int
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    reference: str
+
+
 @runtime_checkable
 class Model(Protocol):
     """What callers rely on; also a `torch.nn.Module`. Subclass `spikecore.nn.Model`."""

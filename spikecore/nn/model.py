@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from spikecore.errors import ConversionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.nn.guard import guarded
+from spikecore.registry import name_of
 
 
 class Sequential(nn.Sequential):
@@ -56,7 +58,7 @@ class Model(Configurable, nn.Module):
     ) -> None:
         nn.Module.__init__(self)
         self.config = make_config(type(self), options)
-        name, rank, smallest = type(self).__name__, self.capabilities.input_rank, self.capabilities.min_input_size
+        name, rank, smallest = type(self).__name__, self.capabilities.input_rank, self.smallest_input()
         shape = tuple(input_shape)
         if any(size < 1 for size in shape) or (rank is not None and len(shape) != rank):
             wanted = "sizes of at least 1" if rank is None else f"{rank} sizes of at least 1"
@@ -65,6 +67,13 @@ class Model(Configurable, nn.Module):
             raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
         if num_outputs < 1:
             raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
+
+    def smallest_input(self) -> int:
+        """Smallest height and width of the input with the net's options; 0 when any.
+
+        `capabilities` name it for the default options. A model with options that allow other sizes overrides this.
+        """
+        return self.capabilities.min_input_size
 
     def import_weights(self, source: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The `state_dict` of this net from the tensors of another one; see `interfaces.model.WeightedModel`.
@@ -76,8 +85,15 @@ class Model(Configurable, nn.Module):
 
     @classmethod
     def weights(cls) -> Mapping[str, Path]:
-        """Name → file of the weights that ship with the model: none, until a subclass has some."""
-        return {}
+        """Name → file of the weights that ship with the model: `weights/MODEL/NAME.safetensors` in its package.
+
+        MODEL is the registered name.
+        """
+        package = sys.modules[cls.__module__.partition(".")[0]]
+        if package.__file__ is None:
+            return {}
+        folder = Path(package.__file__).parent / "weights" / name_of(cls)
+        return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return guarded(self, super().__call__, *args, **kwargs)

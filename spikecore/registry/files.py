@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from spikecore.errors import BrokenPluginError, PluginError, SpikeError
-from spikecore.registry.loading import is_strict
+from spikecore.registry.loading import cause_text, is_strict
 from spikecore.registry.scan import Plugin
 
 
@@ -46,12 +46,12 @@ def run_file(plugin: Plugin, option: str = "--load") -> None:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        if is_strict():
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        if is_strict() or isinstance(error, KeyboardInterrupt):
             raise
         if isinstance(error, SpikeError):
             raise PluginError(f"{option} {plugin.path}: {error}") from error
         raise BrokenPluginError(
-            f"{option} {plugin.path} (sha256 {plugin.version[:12]}) failed: {type(error).__name__}: {error}. Repair it."
+            f"{option} {plugin.path} (sha256 {plugin.version[:12]}) failed: {cause_text(error)}. Repair it."
         ) from error

@@ -50,8 +50,8 @@ def load_target(entry: Entry) -> Any:
         for part in filter(None, attribute.split(".")):
             target = getattr(target, part)
         return target
-    except (Exception, SystemExit) as error:
-        if is_strict():
+    except BaseException as error:
+        if is_strict() or isinstance(error, KeyboardInterrupt):
             raise
         raise explain_failure(entry, error, "failed to load") from error
 
@@ -91,9 +91,16 @@ def explain_failure(entry: Entry, error: BaseException, what: str) -> PluginErro
         name, line = missing
         reason = f"{who(entry)} needs {name!r}, which it declares and which is not installed"
         return _mark_located(PluginUnavailable(reason, line))
-    text = " ".join(str(error).split())
-    cause = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return BrokenPluginError(f"{who(entry)} {what}: {cause}. {cure(entry)}")
+    return BrokenPluginError(f"{who(entry)} {what}: {cause_text(error)}. {cure(entry)}")
+
+
+def cause_text(error: BaseException) -> str:
+    """Type and text of an error of a plugin, in one line; a text that cannot be made is no reason to fail."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception as problem:
+        text = f"its text cannot be shown: {type(problem).__name__}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def check_contract(component: Any, entry: Entry) -> None:

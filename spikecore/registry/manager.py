@@ -6,6 +6,7 @@ own loader of entry points would stop at the first broken one.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +17,21 @@ import pluggy
 
 from spikecore.errors import BrokenPluginError, PluginError, SpikeError
 from spikecore.registry.hookspecs import PROJECT, DoctorCheck, HookSpecs
-from spikecore.registry.loading import cure, is_strict, load_target, who
+from spikecore.registry.loading import cause_text, cure, is_strict, load_target, who
 from spikecore.registry.scan import Entry, Plugin
 
 if TYPE_CHECKING:
     from torch import nn
 
     from spikecore.registry.registry import Registry
+
+
+HEADER = "spike_report_header"
+ANSWERS: dict[str, tuple[type, str]] = {
+    HEADER: (str, "a string or a list of strings"),
+    "spike_doctor_checks": (DoctorCheck, "a list of DoctorCheck"),
+}
+"""Hook → of what its answer is made."""
 
 
 class Hooks:
@@ -59,7 +68,7 @@ class Hooks:
 
     def run_start(self, directory: Path, record: Mapping[str, Any], model: nn.Module) -> None:
         """See `HookSpecs.spike_run_start`."""
-        self._manager.hook.spike_run_start(directory=directory, record=record, model=model)
+        self._manager.hook.spike_run_start(directory=directory, record=copy.deepcopy(record), model=model)
 
     def log(self, directory: Path, metrics: Mapping[str, float | int | str]) -> None:
         """See `HookSpecs.spike_log`."""
@@ -133,6 +142,16 @@ class Hooks:
         self.active.append(entry.plugin)
 
 
+def _check_answer(answer: Any, hook: str, entry: Entry) -> None:
+    if answer is None or hook not in ANSWERS:
+        return
+    kind, text = ANSWERS[hook]
+    items = [answer] if hook == HEADER and isinstance(answer, str) else answer
+    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+        what = f"its {hook} must return {text}, got {type(answer).__name__}"
+        raise BrokenPluginError(f"{who(entry)}: {what}. {cure(entry)}")
+
+
 class _Guarded:
     """The guarded hooks of one plugin. Equal only to itself, because pluggy distinguishes plugins by equality."""
 
@@ -141,13 +160,15 @@ def _guard(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..
     @functools.wraps(function)
     def call(*args: Any) -> Any:
         try:
-            return function(*args)
+            # Copies: what one plugin does to them is seen neither by the run nor by another plugin.
+            answer = function(*[copy.deepcopy(arg) if isinstance(arg, Mapping) else arg for arg in args])
         except SpikeError:
             raise
-        except (Exception, SystemExit) as error:
-            if is_strict():
+        except BaseException as error:
+            if is_strict() or isinstance(error, KeyboardInterrupt):
                 raise
-            cause = f"{type(error).__name__}: {error}"
-            raise BrokenPluginError(f"{who(entry)}: its {hook} failed: {cause}. {cure(entry)}") from error
+            raise BrokenPluginError(f"{who(entry)}: its {hook} failed: {cause_text(error)}. {cure(entry)}") from error
+        _check_answer(answer, hook, entry)
+        return answer
 
     return call

@@ -6,14 +6,17 @@ continues with the others.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import IO, Any
 
 from spikecore.errors import PluginError, PluginUnavailable
 from spikecore.registry.blocking import Blocking
@@ -21,6 +24,8 @@ from spikecore.registry.hookspecs import DoctorCheck
 from spikecore.registry.scan import Entry
 
 TIMEOUT_S = 120.0
+FOREIGN_LINE = "it wrote to the descriptor on which its process answers; plugins must leave that alone"
+MOST_BYTES, MOST_OF_A_LINE = 1 << 26, 1 << 12
 CHECKS = -1
 """The index under which a subprocess reports the plugin's own checks."""
 
@@ -64,19 +69,25 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
     while waiting or asks_checks:
         wanted = [[index, entries[index].kind, entries[index].qualified] for index in waiting]
         answers, end = _call({"wanted": wanted, "plugin": plugin if asks_checks else ""}, blocking, timeout_s)
-        started = None
+        started, num_before = None, len(waiting) + asks_checks
         for answer in answers:
-            started = answer.get("start")
+            if answer is None:  # no line of ours: whoever was loading then wrote it
+                if started == CHECKS:
+                    checks, asks_checks = [DoctorCheck("doctor checks", "broken", FOREIGN_LINE)], False
+                elif started is not None:
+                    results[started] = Probe("broken", FOREIGN_LINE)
+                continue
             if "probe" in answer:
-                results[answer["index"]] = Probe(**answer["probe"])
-            if "checks" in answer:
+                results.setdefault(answer["index"], Probe(**answer["probe"]))
+            if "checks" in answer and asks_checks:
                 checks = [DoctorCheck(**check) for check in answer["checks"]]
                 asks_checks = False
-        if started == CHECKS:
+            started = answer.get("start")
+        if started == CHECKS and asks_checks:
             checks, asks_checks = [DoctorCheck("doctor checks", "broken", end)], False
-        elif started is not None:
-            results[started] = Probe("broken", end)
-        elif (waiting or asks_checks) and not answers:
+        elif started is not None and started != CHECKS:
+            results.setdefault(started, Probe("broken", end))
+        elif sum(index not in results for index in waiting) + asks_checks == num_before:
             # It died before the first component, so none of them in particular is to blame: all are.
             results |= {index: Probe("broken", end) for index in waiting}
             asks_checks = False
@@ -85,24 +96,67 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
     return Findings([results.get(index, kept[index]) for index in range(len(entries))], checks)
 
 
-def _call(question: dict[str, Any], blocking: Blocking, timeout_s: float) -> tuple[list[dict[str, Any]], str]:
+def _call(question: dict[str, Any], blocking: Blocking, timeout_s: float) -> tuple[list[dict[str, Any] | None], str]:
+    """The answers, with None for each line that is none, and how the process ended."""
     command = [sys.executable, "-m", "spikecore.registry.probe"]
     environment = {**os.environ, **blocking.environment()}
-    try:
-        done = subprocess.run(
-            command, input=json.dumps(question).encode(), env=environment, capture_output=True, timeout=timeout_s
+    # Files, not pipes: a child that a plugin leaves behind would hold a pipe open, and be waited for.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as errors:
+        asked.write(json.dumps(question).encode())
+        asked.seek(0)
+        process = subprocess.Popen(
+            command, env=environment, stdin=asked, stdout=answers, stderr=errors, start_new_session=True
         )
-    except subprocess.TimeoutExpired as error:
-        return _lines(error.stdout), f"did not load within {timeout_s:g} s"
-    end = f"the process ended with status {done.returncode}"
-    if done.returncode < 0:
-        end = f"the process was killed by signal {-done.returncode}"
-    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-    return _lines(done.stdout), ": ".join([end, *last])
+        try:
+            process.wait(timeout_s)
+            end = f"the process ended with status {process.returncode}"
+            if process.returncode < 0:
+                end = f"the process was killed by signal {-process.returncode}"
+            end = ": ".join([end, *_last_line(errors)])
+        except subprocess.TimeoutExpired:
+            end = f"did not load within {timeout_s:g} s"
+        finally:
+            _end(process)
+        answers.seek(0)
+        return _lines(answers.read(MOST_BYTES)), end
 
 
-def _lines(output: bytes | None) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output or b"").splitlines(keepends=True) if line.endswith(b"\n")]
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, and where there are sessions all that it left behind."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _last_line(errors: IO[bytes]) -> list[str]:
+    size = errors.seek(0, os.SEEK_END)
+    errors.seek(max(0, size - MOST_OF_A_LINE))
+    return errors.read().decode(errors="replace").strip().splitlines()[-1:]
+
+
+def _lines(output: bytes) -> list[dict[str, Any] | None]:
+    return [_parsed(line) for line in output.splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """An answer, if the line is one that this module writes."""
+    try:
+        value = json.loads(line)
+        if not isinstance(value, dict):
+            return None
+        if "probe" in value:
+            Probe(**value["probe"])
+            return value if isinstance(value["index"], int) else None
+        if "checks" in value:
+            for check in value["checks"]:
+                DoctorCheck(**check)
+            return value
+        return value if isinstance(value["start"], int) else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _answer() -> None:
@@ -124,6 +178,8 @@ def _answer() -> None:
 
         tell(start=CHECKS)
         tell(checks=_checks(lambda: Hooks(registry(), only=question["plugin"])))
+    sys.stderr.flush()
+    os._exit(0)  # all answers are in: a thread that a plugin left behind is not waited for
 
 
 def _load(kind: str, name: str) -> Probe:

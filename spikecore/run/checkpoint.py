@@ -4,6 +4,7 @@ checkpoints/checkpoint-00000042/
     model.safetensors   the net's state_dict, as any program can read it
     state.safetensors   tensors of trainer, encoder and random generators
     large.safetensors   tensors of a state too large to be kept more than once (a replay buffer): newest checkpoint only
+    run.json, config.toml, metrics.jsonl    what the run's own files held then: `run.rebuilding` puts them back
     checkpoint.json     the rest, with the SHA-256 of all these files and of itself
 
 The number counts the trainer's safe points; names are ordered by it and by nothing else, so clocks do not matter.
@@ -28,17 +29,49 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from spikecore.errors import CheckpointError
-from spikecore.files import clean, remove_directory, write_directory
+from spikecore.files import clean, read_file, remove_directory, write_directory
 from spikecore.run.tree import flatten, restore
+from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
 
-FORMAT = 2  # 2: weights of its own beside the model's, a generator on the device, a large state
+FORMAT = 3
+"""2: weights of its own beside the model's, a generator on the device, a large state. 3: the run's own files."""
 FOLDER = "checkpoints"
 MODEL, STATE, INDEX = "model.safetensors", "state.safetensors", "checkpoint.json"
 LARGE = "large.safetensors"
+KEPT = ("run.json", "config.toml", "metrics.jsonl")
 LAST, BEST = "last", "best"
 NUM_SHOWN = 8
+MOST_INDEX_BYTES = 1 << 28
 _NAME = re.compile(r"checkpoint-(\d{8,})")
+
+
+@dataclass(frozen=True)
+class FileSum:
+    """A file of a checkpoint, or the start of one."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """Form of `checkpoint.json`; anybody can sign one, so its types are verified too."""
+
+    format: int
+    spikecore: str
+    run: str
+    count: int
+    score: float | None
+    written: str
+    timings_s: dict[str, float] | None
+    pace_s: list[float]
+    log: FileSum | None
+    model: dict[str, Any]
+    state: dict[str, Any]
+    large: dict[str, Any]
+    files: dict[str, FileSum]
+    kept: dict[str, FileSum]
 
 
 @dataclass(frozen=True)
@@ -90,7 +123,13 @@ class CheckpointStore:
         return self._folder / name
 
     def names(self) -> list[str]:
-        """All that are there, oldest first; nothing is verified."""
+        """All that are there, oldest first; nothing is verified.
+
+        Raises:
+            CheckpointError: the folder is a link, which may lead anywhere.
+        """
+        if self._folder.is_symlink():
+            raise CheckpointError(f"{self._folder}: is a link, which is not followed: put the folder itself there")
         if not self._folder.is_dir():
             return []
         found = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
@@ -107,6 +146,7 @@ class CheckpointStore:
         log: Mapping[str, Any] | None = None,
         timings: Mapping[str, float] | None = None,
         pace: Sequence[float] = (),
+        kept: Mapping[str, bytes] | None = None,
     ) -> str:
         """Write a checkpoint, then delete those that are no longer kept, and the large state of those that are.
 
@@ -121,12 +161,16 @@ class CheckpointStore:
         if name in self.names():
             if self._same(name, body):
                 return name
-            return self.save(count + 1, model, state, large=large, score=score, log=log, timings=timings, pace=pace)
+            more = {"large": large, "score": score, "log": log, "timings": timings, "pace": pace, "kept": kept}
+            return self.save(count + 1, model, state, **more)  # type: ignore[arg-type]
         head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": _finite(score)}
         times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
-        body = {**head, **times, "log": log, **body}
+        kept = kept or {}
+        body = {**head, **times, "log": log, **body, "kept": _sums(kept)}
         body["sha256"] = _digest(body)
-        write_directory(self._folder / name, {**files, INDEX: json.dumps(body, indent=1).encode()})
+        # Not its parents: a run directory that was removed must not come back with half of its files.
+        self._folder.mkdir(exist_ok=True)
+        write_directory(self._folder / name, {**files, **kept, INDEX: json.dumps(body, indent=1).encode()})
         self._scores[name] = _finite(score)
         self._prune()
         return name
@@ -151,17 +195,41 @@ class CheckpointStore:
                 f"{path}: was renamed: it was written as {_name(body['count'])}; give it that name again"
             )
         tensors = {file: _tensors(path / file, body["files"][file]) for file in (MODEL, STATE)}
+        try:
+            model, state = restore(body["model"], tensors[MODEL]), restore(body["state"], tensors[STATE])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+        if not isinstance(model, dict) or not isinstance(state, dict):
+            raise CheckpointError(f"{path}: is damaged: its model and state must be tables of names")
         return Checkpoint(
             name=name,
             count=body["count"],
-            model=restore(body["model"], tensors[MODEL]),
-            state=restore(body["state"], tensors[STATE]),
+            model=model,
+            state=state,
             score=body["score"],
             log=body["log"],
             timings=body["timings_s"],
             pace=body.get("pace_s", []),
             large=self._large(name, body) if with_large else {},
         )
+
+    def kept(self, name: str) -> dict[str, bytes]:
+        """The run's own files as they were when this checkpoint was written, each verified.
+
+        Raises:
+            CheckpointError: one is missing or damaged, or the checkpoint is another run's; a store of run "" takes any.
+        """
+        body = self._index(name)
+        if self._run and body["run"] != self._run:
+            raise CheckpointError(f"{self._folder / name}: belongs to run {body['run']}, this is run {self._run}")
+        if not set(KEPT) <= set(body["kept"]):
+            raise CheckpointError(f"{self._folder / name}: does not keep {', '.join(KEPT)}")
+        return {file: _verified(self._folder / name / file, body["kept"][file]) for file in KEPT}
+
+    def log_position(self, name: str) -> Mapping[str, Any]:
+        """Length and SHA-256 of `metrics.jsonl` at this checkpoint."""
+        position: Mapping[str, Any] = self._index(name)["log"]
+        return position
 
     def best(self) -> str | None:
         """The first one with the highest score; None where no score is known."""
@@ -238,11 +306,11 @@ class CheckpointStore:
     def _index(self, name: str) -> dict[str, Any]:
         path = self._folder / name / INDEX
         try:
-            body: dict[str, Any] = json.loads(path.read_bytes())
+            body: dict[str, Any] = json.loads(read_file(path, MOST_INDEX_BYTES))
             version = body.get("format")
         except FileNotFoundError:
             raise CheckpointError(f"{path.parent}: is incomplete: {INDEX} is missing") from None
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
         if version != FORMAT:
             raise CheckpointError(
@@ -251,6 +319,12 @@ class CheckpointStore:
             )
         if body.pop("sha256", None) != _digest(body):
             raise CheckpointError(f"{path}: is damaged: its content does not have its own SHA-256")
+        try:
+            index: Index = from_plain(Index, body)
+        except Mismatch as error:
+            raise CheckpointError(f"{path}: is damaged: {error}") from error
+        if missing := {MODEL, STATE} - set(index.files):
+            raise CheckpointError(f"{path}: is damaged: it does not know {', '.join(sorted(missing))}")
         return body
 
 
@@ -285,15 +359,25 @@ def _packed(
     for part, (name, content) in parts.items():
         body[part], tensors = flatten(content)
         files[name] = save_tensors(tensors)
-    body["files"] = {
-        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-    }
+    body["files"] = _sums(files)
     return files, body
 
 
+def _sums(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    return {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()}
+
+
 def _tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
+    data = _verified(path, expected)
     try:
-        data = path.read_bytes()
+        return load_tensors(data)
+    except SafetensorError as error:  # the sums fit, so this is how it was written
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+
+
+def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
+    try:
+        data = read_file(path, path.lstat().st_size)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: is incomplete: {path.name} is missing") from None
     except OSError as error:
@@ -302,10 +386,7 @@ def _tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: is truncated or padded: {len(data)} bytes, {expected['bytes']} were written")
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise CheckpointError(f"{path}: is damaged: its content does not have the SHA-256 of what was written")
-    try:
-        return load_tensors(data)
-    except SafetensorError as error:  # the sums fit, so this is how it was written
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return data
 
 
 def _digest(body: Mapping[str, Any]) -> str:

@@ -12,12 +12,12 @@ from typing import Any
 from spikecore.analysis import figures, page
 from spikecore.errors import ConfigError
 from spikecore.files import cure, write_file
-from spikecore.run.console import listed
-from spikecore.run.log import read_lines
+from spikecore.run.log import finite, read_lines
 from spikecore.run.processes import flatten
 from spikecore.run.record import FINISHED, Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name
 from spikecore.run.text import seconds_text, value_text
+from spikecore.terminal import listed
 
 SEED = "run.seed"
 
@@ -50,8 +50,7 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     Runs that differ in nothing but the seed are followed by a line with their mean ± standard deviation (n - 1).
     """
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    differing = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+    differing = _differing(runs)
     lines = [
         [
             run.name,
@@ -85,6 +84,28 @@ def _mean_text(name: str, values: Sequence[Any]) -> str:
     if len(numbers) < len(values):
         return "–"
     return f"{value_text(name, statistics.mean(numbers))} ± {value_text(name, statistics.stdev(numbers))}"
+
+
+def to_plain(runs: Sequence[Compared]) -> dict[str, Any]:
+    """Plain JSON data: metrics, and the settings in which the runs differ, as text; what is not finite is None."""
+    differing = _differing(runs)
+    shown = [
+        {
+            "run": run.name,
+            "status": run.status,
+            "metrics": {name: finite(value) for name, value in run.metrics.items()},
+            "seconds": run.seconds,
+            "settings": {key: run.settings.get(key) for key in differing},
+        }
+        for run in runs
+    ]
+    return {"schema": 1, "runs": shown}
+
+
+def _differing(runs: Sequence[Compared]) -> list[str]:
+    """The settings that are not the same in all runs."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
+    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
 
 
 def table_text(head: Sequence[str], lines: Sequence[Sequence[str]], width: int | None) -> str:

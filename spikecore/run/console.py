@@ -5,16 +5,17 @@ Where stderr is no terminal the lines are the same, as long as they need be, wit
 
 from __future__ import annotations
 
-import os
 import sys
 import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from spikecore.foreign import printable_lines
 from spikecore.run.clock import Clock
 from spikecore.run.text import clock_text, rate_text, seconds_text, value_text
+from spikecore.terminal import width
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -23,7 +24,6 @@ T = TypeVar("T")
 SPLITS = ("train", "val", "test")
 NOT_TRAINING = ("evaluate", "checkpoint", "probe")
 """Parts of the time that do not count for the rate of training."""
-MIN_WIDTH, DEFAULT_WIDTH = 40, 80
 NUM_LAPS = 5
 """Epochs whose mean tells the time left."""
 
@@ -133,6 +133,7 @@ class Console:
                 self._bar = None
 
     def _print(self, text: str) -> None:
+        text = printable_lines(text)  # it may say what a plugin, a file or an error of theirs says
         if self._bar is None:
             print(text, file=sys.stderr, flush=True)
         else:  # above the bar
@@ -148,23 +149,6 @@ class Mute(Console):
 
     def _print(self, text: str) -> None:
         pass
-
-
-def width(stream: TextIO | None = None) -> int | None:
-    """Columns of the terminal at a stream; None where it is none, and lines are as long as they need be.
-
-    Args:
-        stream: None for stderr.
-    """
-    stream = stream or sys.stderr
-    if not stream.isatty():
-        return None
-    try:
-        # Not shutil.get_terminal_size, which asks stdout: that may be a file while stderr is the terminal.
-        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(stream.fileno()).columns
-    except (ValueError, OSError):
-        columns = 0
-    return max(MIN_WIDTH, columns or DEFAULT_WIDTH)
 
 
 def epoch_text(
@@ -197,23 +181,6 @@ def wrapped(text: str, width: int | None) -> str:
     return textwrap.fill(
         text, width - 1, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False, tabsize=4
     )
-
-
-def listed(label: str, parts: Sequence[str], width: int | None) -> str:
-    """`label  part, part, …`; the parts in several lines, below one another, where the terminal is narrower."""
-    if width is None:
-        return f"{label}{', '.join(parts)}"
-    # A part is not broken: textwrap takes a no-break space for a letter.
-    text = ", ".join(part.replace(" ", "\xa0") for part in parts)
-    filled = textwrap.fill(
-        text,
-        width - 1,
-        initial_indent=label,
-        subsequent_indent=" " * len(label),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return filled.replace("\xa0", " ")
 
 
 def _grouped(metrics: Mapping[str, float]) -> list[str]:

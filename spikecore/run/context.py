@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -27,10 +26,13 @@ from spikecore.registry.manager import Hooks
 from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
 from spikecore.run.clock import Clock
 from spikecore.run.console import Console, Stopwatch
+from spikecore.run.files import Place
 from spikecore.run.gallery import Gallery
+from spikecore.run.log import FILE as METRICS
 from spikecore.run.log import MetricsLog
 from spikecore.run.order import EpochOrder
 from spikecore.run.processes import Group
+from spikecore.run.signals import TERMINATIONS, handling
 from spikecore.torch_internals import BatchNorm
 
 T = TypeVar("T")
@@ -53,6 +55,8 @@ class Keeping:
         encoder: whose state is saved, where there is one and it has any.
         every_steps: a checkpoint at least every so many safe points; 0 for no such rule.
         every_s: and at least every so many seconds.
+        describe: gives record and configuration as they are now, which checkpoints keep.
+        place: is checked before everything that is written.
     """
 
     directory: Path
@@ -62,6 +66,8 @@ class Keeping:
     encoder: nn.Module | None
     every_steps: int = 0
     every_s: float = 600.0
+    describe: Callable[[], Mapping[str, bytes]] = dict
+    place: Place | None = None
 
 
 @dataclass
@@ -83,7 +89,7 @@ class Context:
     count: int = 0
     """Safe points passed."""
     stopping: bool = False
-    """Ctrl-C was pressed: the next safe point is the last."""
+    """Ctrl-C was pressed, or SIGTERM came: the next safe point is the last."""
     stop_reason: str | None = None
     """A hook wants the run to end: the next safe point is the last."""
     saved: str | None = None
@@ -144,11 +150,21 @@ class Context:
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""
         self.order.log(metrics)
+        self.tell_infinite(metrics)
         if self.keeping is not None and self.processes.is_first:
             with self._writing("the metrics"):
                 self.keeping.log.append(metrics)
             if self.hooks is not None:
                 self._tell(self.hooks.log, self.keeping.directory, dict(metrics))
+
+    def tell_infinite(self, metrics: Mapping[str, Any]) -> None:
+        """Warn once of every metric that is nan or infinite; `metrics.jsonl` has null for it."""
+        for name, value in metrics.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                self.note(
+                    f"metric {name!r} became {value}: the training has diverged, or its loss is not defined for these "
+                    "data; try a lower learning rate, and look at the first line of metrics.jsonl that holds null"
+                )
 
     def show(self, name: str, value: Shown) -> None:
         """See `interfaces.trainer.RunContext`.
@@ -251,6 +267,7 @@ class Context:
                 log=keeping.log.position(),
                 timings=self.times(),
                 pace=self._stopwatch.state(),
+                kept={**keeping.describe(), METRICS: keeping.log.content()},
             )
 
     def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
@@ -271,14 +288,25 @@ class Context:
                 encoder.load_state_dict(found.state["encoder"])
         except Exception as error:
             raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
-        self.gallery.restore(found.state["shown"])
+        self.gallery.restore(found.state.get("shown", ()))
         self._stopwatch.restore(found.pace)
         self.count, self.saved = found.count, found.name
         self._saved_at = (found.count, time.monotonic())
         self.clock.add(found.timings)
 
     def restore_random(self, found: Checkpoint) -> None:
-        """Put every random generator where it was; of another number of processes, those after the first start anew."""
+        """Put every random generator where it was; of another number of processes, those after the first start anew.
+
+        Raises:
+            CheckpointError: the checkpoint does not hold their states.
+        """
+        try:
+            self._restore_random(found)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            text = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"{found.name}: its random numbers cannot be restored: {text}") from error
+
+    def _restore_random(self, found: Checkpoint) -> None:
         self.generator.set_state(found.state["generator"])
         own = [found.state, *found.state.get("other_processes", [])]
         if len(own) == self.world_size or self.rank == 0:
@@ -340,10 +368,8 @@ class Context:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Inside, Ctrl-C stops at the next safe point, with a checkpoint; pressed again, at once."""
-        usable = self.keeping is not None and self.keeping.trainer.capabilities.resumable
-        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # as under nohup
-        if not usable or ignored or threading.current_thread() is not threading.main_thread():
+        """Inside, Ctrl-C or SIGTERM stops at the next safe point, with a checkpoint; a second one, at once."""
+        if self.keeping is None or not self.keeping.trainer.capabilities.resumable:
             yield
             return
 
@@ -353,11 +379,8 @@ class Context:
             self.stopping = True
             self.console.say("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once")
 
-        before = signal.signal(signal.SIGINT, stop)
-        try:
+        with handling(stop, *TERMINATIONS):
             yield
-        finally:
-            signal.signal(signal.SIGINT, before)
 
     def _exchange(self) -> AbstractContextManager[None]:
         """Counts the time that a process waits for the others; nothing where there is one."""
@@ -433,6 +456,8 @@ class Context:
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
+        if self.keeping is not None and self.keeping.place is not None:
+            self.keeping.place.check()
         try:
             yield
         except OSError as error:

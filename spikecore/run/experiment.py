@@ -20,7 +20,8 @@ from spikecore.run.files import DirectoryLock
 from spikecore.run.joining import joined
 from spikecore.run.loading import load
 from spikecore.run.processes import flatten
-from spikecore.run.record import FINISHED, Record
+from spikecore.run.rebuilding import rebuild
+from spikecore.run.record import FINISHED
 from spikecore.run.restore import SavedRun
 from spikecore.run.run import Result, Run
 from spikecore.version import __version__
@@ -89,7 +90,10 @@ def resume(
     """
     directory, output = Path(directory), output or Output()
     with joined(output.clock) as processes, ExitStack() as stack:
-        processes.together(lambda: Record.read(directory))  # before a lock is left in a directory that is no run's
+        # Before a lock is left in a directory that is no run's.
+        for line in processes.first(lambda: rebuild(directory)):
+            if processes.is_first:
+                print(f"{directory}: {line}", file=sys.stderr)
         processes.first(lambda: _locked(directory, stack))
         saved = processes.together(lambda: SavedRun.open(directory))
         asked = {"--checkpoint": checkpoint, "--set": " ".join(overrides), "the run": saved.record.id}

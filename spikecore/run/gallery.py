@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.errors import CheckpointError, ContractError
-from spikecore.files import clean, discard
+from spikecore.files import clean, discard, refuse_link
 from spikecore.interfaces.show import SHOWN, Shown
 from spikecore.run.tree import read_tree, write_tree
 
@@ -79,6 +79,7 @@ class Gallery:
         if self.directory is None:
             return
         folder = self.directory / FOLDER
+        refuse_link(folder)
         for path in folder.glob(f"*{SUFFIX}"):
             discard(path)
         for name in self.values:
@@ -88,6 +89,7 @@ class Gallery:
         if self.directory is None:
             return
         folder = self.directory / FOLDER
+        refuse_link(folder)
         folder.mkdir(exist_ok=True)
         clean(folder)
         write_tree(folder / _file_name(list(self.values).index(name), name), to_plain(name, self.values[name]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -11,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.errors import CheckpointError
+from spikecore.files import cure, open_to_append, read_file
 
 FILE = "metrics.jsonl"
+MOST_BYTES = 1 << 33
 EMPTY: Mapping[str, Any] = {"bytes": 0, "sha256": hashlib.sha256().hexdigest()}
 
 
@@ -35,7 +38,7 @@ class MetricsLog:
             OSError: the disk refused.
         """
         line = (json.dumps({name: finite(value) for name, value in values.items()}) + "\n").encode()
-        with self._path.open("ab") as file:
+        with os.fdopen(open_to_append(self._path), "ab") as file:
             file.write(line)
         self._bytes += len(line)
         self._sum.update(line)
@@ -47,13 +50,30 @@ class MetricsLog:
                 os.fsync(file.fileno())
         return {"bytes": self._bytes, "sha256": self._sum.hexdigest()}
 
+    def content(self) -> bytes:
+        """All lines so far.
+
+        Raises:
+            OSError: the file cannot be read, or does not hold what was written to it.
+        """
+        data = self._data()[: self._bytes]
+        if hashlib.sha256(data).digest() != self._sum.digest():
+            raise OSError(errno.EIO, "it no longer holds what this run wrote to it", str(self._path))
+        return data
+
+    def _data(self) -> bytes:
+        return read_file(self._path, MOST_BYTES) if self._path.exists() or self._path.is_symlink() else b""
+
     def check(self, position: Mapping[str, Any]) -> None:
         """Verify that the file begins with what it held at `position`.
 
         Raises:
             CheckpointError: it is shorter, or other lines are there.
         """
-        data = self._path.read_bytes() if self._path.is_file() else b""
+        try:
+            data = self._data()
+        except OSError as error:
+            raise CheckpointError(f"{self._path}: cannot be read: {cure(error)}") from error
         head = data[: position["bytes"]]
         if len(head) < position["bytes"] or hashlib.sha256(head).hexdigest() != position["sha256"]:
             raise CheckpointError(
@@ -64,10 +84,10 @@ class MetricsLog:
     def restore(self, position: Mapping[str, Any]) -> int:
         """Drop the lines that were written after `position`; returns their number."""
         self.check(position)
-        data = self._path.read_bytes() if self._path.is_file() else b""
+        data = self._data()
         head, tail = data[: position["bytes"]], data[position["bytes"] :]
         if tail:
-            with self._path.open("rb+") as file:
+            with os.fdopen(open_to_append(self._path), "ab") as file:
                 file.truncate(len(head))
                 os.fsync(file.fileno())
         self._bytes, self._sum = len(head), hashlib.sha256(head)
@@ -78,10 +98,12 @@ def read_lines(directory: Path) -> list[dict[str, Any]]:
     """The lines of a run; a last line that a crash cut short is left out."""
     path = directory / FILE
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+    is_there = path.is_file() and not path.is_symlink()
+    text = read_file(path, MOST_BYTES).decode(errors="replace") if is_there else ""
+    for line in text.splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             lines.append(value)

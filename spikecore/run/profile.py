@@ -48,7 +48,13 @@ class Profile:
         """Plain JSON data."""
         models = {name: {**vars(model)} for name, model in ENERGY_MODELS.items()}
         ann = None if self.ann is None else self.ann.to_plain()
-        return {**vars(self), "operations": self.operations.to_plain(), "ann": ann, "energy_models": models}
+        return {
+            "schema": 1,
+            **vars(self),
+            "operations": self.operations.to_plain(),
+            "ann": ann,
+            "energy_models": models,
+        }
 
 
 def profile(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spikecore.errors import ConfigError
-from spikecore.files import write_file
+from spikecore.files import read_file, write_file
 from spikecore.run.files import holder
 from spikecore.run.log import finite
 from spikecore.run.typed import Mismatch, from_plain
@@ -22,6 +22,7 @@ from spikecore.version import __version__
 FILE = "run.json"
 SCHEMA = 3
 """Raised when a field is added, dropped or changes its meaning."""
+MOST_BYTES = 1 << 28
 OLDER = {
     1: "it does not say which input and how many outputs the net has, so the net cannot be rebuilt from it",
     2: "it does not say which weights the net started from, nor what the files given with --load defined",
@@ -248,13 +249,13 @@ class Record:
         """
         path = directory / FILE
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
+            plain = json.loads(read_file(path, MOST_BYTES).decode())
             version = plain.pop("schema")
         except FileNotFoundError:
             raise ConfigError(
                 f"{directory}: holds no {FILE}, so no run began here; name the directory that `spike run` printed"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
         if version != SCHEMA:
             raise ConfigError(f"{path}: {_refusal(version, plain)}")

@@ -45,7 +45,7 @@ def build(directory: Path) -> str:
     looks, problems = _looks(directory)
     title = f"{record.config['run']['name']} · {directory.resolve().name}"
     body = [
-        f'<h1>{escape(title)} <span class="status {status}">{status}</span></h1>',
+        f'<h1>{escape(title)} <span class="status {escape(status)}">{escape(status)}</span></h1>',
         f'<p class="sub">{escape(_subtitle(record))}</p>',
         *_banner(directory, record, status),
         _tiles(record, lines),

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from spikecore.errors import CheckpointError, ConfigError, InputError
+from spikecore.files import cure, read_file
 from spikecore.nn import quantized
 from spikecore.registry import registry, use
 from spikecore.run import provenance
@@ -22,7 +23,7 @@ from spikecore.run.context import seed_everything
 from spikecore.run.directory import CONFIG, store_of
 from spikecore.run.log import MetricsLog
 from spikecore.run.parts import Parts, rebuilt
-from spikecore.run.record import Record
+from spikecore.run.record import MOST_BYTES, Record
 
 
 def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None = None) -> nn.Module:
@@ -69,7 +70,13 @@ class SavedRun:
         """
         record = Record.read(directory)
         path = directory / CONFIG
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != record.config_sha256:
+        try:
+            text = read_file(path, MOST_BYTES)
+        except FileNotFoundError:
+            return cls(directory, record)
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {cure(error)}") from error
+        if hashlib.sha256(text).hexdigest() != record.config_sha256:
             raise ConfigError(
                 f"{path}: was edited after the run began, so it no longer tells what was trained: put it back, or "
                 f"start a new run with `spike run {path}`"

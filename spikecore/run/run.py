@@ -26,13 +26,16 @@ from spikecore.run.checkpoint import Checkpoint
 from spikecore.run.config import Resolved, tables_of
 from spikecore.run.context import Keeping
 from spikecore.run.directory import CONFIG, store_of
+from spikecore.run.files import Place
 from spikecore.run.idle import idle_options, unused_tables
 from spikecore.run.idle_layers import IdleLayers
 from spikecore.run.log import EMPTY, MetricsLog
 from spikecore.run.metrics import checked_metrics
 from spikecore.run.processes import Group
-from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now
+from spikecore.run.record import FILE as RECORD
+from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now, sealed
 from spikecore.run.restore import SavedRun
+from spikecore.run.signals import terminable
 from spikecore.run.text import reason_text
 
 
@@ -123,7 +126,8 @@ class Run:
             with self._processes.guarding():
                 metrics = self._train()
             return Result(metrics, self.prepared.context.times(), self.directory)
-        return self._carry_out()
+        with terminable():
+            return self._carry_out()
 
     def _carry_out(self) -> Result:
         metrics: dict[str, float] = {}
@@ -199,7 +203,19 @@ class Run:
             encoder=self.prepared.task.encoder,
             every_steps=options.checkpoint_every_steps,
             every_s=options.checkpoint_every_s,
+            describe=self._own_files,
+            place=Place(self.directory) if self._processes.is_first else None,
         )
+
+    def _own_files(self) -> dict[str, bytes]:
+        """What a checkpoint keeps of them."""
+        files = {RECORD: sealed(self.record.to_plain()), CONFIG: self.resolved.to_toml()}
+        return {name: text.encode() for name, text in files.items()}
+
+    def _check_place(self) -> None:
+        keeping = self.prepared.context.keeping
+        if keeping is not None and keeping.place is not None:
+            keeping.place.check()
 
     def _greet(self, header: Sequence[str]) -> None:
         failures = self.resolved.registry.hooks.failures.values()
@@ -281,6 +297,7 @@ class Run:
 
     def _look(self, moment: str) -> None:
         """Keep what the report shows of the net; a net or data that cannot be shown so is no reason to stop."""
+        self._check_place()
         trainer, task, context = self.prepared.trainer, self.prepared.task, self.prepared.context
         seen: dict[str, Any] = {"layers": [], "unseen": probing.neuron_layers(task.model)}
         with context.timed("probe"):
@@ -352,9 +369,12 @@ class Run:
                 returned = self.prepared.trainer.fit(self.prepared.task, context)
         context.save()  # first: what it returned may be wrong, what it trained is not
         context.tell_plugins(is_saved=True)
-        return checked_metrics(self.prepared.trainer, "fit", returned)
+        metrics = checked_metrics(self.prepared.trainer, "fit", returned)
+        context.tell_infinite(metrics)
+        return metrics
 
     def _write_record(self) -> None:
+        self._check_place()
         try:
             self.record.write(self.directory)
         except OSError as error:
@@ -384,6 +404,7 @@ class Run:
         from spikecore.run.report import write_report
 
         try:
+            self._check_place()
             write_report(self.directory)
         except Exception as error:
             again = f"the run itself is complete: `spike report {self.directory}` tries again"

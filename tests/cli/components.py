@@ -10,6 +10,7 @@ from torch import nn
 
 import spikecore
 from spikecore.errors import ConversionError
+from spikecore.interfaces import ModelInfo
 from spikecore.nn import Model
 from tests.conformance.toys import ToyDeployer
 
@@ -22,6 +23,7 @@ class WeightedToy(Model):
     """flatten → linear → neuron → linear; reads the weights of a library that calls its layers otherwise."""
 
     weight_sources = ("elsewhere",)
+    info = ModelInfo(parameters=113, macs=102, input_shape=(1, 3, 4), num_outputs=5, reference="A. Author 2020")
 
     @dataclass(frozen=True)
     class Config:

@@ -16,12 +16,17 @@ from spikecore.bench.candidates import backends, reference
 from spikecore.bench.cases import STEP, Case, Runner, elementwise_neurons, required_options
 from spikecore.bench.gate import backend_gate
 from spikecore.errors import OptionError
+from spikecore.nn import configure_backend
 from spikecore.registry import components, create, load
 
 FULL = os.environ.get("SPIKE_FULL", "") not in ("", "0")
 NEURONS = elementwise_neurons()[0]
 SURROGATES = [entry.name for entry in components("surrogate")]
 CANDIDATES = [candidate.name for candidate in backends()[0][1:]]
+ON_CPU = {"triton": {"interpret": True}, "cupy": {"on_host": True}}
+"""Backends for GPUs, with the options that run their kernels on the CPU. That is slow: every neuron once."""
+if FULL:
+    CANDIDATES += [name for name in ON_CPU if name not in CANDIDATES]
 THROUGH_EACH_SURROGATE = ("lif", "cuba_lif", "izhikevich")
 OPTIONS = [
     {"reset": reset, "detach_reset": detached} for reset, detached in itertools.product(("hard", "soft"), (False, True))
@@ -51,6 +56,12 @@ def fits(neuron, surrogate):
     return True
 
 
+@pytest.fixture(autouse=True, scope="module")
+def kernels_on_the_cpu():
+    for name, options in ON_CPU.items():
+        configure_backend(name, **options)
+
+
 def agree(backend, neuron, **options):
     verdict = backend_gate(candidate(backend, options), candidate("torch", options), Case(neuron, (6, 2, 35)))
     assert verdict.ok, verdict.text
@@ -75,6 +86,12 @@ def test_every_neuron(backend, neuron, surrogate):
         agree(backend, neuron)
     else:
         agree(backend, neuron, surrogate=surrogate)
+
+
+@pytest.mark.parametrize("neuron", NEURONS)
+@pytest.mark.parametrize("backend", ON_CPU)
+def test_every_neuron_on_kernels_for_gpus(backend, neuron):
+    agree(backend, neuron)
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)

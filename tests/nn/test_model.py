@@ -47,6 +47,16 @@ def test_input_shapes_are_checked(shape, classes, text):
         Small(LIF, (1, 5, 5), 3, width=1)
 
 
+def test_the_smallest_input_may_depend_on_options():
+    class Deep(Small):
+        def smallest_input(self):
+            return 6
+
+    assert Small(LIF, (1, 5, 5), 3).smallest_input() == 4
+    with pytest.raises(ShapeError, match=r"Deep takes \[C, H, W\] with H, W >= 6, got \(1, 5, 5\)"):
+        Deep(LIF, (1, 5, 5), 3)
+
+
 def test_a_plain_convolution_in_a_model_names_fold_time():
     net = Small(LIF, (1, 5, 5), 3)
     text = r"Conv2d at 'conv' was given \(4, 2, 1, 5, 5\).*fold_time\(module\), or use spikecore\.nn\.Conv2d"

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from spikecore.errors import CheckpointError, ContractError
 from spikecore.run.checkpoint import CheckpointStore, differences
+from spikecore.run.log import EMPTY
 from spikecore.run.tree import flatten, restore
 
 PARTS = ("model.safetensors", "state.safetensors", "checkpoint.json")
@@ -78,10 +79,11 @@ def test_what_only_pickle_could_save_is_refused_with_its_place(value, tmp_path):
 
 
 def filled(folder, scores=(None, 0.5, 0.9, 0.7, 0.9), **options):
+    folder.mkdir(exist_ok=True)  # the run directory: a store does not make it again
     store = CheckpointStore(folder, "r", **options)
     for count, score in enumerate(scores, 1):
         model = {"w": torch.full((3,), float(count)), "b": torch.zeros(2)}
-        store.save(count, model, {"n": count}, score=score, log={"bytes": 0}, timings={})
+        store.save(count, model, {"n": count}, score=score, log=dict(EMPTY), timings={})
     return store
 
 
@@ -156,7 +158,7 @@ def test_a_foreign_version_is_named(version, tmp_path):
     path = tmp_path / "checkpoints" / name(5) / "checkpoint.json"
     index = json.loads(path.read_text())
     path.write_text(json.dumps({**index, "format": version, "spikecore": "9.9"}))
-    with pytest.raises(CheckpointError, match=rf"format {version!r}, written by spikecore 9\.9.*reads format 2"):
+    with pytest.raises(CheckpointError, match=rf"format {version!r}, written by spikecore 9\.9.*reads format 3"):
         store.read(name(5))
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from spikecore.run import console as module
 from spikecore.run.clock import Clock
-from spikecore.run.console import Pace, Stopwatch, epoch_text, listed, wrapped
+from spikecore.run.console import Pace, Stopwatch, epoch_text, wrapped
 from spikecore.run.text import bytes_text, clock_text, count_text, rate_text, seconds_text
+from spikecore.terminal import listed
 
 METRICS = {"train_loss": 0.43121, "val_loss": 0.332, "val_accuracy": 0.9133}
 PACE = Pace(5420.3, "samples", 80.2)

@@ -262,8 +262,8 @@ def test_a_checkpoint_of_the_format_before_is_refused_with_the_reason(tmp_path):
     spikecore.run(resolve({**SMALL, "trainer": {"epochs": 0}}), out=tmp_path / "r")
     name = store_of(tmp_path / "r").names()[-1]
     path = tmp_path / "r/checkpoints" / name / "checkpoint.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
-    with pytest.raises(CheckpointError, match=r"format 1, written by spikecore .* reads format 2"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(CheckpointError, match=r"format 2, written by spikecore .* reads format 3"):
         load(tmp_path / "r")
 
 

@@ -31,6 +31,7 @@ from spikecore.run.context import Context
 from spikecore.run.experiment import evaluate, load, resume
 from spikecore.run.files import DirectoryLock
 from spikecore.run.report import write_report
+from spikecore.run.signals import handling, terminable
 from spikecore.trainers.classify import Classify
 from tests.crashing import Server
 
@@ -283,11 +284,11 @@ def test_another_model_is_refused_with_the_differing_keys(tmp_path, monkeypatch,
         assert "layers.0.bias: (8,) float32 in the checkpoint, (9,) float32 in the net" in str(caught.value)
 
 
-def test_an_edited_configuration_is_refused(tmp_path, monkeypatch):
+def test_an_edited_configuration_is_refused_and_put_back_by_resume(tmp_path, monkeypatch):
     out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
     text = (out / "config.toml").read_text()
     (out / "config.toml").write_text(text.replace("tau = 2.0", "tau = 3.0"))
-    for refused in (resume, load, evaluate):
+    for refused in (load, evaluate):
         with pytest.raises(ConfigError, match="was edited after the run began"):
             refused(out)
     (out / "config.toml").unlink()  # a run may have died just before it was written; the record has it too
@@ -299,9 +300,124 @@ def test_a_configuration_that_is_no_text_any_more_is_refused(tmp_path, monkeypat
     out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
     with (out / "config.toml").open("ab") as file:
         file.write(b"\xff")
-    for refused in (resume, load, evaluate):
+    for refused in (load, evaluate):
         with pytest.raises(ConfigError, match="was edited after the run began"):
             refused(out)
+
+
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("way", ["flip", "remove", "link", "nest"])
+def test_damaged_files_are_rebuilt_from_a_checkpoint(way, tmp_path, monkeypatch, capsys):
+    whole = spikecore.run(small(), out=tmp_path / "whole")
+    out = stopped_at(monkeypatch, 20, small(), tmp_path / "r")
+    before = {name: (out / name).read_bytes() for name in ("run.json", "config.toml", "metrics.jsonl")}
+    there = {}
+    for name in before:
+        if way == "flip":
+            there[name] = flipped(out / name)
+        elif way == "nest":
+            there[name] = b"[" * 100_000
+            (out / name).write_bytes(there[name])
+        else:
+            (out / name).unlink()
+        if way == "link":
+            (tmp_path / name).write_bytes(b"precious")
+            (out / name).symlink_to(tmp_path / name)
+    assert resume(out).metrics == whole.metrics
+    told = capsys.readouterr().err
+    for name in ("run.json", "metrics.jsonl"):
+        assert f"{name} was damaged or edited: rebuilt from checkpoint-" in told
+    for name, data in there.items():
+        assert (out / f"{name}.damaged").read_bytes() == data
+    if way == "link":
+        assert [(tmp_path / name).read_bytes() for name in before] == [b"precious"] * 3
+    assert (out / "config.toml").read_bytes() == before["config.toml"]
+    assert (out / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
+    assert record_of(out)["id"] == json.loads(before["run.json"])["id"]
+    assert equal(weights(out), weights(tmp_path / "whole"))
+
+
+def test_nothing_is_rebuilt_from_the_checkpoint_of_another_run(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    other = stopped_at(monkeypatch, 20, small(run={"seed": 9}), tmp_path / "other")
+    (other / "checkpoints" / names(other)[-1]).rename(out / "checkpoints" / names(other)[-1])
+    before = (out / "run.json").read_bytes(), (out / "config.toml").read_bytes()
+    with pytest.raises(CheckpointError, match="belongs to run"):
+        resume(out)
+    assert ((out / "run.json").read_bytes(), (out / "config.toml").read_bytes()) == before
+
+
+@pytest.mark.parametrize("fate", ["removed", "replaced"])
+def test_a_directory_that_vanishes_is_an_error_at_the_next_write(fate, tmp_path, own_registry):
+    class Vanishing(Classify):
+        def evaluate(self, task, context, split="test"):
+            (tmp_path / "r").rename(tmp_path / "away")
+            if fate == "replaced":
+                (tmp_path / "r").mkdir()
+            return super().evaluate(task, context, split)
+
+    own_registry.register("trainer", "vanishing", Vanishing)
+    with pytest.raises(RunError, match=r"r: was removed or replaced while the run went on.*--resume"):
+        spikecore.run(small(trainer={"name": "vanishing"}), out=tmp_path / "r")
+    assert list(tmp_path.glob("r/*")) == []  # nothing is written to what took its place
+    assert record_of(tmp_path / "away")["status"] == "running"
+
+
+def test_a_folder_of_checkpoints_that_is_a_link_is_refused(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    (out / "checkpoints").rename(tmp_path / "elsewhere")
+    (out / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    before = sorted(path.name for path in (tmp_path / "elsewhere").iterdir())
+    for refused in (resume, load):
+        with pytest.raises(CheckpointError, match="checkpoints: is a link, which is not followed"):
+            refused(out)
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"files": {}},
+        {"files": []},
+        {"log": 3},
+        {"timings_s": {"loop": "x"}},
+        {"state": []},
+        {"state": {}},
+        {"model": {"$tuple": 3}},
+        {"model": 7},
+        {"score": "high"},
+        {"count": None},
+        {"kept": None},
+    ],
+    ids=str,
+)
+def test_a_signed_index_of_other_types_is_refused(odd, one_checkpoint):
+    from spikecore.run.checkpoint import _digest
+
+    path = next((one_checkpoint / "checkpoints").iterdir()) / "checkpoint.json"
+    body = {**json.loads(path.read_text()), **odd}
+    body.pop("sha256")
+    before = path.read_text()
+    path.write_text(json.dumps({**body, "sha256": _digest(body)}))
+    try:
+        with pytest.raises(CheckpointError):
+            resume(one_checkpoint)
+    finally:
+        path.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def one_checkpoint(tmp_path_factory):
+    with use(Registry(blocking=Blocking())), pytest.MonkeyPatch.context() as patch:
+        out = stopped_at(patch, 2, small(), tmp_path_factory.mktemp("one") / "r")
+    assert len(names(out)) == 1
+    return out
 
 
 @pytest.mark.parametrize("lost", ["id", "status", "config", "files", "timings_s"])
@@ -310,7 +426,7 @@ def test_a_record_that_lost_a_part_is_refused_by_every_reader(lost, tmp_path, mo
     record = record_of(out)
     del record[lost]
     (out / "run.json").write_text(records.sealed(record))
-    for refused in (resume, load, evaluate, write_report, lambda directory: compare.read([directory])):
+    for refused in (load, evaluate, write_report, lambda directory: compare.read([directory])):
         with pytest.raises(ConfigError, match=rf"run\.json: is damaged: it lacks {lost}$"):
             refused(out)
 
@@ -330,7 +446,7 @@ def test_a_record_that_was_edited_is_refused_by_every_reader(edit, tmp_path, mon
     record = record_of(out)
     edit(record)
     (out / "run.json").write_text(json.dumps(record))
-    for refused in (resume, load, evaluate, write_report, lambda directory: compare.read([directory])):
+    for refused in (load, evaluate, write_report, lambda directory: compare.read([directory])):
         with pytest.raises(ConfigError, match=r"run\.json: is damaged or was edited"):
             refused(out)
 
@@ -350,12 +466,14 @@ def test_a_plugin_that_came_or_was_switched_off_is_told():
     ]
 
 
-def test_metrics_that_were_edited_are_noticed(tmp_path, monkeypatch):
+def test_metrics_that_were_edited_are_noticed(tmp_path, monkeypatch, capsys):
     out = stopped_at(monkeypatch, 20, small(), tmp_path / "r")
     lines = (out / "metrics.jsonl").read_text()
     (out / "metrics.jsonl").write_text(lines.replace("0.", "1."))
-    with pytest.raises(CheckpointError, match="was edited or damaged"):
-        resume(out)
+    assert (
+        "does not begin"
+        in CliRunner().invoke(spike_command, ["run", "--resume", str(out), "--dry-run"]).exception.args[0]
+    )
     (out / "metrics.jsonl").write_text(lines + '{"epoch": 9}\n{"epo')
     resume(out)
     assert record_of(out)["resumes"][0]["dropped_lines"] == 2
@@ -413,11 +531,11 @@ def test_generated_names_that_are_taken_are_drawn_again(tmp_path, monkeypatch):
 class Pressed(Classify):
     """Ctrl-C is pressed in the middle of a step."""
 
-    times = 1
+    times, signal = 1, signal.SIGINT
 
     def evaluate(self, task, context, split="test"):
         for _ in range(self.times):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.signal)
         return super().evaluate(task, context, split)
 
 
@@ -429,21 +547,69 @@ def heeds_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("times", "last"), [(1, "checkpoint-00000010"), (2, "checkpoint-00000008")])
 def test_ctrl_c_stops_at_the_next_safe_point_and_pressed_again_at_once(
-    times, last, tmp_path, own_registry, capsys, heeds_ctrl_c
+    times, last, number, tmp_path, own_registry, capsys, heeds_ctrl_c
 ):
-    own_registry.register("trainer", "pressed", type("Pressed", (Pressed,), {"times": times}))
+    own_registry.register("trainer", "pressed", type("Pressed", (Pressed,), {"times": times, "signal": number}))
     whole = spikecore.run(small(), out=tmp_path / "whole")
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt):
         spikecore.run(small(trainer={"name": "pressed"}), out=tmp_path / "r")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     assert "stopping at the next safe point" in capsys.readouterr().err
     assert record_of(tmp_path / "r")["exit_status"] == 130
     assert names(tmp_path / "r")[-1] == last
     own_registry.register("trainer", "pressed", Classify, replace=True)
     assert resume(tmp_path / "r").metrics == whole.metrics
+
+
+def test_sigterm_interrupts_what_cannot_be_resumed_too(tmp_path, own_registry):
+    members = {"signal": signal.SIGTERM, "capabilities": TrainerCapabilities(resumable=False)}
+    own_registry.register("trainer", "pressed", type("Once", (Pressed,), members))
+    with pytest.raises(KeyboardInterrupt):
+        spikecore.run(small(trainer={"name": "pressed"}), out=tmp_path / "r")
+    assert record_of(tmp_path / "r")["status"] == "interrupted"
+
+
+def test_sigterm_is_left_to_its_owner_and_ends_forked_children():
+    told = []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append("owner"))
+    try:
+        with terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert told == ["owner"]
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with handling(lambda *_: told.append("run"), signal.SIGTERM):
+            signal.raise_signal(signal.SIGTERM)
+            child = os.fork()
+            if not child:
+                signal.raise_signal(signal.SIGTERM)
+                os._exit(0)  # a pool that ends its children would wait for ever
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        assert told == ["owner", "run"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_loss_that_is_nan_from_the_first_step_is_noted(tmp_path, own_registry, capsys):
+    class Undefined(Classify):
+        def fit(self, task, context):
+            for epoch in (1, 2):
+                context.log(epoch=epoch, loss=float("nan"))
+                context.epoch_end(epoch, {"loss": float("nan")})
+                context.checkpoint()
+            return {"loss": float("nan"), "score": float("inf")}
+
+    own_registry.register("trainer", "undefined", Undefined)
+    spikecore.run(small(trainer={"name": "undefined"}), out=tmp_path / "r")
+    record = record_of(tmp_path / "r")
+    assert record["status"] == "finished"
+    assert record["metrics"] == {"loss": None, "score": None}
+    notes = [note for note in record["notes"] if note.startswith("metric ")]
+    assert [note.split(":")[0] for note in notes] == ["metric 'loss' became nan", "metric 'score' became inf"]
+    assert capsys.readouterr().err.count("metric 'loss' became nan") == 1
 
 
 def test_ctrl_c_on_the_command_line(tmp_path, heeds_ctrl_c):

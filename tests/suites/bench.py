@@ -12,7 +12,7 @@ PER_BYTE = ("lif", "plif", "izhikevich", "alif", "cuba_lif", "adaptive_threshold
 def bench() -> None:
     """Measure, with every plugin and the other libraries."""
     python, csv = bench_environment() / "bin/python", ROOT / "docs" / "benchmarks"
-    for script in ("startup", "eager", "run"):
+    for script in ("startup", "eager", "run", "zoo"):
         call(python, f"tests/benchmarks/{script}.py")
     call(python, "plugins/datasets-dvs/benchmarks/events.py")
     spike = [python, "-m", "spikecore", "bench"]

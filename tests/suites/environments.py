@@ -163,7 +163,8 @@ def peers_environment() -> Path:
     Some of them require packages that they import for parts not used here (torchvision, torchaudio, samna), or versions
     of each other that cannot be had together: they come without their requirements, and with what they do import.
     """
-    names = ("neuron-zoo", "layer-zoo", "datasets-dvs", "ann2snn", "deploy-nir")
+    zoos = ("zoo-resnet", "zoo-vgg", "zoo-transformer")
+    names = ("neuron-zoo", "layer-zoo", "datasets-dvs", "ann2snn", "deploy-nir", *zoos)
     compared = [ROOT / "plugins" / name for name in names]
     return environment("peers", compared, [*PEERS, *EVENT_PEERS])
 

@@ -1,6 +1,8 @@
 """Runs suites two at a time, each in a process of its own with one thread, and measures their CPU time.
 
 Budgets are CPU time, so that a busy machine fails nothing. The output of a suite is printed whole when the suite ends.
+A suite that hangs uses no CPU time: it is killed after `WALL_LIMIT_S`, long after pytest's own limit for one test
+(`faulthandler_timeout`) should have shown where it waits. What a suite leaves running is killed too.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from tests.suites.results import Result, clear, read
 WIDTH = 2
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """torch takes its number of threads from the first."""
+WALL_LIMIT_S = 2400.0
+"""The longest that a suite may take, its environment included; several times what the longest needs."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,12 @@ class Pool:
 
     Args:
         results: the directory where jobs write their results, and where their output is kept.
+        wall_limit_s: the longest that a job may take; it is killed then, and has failed.
     """
 
     results: Path = RESULTS
+    wall_limit_s: float = WALL_LIMIT_S
+    _start: float = field(default_factory=time.monotonic)
     _running: dict[int, Job] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,8 +84,8 @@ class Pool:
     def _run(self, job: Job) -> bool:
         log = self.results / f"{job.name}.log"
         environment = dict(os.environ) if job.exclusive else {**os.environ, **ONE_THREAD}
-        self._say(f"=== {job.name} starts")
         start = time.monotonic()
+        self._say(f"=== {job.name} starts, {start - self._start:.0f} s after the first")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 job.command,
@@ -90,11 +97,23 @@ class Pool:
                 start_new_session=True,  # so that all of it can be stopped at once
             )
             self._running[process.pid] = job
+            late = threading.Event()
+
+            def stop_late(group: int = process.pid) -> None:
+                late.set()
+                _kill(group)
+
+            watch = threading.Timer(self.wall_limit_s, stop_late)
+            watch.start()
             _, status, usage = os.wait4(process.pid, 0)
+            watch.cancel()
             del self._running[process.pid]
+            _kill(process.pid)  # children that outlived it
         process.returncode = os.waitstatus_to_exitcode(status)
         result = read(job.name, self.results)
-        if result is None:
+        if result is None and late.is_set():
+            result = Result(job.name, False, f"killed: it did not end within {self.wall_limit_s:g} s")
+        elif result is None:
             result = Result(job.name, False, f"ended with status {process.returncode} and left no result")
         result.wall_s = time.monotonic() - start
         result.cpu_s = usage.ru_utime + usage.ru_stime - result.setup_cpu_s
@@ -117,5 +136,10 @@ class Pool:
 
     def _stop(self) -> None:
         for pid in list(self._running):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+            _kill(pid)
+
+
+def _kill(group: int) -> None:
+    """Kill the processes of a group, if there are any left."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)

@@ -26,6 +26,8 @@ NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold"
 BUDGETS_S = {
     "core": 1300,  # with products by events and norm and neuron in one call, each held by planted faults: 885 s
     "plugin-cpu-backend": 900,
+    "plugin-cupy-backend": 160,
+    "plugin-triton-backend": 180,
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,
     "plugin-ann2snn": 400,
@@ -35,6 +37,9 @@ BUDGETS_S = {
     "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,
     "plugin-training": 200,
+    "plugin-zoo-resnet": 200,
+    "plugin-zoo-transformer": 150,
+    "plugin-zoo-vgg": 150,
     "check-wheels": 150,
     "check-examples": 200,  # with Optuna and Lightning
     "check-scaffold": 250,

@@ -40,7 +40,7 @@ def test_two_run_at_a_time_with_one_thread_each(tmp_path, capsys):
     second = f"(results / 'two').touch(); print('first of two', flush=True)\n{wait_for('one')}\nprint('last of two')"
     tell = "\nprint('threads', os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'])"
     assert Pool(tmp_path).run([job("a", tmp_path, first + tell), job("b", tmp_path, second + tell)])
-    lines = [line for line in capsys.readouterr().out.splitlines() if line and not line.endswith("starts")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line and " starts, " not in line]
     for name, word in (("a", "one"), ("b", "two")):
         start = lines.index(f"=== {name}")  # whole, in one place
         assert lines[start + 1 : start + 4] == [f"first of {word}", f"last of {word}", "threads 1 1"]
@@ -72,6 +72,41 @@ def test_the_longest_starts_first(tmp_path):
     jobs = [job(name, tmp_path, order, budget_s=budget) for name, budget in (("a", 30), ("b", 90), ("c", 60))]
     Pool(tmp_path).run([Job(one.name, one.command, one.budget_s, "in turns, to see the order") for one in jobs])
     assert tmp_path.joinpath("order").read_text() == "bca"
+
+
+def test_one_that_hangs_is_killed_with_its_children(tmp_path, capsys):
+    hang = """
+    import subprocess
+    child = subprocess.Popen(['sleep', '1000'])
+    (results / 'child').write_text(str(child.pid))
+    child.wait()
+    """
+    assert not Pool(tmp_path, wall_limit_s=3.0).run([job("hangs", tmp_path, hang), job("ends", tmp_path)])
+    assert "=== hangs: FAILED: killed: it did not end within 3 s" in capsys.readouterr().out
+    assert read("ends", tmp_path).ok
+    assert has_ended(int(tmp_path.joinpath("child").read_text()))
+
+
+def test_children_that_outlive_their_suite_are_killed(tmp_path):
+    leave = """
+    import subprocess
+    (results / 'child').write_text(str(subprocess.Popen(['sleep', '1000']).pid))
+    """
+    assert Pool(tmp_path).run([job("leaves", tmp_path, leave)])
+    assert has_ended(int(tmp_path.joinpath("child").read_text()))
+
+
+def has_ended(pid):
+    """Whether a killed process is gone, or only waits for its status to be read, in a while at most."""
+    for _ in range(1000):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state in "ZX":
+            return True
+        time.sleep(0.01)
+    return False
 
 
 BURN = "import time\nwhile time.process_time() < {seconds}: pass"

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from spikecore.errors import BrokenPluginError
 from spikecore.pythons import find_python
 from spikecore.registry import Blocking, Registry
 from spikecore.registry.manager import Hooks
@@ -168,3 +169,88 @@ def test_a_probe_keeps_the_state_of_what_may_not_be_loaded(tmp_path):
     registry = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=False)
     (found,) = probe(registry.components(), registry.blocking).probes
     assert found.status == "incompatible"
+
+
+ODD = """
+import os
+for number in range(3, 20):
+    try:
+        os.write(number, {line!r})
+    except OSError:
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    "line", [b"garbage\n", b"glued", b"[]\n", b'{"index": 0, "probe": {"x": 1}}\n', b'{"checks": 3}\n']
+)
+def test_a_foreign_line_on_the_pipe_breaks_one_plugin(line, spike, tmp_path):
+    install(tmp_path, "a", ODD.format(line=line) + SOUND, target="a_mod:Good", component="one")
+    install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
+    assert "wrote to the descriptor" in listing["spikecore-a", "backend", "one"]["reason"]
+    assert listing["spikecore-c", "backend", "three"]["status"] == "ok"
+
+
+LEFT_BEHIND = {
+    "thread": "import threading, time; threading.Thread(target=time.sleep, args=(10**6,)).start()\n",
+    "child": "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(10**6)'])\n",
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_BEHIND)
+def test_what_an_import_leaves_behind_is_not_waited_for(kind, spike, tmp_path):
+    install(tmp_path, "a", LEFT_BEHIND[kind] + SOUND, target="a_mod:Good", component="one")
+    listing = rows(spike("list-plugins", "--check", "--plugin", "a", "--timeout", "100000", "--format", "json"))
+    assert listing["spikecore-a", "backend", "one"]["status"] == "ok"  # it would wait for a day
+
+
+RAISED = {
+    "own": "class Mine(BaseException): pass\nraise Mine('own')",
+    "generator": "raise GeneratorExit('own')",
+    "mute": "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute",
+}
+
+
+@pytest.mark.parametrize("kind", RAISED)
+def test_whatever_an_import_raises_is_named(kind, tmp_path, monkeypatch):
+    install(tmp_path, "a", RAISED[kind], target="a_mod_raised:Good", component="one")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(BrokenPluginError, match=r"spikecore-a.* failed to load: (Mine|GeneratorExit|Mute): "):
+        Registry(blocking=Blocking()).load("backend", "one")
+
+
+HOSTILE = """
+from spikecore.registry.hookspecs import hookimpl
+@hookimpl
+def spike_report_header(): return {answer}
+@hookimpl
+def spike_doctor_checks(): return {answer}
+@hookimpl
+def spike_run_start(record): record.clear()
+@hookimpl
+def spike_epoch_end(metrics):
+    metrics["own"] = 1.0
+    class Mine(BaseException): pass
+    raise Mine("own")
+"""
+
+
+@pytest.mark.parametrize("answer", ["5", "b'abc'", "[1]", "('a',)", "{}", "['a', None]"])
+def test_what_a_hook_returns_or_does_is_contained(answer, tmp_path, monkeypatch):
+    module = "h_" + "".join(sign for sign in answer if sign.isalnum()) + f"_{len(answer)}"
+    source = {f"{module}.py": HOSTILE.replace("{answer}", answer)}
+    fake_distribution(tmp_path / "site", "spikecore-h", {"spikecore.plugins": {"h": module}}, modules=source)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    hooks = Hooks(Registry(blocking=Blocking()), only="h")
+    with pytest.raises(BrokenPluginError, match=r"spikecore-h.*spike_report_header must return a string or a list"):
+        hooks.report_header("cpu")
+    with pytest.raises(BrokenPluginError, match=r"spikecore-h.*spike_doctor_checks must return a list of DoctorCheck"):
+        hooks.doctor_checks()
+    record = {"backends": {"a": [1]}}
+    hooks.run_start(tmp_path, record, None)
+    assert record == {"backends": {"a": [1]}}
+    metrics = {"loss": 1.0}
+    with pytest.raises(BrokenPluginError, match=r"spikecore-h.*spike_epoch_end failed: Mine: own"):
+        hooks.epoch_end(tmp_path, 1, metrics)
+    assert metrics == {"loss": 1.0}

@@ -5,28 +5,67 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 """
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
+from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, Place, state_dtype, sum_lanes
 from spikecore.backends.kit.interpreter import Interpreter
+from spikecore.backends.kit.kernel_text import (
+    INTEGERS,
+    OF_INPUT_DTYPE,
+    KernelText,
+    arguments,
+    integer_arguments,
+    is_distance,
+    pointer,
+)
 from spikecore.backends.kit.lanes import Lanes, read_sequence, read_state
 from spikecore.backends.kit.norm import run_normed, run_normed_bwd
+from spikecore.backends.kit.plans import (
+    BackwardCall,
+    BackwardPlan,
+    BackwardStep,
+    ForwardPlan,
+    backward_calls,
+    num_rows,
+    segment_length,
+)
 from spikecore.backends.kit.store import KernelStore, cache_folder
 from spikecore.backends.spike_bits import bits_of, note_bits
 from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
 
 __all__ = [
+    "ALIGNMENT",
+    "INTEGERS",
+    "OF_INPUT_DTYPE",
     "Backend",
     "BackendCapabilities",
+    "BackwardCall",
+    "BackwardPlan",
+    "BackwardStep",
+    "ForwardPlan",
+    "FusedBackend",
     "Interpreter",
     "KernelStore",
+    "KernelText",
     "Lanes",
+    "Launch",
+    "Place",
     "Support",
+    "arguments",
+    "backward_calls",
     "bits_of",
     "cache_folder",
     "channels",
     "check_arguments",
     "check_support",
+    "integer_arguments",
+    "is_distance",
     "note_bits",
+    "num_rows",
+    "pointer",
     "read_sequence",
     "read_state",
     "run_normed",
     "run_normed_bwd",
+    "segment_length",
+    "state_dtype",
+    "sum_lanes",
 ]

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from spikecore.errors import BackendError, PluginUnavailable
+from spikecore.foreign import printable
 
 CANDIDATES = ("cc", "gcc", "clang")
 INSTALL = "install one: apt install gcc, dnf install gcc, pacman -S gcc or apk add gcc musl-dev"
@@ -155,4 +156,4 @@ def _tail(output: str) -> str:
     lines = [line for line in output.strip().splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line] or lines
     text = "; ".join(errors[:3]) or "no message"
-    return "".join(each if each.isprintable() else "?" for each in text[:2000])
+    return printable(text, 2000)

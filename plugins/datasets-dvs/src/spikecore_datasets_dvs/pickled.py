@@ -71,7 +71,71 @@ KNOWN: dict[tuple[str, str], Any] = {
 }
 
 
+OPCODES = frozenset(
+    getattr(pickle, name)[0]
+    for name in [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "MEMOIZE",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "GET",
+        "BINGET",
+        "LONG_BINGET",
+        "EMPTY_LIST",
+        "LIST",
+        "APPEND",
+        "APPENDS",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "FLOAT",
+        "BINFLOAT",
+        "BINUNICODE",
+        "SHORT_BINUNICODE",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "BUILD",
+    ]
+)
+"""What lists of numbers, and arrays of them, are written with. Others take memory as a file asks (BYTEARRAY8)."""
+
+
+def _refused(_: Any) -> None:
+    raise DatasetError("has an operation that no list of numbers needs")
+
+
+def _build(reader: Any) -> None:
+    """BUILD sets attributes of whatever it is given; here it is for the two stand-ins, which have `__setstate__`."""
+    if len(reader.stack) < 2 or type(reader.stack[-2]) not in (_Dtype, _Array):
+        raise DatasetError("sets the state of something other than an array")
+    pickle._Unpickler.load_build(reader)  # type: ignore[attr-defined]
+
+
 class _Restricted(pickle._Unpickler):  # type: ignore[name-defined]
+    dispatch = {  # noqa: RUF012  (the base class has it so)
+        code: load if code in OPCODES else _refused
+        for code, load in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+    } | {pickle.BUILD[0]: _build}
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in KNOWN:
             raise DatasetError(f"wants {module}.{name}, which no list of events needs")

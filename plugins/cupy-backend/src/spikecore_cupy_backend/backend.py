@@ -1,0 +1,122 @@
+"""The backend `cupy`: prints a program as CUDA C kernels, compiled on first use."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from spikecore.backends.kit import (
+    BackendCapabilities,
+    BackwardPlan,
+    ForwardPlan,
+    FusedBackend,
+    Launch,
+    Support,
+    arguments,
+)
+from spikecore.dynamics import Program
+from spikecore.errors import PluginUnavailable
+from spikecore_cupy_backend.kernels import print_kernel
+from spikecore_cupy_backend.printer import CUDAPrinter
+
+DRIVER = "install NVIDIA's driver and a CUDA build of torch; to run kernels on the CPU: --set on_host=true"
+OLDEST = (8, 0)
+"""The oldest compute capability: it has conversions to bfloat16, and minima that keep NaN."""
+
+
+class CuPyBackend(FusedBackend):
+    """Every neuron as a fused CUDA C kernel.
+
+    Raises:
+        PluginUnavailable: cupy is not installed, or torch sees no NVIDIA GPU.
+    """
+
+    # Below the priority of the Triton backend, whose kernels load vectors.
+    capabilities: ClassVar[BackendCapabilities] = BackendCapabilities(
+        priority=90, devices=("cuda",), affine_neuron=True, norm_neuron=True
+    )
+
+    @dataclass(frozen=True)
+    class Config:
+        """
+        Args:
+            on_host: compile the kernels as C++ and run them on CPU tensors, for tests without a GPU.
+        """
+
+        on_host: bool = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if self.config.on_host:
+            from spikecore_cupy_backend.on_host import HostCompiler
+
+            self._host = HostCompiler()
+            self.capabilities = replace(type(self).capabilities, devices=("cpu",))  # type: ignore[misc]
+        else:
+            check_cupy()
+            check_device()
+        self._kernels: dict[tuple[Any, ...], Callable[..., None]] = {}
+
+    @property
+    def operators(self) -> Collection[str]:
+        """Those of the printer."""
+        return CUDAPrinter.operations
+
+    def supports(self, program: Program, device: torch.device, dtype: torch.dtype) -> Support:
+        """See `FusedBackend.supports`; GPUs from Ampere on."""
+        support = super().supports(program, device, dtype)
+        if support and device.type == "cuda":
+            capability = torch.cuda.get_device_capability(device)
+            if capability < OLDEST:
+                needs, has = (".".join(map(str, version)) for version in (OLDEST, capability))
+                return Support(
+                    False, f"needs compute capability {needs}, {torch.cuda.get_device_name(device)} has {has}"
+                )
+        return support
+
+    def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
+        """The text of a kernel."""
+        return print_kernel(program, plan, dtype)
+
+    def launch(self, launch: Launch) -> None:
+        """See `FusedBackend.launch`."""
+        program, plan = launch.program, launch.plan
+        # Programs of one structure differ in the values of numbers, and perhaps in the names of their states.
+        key = (program.structure, program.states, program.params, program.record, launch.dtype, plan)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kernel = self._kernels[key] = self._make(program, plan, launch.dtype)
+        kernel(
+            [launch.tensors[name] for name in arguments(program, plan)[0]],
+            list(launch.integers.values()),
+            program.numbers,
+            launch.num_lanes,
+        )
+
+    def _make(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> Callable[..., None]:
+        source, is_double = print_kernel(program, plan, dtype), dtype == torch.float64
+        if self.config.on_host:
+            return self._host.launcher(source, program, plan, is_double)
+        from spikecore_cupy_backend.on_device import launcher
+
+        return launcher(source, is_double)
+
+
+def check_cupy() -> None:
+    """Raises PluginUnavailable if cupy is not installed."""
+    if importlib.util.find_spec("cupy") is None:
+        major = (torch.version.cuda or "13").split(".")[0]
+        raise PluginUnavailable("cupy is not installed", f"pip install cupy-cuda{major}x")
+
+
+def check_device() -> None:
+    """Raises PluginUnavailable if torch sees no NVIDIA GPU."""
+    if torch.version.hip is not None:
+        raise PluginUnavailable("this build of torch is for AMD GPUs; kernels are tested on NVIDIA's", DRIVER)
+    if not torch.cuda.is_available():
+        reason = "torch sees no GPU" if torch.version.cuda else "this build of torch has no CUDA"
+        raise PluginUnavailable(reason, DRIVER)

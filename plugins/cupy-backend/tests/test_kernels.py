@@ -1,0 +1,131 @@
+"""What kernels become on GPUs, and where they read and write when tensors are larger than 2**31 elements."""
+
+import mmap
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from spikecore.backends.kit import BackwardPlan, ForwardPlan, backward_calls, segment_length
+from spikecore.dynamics import OPS
+from spikecore.errors import BackendError, PluginUnavailable
+from spikecore.nn import LIF
+from spikecore.registry import components, create
+from spikecore_cupy_backend import ahead
+from spikecore_cupy_backend.ahead import compile_ahead, compile_source
+from spikecore_cupy_backend.kernels import THREADS, print_kernel
+from spikecore_cupy_backend.on_host import HostCompiler
+
+NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
+INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|\bfma\.|\.ftz\b")
+
+
+INEXACT_EVERYWHERE = re.compile(r"div\.(full|approx)|sqrt\.approx")
+"""In functions of NVIDIA's library too, which are made of `ex2.approx.ftz` and fused multiply-adds."""
+
+
+def is_exact(program):
+    """Do a step and its gradient use only operators that give the same bits everywhere?"""
+    nodes = (*program.forward.nodes, *program.backward.nodes)
+    return all(OPS[node.op].exact for node in nodes if node.op in OPS)
+
+
+def plans(program, steps=21):
+    length = segment_length(program)
+    yield ForwardPlan(length, steps % length, True, True, frozenset(), frozenset(), True)
+    arriving = (True, *[False] * (len(program.states) + len(program.record)))
+    (call,) = backward_calls(program, arriving, steps, length)
+    yield BackwardPlan(length, call.cells, call.steady, True, frozenset(), frozenset(), frozenset(), True)
+
+
+def check(program, dtype, architecture):
+    kernels = [compile_ahead(program, plan, dtype, architecture) for plan in plans(program)]
+    for kernel in kernels:
+        assert kernel.stack_bytes == kernel.spilled_bytes == 0
+        assert kernel.registers <= 128
+        pattern = INEXACT if is_exact(program) else INEXACT_EVERYWHERE
+        assert not pattern.findall(kernel.ptx)
+    return kernels
+
+
+def test_most_neurons_are_exact():
+    assert sum(is_exact(create("neuron", name).program()) for name in NEURONS) >= 6
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_neuron_is_exact_and_fits(name):
+    check(create("neuron", name).program(), torch.float32, 90)
+
+
+@pytest.mark.parametrize("architecture", [80, 100])
+def test_architectures(architecture):
+    for kernel in check(LIF(tau=3.0).program(), torch.float32, architecture):
+        assert "div.rn.f32" in kernel.ptx
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_dtypes(dtype):
+    check(LIF(tau=3.0).program(), dtype, 80)
+
+
+def test_an_architecture_that_the_compiler_does_not_know():
+    with pytest.raises(BackendError, match="sm_60.*gpu-architecture"):
+        compile_source("", 60)
+
+
+def test_errors_show_the_line_of_the_source():
+    program = LIF(tau=3.0).program()
+    source = print_kernel(program, next(plans(program)), torch.float32)
+    wrong = source.replace("sc_store(out_at", "sc_stor(out_at", 1)
+    line = next(number for number, text in enumerate(wrong.splitlines(), 1) if "sc_stor(" in text)
+    with pytest.raises(BackendError) as caught:
+        compile_source(wrong, 90)
+    assert f">{line:5} {wrong.splitlines()[line - 1]}" in str(caught.value)
+    assert f" {line - 1:5} {wrong.splitlines()[line - 2]}" in str(caught.value)
+    assert '"sc_stor" is undefined' in str(caught.value)
+
+
+def test_kernels_need_no_header_of_cuda():
+    """CuPy's wheel has none. A source that asks for one says which."""
+    program = LIF().program()
+    for plan in plans(program):
+        source = print_kernel(program, plan, torch.bfloat16)
+        assert re.findall(r"#include .*", source) == ['#include "host.h"']  # behind #ifdef SC_ON_HOST
+    with pytest.raises(BackendError, match=r'(?s)open source file "cuda_fp16.h".*>    2 #include <cuda_fp16.h>'):
+        compile_source("\n#include <cuda_fp16.h>\n", 90)
+
+
+def test_without_the_compiler_a_cure_is_named(monkeypatch):
+    monkeypatch.setattr(ahead, "_wheel_folders", list)
+    monkeypatch.setattr(ahead, "find_library", lambda name: None)
+    with pytest.raises(PluginUnavailable) as caught:
+        ahead.load_nvrtc.__wrapped__()
+    assert "nvidia-cuda-nvrtc" in caught.value.hint
+
+
+def zeros(num_elements):
+    """Pages that nothing touches take no memory."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE of Linux
+    return np.frombuffer(mmap.mmap(-1, 4 * num_elements, flags=flags), dtype=np.float32)
+
+
+def test_more_elements_than_32_bits_count():
+    """The last lanes of two steps of more than 2**31 lanes each: every offset is beyond 32 bits."""
+    num_lanes, num_looked_at, steps = (1 << 31) + THREADS, 2 * THREADS, 2
+    program = LIF(tau=3.0).program()
+    x, out, state = zeros(num_lanes * steps), zeros(num_lanes * steps), zeros(num_lanes)
+    last = slice(num_lanes - num_looked_at, num_lanes)
+    given = torch.randn(steps, num_looked_at, generator=torch.Generator().manual_seed(0)) * 3
+    for step in range(steps):
+        x[step * num_lanes :][last] = given[step]
+    plan = ForwardPlan(8, steps, False, False, frozenset(), frozenset(), True)
+    run = HostCompiler().load(print_kernel(program, plan, torch.float32), program, plan, False)
+    end = num_lanes // THREADS
+    pointers = [array.ctypes.data for array in (x, state, out)]
+    run(end - 2, end, *pointers, num_lanes, 0, num_lanes, 1, 1, *program.numbers)
+    right = LIF(tau=3.0, backend="torch")(given)
+    assert right.any()
+    for step in range(steps):
+        assert torch.equal(torch.from_numpy(out[step * num_lanes :][last].copy()), right[step])
+        assert not out[step * num_lanes :][: 1 << 12].any(), "what is not its own was written"

@@ -1,0 +1,97 @@
+"""What kernels become on GPUs, compiled ahead of time: exact arithmetic, vectors, no spilled registers."""
+
+import re
+
+import pytest
+import torch
+
+from spikecore.backends.kit import BackwardPlan, ForwardPlan, backward_calls, segment_length
+from spikecore.dynamics import OPS
+from spikecore.nn import LIF, CubaLIF
+from spikecore.registry import components, create
+from spikecore_triton_backend.ahead import compile_ahead
+from spikecore_triton_backend.compiled import largest_block, launch_shape
+
+NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
+INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|rcp\.approx|ex2\.approx\.ftz|\bfma\.|\.ftz\b")
+
+
+INEXACT_EVERYWHERE = re.compile(r"div\.(full|approx)|sqrt\.approx")
+"""In functions of NVIDIA's library too, which are made of `ex2.approx.ftz` and fused multiply-adds."""
+
+
+def is_exact(program):
+    """Do a step and its gradient use only operators that give the same bits everywhere?"""
+    nodes = (*program.forward.nodes, *program.backward.nodes)
+    return all(OPS[node.op].exact for node in nodes if node.op in OPS)
+
+
+def plans(program, steps=21):
+    length = segment_length(program)
+    yield ForwardPlan(length, steps % length, True, True, frozenset(), frozenset(), True)
+    arriving = (True, *[False] * (len(program.states) + len(program.record)))
+    (call,) = backward_calls(program, arriving, steps, length)
+    yield BackwardPlan(length, call.cells, call.steady, True, frozenset(), frozenset(), frozenset(), True)
+
+
+def check(program, dtype, architecture):
+    kernels = [compile_ahead(program, plan, dtype, architecture) for plan in plans(program)]
+    for kernel in kernels:
+        assert kernel.stack_bytes == 0
+        assert kernel.local_bytes == 0
+        assert kernel.registers <= 168, "fewer than three blocks of 128 threads fit on a multiprocessor"
+    return kernels
+
+
+def test_most_neurons_are_exact():
+    assert sum(is_exact(create("neuron", name).program()) for name in NEURONS) >= 6
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_neuron_is_exact_and_fits(name):
+    program = create("neuron", name).program()
+    pattern = INEXACT if is_exact(program) else INEXACT_EVERYWHERE
+    for kernel in check(program, torch.float32, 90):
+        assert not pattern.findall(kernel.ptx)
+
+
+@pytest.mark.parametrize("architecture", [80, 100])
+def test_architectures(architecture):
+    for kernel in check(LIF(tau=3.0).program(), torch.float32, architecture):
+        assert "div.rn.f32" in kernel.ptx
+        assert not INEXACT.findall(kernel.ptx)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_dtypes(dtype):
+    forward, backward = check(LIF(tau=3.0).program(), dtype, 90)
+    kind = "f64" if dtype == torch.float64 else "f32"
+    assert f"div.rn.{kind}" in forward.ptx
+    assert f"div.rn.{kind}" in backward.ptx
+    assert not INEXACT.findall(forward.ptx + backward.ptx)
+
+
+def test_loads_and_stores_are_vectors():
+    forward, backward = check(LIF().program(), torch.float32, 90)
+    assert not re.findall(r"(?:ld|st)\.global\.b32", forward.ptx)
+    assert re.findall(r"ld\.global\.v4", forward.ptx)
+    assert re.findall(r"ld\.global\.v2", backward.ptx)
+
+
+def test_many_states_fit():
+    check(
+        CubaLIF(v_threshold=[0.5, 0.6, 0.7], learnable=("v_threshold", "c_decay", "v_decay")).program(),
+        torch.float32,
+        90,
+    )
+
+
+def test_shapes_of_launches():
+    assert launch_shape(1 << 22, 132) == (512, 4)
+    assert launch_shape(1 << 22, 132, 256) == (256, 4)
+    assert launch_shape(1 << 13, 132) == (32, 1)
+    for num_lanes in (1, 31, 33, 10_000, 100_000):
+        block, warps = launch_shape(num_lanes, 132)
+        assert block >= 32 * warps
+    forward, backward = plans(LIF().program())
+    assert largest_block(forward, False) == 2 * largest_block(backward, False) == 2 * largest_block(forward, True)

@@ -1,0 +1,142 @@
+"""Nets of the zoos beside spikingjelly's own, with the same weights: `python tests/benchmarks/zoo.py`.
+
+    inference   eval mode, no gradients: forward of T = 4 steps of 16 images of 32²
+    training    train mode: forward, backward of the mean of the outputs' squares
+
+CPU time of the process, one thread; the candidates take turns in every round. `times_theirs` is the median over the
+rounds of their time divided by ours: above 1 ours is faster. Outputs are compared before anything is measured. Written
+to docs/benchmarks/zoo.csv with the load of the machine, which disturbs caches even where CPU time is counted.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import torch
+from table import write
+from torch import Tensor
+
+from spikecore import create, nn
+from tests.peers.zoo import their_models
+
+T, B, SIDE, CLASSES = 4, 16, 32, 10
+ROUNDS = int(os.environ.get("ZOO_ROUNDS", "5"))
+OPTIONS = {"tau": 2.0, "v_threshold": 0.5, "detach_reset": True}
+
+
+def their_net(name: str) -> Any:
+    """spikingjelly's net of a name of ours, in multi-step mode."""
+    from spikingjelly.activation_based import functional, neuron, surrogate
+
+    module = their_models("sew_resnet" if name.startswith("sew") else "spiking_vgg")
+    more = {"cnf": "ADD"} if name.startswith("sew") else {}
+    net = getattr(module, name)(
+        spiking_neuron=neuron.LIFNode, num_classes=CLASSES, surrogate_function=surrogate.ATan(), **more, **OPTIONS
+    )
+    for key, value in net.state_dict().items():
+        # Its first weights suit an ANN and leave a net without norms silent.
+        if value.dim() == 2 and name.startswith("spiking_vgg") and "classifier.6" not in key:
+            value.normal_(0.0, (8 / value.shape[1]) ** 0.5)
+        elif value.dim() == 4 and name.startswith("spiking_vgg") and key != "features.0.weight":
+            value.mul_(4.0)
+    functional.set_step_mode(net, "m")
+    return net
+
+
+def firing_rate(net: Any, x: Tensor) -> float:
+    """Mean over the neuron layers; none of them may be silent."""
+    rates: list[float] = []
+    neurons = [part for part in net.modules() if isinstance(part, nn.Neuron)]
+    hooks = [part.register_forward_hook(lambda _, __, out: rates.append(out.mean().item())) for part in neurons]
+    with torch.no_grad():
+        net(x)
+    for hook in hooks:
+        hook.remove()
+    assert min(rates) > 0, f"a layer is silent: {rates}"
+    return statistics.mean(rates)
+
+
+def our_net(name: str, backend: str, products: str, theirs: Any) -> Any:
+    """Ours with their weights."""
+    net = create("model", name, lambda: nn.LIF(**OPTIONS, backend=backend), (3, SIDE, SIDE), CLASSES)
+    net.load_state_dict(net.import_weights("spikingjelly", theirs.state_dict()))
+    nn.set_products(net, products)
+    return net
+
+
+def measure(name: str, mode: str, nets: dict[str, Any], x: Tensor) -> list[dict[str, Any]]:
+    """One row for each of our candidates."""
+    from spikingjelly.activation_based import functional
+
+    def infer(net: Any) -> Tensor:
+        with torch.no_grad():
+            out: Tensor = net(x)
+        return out
+
+    def train(net: Any) -> Tensor:
+        net.zero_grad()
+        out: Tensor = net(x)
+        out.square().mean().backward()  # type: ignore[no-untyped-call]
+        return out.detach()
+
+    call: Callable[[Any], Tensor] = infer if mode == "inference" else train
+    times: dict[str, list[float]] = {key: [] for key in nets}
+    outputs = {}
+    for key, net in nets.items():
+        net.train(mode == "training")
+        outputs[key] = call(net)
+        functional.reset_net(nets["spikingjelly"])
+    for key, out in outputs.items():
+        torch.testing.assert_close(out, outputs["spikingjelly"], rtol=1e-3, atol=1e-3, msg=f"{name}: {key} differs")
+    for _ in range(ROUNDS):
+        for key, net in nets.items():
+            start = time.process_time()
+            call(net)
+            times[key].append(time.process_time() - start)
+            functional.reset_net(nets["spikingjelly"])
+    theirs = times.pop("spikingjelly")
+    rows = []
+    for key, seconds in times.items():
+        ratio = statistics.median(other / own for other, own in zip(theirs, seconds, strict=True))
+        row = {
+            "net": name,
+            "mode": mode,
+            "ours": key,
+            "cpu_ms_median": round(1e3 * statistics.median(seconds), 1),
+            "theirs_cpu_ms_median": round(1e3 * statistics.median(theirs), 1),
+            "times_theirs": round(ratio, 2),
+            "mean_firing_rate": round(firing_rate(nets[key], x), 4),
+            "rounds": ROUNDS,
+            "load": round(os.getloadavg()[0], 1),
+        }
+        print(row, flush=True)
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Measure both nets in both modes."""
+    torch.set_num_threads(1)
+    rows = []
+    for name in ("sew_resnet18", "spiking_vgg11"):
+        torch.manual_seed(0)
+        theirs = their_net(name)
+        x = torch.rand(T, B, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2
+        nets = {"spikingjelly": theirs}
+        for backend, products in (("cpu", "dense"), ("torch", "dense"), ("cpu", "auto")):
+            nets[f"{backend}, products={products}"] = our_net(name, backend, products, theirs)
+        for mode in ("inference", "training"):
+            rows += measure(name, mode, nets, x)
+    write("zoo", rows, "torch", "spikingjelly")
+
+
+if __name__ == "__main__":
+    main()
