@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.hooks import RemovableHandle
 
 from spikecore.analysis.operations.layers import Access, LayerOperations, Operations
@@ -25,6 +24,7 @@ from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.nn.block import NormedNeuron
 from spikecore.nn.state import Stateful, reset_state
+from spikecore.torch_internals import DispatchMode, operator_name, storage_key
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
 
@@ -108,7 +108,7 @@ class _Tally:
         self.num_outputs = max(self.num_outputs, product.num_outputs)
 
 
-class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class OperationCounter(DispatchMode):  # type: ignore[no-untyped-call]
     """Counts inside its `with` block what a net does; `count_operations` does that for one batch.
 
     Args:
@@ -141,7 +141,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._handles:
             raise StateError("this counter is already counting: leave its `with` block first, or make another one")
         # The net holds its parameters inside the block, so that no other tensor gets their storage.
-        self._weights = {tensor.untyped_storage()._cdata for tensor in (*self.net.parameters(), *self.net.buffers())}
+        self._weights = {storage_key(tensor) for tensor in (*self.net.parameters(), *self.net.buffers())}
         for name, module in self.net.named_modules():
             self._handles.append(module.register_forward_pre_hook(self._entering(name)))
             self._handles.append(module.register_forward_hook(self._leaving(name), always_call=True))
@@ -186,17 +186,17 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        name = func._schema.name
+        name = operator_name(func)
         count = count_of(name)
         if count is None:
             if is_uncounted(name):
                 self._uncounted[name] = None
         else:
             layer, module = self._stack[-1] if self._stack else ("", self.net)
-            derived = args[2].untyped_storage()._cdata if isinstance(module, nn.Linear) and len(args) > 2 else None
+            derived = storage_key(args[2]) if isinstance(module, nn.Linear) and len(args) > 2 else None
 
             def is_weight(tensor: Tensor) -> bool:
-                key = tensor.untyped_storage()._cdata
+                key = storage_key(tensor)
                 return key in self._weights or key == derived
 
             with torch.no_grad():
