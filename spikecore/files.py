@@ -157,7 +157,7 @@ def read_file(path: Path, limit: int) -> bytes:
         OSError: it is a link, a pipe, a device or a directory (`ELOOP`, `EINVAL`, `EISDIR`), it is larger (`EFBIG`), or
             it cannot be read.
     """
-    # A pipe that nobody writes to would block in `open` for ever without O_NONBLOCK.
+    # Without O_NONBLOCK, `open` blocks for ever on a pipe that has no writer.
     flags = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
     with os.fdopen(descriptor, "rb") as file:

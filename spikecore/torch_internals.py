@@ -102,7 +102,7 @@ def constant_when_compiled(function: _AnyFunction) -> _AnyFunction:
 
 
 def wants_own_gradient(x: Tensor) -> bool:
-    """Will somebody look at the gradient of this very tensor?"""
+    """Is the gradient of this very tensor kept, or watched by a hook?"""
     return bool(x.retains_grad or x._backward_hooks)
 
 

@@ -68,8 +68,9 @@ def command(
     Exit status: 0 done; 1 the converter breaks its contract, and nothing was written; 2 it refuses the net, or the
     source, the data or an option cannot be used.
     """
-    from spikecore.cli.settings import parse_settings, require_empty
+    from spikecore.cli.out import require_empty
     from spikecore.registry import create, registry
+    from spikecore.run.overrides import parse_settings
 
     require_empty(out)
     shape = _shape(input_shape)

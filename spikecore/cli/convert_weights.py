@@ -132,10 +132,10 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _options(settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Options of the model, and of the neuron."""
-    from spikecore.cli.settings import parse_settings
+    from spikecore.run.overrides import parse_settings
 
     options = parse_settings(settings)
     neuron = options.pop("neuron", {})
     if not isinstance(neuron, dict):
-        raise click.UsageError(f"--set neuron={neuron}: name an option of the neuron, as in neuron.tau=3.0")
+        raise ConfigError(f"--set neuron={neuron}: name an option of the neuron, as in neuron.tau=3.0")
     return options, neuron

@@ -14,7 +14,7 @@ from spikecore.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikecore.interfaces.deployer import OperatorRecord
+    from spikecore.interfaces.deployer import Deployer, OperatorRecord
     from spikecore.run.deployment import Deployment
     from spikecore.run.samples import Samples
 
@@ -79,9 +79,9 @@ def command(
     Exit status: 0 done; 1 it was written, but lies farther from the net than NAME declares; 2 an operator is refused,
     or the run, the deployer or an option cannot be used.
     """
-    from spikecore.cli.settings import parse_settings
     from spikecore.errors import ConversionError, NetTraceError
     from spikecore.registry import create, registry
+    from spikecore.run.overrides import parse_settings
 
     _check_usage(out, only_check, as_json)
     for file in files:
@@ -126,7 +126,7 @@ def command(
 
 
 def _check_usage(out: Path | None, only_check: bool, as_json: bool) -> None:
-    from spikecore.cli.settings import require_empty
+    from spikecore.cli.out import require_empty
 
     if only_check and out is not None:
         raise click.UsageError("--check writes nothing; leave out --out, or --check")
@@ -138,7 +138,7 @@ def _check_usage(out: Path | None, only_check: bool, as_json: bool) -> None:
         require_empty(out)
 
 
-def _count(name: str, deployer: Any, verify: int | None) -> int:
+def _count(name: str, deployer: Deployer, verify: int | None) -> int:
     """How many samples to compare."""
     if verify and not deployer.capabilities.simulates:
         raise click.UsageError(

@@ -13,7 +13,8 @@ import click
     default="test",
     show_default=True,
     type=click.Choice(["val", "test", "train"]),
-    help="The samples to measure on, without augmentation; for a run without data, `test` is its environment.",
+    help="The samples to measure on, without augmentation. A run without data has no splits: leave it out, and the net "
+    "is measured in its environment.",
 )
 @click.option(
     "--set",

@@ -172,12 +172,10 @@ def _stale(plugin: Plugin, project: dict[str, Any]) -> Iterator[str]:
     version = project.get("version", plugin.version)  # absent: dynamic
     if version != plugin.version:
         yield f"version {plugin.version}, now {version}"
-    declared = {
-        (*kind_and_name(group, name), target)
-        for group, points in project.get("entry-points", {}).items()
-        if group in GROUPS
-        for name, target in points.items()
-    }
+    declared: set[tuple[str, str, Any]] = set()
+    for group, points in project.get("entry-points", {}).items():
+        if group in GROUPS:
+            declared.update((*kind_and_name(group, name), target) for name, target in points.items())
     known = {(e.kind, e.name, e.target) for e in registry().entries() if e.plugin == plugin}
     for kind, name, _ in sorted(declared - known):
         yield f"{kind} {name} is new or moved"

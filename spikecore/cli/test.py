@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from spikecore.cli.naming import kind_and_name
-from spikecore.cli.settings import parse_settings
 
 CONFORMS, FAILED, NOT_PROVED = 0, 1, 2
 """Exit status."""
@@ -43,6 +42,8 @@ def command(
     from spikecore.testing.report import summary
 
     kind, name = kind_and_name(words)
+    from spikecore.run.overrides import parse_settings
+
     report = prove(kind, name, parse_settings(settings), quiet=False)
     click.echo(summary(report))
     _write(json_file, report)

@@ -59,13 +59,14 @@ def command(
         return
     made, split = _opened(dataset, split_name, options)
     if is_all:
-        _write_all(made, split, Path(out or f"{dataset.replace(':', '-')}-{split_name}"), form, fps)
+        directory = Path(out or f"{dataset.replace(':', '-')}-{split_name}")
+        _write_all(made, split, f"{dataset} {split_name}", directory, form, fps)
         return
     if form is not None:
         raise click.UsageError("--as goes with --all; for one sample, --out names a .png or .gif")
     if not 0 <= index < len(split):
         raise click.UsageError(f"INDEX {index}: the split {split_name} has the samples 0 to {len(split) - 1}")
-    x, label = split[index]
+    x, label = _sample(split, index, f"{dataset} {split_name}")
     values = x.numpy()
     click.echo(f"{dataset} {split_name}[{index}] of {len(split)}")
     shown = _label_text(label, made.info.classes)
@@ -78,6 +79,7 @@ def command(
         span = f"{(events.t[-1] - events.t[0]) / 1000:.1f} ms" if len(events) else "nothing"
         on = f", {float((events.p != 0).mean()):.0%} on" if len(events) else ""
         click.echo(f"  events  {len(events)} in {span} on {size[0]} × {size[1]} pixels{on}")
+    _refuse_faulty((x, label), made, f"{dataset} {split_name}[{index}]")
     is_moving = made.is_sequence and values.ndim == 4
     path = Path(out or f"{dataset.replace(':', '-')}-{split_name}-{index}.{'gif' if is_moving else 'png'}")
     _check_name(path, is_moving, axes)
@@ -116,13 +118,49 @@ def _opened(dataset: str, split_name: str, options: Sequence[str]) -> tuple[Any,
     return made, made.split(split_name)
 
 
-def _write_all(made: Any, split: Any, directory: Path, form: str | None, fps: float) -> None:
+def _sample(split: Any, index: int, title: str) -> tuple[Any, Any]:
+    """A sample that has numbers to show.
+
+    Raises:
+        DatasetError: it is no pair, or its x is no tensor, or an empty one.
+    """
+    from torch import Tensor
+
+    from spikecore.errors import DatasetError
+
+    sample = split[index]
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        raise DatasetError(f"{title}[{index}]: it is of type {type(sample).__name__}; it must be a pair (x, label)")
+    x, label = sample
+    if not isinstance(x, Tensor) or not x.numel():
+        shown = f"has the shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"is of type {type(x).__name__}"
+        raise DatasetError(f"{title}[{index}]: its x {shown}; it must be a tensor of one number or more")
+    return x, label
+
+
+def _refuse_faulty(sample: tuple[Any, Any], made: Any, name: str) -> None:
+    """Say what would stop a run, once the numbers are shown.
+
+    Raises:
+        DatasetError: the sample is not what the dataset says.
+    """
+    from spikecore.errors import DatasetError
+    from spikecore.trainers.splits import target_of
+    from spikecore.trainers.targets import sample_problem
+
+    problem = sample_problem(sample, target_of(made), made.is_sequence, tuple(made.sample_shape))
+    if problem:
+        raise DatasetError(f"{name}: {problem}")
+
+
+def _write_all(made: Any, split: Any, title: str, directory: Path, form: str | None, fps: float) -> None:
     """A picture of every sample, in a directory for each class."""
     if directory.exists() and not directory.is_dir():
         raise click.UsageError(f"--out {directory}: is a file; --all writes into a directory")
     width = len(str(max(len(split) - 1, 0)))
     for index in range(len(split)):
-        x, label = split[index]
+        x, label = _sample(split, index, title)
+        _refuse_faulty((x, label), made, f"{title}[{index}]")
         values = x.numpy()
         is_moving = made.is_sequence and values.ndim == 4
         if form == "gif" and not is_moving:
@@ -168,6 +206,10 @@ def _label_text(label: Any, classes: Sequence[str]) -> str:
     """A class by its name; any other label by its values, or its shape where there are many."""
     if isinstance(label, int):
         return str(classes[label]) if 0 <= label < len(classes) else "no such class"
+    if not hasattr(label, "numel"):
+        return f"{label!r} ({type(label).__name__})"
+    if not label.numel():
+        return f"none, {list(label.shape)}"
     if label.numel() <= VALUES_SHOWN:
         return ", ".join(f"{value:.6g}" for value in label.flatten().tolist())
     return f"{list(label.shape)}, {label.dtype}, {float(label.min()):.6g} to {float(label.max()):.6g}"

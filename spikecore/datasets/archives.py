@@ -159,7 +159,11 @@ def _zip(archive: Path) -> Iterator[Iterable[Member]]:
             for item in opened.infolist():
                 mode = item.external_attr >> 16
                 is_special = (mode & 0o170000) not in (0, 0o100000, 0o040000)
-                kind = "link" if is_special else "directory" if item.is_dir() else "file"
+                kind = "file"
+                if is_special:
+                    kind = "link"
+                elif item.is_dir():
+                    kind = "directory"
                 yield Member(item.filename, item.file_size, kind, lambda item=item: opened.open(item))  # type: ignore[misc]
 
         yield members()
@@ -182,7 +186,11 @@ def _tar(archive: Path) -> Iterator[Iterable[Member]]:
 
         def members() -> Iterator[Member]:
             for item in opened:
-                plain = "file" if item.isreg() else "directory" if item.isdir() else ""
+                plain = ""
+                if item.isreg():
+                    plain = "file"
+                elif item.isdir():
+                    plain = "directory"
                 kind = plain or ("link" if item.issym() or item.islnk() else "device")
 
                 @contextmanager

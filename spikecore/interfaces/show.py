@@ -36,17 +36,25 @@ Cell: TypeAlias = "str | int | float | None"
 
 @dataclass(frozen=True)
 class Curve:
-    """Lines over a common x axis.
+    """Lines over a common x axis: N points in each of S series.
+
+    Values are drawn as they are, on one y axis: give all series of a curve in one unit, and name it in the caption or
+    in the names of the series (`rate_hz`).
 
     Args:
-        series: name → its values, one for each x; None where there is none.
-        x: where they stand; () for 0, 1, 2, …
-        x_label: what x is.
+        series: name → `[N]`, its y values in the order of x: a list, an array or a tensor of one axis; None leaves a
+            gap. 1 to `MAX_SERIES` series, all of one length N, 1 to `MAX_POINTS`.
+        x: `[N]`, finite, in the unit that `x_label` names; () for 0, 1, … N - 1.
+        x_label: below the x axis, with the unit where it has one: `step`, `time (ms)`.
         caption: a sentence below the title.
 
     Raises:
-        ContractError: lengths differ, a number is not finite, or there are more than `MAX_SERIES` lines or
-            `MAX_POINTS` points.
+        ContractError: lengths differ, a number is not finite, or there are too many series or points.
+
+    Example:
+        >>> rates = Curve({"conv1": [0.1, 0.2, None], "conv2": [0.3, 0.3, 0.4]}, x=[10, 20, 30], x_label="time (ms)")
+        >>> rates.x, rates.series["conv1"]
+        ((10.0, 20.0, 30.0), (0.1, 0.2, None))
     """
 
     kind: ClassVar[str] = "curve"

@@ -9,7 +9,7 @@ from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.checkpointing import checkpoint_layers, checkpoint_time, run_all
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
-from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn.graph import NetGraph
 from spikecore.nn.graph_net import GraphNet, features
 from spikecore.nn.half import widened
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
@@ -29,6 +29,7 @@ from spikecore.nn.neurons import (
     leaky_charge,
     reset_after,
 )
+from spikecore.nn.node import NetNode, Ref
 from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
 from spikecore.nn.products import set_products
@@ -53,6 +54,7 @@ from spikecore.nn.surrogates import (
     Surrogate,
 )
 from spikecore.nn.torch_neuron import TorchNeuron
+from spikecore.nn.tracing import trace_net
 
 __all__ = [
     "IF",

@@ -1,4 +1,4 @@
-"""Bases of nets, which tell when a plain layer meets a sequence: `Model` for registered models, `Sequential`."""
+"""Bases of nets, which refuse sequences for plain layers by name: `Model` for registered models, `Sequential`."""
 
 from __future__ import annotations
 

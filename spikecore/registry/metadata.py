@@ -91,12 +91,10 @@ def source_tree() -> Metadata:
             f"spikecore {__version__} in {package} has no metadata of this version, and no pyproject.toml beside it: "
             "install it again, so that pip writes its metadata"
         ) from error
-    points = [
-        (*kind_and_name(group, name), target)
-        for group, targets in project["entry-points"].items()
-        if group in GROUPS
-        for name, target in targets.items()
-    ]
+    points = []
+    for group, targets in project["entry-points"].items():
+        if group in GROUPS:
+            points += [(*kind_and_name(group, name), target) for name, target in targets.items()]
     return Metadata(project["name"], __version__, project["description"], (), tuple(points), path="")
 
 

@@ -36,6 +36,11 @@ class Prepared:
     context: Context
     nets: dict[str, NetRecord]
 
+    @property
+    def num_samples(self) -> dict[str, int]:
+        """Split → how many samples it holds."""
+        return {name: len(split) for name, split in self.task.splits.items()}
+
     def __str__(self) -> str:
         """In one line, for people."""
         parts = [f"{sum(parameter.numel() for parameter in self.task.model.parameters())} parameters"]

@@ -132,8 +132,8 @@ class CheckpointStore:
             raise CheckpointError(f"{self._folder}: is a link, which is not followed: put the folder itself there")
         if not self._folder.is_dir():
             return []
-        found = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=_number)
+        names = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(names, key=_number)
 
     def save(
         self,
@@ -238,7 +238,7 @@ class CheckpointStore:
         return next((name for score, name in scored if score == top), None)
 
     def find(self, which: str) -> str:
-        """The name that `last`, `best` or a name stands for.
+        """The checkpoint that `last`, `best` or a name means.
 
         Raises:
             CheckpointError: there is none.
@@ -246,12 +246,12 @@ class CheckpointStore:
         names = self.names()
         if not names:
             raise CheckpointError(f"{self.directory}: holds no checkpoint yet")
-        found = {LAST: names[-1], BEST: self.best()}.get(which, which)
-        if found is None:
+        name = {LAST: names[-1], BEST: self.best()}.get(which, which)
+        if name is None:
             raise CheckpointError(f"{self.directory}: no checkpoint has a score; use {LAST!r} or one of {_list(names)}")
-        if found not in names:
+        if name not in names:
             raise CheckpointError(f"{self.directory}: no checkpoint {which!r}; there are {_list(names)}")
-        return found
+        return name
 
     def keep_until(self, name: str | None) -> list[str]:
         """Go back to `name` (before the first, for None): what is newer goes, and what a crash left; returns the names
@@ -328,19 +328,19 @@ class CheckpointStore:
         return body
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differences(expected: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     """How the tensors of a checkpoint differ from those of a net: keys, shapes, dtypes."""
-    lines = [f"{key}: missing from the checkpoint" for key in expected if key not in found]
-    lines += [f"{key}: unknown to the net" for key in found if key not in expected]
+    lines = [f"{key}: missing from the checkpoint" for key in expected if key not in saved]
+    lines += [f"{key}: unknown to the net" for key in saved if key not in expected]
     for key in expected:
-        if key in found and _form(expected[key]) != _form(found[key]):
-            lines.append(f"{key}: {_form(found[key])} in the checkpoint, {_form(expected[key])} in the net")
+        if key in saved and _form(expected[key]) != _form(saved[key]):
+            lines.append(f"{key}: {_form(saved[key])} in the checkpoint, {_form(expected[key])} in the net")
     return lines
 
 
-def refuse_other_model(path: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def refuse_other_model(path: Path, expected: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Raises `CheckpointError` with the differing keys unless both describe the same net."""
-    lines = differences(expected, found)
+    lines = differences(expected, saved)
     if lines:
         more = [f"and {len(lines) - NUM_SHOWN} more"] if len(lines) > NUM_SHOWN else []
         text = "\n  ".join([*lines[:NUM_SHOWN], *more])
@@ -406,10 +406,10 @@ def _name(count: int) -> str:
 
 
 def _number(name: str) -> int:
-    found = _NAME.fullmatch(name)
-    if found is None:
+    match = _NAME.fullmatch(name)
+    if match is None:
         raise CheckpointError(f"{name!r} is no checkpoint's name; those look like 'checkpoint-00000042'")
-    return int(found[1])
+    return int(match[1])
 
 
 def _list(names: Sequence[str]) -> str:

@@ -16,10 +16,12 @@ from spikecore.run.log import finite, read_lines
 from spikecore.run.processes import flatten
 from spikecore.run.record import FINISHED, Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name
-from spikecore.run.text import seconds_text, value_text
+from spikecore.run.text import SPLIT_NAMES, seconds_text, value_text
 from spikecore.terminal import listed
 
 SEED = "run.seed"
+SAMPLES = "/".join(SPLIT_NAMES)
+"""Heading of the samples in each split."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Compared:
     metrics: Mapping[str, Any]
     settings: Mapping[str, str]
     curves: Mapping[str, Sequence[tuple[float, float | None]]]
+    samples: Mapping[str, int]
+    """Split → how many samples it held."""
     seconds: float | None
 
 
@@ -45,18 +49,20 @@ def read(directories: Sequence[Path]) -> list[Compared]:
 
 
 def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table: metrics, then the settings in which the runs differ.
+    """Head and lines of a table: metrics, time and samples, then the settings in which the runs differ.
 
     Runs that differ in nothing but the seed are followed by a line with their mean ± standard deviation (n - 1).
     """
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     differing = _differing(runs)
+    have_samples = any(run.samples for run in runs)
     lines = [
         [
             run.name,
             run.status,
             *(value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics),
             seconds_text(run.seconds) if run.seconds is not None else "–",
+            *([_samples(run)] if have_samples else []),
             *(run.settings.get(key, "–") for key in differing),
         ]
         for run in runs
@@ -65,8 +71,13 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
         means = [_mean_text(name, [run.metrics.get(name) for run in group]) for name in metrics]
         seeds = ", ".join(run.settings[SEED] for run in group)
         settings = [seeds if key == SEED else group[0].settings.get(key, "–") for key in differing]
-        lines.append([f"mean of {len(group)} seeds", "", *means, "", *settings])
-    return ["run", "status", *metrics, "time", *differing], lines
+        lines.append([f"mean of {len(group)} seeds", "", *means, "", *([""] if have_samples else []), *settings])
+    return ["run", "status", *metrics, "time", *([SAMPLES] if have_samples else []), *differing], lines
+
+
+def _samples(run: Compared) -> str:
+    """`809/90/898`, in the order of the heading."""
+    return "/".join(str(run.samples.get(split, "–")) for split in SPLIT_NAMES) if run.samples else "–"
 
 
 def _same_but_seed(runs: Sequence[Compared]) -> list[list[Compared]]:
@@ -95,6 +106,7 @@ def to_plain(runs: Sequence[Compared]) -> dict[str, Any]:
             "status": run.status,
             "metrics": {name: finite(value) for name, value in run.metrics.items()},
             "seconds": run.seconds,
+            "samples": dict(run.samples),
             "settings": {key: run.settings.get(key) for key in differing},
         }
         for run in runs
@@ -132,7 +144,11 @@ def table_text(head: Sequence[str], lines: Sequence[Sequence[str]], width: int |
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def write(runs: Sequence[Compared], out: Path) -> None:
@@ -173,6 +189,7 @@ def _read(path: Path, name: str) -> Compared:
         metrics=numbers,
         settings=_settings(record),
         curves=curves_by_name(lines),
+        samples=record.samples,
         seconds=record.timings_s.get("total"),
     )
 

@@ -161,7 +161,7 @@ def resolve(
         problems += _merge(tables, change)
     active = registry()
     plugins, wrong = check_options(PluginOptions, tables["plugins"])
-    if not wrong:  # what is wrong is told below, with the other tables
+    if not wrong:  # the problems are reported below, with those of the other tables
         problems += _disable_problems(active, plugins.disable)
         try:
             active = active.without(plugins.disable)
@@ -191,7 +191,10 @@ def resolve(
         problems += _run_problems(tables["run"])
     if problems:
         raise ConfigError(problems)
-    given_keys = {f"{table}.{key}" for change in changes for table in configs for key in change.get(table, {})}
+    given_keys: set[str] = set()
+    for change in changes:
+        for table in configs:
+            given_keys.update(f"{table}.{key}" for key in change.get(table, {}))
     return Resolved(configs, names, active, frozenset(given_keys), weights)
 
 
@@ -200,7 +203,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _trainer(active: Registry, tables: Mapping[str, Any]) -> Declared | None:
-    """What the trainer declares; None where there is none: that is told with the table `[trainer]`."""
+    """What the trainer declares; None where there is no such trainer, which the check of `[trainer]` reports."""
     try:
         return Declared.by(active.load("trainer", str(tables["trainer"].get("name", ""))))
     except SpikeError:
@@ -213,12 +216,13 @@ def _wanted(trainer: Declared | None, name: str, given: Sequence[str]) -> tuple[
         return tables_for([*DEFAULT_ROLES, *(table for table in given if kind_of(table))]), []
     wanted = tables_for(trainer.roles)
     used = ", ".join(f"[{table}]" for table in wanted)
-    unused = [
+    problems = list(role_problems(trainer, name))
+    problems += [
         f"[{table}]: trainer {name!r} has no use for this table; leave it out (its tables: {used})"
         for table in given
         if table not in wanted
     ]
-    return wanted, [*role_problems(trainer, name), *unused]
+    return wanted, problems
 
 
 def _run_name(tables: Mapping[str, Any], wanted: Sequence[str], own: Mapping[str, Any]) -> str:
@@ -246,7 +250,7 @@ def _weights(active: Registry, tables: dict[str, Any], wanted: Sequence[str]) ->
         try:
             config = active.load(kind, str(options.get("name"))).Config
         except SpikeError:
-            continue  # there is no such model, which is told with its name
+            continue  # there is no such model, which the check of its name reports
         if any(own.name == WEIGHTS for own in dataclasses.fields(config)):
             continue  # the model has an option of this name
         tables[table] = {key: value for key, value in options.items() if key != WEIGHTS}

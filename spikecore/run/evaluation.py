@@ -16,6 +16,7 @@ from spikecore.run.metrics import checked_metrics
 from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
+from spikecore.run.text import samples_text
 
 SPLITS = ("train", "val", "test")
 CHANGEABLE_TABLES = ("backend", "dataset", "encoder")
@@ -75,7 +76,7 @@ def evaluate(
 
     Raises:
         ConfigError: this is no run, a part of it is not installed, an override is not allowed, it may change which
-            samples a split holds, or there is no such split.
+            samples a split holds, the data are not those of the run, or there is no such split.
         CheckpointError: the checkpoint is missing, damaged, foreign or of another model.
         DatasetError: the run's data are not here, or damaged.
     """
@@ -90,10 +91,13 @@ def evaluate(
     if others and not other_samples:
         raise ConfigError(_samples_problem(others, split, resolved))
     prepared = _prepared(Path(directory), resolved)
+    if prepared.num_samples != saved.record.samples:
+        if not other_samples:
+            raise ConfigError(_sizes_problem(directory, saved, prepared, split))
+        others = others or ("dataset",)
     task, context = prepared.task, prepared.context
     if split not in task.splits and not (split == "test" and not task.splits):
-        there = ", ".join(name for name in SPLITS if name in task.splits) or "none: it learns without a dataset"
-        raise ConfigError(f"{directory}: this run has no split {split!r} (its splits: {there})")
+        raise ConfigError(f"{directory}: {_no_split(split, prepared)}")
     prepared, name = origin.restore(prepared, checkpoint, _backend_in(changes))
     trainer = prepared.trainer
     metrics = checked_metrics(trainer, "evaluate", trainer.evaluate(prepared.task, context, split))
@@ -128,6 +132,14 @@ def _samples_problem(others: Sequence[str], split: str, resolved: Resolved) -> l
     ]
 
 
+def _sizes_problem(directory: str | Path, saved: SavedRun, prepared: Prepared, split: str) -> list[str]:
+    return [
+        f"{directory}: the run had {samples_text(saved.record.samples)}, and its dataset now gives "
+        f"{samples_text(prepared.num_samples)}: {split!r} may hold samples that the net was trained on",
+        "put the data back as they were, or accept that with --other-samples (in Python: other_samples=True)",
+    ]
+
+
 def _prepared(directory: Path, resolved: Resolved) -> Prepared:
     try:
         return prepare(resolved, with_weights=False)
@@ -143,6 +155,23 @@ def _prepared(directory: Path, resolved: Resolved) -> Prepared:
 def _backend_in(changes: Sequence[str]) -> str | None:
     names = [parse_override(text).get("backend", {}).get("name") for text in changes]
     return next((name for name in reversed(names) if name), None)
+
+
+def _no_split(split: str, prepared: Prepared) -> str:
+    """Why there is no such split to measure on, and what to do."""
+    there = [name for name in SPLITS if name in prepared.task.splits]
+    if there:
+        return f"this run has no split {split!r} (its splits: {', '.join(there)})"
+    if prepared.trainer.capabilities.task == "environment":
+        where = "in its environment"
+        why = "its trainer learns in an environment"
+    else:
+        where = "as its trainer does"
+        why = "its trainer learns without a dataset"
+    return (
+        f"{why}, which has no splits, so there is no {split!r} to measure on: leave out --split (in Python: split) to "
+        f"measure the net {where}"
+    )
 
 
 def _refuse_changes(changes: Sequence[str]) -> None:

@@ -130,7 +130,9 @@ def _table(value: Any) -> dict[str, Any]:
     """A value as a table that options can be laid over: a name and a component given in Python are short for one."""
     if not isinstance(value, str | Mapping) and hasattr(value, "config"):
         value = data_of(value)
-    return {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    if isinstance(value, str):
+        return {"name": value}
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _merged_list(before: Sequence[Any], change: Mapping[str, Any], path: str) -> list[Any]:

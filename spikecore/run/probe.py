@@ -78,12 +78,12 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         for module, choice in chosen.items():
             module.chosen = choice
     unseen = [name for name in layers if name not in rates.seen()]
-    found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
+    reports = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
     return {
         "num_samples": len(inputs),
         "labels": inputs.labels(shown),
         "split": inputs.split,
-        "layers": found,
+        "layers": reports,
         "unseen": unseen,
     }
 
@@ -123,7 +123,7 @@ class Sampler:
         kept = get_state(model)
         chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
         with undisturbed(context.device), _evaluating(model), torch.no_grad(), _precision(context), rates.watching():
-            before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+            before = [_copied_buffers(norm) for norm in norms]
             try:
                 for norm in norms:
                     norm.train()
@@ -149,11 +149,12 @@ def neuron_layers(model: nn.Module) -> list[str]:
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """Those that keep running statistics of what this process sees: a synchronised one would wait for the others."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, BatchNorm) and module.track_running_stats and not is_synchronised(module)
-    ]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    return [norm for norm in norms if not is_synchronised(norm)]
+
+
+def _copied_buffers(norm: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
 class _Samples:
@@ -171,14 +172,16 @@ class _Samples:
             )
         split = unaugmented(task.split(self.split))
         self._task, self._split = task, split
-        self._samples = [split[i] for i in _spread(len(split), num_samples).tolist()]
+        self._indices = _spread(len(split), num_samples).tolist()
+        self._samples = [split[i] for i in self._indices]
         self._generator: torch.Generator | None = None
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
-        x = put_together(self._split, [self._samples[i] for i in index], self._task.is_sequence).x.to(device)
+        samples, indices = [self._samples[i] for i in index], [self._indices[i] for i in index]
+        x = put_together(self._split, samples, self._task.is_sequence, indices=indices).x.to(device)
         if self._task.is_sequence:
             return x
         if self._generator is None:
@@ -288,14 +291,14 @@ class _Traces:
         if name not in self._spikes:
             return {}
         threshold = getattr(self._layers[name].config, "v_threshold", None)
-        found = {
+        sequences = {
             "index": self._index[name],
             "spikes": torch.cat(self._spikes[name]).transpose(0, 1).to(torch.uint8),
             "v_threshold": float(threshold) if isinstance(threshold, int | float) else None,
         }
         if name in self._v:
-            found["v"] = torch.cat(self._v[name]).transpose(0, 1).float()
-        return found
+            sequences["v"] = torch.cat(self._v[name]).transpose(0, 1).float()
+        return sequences
 
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -20,12 +20,13 @@ from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
 
 FILE = "run.json"
-SCHEMA = 3
+SCHEMA = 4
 """Raised when a field is added, dropped or changes its meaning."""
 MOST_BYTES = 1 << 28
 OLDER = {
     1: "it does not say which input and how many outputs the net has, so the net cannot be rebuilt from it",
     2: "it does not say which weights the net started from, nor what the files given with --load defined",
+    3: "it does not say how many samples the run's splits held",
 }
 """Schema that is refused → why it cannot be read."""
 OWN_SUM = "record_sha256"
@@ -151,6 +152,8 @@ class Record:
         nets: name in the task's model ("" for the model itself) → how it was built; empty where the trainer makes its
             net itself.
         classes: names of the labels.
+        samples: split (`train`, `val`, `test`) → how many samples it held, as the run used it: without those that
+            `val_share` took from it; empty where the run has no data.
         components: table → component.
         plugins, files, environment, git: see `run.provenance`.
         header: lines printed at the start.
@@ -172,6 +175,7 @@ class Record:
     task: str
     nets: dict[str, NetRecord]
     classes: list[str]
+    samples: dict[str, int]
     components: dict[str, ComponentRecord]
     plugins: list[PluginRecord]
     files: list[FileRecord]

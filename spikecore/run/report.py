@@ -11,14 +11,14 @@ from typing import Any
 from spikecore.analysis import figures, page
 from spikecore.files import write_file
 from spikecore.run import probe
-from spikecore.run.activity import SPLIT_NAMES, activity
+from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.clock import TOTAL
 from spikecore.run.exhibits import exhibits
 from spikecore.run.gallery import read_gallery
 from spikecore.run.log import read_lines
 from spikecore.run.record import Record, status_of
-from spikecore.run.text import seconds_text, value_text
+from spikecore.run.text import SPLIT_NAMES, seconds_text, value_text
 
 FILE = "report.html"
 MAX_CURVES = 40
@@ -60,13 +60,13 @@ def build(directory: Path) -> str:
 
 def curves_by_name(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float | None]]]:
     """Metric → its points over the epochs (over the lines, where they do not say an epoch)."""
-    found: dict[str, list[tuple[float, float | None]]] = {}
+    curves: dict[str, list[tuple[float, float | None]]] = {}
     for index, line in enumerate(lines, 1):
         x = line.get(EPOCH, index)
         for name, value in line.items():
             if name != EPOCH and (value is None or _is_number(value)):
-                found.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
-    return found
+                curves.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
+    return curves
 
 
 def _looks(directory: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -117,19 +117,21 @@ def _tiles(record: Record, lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The latest metrics, those of training, validation and test apart."""
+    """Samples and latest metrics, those of training, validation and test apart."""
     latest = {**(lines[-1] if lines else {}), **(record.metrics or {})}
     table: dict[str, dict[str, str]] = {}
     for name, value in latest.items():
         split, _, metric = name.partition("_")
         if split in SPLIT_NAMES and metric and _is_number(value):
             table.setdefault(metric, {})[split] = value_text(name, value)
+    if record.samples:
+        table = {"samples": {split: str(count) for split, count in record.samples.items()}, **table}
     if not table:
         return []
     splits = [split for split in SPLIT_NAMES if any(split in row for row in table.values())]
     head = ("", *(SPLIT_NAMES[split] for split in splits))
     rows = [(metric.replace("_", " "), *(row.get(split, "–") for split in splits)) for metric, row in table.items()]
-    caption = "Of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
+    caption = "Metrics of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
     return [f'<div id="splits">{page.table(head, rows)}</div>', page.note(caption)]
 
 
@@ -175,20 +177,15 @@ def _time(record: Record) -> list[str]:
 
 
 def _parts(directory: Path, record: Record) -> list[str]:
-    components = page.table(
-        ("table", "name", "plugin", "distribution", "target"),
-        [
-            (table, part.name, part.plugin, f"{part.distribution} {part.version}", part.target)
-            for table, part in record.components.items()
-        ],
-    )
-    plugins = page.table(
-        ("plugin", "distribution", "status", "hooks"),
-        [
-            (plugin.id, f"{plugin.distribution} {plugin.version}", plugin.reason or plugin.status, plugin.target or "–")
-            for plugin in record.plugins
-        ],
-    )
+    of_components = []
+    for table, part in record.components.items():
+        of_components.append((table, part.name, part.plugin, f"{part.distribution} {part.version}", part.target))
+    components = page.table(("table", "name", "plugin", "distribution", "target"), of_components)
+    of_plugins = []
+    for plugin in record.plugins:
+        source, status = f"{plugin.distribution} {plugin.version}", plugin.reason or plugin.status
+        of_plugins.append((plugin.id, source, status, plugin.target or "–"))
+    plugins = page.table(("plugin", "distribution", "status", "hooks"), of_plugins)
     backends = page.table(
         ("layer", "asked for", "ran on", "why"),
         [(name, backend.asked, backend.ran, backend.reason) for name, backend in record.backends.items()],
@@ -222,16 +219,10 @@ def _history(directory: Path, record: Record) -> list[str]:
     kept = ", ".join(f"{name} (best)" if name == best else name for name in store.names())
     parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept or "none")}</p>']
     if record.resumes:
-        rows = [
-            (
-                resumption.at,
-                resumption.after,
-                resumption.checkpoint or "the seed",
-                resumption.dropped_lines,
-                "; ".join([*resumption.changes, *resumption.differs]) or "–",
-            )
-            for resumption in record.resumes
-        ]
+        rows = []
+        for one in record.resumes:
+            changes = "; ".join([*one.changes, *one.differs]) or "–"
+            rows.append((one.at, one.after, one.checkpoint or "the seed", one.dropped_lines, changes))
         head = ("resumed", "after it had", "from", "lines dropped", "changed")
         parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']
     return parts

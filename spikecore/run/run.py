@@ -36,7 +36,7 @@ from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now, sealed
 from spikecore.run.restore import SavedRun
 from spikecore.run.signals import terminable
-from spikecore.run.text import reason_text
+from spikecore.run.text import reason_text, samples_text
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Run:
     ) -> Run:
         resolved = saved.resolve(overrides)
         prepared = prepare(resolved, output=output, processes=processes, with_weights=not saved.has_begun)
+        _refuse_other_samples(saved, prepared)
         with output.clock.timed("restore"):
             since = saved.resumable(checkpoint, prepared)
             run = cls(saved.directory, resolved, saved.record, prepared, since)
@@ -337,7 +338,7 @@ class Run:
             self._note(f"What the net's neurons do is not shown, and silent layers are not told: {error}.")
 
     def _note(self, text: str) -> None:
-        """For the report; what was told before the run was resumed is told once."""
+        """For the report; a note from before the run was resumed is kept once."""
         if text not in self.record.notes:
             self.record.notes.append(text)
 
@@ -424,6 +425,21 @@ def resume_command(directory: Path, record: Record) -> str:
     return shlex.join(words)
 
 
+def _refuse_other_samples(saved: SavedRun, prepared: Prepared) -> None:
+    """Refuse to go on with other data than those of before.
+
+    Raises:
+        ConfigError: a split holds more samples than then, or fewer.
+    """
+    before, now_here = saved.record.samples, prepared.num_samples
+    if before != now_here:
+        then, here = samples_text(before), samples_text(now_here)
+        raise ConfigError(
+            f"{saved.directory}: the run began with {then}, and its dataset now gives {here}: put the data back as "
+            f"they were, or start a new run with `spike run {saved.directory / CONFIG}`"
+        )
+
+
 def _new_record(resolved: Resolved, prepared: Prepared) -> Record:
     device, text = prepared.context.device, resolved.to_toml()
     return Record(
@@ -433,6 +449,7 @@ def _new_record(resolved: Resolved, prepared: Prepared) -> Record:
         task=prepared.trainer.capabilities.task,
         nets=prepared.nets,
         classes=list(prepared.task.classes),
+        samples=prepared.num_samples,
         components=provenance.components(resolved),
         plugins=provenance.plugins(resolved),
         files=provenance.files(resolved.registry),

@@ -64,8 +64,9 @@ def from_split(task: Task, count: int, name: str, device: torch.device | None = 
     split = unaugmented(task.split(name))
     size = len(split)
     count = min(count, size)
-    samples = [split[index * size // count] for index in range(count)]
-    batch = put_together(split, samples, task.is_sequence)
+    indices = [index * size // count for index in range(count)]
+    samples = [split[index] for index in indices]
+    batch = put_together(split, samples, task.is_sequence, indices=indices)
     device = device or torch.device("cpu")
     x = batch.x.to(device)
     if not task.is_sequence:

@@ -20,12 +20,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, SpikeError
+from spikecore.interfaces.dataset import Batch, Split
+from spikecore.interfaces.task import Task
 from spikecore.nn import Dropout, Stateful, set_step_mode
 from spikecore.nn.weights import read_tensors
 from spikecore.registry import create
 from spikecore.registry.files import file_source, run_file
 from spikecore.run.build import prepare
 from spikecore.run.restore import SavedRun
+from spikecore.trainers.batches import put_together
+from spikecore.trainers.splits import task_split
 
 RUN, CONVERTED, FACTORY, FILE = "run", "converted", "factory", "file"
 """Kinds of sources."""
@@ -173,7 +177,8 @@ def calibration_of(source: Source, data: str | None, count: int, batch_size: int
         return _from_dataset(data, count, batch_size, is_sequence)
     if source.directory is None or source.about["kind"] == CONVERTED:
         raise ConfigError("--data is missing: name a dataset, or a .safetensors or .npy file of inputs [N, ...]")
-    return _from_run(source.directory, count, batch_size, is_sequence)
+    checkpoint = source.about["checkpoint"]
+    return _from_run(source.directory, checkpoint, count, batch_size, is_sequence)
 
 
 def _values_in(path: Path) -> Tensor:
@@ -193,23 +198,20 @@ def _from_dataset(name: str, count: int, batch_size: int, is_sequence: bool) -> 
     if dataset.is_sequence != is_sequence:
         wanted = "sequences [T, B, ...]" if is_sequence else "batches [B, ...]"
         raise ConfigError(f"--data {name}: the net takes {wanted}, which this dataset does not give")
-    split = dataset.split("train")
+    split = task_split(dataset, "train")
     indices = _spread(len(split), count)
 
     def batches() -> Iterator[Tensor]:
-        for start in range(0, len(indices), batch_size):
-            x = torch.stack([split[index][0] for index in indices[start : start + batch_size]])
-            yield x.transpose(0, 1) if is_sequence else x
+        for batch in _in_batches(split, indices, batch_size, is_sequence):
+            # As encoders read bytes; the net itself is given floats only.
+            yield batch.x.float() / 255 if batch.x.dtype == torch.uint8 else batch.x
 
     return Calibration(batches, f"{len(indices)} training samples of {name}")
 
 
-def _from_run(directory: Path, count: int, batch_size: int, is_sequence: bool) -> Calibration:
-    from spikecore.trainers.batches import put_together
-
+def _from_run(directory: Path, checkpoint: str, count: int, batch_size: int, is_sequence: bool) -> Calibration:
     try:
-        prepared = prepare(SavedRun.open(directory).resolve(), torch.device("cpu"), with_weights=False)
-        task = prepared.task
+        task = _task_of(directory, checkpoint)
         split = task.split("train")
     except (SpikeError, OSError) as error:
         raise ConfigError(f"{directory}: the data of this run cannot be read: {error}\n--data names others") from error
@@ -217,14 +219,28 @@ def _from_run(directory: Path, count: int, batch_size: int, is_sequence: bool) -
 
     def batches() -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(0)
-        for start in range(0, len(indices), batch_size):
-            samples = [split[index] for index in indices[start : start + batch_size]]
-            batch = put_together(split, samples, task.is_sequence)
-            x = batch.x if task.is_sequence else task.sequence(batch.x, generator)
+        for batch in _in_batches(split, indices, batch_size, task.is_sequence):
+            with torch.no_grad():
+                x = batch.x if task.is_sequence else task.sequence(batch.x, generator)
             # Of a net without state every step of a sequence is an input of its own.
             yield x if is_sequence else x.flatten(0, 1)
 
     return Calibration(batches, f"{len(indices)} training samples of {directory}")
+
+
+def _task_of(directory: Path, checkpoint: str) -> Task:
+    """The run's task, its encoder as the checkpoint has it: one with weights of its own gives other inputs without."""
+    saved = SavedRun.open(directory)
+    prepared = prepare(saved.resolve(), torch.device("cpu"), with_weights=False)
+    restored = saved.checkpoint(checkpoint, prepared.task.model)
+    prepared.context.restore(restored, prepared.trainer, prepared.task.encoder)
+    return prepared.task
+
+
+def _in_batches(split: Split, indices: list[int], batch_size: int, is_sequence: bool) -> Iterator[Batch]:
+    for start in range(0, len(indices), batch_size):
+        some = indices[start : start + batch_size]
+        yield put_together(split, [split[index] for index in some], is_sequence, indices=some)
 
 
 def _spread(size: int, count: int) -> list[int]:

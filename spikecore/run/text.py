@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from spikecore.errors import SpikeError
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+"""The splits in the order in which they are shown."""
 
 
 def value_text(name: str, value: float) -> str:
@@ -34,6 +39,12 @@ def rate_text(rate: float) -> str:
 def count_text(count: int, noun: str, plural: str = "") -> str:
     """`1 thread`, `2 threads`; `2 batches`, where the plural is another."""
     return f"{count} {noun}" if count == 1 else f"{count} {plural or noun + 's'}"
+
+
+def samples_text(num_samples: Mapping[str, int]) -> str:
+    """`809 training, 90 validation, 898 test samples`; `no samples` where there are no splits."""
+    parts = [f"{num_samples[split]} {SPLIT_NAMES[split]}" for split in SPLIT_NAMES if split in num_samples]
+    return f"{', '.join(parts) or 'no'} samples"
 
 
 def reason_text(error: Exception) -> str:

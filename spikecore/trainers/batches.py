@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikecore.errors import ContractError
+from spikecore.errors import ContractError, DatasetError, SpikeError
 from spikecore.interfaces.dataset import Batch, Split, TargetKind
 
 
@@ -23,7 +23,7 @@ def assemble(split: Split, index: Iterable[Any], is_sequence: bool, generator: t
     """
     wanted, at_once = [int(i) for i in index], getattr(split, "__getitems__", None)
     samples = at_once(wanted) if at_once is not None else [split[i] for i in wanted]
-    return put_together(split, samples, is_sequence, generator)
+    return put_together(split, samples, is_sequence, generator, wanted)
 
 
 def put_together(
@@ -31,24 +31,79 @@ def put_together(
     samples: Sequence[tuple[Tensor, int | Tensor]],
     is_sequence: bool,
     generator: torch.Generator | None = None,
+    indices: Sequence[int] | None = None,
 ) -> Batch:
-    """As `assemble`, of samples that were read already."""
+    """As `assemble`, of samples that were read already.
+
+    Args:
+        split: that they are from.
+        samples: of the batch.
+        is_sequence: they have a time axis, which then comes first.
+        generator: for a `collate` that draws; None while evaluating.
+        indices: of the samples in the split, for messages.
+
+    Raises:
+        DatasetError: samples do not fit together; names two that differ. Or the split's own `collate` failed.
+        ContractError: `collate` gives no `Batch`, or the labels are not of the target.
+    """
+    names = _names(split, samples, indices)
     collate = getattr(split, "collate", None)
-    if collate is not None:
-        batch: Batch = collate(samples, generator)
-        return batch
-    target = getattr(split, "target", None)
-    return stack(samples, is_sequence, "class" if target is None else target.kind)
+    if collate is None:
+        target = getattr(split, "target", None)
+        return _stacked(samples, is_sequence, "class" if target is None else target.kind, names)
+    try:
+        batch = collate(samples, generator)
+    except SpikeError:
+        raise
+    except Exception as error:
+        raise DatasetError(
+            f"the dataset's collate failed on {', '.join(names)}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(batch, Batch):
+        raise ContractError(
+            f"the dataset's collate gave {type(batch).__name__} for {', '.join(names)}; it must give a "
+            "spikecore.interfaces.Batch(x, label, mask)"
+        )
+    return batch
 
 
 def stack(samples: Sequence[tuple[Tensor, int | Tensor]], is_sequence: bool, target: TargetKind) -> Batch:
     """Samples of one shape, and their labels as the target says: see the table in `interfaces.dataset`.
 
     Raises:
+        DatasetError: samples, or labels that are stacked, differ in shape.
         ContractError: the labels are not of the target.
     """
-    x = torch.stack([x for x, _ in samples])
-    return Batch(x.transpose(0, 1) if is_sequence else x, stack_labels([label for _, label in samples], target))
+    return _stacked(samples, is_sequence, target, [f"sample {place} of the batch" for place in range(len(samples))])
+
+
+def _stacked(
+    samples: Sequence[tuple[Tensor, int | Tensor]], is_sequence: bool, target: TargetKind, names: Sequence[str]
+) -> Batch:
+    inputs, labels = [x for x, _ in samples], [label for _, label in samples]
+    _require_one_shape(inputs, names, "an x", "give the split a collate(samples, generator) that pads them")
+    if target != "items":
+        tensors = [label for label in labels if isinstance(label, Tensor)]
+        _require_one_shape(tensors, names, "a label", "give all labels one shape, or the target 'items'")
+    x = torch.stack(inputs)
+    return Batch(x.transpose(0, 1) if is_sequence else x, stack_labels(labels, target))
+
+
+def _require_one_shape(tensors: Sequence[Tensor], names: Sequence[str], what: str, cure: str) -> None:
+    for tensor, name in zip(tensors, names, strict=False):  # fewer tensors where labels are of mixed types
+        if tensor.shape != tensors[0].shape:
+            raise DatasetError(
+                f"{name} has {what} of the shape {tuple(tensor.shape)}, {names[0]} one of {tuple(tensors[0].shape)}; "
+                f"samples are stacked into a batch only where they have one shape: {cure}"
+            )
+
+
+def _names(split: Split, samples: Sequence[object], indices: Sequence[int] | None) -> list[str]:
+    """What messages call the samples."""
+    if indices is None:
+        return [f"sample {place} of the batch" for place in range(len(samples))]
+    name_of = getattr(split, "name_of", None)
+    return [f"sample {index}" if name_of is None else name_of(index) for index in indices]
 
 
 def stack_labels(labels: Sequence[int | Tensor], target: TargetKind) -> Tensor | list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spikecore.errors import DatasetError, OptionError
 from spikecore.interfaces.dataset import Dataset, Split, Target
-from spikecore.trainers.targets import input_problem, label_problem
+from spikecore.trainers.targets import label_problem, sample_problem
 
 FORWARDED = ("collate", "set_epoch", "unnormalised")
 """Optional members of a split that concern no index."""
@@ -21,7 +21,8 @@ REINDEXED = ("__getitems__", "batches", "labels", "unaugmented")
 
 @dataclass(frozen=True, eq=False)
 class TaskSplit:
-    """A split, or a part of one, whose samples are checked whenever they are read: finite inputs, labels of the target.
+    """A split, or a part of one, whose samples are checked whenever they are read: inputs of its shape, finite
+    and of a type that nets take; labels of the target.
 
     It has those optional members of a split that the given one has.
 
@@ -31,6 +32,7 @@ class TaskSplit:
         is_sequence: samples have a time axis.
         place: where samples come from, for messages: `digits train`.
         indices: the samples of this part, by their number in `whole`; None for all of them.
+        shape: of each x, without T; None for any.
     """
 
     whole: Split
@@ -38,6 +40,7 @@ class TaskSplit:
     is_sequence: bool
     place: str
     indices: tuple[int, ...] | None = None
+    shape: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.whole) if self.indices is None else len(self.indices)
@@ -56,7 +59,11 @@ class TaskSplit:
 
     def part(self, indices: Sequence[int]) -> TaskSplit:
         """Some of the samples, by their number in the dataset's own split."""
-        return TaskSplit(self.whole, self.target, self.is_sequence, self.place, tuple(indices))
+        return replace(self, indices=tuple(indices))
+
+    def name_of(self, index: int) -> str:
+        """What messages call a sample: `digits train[7]`, by its number in the dataset's own split."""
+        return f"{self.place}[{self._number(index)}]"
 
     def _number(self, index: int) -> int:
         """The number of a sample in the dataset's own split."""
@@ -67,8 +74,7 @@ class TaskSplit:
         return self.indices[index]
 
     def _checked(self, number: int, sample: tuple[Tensor, int | Tensor]) -> tuple[Tensor, int | Tensor]:
-        x, label = sample
-        problem = input_problem(x) or label_problem(label, self.target, len(x) if self.is_sequence else None)
+        problem = sample_problem(sample, self.target, self.is_sequence, self.shape)
         if problem:
             raise DatasetError(f"{self.place}[{number}]: {problem}")
         return sample
@@ -96,7 +102,7 @@ class TaskSplit:
         return labels if self.indices is None else labels[torch.tensor(self.indices, dtype=torch.int64)]
 
     def _unaugmented(self, unaugmented: Any) -> Any:
-        return lambda: TaskSplit(unaugmented(), self.target, self.is_sequence, self.place, self.indices)
+        return lambda: replace(self, whole=unaugmented())
 
 
 def target_of(dataset: Dataset) -> Target:
@@ -105,9 +111,10 @@ def target_of(dataset: Dataset) -> Target:
 
 
 def task_split(dataset: Dataset, name: str) -> TaskSplit:
-    """The dataset's split of this name, its labels checked."""
+    """The dataset's split of this name, its samples checked."""
     title = str(getattr(dataset, "name", "") or type(dataset).__name__.lower())
-    return TaskSplit(dataset.split(name), target_of(dataset), dataset.is_sequence, f"{title} {name}")
+    shape = tuple(dataset.sample_shape)
+    return TaskSplit(dataset.split(name), target_of(dataset), dataset.is_sequence, f"{title} {name}", shape=shape)
 
 
 def unaugmented(split: Split) -> Split:

@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from spikecore.interfaces.dataset import Target
+
+
+def sample_problem(sample: object, target: Target, is_sequence: bool, shape: tuple[int, ...] | None = None) -> str:
+    """What is wrong with a sample; "" where nothing is.
+
+    Args:
+        sample: should be `(x, label)`.
+        target: what its label should be.
+        is_sequence: its x should have a time axis in front.
+        shape: its x should have, without T; None for any.
+    """
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        return f"it is of type {type(sample).__name__}; a sample must be a pair (x, label)"
+    x, label = sample
+    return input_problem(x, is_sequence, shape) or label_problem(label, target, len(x) if is_sequence else None)
 
 
 def label_problem(label: object, target: Target, num_steps: int | None = None) -> str:
@@ -32,12 +48,46 @@ def label_problem(label: object, target: Target, num_steps: int | None = None) -
     return _classes_problem(label, target.num_outputs)
 
 
-def input_problem(x: object) -> str:
-    """What is wrong with the x of a sample; "" where nothing is. A net of spikes would hide nan: it never fires."""
+def input_problem(x: object, is_sequence: bool = False, shape: tuple[int, ...] | None = None) -> str:
+    """What is wrong with the x of a sample; "" where nothing is. A net of spikes would hide nan: it never fires.
+
+    Args:
+        x: of one sample.
+        is_sequence: it should have a time axis in front.
+        shape: it should have, without T; None for any.
+    """
     if not isinstance(x, Tensor):
         return (
             f"its x is of type {type(x).__name__}; it must be a tensor: torch.from_numpy or torch.as_tensor makes one"
         )
+    return _dtype_problem(x, is_sequence) or _shape_problem(x, is_sequence, shape) or _input_infinity(x)
+
+
+def _dtype_problem(x: Tensor, is_sequence: bool) -> str:
+    if x.dtype == torch.float32:
+        return ""
+    if not is_sequence:
+        return (
+            "" if x.dtype == torch.uint8 else f"its x is of {x.dtype}; it must be float32 or uint8: call .float() on it"
+        )
+    # No encoder reads a sequence, so nobody turns bytes into numbers that a net takes.
+    return f"its x is of {x.dtype}; the x of a sequence must be float32: call .float() on it"
+
+
+def _shape_problem(x: Tensor, is_sequence: bool, shape: tuple[int, ...] | None) -> str:
+    if is_sequence and (x.dim() < 1 or len(x) < 1):
+        return f"its x has the shape {tuple(x.shape)}; a sequence must be [T, ...] with T of 1 or more"
+    own = tuple(x.shape[1:] if is_sequence else x.shape)
+    if shape is None or own == shape:
+        return ""
+    wanted = f"[T, {', '.join(map(str, shape))}]" if is_sequence else str(shape)
+    return (
+        f"its x has the shape {tuple(x.shape)}; the dataset's sample_shape asks for {wanted}: make all samples of this "
+        "shape, or correct sample_shape"
+    )
+
+
+def _input_infinity(x: Tensor) -> str:
     # The sum is finite only where all are, and is cheaper to look at; it may also overflow where all are finite.
     if not x.is_floating_point() or math.isfinite(float(x.sum())):
         return ""

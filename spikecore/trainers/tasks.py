@@ -14,12 +14,13 @@ from spikecore.interfaces.trainer import TaskKind
 from spikecore.trainers.splits import cut_validation, target_of, task_split, unaugmented
 
 
-def dataset_task(parts: Parts, learns: TaskKind = "class", val_share: float = 0.0) -> Task:
+def dataset_task(parts: Parts, learns: TaskKind | TargetKind = "class", val_share: float = 0.0) -> Task:
     """The splits of the dataset, its encoder, and a net that takes what the encoder gives.
 
     Args:
         parts: with the roles dataset, encoder, model and neuron.
-        learns: `capabilities.task` of the trainer; the dataset's target must be it, where it is a target.
+        learns: `capabilities.task` of the trainer, or the target that it reads (`items`); the dataset's target must be
+            it, where it is a target.
         val_share: see `dataset_splits`.
 
     Raises:
@@ -63,7 +64,7 @@ def dataset_splits(dataset: Dataset, val_share: float, seed: int) -> dict[str, S
     return splits
 
 
-def require_target(dataset: Dataset, learns: TaskKind) -> None:
+def require_target(dataset: Dataset, learns: TaskKind | TargetKind) -> None:
     """Refuse a dataset whose labels are not what a trainer learns from.
 
     Raises:

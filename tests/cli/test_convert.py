@@ -284,7 +284,7 @@ REFUSED = [
     (["{file}:make", "--out", "o", "--data", "digits", "--weights", "w.safetensors"], "w.safetensors: cannot be read"),
     (["{ann}", "--out", "o", "--checkpoint", "step-999"], "step-999"),
     (["{ann}", "--out", "o", "--set", "gian=2"], "did you mean 'gain'?"),
-    (["{ann}", "--out", "o", "--set", "gain"], "KEY=VALUE"),
+    (["{ann}", "--out", "o", "--set", "gain"], "spike: --set gain: expected KEY=VALUE, as in tau=3.0"),
 ]
 
 

@@ -8,8 +8,14 @@ import torch
 
 import spikecore
 from spikecore.analysis import Fidelity
+from spikecore.nn.encoders.direct import Direct
 from spikecore.registry import Blocking, Registry, use
+from spikecore.run.build import prepare
+from spikecore.run.config import resolve
+from spikecore.run.conversion import source_of
 from spikecore.run.samples import samples_of
+from spikecore.run.sources import calibration_of
+from spikecore.trainers.classify import Classify
 from tests.cli.scaffolded import component_file, trained
 
 ARTIFICIAL = {
@@ -210,3 +216,42 @@ def test_the_samples_of_a_converted_net_are_those_of_its_run(ann, snn, toys):
     assert samples.x.shape == (NUM_STEPS, 12, 1, 8, 8)
     assert torch.equal(samples.labels, given.labels)
     assert all(torch.equal(step, given.x[0]) for step in samples.x)
+
+
+class Dimming(Direct):
+    """An encoder with a weight of its own, 1 until it is trained."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.register_buffer("gain", torch.ones(()))
+
+    def encode(self, x, generator):
+        return super().encode(self.gain * x, generator)
+
+
+class Dims(Classify):
+    """Its training changes the encoder."""
+
+    def fit(self, task, context):
+        task.encoder.gain.fill_(0.25)
+        return super().fit(task, context)
+
+
+@pytest.mark.parametrize(("neuron", "num_steps"), [("relu", 1), ("lif", 3)])
+def test_calibration_sees_what_the_encoder_of_the_run_gives(neuron, num_steps, tmp_path):
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.register("encoder", "dimming", Dimming)
+        registry.register("trainer", "dims", Dims)
+        tables = {
+            "encoder": {"name": "dimming", "num_steps": num_steps},
+            "model": {"name": "mlp", "hidden": [8]},
+            "neuron": {"name": neuron},
+            "trainer": {"name": "dims", "epochs": 1},
+            "run": {"report": False},
+        }
+        spikecore.run(tables, out=tmp_path / "r")
+        batches = list(calibration_of(source_of(str(tmp_path / "r")), None, 40, 16).batches())
+        train = prepare(resolve(tables)).task.train
+    images = torch.stack([train[index * len(train) // 40][0] for index in range(40)])
+    wanted = 0.25 * images if num_steps == 1 else 0.25 * images.expand(3, *images.shape)
+    assert torch.equal(torch.cat(batches, 0 if num_steps == 1 else 1), wanted)

@@ -307,7 +307,7 @@ def test_wrong_words_are_told(deploy, spike, toys, tmp_path):
         (("toy", "--out", "file/x"), "cannot be written"),
         (("toi", "--out", "x"), "Did you mean 'toy'"),
         (("toy", "--out", "x", "--set", "nota=1"), "did you mean 'note'?"),
-        (("toy", "--out", "x", "--set", "note"), "expected KEY=VALUE"),
+        (("toy", "--out", "x", "--set", "note"), "spike: --set note: expected KEY=VALUE, as in tau=3.0"),
         (("toy", "--out", "x", "--checkpoint", "first"), "first"),
         (("toy", "--out", "x", "--net", "actor"), "has one net only"),
         (("toy", "--out", "x", "--verify", "-1"), "-1"),

@@ -158,6 +158,7 @@ def test_an_unknown_plugin_is_told_with_those_that_exist(registry):
         (("--all", "a", "b"), "one PLUGIN at most"),
         (("--all", "--set", "tau=3.0"), "no --set"),
         ((), "KIND:NAME"),
+        (("neuron:lif", "--set", "tau"), "spike: --set tau: expected KEY=VALUE, as in tau=3.0"),
     ],
 )
 def test_wrong_arguments(arguments, says, spike):

@@ -4,6 +4,7 @@ argv: the name of the scenario. Each rank writes `answers-RANK.json`: name of th
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import spikecore
 from spikecore.cli import main
 from spikecore.interfaces import TrainerCapabilities
 from spikecore.models.mlp import MLP
+from spikecore.run.checkpoint import CheckpointStore
 from spikecore.trainers.classify import Classify
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -80,10 +82,17 @@ def fault(name, context):
     """Happens in the middle of a step."""
     if name == "raise":
         raise ValueError("the sensor burnt through")
+    if name == "full":
+        CheckpointStore.save = refuse_to_write
     if name == "draw":
         torch.rand(1, generator=context.generator)
     if name in ("SIGKILL", "SIGINT", "SIGTERM") and not context.stopping and not context.processes.is_terminated:
         os.kill(os.getpid(), getattr(signal, name))
+
+
+def refuse_to_write(*arguments, **options):
+    """The disk of this process is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Alone(Classify):
@@ -133,6 +142,7 @@ def refused():
     spike("one wrong", *options(*(["trainer.lr=-1"] if RANK else [])), "--out", "wrong")
     spike("draw", *options(), "--out", "draw", FAULT="draw", FAULT_RANK="1")
     spike("dry", *options(), "--dry-run")
+    spike("full", *options(), "--out", "full", FAULT="full", FAULT_RANK="0")
 
 
 answers = {}
@@ -146,5 +156,6 @@ if __name__ == "__main__":
     if scenario in ("sound", "refused"):
         {"sound": sound, "refused": refused}[scenario]()
     else:
-        sys.argv = ["spike", "run", *options(), "--out", scenario]
+        told = ["--resume", "faulty"] if scenario == "again" else [*options(), "--out", scenario]
+        sys.argv = ["spike", "run", *told]
         main()

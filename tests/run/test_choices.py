@@ -122,7 +122,7 @@ def test_a_list_is_a_list():
 
 def test_what_the_owner_decides_is_not_for_the_user():
     for given in ({"name": "turn", "strict": True}, {"strict": False}):
-        with pytest.raises(OptionError, match=r"'first.strict' is not for you to set"):
+        with pytest.raises(OptionError, match=r"'first.strict' is set by the component that uses it"):
             make_config(Changed, {"first": given})
     with pytest.raises(OptionError, match="'first' must leave 'strict' at False"):
         make_config(Changed, {"first": Turn(strict=True)})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from spikecore.run.experiment import evaluate, load, prepare
 from spikecore.run.record import Record
 from spikecore.run.report import build
 from spikecore.testing.distributions import fake_distribution
-from tests.run.toy_trainers import Walker
+from tests.run.toy_trainers import Alone, Walker
 
 TABLES = {
     "dataset": {"test_share": 0.6},
@@ -99,6 +100,10 @@ def test_the_report_keeps_the_three_apart(finished):
     accuracy = f"{metrics['val_accuracy']:.2%}", f"{metrics['test_accuracy']:.2%}"
     assert table.index(accuracy[0]) < table.index(accuracy[1], table.index(accuracy[0]) + 1)
     assert "64 validation samples" in html
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    (sizes,) = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows if "samples" in row]
+    assert sizes == ["samples", "649", "70", "1078"]
+    assert Record.read(out).samples == {"train": 649, "val": 70, "test": 1078}
 
 
 def test_what_may_not_change_is_refused(finished):
@@ -170,8 +175,15 @@ def test_a_split_that_the_run_does_not_have(tmp_path):
         mine.register("trainer", "walker", Walker)
         spikecore.run({"trainer": {"name": "walker", "epochs": 1}, "run": {"report": False}}, out=tmp_path / "w")
         assert list(evaluate(tmp_path / "w").metrics) == ["test_return"]
-        with pytest.raises(ConfigError, match=r"no split 'val' \(its splits: none: it learns without a dataset\)"):
+        says = (
+            "learns in an environment, which has no splits, so there is no 'val' .*: leave out --split .* environment"
+        )
+        with pytest.raises(ConfigError, match=says):
             evaluate(tmp_path / "w", split="val")
+        mine.register("trainer", "alone", Alone)
+        spikecore.run({"trainer": {"name": "alone", "epochs": 1}, "run": {"report": False}}, out=tmp_path / "a")
+        with pytest.raises(ConfigError, match=r"learns without a dataset, which has no splits, .*: leave out --split"):
+            evaluate(tmp_path / "a", split="train")
 
 
 class Fleeting(Digits):

@@ -214,6 +214,7 @@ def test_every_process_evaluates_the_net_that_is_saved(sound):
         ("alone", 2, 0, "trainer 'alone' trains in one process only"),
         ("wrong", 2, 0, "trainer.lr: must be > 0"),
         ("one wrong", 2, 1, "process 1 of 2: trainer.lr: must be > 0"),
+        ("full", 1, 0, "No space left on device: free some space"),
         ("draw", 2, 0, "context.generator of process 1 is not where that of process 0 is"),
     ],
 )
@@ -226,8 +227,16 @@ def test_all_processes_end_alike_with_one_message(refused, name, status, teller,
 
 
 def test_what_is_refused_leaves_nothing(refused):
-    assert {path.name for path in refused.iterdir() if path.is_dir()} == {"draw"}
+    assert {path.name for path in refused.iterdir() if path.is_dir()} == {"draw", "full"}
     assert record(refused / "draw")["status"] == "failed"
+
+
+def test_a_disk_that_is_full_for_the_first_process_only_ends_all_and_keeps_what_was_saved(refused):
+    ours, theirs = (answer["full"] for answer in answers(refused))
+    assert f"the last good checkpoint is checkpoint-{FAULT_AT:08d}" in " ".join(ours["stderr"].split())
+    assert theirs["stdout"] == ""
+    assert record(refused / "full")["status"] == "failed"
+    assert last(refused / "full").count == FAULT_AT
 
 
 def test_a_dry_run_speaks_once(refused):
@@ -256,6 +265,25 @@ def test_the_others_end_with_a_process_that_fails(tmp_path, fault, rank, told):
     assert "run directory  faulty" in output
     assert (after["status"], after["error"].startswith(f"ProcessError: {told}")) == ("failed", True)
     assert last(tmp_path / "faulty").count == FAULT_AT  # what was saved before is whole
+
+
+def test_a_run_whose_process_was_killed_resumes_to_the_same_bits(sound, tmp_path):
+    """The command that the message names, in new processes."""
+    status, output = launch(tmp_path, "faulty", FAULT="SIGKILL", FAULT_RANK="1")
+    assert status not in (0, 2), output
+    status, output = launch(tmp_path, "again")
+    assert status == 0, output
+    assert f"going on from checkpoint-{FAULT_AT:08d}" in output
+    assert [resumption["after"] for resumption in record(tmp_path / "faulty")["resumes"]] == ["failed"]
+    ours, whole = tmp_path / "faulty", sound / "mlp"
+    assert (ours / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert record(ours)["metrics"] == record(whole)["metrics"]
+    for key, value in last(whole).model.items():
+        assert torch.equal(value, last(ours).model[key]), key
+
+
+def test_the_sizes_of_the_splits_are_those_of_all_processes(sound):
+    assert record(sound / "mlp")["samples"] == {"train": 1130, "val": 128, "test": 539}
 
 
 # One process

@@ -27,6 +27,7 @@ from spikecore.run.experiment import Context, load, prepare
 from spikecore.run.files import DirectoryLock
 from spikecore.run.gallery import Gallery, read_gallery
 from spikecore.run.log import read_lines
+from spikecore.run.record import Record
 from spikecore.run.report import build, write_report
 from spikecore.trainers import confusion
 
@@ -373,9 +374,10 @@ def test_compare(finished, copied, tmp_path):
     assert done.exit_code == 0, done.output
     head, one, two, _ = done.output.splitlines()
     metrics = ["val_accuracy", "val_loss", "test_accuracy", "test_loss", "other"]
-    assert head.split() == ["run", "status", *metrics, "time", "trainer.epochs"]
+    assert head.split() == ["run", "status", *metrics, "time", "train/val/test", "trainer.epochs"]
     assert one.split()[:2] == ["finished", "finished"]
-    assert one.split()[-1] == "3"
+    samples = Record.read(finished).samples
+    assert one.split()[-2:] == ["/".join(str(samples[split]) for split in ("train", "val", "test")), "3"]
     assert two.split()[:5] == ["r", "failed", "–", "–", "50.00%"]
     assert two.split()[-1] == "9"
     html = out.read_text()

@@ -288,7 +288,10 @@ class Loose:
 @pytest.mark.parametrize(
     ("trainer", "says"),
     [
-        (declaring(capabilities=TrainerCapabilities(roles=("environment",))), "role 'environment', which nobody fills"),
+        (
+            declaring(capabilities=TrainerCapabilities(roles=("environment",))),
+            "role 'environment', which no kind of component fills",
+        ),
         (declaring(capabilities=TrainerCapabilities(roles=("enviroment",))), "did you mean 'environment'?"),
         (declaring(role_configs={"environment": Empty}), "role_configs for 'environment', which its capabilities"),
         (

@@ -26,6 +26,7 @@ PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "neurobench", "nir", "ni
 """Other libraries for spiking nets, and what they import."""
 EVENT_PEERS = (
     *("tonic", "tqdm", "importRosbag", "expelliarmus", "aedat", "dv-processing"),
+    *("faery", "event_stream"),
     *("requests", "urllib3", "idna", "certifi", "charset-normalizer"),
 )
 """Tonic, other readers of event files, and what they and the event data of spikingjelly import."""

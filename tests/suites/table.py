@@ -31,7 +31,7 @@ BUDGETS_S = {
     "plugin-neuron-zoo": 300,
     "plugin-layer-zoo": 90,
     "plugin-ann2snn": 400,
-    "plugin-datasets-dvs": 600,
+    "plugin-datasets-dvs": 250,
     "plugin-datasets-vision": 200,
     "plugin-deploy-nir": 150,
     "plugin-deploy-onnx": 150,
@@ -100,7 +100,9 @@ def _tests() -> list[Suite]:
 
 def _checks() -> list[Suite]:
     """Wheels, examples, new plugins, parity with other libraries, a browser, all plugins together."""
-    events = [f"plugins/datasets-dvs/tests/test_{name}.py" for name in ("formats", "frames", "tonic")]
+    read = ("formats", "streams", "writing", "other_readers")
+    computed = ("frames", "filters", "surfaces", "slices", "tonic")
+    events = [f"plugins/datasets-dvs/tests/test_{name}.py" for name in (*read, *computed)]
     scaffold = {"SPIKE_SCAFFOLD_PYTHON": str(ENVS / "scaffold/bin/python")}
     return [
         Suite("check-wheels", "check", wheels, (), {}),

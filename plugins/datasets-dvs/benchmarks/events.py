@@ -103,7 +103,7 @@ def pipelines(events: Events, by: Any, side: int, file: Path) -> dict[str, Calla
             "duration": lambda columns: utils.integrate_events_by_fixed_duration(columns, DURATION_US, side, side)
         }.get(by, lambda columns: utils.integrate_events_by_fixed_frames_number(columns, by, STEPS, side, side))
         calls["spikingjelly"] = lambda: theirs(columns)
-        calls["spikecore from an .npz"] = lambda: ours(read_events(file), (side, side))
+        calls["spikecore from an .npz"] = lambda: ours(read_events(file, unit="us"), (side, side))
         calls["spikingjelly from an .npz"] = lambda: theirs(np.load(file))
     try:
         from tonic.functional import to_frame_numpy
@@ -222,9 +222,9 @@ def array_readers(events: Events, directory: Path) -> list[Row]:
     matrix[:, 2] /= 1e6
     whole = np.stack([columns[name].astype(np.int64) for name in "txyp"], 1)
     written: list[tuple[str, str, Callable[[Path], object], dict[str, str]]] = [
-        ("structured .npy", "a.npy", lambda path: np.save(path, events.structured()), {}),
-        (".npz", "a.npz", lambda path: np.savez(path, **columns), {}),
-        (".npy int64 [N, 4]", "b.npy", lambda path: np.save(path, whole), {"columns": "txyp"}),
+        ("structured .npy", "a.npy", lambda path: np.save(path, events.structured()), {"unit": "us"}),
+        (".npz", "a.npz", lambda path: np.savez(path, **columns), {"unit": "us"}),
+        (".npy int64 [N, 4]", "b.npy", lambda path: np.save(path, whole), {"columns": "txyp", "unit": "us"}),
         (".npy float64 [N, 4] in s", "c.npy", lambda path: np.save(path, matrix), {"columns": "xytp", "unit": "s"}),
     ]
     try:
@@ -250,7 +250,7 @@ def array_readers(events: Events, directory: Path) -> list[Row]:
             compound[name] = column
         v2e = whole.astype(np.uint32)
         written += [
-            ("HDF5, datasets t x y p", "a.h5", into(datasets), {}),
+            ("HDF5, datasets t x y p", "a.h5", into(datasets), {"unit": "us"}),
             (
                 "HDF5 as v2e has it, uint32 [N, 4]",
                 "b.h5",

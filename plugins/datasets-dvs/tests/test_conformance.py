@@ -1,6 +1,7 @@
 """The conformance suite of datasets: the simulated ones in usual and unusual forms, the others from small archives."""
 
 import dataclasses
+import os
 
 import published
 import pytest
@@ -13,6 +14,10 @@ from spikecore_datasets_dvs.catalogue import SHD
 from spikecore_datasets_dvs.embedded import MovingBars
 
 FEW = {"num_train": 20, "num_test": 20}
+twin = pytest.mark.skipif(
+    not os.environ.get("SPIKE_FULL"), reason="the code of another class here: SPIKE_FULL=1 runs it"
+)
+"""For classes that run no line of the plugin that another class of this file, or a test beside it, does not run."""
 
 
 @register("dataset", "bars-of-any-length")
@@ -90,6 +95,7 @@ class TestNAVGestureWalk(OfOthers):
     component = "nav-gesture-walk"
 
 
+@twin
 class TestNAVGestureSit(OfOthers):
     component = "nav-gesture-sit"
 
@@ -118,6 +124,7 @@ class TestSSC(OfOthers):
     component = "ssc"
 
 
+@twin
 class TestSHDWithAValidationSplit(OfOthers):
     component = "shd"
     options = {"allow_partial": True, "val_share": 0.4, "val_by": "speaker"}  # noqa: RUF012
@@ -142,6 +149,7 @@ class TestSpeechCommands(OfOthers):
     }
 
 
+@twin
 class TestTonicsRepackOfDVS128Gesture(OfOthers):
     component = "dvs128-gesture"
 
@@ -150,6 +158,7 @@ class TestTonicsRepackOfDVS128Gesture(OfOthers):
         published.put(cls.component, data, published.dvs128_gesture_of_tonic())
 
 
+@twin
 class TestSHDInStepsOfFixedDuration(OfOthers):
     component = "shd-of-any-length"
     options = {"allow_partial": True, "representation": {"name": "units", "num_steps": 0}}  # noqa: RUF012
@@ -180,4 +189,4 @@ class TestEventFolder(DatasetSuite):
     @classmethod
     def prepare(cls, data):
         fill(data / "mine")
-        return {"root": str(data / "mine"), "sensor_size": [16, 16]}
+        return {"root": str(data / "mine"), "sensor_size": [16, 16], "unit": "us"}

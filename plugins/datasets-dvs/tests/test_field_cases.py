@@ -113,8 +113,8 @@ def test_the_values_that_mean_on_can_be_told(tmp_path):
     assert make_events([0, 1], [0, 0], [0, 0], np.uint8([1, 255]), on_values=[1]).p.tolist() == [1, 0]
     np.savez(tmp_path / "a.npz", t=[0, 1, 2], x=[0, 0, 0], y=[0, 0, 0], p=[1, 2, 1])
     with pytest.raises(DatasetError, match="polarities are 1"):
-        read_events(tmp_path / "a.npz")
-    assert read_events(tmp_path / "a.npz", on_values=(2,)).p.tolist() == [0, 1, 0]
+        read_events(tmp_path / "a.npz", unit="us")
+    assert read_events(tmp_path / "a.npz", unit="us", on_values=(2,)).p.tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("kind", ["u4", "i4"])
@@ -171,7 +171,7 @@ def saved(root, name, label, i, form="npz"):
 
 
 def folder(root, **options):
-    return create("dataset", "event-folder", root=str(root), **{"sensor_size": [16, 16], **options})
+    return create("dataset", "event-folder", root=str(root), **{"sensor_size": [16, 16], "unit": "us", **options})
 
 
 def test_one_recording_in_two_formats_is_not_two_samples(tmp_path, data):
@@ -257,11 +257,11 @@ def test_a_vector_of_evt3_without_a_beginning_holds_no_events(tmp_path):
 def test_a_structured_array_beside_a_label(tmp_path):
     events = make_events(*columns(0, 1))
     np.savez(tmp_path / "a.npz", event_data=events.structured(), label=np.array(3))
-    assert read_events(tmp_path / "a.npz") == events
+    assert read_events(tmp_path / "a.npz", unit="us") == events
     np.savez(tmp_path / "b.npz", one=events.structured(), two=events.structured()[:5], label=np.array(3))
     with pytest.raises(DatasetError, match='one, two hold events each; name one, as in stream = "one"'):
         read_events(tmp_path / "b.npz")
-    assert read_events(tmp_path / "b.npz", stream="two") == events[:5]
+    assert read_events(tmp_path / "b.npz", stream="two", unit="us") == events[:5]
     with pytest.raises(DatasetError, match="has no array 'three'; it has one, two, label"):
         read_events(tmp_path / "b.npz", stream="three")
 
@@ -275,7 +275,7 @@ def test_arrays_of_four_columns_need_their_order(order, suffix, tmp_path):
     np.save(path, rows) if suffix == "npy" else np.savez(path, rows)
     with pytest.raises(DatasetError, match=r"without names; its first row is \[.*columns = \"txyp\""):
         read_events(path)
-    assert read_events(path, columns=order) == events
+    assert read_events(path, columns=order, unit="us") == events
     with pytest.raises(DatasetError, match="has 4 columns, and columns = 'txyp_' names 5"):
         read_events(path, columns="txyp_")
 
@@ -286,9 +286,11 @@ def test_units_of_time(unit, factor, tmp_path):
     t = events.t * factor if factor < 1 else events.t * int(factor)
     np.savez(tmp_path / "a.npz", t=t, x=events.x, y=events.y, p=events.p)
     assert read_events(tmp_path / "a.npz", unit=unit) == events
+    with pytest.raises(DatasetError, match=r"does not state the unit of times; they run from .*unit = \"us\""):
+        read_events(tmp_path / "a.npz")
     if factor < 1:
         with pytest.raises(DatasetError, match=r"column t must hold whole numbers.*unit = \"s\""):
-            read_events(tmp_path / "a.npz")
+            read_events(tmp_path / "a.npz", unit="us")
     np.savez(tmp_path / "b.npz", **{f"timestamp_{unit}": t, "x": events.x, "y": events.y, "pol": events.p})
     assert read_events(tmp_path / "b.npz") == events
     other = "ms" if unit == "s" else "s"
@@ -317,14 +319,14 @@ def test_own_names_of_columns(tmp_path):
     with pytest.raises(DatasetError, match=r"lacks the array 'x'; it has stamp, col, row, sign, t\. .*names = \"x="):
         read_events(tmp_path / "a.npz")
     names = "t=stamp, x=col, y=row, p=sign"
-    assert read_events(tmp_path / "a.npz", names=names) == events
+    assert read_events(tmp_path / "a.npz", names=names, unit="us") == events
     with pytest.raises(DatasetError, match="has no array 'time', which 'names' gives for t"):
         read_events(tmp_path / "a.npz", names="t=time")
     both = np.zeros(2, [*DTYPE.descr, ("ts", "i8")])
     np.save(tmp_path / "b.npy", both)
     with pytest.raises(DatasetError, match=r"both 't' and 'ts' mean t: say which"):
         read_events(tmp_path / "b.npy")
-    assert len(read_events(tmp_path / "b.npy", names="t=ts")) == 2
+    assert len(read_events(tmp_path / "b.npy", names="t=ts", unit="us")) == 2
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,20 @@ def test_noise_is_uniform_and_seeded():
     assert set(few) == set(range(10))
 
 
+def test_noise_is_distributed_as_tonics():
+    """Another generator draws it: compared are the number of events and how they lie, not each of them."""
+    tonic = peer.require("tonic")
+    np.random.seed(0)  # Tonic draws from numpy's global state
+    few = EVENTS[:2].replace(t=np.array([0, 50_000]))
+    expected = tonic.transforms.UniformNoise(sensor_size=(16, 16, 2), n=20_000)(theirs(few))
+    ours = UniformNoise(20_000)(few, SIZE, np.random.default_rng(0))
+    assert len(expected) == len(ours) == 20_002
+    for name, limit in {"t": 50_000, "x": 16, "y": 16, "p": 2}.items():
+        bins = min(limit, 8)
+        counts = [np.histogram(column, bins, (0, limit))[0] for column in (expected[name], getattr(ours, name))]
+        assert np.abs(counts[0] - counts[1]).max() < 5 * np.sqrt(2 * 20_000 / bins), name
+
+
 def test_integration_by_hand():
     """Two ON events in the same square within a window of threshold 2; an OFF one takes one of them back."""
     events = make_events([0, 3, 12, 13, 14, 30], [0, 1, 0, 1, 1, 0], [0, 0, 0, 0, 0, 0], [1, 1, 1, 0, 1, 1])

@@ -25,13 +25,13 @@ def columns(label, i, n=400):
     return [c.tolist() for c in (t, rng.integers(0, 8, n) + 8 * label, rng.integers(0, 16, n), rng.integers(0, 2, n))]
 
 
-def fill(root, formats=("dat", "bin", "aedat3", "raw", "npz", "npy"), count=6, names=("left", "right")):
+def fill(root, formats=("dat", "bin", "aedat3", "raw", "npz", "npy"), count=6, names=("left", "right"), seed=0):
     for label, name in enumerate(names):
         (root / name).mkdir(parents=True)
         for i in range(count):
             form = formats[i % len(formats)]
             path = root / name / f"s{i % 3}_{i}.{form}"
-            own = columns(label, i)
+            own = columns(label, i + seed)
             if form in ("npz", "npy"):
                 events = make_events(*own)
                 np.savez(path, **{c: getattr(events, c) for c in "txyp"}) if form == "npz" else np.save(
@@ -48,7 +48,7 @@ def fill(root, formats=("dat", "bin", "aedat3", "raw", "npz", "npy"), count=6, n
 
 
 def folder(root, **options):
-    return create("dataset", "event-folder", root=str(root), sensor_size=[16, 16], **options)
+    return create("dataset", "event-folder", root=str(root), **{"sensor_size": [16, 16], "unit": "us", **options})
 
 
 def test_a_folder_of_every_format(tmp_path, data):
@@ -73,6 +73,7 @@ def test_one_line_of_config_trains(tmp_path, data):
     sets = [
         f"dataset.root={str(tmp_path / 'r')!r}",
         "dataset.sensor_size=[16, 16]",
+        "dataset.unit=us",
         "model.name=mlp",
         "model.hidden=[16]",
     ]
@@ -82,7 +83,7 @@ def test_one_line_of_config_trains(tmp_path, data):
 
 def test_a_split_that_is_there_is_kept(tmp_path, data):
     fill(tmp_path / "r" / "train", count=4)
-    fill(tmp_path / "r" / "test", count=2)
+    fill(tmp_path / "r" / "test", count=2, seed=50)
     dataset = folder(tmp_path / "r")
     assert (len(dataset.split("train")), len(dataset.split("test"))) == (8, 4)
 

@@ -17,7 +17,7 @@ def test_a_class_without_recordings(tmp_path, data):
 
 def test_a_class_in_the_test_split_only(tmp_path, data):
     fill(tmp_path / "train", formats=("dat",), names=("left", "right"))
-    fill(tmp_path / "test", formats=("dat",), names=("left", "up"))
+    fill(tmp_path / "test", formats=("dat",), names=("left", "up"), seed=50)
     with pytest.raises(DatasetError, match="train: class 'up' has no recordings"):
         folder(tmp_path).split("test")
     shutil.rmtree(tmp_path / "test" / "up")

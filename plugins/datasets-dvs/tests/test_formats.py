@@ -107,7 +107,7 @@ def test_prophesee_files_read_as_expelliarmus_reads_them(form, tmp_path):
     options = {"triggers": False} if form == "evt3" else {}  # it does not know them
     path.write_bytes(getattr(writers, form)(*columns, **options))
     theirs = expelliarmus.Wizard(encoding=form).read(str(path))
-    assert read_events(path) == from_structured(theirs)
+    assert read_events(path) == from_structured(theirs, reading=Reading(unit="us"))
     expelliarmus.Wizard(encoding=form).save(str(path.with_stem("b")), theirs)
     equal(read_events(path.with_stem("b")), columns)
 
@@ -170,7 +170,7 @@ def test_arrays(save, tmp_path):
                 group = file if save == "h5-root" else file.create_group("events")
                 for name in "txyp":
                     group[name] = getattr(events, name)
-    equal(read_events(path), columns)
+    equal(read_events(path, unit="us"), columns)
 
 
 def test_overflow_markers_of_atis(tmp_path):
@@ -305,7 +305,10 @@ def test_no_event_and_one_event(name, count, tmp_path):
     columns = [column[:count] for column in columns]
     path = tmp_path / name
     path.write_bytes(write(*columns))
-    equal(read_events(path), columns)
+    equal(read_events(path, allow_empty=True), columns)
+    if not count:
+        with pytest.raises(DatasetError, match="holds no events, though it is read as .*allow_empty = true"):
+            read_events(path)
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name != "atis.bin"])
@@ -413,7 +416,7 @@ def test_arrays_that_are_no_events(tmp_path):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=says):
-            read_events(path)
+            read_events(path, unit="us")
 
 
 @pytest.mark.parametrize(
@@ -529,8 +532,8 @@ SEEDS = {
     ],
     "text": [writers.text(*made(100, 100, 1000, 5)), writers.text(*made(100, 100, 1000, 5), heading="t_s;x;y;p")],
     "es": [writers.es_dvs(*made(100, 100, 1000, 5)), writers.es_atis(*made(100, 100, 1000, 5))],
-    "npz": [npz_bytes({f"{n}.npy": npy_bytes(np.arange(5) % 2) for n in "txyp"})],
-    "npy": [npy_bytes(make_events(*made(100, 100, 1000, 5)).structured())],
+    "npz": [npz_bytes({f"{n}.npy": npy_bytes(np.arange(5) % 2) for n in ("t_us", *"xyp")})],
+    "npy": [npy_bytes(make_events(*made(100, 100, 1000, 5)).structured().view([("t_us", "<i8"), *DTYPE.descr[1:]]))],
 }
 
 

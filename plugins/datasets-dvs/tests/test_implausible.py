@@ -14,14 +14,26 @@ ROWS = np.stack([np.arange(200) * 5, RNG.integers(0, 40, 200), RNG.integers(0, 3
 def write_npz(path, span=1000, **arrays):
     path.parent.mkdir(parents=True, exist_ok=True)
     t = np.linspace(0, span, 200).astype(np.int64)
-    np.savez(path, **{"t": t, "x": ROWS[:, 1], "y": ROWS[:, 2], "p": ROWS[:, 3], "sensor_size": [30, 40]} | arrays)
+    np.savez(
+        path,
+        **{
+            "t": t,
+            "x": ROWS[:, 1],
+            "y": ROWS[:, 2],
+            "p": ROWS[:, 3],
+            "sensor_size": [30, 40],
+            "unit": "us",
+            "place": str(path),
+        }
+        | arrays,
+    )
 
 
 def test_coordinates_are_not_times(tmp_path):
     np.save(tmp_path / "a.npy", ROWS)
-    assert len(read_events(tmp_path / "a.npy", columns="txyp")) == 200
+    assert len(read_events(tmp_path / "a.npy", columns="txyp", unit="us")) == 200
     with pytest.raises(DatasetError, match="goes back .* times in 200 events"):
-        read_events(tmp_path / "a.npy", columns="xtyp")
+        read_events(tmp_path / "a.npy", columns="xtyp", unit="us")
 
 
 def test_text_holds_what_its_heading_says(tmp_path):
@@ -51,7 +63,7 @@ def test_broken_recordings_are_skipped_whatever_is_asked(slices, tmp_path):
         for i in range(5):
             write_npz(tmp_path / name / f"{i}.npz")
     for i in range(5):
-        (tmp_path / "a" / f"x{i}.npz").write_bytes(b"PK junk")
+        (tmp_path / "a" / f"x{i}.npz").write_bytes(b"PK junk" + bytes(i))
     dataset = create("dataset", "event-folder", root=str(tmp_path), cache=False, broken="skip", slices=slices)
     skipped = []
     for name in dataset.splits:

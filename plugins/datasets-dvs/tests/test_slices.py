@@ -239,3 +239,66 @@ def test_nothing_but_broken_recordings(tmp_path, data):
     dataset = create("dataset", "event-folder", root=str(tmp_path / "r"), sensor_size=[16, 16], broken="skip")
     with pytest.raises(DatasetError, match="no recording of the split 'train' can be read; the first: .* has 0 bytes"):
         dataset.split("train")
+
+
+BEYOND = "file,start_us,stop_us,label,split"
+
+
+def test_parts_beyond_the_recording_name_their_line(tmp_path, data):
+    last = max(columns(0, 0, 1000)[0])
+    good = f"rec/two.dat,0,{last},b,test"
+    for start, stop, is_beyond in (
+        (0, last + 1, False),
+        (0, last + 900, False),
+        (0, last + 2000, True),
+        (-3000, 9000, True),
+    ):
+        options = table(tmp_path / str(stop), f"rec/one.dat,{start},{stop},a,train", good, heading=BEYOND)
+        read = create("dataset", "event-folder", **options).split
+        if not is_beyond:
+            assert len(read("train").events(0)[0]) > 0
+            continue
+        with pytest.raises(DatasetError, match=rf"labels.csv: line 2: names {start} to {stop} µs.* are not recorded"):
+            read("train")
+        cut = create("dataset", "event-folder", labels_beyond="cut", **options).split("train").events(0)[0]
+        assert cut.t.tolist() == [t for t in columns(0, 0, 1000)[0] if start <= t < stop]
+
+
+def test_a_pause_of_the_recording_is_nothing_that_lacks(tmp_path, data):
+    options = table(tmp_path, "rec/one.dat,0,26000,a,train", "rec/two.dat,0,9000,b,test", heading=BEYOND)
+    (tmp_path / "r" / "rec" / "one.dat").write_bytes(writers.dat([0, 10, 10_010, 20_000], [1] * 4, [1] * 4, [1] * 4))
+    assert len(create("dataset", "event-folder", **options).split("train").events(0)[0]) == 4
+
+
+def test_parts_without_events_name_their_line(tmp_path, data):
+    lines = ("rec/one.dat,0,5000,a,train", "rec/one.dat,5000,5500,b,train", "rec/two.dat,0,9000,b,test")
+    options = table(tmp_path, *lines, heading=BEYOND)
+    (tmp_path / "r" / "rec" / "one.dat").write_bytes(writers.dat([0, 10, 6000, 6001], [1] * 4, [1] * 4, [1] * 4))
+    with pytest.raises(DatasetError, match="labels.csv: line 3: .* has no event from 5000 to 5500 µs"):
+        create("dataset", "event-folder", **options).split("train")
+    split = create("dataset", "event-folder", allow_empty=True, **options).split("train")
+    assert [len(split.events(i)[0]) for i in range(2)] == [2, 0]
+
+
+def test_a_note_of_broken_recordings_is_of_one_version(tmp_path, data, monkeypatch):
+    for label, name in enumerate("ab"):
+        (tmp_path / "r" / name).mkdir(parents=True)
+        for i in range(5):
+            (tmp_path / "r" / name / f"{i}.dat").write_bytes(writers.dat(*columns(label, i)))
+    (tmp_path / "r" / "a" / "1.dat").write_bytes(b"")
+
+    def skipped():
+        dataset = create("dataset", "event-folder", broken="skip", root=str(tmp_path / "r"), sensor_size=[16, 16])
+        with pytest.warns(UserWarning, match="cannot be read"):
+            return sum(len(dataset.split(name).skipped) for name in dataset.splits)
+
+    def notes():
+        return sorted((data / "event-folder" / "skipped").iterdir())
+
+    assert skipped() == 1
+    before = notes()
+    assert skipped() == 1
+    assert notes() == before
+    monkeypatch.setattr("spikecore_datasets_dvs.broken.version", lambda name: "99.0")
+    assert skipped() == 1
+    assert len(notes()) == 2 * len(before)

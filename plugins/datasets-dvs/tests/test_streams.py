@@ -87,7 +87,10 @@ def test_the_stream_is_in_the_key_of_the_cache(tmp_path, data):
         for i in range(2):
             raw_and_filtered(dv, tmp_path / "r" / name / f"{i}.aedat4")
     sums = [
-        create("dataset", "event-folder", root=str(tmp_path / "r"), stream=stream).split("train")[0][0].sum().item()
+        create("dataset", "event-folder", root=str(tmp_path / "r"), stream=stream, duplicates="warn")
+        .split("train")[0][0]
+        .sum()
+        .item()
         for stream in ("events", "filtered")
     ]
     assert sums == [1000, 700]

@@ -67,7 +67,7 @@ def test_whole_numbers_first_and_fractions_later(tmp_path):
     ("content", "options", "says"),
     [
         ("1 2 3 1\n", {}, 'has no heading; its first line is \'1 2 3 1\'.*columns = "txyp" and unit = "s"'),
-        ("1 2 3 1\n", {"columns": "txyp"}, "does not state the unit of times; the first is 1. Say"),
+        ("1 2 3 1\n", {"columns": "txyp"}, r"does not state the unit of times; the only one is 1\. Say it, as in unit"),
         ("t,x,y,p\n1,2,3,1\n", {}, "does not state the unit"),
         ("t_us,x,y,p\n1,2,3,1\n", {"unit": "s"}, "states times in us, and unit = 's' was given"),
         ("1 2 3\n", {"columns": "txyp", "unit": "us"}, "names 4 columns, and the first line has 3: '1 2 3'"),
@@ -91,9 +91,12 @@ def test_texts_that_leave_something_open(content, options, says, tmp_path):
         read_events(tmp_path / "a.csv", **options)
 
 
-def test_no_events_below_a_heading(tmp_path):
-    (tmp_path / "a.csv").write_text("t_us,x,y,p\n")
-    assert len(read_events(tmp_path / "a.csv")) == 0
+@pytest.mark.parametrize("text", ["t_us,x,y,p\n", "t_us,x,y,p", "# t x y p\n", "346 260\n"])
+def test_no_events_below_a_heading(text, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(DatasetError, match="holds no events, though it is read as text.*allow_empty = true"):
+        read_events(tmp_path / "a.csv")
+    assert len(read_events(tmp_path / "a.csv", allow_empty=True)) == 0
 
 
 def test_a_folder_takes_text_only_where_it_is_named(tmp_path, data):
@@ -115,3 +118,39 @@ def test_text_is_exact_beyond_doubles(tmp_path):
     (tmp_path / "a.csv").write_text(f"t_us,x,y,p\n{t[0]},1,2,1\n{t[1]},1,2,0\n")
     assert read_events(tmp_path / "a.csv").t.tolist() == t
     assert int(np.float64(t[0])) != t[0]
+
+
+def test_a_heading_in_a_comment(tmp_path):
+    (tmp_path / "a.txt").write_text("# made by hand\n# x y t_us p\n3 4 10 1\n5 6 20 0\n")
+    assert read_events(tmp_path / "a.txt") == make_events([10, 20], [3, 5], [4, 6], [1, 0])
+    (tmp_path / "a.txt").write_text("# t x y p\n10 3 4 1\n20 5 6 0\n")
+    with pytest.raises(
+        DatasetError, match="does not state the unit of times; they run from 10 to 20: 10 s if they are in s"
+    ):
+        read_events(tmp_path / "a.txt")
+    assert read_events(tmp_path / "a.txt", unit="us") == make_events([10, 20], [3, 5], [4, 6], [1, 0])
+    with pytest.raises(DatasetError, match="names column 2 'x', and 'columns' says that it is y"):
+        read_events(tmp_path / "a.txt", unit="us", columns="tyxp")
+    (tmp_path / "a.txt").write_text("# t x y p z\n10 3 4 1\n")
+    with pytest.raises(DatasetError, match="its heading names 5 columns, and the first line has 4"):
+        read_events(tmp_path / "a.txt", unit="us")
+
+
+def test_true_and_false(tmp_path):
+    (tmp_path / "a.csv").write_text("t_us,x,y,p\n10,3,4,True\n20,5,6,False\n30,5,6,true\n")
+    assert read_events(tmp_path / "a.csv") == make_events([10, 20, 30], [3, 5, 5], [4, 6, 6], [1, 0, 1])
+    (tmp_path / "a.csv").write_text("10,3,4,FALSE\n20,5,6,TRUE\n")
+    assert read_events(tmp_path / "a.csv", columns="txyp", unit="us").p.tolist() == [0, 1]
+    (tmp_path / "a.csv").write_text("t_us,x,y,p\n10,3,4,True\n20,5,6,1\n")
+    with pytest.raises(DatasetError, match="polarities begin with True or False, and one is '1'"):
+        read_events(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("t_us,x,y,p\n10,True,4,1\n20,5,6,1\n")
+    with pytest.raises(DatasetError, match="a line is no event like the first"):
+        read_events(tmp_path / "a.csv")
+
+
+def test_lines_of_other_lengths_name_an_option_that_there_is(tmp_path):
+    (tmp_path / "a.csv").write_text("t_us,x,y,p\n1,2,3,1\n2,2,3,1,9\n")
+    with pytest.raises(DatasetError, match="with 4 columns each; 'columns' passes over those named _") as seen:
+        read_events(tmp_path / "a.csv")
+    assert "usecols" not in str(seen.value)

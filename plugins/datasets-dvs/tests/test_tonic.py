@@ -4,6 +4,7 @@ import io
 import tarfile
 import zipfile
 
+import numpy as np
 import peer
 import published
 import pytest
@@ -89,6 +90,24 @@ def test_tonics_n_mnist(data, monkeypatch):
         assert size == (34, 34)
         assert [getattr(events, c).tolist() for c in "txyp"] == list(columns(int(test.labels[i])))
         assert test[i][0].sum() == 50
+
+
+def test_the_first_saccade_is_tonics(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tonic.datasets.NMNIST, "_check_exists", lambda self: True)
+    rng = np.random.default_rng(0)
+    t = np.sort(np.r_[rng.integers(0, 300_000, 300), 99_999, 100_000, 100_001])
+    rest = [rng.integers(0, limit, len(t)).tolist() for limit in (34, 34, 2)]
+    content = writers.atis_bin(t.tolist(), *rest)
+    for top in (data / "n-mnist", data / "tonic" / "NMNIST"):
+        for half in ("Train", "Test"):
+            for digit in range(10):
+                (top / half / str(digit)).mkdir(parents=True)
+                (top / half / str(digit) / "1.bin").write_bytes(content)
+    theirs, _ = tonic.datasets.NMNIST(str(data / "tonic"), train=False, first_saccade_only=True)[0]
+    split = create("dataset", "n-mnist", first_saccade_only=True, allow_partial=True).split("test")
+    ours, _ = split.events(0)
+    assert 50 < len(ours) < len(t)
+    assert [getattr(ours, name).tolist() for name in "txyp"] == [theirs[name].astype(int).tolist() for name in "txyp"]
 
 
 def test_tonics_datasets_without_one_label(data):

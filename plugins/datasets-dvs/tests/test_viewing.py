@@ -67,16 +67,17 @@ def test_a_file_that_leaves_something_open_says_which_option(here):
         (["a.npz", "--set", "colums=1"], "a file has no option 'colums'"),
         (["a.npz", "--set", "sensor_size=7"], "'sensor_size' must be 'auto' or [H, W]"),
         (["a.npz", "--set", "unit=3"], "'unit' must be a string"),
+        (["a.npz", "--set", "allow_empty=3"], "'allow_empty' must be true or false"),
         (["a.npz", "--out", "a.jpg"], "must end in .png or .gif"),
         (["a.npz", "--set", "form=mp4"], "no event format 'mp4'"),
-        (["b.npy"], "its events fill 60001 × 60001 pixels, more than any sensor"),
+        (["b.npz"], "its events fill 60001 × 60001 pixels, more than any sensor"),
         (["c.xyz"], "no event format has the suffix '.xyz'"),
     ],
 )
 def test_what_cannot_be_viewed(args, says, here):
     (here / "folder").mkdir()
-    np.savez("a.npz", t=[0], x=[1], y=[2], p=[1])
-    np.save("b.npy", make_events([0], [60_000], [60_000], [1]).structured())
+    np.savez("a.npz", t_us=[0], x=[1], y=[2], p=[1])
+    np.savez("b.npz", events=make_events([0], [60_000], [60_000], [1]).structured(), unit="us")
     (here / "c.xyz").write_text("x")
     shown = run("view", *args)
     assert shown.exit_code != 0
@@ -86,6 +87,8 @@ def test_what_cannot_be_viewed(args, says, here):
 def test_a_recording_without_events(here):
     np.savez("a.npz", t=[], x=[], y=[], p=[])
     shown = run("view", "a.npz")
+    assert "allow_empty = true" in str(shown.exception)
+    shown = run("view", "a.npz", "--set", "allow_empty=true")
     assert shown.exit_code == 0, shown.output
     assert "events    0" in shown.output
 

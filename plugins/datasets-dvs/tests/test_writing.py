@@ -19,10 +19,12 @@ def test_npz(is_packed, tmp_path):
     write_events(path, EVENTS, (16, 20), is_packed=is_packed)
     assert read_events(path) == EVENTS
     assert stated(path).sensor_size == (16, 20)
+    with pytest.raises(DatasetError, match="states times in us, and unit = 's' was given"):
+        read_events(path, unit="s")
     with np.load(path) as arrays:
         assert {name: arrays[name].tolist() for name in "txyp"} == {n: getattr(EVENTS, n).tolist() for n in "txyp"}
     write_events(path, EVENTS[:0], (16, 20))
-    assert read_events(path) == empty()
+    assert read_events(path, allow_empty=True) == empty()
     assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
 
 

@@ -152,12 +152,12 @@ def evt21(t, x, y, p, is_legacy=False):
 
 
 def es_dvs(t, x, y, p, width=304, height=240):
-    """Event Stream 2; bytes of reset among the events."""
+    """Event Stream 2, whose rows count from below; bytes of reset among the events."""
     out, last = struct.pack("<12s4BHH", b"Event Stream", 2, 0, 0, 1, width, height), 0
     for i, (ti, xi, yi, pi) in enumerate(zip(t, x, y, p, strict=True)):
         passed, last = ti - last, ti
         out += b"\xff" * (passed // 127) + (b"\xfe" * 5 if i % 11 == 3 else b"")
-        out += struct.pack("<BHH", passed % 127 << 1 | pi, xi, yi)
+        out += struct.pack("<BHH", passed % 127 << 1 | pi, xi, height - 1 - yi)
     return out
 
 
@@ -168,7 +168,7 @@ def es_atis(t, x, y, p, width=304, height=240):
         passed, last = ti - last, ti
         many, few = divmod(passed // 63, 3)
         out += b"\xff" * many + (bytes([0xFC + few]) if few else b"")
-        out += struct.pack("<BHH", passed % 63 << 2 | pi << 1, xi, yi)
+        out += struct.pack("<BHH", passed % 63 << 2 | pi << 1, xi, height - 1 - yi)
         if i % 7 == 2:
             out += struct.pack("<BHH", 0 << 2 | (i % 2) << 1 | 1, 5, 6)
     return out

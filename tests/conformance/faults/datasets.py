@@ -60,7 +60,7 @@ class LabelsFromOne(ToyDataset):
     make_split = FromOne
 
 
-@fault("test_splits_are_disjoint", "stand in train and in test")
+@fault("test_splits_are_disjoint", "are in train and in test")
 class Overlapping(ToyDataset):
     """the test split is part of the training split"""
 
@@ -177,6 +177,19 @@ class ToySequences(ToyDataset):
     capabilities = DatasetCapabilities(embedded=True, variable_length=True)
     is_sequence = True
     make_split = Padding
+
+
+class ByteSteps(Padding):
+    def __getitem__(self, index):
+        x, label = super().__getitem__(index)
+        return (10 * x).to(torch.uint8), label
+
+
+@fault("test_samples", "x is torch.uint8, expected torch.float32")
+class ByteSequences(ToySequences):
+    """sequences of bytes, which no encoder reads"""
+
+    make_split = ByteSteps
 
 
 class BatchFirst(Padding):

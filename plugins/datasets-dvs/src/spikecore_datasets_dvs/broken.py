@@ -1,7 +1,7 @@
 """Recordings that cannot be read, left out of a split and listed: for large sets that nobody can get again.
 
 Reading all of them takes as long as filling a cache; what came of it is kept beside the caches, under a name made of
-the files, their sizes and times of change, and of how they are read.
+the files, their sizes and times of change, of how they are read, and of this plugin's version.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,7 @@ from spikecore.files import read_file, write_file
 if TYPE_CHECKING:
     from spikecore_datasets_dvs.dataset import EventDataset, Recording
 
+PACKAGE = "spikecore-datasets-dvs"
 LARGEST = 1 << 28
 SHOWN = 5
 
@@ -85,7 +87,8 @@ def _noted(note: Path, count: int) -> dict[int, str] | None:
 
 
 def _key(dataset: EventDataset, directory: Path, recordings: Sequence[Recording]) -> str:
-    about = [str(directory.resolve()), dataset.reading_options(), list(dataset.sensor_size)]
+    # Another version may read what this one cannot, or refuse what it takes.
+    about = [version(PACKAGE), str(directory.resolve()), dataset.reading_options(), list(dataset.sensor_size)]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for recording in recordings:
         try:

@@ -20,7 +20,7 @@ from spikecore.errors import DatasetError
 from spikecore.interfaces import Range
 from spikecore_datasets_dvs import declarations, pickled
 from spikecore_datasets_dvs.dataset import REPRESENTATION, EventDataset, Recording
-from spikecore_datasets_dvs.events import Events, check_inside, in_order, make_events
+from spikecore_datasets_dvs.events import Events, Unit, check_inside, in_order, make_events
 from spikecore_datasets_dvs.folder import by_class
 from spikecore_datasets_dvs.formats import read_events, reading_errors
 from spikecore_datasets_dvs.formats.arrays import read_npz
@@ -341,6 +341,7 @@ class HARDVS(NamedDataset):
     info = declarations.HARDVS
     splits: ClassVar[tuple[str, ...]] = ("train", "test", "val")
     present: ClassVar[tuple[str, ...]] = ("**/action_001/**/*.npz",)
+    unit: ClassVar[Unit | Literal["auto"]] = "us"
     nested: ClassVar[bool] = True
 
     def recordings(self, directory: Path) -> Splits:
@@ -389,6 +390,7 @@ class DVSLip(NamedDataset):
     name: ClassVar[str] = "dvs-lip"
     info = declarations.DVS_LIP
     present: ClassVar[tuple[str, ...]] = ("**/DVS-Lip/train/*/*.npy",)
+    unit: ClassVar[Unit | Literal["auto"]] = "us"
 
     def recordings(self, directory: Path) -> Splits:
         top = the_directory(directory, "DVS-Lip")

@@ -23,7 +23,23 @@ USUAL = {
     "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
 }
 NAME = re.compile(r"([a-z]+?)[\s_]*(?:[(\[]?\s*(s|ms|us|µs|ns)\s*[)\]]?)?")
+WORDS: dict[str, Unit] = {
+    **{unit: unit for unit in UNITS},
+    "µs": "us",
+    "μs": "us",
+    "usec": "us",
+    "msec": "ms",
+    "nsec": "ns",
+    "sec": "s",
+    "second": "s",
+    "millisecond": "ms",
+    "microsecond": "us",
+    "nanosecond": "ns",
+}
+"""Units as files spell them; a plural s may follow."""
+SECONDS: dict[Unit, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 DEFAULT = Reading()
+SAY_THE_UNIT = 'Say it, as in unit = "us" (s, ms, us, ns)'
 FEWEST_STEPS = 32
 """Of times, from which on their order is judged."""
 
@@ -56,6 +72,9 @@ def places(
         if name not in names:
             raise DatasetError(f"{source}: has no {what} {name!r}, which 'names' gives for {column}; {_listed(names)}")
         where[column] = name
+        known = column_of(name)
+        if column == "t" and known is not None:
+            unit = known[1]
     for name in names:
         known = column_of(name)
         if known is None or name in own.values() or known[0] in own:
@@ -80,36 +99,86 @@ def _listed(names: Sequence[str]) -> str:
     return f"it has {', '.join(names[:12]) or 'none'}{more}"
 
 
-def unit_of(reading: Reading, stated: Unit | None, source: str) -> Unit:
-    """The unit of times: the user's, else what the file states, else microseconds.
+def unit_of(reading: Reading, stated: Unit | None, source: str, t: np.ndarray) -> Unit:
+    """The unit of times: the user's, or the one that the file states.
+
+    Args:
+        reading: of the user.
+        stated: by the file; None where it states none.
+        source: what to call it in an error.
+        t: the times, or the first and the last of them.
 
     Raises:
-        DatasetError: the two differ.
+        DatasetError: nobody says it, or the two differ.
     """
     if reading.unit == "auto":
-        return stated or "us"
+        if stated is None and len(t):
+            raise DatasetError(f"{source}: does not state the unit of times; {_durations(t)}. {SAY_THE_UNIT}")
+        return stated or "us"  # without an event there is nothing to misread
     if stated is not None and stated != reading.unit:
         raise DatasetError(f"{source}: states times in {stated}, and unit = {reading.unit!r} was given: which is it?")
     return reading.unit
 
 
-def from_named(arrays: Mapping[str, np.ndarray], reading: Reading, source: str, what: str = "array") -> Events:
+def _durations(t: np.ndarray) -> str:
+    """From where to where times go, and how long that is in every unit."""
+    if t.dtype.kind not in "iuf":
+        return f"they are {t.dtype}"
+    first, last = t.min(), t.max()
+    if first == last:
+        return f"the only one is {first}"
+    span = float(last) - float(first)
+    lengths = [f"{span * seconds:.4g} s if they are in {unit}" for unit, seconds in SECONDS.items()]
+    return f"they run from {first} to {last}: {', '.join(lengths)}"
+
+
+def unit_called(text: object) -> Unit | None:
+    """The unit that an attribute or an array `unit` names: `us`, `µs`, `microseconds`, `[s]` …; None of any other."""
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", errors="replace")
+    if not isinstance(text, str):
+        return None
+    word = text.strip(" []()\0").lower()
+    return WORDS.get(word) or WORDS.get(word.removesuffix("s"))
+
+
+def from_named(
+    arrays: Mapping[str, np.ndarray], reading: Reading, source: str, known_unit: Unit | None = None
+) -> Events:
     """Events from arrays of these names.
 
     Raises:
         DatasetError: see `places` and `make_events`.
     """
-    where, stated = places(list(arrays), reading, source, what)
+    where, stated = places(list(arrays), reading, source, "array")
     columns = [arrays[where[column]] for column in COLUMNS]
-    return make_events(*columns, source=source, unit=unit_of(reading, stated, source), on_values=reading.on_values)
+    unit = unit_of(reading, agreed(stated, known_unit, source), source, columns[0])
+    return make_events(*columns, source=source, unit=unit, on_values=reading.on_values)
 
 
-def from_structured(array: np.ndarray, source: str = "events", reading: Reading = DEFAULT) -> Events:
+def from_structured(
+    array: np.ndarray, source: str = "events", reading: Reading = DEFAULT, known_unit: Unit | None = None
+) -> Events:
     """Events from an array with the fields t, x, y, p, or their usual other names."""
     names = array.dtype.names or ()
     where, stated = places(names, reading, source, "field")
     columns = [array[where[column]] for column in COLUMNS]
-    return make_events(*columns, source=source, unit=unit_of(reading, stated, source), on_values=reading.on_values)
+    unit = unit_of(reading, agreed(stated, known_unit, source), source, columns[0])
+    return make_events(*columns, source=source, unit=unit, on_values=reading.on_values)
+
+
+def agreed(by_name: Unit | None, beside: Unit | None, source: str) -> Unit | None:
+    """The unit that a column's name states, or what the file says beside it.
+
+    Raises:
+        DatasetError: the two differ.
+    """
+    if by_name is not None and beside is not None and by_name != beside:
+        raise DatasetError(
+            f"{source}: the name of its times says {by_name}, and the file says {beside} beside it: which is it? Give "
+            f'the column, as in names = "t=…", or write the file anew'
+        )
+    return by_name or beside
 
 
 def from_matrix(
@@ -137,11 +206,11 @@ def from_matrix(
         first = array[0].tolist() if len(array) else "none"
         raise DatasetError(
             f"{source}: is an array {list(array.shape)} without names; its first row is {first}. Say what its columns "
-            f'are, as in columns = "txyp" (with _ for columns to pass over), and unit = "s" where times are in seconds'
+            f'are, as in columns = "txyp" (with _ for columns to pass over), and the unit of times, as in unit = "us"'
         )
     if len(order) != array.shape[1]:
         raise DatasetError(f"{source}: has {array.shape[1]} columns, and columns = {order!r} names {len(order)}")
-    unit = unit_of(reading, known_unit, source)
+    unit = unit_of(reading, known_unit, source, array[:, order.index("t")])
     check_rising(array[:, order.index("t")], f"{source}, with columns = {order!r}")
     if not reading.on_values and (events := converted(array, order, unit)) is not None:
         return events

@@ -32,6 +32,7 @@ from spikecore.datasets import (
 )
 from spikecore.errors import DatasetError
 from spikecore.interfaces import DatasetInfo, OneOf, Range
+from spikecore_datasets_dvs.copies import check_no_copies
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import FORMATS, SUFFIXES, read_file, stated
@@ -41,6 +42,8 @@ from spikecore_datasets_dvs.representations import Sensor
 from spikecore_datasets_dvs.slices import Slices
 
 Splits = dict[str, list[Recording]]
+LEAST_PAUSE_US = 1000
+"""How far a part of a table may always reach beyond the events."""
 ONLY_BY_NAME = ("text",)
 """Formats whose suffixes notes and lists have too: their files are recordings only where `form` says so."""
 
@@ -89,10 +92,14 @@ class EventFolder(EventDataset):
             names: own names of the columns, as in `t=stamp, x=col, y=row, p=sign`.
             unit: of times, where the file does not state it: `s`, `ms`, `us`, `ns`.
             on_values: values of polarity that mean ON, where they are not 0 and 1, or -1 and 1.
+            allow_empty: take recordings (and parts that a table names) without a single event.
             classes: their names in label order; () takes all directories (or labels of the table) in alphabetical
                 order.
             labels: a table of labels in `root`, CSV with the columns file, start_us, stop_us, label; "" goes by
                 directories.
+            labels_beyond: what to do with a part that the table names and that reaches beyond the first or the last
+                event of its recording: an `error`, or `cut` it there.
+            duplicates: what to do with files of equal content in two splits: an `error`, or `warn` of them.
             slices: samples that are parts of a recording: `by_time`, `by_count`, `by_time_bins`, `by_count_bins`, at
                 most one.
             test_share: share of each class (or of the subjects) that goes to the test split.
@@ -108,8 +115,11 @@ class EventFolder(EventDataset):
         names: str = ""
         unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
         on_values: tuple[int, ...] = ()
+        allow_empty: bool = False
         classes: tuple[str, ...] = ()
         labels: str = ""
+        labels_beyond: Literal["error", "cut"] = "error"
+        duplicates: Literal["error", "warn"] = "error"
         slices: Annotated[tuple[Any, ...], OneOf("event_slices", Slices)] = ()
         test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
         subject_pattern: str = ""
@@ -171,6 +181,7 @@ class EventFolder(EventDataset):
             names=config.names,
             unit=config.unit,
             on_values=config.on_values,
+            allow_empty=config.allow_empty,
         )
 
     @property
@@ -254,7 +265,10 @@ class EventFolder(EventDataset):
     @cached_property
     def _found(self) -> Splits:
         """The recordings of each split, before they are cut into slices."""
-        return self._by_table() if self.config.labels else self._by_directory()
+        splits = self._by_table() if self.config.labels else self._by_directory()
+        paths = {name: [self.directory / recording.path for recording in part] for name, part in splits.items()}
+        check_no_copies(paths, self.config.duplicates)
+        return splits
 
     def _by_directory(self) -> Splits:
         parts = list(self._halves.values()) or [self.directory]
@@ -403,12 +417,42 @@ class EventFolder(EventDataset):
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, -1)
         if recording.stop_us <= first or recording.start_us > last:
             raise DatasetError(
-                f"{path}: the part from {recording.start_us} to {recording.stop_us} µs is not in the recording, which "
+                f"{self._line(recording)}: {path}: the part from {recording.start_us} to {recording.stop_us} µs "
+                "is not in the recording, which "
                 f"goes from {first} to {last} µs: do the table and the recording count from the same moment, in the "
                 "same unit?"
             )
+        if self.config.labels_beyond == "error":
+            self._check_covered(path, recording, events)
         start, stop = np.searchsorted(events.t, (recording.start_us, recording.stop_us))
+        if start == stop and not self.config.allow_empty:
+            raise DatasetError(
+                f"{self._line(recording)}: {path} has no event from {recording.start_us} to {recording.stop_us} µs; "
+                "leave the line out, or take parts without events with allow_empty = true"
+            )
         return events[int(start) : int(stop)]
+
+    def _check_covered(self, path: Path, recording: Recording, events: Events) -> None:
+        """A part lies within its recording, but for what no event tells: a pause before the first, after the last.
+
+        A pause is as long as the longest between two events of the recording, and a millisecond at least: times in
+        tables are rounded.
+
+        Raises:
+            DatasetError: it reaches further.
+        """
+        first, last = int(events.t[0]), int(events.t[-1])
+        pause = max(self._longest_pause, LEAST_PAUSE_US)
+        missing = max(first - recording.start_us, recording.stop_us - (last + 1))
+        if missing > pause:
+            raise DatasetError(
+                f"{self._line(recording)}: names {recording.start_us} to {recording.stop_us} µs, and the events of "
+                f"{path} go from {first} to {last} µs: {missing} µs of the part are not recorded. Correct the line, or "
+                'take what is there with labels_beyond = "cut"'
+            )
+
+    def _line(self, recording: Recording) -> str:
+        return f"{self.directory / self.config.labels}: line {recording.item}"
 
     def _whole(self, path: Path) -> Events:
         """The last recording is kept: its parts are asked for one after the other."""
@@ -418,6 +462,7 @@ class EventFolder(EventDataset):
             if not (self.config.slices or self.config.labels):
                 return events
             self.__dict__["_kept"] = kept = (path, events)
+            self._longest_pause = int(np.diff(events.t).max()) if len(events) > 1 else 0
         return kept[1]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -425,5 +470,15 @@ class EventFolder(EventDataset):
 
     def reading_options(self) -> Any:
         config = self.config
-        names = ("form", "aedat2_layout", "stream", "columns", "names", "unit", "on_values")
+        names = (
+            "form",
+            "aedat2_layout",
+            "stream",
+            "columns",
+            "names",
+            "unit",
+            "on_values",
+            "allow_empty",
+            "labels_beyond",
+        )
         return {name: getattr(config, name) for name in names}

@@ -10,14 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from spikecore.datasets import DataFile, extract, fetch, make_directory
 from spikecore.errors import DatasetError
 from spikecore.interfaces import DatasetCapabilities
 from spikecore_datasets_dvs import rar
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
-from spikecore_datasets_dvs.events import Events
+from spikecore_datasets_dvs.events import Events, Unit
 from spikecore_datasets_dvs.formats import read_events
 
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".rar")
@@ -36,6 +36,8 @@ class NamedDataset(EventDataset):
     """Archives of others that hold the same data in another form; used where a person has put them there."""
     nested: ClassVar[bool] = False
     """The archives hold archives."""
+    unit: ClassVar[Unit | Literal["auto"]] = "auto"
+    """Of times, where its authors' files do not state it."""
 
     @dataclass(frozen=True)
     class Config(EventDataset.Config):
@@ -110,7 +112,7 @@ class NamedDataset(EventDataset):
         return found
 
     def read(self, directory: Path, recording: Recording) -> Events:
-        return read_events(directory / recording.path, sensor_size=self.sensor_size)
+        return read_events(directory / recording.path, sensor_size=self.sensor_size, unit=self.unit)
 
 
 def _matches(top: Path, pattern: str) -> bool:

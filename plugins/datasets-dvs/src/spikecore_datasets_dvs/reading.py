@@ -31,9 +31,11 @@ class Reading:
         columns: order of the columns of an array `[N, 4]` or of a text without a heading: `txyp`, or `xypt`, with `_`
             for every column to pass over.
         names: names of the columns where a file has its own, as in `t=stamp, x=col, y=row, p=sign`.
-        unit: of times: `s`, `ms`, `us`, `ns`; `auto`: what the file says; else whole microseconds, and in a text
-            nothing at all.
+        unit: of times: `s`, `ms`, `us`, `ns`; `auto`: what the file says: its format, the name of a column, or an
+            attribute or array `unit`.
         on_values: the values of polarity that mean ON, where they are not 0 and 1, or -1 and 1.
+        allow_empty: take recordings without a single event; by default they are errors, since a copy or a conversion
+            that broke off is the usual reason.
     """
 
     form: str = "auto"
@@ -44,6 +46,7 @@ class Reading:
     names: str = ""
     unit: Unit | Literal["auto"] = "auto"
     on_values: tuple[int, ...] = ()
+    allow_empty: bool = False
 
     def __post_init__(self) -> None:
         for name, problem in problems(dataclasses.asdict(self)):

@@ -24,6 +24,7 @@ from spikecore.interfaces import DatasetInfo
 from spikecore_datasets_dvs.columns import from_structured
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events
+from spikecore_datasets_dvs.reading import Reading
 from spikecore_datasets_dvs.representations import Sensor
 
 NAMES = (
@@ -32,6 +33,8 @@ NAMES = (
 )
 
 
+IN_MICROSECONDS = Reading(unit="us")
+"""Tonic's convention for all of its datasets."""
 THEIRS = {"val": "valid"}
 """Split → what Tonic calls it, where that is another name."""
 
@@ -152,7 +155,7 @@ class TonicDataset(EventDataset):
             for name in ("t", "x", "p"):
                 wide[name] = events[name]
             events = wide
-        return from_structured(events, f"Tonic's {self.tonic_name}, {recording.item}")
+        return from_structured(events, f"Tonic's {self.tonic_name}, {recording.item}", IN_MICROSECONDS)
 
     def identity(self, directory: Path, path: str) -> bytes:
         """Tonic's version, and the files that it reads."""

@@ -100,6 +100,8 @@ def _reading(options: Mapping[str, Any]) -> Reading:
     for name in ("form", "aedat2_layout", "stream", "columns", "names", "unit"):
         if name in known and not isinstance(known[name], str):
             raise OptionError(f"'{name}' must be a string, got {known[name]!r}")
+    if not isinstance(known.get("allow_empty", False), bool):
+        raise OptionError(f"'allow_empty' must be true or false, got {known['allow_empty']!r}")
     return Reading(**known)
 
 

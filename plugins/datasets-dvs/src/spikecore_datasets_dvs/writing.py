@@ -30,7 +30,7 @@ def write_events(path: str | Path, events: Events, sensor_size: Sensor, *, is_pa
     Args:
         path: ends in `.npz` or `.aedat4`, which is the format.
         events: in time order.
-        sensor_size: `(H, W)`; it is stated in the file, and the coordinates are held against it.
+        sensor_size: `(H, W)`; it is stated in the file, as is the unit of times; the coordinates are held against it.
         is_packed: compress an `.npz`; AEDAT 4 always is.
 
     Raises:
@@ -57,7 +57,7 @@ def _write_npz(path: Path, events: Events, sensor_size: Sensor, is_packed: bool)
     arrays = {name: getattr(events, name) for name in COLUMNS}
     save = np.savez_compressed if is_packed else np.savez
     with path.open("wb") as file:
-        save(file, **arrays, sensor_size=np.array(sensor_size, np.int32))
+        save(file, **arrays, sensor_size=np.array(sensor_size, np.int32), unit=np.array("us"))
 
 
 def _write_aedat4(path: Path, events: Events, sensor_size: Sensor) -> None:

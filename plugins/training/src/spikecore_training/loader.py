@@ -60,8 +60,8 @@ class Loader:
             collate_fn=list,
             generator=torch.Generator(),  # torch's global one is the run's: the seeds of workers must not come from it
         )
-        for samples in ahead:
-            yield put_together(self.split, samples, self.is_sequence, generator)
+        for index, samples in zip(lists, ahead, strict=True):
+            yield put_together(self.split, samples, self.is_sequence, generator, index)
 
     def _moved(self, batch: Batch) -> Batch:
         """With x and labels on the device; from pinned memory a GPU copies while it computes."""

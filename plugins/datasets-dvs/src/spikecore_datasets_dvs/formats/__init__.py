@@ -36,11 +36,11 @@ def read_events(path: str | Path, form: str = "auto", sensor_size: Sensor | None
         form: a name in `FORMATS`; `auto` goes by the first bytes, and by the suffix where several share them.
         sensor_size: `(H, W)`; coordinates are held against it, or else against the size that the file states.
         options: others of `spikecore_datasets_dvs.reading.Reading`: `aedat2_layout`, `stream`, `columns`, `names`,
-            `unit`, `on_values`.
+            `unit`, `on_values`, `allow_empty`.
 
     Raises:
-        DatasetError: the file is missing, damaged, of another format, leaves open what an option has to say, or has
-            events outside the sensor.
+        DatasetError: the file is missing, damaged, of another format, leaves open what an option has to say, has no
+            events, or has some outside the sensor.
         OptionError: an option is wrong.
         PluginUnavailable: its format needs a library that is not installed.
     """
@@ -55,6 +55,11 @@ def read_file(path: Path, reading: Reading) -> Events:
     with reading_errors(path):
         form = recognised(path, reading.form)
         events = _module(form).read(path, reading)
+    if not len(events) and not reading.allow_empty:
+        raise DatasetError(
+            f"{path}: holds no events, though it is read as {form}: was it recorded or converted to the end? "
+            "allow_empty = true takes recordings without events"
+        )
     return events if reading.sensor_size is None else check_inside(events, reading.sensor_size, str(path))
 
 

@@ -15,12 +15,13 @@ from typing import IO
 import numpy as np
 
 from spikecore.errors import DatasetError
-from spikecore_datasets_dvs.columns import from_matrix, from_named, from_structured, is_events
-from spikecore_datasets_dvs.events import Events
+from spikecore_datasets_dvs.columns import from_matrix, from_named, from_structured, is_events, unit_called
+from spikecore_datasets_dvs.events import Events, Unit
 from spikecore_datasets_dvs.formats.binary import opened
 from spikecore_datasets_dvs.reading import Reading, Stated
 
-SIZE = "sensor_size"
+SIZE, UNIT = "sensor_size", "unit"
+"""Arrays beside the events, as `write_events` leaves them."""
 LARGEST_RATIO = 1100
 """Deflate packs at most about a thousand to one."""
 PIECE = 1 << 18
@@ -49,28 +50,46 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
     if not _is_npz(path):
         return _of_array(read_npy(path), reading, source)
     arrays = read_npz(path)
+    unit = _unit(arrays, reading, source)
     if reading.stream:
         if reading.stream not in arrays:
             raise DatasetError(f"{path}: has no array {reading.stream!r}; it has {', '.join(arrays) or 'none'}")
-        return _of_array(arrays[reading.stream], reading, f"{path}, {reading.stream!r}")
+        return _of_array(arrays[reading.stream], reading, f"{path}, {reading.stream!r}", unit)
     structured = [name for name, array in arrays.items() if is_events(array.dtype)]
     if len(structured) == 1:
-        return from_structured(arrays[structured[0]], source, reading)
+        return from_structured(arrays[structured[0]], source, reading, unit)
     if structured:
         raise DatasetError(
             f'{path}: {", ".join(structured)} hold events each; name one, as in stream = "{structured[0]}"'
         )
-    if len(arrays) == 1:
-        (only,) = arrays.values()
-        if only.dtype.names is not None or only.ndim == 2:
-            return _of_array(only, reading, source)
-    return from_named(arrays, reading, source)
+    others = [array for name, array in arrays.items() if name not in (SIZE, UNIT)]
+    if len(others) == 1 and (others[0].dtype.names is not None or others[0].ndim == 2):
+        return _of_array(others[0], reading, source, unit)
+    return from_named(arrays, reading, source, unit)
 
 
-def _of_array(array: np.ndarray, reading: Reading, source: str) -> Events:
+def _of_array(array: np.ndarray, reading: Reading, source: str, unit: Unit | None = None) -> Events:
     if array.dtype.names is not None:
-        return from_structured(array, source, reading)
-    return from_matrix(array, reading, source)
+        return from_structured(array, source, reading, unit)
+    return from_matrix(array, reading, source, known_unit=unit)
+
+
+def _unit(arrays: dict[str, np.ndarray], reading: Reading, source: str) -> Unit | None:
+    """What the array `unit` says, which holds one string.
+
+    Raises:
+        DatasetError: it says something else than a unit, and the user says none.
+    """
+    array = arrays.get(UNIT)
+    if array is None or array.size != 1 or array.dtype.kind not in "US":
+        return None
+    unit = unit_called(array.reshape(-1)[0].item())
+    if unit is None and reading.unit == "auto":
+        raise DatasetError(
+            f"{source}: its array {UNIT!r} says {array.reshape(-1)[0].item()!r}, which is none of s, ms, us, ns: say "
+            'what it means, as in unit = "us"'
+        )
+    return unit
 
 
 def _is_npz(path: Path) -> bool:

@@ -7,7 +7,8 @@ type   first byte                 passed time        a byte in its place
 DVS    t t t t t t t p            t                  0xFF: 127 µs pass; 0xFE: nothing (it puts a reader back in step)
 ATIS   t t t t t t p c            t                  0xFC + n: n · 63 µs pass (n = 0 .. 3)
 
-c = 1 marks a measurement of brightness by an ATIS, which is no event. The format does not say where row 0 is.
+c = 1 marks a measurement of brightness by an ATIS, which is no event. Rows count from below: so does the reader of the
+format's own authors, faery, to which this one is equal (tests/test_other_readers.py).
 
 Source: the specification of Event Stream 2.0.
 """
@@ -55,7 +56,7 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
         raise DatasetError(
             f"{path}: an event lies outside the sensor that its header states, H, W = {size}: it is damaged"
         )
-    return events
+    return events.replace(y=(size[0] - 1 - events.y).astype(np.uint16))
 
 
 def _header(file: BinaryIO, path: Path) -> tuple[int, Sensor]:

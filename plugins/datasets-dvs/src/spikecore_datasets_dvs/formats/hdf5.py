@@ -19,10 +19,19 @@ import numpy as np
 
 from spikecore.datasets import write_aside
 from spikecore.errors import DatasetError, PluginUnavailable, SpikeError
-from spikecore_datasets_dvs.columns import column_of, from_matrix, from_structured, is_events, places, unit_of
-from spikecore_datasets_dvs.events import COLUMNS, Events, make_events
+from spikecore_datasets_dvs.columns import (
+    agreed,
+    column_of,
+    from_matrix,
+    from_structured,
+    is_events,
+    places,
+    unit_called,
+    unit_of,
+)
+from spikecore_datasets_dvs.events import COLUMNS, Events, Unit, make_events
 from spikecore_datasets_dvs.formats.binary import opened
-from spikecore_datasets_dvs.formats.hdf5_layouts import FILTERS, USUAL_PLACES, known_matrix
+from spikecore_datasets_dvs.formats.hdf5_layouts import FILTERS, USUAL_PLACES, known_matrix, known_unit
 from spikecore_datasets_dvs.reading import Reading, Sensor, Stated
 
 MOST_MEMBERS = 1000
@@ -84,16 +93,39 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
 def _events(place: Any, reading: Reading, source: str) -> Events:
     """The events of a group with the datasets t, x, y, p, of a compound dataset, or of one `[N, 4]`."""
     if not hasattr(place, "dtype"):
-        where, stated_unit = places(list(place), reading, source, "dataset")
+        where, named_unit = places(list(place), reading, source, "dataset")
         columns = [whole(_member(place, where[column], source), source) for column in COLUMNS]
-        unit = unit_of(reading, stated_unit, source)
+        beside = _unit((place[where["t"]], place), reading, source) or known_unit(place.name, set(place.file.keys()))
+        unit = unit_of(reading, agreed(named_unit, beside, source), source, columns[0])
         return make_events(*columns, source=source, unit=unit, on_values=reading.on_values)
-    array = whole(place, source)
+    array, beside = whole(place, source), _unit((place, place.parent), reading, source)
     if array.dtype.names is not None:
-        return from_structured(array, source, reading)
+        return from_structured(array, source, reading, beside or known_unit(place.name, set(place.file.keys())))
     layout = known_matrix(place.name, array.dtype)
-    known, unit = (layout.columns, layout.unit) if layout else ("", None)
-    return from_matrix(array, reading, f"{source}, {place.name}", known, unit)
+    known, unit_there = (layout.columns, layout.unit) if layout else ("", None)
+    return from_matrix(array, reading, f"{source}, {place.name}", known, agreed(unit_there, beside, source))
+
+
+def _unit(holders: Sequence[Any], reading: Reading, source: str) -> Unit | None:
+    """What an attribute `unit` or `units` of the first of these says.
+
+    Raises:
+        DatasetError: it says something else than a unit of time, and the user says none.
+    """
+    for holder in holders:
+        for name in ("unit", "units"):
+            value = holder.attrs.get(name)
+            if value is None:
+                continue
+            value = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+            unit = unit_called(value)
+            if unit is None and reading.unit == "auto":
+                raise DatasetError(
+                    f"{source}: the attribute {name!r} of {holder.name} says {str(value)[:40]!r}, which is none of s, "
+                    'ms, us, ns: say what it means, as in unit = "us"'
+                )
+            return unit
+    return None
 
 
 def _place(file: Any, reading: Reading, source: str) -> Any:

@@ -3,7 +3,8 @@
 writer          place                     what is there                             times
 v2e             events                    uint32 [N, 4]: t x y p                    µs
 MVSEC           davis/left|right/events   float64 [N, 4]: x y t p                   s
-DSEC, others    events                    datasets t, x, y, p                       µs (from `t_offset` on, in DSEC)
+DSEC            events                    datasets t, x, y, p; `ms_to_idx` beside   µs (from `t_offset` on)
+others          anywhere                  datasets or fields t, x, y, p             attribute `unit`, or the user
 Metavision      CD/events                 compound x y p t, packed with ECF         µs
 """
 
@@ -59,3 +60,15 @@ def known_matrix(place: str, dtype: np.dtype) -> Matrix | None:
         if re.fullmatch(layout.place, place) and dtype == layout.dtype:
             return layout
     return None
+
+
+def known_unit(place: str, beside: set[str]) -> Unit | None:
+    """The unit of times in a group or compound at this path, where a known writer made it.
+
+    Args:
+        place: its path.
+        beside: names at the top of the file.
+    """
+    is_dsec = place == "/events" and "ms_to_idx" in beside  # an index by the millisecond of times in µs
+    is_metavision = place == "/CD/events"
+    return "us" if is_dsec or is_metavision else None

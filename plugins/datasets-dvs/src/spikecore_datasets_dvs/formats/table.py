@@ -56,7 +56,7 @@ FORMATS: dict[str, Format] = {
         "arrays",
         b"PK",
         "array sensor_size",
-        unit="µs, or what a name states",
+        unit="what a name or the array unit states, or the user",
         options=("stream", *NAMED),
     ),
     "npy": Format(
@@ -64,7 +64,7 @@ FORMATS: dict[str, Format] = {
         (".npy",),
         "arrays",
         b"\x93NUMPY",
-        unit="µs, or what a name states",
+        unit="what a name states, or the user",
         options=NAMED,
     ),
     "hdf5": Format(
@@ -73,7 +73,7 @@ FORMATS: dict[str, Format] = {
         "hdf5",
         b"\x89HDF\r\n\x1a\n",
         "attribute geometry, or height and width",
-        "µs; s in MVSEC",
+        "what the writer, a name or the attribute unit states, or the user",
         ("stream", *NAMED),
         "hdf5",
     ),
