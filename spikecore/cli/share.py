@@ -16,7 +16,7 @@ def command(run_dir: str, out: Path, checkpoint: str) -> None:
 
     The directory is laid out like a model of the Hugging Face hub, and holds nothing of the run's data.
     """
-    from spikecore.cli.settings import require_empty
+    from spikecore.cli.out import require_empty
     from spikecore.errors import ConfigError
     from spikecore.files import cure
 
