@@ -55,6 +55,7 @@ from spikecore.nn.surrogates import (
 )
 from spikecore.nn.torch_neuron import TorchNeuron
 from spikecore.nn.tracing import trace_net
+from spikecore.nn.walker import NetWalker, RefusedError, graph_for_deployment
 
 __all__ = [
     "IF",
@@ -74,6 +75,7 @@ __all__ = [
     "Model",
     "NetGraph",
     "NetNode",
+    "NetWalker",
     "Neuron",
     "NonSpikingIF",
     "ParametricLIF",
@@ -84,6 +86,7 @@ __all__ = [
     "Sequential",
     "Rect",
     "Ref",
+    "RefusedError",
     "Sigmoid",
     "SoftSign",
     "Stateful",
@@ -99,6 +102,7 @@ __all__ = [
     "fire_and_reset",
     "functional",
     "get_state",
+    "graph_for_deployment",
     "layers",
     "leaky_charge",
     "losses",

@@ -175,6 +175,22 @@ def bench_environment() -> Path:
     return environment("bench", plugins(), [*PEERS, *EVENT_PEERS])
 
 
+LAVA = ("lava-nc==0.10.0",)
+"""The last version of an archived project: it runs on Python 3.10 only, and needs numpy < 2."""
+
+
+def lava_environment(interpreter: Path) -> Path:
+    """lava-nc, for the tests of what is deployed to it; without our tested versions, which are too new for it."""
+    env = ENVS / "lava"
+
+    def make() -> None:
+        call(interpreter, "-m", "venv", "--without-pip", env)
+        own = [sys.executable, "-m", "pip", "--python", env / "bin/python", "install", "-q"]
+        call(*own, "--disable-pip-version-check", *LAVA)
+
+    return made(env, [*LAVA, str(interpreter)], make)
+
+
 def torchfree_environment(version: str, interpreter: Path) -> Path:
     """Core without torch on another Python."""
     env = ENVS / f"python{version}"

@@ -33,6 +33,7 @@ BUDGETS_S = {
     "plugin-ann2snn": 400,
     "plugin-datasets-dvs": 250,
     "plugin-datasets-vision": 200,
+    "plugin-deploy-lava": 150,
     "plugin-deploy-nir": 150,
     "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,
@@ -93,7 +94,10 @@ def _tests() -> list[Suite]:
     for plugin in plugins():
         arguments = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={plugin}")
         paths = (str(plugin / "tests"), str(ROOT / "tests/alone"))
-        tests.append(Suite(f"plugin-{plugin.name}", "test", _of_plugin(plugin), (*arguments, *paths), {}))
+        prepare, variables = _of_plugin(plugin), {}
+        if plugin.name == "deploy-lava":
+            prepare, variables = _with_lava(prepare), {"SPIKE_LAVA_PYTHON": str(ENVS / "lava/bin/python")}
+        tests.append(Suite(f"plugin-{plugin.name}", "test", prepare, (*arguments, *paths), variables))
     tests += [Suite(f"python{v}", "test", _other_python(v), ("tests/torchfree",), {}) for v in OTHER_PYTHONS]
     return tests
 
@@ -120,6 +124,18 @@ def _this_python() -> Path:
 
 def _of_plugin(plugin: Path) -> Callable[[], Path]:
     return lambda: environments.environment(plugin.name, [plugin]) / "bin/python"
+
+
+def _with_lava(prepare: Callable[[], Path]) -> Callable[[], Path]:
+    """With an environment for lava-nc beside it; where there is no Python 3.10, the tests that need it say so."""
+
+    def prepare_both() -> Path:
+        interpreter = find_python("3.10")
+        if interpreter is not None:
+            environments.lava_environment(interpreter)
+        return prepare()
+
+    return prepare_both
 
 
 def _other_python(version: str) -> Callable[[], Path | None]:
