@@ -399,7 +399,7 @@ class Labelled:
 
 
 def test_classes_without_samples_are_named():
-    trainer = Supervised(epochs=0)
+    trainer = Supervised(epochs=0, batch_size=16)
     task = spiking_task(trainer)
     splits = {"train": Labelled(task.train, [0, 1] * 24), "test": Labelled(task.test, [0, 1, 2])}
     task, recorder = dataclasses.replace(task, **splits, classes=("cat", "dog", "owl")), Recorder()
