@@ -56,6 +56,7 @@ def command(
 
     from spikecore.errors import StopRun
     from spikecore.registry import registry
+    from spikecore.registry.loading import announcing
     from spikecore.run.clock import Clock
     from spikecore.run.joining import joined
 
@@ -72,7 +73,9 @@ def command(
         _several(seeds, config, overrides, out, quiet, files)
         return
     clock = Clock()
-    with joined(clock) as processes, suppress(StopRun):  # the run has told why, and what resumes it
+    # An import that ends the process, as by os._exit, cannot be caught: the last line names it.
+    tell = announcing(lambda text: click.echo(printable_lines(text), err=True))
+    with tell, joined(clock) as processes, suppress(StopRun):  # the run has told why, and what resumes it
         with clock.timed("import"):
             processes.together(lambda: [registry().load_file(file) for file in files])
         if run_dir is None:

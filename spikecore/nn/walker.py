@@ -27,8 +27,10 @@ from torch import Tensor, nn
 from spikecore.interfaces.deployer import OperatorRecord
 from spikecore.nn import layers
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
-from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn.graph import NetGraph
+from spikecore.nn.node import NetNode, Ref
 from spikecore.nn.state import set_step_mode
+from spikecore.nn.tracing import trace_net
 
 Shape = tuple[int, ...]
 V = TypeVar("V")

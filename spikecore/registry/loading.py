@@ -15,7 +15,9 @@ import importlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from spikecore.errors import (
@@ -30,11 +32,22 @@ from spikecore.registry.metadata import normalise
 from spikecore.registry.scan import Entry
 
 STRICT_VARIABLE = "SPIKE_PLUGIN_STRICT"
+_listeners: list[Callable[[str], None]] = []
 
 
 def is_strict() -> bool:
     """Whether failures of plugins pass through unchanged."""
     return os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
+
+
+@contextmanager
+def announcing(tell: Callable[[str], None]) -> Iterator[None]:
+    """Inside, `tell` hears of every import of a plugin before it begins: one that ends the process was the last."""
+    _listeners.append(tell)
+    try:
+        yield
+    finally:
+        _listeners.remove(tell)
 
 
 def load_target(entry: Entry) -> Any:
@@ -45,6 +58,9 @@ def load_target(entry: Entry) -> Any:
         PluginUnavailable: a declared requirement is missing, or the plugin says that it cannot work here.
     """
     module, _, attribute = entry.target.partition(":")
+    if entry.plugin.source not in ("core", "runtime") and module not in sys.modules:
+        for tell in _listeners:
+            tell(f"importing {who(entry)}")
     try:
         target = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
