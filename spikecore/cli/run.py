@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.cli.importing import named_while_imported
 from spikecore.foreign import printable_lines
 
 if TYPE_CHECKING:
@@ -73,9 +74,11 @@ def command(
         _several(seeds, config, overrides, out, quiet, files)
         return
     clock = Clock()
-    # An import that ends the process, as by os._exit, cannot be caught: the last line names it.
-    tell = announcing(lambda text: click.echo(printable_lines(text), err=True))
-    with tell, joined(clock) as processes, suppress(StopRun):  # the run has told why, and what resumes it
+    with (
+        announcing(named_while_imported),
+        joined(clock) as processes,
+        suppress(StopRun),
+    ):  # the run has told why, and what resumes it
         with clock.timed("import"):
             processes.together(lambda: [registry().load_file(file) for file in files])
         if run_dir is None:
