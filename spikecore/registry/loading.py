@@ -43,7 +43,7 @@ def is_strict() -> bool:
 
 @contextmanager
 def announcing(announcer: Announcer) -> Iterator[None]:
-    """Inside, every import of a plugin runs within `announcer("importing …")`: it can name one that ends the process."""
+    """Inside, imports of plugins run within `announcer("importing …")`, which can name one that ends the process."""
     _announcers.append(announcer)
     try:
         yield
