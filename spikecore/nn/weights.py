@@ -20,11 +20,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, OptionError
 from spikecore.registry import name_of
 
 NOTE = "spikecore"
 """The key of the note in the metadata of a safetensors file."""
+MOST_NOTE_BYTES = 1 << 22
 NUM_SHOWN = 20
 
 
@@ -64,7 +66,7 @@ class WeightsNote:
         if not metadata or NOTE not in metadata:
             return None
         try:
-            values = json.loads(metadata[NOTE])
+            values = parse_json(metadata[NOTE], most_bytes=MOST_NOTE_BYTES)
             return cls(**{**values, "input_shape": tuple(values["input_shape"])})
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{path}: its note on the net is damaged: {error}") from error

@@ -26,8 +26,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, isfinite
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError
 from spikecore.files import clean, read_file, remove_directory, write_directory
 from spikecore.run.tree import flatten, restore
@@ -108,7 +109,7 @@ class CheckpointStore:
         directory: the run directory.
         run: the run's id; a checkpoint of another run is refused.
         keep_last: how many of the newest stay.
-        keep_best: the one with the highest score stays too.
+        keep_best: the one with the highest score stays too; one whose weights or score are not finite has none.
     """
 
     def __init__(self, directory: Path, run: str, keep_last: int = 2, keep_best: bool = True) -> None:
@@ -163,7 +164,8 @@ class CheckpointStore:
                 return name
             more = {"large": large, "score": score, "log": log, "timings": timings, "pace": pace, "kept": kept}
             return self.save(count + 1, model, state, **more)  # type: ignore[arg-type]
-        head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": _finite(score)}
+        score = _finite(score) if score is not None and _are_finite(model) else None
+        head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": score}
         times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
         kept = kept or {}
         body = {**head, **times, "log": log, **body, "kept": _sums(kept)}
@@ -171,7 +173,7 @@ class CheckpointStore:
         # Not its parents: a run directory that was removed must not come back with half of its files.
         self._folder.mkdir(exist_ok=True)
         write_directory(self._folder / name, {**files, **kept, INDEX: json.dumps(body, indent=1).encode()})
-        self._scores[name] = _finite(score)
+        self._scores[name] = score
         self._prune()
         return name
 
@@ -306,11 +308,11 @@ class CheckpointStore:
     def _index(self, name: str) -> dict[str, Any]:
         path = self._folder / name / INDEX
         try:
-            body: dict[str, Any] = json.loads(read_file(path, MOST_INDEX_BYTES))
+            body: dict[str, Any] = parse_json(read_file(path, MOST_INDEX_BYTES), most_bytes=MOST_INDEX_BYTES)
             version = body.get("format")
         except FileNotFoundError:
             raise CheckpointError(f"{path.parent}: is incomplete: {INDEX} is missing") from None
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
         if version != FORMAT:
             raise CheckpointError(
@@ -395,6 +397,12 @@ def _digest(body: Mapping[str, Any]) -> str:
 
 def _form(value: Any) -> str:
     return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else "data"
+
+
+def _are_finite(model: Mapping[str, Any]) -> bool:
+    """Whether no weight is nan or infinite: a net of such weights may have a score, but is never the best."""
+    tensors = (value for value in model.values() if isinstance(value, Tensor) and value.is_floating_point())
+    return all(bool(isfinite(tensor).all()) for tensor in tensors)
 
 
 def _finite(score: float | None) -> float | None:

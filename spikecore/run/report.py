@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.analysis import figures, page
+from spikecore.errors import ConfigError
 from spikecore.files import write_file
 from spikecore.run import probe
 from spikecore.run.activity import activity
@@ -29,11 +30,18 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     """Write the report of a run; returns its path.
 
     Raises:
-        ConfigError: this is no run directory.
+        ConfigError: this is no run directory, or its files hold values of other types than a run writes.
         OSError: it cannot be written.
     """
     target = out or directory / FILE
-    write_file(target, build(directory))
+    try:
+        text = build(directory)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        # Records are checked as far as their types are declared; configuration and environment are anybody's tables.
+        raise ConfigError(
+            f"{directory}: its record or metrics hold what no run writes: {type(error).__name__}: {error}"
+        ) from error
+    write_file(target, text)
     return target
 
 

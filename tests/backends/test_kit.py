@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -325,3 +326,32 @@ def test_defaults_of_a_backend():
     ):
         with pytest.raises(NotImplementedError):
             getattr(backend, method)(*arguments)
+
+
+def test_kernels_used_longest_ago_are_evicted(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_FILES", 3)
+    folder = tmp_path / "kernels"
+    for number in range(3):
+        store_module.KernelStore(folder, Path.read_bytes).get(str(number), lambda number=number: bytes([number]) * 10)
+        os.utime(max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns), (number, number))
+    first = store_module.KernelStore(folder, Path.read_bytes)
+    assert first.get("0", lambda: pytest.fail("it is there"))[:10] == bytes(10), "and so it was used last"
+    first.get("3", lambda: b"3" * 10)
+    assert len(list(folder.iterdir())) == 3
+    again = store_module.KernelStore(folder, Path.read_bytes)
+    again.get("0", lambda: pytest.fail("it was used last"))
+    assert again.get("1", lambda: b"anew") != b"", "the oldest went"
+    monkeypatch.setattr(store_module, "MOST_BYTES", 1)
+    again.get("4", lambda: b"4" * 10)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_folder_whose_parent_others_may_change_is_not_used(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    folder = tmp_path / "open" / "kernels"
+    store_module.KernelStore(folder, Path.read_bytes).get("a", lambda: b"a")
+    assert not list(folder.iterdir())
+    (tmp_path / "open").chmod(0o1777)  # the sticky bit: only its owner may move the folder
+    store_module.KernelStore(folder, Path.read_bytes).get("b", lambda: b"b")
+    assert len(list(folder.iterdir())) == 1

@@ -7,11 +7,12 @@ import pytest
 
 import spikecore
 from spikecore.datasets.digits import Digits
+from spikecore.documents import parse_toml
 from spikecore.errors import ConfigError, ContractError, OptionError, UnknownComponentError
 from spikecore.interfaces.component import OneOf, Range, make_config
 from spikecore.interfaces.options import as_data
 from spikecore.registry import Blocking, Registry, registry, use
-from spikecore.run.config import resolve, tomllib
+from spikecore.run.config import resolve
 from spikecore.testing.distributions import fake_distribution
 from spikecore.testing.effects import alternatives
 
@@ -82,7 +83,7 @@ def test_it_survives_printing():
     assert 'first = { name = "cut", size = 2 }' in text
     assert '{ name = "cut", size = 3 }, "flip"]' in text
     assert 'lazy = { name = "turn", degrees = 90.0 }' in text, "what the owner decides is not printed"
-    assert resolve(tomllib.loads(text)) == resolved
+    assert resolve(parse_toml(text)) == resolved
 
 
 @pytest.mark.parametrize(
