@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 import spikecore
-from spikecore.cli import main
+from spikecore.cli import spike
 
 CONFIG = {
     "model": {"name": "convnet", "channels": [6, 6]},
@@ -27,7 +27,7 @@ def run_dir(tmp_path_factory):
 
 
 def deploy(*line):
-    return CliRunner().invoke(main, ["deploy", "lynxi", *map(str, line)])
+    return CliRunner().invoke(spike, ["deploy", "lynxi", *map(str, line)])
 
 
 def test_check_lists_every_operator(run_dir):

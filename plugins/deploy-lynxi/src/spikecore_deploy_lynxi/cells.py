@@ -36,6 +36,7 @@ class Cell:
         step: `(x [B, ...], states, tensors) -> (output, next states)`.
         neuron: name of the neuron in the net, relative to the layer: "" where it is the layer.
         shape: of its output, without the batch.
+        largest_number: of the constants in its equations, by size.
     """
 
     tensors: Tensors
@@ -43,6 +44,7 @@ class Cell:
     step: Step
     neuron: str
     shape: Shape
+    largest_number: float
 
 
 def unrolled(cell: Cell, num_steps: int, batch: int) -> Callable[[Tensor, Tensors], Tensor]:
@@ -111,7 +113,7 @@ def _neuron(neuron: nn.Neuron, shape: Shape, batch: int) -> Cell:
         outputs = {key: values[index] for key, index in graph.outputs.items()}
         return _like(outputs["out"], x), {key: _like(outputs[f"state.{key}"], x) for key in names}
 
-    return Cell(tensors, names, step, "", shape)
+    return Cell(tensors, names, step, "", shape, _largest_number(graph, order))
 
 
 def _like(value: Value, x: Tensor) -> Tensor:
@@ -145,6 +147,16 @@ def _number_tensors(graph: Graph, order: list[int]) -> dict[str, Tensor]:
             if other.op == CONST and not other.is_bool:
                 tensors[f"number_{argument}"] = torch.tensor(float(other.value))  # type: ignore[arg-type]
     return tensors
+
+
+def _largest_number(graph: Graph, order: list[int]) -> float:
+    """The largest constant by size, but for bounds of a clamp, which mean "as large as there is"."""
+    used: set[int] = set()
+    for index in order:
+        node = graph.nodes[index]
+        used |= set(node.args[:1] if node.op == "clamp" else node.args)
+    values = [graph.nodes[index].value for index in used if graph.nodes[index].op == CONST]
+    return max((abs(float(value)) for value in values if value is not None), default=0.0)
 
 
 def _evaluated(graph: Graph, order: list[int], inputs: Mapping[str, Tensor], own: Tensors) -> dict[int, Value]:
@@ -181,8 +193,13 @@ def _applied(name: str, arguments: tuple[int, ...], values: Mapping[int, Value],
 def _clamped(given: list[Value]) -> Tensor:
     x, low, high = given
     assert isinstance(x, Tensor)
-    bounds = {"min": low, "max": high}
-    return torch.clamp(x, **{key: value for key, value in bounds.items() if math.isfinite(float(value))})
+    bounds = {}
+    for key, bound in (("min", low), ("max", high)):
+        # The largest number of float32 keeps a product finite; in float16 that is the largest number of float16.
+        most = torch.finfo(x.dtype).max
+        if math.isfinite(float(bound)):
+            bounds[key] = min(max(float(bound), -most), most)
+    return torch.clamp(x, **bounds)
 
 
 def _loop(
@@ -208,4 +225,4 @@ def _loop(
         return out, {**following, "y": out}
 
     tensors = {**inner.tensors, **weights, "first_y": torch.zeros(batch, *inner.shape)}
-    return Cell(tensors, (*inner.states, "y"), step, "module", inner.shape)
+    return Cell(tensors, (*inner.states, "y"), step, "module", inner.shape, inner.largest_number)

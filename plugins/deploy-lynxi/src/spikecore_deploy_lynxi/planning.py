@@ -159,6 +159,9 @@ class _Planner:
     ) -> str:
         for size in (*(self.shapes[source] for source in sources), shape):
             _check_axes(size)
+        if self.is_half:
+            for key, tensor in (tensors or {}).items():
+                _check_half(f"its {key}", float(tensor.abs().max()) if tensor.numel() else 0.0)
         self.stages.append(Stage(name, sources, shape, compute, tensors or {}, neuron))
         self.shapes[name] = shape
         return name
@@ -314,6 +317,8 @@ class _Planner:
         function = unrolled(cell, num_steps, batch)
         one = unrolled(cell, 1, batch)
         _tried(lambda: one(torch.zeros(batch, *self.shapes[source]), cell.tensors))
+        if self.is_half:
+            _check_half("its equations", cell.largest_number)
         neuron = f"{name}.{cell.neuron}" if cell.neuron else name
         result = self.add(
             name, (source,), cell.shape, lambda taken, own: function(taken[0], own), cell.tensors, neuron
@@ -350,6 +355,14 @@ def _tried(function: Callable[[], Tensor]) -> Tensor:
         except (RuntimeError, ValueError, IndexError) as error:
             text = str(error).strip().splitlines()[0]
             raise RefusedError(f"it does not run on [T * B, ...]: {text}", "give it the shape that it takes") from error
+
+
+def _check_half(what: str, largest: float) -> None:
+    limit = torch.finfo(torch.float16).max
+    if largest > limit:
+        raise RefusedError(
+            f"{what} holds the number {largest:g}; float16 ends at {limit:g}", "use dtype=float32, or scale the net"
+        )
 
 
 def _check_axes(shape: Shape) -> None:
