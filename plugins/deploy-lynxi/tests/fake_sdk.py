@@ -18,14 +18,13 @@ CALLS = []
 
 def _bound(class_name, method, names, args, kwargs):
     """The arguments by name; TypeError for what is not in the description."""
-    parameters = [
-        inspect.Parameter(
-            name.rstrip("?"),
-            inspect.Parameter.POSITIONAL_OR_KEYWORD if "?" not in "".join(names[:index]) else inspect.Parameter.KEYWORD_ONLY,
-            default=None if name.endswith("?") else inspect.Parameter.empty,
-        )
-        for index, name in enumerate(names)
-    ]
+    parameters = []
+    for index, name in enumerate(names):
+        # A parameter after an optional one may be required, which Python allows for keywords only.
+        is_after_optional = "?" in "".join(names[:index])
+        kind = inspect.Parameter.KEYWORD_ONLY if is_after_optional else inspect.Parameter.POSITIONAL_OR_KEYWORD
+        default = None if name.endswith("?") else inspect.Parameter.empty
+        parameters.append(inspect.Parameter(name.rstrip("?"), kind, default=default))
     arguments = dict(inspect.Signature(parameters).bind(*args, **kwargs).arguments)
     CALLS.append((class_name, method, arguments))
     return arguments
@@ -36,7 +35,8 @@ def _class(module_name, name, behaviour):
 
     def method(method_name, names):
         def call(self, *args, **kwargs):
-            return getattr(behaviour, f"on_{method_name.strip('_')}")(self, **_bound(name, method_name, names, args, kwargs))
+            arguments = _bound(name, method_name, names, args, kwargs)
+            return getattr(behaviour, f"on_{method_name.strip('_')}")(self, **arguments)
 
         return call
 

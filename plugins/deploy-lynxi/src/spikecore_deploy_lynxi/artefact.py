@@ -80,9 +80,7 @@ def read_manifest(directory: Path) -> Manifest:
         lead = _sizes(content["lead"], 2, 2)
         layers = tuple(_form(row) for row in content["layers"])
         files = {str(name): (_size(row["bytes"]), str(row["sha256"])) for name, row in content["files"].items()}
-        manifest = Manifest(
-            (lead[0], lead[1]), _form(content["input"]), _form(content["output"]), layers, files
-        )
+        manifest = Manifest((lead[0], lead[1]), _form(content["input"]), _form(content["output"]), layers, files)
     except OSError as error:
         raise ConversionError(f"{path}: expected the manifest of an artefact: {error}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -75,9 +75,7 @@ def cell_of(module: torch.nn.Module, shape: Shape, batch: int) -> Cell:
         return _loop(module, shape, batch, None, lambda x, y, back: x + y)
     if type(module) is nn.LinearRecurrent:
         inner = (*shape[:-1], module.in_features)
-        return _loop(
-            module, inner, batch, converted(module.linear), lambda x, y, back: back(torch.cat([x, y], dim=-1))
-        )
+        return _loop(module, inner, batch, converted(module.linear), lambda x, y, back: back(torch.cat([x, y], dim=-1)))
     raise RefusedError(
         f"{type(module).__name__} keeps state, and its step is not written in the neuron language",
         "use registered neurons, or a recurrent container around one",

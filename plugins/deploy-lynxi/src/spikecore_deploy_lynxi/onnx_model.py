@@ -122,9 +122,7 @@ def _ran(model: ModelProto, wanted: Sequence[str], x: Any) -> list[Any]:
     # Fused nodes would be rounded otherwise.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         values: list[Any] = session.run(list(wanted), {INPUT: x})
     except Exception as error:  # onnxruntime's errors have no common base that it exports
         raise ConversionError(f"onnxruntime cannot run the model: {error}") from error

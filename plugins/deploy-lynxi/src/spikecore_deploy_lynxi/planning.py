@@ -250,9 +250,7 @@ class _Planner:
         if len({self.shapes[source] for source in sources}) > 1:
             raise RefusedError("the two have different shapes", "give both the same shape")
         function = BINARY[node.operation]
-        result = self.add(
-            node.name, sources, self.shapes[sources[0]], lambda taken, own: function(taken[0], taken[1])
-        )
+        result = self.add(node.name, sources, self.shapes[sources[0]], lambda taken, own: function(taken[0], taken[1]))
         self.mapped(node.name, node.operation, function.__name__)
         return result
 
@@ -320,9 +318,7 @@ class _Planner:
         if self.is_half:
             _check_half("its equations", cell.largest_number)
         neuron = f"{name}.{cell.neuron}" if cell.neuron else name
-        result = self.add(
-            name, (source,), cell.shape, lambda taken, own: function(taken[0], own), cell.tensors, neuron
-        )
+        result = self.add(name, (source,), cell.shape, lambda taken, own: function(taken[0], own), cell.tensors, neuron)
         operator = type(module.module).__name__ if cell.neuron else type(module).__name__
         self.mapped(neuron, operator, f"{num_steps} steps")
         if cell.neuron:

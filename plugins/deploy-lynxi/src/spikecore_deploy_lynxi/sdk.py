@@ -53,9 +53,7 @@ def compile_net(directory: str, out: str) -> str:
     net = torch.jit.load(path, map_location="cpu").eval()
     shape, dtype = tuple(manifest["input"]["shape"]), manifest["input"]["dtype"]
     model = lyngor.DLModel()
-    model.load(
-        net, model_type="Pytorch", in_type=dtype, out_type=manifest["output"]["dtype"], inputs_dict={"x": shape}
-    )
+    model.load(net, model_type="Pytorch", in_type=dtype, out_type=manifest["output"]["dtype"], inputs_dict={"x": shape})
     builder = lyngor.Builder(target="apu", is_map=True)
     built = builder.build(model.graph, model.params, out_path=out, apu_only=True)
     compiled = os.path.join(str(built or out), "Net_0")
@@ -128,14 +126,18 @@ def _imported(name: str, wanted: tuple[str, ...]) -> Any:
         raise SDKError(f"the Lynxi SDK is missing here: import {name}: {type(error).__name__}: {error}") from error
     lacking = [attribute for attribute in wanted if not hasattr(module, attribute)]
     if lacking:
-        raise SDKError(f"{name} {getattr(module, 'version', '?')} has no {', '.join(lacking)}: another interface than known")
+        raise SDKError(
+            f"{name} {getattr(module, 'version', '?')} has no {', '.join(lacking)}: another interface than known"
+        )
     return module
 
 
 def _check_file(path: str, about: dict[str, Any]) -> None:
     try:
         if os.path.getsize(path) != about["bytes"]:
-            raise SDKError(f"{path} has {os.path.getsize(path)} bytes, the manifest says {about['bytes']}: copy it again")
+            raise SDKError(
+                f"{path} has {os.path.getsize(path)} bytes, the manifest says {about['bytes']}: copy it again"
+            )
         with open(path, "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()
     except OSError as error:

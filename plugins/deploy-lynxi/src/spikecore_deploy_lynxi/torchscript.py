@@ -152,7 +152,7 @@ def _canonical(data: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(data)) as given, zipfile.ZipFile(file, "w") as written:
         for record in given.infolist():
             name = _without_number(record.filename.encode(), rb"/").decode()
-            if name.endswith(".debug_pkl") or "/traced_inputs" in name or name.endswith("/serialization_id"):
+            if name.endswith((".debug_pkl", "/serialization_id")) or "/traced_inputs" in name:
                 continue
             content = given.read(record)
             if name.endswith((".py", ".pkl")):
