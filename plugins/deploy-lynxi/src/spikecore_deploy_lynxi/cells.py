@@ -15,8 +15,8 @@ from torch import Tensor
 
 from spikecore import name_of, nn
 from spikecore.dynamics import CONST, INPUT, OPS, Graph
+from spikecore.nn import RefusedError
 from spikecore_deploy_lynxi.layers import Converted, Tensors, converted
-from spikecore_deploy_lynxi.refusal import RefusedError
 
 Shape = tuple[int, ...]
 States = dict[str, Tensor]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikecore import nn
-from spikecore_deploy_lynxi.refusal import RefusedError
+from spikecore.nn import RefusedError
 
 Tensors = Mapping[str, Tensor]
 Function = Callable[[Tensor, Tensors], Tensor]

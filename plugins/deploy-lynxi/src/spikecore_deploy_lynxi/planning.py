@@ -17,10 +17,9 @@ from torch import Tensor
 
 from spikecore import nn
 from spikecore.interfaces import OperatorRecord
-from spikecore.nn import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn import NetGraph, NetNode, Ref, RefusedError, trace_net
 from spikecore_deploy_lynxi.cells import cell_of, unrolled
 from spikecore_deploy_lynxi.layers import IDENTITIES, Tensors, converted
-from spikecore_deploy_lynxi.refusal import RefusedError
 
 Shape = tuple[int, ...]
 Compute = Callable[[Sequence[Tensor], Tensors], Tensor]

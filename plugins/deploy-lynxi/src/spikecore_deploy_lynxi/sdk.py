@@ -4,12 +4,14 @@
 
 The SDK is on no public index. What is called here was taken from public code that uses it (lyngor 1.x):
 
-    lyngor.DLModel()                     .load(module, model_type="Pytorch", in_type=, out_type=, inputs_dict={name: shape})
-                                         .graph, .params after it
+    lyngor.DLModel()
+        .load(module, model_type="Pytorch", in_type=, out_type=, inputs_dict={name: shape}); then .graph and .params
     lyngor.Builder(target="apu", is_map=True)
-                                         .build(graph, params, out_path=, apu_only=True) -> directory; in it Net_0
-    lynpy.Model(path=, dev_id=)          .input_tensor() -> Tensor; model(tensor) -> Tensor
-    lynpy.Tensor                         .from_numpy(array), .apu(), .cpu(), .numpy(), .view_as(shape, dtype)
+        .build(graph, params, out_path=, apu_only=True) -> a directory, with Net_0 in it
+    lynpy.Model(path=, dev_id=)
+        .input_tensor() -> Tensor; model(tensor) -> Tensor
+    lynpy.Tensor
+        .from_numpy(array), .apu(), .cpu(), .numpy(), .view_as(shape, dtype)
 """
 
 from __future__ import annotations

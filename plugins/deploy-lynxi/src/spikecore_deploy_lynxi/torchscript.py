@@ -23,7 +23,7 @@ from torch import Tensor
 from spikecore_deploy_lynxi.straight import Layers, Straight
 
 METHODS = ("forward", "layers")
-"""Of a scripted net: its output alone, which is what the chip computes; and with every neuron layer, for comparisons."""
+"""Of a scripted net: its output alone, which is what the chip computes; and every neuron layer, for comparisons."""
 OPERATORS = frozenset(
     f"aten::{name}"
     for name in (
@@ -79,7 +79,7 @@ def methods_of(script: Any) -> list[str]:
 
 
 def run_script(script: Any, method: str, x: Tensor) -> Any:
-    """What a method gives, computed operator by operator: nothing is fused, so that every number is as in eager torch."""
+    """What a method gives, operator by operator: nothing is fused, so that every number is as in eager torch."""
     with torch.no_grad(), torch.jit.optimized_execution(False):
         return getattr(script, method)(x)
 
