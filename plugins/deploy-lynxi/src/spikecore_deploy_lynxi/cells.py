@@ -191,13 +191,13 @@ def _applied(name: str, arguments: tuple[int, ...], values: Mapping[int, Value],
 def _clamped(given: list[Value]) -> Tensor:
     x, low, high = given
     assert isinstance(x, Tensor)
-    bounds = {}
+    bounds: dict[str, float] = {}
     for key, bound in (("min", low), ("max", high)):
         # The largest number of float32 keeps a product finite; in float16 that is the largest number of float16.
         most = torch.finfo(x.dtype).max
         if math.isfinite(float(bound)):
             bounds[key] = min(max(float(bound), -most), most)
-    return torch.clamp(x, **bounds)
+    return torch.clamp(x, bounds.get("min"), bounds.get("max")) if bounds else x
 
 
 def _loop(

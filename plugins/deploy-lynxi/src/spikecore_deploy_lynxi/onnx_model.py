@@ -57,7 +57,7 @@ def only_output(data: bytes, num_layers: int) -> bytes:
     if missing or not kept:
         raise ConversionError(f"torch's exporter wrote no results {', '.join(missing) or OUTPUT}")
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def checked_model(data: bytes, where: str, max_bytes: int) -> ModelProto:

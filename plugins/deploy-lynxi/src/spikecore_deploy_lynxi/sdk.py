@@ -52,7 +52,8 @@ def compile_net(directory: str, out: str) -> str:
     lyngor = _imported("lyngor", ("DLModel", "Builder"))
     import torch
 
-    net = torch.jit.load(path, map_location="cpu").eval()
+    jit: Any = torch.jit
+    net = jit.load(path, map_location="cpu").eval()
     shape, dtype = tuple(manifest["input"]["shape"]), manifest["input"]["dtype"]
     model = lyngor.DLModel()
     model.load(net, model_type="Pytorch", in_type=dtype, out_type=manifest["output"]["dtype"], inputs_dict={"x": shape})

@@ -36,6 +36,8 @@ OPERATORS = frozenset(
 ) | {"prim::Constant", "prim::ListConstruct", "prim::GetAttr", "prim::TupleConstruct", "prim::CallMethod"}
 """What a converted net consists of; anything else in a file was not written here."""
 
+_jit: Any = torch.jit
+"""Its functions have no types."""
 _ALIGNMENT = 64
 """Of a tensor in an archive, so that it can be mapped into memory."""
 _OPSET = 17
@@ -44,9 +46,9 @@ _OPSET = 17
 def scripted(net: Straight, x: Tensor) -> tuple[bytes, int]:
     """The net as TorchScript for inputs like `x`, with the methods of `METHODS`; and the most axes of any tensor."""
     with torch.no_grad(), _quietly():
-        script = torch.jit.trace_module(net, dict.fromkeys(METHODS, x), check_trace=False)
+        script = _jit.trace_module(net, dict.fromkeys(METHODS, x), check_trace=False)
         file = io.BytesIO()
-        torch.jit.save(script, file)
+        _jit.save(script, file)
     return _canonical(file.getvalue()), _largest_rank(script)
 
 
@@ -57,7 +59,7 @@ def loaded(data: bytes) -> Any:
         RuntimeError: it is none.
     """
     with _quietly():
-        return torch.jit.load(io.BytesIO(data), map_location="cpu")
+        return _jit.load(io.BytesIO(data), map_location="cpu")
 
 
 def operators_of(script: Any) -> Counter[str]:
@@ -80,7 +82,7 @@ def methods_of(script: Any) -> list[str]:
 
 def run_script(script: Any, method: str, x: Tensor) -> Any:
     """What a method gives, operator by operator: nothing is fused, so that every number is as in eager torch."""
-    with torch.no_grad(), torch.jit.optimized_execution(False):
+    with torch.no_grad(), _jit.optimized_execution(False):
         return getattr(script, method)(x)
 
 
@@ -102,7 +104,7 @@ def onnx_model(net: Straight, x: Tensor, outputs: Sequence[str]) -> bytes:
         x: its input.
         outputs: names of the results of `layers`.
     """
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # the exporter's types know paths only
     with torch.no_grad(), _quietly():
         torch.onnx.export(
             Layers(net),
@@ -114,7 +116,7 @@ def onnx_model(net: Straight, x: Tensor, outputs: Sequence[str]) -> bytes:
             output_names=list(outputs),
             training=torch.onnx.TrainingMode.PRESERVE,  # in evaluation mode it would fold norms, and round otherwise
         )
-    return file.getvalue()
+    return bytes(file.getvalue())
 
 
 def exported(net: Straight, x: Tensor) -> bytes:
