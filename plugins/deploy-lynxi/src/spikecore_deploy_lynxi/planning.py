@@ -6,10 +6,8 @@ loop over time, which is unrolled here.
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,7 +15,7 @@ from torch import Tensor
 
 from spikecore import nn
 from spikecore.interfaces import OperatorRecord
-from spikecore.nn import NetGraph, NetNode, Ref, RefusedError, trace_net
+from spikecore.nn import NetGraph, NetNode, NetWalker, Ref, RefusedError, graph_for_deployment
 from spikecore_deploy_lynxi.cells import cell_of, unrolled
 from spikecore_deploy_lynxi.layers import IDENTITIES, Tensors, converted
 
@@ -94,58 +92,34 @@ def planned(model: torch.nn.Module, example_input: Tensor, is_half: bool) -> Pla
     Raises:
         NetTraceError: the net cannot be traced.
     """
-    net = copy.deepcopy(model).eval().requires_grad_(False)
-    nn.set_step_mode(net, "multi")
-    graph = trace_net(net, example_input)
+    graph = graph_for_deployment(model, example_input)
     num_steps, batch = (int(size) for size in example_input.shape[:2])
     planner = _Planner(graph, (num_steps, batch), example_input.dtype, is_half)
-    planner.shapes[""] = tuple(example_input.shape[2:])
-    planner.values[graph.inputs[0].name] = ""
-    for node in graph.layers:
-        if node.value is None:
-            planner.take(node)
-    output = graph.output
-    name = planner.values.get(output.name) if isinstance(output, Ref) else None
-    if name is None and planner.records:
-        last = planner.records.pop()
-        planner.refuse(last.name, last.operator, "the net returns something else than one value", "return one tensor")
-    return Plan(
-        tuple(planner.records), tuple(planner.stages), name or "", (num_steps, batch), tuple(planner.shapes[""])
-    )
+    input_shape = tuple(example_input.shape[2:])
+    planner.shapes[""] = input_shape
+    output = planner.walk("")
+    return Plan(tuple(planner.records), tuple(planner.stages), output or "", (num_steps, batch), input_shape)
 
 
-@dataclass
-class _Planner:
-    net: NetGraph
-    lead: tuple[int, int]
-    dtype: torch.dtype
-    is_half: bool
-    records: list[OperatorRecord] = field(default_factory=list)
-    stages: list[Stage] = field(default_factory=list)
-    values: dict[str, str] = field(default_factory=dict)
-    shapes: dict[str, Shape] = field(default_factory=dict)
+class _Planner(NetWalker[str]):
+    """Values are names of results."""
 
-    # records
+    def __init__(self, net: NetGraph, lead: tuple[int, int], dtype: torch.dtype, is_half: bool) -> None:
+        super().__init__(net, lead)
+        self.dtype, self.is_half = dtype, is_half
+        self.stages: list[Stage] = []
+        self.shapes: dict[str, Shape] = {}
+
+    def shape(self, value: str) -> Shape:
+        return self.shapes[value]
+
+    def unknown(self, name: str, shape: Shape, value: str | None) -> str:
+        self.shapes[name] = shape
+        return name
 
     def mapped(self, name: str, operator: str, target: str, inexact: str = "") -> None:
         reasons = [reason for reason in (inexact, HALF_REASON if self.is_half else "") if reason]
-        outcome = OperatorRecord(name, operator, "mapped", target)
-        if reasons:
-            outcome = OperatorRecord(name, operator, "approximated", target, "; ".join(reasons))
-        self.records.append(outcome)
-
-    def folded(self, name: str, operator: str, reason: str) -> None:
-        self.records.append(OperatorRecord(name, operator, "folded", "nothing", reason))
-
-    def refuse(self, name: str, operator: str, reason: str, cure: str) -> None:
-        self.records.append(OperatorRecord(name, operator, "refused", "", reason, cure))
-
-    @contextmanager
-    def refusing(self, name: str, operator: str) -> Iterator[None]:
-        try:
-            yield
-        except RefusedError as refused:
-            self.refuse(name, operator, refused.reason, refused.cure)
+        super().mapped(name, operator, target, "; ".join(reasons))
 
     def add(
         self,
@@ -167,52 +141,27 @@ class _Planner:
 
     # one call of the net
 
-    def take(self, node: NetNode) -> None:
-        result: str | None = None
-        before = len(self.records)
-        sources = tuple(self.values[name] for name in node.inputs if name in self.values)
-        with self.refusing(node.name, node.operation):
-            result = self.result_of(node, sources)
-        if result is None:
-            if len(self.records) == before:
-                self.refuse(node.name, node.operation, "a part of it is refused", "see its parts")
-            # Only a shape, so that what follows is looked at as well.
-            shape = node.shape or ()
-            is_folded = shape[:1] == (math.prod(self.lead),) and shape[:2] != self.lead
-            result = node.name
-            self.shapes[result] = tuple(shape[1:] if is_folded else shape[2:])
-        self.values[node.name] = result
-
-    def result_of(self, node: NetNode, sources: tuple[str, ...]) -> str | None:
-        unknown = [name for name in node.inputs if name not in self.values and self.net[name].value is None]
-        if self.dtype != torch.float32:
-            raise RefusedError(f"the example input is {self.dtype}", "give float32")
+    def function(self, node: NetNode, values: Sequence[str]) -> str:
+        self.check_dtype()
         if node.operation.strip(".()") in DYNAMIC:
             raise RefusedError(
                 "the size of its result depends on values; the chip needs shapes that are known before",
                 "use a mask of fixed size: multiply with 0 and 1",
             )
-        if unknown:
-            raise RefusedError(f"it takes {', '.join(unknown)}, which is no value of a layer", "use layers instead")
         if node.is_inplace:
             self.check_overwriting(node)
         if node.operation in BINARY:
             return self.binary(node)
-        if len(sources) != 1:
-            raise RefusedError(f"it takes {len(sources)} values", "use layers and sums")
-        if node.kind == "module":
-            assert node.module is not None
-            return self.module(node.name, node.module, sources[0], node)
-        if node.operation in FLATTENS:
-            return self.flattened(node, sources[0])
-        if node.operation in UNARY:
+        if node.operation in UNARY and len(values) == 1:
             function = UNARY[node.operation]
-            result = self.add(node.name, sources, self.shapes[sources[0]], lambda taken, own: function(taken[0]))
+            result = self.add(node.name, (values[0],), self.shapes[values[0]], lambda taken, own: function(taken[0]))
             self.mapped(node.name, node.operation, node.operation.strip("._()"))
             return result
-        raise RefusedError(
-            f"there is no form of {node.operation} for the chip", "use a layer of torch or of spikecore, or a neuron"
-        )
+        return super().function(node, values)
+
+    def check_dtype(self) -> None:
+        if self.dtype != torch.float32:
+            raise RefusedError(f"the example input is {self.dtype}", "give float32")
 
     def check_overwriting(self, node: NetNode) -> None:
         """What is written into must not be read again: a result of its own takes its place."""
@@ -253,59 +202,19 @@ class _Planner:
         self.mapped(node.name, node.operation, function.__name__)
         return result
 
-    def flattened(self, node: NetNode, source: str) -> str:
-        count = math.prod(self.shapes[source])
-        shape = node.shape or ()
-        if tuple(shape[-1:]) != (count,) or math.prod(shape) != count * math.prod(self.lead) or len(shape) > 3:
-            raise RefusedError(
-                f"it gives {tuple(shape)}; only flattening a whole step is supported", "flatten whole steps"
-            )
-        return self.flat(node.name, node.operation, source)
-
-    def flat(self, name: str, operator: str, source: str) -> str:
-        if len(self.shapes[source]) == 1:
-            self.folded(name, operator, "a step has one axis already")
-            return source
-        count, rows = math.prod(self.shapes[source]), math.prod(self.lead)
-        result = self.add(name, (source,), (count,), lambda taken, own: taken[0].reshape(rows, count))
-        self.records.append(OperatorRecord(name, operator, "mapped", "reshape"))
+    def flat(self, name: str, operator: str, value: str) -> str:
+        count, rows = math.prod(self.shapes[value]), math.prod(self.lead)
+        result = self.add(name, (value,), (count,), lambda taken, own: taken[0].reshape(rows, count))
+        super().mapped(name, operator, "reshape")  # exact in float16 as well
         return result
 
-    def module(self, name: str, module: torch.nn.Module, source: str, node: NetNode | None = None) -> str | None:
-        """A layer, a neuron, or something with parts; None where a part was refused."""
-        kind = type(module)
-        if kind is nn.FoldTime:
-            path = f"{name}.module" if type(module.module) is torch.nn.Sequential else name
-            return self.module(path, module.module, source, node)  # type: ignore[arg-type]
-        if kind is torch.nn.Sequential:
-            return self.chain([(f"{name}.{key}", part) for key, part in module.named_children()], source)
-        if isinstance(module, nn.ConvBNNeuron | nn.LinearBNNeuron):
-            parts = [(f"{name}.{module.layer_name}", module.layer), (f"{name}.norm", module.norm)]
-            return self.chain([*parts, (name, module.neuron)], source)
-        if kind in IDENTITIES:
-            self.folded(name, kind.__name__, "it does nothing in evaluation mode")
-            return source
-        if kind in (torch.nn.Flatten, nn.Flatten):
-            if node is not None and node.module is module:
-                return self.flattened(node, source)
-            axes = len(self.shapes[source])
-            if (module.start_dim % (axes + 1), module.end_dim % (axes + 1)) != (1, axes):  # type: ignore[operator]
-                raise RefusedError("only flattening a whole step is supported", "use Flatten(1, -1)")
-            return self.flat(name, kind.__name__, source)
+    def layer(self, name: str, module: torch.nn.Module, value: str, node: NetNode | None) -> str:
+        self.check_dtype()
+        if node is not None and node.is_inplace:
+            self.check_overwriting(node)
         if isinstance(module, nn.Stateful):
-            return self.stateful(name, module, source)
-        return self.layer(name, module, source)
-
-    def chain(self, parts: Sequence[tuple[str, torch.nn.Module]], source: str) -> str | None:
-        result: str | None = source
-        for path, part in parts:
-            if result is None:
-                self.refuse(path, type(part).__name__, "what comes before it is refused", "see there")
-                continue
-            given, result = result, None
-            with self.refusing(path, type(part).__name__):
-                result = self.module(path, part, given)
-        return result
+            return self.stateful(name, module, value)
+        return self.stateless(name, module, value)
 
     def stateful(self, name: str, module: torch.nn.Module, source: str) -> str:
         num_steps, batch = self.lead
@@ -326,7 +235,7 @@ class _Planner:
                     self.mapped(f"{name}.{part}", type(getattr(module, part)).__name__, f"{num_steps} steps")
         return result
 
-    def layer(self, name: str, module: torch.nn.Module, source: str) -> str:
+    def stateless(self, name: str, module: torch.nn.Module, source: str) -> str:
         _check_axes(self.shapes[source])
         layer = converted(module)
         shape = self.shapes[source]
