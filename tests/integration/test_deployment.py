@@ -26,6 +26,8 @@ WAYS = {
     "onnx": ("onnx",),
     "onnx, unrolled": ("onnx", "--set", "form=unrolled"),
     "onnx, step": ("onnx", "--set", "form=step"),
+    "lynxi": ("lynxi",),
+    "lynxi, onnx": ("lynxi", "--set", "runs=onnx"),
 }
 
 

@@ -34,6 +34,7 @@ BUDGETS_S = {
     "plugin-datasets-dvs": 250,
     "plugin-datasets-vision": 200,
     "plugin-deploy-lava": 150,
+    "plugin-deploy-lynxi": 100,
     "plugin-deploy-nir": 150,
     "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,
