@@ -133,6 +133,7 @@ def convolutions(backends: Sequence[str], sizes: Sizes, device: torch.device) ->
     def make(backend: str, is_compiled: bool) -> Step:
         net = nn.Sequential(copy.deepcopy(convolution), LIF(**OPTIONS, v_threshold=0.5, backend=backend)).to(device)
         net = net.to(memory_format=torch.channels_last)
+        net(x)  # a backend that cannot be used says so; the compiler would wrap its error
         run = torch.compile(net, fullgraph=True, backend=sizes.compiler) if is_compiled else net
         return pair_step(run, tuple(net.parameters()), x)
 
