@@ -1,7 +1,7 @@
 """What a fused neuron is worth inside nets: a part of `make bench-gpu`, written to docs/benchmarks/gpu-nets.csv.
 
-    sew_resnet18     training step (SGD, autocast to bfloat16), T = 4, B = 32, images 3×224²; a model of the zoo by name,
-                     beside spikingjelly's own with its Triton and CuPy kernels
+    sew_resnet18     training step (SGD, autocast to bfloat16), T = 4, B = 32, images 3×224²; by its registered
+                     name, beside spikingjelly's own with its Triton and CuPy kernels
     conv, neuron     forward + backward, channels-last, eager and under `torch.compile(fullgraph=True)`
     norm, neuron     forward + backward of batch norm and LIF: in one call, and one after the other
 
@@ -92,7 +92,9 @@ def models(backends: Sequence[str], sizes: Sizes, device: torch.device) -> dict[
 
     def theirs(kernels: str) -> Step:
         torch.manual_seed(0)
-        functional, neuron = (import_module(f"spikingjelly.activation_based.{name}") for name in ("functional", "neuron"))
+        functional, neuron = (
+            import_module(f"spikingjelly.activation_based.{name}") for name in ("functional", "neuron")
+        )
         surrogate = import_module("spikingjelly.activation_based.surrogate").ATan()
         module = import_module("spikingjelly.activation_based.model.sew_resnet")
         net = module.sew_resnet18(
@@ -153,13 +155,16 @@ def norms(backends: Sequence[str], sizes: Sizes, device: torch.device) -> dict[s
         nn.init.constant_(norm.bias, 0.5)
         neuron = LIF(**OPTIONS, v_threshold=0.5, backend=backend)
         if is_fused:
+
             def run(y: Tensor) -> Tensor:
                 out: Tensor = neuron(y, norm=BatchStatistics(norm, True, "the benchmark"))
                 return out
         else:
+
             def run(y: Tensor) -> Tensor:
                 out: Tensor = neuron(norm(y))
                 return out
+
         return pair_step(run, tuple(norm.parameters()), x)
 
     candidates: dict[str, Callable[[], Step]] = {REFERENCE: lambda: make(REFERENCE, False)}

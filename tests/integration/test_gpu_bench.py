@@ -40,7 +40,10 @@ def test_a_backend_that_computes_something_else_is_not_timed(monkeypatch):
     def wrong_run(x):
         return x * 2.0
 
-    candidates = {"torch": lambda: right(lambda x: x, (), torch.ones(2, 1, 1, 1, 1)), "cpu": lambda: wrong(wrong_run, (), torch.ones(2, 1, 1, 1, 1))}
+    candidates = {
+        "torch": lambda: right(lambda x: x, (), torch.ones(2, 1, 1, 1, 1)),
+        "cpu": lambda: wrong(wrong_run, (), torch.ones(2, 1, 1, 1, 1)),
+    }
     monkeypatch.setattr(gpu_nets, "SUBJECTS", {"one": (lambda *given: candidates, "forward+backward", "maps")})
     rows = {row.candidate: row for row in gpu_nets.measure(["cpu"], gpu_nets.TINY, torch.device("cpu"))}
     assert rows["torch"].status == "ok"

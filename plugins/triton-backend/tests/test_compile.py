@@ -1,4 +1,4 @@
-"""`torch.compile(fullgraph=True)`, traced without a GPU: on the meta device, where tensors have shapes and no numbers."""
+"""`torch.compile(fullgraph=True)`, traced without a GPU: on the meta device, where tensors have only shapes."""
 
 from dataclasses import replace
 

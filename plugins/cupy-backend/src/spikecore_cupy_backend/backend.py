@@ -78,9 +78,7 @@ class CuPyBackend(FusedBackend):
                 )
         return support
 
-    def source(
-        self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, lanes: int = 1
-    ) -> str:
+    def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, lanes: int = 1) -> str:
         """The text of a kernel whose threads have so many lanes. One for the CPU is compared with torch there."""
         return print_kernel(program, plan, dtype, reciprocals=not self.config.on_host, lanes=lanes)
 

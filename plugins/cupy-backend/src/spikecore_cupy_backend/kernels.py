@@ -1,4 +1,4 @@
-"""The text of kernels in CUDA C. A thread has one lane, or several side by side that it loads and stores as a vector."""
+"""The text of kernels in CUDA C. A thread has one lane, or several side by side as a vector."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ KERNEL = "sc_kernel"
 THREADS = 128
 """Threads of the largest block."""
 BLOCKS = 4
-"""Blocks of `THREADS` that fit on a multiprocessor: 128 registers for each thread. Without this number the compiler takes
-fewer, spills some of them, and has fewer loads in flight."""
+"""Blocks of `THREADS` that fit on a multiprocessor: 128 registers for each thread. Without this number the compiler
+takes fewer, spills some of them, and has fewer loads in flight."""
 VECTOR_BYTES = 16
 """Of the largest vector: of the state in a forward pass. In a backward pass registers hold a whole segment, so half."""
 OPTIONS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "-w")
@@ -62,7 +62,7 @@ def most_lanes(plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> int:
 
 
 def is_vectorisable(plan: ForwardPlan | BackwardPlan, addresses: Mapping[str, int]) -> bool:
-    """Can a thread load and store several lanes at once? All that it reads or writes so begins at a multiple of 16 bytes.
+    """Can a thread load and store several lanes at once? What it reads or writes so begins at a multiple of 16 bytes.
 
     There is no rest to be computed one by one: in an aligned plan the number of lanes is a multiple of 16, and in
     another one the second step of a sequence would begin within a vector.
