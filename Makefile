@@ -10,8 +10,9 @@ run: $(STAMP)             # train a small net on real data
 test: $(STAMP)            # core, each plugin alone, torch-free on other Pythons; one closing summary
 	$(PY) -m tests.suites test
 
-test-full: $(STAMP)       # with the slow products
+test-full: $(STAMP)       # with the slow products; every neuron of every plugin compiled for GPUs
 	SPIKE_FULL=1 $(PY) -m tests.suites test
+	SPIKE_FULL=1 $(PY) -m tests.suites run check-integration -k gpu_neurons
 
 check: $(STAMP)           # wheels, examples, new plugins, other libraries, a browser, all plugins together
 	$(PY) -m tests.suites check

@@ -3,6 +3,7 @@
 First the conformance suite of each GPU backend on the device; a backend that fails it is not timed. Then LIF, PLIF and
 Izhikevich from few long sequences to many short ones, compared with the copy of the same run, with eager torch, with
 `torch.compile` for T up to 16, and with SpikingJelly's kernels; then training steps of whole nets beside its layers.
+Last gpu_nets.py: SEW-ResNet18, convolution and neuron under torch.compile, norm and neuron in one call.
 
 It uses the Python that runs it: torch with CUDA, triton, cupy, core and the plugins have to be installed there.
 """
@@ -47,6 +48,9 @@ def main() -> int:
             nets = ["--nets"] if dtype == "float32" else []
             given = ["--device", "cuda", "--dtype", dtype, "--peers", *nets, "--csv", csv]
             statuses[dtype] = spike("bench", *chosen, *given)
+        script = str(Path(__file__).with_name("gpu_nets.py"))
+        named = [part for name in proved for part in ("--backend", name)]
+        statuses["nets"] = subprocess.run([sys.executable, script, *named], check=False).returncode
     for name, status in statuses.items():
         print(f"{name}: {'ok' if status == 0 else f'exit status {status}'}")
     return max(statuses.values())

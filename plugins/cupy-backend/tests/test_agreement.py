@@ -101,6 +101,26 @@ def test_numbers_are_arguments(on_host):
     assert len(backend._kernels) == num_kernels
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_lanes_by_vectors_and_one_by_one(on_host, dtype):
+    """48 lanes are whole vectors; of 45 lanes, and where memory begins within a vector, each is a thread of its own."""
+
+    def lanes_of_threads(x):
+        on_host._kernels.clear()
+        for threshold in (0.7, [0.7, 0.9, 1.1]):
+            options = {"tau": 3.0, "v_threshold": threshold, "learnable": ("v_threshold", "tau")}
+            agree(lambda backend, o=options: LIF(backend=backend, **o), x)
+        return {(type(key[-2]).__name__, key[-1]) for key in on_host._kernels}
+
+    x = noise(19, 2, 3, 8, dtype=dtype)
+    most = 2 if dtype == torch.float64 else 4
+    assert lanes_of_threads(x) == {("ForwardPlan", most), ("BackwardPlan", most // 2)}
+    between = torch.cat((x.new_zeros(1), x.flatten()))[1:].view(x.shape)
+    assert between.data_ptr() % 16
+    assert lanes_of_threads(between) == {("ForwardPlan", 1), ("BackwardPlan", 1)}
+    assert lanes_of_threads(noise(19, 1, 3, 15, dtype=dtype)) == {("ForwardPlan", 1), ("BackwardPlan", 1)}
+
+
 def test_signs_of_zero_and_infinities(on_host):
     class Negated(Neuron):
         state = {"v": 0.0}  # noqa: RUF012

@@ -3,6 +3,7 @@
 import mmap
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from spikecore.nn import LIF
 from spikecore.registry import components, create
 from spikecore_cupy_backend import ahead
 from spikecore_cupy_backend.ahead import compile_ahead, compile_source
-from spikecore_cupy_backend.kernels import THREADS, print_kernel
+from spikecore_cupy_backend.kernels import BLOCKS, THREADS, is_vectorisable, launch_shape, most_lanes, print_kernel
 from spikecore_cupy_backend.on_host import HostCompiler
 
 ARCHITECTURES = (80, 90, 100) if os.environ.get("SPIKE_FULL") else (90,)
@@ -43,10 +44,14 @@ def plans(program, steps=21):
 
 
 def check(program, dtype, architecture):
-    kernels = [compile_ahead(program, plan, dtype, architecture) for plan in plans(program)]
+    """Kernels with one lane for each thread, and with as many as there are at most."""
+    kernels = []
+    for plan in plans(program):
+        for lanes in dict.fromkeys((1, most_lanes(plan, dtype))):
+            kernels.append(compile_ahead(program, plan, dtype, architecture, lanes))
     for kernel in kernels:
         assert kernel.stack_bytes == kernel.spilled_bytes == 0
-        assert kernel.registers <= 128
+        assert kernel.registers <= 65536 // (THREADS * BLOCKS)
         pattern = INEXACT if is_exact(program) else INEXACT_EVERYWHERE
         assert not pattern.findall(kernel.ptx)
     return kernels
@@ -88,6 +93,42 @@ def test_dtypes(dtype):
     check(LIF(tau=3.0).program(), dtype, 80)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "forward", "backward"),
+    [
+        (torch.float32, {"ld": {"v4.f32"}, "st": {"v4.u32"}}, {"ld": {"v2.f32"}, "st": {"v2.u32"}}),
+        (torch.bfloat16, {"ld": {"v4.f32", "v4.u16"}, "st": {"v4.u32", "v2.u32"}}, {"ld": {"v2.f32", "v2.u16"}}),
+        (torch.float64, {"ld": {"v2.f64"}, "st": {"v4.u32"}}, {"ld": {"f64"}, "st": {"f64"}}),
+    ],
+    ids=str,
+)
+def test_loads_and_stores_are_vectors(dtype, forward, backward):
+    """16 bytes of the state and 8 bytes of float16; half as many in a backward pass. Nothing is moved lane by lane."""
+    program = LIF(tau=3.0).program()
+    for plan, widths in zip(plans(program), (forward, backward), strict=True):
+        ptx = compile_ahead(program, plan, dtype, 90, most_lanes(plan, dtype)).ptx
+        for word, expected in widths.items():
+            assert set(re.findall(rf"\b{word}\.global\.(?:nc\.|wb\.)?(\S+)", ptx)) == expected
+
+
+def test_what_can_be_loaded_as_vectors():
+    plan = next(plans(LIF(learnable=("tau",)).program()))
+    assert is_vectorisable(plan, {"x": 32, "param.tau": 4})
+    assert not is_vectorisable(plan, {"x": 32, "row.v": 8})
+    assert not is_vectorisable(replace(plan, aligned=False), {"x": 32})
+    assert is_vectorisable(replace(plan, uniform=frozenset({"state.v"})), {"x": 32, "state.v": 4})
+
+
+def test_shapes_of_launches():
+    assert launch_shape(1 << 22, 132, 4) == (4, 128)
+    assert launch_shape(1 << 22, 132, 1) == (1, 128)
+    assert launch_shape(1 << 17, 132, 4) == (1, 128)
+    assert launch_shape(1 << 13, 132, 4) == (1, 32)
+    forward, backward = plans(LIF().program())
+    assert most_lanes(forward, torch.float32) == most_lanes(forward, torch.bfloat16) == 4
+    assert most_lanes(backward, torch.float32) == most_lanes(forward, torch.float64) == 2
+
+
 def test_an_architecture_that_the_compiler_does_not_know():
     with pytest.raises(BackendError, match="sm_60.*gpu-architecture"):
         compile_source("", 60)
@@ -96,7 +137,7 @@ def test_an_architecture_that_the_compiler_does_not_know():
 def test_errors_show_the_line_of_the_source():
     program = LIF(tau=3.0).program()
     source = print_kernel(program, next(plans(program)), torch.float32)
-    wrong = source.replace("sc_store(out_at", "sc_stor(out_at", 1)
+    wrong = source.replace("sc_store_lanes(out_at", "sc_stor(out_at", 1)
     line = next(number for number, text in enumerate(wrong.splitlines(), 1) if "sc_stor(" in text)
     with pytest.raises(BackendError) as caught:
         compile_source(wrong, 90)
@@ -129,9 +170,10 @@ def zeros(num_elements):
     return np.frombuffer(mmap.mmap(-1, 4 * num_elements, flags=flags), dtype=np.float32)
 
 
-def test_more_elements_than_32_bits_count():
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_more_elements_than_32_bits_count(lanes):
     """The last lanes of two steps of more than 2**31 lanes each: every offset is beyond 32 bits."""
-    num_lanes, num_looked_at, steps = (1 << 31) + THREADS, 2 * THREADS, 2
+    num_lanes, num_looked_at, steps = (1 << 31) + lanes * THREADS, 2 * lanes * THREADS, 2
     program = LIF(tau=3.0).program()
     x, out, state = zeros(num_lanes * steps), zeros(num_lanes * steps), zeros(num_lanes)
     last = slice(num_lanes - num_looked_at, num_lanes)
@@ -139,8 +181,9 @@ def test_more_elements_than_32_bits_count():
     for step in range(steps):
         x[step * num_lanes :][last] = given[step]
     plan = ForwardPlan(8, steps, False, False, frozenset(), frozenset(), True)
-    run = HostCompiler().load(print_kernel(program, plan, torch.float32, reciprocals=False), program, plan, False)
-    end = num_lanes // THREADS
+    source = print_kernel(program, plan, torch.float32, reciprocals=False, lanes=lanes)
+    run = HostCompiler().load(source, program, plan, False)
+    end = num_lanes // (lanes * THREADS)
     pointers = [array.ctypes.data for array in (x, state, out)]
     run(end - 2, end, *pointers, num_lanes, 0, num_lanes, 1, 1, *program.numbers)
     right = LIF(tau=3.0, backend="torch")(given)

@@ -60,6 +60,7 @@ def notes(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(RawModule=notes.module, cuda=cuda))
     monkeypatch.setattr(torch.cuda, "device", notes.on_device)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=7000 + device))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(multi_processor_count=132))
     before = sys.modules.pop(MODULE, None)
     notes.launcher = importlib.import_module(MODULE).launcher
     yield notes
@@ -73,21 +74,27 @@ def tensor(device):
 
 
 def test_a_kernel_runs_on_the_device_and_the_stream_of_its_tensors(notes):
-    launch = notes.launcher("source", is_double=False)
+    launch = notes.launcher("source", is_double=False, lanes=2)
     for device in (1, 1, 0):
-        launch([tensor(device)], [ABOVE_32_BITS, 3], [0.5], THREADS + 1)
+        launch([tensor(device)], [ABOVE_32_BITS, 3], [0.5], 4 * 132 * 2 * THREADS + 1)
     assert notes.modules == [("source", OPTIONS)]
     assert notes.loaded == [("sc_kernel", 1), ("sc_kernel", 0)], "once for each device"
     arguments = (np.uint64(ABOVE_32_BITS), np.int64(ABOVE_32_BITS), np.int64(3), np.float32(0.5))
     for device, launched in zip((1, 1, 0), notes.launched, strict=True):
-        assert launched == (device, (7000 + device, device), (2,), (THREADS,), arguments)
+        assert launched == (device, (7000 + device, device), (4 * 132 + 1,), (THREADS,), arguments)
         assert [type(value) for value in launched[-1]] == [np.uint64, np.int64, np.int64, np.float32]
     assert notes.device == 0, "torch's current device is another than before"
     assert notes.stream is None
 
 
+def test_few_lanes_are_spread_over_small_blocks(notes):
+    notes.launcher("source", is_double=False, lanes=1)([tensor(0)], [], [], 1 << 13)
+    (_, _, grid, threads, _) = notes.launched[0]
+    assert (grid, threads) == ((256,), (32,))
+
+
 def test_numbers_of_float64(notes):
-    notes.launcher("source", is_double=True)([tensor(0)], [1], [0.1], 1)
+    notes.launcher("source", is_double=True, lanes=1)([tensor(0)], [1], [0.1], 1)
     (*_, arguments) = notes.launched[0]
     assert arguments[-1] == 0.1
     assert type(arguments[-1]) is np.float64
@@ -95,7 +102,7 @@ def test_numbers_of_float64(notes):
 
 def test_an_error_shows_the_line_of_the_source(notes):
     notes.refusal = '/tmp/a/b.cubin.cu(2): error: identifier "sc_stor" is undefined'
-    launch = notes.launcher("first\nsc_stor(a);\nthird", is_double=False)
+    launch = notes.launcher("first\nsc_stor(a);\nthird", is_double=False, lanes=1)
     with pytest.raises(BackendError) as caught:
         launch([tensor(0)], [], [], 1)
     assert '"sc_stor" is undefined' in str(caught.value)

@@ -45,15 +45,16 @@ def fold(
         ShapeError: tensor arguments differ in T or B, or a result does not keep the batch as its first axis.
     """
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    shapes = {tuple(tensor.shape[:2]) for tensor in tensors}
-    if len(shapes) != 1 or any(tensor.dim() < 2 for tensor in tensors):
+    # Sizes are compared, never hashed: a hash makes torch.compile compile again for every T and every B.
+    alike = [tensor.dim() >= 2 and tensor.shape[:2] == tensors[0].shape[:2] for tensor in tensors]
+    if not tensors or not all(alike):
         got = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
         raise ShapeError(f"{name} in step_mode 'multi' takes tensors [T, B, ...] of equal T and B, got {got}")
     if module is not None and len(args) == 1 and not kwargs:
         out = run_once(function, module, args[0])
         if out is not None:
             return out
-    num_steps, batch = shapes.pop()
+    num_steps, batch = tensors[0].shape[:2]
     folded_args = [_fold_time_axis(value) for value in args]
     folded_kwargs = {key: _fold_time_axis(value) for key, value in kwargs.items()}
     return _unfold_time_axis(function(*folded_args, **folded_kwargs), num_steps, batch, name)

@@ -45,7 +45,7 @@ class Compiled:
 
 
 def compile_ahead(
-    program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, architecture: int
+    program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, architecture: int, lanes: int = 1
 ) -> Compiled:
     """Compile a kernel of a program.
 
@@ -54,12 +54,13 @@ def compile_ahead(
         plan: what the kernel is printed for.
         dtype: of x.
         architecture: compute capability, such as 90.
+        lanes: of a thread, up to `most_lanes`.
 
     Raises:
         PluginUnavailable: NVRTC is not installed.
         BackendError: it refuses the kernel or the architecture; the message has the lines of the source.
     """
-    source = print_kernel(program, plan, dtype)
+    source = print_kernel(program, plan, dtype, lanes=lanes)
     ptx, log = compile_source(source, architecture)
     numbers = {}
     for name, pattern in (

@@ -20,7 +20,7 @@ from spikecore.backends.kit import (
 )
 from spikecore.dynamics import Program
 from spikecore.errors import PluginUnavailable
-from spikecore_cupy_backend.kernels import print_kernel
+from spikecore_cupy_backend.kernels import is_vectorisable, launch_shape, most_lanes, print_kernel
 from spikecore_cupy_backend.printer import CUDAPrinter
 
 DRIVER = "install NVIDIA's driver and a CUDA build of torch; to run kernels on the CPU: --set on_host=true"
@@ -78,18 +78,19 @@ class CuPyBackend(FusedBackend):
                 )
         return support
 
-    def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
-        """The text of a kernel. One for the CPU is compared with torch there."""
-        return print_kernel(program, plan, dtype, reciprocals=not self.config.on_host)
+    def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, lanes: int = 1) -> str:
+        """The text of a kernel whose threads have so many lanes. One for the CPU is compared with torch there."""
+        return print_kernel(program, plan, dtype, reciprocals=not self.config.on_host, lanes=lanes)
 
     def launch(self, launch: Launch) -> None:
         """See `FusedBackend.launch`."""
         program, plan = launch.program, launch.plan
+        lanes = self._lanes_of_thread(launch)
         # Programs of one structure differ in the values of numbers, and perhaps in the names of their states.
-        key = (program.structure, program.states, program.params, program.record, launch.dtype, plan)
+        key = (program.structure, program.states, program.params, program.record, launch.dtype, plan, lanes)
         kernel = self._kernels.get(key)
         if kernel is None:
-            kernel = self._kernels[key] = self._make(program, plan, launch.dtype)
+            kernel = self._kernels[key] = self._make(program, plan, launch.dtype, lanes)
         kernel(
             [launch.tensors[name] for name in arguments(program, plan)[0]],
             list(launch.integers.values()),
@@ -97,13 +98,26 @@ class CuPyBackend(FusedBackend):
             launch.num_lanes,
         )
 
-    def _make(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> Callable[..., None]:
-        source, is_double = self.source(program, plan, dtype), dtype == torch.float64
+    def _lanes_of_thread(self, launch: Launch) -> int:
+        addresses = {name: tensor.data_ptr() for name, tensor in launch.tensors.items()}
+        if not is_vectorisable(launch.plan, addresses):
+            return 1
+        most = most_lanes(launch.plan, launch.dtype)
         if self.config.on_host:
-            return self._host.launcher(source, program, plan, is_double)
+            return most
+        from spikecore_cupy_backend.on_device import num_multiprocessors
+
+        return launch_shape(launch.num_lanes, num_multiprocessors(launch.device.index), most)[0]
+
+    def _make(
+        self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, lanes: int
+    ) -> Callable[..., None]:
+        source, is_double = self.source(program, plan, dtype, lanes), dtype == torch.float64
+        if self.config.on_host:
+            return self._host.launcher(source, program, plan, is_double, lanes)
         from spikecore_cupy_backend.on_device import launcher
 
-        return launcher(source, is_double)
+        return launcher(source, is_double, lanes)
 
 
 def check_cupy() -> None:

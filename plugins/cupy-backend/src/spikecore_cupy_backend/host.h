@@ -10,14 +10,21 @@ double fabs(double), floor(double), rint(double);
 }
 
 #define SC_FUNCTION static inline
+#define SC_MEMBER inline
+/* A GPU stops at such an address, a CPU might not. */
+#define sc_check_alignment(address, num_bytes) \
+    do { if ((unsigned long long)(address) % (num_bytes)) __builtin_trap(); } while (0)
 #define SC_NAN ((real)__builtin_nanf(""))
 #define SC_INFINITY ((real)__builtin_inff())
 #define __global__ static
-#define __launch_bounds__(threads)
+#define __launch_bounds__(threads, blocks)
 
 struct sc_index { unsigned x; };
 static thread_local struct sc_index blockIdx, blockDim, threadIdx;
 
+template <int num_bytes> struct alignas(num_bytes) sc_bytes { unsigned char at[num_bytes]; };
+#define sc_store_word(to, word) (*(to) = (word))
+template <int num_bytes> struct sc_word { typedef sc_bytes<num_bytes> __attribute__((may_alias)) word; };
 struct sc_float16 { unsigned short bits; };
 struct sc_bfloat16 { unsigned short bits; };
 

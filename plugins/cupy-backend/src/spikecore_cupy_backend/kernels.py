@@ -1,8 +1,9 @@
-"""The text of kernels in CUDA C. A thread is a lane."""
+"""The text of kernels in CUDA C. A thread has one lane, or several side by side as a vector."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -23,7 +24,12 @@ from spikecore_cupy_backend.printer import NUMBER, CUDAPrinter
 
 KERNEL = "sc_kernel"
 THREADS = 128
-"""Threads of a block."""
+"""Threads of the largest block."""
+BLOCKS = 4
+"""Blocks of `THREADS` that fit on a multiprocessor: 128 registers for each thread. Without this number the compiler
+takes fewer, spills some of them, and has fewer loads in flight."""
+VECTOR_BYTES = 16
+"""Of the largest vector: of the state in a forward pass. In a backward pass registers hold a whole segment, so half."""
 OPTIONS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "-w")
 """Of NVRTC: no fused multiply-add, exact division and square root, denormals as they are, as in eager torch. Functions
 of the prelude that a kernel does not call are not worth a warning."""
@@ -35,7 +41,7 @@ _ELEMENTS = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 0, torch.floa
 
 
 def print_kernel(
-    program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool = True
+    program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool = True, lanes: int = 1
 ) -> str:
     """The source of a kernel, a function named `sc_kernel`, with all that it needs.
 
@@ -44,8 +50,48 @@ def print_kernel(
         plan: the kernel's form.
         dtype: of x.
         reciprocals: it divides by numbers as torch does on a GPU; otherwise as on a CPU.
+        lanes: of a thread; more than 1 needs what `is_vectorisable` asks for.
     """
-    return _CUDAText(program, plan, dtype, reciprocals).source()
+    return _CUDAText(program, plan, dtype, reciprocals, lanes).source()
+
+
+def most_lanes(plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> int:
+    """Lanes of a thread for a kernel on many lanes."""
+    num_bytes = VECTOR_BYTES if isinstance(plan, ForwardPlan) else VECTOR_BYTES // 2
+    return num_bytes // (8 if dtype == torch.float64 else 4)
+
+
+def is_vectorisable(plan: ForwardPlan | BackwardPlan, addresses: Mapping[str, int]) -> bool:
+    """Can a thread load and store several lanes at once? What it reads or writes so begins at a multiple of 16 bytes.
+
+    There is no rest to be computed one by one: in an aligned plan the number of lanes is a multiple of 16, and in
+    another one the second step of a sequence would begin within a vector.
+
+    Args:
+        plan: the kernel's form.
+        addresses: of the tensors, by name.
+    """
+    single = ("param.", *plan.uniform)
+    by_lane = [address for name, address in addresses.items() if not name.startswith(single)]
+    return plan.aligned and all(address % VECTOR_BYTES == 0 for address in by_lane)
+
+
+def launch_shape(num_lanes: int, multiprocessors: int, most: int) -> tuple[int, int]:
+    """`(lanes of a thread, threads of a block)`: the most of which every multiprocessor gets several blocks.
+
+    Args:
+        num_lanes: elements of one step.
+        multiprocessors: of the GPU.
+        most: lanes of a thread, see `most_lanes`; 1 where there are no vectors.
+    """
+    lanes = most
+    while lanes > 1 and num_lanes < 4 * multiprocessors * lanes * THREADS:
+        lanes //= 2
+    threads = THREADS
+    # Few lanes: as many multiprocessors as possible have some.
+    while threads > 32 and num_lanes < 4 * multiprocessors * lanes * threads:
+        threads //= 2
+    return lanes, threads
 
 
 def is_read(name: str, plan: ForwardPlan | BackwardPlan) -> bool:
@@ -90,10 +136,10 @@ def read_text(name: str) -> str:
 
 class _CUDAText(KernelText):
     def __init__(
-        self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool
+        self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool, lanes: int
     ) -> None:
         super().__init__(program, plan, CUDAPrinter(dtype == torch.float64), reciprocals)
-        self.dtype = dtype
+        self.dtype, self.lanes = dtype, lanes
 
     def statement(self, text: str) -> str:
         return f"{text};"
@@ -102,11 +148,17 @@ class _CUDAText(KernelText):
         return f"auto {name} = {text};"
 
     def load(self, name: str, address: str, index: str) -> str:
-        where = f"{address} + {index}" if index else address
-        return f"real {name} = sc_load({where});"
+        if not index:
+            return f"real {name} = sc_load({address});"
+        if index == "channel":
+            return f"reals {name} = sc_load_channels({address}, lanes, inner, channels);"
+        return f"reals {name} = sc_load_lanes({address} + {index});"
 
     def store(self, address: str, value: str) -> str:
-        return f"sc_store({address} + lanes, {value});"
+        return f"sc_store_lanes({address} + lanes, {value});"
+
+    def of_lanes(self, value: str) -> str:
+        return f"reals({value})"
 
     def loop(self, variable: str, count: str) -> tuple[str, str]:
         return f"for (long long {variable} = 0; {variable} < {count}; {variable}++) {{", "}"
@@ -125,12 +177,13 @@ class _CUDAText(KernelText):
         parts = [
             f"#define SC_REAL {'double' if self.dtype == torch.float64 else 'float'}",
             f"#define SC_ELEMENT {_ELEMENTS[self.dtype]}",
+            f"#define SC_LANES {self.lanes}",
             read_text("prelude.cuh"),
-            f'extern "C" __global__ void __launch_bounds__({THREADS}) {KERNEL}(',
+            f'extern "C" __global__ void __launch_bounds__({THREADS}, {BLOCKS}) {KERNEL}(',
             ",\n".join(f"    {kind} {name}" for name, kind in names.items()) + ")",
             "{",
             *comments,
-            "    const long long lanes = (long long)blockIdx.x * blockDim.x + threadIdx.x;",
+            "    const long long lanes = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * SC_LANES;",
             "    if (lanes >= num_lanes)",
             "        return;",
             *self.print_body(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import cupy
@@ -11,11 +12,24 @@ import torch
 from torch import Tensor
 
 from spikecore.errors import BackendError
-from spikecore_cupy_backend.kernels import KERNEL, OPTIONS, THREADS, explain_log
+from spikecore_cupy_backend.kernels import KERNEL, OPTIONS, explain_log, launch_shape
 
 
-def launcher(source: str, is_double: bool) -> Callable[[Sequence[Tensor], Sequence[int], Sequence[float], int], None]:
+@cache
+def num_multiprocessors(device: int) -> int:
+    """Of a GPU."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def launcher(
+    source: str, is_double: bool, lanes: int
+) -> Callable[[Sequence[Tensor], Sequence[int], Sequence[float], int], None]:
     """A function `(tensors, integers, numbers, num_lanes)` that enqueues a kernel; it is compiled on first use.
+
+    Args:
+        source: of the kernel.
+        is_double: its numbers are float64.
+        lanes: of a thread.
 
     Raises:
         BackendError: NVRTC refuses the source; the message has its log, with the lines of the source.
@@ -26,6 +40,7 @@ def launcher(source: str, is_double: bool) -> Callable[[Sequence[Tensor], Sequen
 
     def launch(tensors: Sequence[Tensor], integers: Sequence[int], numbers: Sequence[float], num_lanes: int) -> None:
         device = tensors[0].device.index
+        _, threads = launch_shape(num_lanes, num_multiprocessors(device), lanes)
         # `cupy.cuda.Device` would leave another device current than torch's; torch's own guard does not.
         with torch.cuda.device(device):
             if device not in functions:
@@ -40,6 +55,6 @@ def launcher(source: str, is_double: bool) -> Callable[[Sequence[Tensor], Sequen
                 *(real(number) for number in numbers),
             )
             with cupy.cuda.ExternalStream(stream, device):
-                functions[device]((-(-num_lanes // THREADS),), (THREADS,), arguments)
+                functions[device]((-(-num_lanes // (threads * lanes)),), (threads,), arguments)
 
     return launch

@@ -49,7 +49,7 @@ def find_compiler() -> tuple[str, str]:
 
 
 def host_source(source: str, program: Program, plan: ForwardPlan | BackwardPlan) -> str:
-    """A kernel's source with a function that calls it for blocks `first` to `end` - 1 of `THREADS` lanes."""
+    """A kernel's source with a function that calls it for blocks `first` to `end` - 1 of `THREADS` threads."""
     types = parameters(program, plan)
     declared = ", ".join(f"{kind} {name}" for name, kind in types.items())
     return (
@@ -94,16 +94,16 @@ class HostCompiler:
         return run
 
     def launcher(
-        self, source: str, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool
+        self, source: str, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool, lanes: int
     ) -> Callable[[Sequence[Tensor], Sequence[int], Sequence[float], int], None]:
-        """A function `(tensors, integers, numbers, num_lanes)` that runs a kernel."""
+        """A function `(tensors, integers, numbers, num_lanes)` that runs a kernel whose threads have so many lanes."""
         run = self.load(source, program, plan, is_double)
 
         def launch(
             tensors: Sequence[Tensor], integers: Sequence[int], numbers: Sequence[float], num_lanes: int
         ) -> None:
             pointers = [tensor.data_ptr() for tensor in tensors]
-            run(0, -(-num_lanes // THREADS), *pointers, *integers, *numbers)
+            run(0, -(-num_lanes // (THREADS * lanes)), *pointers, *integers, *numbers)
 
         return launch
 

@@ -20,7 +20,12 @@ class CUDAPrinter(CPrinter):
         "min": "sc_min({0}, {1})",
         "max": "sc_max({0}, {1})",
         "clamp": "sc_clamp({0}, {1}, {2})",
+        "where": "sc_where({0}, {1}, {2})",
     }
+
+    def declare(self, name: str, text: str, is_bool: bool) -> str:
+        """A `const` variable: one number, or one of each lane of the thread."""
+        return f"const auto {name} = {text};"
 
     def constant(self, value: float, is_bool: bool) -> str:
         """As in C, without the macros of its headers."""

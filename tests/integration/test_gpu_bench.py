@@ -1,0 +1,61 @@
+"""The part of `make bench-gpu` about nets, on the CPU with tiny sizes: what it would time runs, and is compared."""
+
+import csv
+
+import pytest
+import torch
+
+from tests.benchmarks import gpu_nets
+
+
+def test_nets_run(tmp_path):
+    path = tmp_path / "nets.csv"
+    assert gpu_nets.main(["--device", "cpu", "--tiny", "--backend", "cpu", "--csv", str(path)]) == 0
+    with path.open(newline="") as file:
+        rows = {(row["subject"], row["candidate"]): row for row in csv.DictReader(file)}
+    expected = {
+        ("sew_resnet18", "torch"),
+        ("sew_resnet18", "cpu"),
+        ("conv, neuron", "torch"),
+        ("conv, neuron", "torch, compiled"),
+        ("conv, neuron", "cpu"),
+        ("conv, neuron", "cpu, compiled"),
+        ("norm, neuron", "torch"),
+        ("norm, neuron", "cpu, pair"),
+        ("norm, neuron", "cpu, one call"),
+    }
+    assert {key for key, row in rows.items() if row["status"] == "ok" and row["kind"] == "backend"} == expected
+    assert all(float(rows[key]["wall_ms"]) > 0 for key in expected)
+    peer = rows["sew_resnet18", "spikingjelly-torch"]
+    assert peer["status"] == "ok" or "spikingjelly" in peer["reason"]
+
+
+def test_a_backend_that_computes_something_else_is_not_timed(monkeypatch):
+    right = gpu_nets.pair_step
+
+    def wrong(run, params, x):
+        step = right(run, params, x)
+        return lambda: step() * 1.1 if run is wrong_run else step()
+
+    def wrong_run(x):
+        return x * 2.0
+
+    candidates = {
+        "torch": lambda: right(lambda x: x, (), torch.ones(2, 1, 1, 1, 1)),
+        "cpu": lambda: wrong(wrong_run, (), torch.ones(2, 1, 1, 1, 1)),
+    }
+    monkeypatch.setattr(gpu_nets, "SUBJECTS", {"one": (lambda *given: candidates, "forward+backward", "maps")})
+    rows = {row.candidate: row for row in gpu_nets.measure(["cpu"], gpu_nets.TINY, torch.device("cpu"))}
+    assert rows["torch"].status == "ok"
+    assert rows["cpu"].status == "failed"
+    assert rows["cpu"].wall_ms is None
+
+
+def test_a_backend_that_is_not_here_is_a_row_with_its_reason():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    rows = gpu_nets.measure(["triton"], gpu_nets.TINY, torch.device("cpu"))
+    absent = [row for row in rows if row.candidate.startswith("triton")]
+    assert absent
+    assert {row.status for row in absent} == {"unavailable"}
+    assert all("CUDA" in row.reason or "GPU" in row.reason for row in absent)
