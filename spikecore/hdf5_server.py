@@ -1,8 +1,8 @@
 """The process in which HDF5 files of strangers are read first: `spikecore.hdf5` starts it and asks it.
 
 It reads one question a line, `{"path": …, "limit_s": …}`, forks, and the fork reads the whole file under a limit of
-memory. Its answer is one line: `""` for a sound file, else what is wrong with it. libhdf5 may crash, hang or ask for any
-amount of memory on a damaged file; here that ends a fork and nothing else.
+memory. Its answer is one line: `""` for a sound file, else what is wrong with it. libhdf5 may crash, hang or ask for
+any amount of memory on a damaged file; here that ends a fork and nothing else.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from spikecore.run.config import resolve
 from spikecore.run.record import Record, sealed
 
 CORPUS = Path(__file__).with_name("corpus")
-EVENTS = ("aedat2", "aedat3", "atis", "dat", "evt", "mat", "npz", "npy", "text", "es")
+EVENTS = ("aedat2", "aedat3", "atis", "dat", "evt", "npz", "npy", "text", "es")
 """Formats of events whose readers are our own."""
 OF_OTHERS = ("aedat4", "hdf5", "rosbag")
 """Formats of events that libraries of others read."""
@@ -37,6 +37,7 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], None]]:
     """
     functions: dict[str, Callable[[bytes], object]] = {
         **{form: partial(_events, folder / f"events-{form}", form) for form in (*EVENTS, *OF_OTHERS)},
+        "mat": partial(_mat, folder / "a.mat"),
         "image": partial(_image, folder / "image"),
         "pickled": partial(_pickled, folder / "pickled.npy"),
         "idx": partial(_idx, folder / "idx"),
@@ -74,6 +75,13 @@ def _idx(path: Path, data: bytes) -> None:
 
     path.write_bytes(data)
     read_idx(path)
+
+
+def _mat(path: Path, data: bytes) -> None:
+    from spikecore_datasets_dvs.formats.mat import read_mat
+
+    path.write_bytes(data)
+    read_mat(path, ("ts", "x", "y", "pol"))
 
 
 def _image(path: Path, data: bytes) -> None:
