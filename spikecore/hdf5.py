@@ -6,8 +6,8 @@
 
 libhdf5 trusts what it reads: a byte of a 32 KiB file made it take 4.4 GiB, others crash it or make it loop. What
 another process has read whole, under a limit that follows from the size of the file, this one can read as well. The
-other process (`spikecore.hdf5_server`) imports h5py once and forks for each file, so a check takes some milliseconds and the time of
-reading.
+other process (`spikecore.hdf5_server`) imports h5py once and forks for each file, so a check takes
+some milliseconds and the time of reading.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
 from spikecore.backends.memory_format import filled_like, stack_steps, unbind_steps
+from spikecore.backends.packing import packed_spikes
 from spikecore.backends.selection import configure_backend
 from spikecore.nn import layers, losses, quantized, readouts
 from spikecore.nn.bit_net import optimize
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
+from spikecore.nn.checkpointing import checkpoint_layers, checkpoint_time, run_all
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
 from spikecore.nn.graph import NetGraph
@@ -91,6 +93,8 @@ __all__ = [
     "SuperSpike",
     "Surrogate",
     "TorchNeuron",
+    "checkpoint_layers",
+    "checkpoint_time",
     "detach_state",
     "features",
     "filled_like",
@@ -104,10 +108,12 @@ __all__ = [
     "losses",
     "optimize",
     "option_values",
+    "packed_spikes",
     "quantized",
     "readouts",
     "reset_after",
     "reset_state",
+    "run_all",
     "configure_backend",
     "set_backend",
     "set_products",

@@ -17,7 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from spikecore.errors import (
@@ -32,7 +32,8 @@ from spikecore.registry.metadata import normalise
 from spikecore.registry.scan import Entry
 
 STRICT_VARIABLE = "SPIKE_PLUGIN_STRICT"
-_listeners: list[Callable[[str], None]] = []
+Announcer = Callable[[str], AbstractContextManager[None]]
+_announcers: list[Announcer] = []
 
 
 def is_strict() -> bool:
@@ -41,13 +42,13 @@ def is_strict() -> bool:
 
 
 @contextmanager
-def announcing(tell: Callable[[str], None]) -> Iterator[None]:
-    """Inside, `tell` hears of every import of a plugin before it begins: one that ends the process was the last."""
-    _listeners.append(tell)
+def announcing(announcer: Announcer) -> Iterator[None]:
+    """Inside, imports of plugins run within `announcer("importing …")`, which can name one that ends the process."""
+    _announcers.append(announcer)
     try:
         yield
     finally:
-        _listeners.remove(tell)
+        _announcers.remove(announcer)
 
 
 def load_target(entry: Entry) -> Any:
@@ -58,11 +59,12 @@ def load_target(entry: Entry) -> Any:
         PluginUnavailable: a declared requirement is missing, or the plugin says that it cannot work here.
     """
     module, _, attribute = entry.target.partition(":")
-    if entry.plugin.source not in ("core", "runtime") and module not in sys.modules:
-        for tell in _listeners:
-            tell(f"importing {who(entry)}")
     try:
-        target = importlib.import_module(module)
+        with ExitStack() as stack:
+            if entry.plugin.source not in ("core", "runtime") and module not in sys.modules:
+                for announcer in _announcers:
+                    stack.enter_context(announcer(f"importing {who(entry)}"))
+            target = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
             target = getattr(target, part)
         return target

@@ -66,21 +66,27 @@ def shown(kind, name):
 
 def test_options_of_bases_and_of_choices_are_described():
     assert list(info._options(Derived)) == [
-        *("depth: int = 1", "    how deep, here."),
-        *("changes: tuple[Any, ...] from blur = ()", "    the same every time."),
-        *("speed: float = 2.0", "    how fast."),
+        *("depth: whole number = 1", "    how deep, here."),
+        *("changes: list of choices of change, by name or table = []", "    the same every time."),
+        *("speed: number = 2.0", "    how fast."),
     ]
     ((option, mark),) = options_marked(Derived, OneOf)
     box = ["        of the box,", "        in pixels."]
     assert option == "changes"
-    assert list(info._choices(mark)) == ["blur: Blurs.", "    height: int = 3", *box, "    width: int = 5", *box]
+    assert list(info._choices(mark)) == [
+        "blur: Blurs.",
+        "    height: whole number = 3",
+        *box,
+        "    width: whole number = 5",
+        *box,
+    ]
     assert info._split(info._doc(Derived))[::2] == ("A remark.", "Raises:\n    OptionError: never.")
 
 
 def test_inherited_options_are_shown_with_their_documentation():
     text = shown("neuron", "lif")
-    assert "tau: float >= 1 and < inf = 2.0\n      membrane time constant, in steps; 1 keeps nothing of `v`." in text
-    assert "v_threshold: float = 1.0\n      fires when `h >= v_threshold`." in text
+    assert "tau: number >= 1 and < inf = 2.0\n      membrane time constant, in steps; 1 keeps nothing of `v`." in text
+    assert "v_threshold: number = 1.0\n      fires when `h >= v_threshold`." in text
 
 
 def test_every_option_of_ours_is_described():

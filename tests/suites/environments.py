@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.suites.places import BUILD, ROOT, plugins
 
-PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
+PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "neurobench", "nir", "nirtorch", "h5py", "loguru", "pbr")
 """Other libraries for spiking nets, and what they import."""
 EVENT_PEERS = (
     *("tonic", "tqdm", "importRosbag", "expelliarmus", "aedat", "dv-processing"),
@@ -30,6 +30,8 @@ EVENT_PEERS = (
     *("requests", "urllib3", "idna", "certifi", "charset-normalizer"),
 )
 """Tonic, other readers of event files, and what they and the event data of spikingjelly import."""
+EXAMPLES = ("optuna", "lightning")
+"""Tools that examples work with; they require torch, and take the one that is there."""
 ENVS = BUILD / "envs"
 STAMP = ".made-from"
 
@@ -120,13 +122,16 @@ def core_base() -> Path:
     return made(env, [base / STAMP, ROOT / "pyproject.toml"], make)
 
 
-def environment(name: str, projects: Sequence[Path], without_requirements: Sequence[str] = ()) -> Path:
+def environment(
+    name: str, projects: Sequence[Path], without_requirements: Sequence[str] = (), others: Sequence[str] = ()
+) -> Path:
     """Core and these plugins, editable, with their test requirements.
 
     Args:
         name: of its directory.
         projects: the plugins.
         without_requirements: other distributions, installed as they are.
+        others: other distributions, with what they require.
     """
     base, env = core_base(), ENVS / name
 
@@ -136,14 +141,21 @@ def environment(name: str, projects: Sequence[Path], without_requirements: Seque
             pip(env, *(part for project in projects for part in ("-e", f"{project}[testing]")))
         if without_requirements:
             pip(env, "--no-deps", *without_requirements)
+        if others:
+            pip(env, *others)
 
     files = [project / "pyproject.toml" for project in projects]
-    return made(env, [base / STAMP, *files, *without_requirements], make)
+    return made(env, [base / STAMP, *files, *without_requirements, *others], make)
 
 
 def plugins_environment() -> Path:
     """Core and every plugin."""
     return environment("plugins", plugins())
+
+
+def examples_environment() -> Path:
+    """Core, every plugin, and what single examples work with."""
+    return environment("examples", plugins(), others=EXAMPLES)
 
 
 def peers_environment() -> Path:

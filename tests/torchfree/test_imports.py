@@ -1,7 +1,10 @@
 """Files of other distributions on which torch's import fails, and imports that end the process, are named."""
 
+import os
+
 import pytest
 
+from spikecore.cli.importing import ERASE, named_while_imported
 from spikecore.registry.metadata import malformed_entry_points
 from spikecore.testing.distributions import fake_distribution
 
@@ -37,7 +40,7 @@ def test_doctor_names_it(site, monkeypatch):
     assert "innocent-1.0.dist-info" in findings[0].detail
 
 
-def test_an_import_that_ends_the_process_was_named_before(tmp_path, spike):
+def test_an_import_that_ends_the_process_is_named(tmp_path, spike):
     points = {"spikecore.neurons": {"gone": "gone_neuron:Gone"}}
     modules = {"gone_neuron.py": "import os; os._exit(0)"}
     fake_distribution(tmp_path / "site", "spikecore-gone", points, modules=modules)
@@ -45,3 +48,31 @@ def test_an_import_that_ends_the_process_was_named_before(tmp_path, spike):
     assert done.stdout == ""
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("importing neuron 'gone' (spikecore-gone 1.0")
+    assert last.endswith("it ended the process with os._exit(0)")
+
+
+def test_on_a_terminal_the_line_is_there_before_and_gone_afterwards(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    with named_while_imported("importing a\x1b[2J"):
+        assert capsys.readouterr().err == "importing a\\x1b[2J"
+    assert capsys.readouterr().err == ERASE
+
+
+def test_nothing_is_printed_elsewhere_and_exit_is_as_before(capsys):
+    before = os._exit
+    with named_while_imported("importing a"):
+        assert os._exit is not before
+    assert os._exit is before
+    with pytest.raises(ValueError, match="fault"), named_while_imported("importing a"):
+        raise ValueError("fault")
+    assert os._exit is before
+    assert capsys.readouterr().err == ""
+
+
+def test_children_and_later_calls_are_not_taken_for_the_import(tmp_path, spike):
+    points = {"spikecore.neurons": {"kept": "kept_neuron:Kept"}}
+    source = "import os\nfrom os import _exit\nif not os.fork(): _exit(0)\nos.wait()\nKept = 3\n"
+    fake_distribution(tmp_path / "site", "spikecore-kept", points, modules={"kept_neuron.py": source})
+    done = spike("run", "--dry-run", "--set", "neuron.name=kept")
+    assert "importing" not in done.stderr
+    assert "spikecore-kept" in done.stderr  # it is no neuron

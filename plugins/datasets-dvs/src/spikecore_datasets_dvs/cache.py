@@ -8,8 +8,8 @@
 While it is built it has another name (see `make_directory`). Complete shards stay when the build is interrupted, and
 the next build continues after them. One process builds, others wait for its lock.
 
-More than `MOST_CACHED_BYTES` of caches of one dataset evict those used longest ago. One that is open in any process is locked
-and stays.
+More than `MOST_CACHED_BYTES` of caches of one dataset evict those used longest ago. One that is open in any process is
+locked and stays.
 
 An index is held against its checksum whenever the cache is opened. Samples are where their file has been written to
 since it was made (or copied), when it is first used; and all of them by `verify`.
@@ -244,10 +244,8 @@ def evict(folder: Path) -> None:
             if not directory.is_symlink() and KEYED.fullmatch(directory.name):
                 used = (directory / "cache.json").lstat().st_mtime_ns
                 caches.append((used, sum(path.lstat().st_size for path in directory.iterdir()), directory))
-    caches.sort(reverse=True)
-    num_bytes = 0
-    for _, size, directory in caches:
-        num_bytes += size
+    num_bytes = sum(size for _, size, _ in caches)
+    for _, size, directory in sorted(caches):
         if num_bytes > MOST_CACHED_BYTES and _remove(directory):
             num_bytes -= size
 
