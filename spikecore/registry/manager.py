@@ -162,10 +162,9 @@ def _guard(function: Callable[..., Any], hook: str, entry: Entry) -> Callable[..
         try:
             # Copies: what one plugin does to them is seen neither by the run nor by another plugin.
             answer = function(*[copy.deepcopy(arg) if isinstance(arg, Mapping) else arg for arg in args])
-        except SpikeError:
-            raise
         except BaseException as error:
-            if is_strict() or isinstance(error, KeyboardInterrupt):
+            names_plugin = isinstance(error, SpikeError) and who(entry) in str(error)
+            if names_plugin or is_strict() or isinstance(error, KeyboardInterrupt):
                 raise
             raise BrokenPluginError(f"{who(entry)}: its {hook} failed: {cause_text(error)}. {cure(entry)}") from error
         _check_answer(answer, hook, entry)

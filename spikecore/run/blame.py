@@ -16,8 +16,11 @@ from spikecore.registry.loading import STRICT_VARIABLE, cause_text, is_strict
 
 
 @contextmanager
-def naming_layers(net: nn.Module) -> Iterator[None]:
+def naming_layers(net: nn.Module | None = None) -> Iterator[None]:
     """Inside, an exception that a neuron, a surrogate or a forward hook raises names the layer.
+
+    Args:
+        net: whose layers are named; None for the outermost module that was called, where the net is still being built.
 
     Raises:
         BrokenPluginError: in place of such an exception; `SPIKE_PLUGIN_STRICT=1` lets the original one through.
@@ -28,7 +31,8 @@ def naming_layers(net: nn.Module) -> Iterator[None]:
         raise
     except Exception as error:
         frames = _frames(error)
-        place = _place(frames, net)
+        net = net or _outermost(frames)
+        place = _place(frames, net) if net is not None else None
         if place is None or is_strict():
             raise
         frame, line = frames[-1]
@@ -45,6 +49,15 @@ def _frames(error: BaseException) -> list[tuple[FrameType, int]]:
         frames.append((at.tb_frame, at.tb_lineno))
         at = at.tb_next
     return frames
+
+
+def _outermost(frames: list[tuple[FrameType, int]]) -> nn.Module | None:
+    """The first module that torch called; one whose constructor runs may have no parts yet."""
+    for frame, _ in frames:
+        own = frame.f_locals.get("self")
+        if isinstance(own, nn.Module) and _is_torch(frame) and frame.f_code.co_name != "__init__":
+            return own
+    return None
 
 
 def _place(frames: list[tuple[FrameType, int]], net: nn.Module) -> str | None:

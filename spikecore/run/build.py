@@ -11,6 +11,7 @@ from spikecore.errors import ConfigError
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry import build, use
+from spikecore.run.blame import naming_layers
 from spikecore.run.clock import Clock
 from spikecore.run.config import Resolved
 from spikecore.run.console import Console, Mute
@@ -102,7 +103,8 @@ def prepare(
                 f"trainer {resolved.names['trainer']!r} trains in one process only (its capabilities.multi_process is "
                 f"False), and {processes.world_size} were started: start it without torchrun"
             )
-        task: Task = trainer.prepare(parts)
+        with naming_layers():
+            task: Task = trainer.prepare(parts)
     dtype: torch.dtype = getattr(torch, options.precision)
     generator = torch.Generator().manual_seed(options.seed)
     console = output.console if processes.is_first else Mute()

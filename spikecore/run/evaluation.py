@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.errors import ConfigError, DatasetError
+from spikecore.run.blame import naming_layers
 from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve
@@ -100,7 +101,9 @@ def evaluate(
         raise ConfigError(f"{directory}: {_no_split(split, prepared)}")
     prepared, name = origin.restore(prepared, checkpoint, _backend_in(changes))
     trainer = prepared.trainer
-    metrics = checked_metrics(trainer, "evaluate", trainer.evaluate(prepared.task, context, split))
+    with naming_layers(prepared.task.model):
+        returned = trainer.evaluate(prepared.task, context, split)
+    metrics = checked_metrics(trainer, "evaluate", returned)
     return Evaluation(str(directory), name, split, str(context.device), changes, others, metrics)
 
 

@@ -15,7 +15,7 @@ from spikecore.run.files import DirectoryLock
 from spikecore.run.log import FILE as METRICS
 from spikecore.run.log import MetricsLog
 from spikecore.run.record import FILE as RECORD
-from spikecore.run.record import MOST_BYTES, Record
+from spikecore.run.record import MOST_BYTES, Record, SchemaError
 
 DAMAGED = ".damaged"
 """Ends the name under which a file stays that was put back."""
@@ -26,11 +26,14 @@ def rebuild(directory: Path) -> list[str]:
 
     Raises:
         ConfigError: there is no run here; or its record is damaged, and no checkpoint keeps it.
+        SchemaError: its record is of another schema.
         OSError: the disk refused.
     """
     problem, run = None, ""
     try:
         run = Record.read(directory).id
+    except SchemaError:
+        raise  # nothing is damaged, and the copies in its checkpoints are of the same schema
     except ConfigError as error:
         problem = error
     if not (directory / FOLDER).is_dir():

@@ -36,6 +36,10 @@ RUNNING, DIED = "running", "died"
 FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
 
 
+class SchemaError(ConfigError):
+    """The record is whole, and of a schema that this version does not read."""
+
+
 @dataclass(frozen=True)
 class WeightsRecord:
     """What a net started from.
@@ -250,7 +254,8 @@ class Record:
         """The record of a run, verified.
 
         Raises:
-            ConfigError: there is none, it is damaged or was edited, or it is of another schema.
+            ConfigError: there is none, or it is damaged or was edited.
+            SchemaError: it is of another schema.
         """
         path = directory / FILE
         try:
@@ -263,7 +268,10 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
         if version != SCHEMA:
-            raise ConfigError(f"{path}: {_refusal(version, plain)}")
+            rest = {key: value for key, value in plain.items() if key != OWN_SUM}
+            if plain.get(OWN_SUM) == _sum({"schema": SCHEMA, **rest}):
+                raise ConfigError(f"{path}: is damaged or was edited: its schema is {SCHEMA}, and it says {version!r}")
+            raise SchemaError(f"{path}: {_refusal(version, plain)}")
         lost = [item.name for item in dataclasses.fields(cls) if item.name not in plain]
         if lost:
             raise ConfigError(f"{path}: is damaged: it lacks {', '.join(lost)}")

@@ -18,7 +18,9 @@ from spikecore.run.record import Record, sealed
 
 CORPUS = Path(__file__).with_name("corpus")
 EVENTS = ("aedat2", "aedat3", "atis", "dat", "evt", "npz", "npy", "text", "es")
-"""Formats of events whose readers are our own; the others are read by libraries of others."""
+"""Formats of events whose readers are our own."""
+OF_OTHERS = ("aedat4", "hdf5", "rosbag")
+"""Formats of events that libraries of others read."""
 
 
 def scratch() -> Path:
@@ -34,7 +36,9 @@ def targets(folder: Path) -> dict[str, Callable[[bytes], None]]:
         folder: whose files are overwritten by every call.
     """
     functions: dict[str, Callable[[bytes], object]] = {
-        **{form: partial(_events, folder / f"events-{form}", form) for form in EVENTS},
+        **{form: partial(_events, folder / f"events-{form}", form) for form in (*EVENTS, *OF_OTHERS)},
+        "mat": partial(_mat, folder / "a.mat"),
+        "image": partial(_image, folder / "image"),
         "pickled": partial(_pickled, folder / "pickled.npy"),
         "idx": partial(_idx, folder / "idx"),
         "nir": partial(_nir, folder / "graph.nir"),
@@ -71,6 +75,20 @@ def _idx(path: Path, data: bytes) -> None:
 
     path.write_bytes(data)
     read_idx(path)
+
+
+def _mat(path: Path, data: bytes) -> None:
+    from spikecore_datasets_dvs.formats.mat import read_mat
+
+    path.write_bytes(data)
+    read_mat(path, ("ts", "x", "y", "pol"))
+
+
+def _image(path: Path, data: bytes) -> None:
+    from spikecore_datasets_vision.decoding import decode
+
+    path.write_bytes(data)
+    decode(path, (8, 8), "colour", "crop")
 
 
 def _nir(path: Path, data: bytes) -> None:

@@ -12,7 +12,11 @@ from spikecore.errors import BrokenPluginError
 from spikecore.nn import IF, LIF, ATan, TorchNeuron
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.blame import naming_layers
+from spikecore.run.build import prepare
+from spikecore.run.config import resolve
+from spikecore.run.evaluation import evaluate
 from spikecore.testing.distributions import fake_distribution
+from spikecore.trainers.classify import Classify
 
 
 class Net(nn.Module):
@@ -119,3 +123,46 @@ def test_a_run_names_the_layer(tmp_path, monkeypatch):
             spikecore.run(small, out=tmp_path / "out")
     finally:
         sys.modules.pop("w_faulty", None)
+
+
+class Late(LIF):
+    """Fails where the data is the net's own sample, or only behind training."""
+
+    fails = False
+
+    @staticmethod
+    def step(x, state, params):
+        if Late.fails and isinstance(x, torch.Tensor):
+            raise ZeroDivisionError("in a step")
+        return LIF.step(x, state, params)
+
+
+def test_an_evaluation_names_the_layer(tmp_path, monkeypatch):
+    small = {
+        "trainer": {"epochs": 1},
+        "encoder": {"num_steps": 1},
+        "model": {"name": "mlp"},
+        "neuron": {"name": "late"},
+        "backend": {"name": "torch"},
+    }
+    with use(Registry(blocking=Blocking())) as mine:
+        mine.register("neuron", "late", Late)
+        spikecore.run(small, out=tmp_path / "out")
+        monkeypatch.setattr(Late, "fails", True)
+        with pytest.raises(BrokenPluginError, match=rf"^layer '.+' \({__name__}\.Late\) failed: ZeroDivisionError"):
+            evaluate(tmp_path / "out")
+
+
+class Sampled(Classify):
+    """Sends a sample through a part of the net that it builds."""
+
+    def prepare(self, parts):
+        nn.Sequential(nn.Linear(2, 2), Stateless(answer=0))(torch.ones(1, 1, 2))
+
+
+def test_building_names_the_layer(tmp_path):
+    with use(Registry(blocking=Blocking())) as mine:
+        mine.register("trainer", "sampled", Sampled)
+        resolved = resolve({"trainer": {"name": "sampled"}})
+        with pytest.raises(BrokenPluginError, match=rf"^layer '1' \({__name__}\.Stateless\) failed: "):
+            prepare(resolved)

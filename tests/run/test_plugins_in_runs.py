@@ -104,6 +104,20 @@ def test_a_failing_hook_ends_the_run_with_its_name(tmp_path, monkeypatch):
     assert record["status"] == "failed"
 
 
+def test_an_error_of_ours_from_a_hook_names_the_plugin(tmp_path, monkeypatch):
+    source = HOOKS.replace('seen.append(("epoch", epoch, sorted(metrics)))', "complain()")
+    source += """
+def complain():
+    from spikecore.errors import DatasetError
+    raise DatasetError("no data")
+"""
+    fake_distribution(tmp_path / "site", "v", {"spikecore.plugins": {"v": "v_hooks"}}, modules={"v_hooks.py": source})
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    says = r"hook module 'v'.*: its spike_epoch_end failed: DatasetError: no data\."
+    with use(Registry(blocking=Blocking())), pytest.raises(BrokenPluginError, match=says):
+        spikecore.run(SMALL, out=tmp_path / "out")
+
+
 def test_a_failing_hook_costs_no_epoch(tmp_path, monkeypatch):
     """It is called when the epoch's checkpoint is there, so the run goes on behind it, with the line of the epoch."""
     source = HOOKS.replace('seen.append(("epoch", epoch, sorted(metrics)))', "1 / 0 if epoch == 2 else 0")

@@ -274,3 +274,34 @@ class _Tensors:
 
     def __getitem__(self, i):
         return torch.from_numpy(self.cache[i].copy())
+
+
+def test_caches_used_longest_ago_are_evicted_and_open_ones_stay(tmp_path, monkeypatch):
+    def make(name):
+        return module.build(tmp_path / name, 3, lambda i: np.full((2, 5), i, np.uint8), (5,))
+
+    def moment(name, second):
+        os.utime(tmp_path / name / "cache.json", (second, second))
+
+    is_open = make("train-0a")
+    make("train-0b")
+    make("test-0c")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "train-0e").symlink_to(tmp_path / "notes")
+    one = sum(path.stat().st_size for path in (tmp_path / "train-0b").iterdir())
+    for second, name in enumerate(("train-0a", "train-0b", "test-0c")):
+        moment(name, second + 1)
+    monkeypatch.setattr(module, "MOST_CACHED_BYTES", 3 * one + one // 2)
+    make("test-0d")
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == [
+        "notes",
+        "test-0c",
+        "test-0d",
+        "train-0a",
+        "train-0e",
+    ]
+    assert is_open[2].tolist() == [[2] * 5] * 2
+    del is_open
+    monkeypatch.setattr(module, "MOST_CACHED_BYTES", one + one // 2)
+    module.evict(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == ["notes", "test-0d", "train-0e"]

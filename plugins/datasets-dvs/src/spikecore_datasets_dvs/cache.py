@@ -8,6 +8,9 @@
 While it is built it has another name (see `make_directory`). Complete shards stay when the build is interrupted, and
 the next build continues after them. One process builds, others wait for its lock.
 
+More than `MOST_CACHED_BYTES` of caches of one dataset evict those used longest ago. One that is open in any process is
+locked and stays.
+
 An index is held against its checksum whenever the cache is opened. Samples are where their file has been written to
 since it was made (or copied), when it is first used; and all of them by `verify`.
 """
@@ -17,26 +20,36 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import re
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+if sys.platform != "win32":
+    import fcntl
+
 from spikecore.datasets import make_directory, write_aside
 from spikecore.documents import parse_json
 from spikecore.errors import DatasetError, SpikeError
-from spikecore.files import discard, read_file
+from spikecore.files import discard, read_file, remove_directory
 
 INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4"), ("crc", "<u4")])
 SMALLEST_SHARD, LARGEST_SHARD = 16, 256
 VERSION = 2
 MOST_BYTES = 1 << 26
+"""Of cache.json."""
+MOST_CACHED_BYTES = 1 << 37
+"""Of all caches of a dataset: 128 GiB."""
 KIND = re.compile(rb"[|<>]([ui][1248]|f[248])")
 """Dtypes that are kept, as numpy writes them."""
+KEYED = re.compile(r"[a-z]+-[0-9a-f]+")
+"""Names of caches: the split, and a hash."""
 Job = tuple[int, dict[str, int], Exception | None]
 
 
@@ -49,6 +62,7 @@ class FrameCache:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._lock = _Use(directory)
         try:
             about = parse_json(read_file(directory / "cache.json", MOST_BYTES), most_bytes=MOST_BYTES)
             if about["version"] != VERSION:
@@ -89,7 +103,11 @@ class FrameCache:
             self._map(shard, is_sure=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_maps": {}}  # a worker maps the files itself
+        return {**vars(self), "_maps": {}, "_lock": None}  # a worker maps the files itself
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock = _Use(self.directory)
 
     def _damaged(self, what: object) -> DatasetError:
         return DatasetError(f"{self.directory}: the cache is damaged: {what}; delete this directory")
@@ -191,7 +209,58 @@ def build(
         }
         write_aside(aside / "cache.json", lambda path: path.write_text(json.dumps(about), encoding="utf-8"))
 
-    return FrameCache(make_directory(directory, fill, resumable=True))
+    frames = FrameCache(make_directory(directory, fill, resumable=True))
+    evict(directory.parent)
+    return frames
+
+
+class _Use:
+    """A shared lock on a cache, held as long as this object lives and marked as the latest use."""
+
+    def __init__(self, directory: Path) -> None:
+        self._descriptor = -1
+        if sys.platform == "win32":
+            return
+        with suppress(OSError):  # what cannot be opened is told by the reader
+            self._descriptor = os.open(directory / "cache.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.utime(directory / "cache.json")  # a read-only disk keeps its order
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+
+def evict(folder: Path) -> None:
+    """Delete the caches in a folder that were used longest ago, until the rest is within `MOST_CACHED_BYTES`.
+
+    One that a process has open stays, and so does everything that is no cache.
+    """
+    if sys.platform == "win32":
+        return  # without locks one that is in use could go
+    caches = []
+    for directory in folder.iterdir():
+        with suppress(OSError):
+            if not directory.is_symlink() and KEYED.fullmatch(directory.name):
+                used = (directory / "cache.json").lstat().st_mtime_ns
+                caches.append((used, sum(path.lstat().st_size for path in directory.iterdir()), directory))
+    num_bytes = sum(size for _, size, _ in caches)
+    for _, size, directory in sorted(caches):
+        if num_bytes > MOST_CACHED_BYTES and _remove(directory):
+            num_bytes -= size
+
+
+def _remove(directory: Path) -> bool:
+    """Delete a cache that nobody has open; whether it is gone."""
+    with suppress(OSError):
+        descriptor = os.open(directory / "cache.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_directory(directory)
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 class _Shards:

@@ -24,7 +24,7 @@ from spikecore_datasets_dvs.events import Events, Unit, check_inside, in_order, 
 from spikecore_datasets_dvs.folder import by_class
 from spikecore_datasets_dvs.formats import read_events, reading_errors
 from spikecore_datasets_dvs.formats.arrays import read_npz
-from spikecore_datasets_dvs.formats.hdf5 import check_chunks, check_rows, open_file, sound, whole
+from spikecore_datasets_dvs.formats.hdf5 import check_chunks, open_file, sound, whole
 from spikecore_datasets_dvs.formats.mat import read_mat
 from spikecore_datasets_dvs.named import NamedDataset, below, numbered, table, text, the_directory
 from spikecore_datasets_dvs.representations import Units
@@ -435,7 +435,6 @@ class _Heidelberg(NamedDataset):
                 f"{path}: is damaged: it holds {len(labels)} labels, {len(speakers)} speakers, "
                 f"{numbers[0]} rows of times and {numbers[1]} of units"
             )
-        check_rows(path, ("spikes/times", "spikes/units"))
         if wrong := [label for label in labels if not 0 <= label < self.num_outputs]:
             raise DatasetError(f"{path}: has the unknown class {wrong[0]}; there are {self.num_outputs}")
         where = path.relative_to(directory).as_posix()

@@ -22,6 +22,7 @@ import numpy as np
 
 from spikecore.errors import ConversionError
 from spikecore.files import write_file
+from spikecore.hdf5 import check_hdf5
 from spikecore_deploy_lava.files import MAX_LAYERS, check_layer
 from spikecore_deploy_lava.network import INPUT, MAX_VTH, UNITY, Doubles, Layer, Network, Population, Synapses
 
@@ -103,6 +104,7 @@ def read_net_file(path: Path, max_bytes: int) -> Network:
         ConversionError: it is damaged, larger than `max_bytes`, or holds what is not supported.
     """
     try:
+        check_hdf5(path, ConversionError)
         with h5py.File(path, "r") as file:
             return _Reader(path, max_bytes).network(file)
     except ConversionError:

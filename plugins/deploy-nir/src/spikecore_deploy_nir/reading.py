@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from spikecore.errors import ConversionError
+from spikecore.hdf5 import check_hdf5
 from spikecore_deploy_nir.graph import FIELDS, GRAPH, Array, NirGraph, NirNode, Value
 
 MAX_NODES, MAX_DEPTH, MAX_TEXT = 100_000, 8, 1_000_000
@@ -32,6 +33,7 @@ def read_graph(path: Path, max_bytes: int) -> NirGraph:
     if not path.is_file():
         raise ConversionError(f"{path}: expected a .nir file, found {'a directory' if path.is_dir() else 'nothing'}")
     try:
+        check_hdf5(path, ConversionError)
         with h5py.File(path, "r") as file:
             node = _Reader(path, max_bytes).node(_group(file, "node", path), "node", 0)
     except ConversionError:

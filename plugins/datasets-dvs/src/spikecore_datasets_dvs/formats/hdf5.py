@@ -8,18 +8,15 @@ Needs h5py (`pip install spikecore-datasets-dvs[hdf5]`).
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spikecore.datasets import write_aside
 from spikecore.errors import DatasetError, PluginUnavailable, SpikeError
-from spikecore.files import read_file
+from spikecore.hdf5 import check_hdf5
 from spikecore_datasets_dvs.columns import (
     agreed,
     column_of,
@@ -41,11 +38,11 @@ OWN = "a file that holds all of its numbers itself is expected: copy them into o
 
 
 def open_file(path: Path) -> Any:
-    """An h5py file.
+    """An h5py file, which another process has read whole before, under limits.
 
     Raises:
         PluginUnavailable: h5py is not installed.
-        DatasetError: this is no HDF5 file.
+        DatasetError: this is no HDF5 file, or it is damaged.
     """
     try:
         import h5py
@@ -53,6 +50,7 @@ def open_file(path: Path) -> Any:
         raise PluginUnavailable(
             "HDF5 files need h5py, which is not installed", "pip install 'spikecore-datasets-dvs[hdf5]'"
         ) from error
+    check_hdf5(path, DatasetError)
     with sound(path):
         return h5py.File(path, "r")
 
@@ -250,54 +248,6 @@ def whole(dataset: Any, source: str) -> np.ndarray:
     if dataset.nbytes > 1100 * max(stored, 1):
         raise DatasetError(f"{source}: {dataset.name} names {dataset.nbytes} bytes and holds {stored}: it is cut short")
     return np.asarray(dataset[...])
-
-
-PROBE = """
-import resource, sys
-import h5py
-_, most = resource.getrlimit(resource.RLIMIT_AS)
-limit = int(sys.argv[2])
-resource.setrlimit(resource.RLIMIT_AS, (limit if most < 0 else min(limit, most), most))
-with h5py.File(sys.argv[1], "r") as file:
-    for name in sys.argv[3:]:
-        rows = file[name]
-        for i in range(len(rows)):
-            rows[i]
-"""
-LIMIT_BYTES = 4 << 30
-LIMIT_S, LIMIT_S_PER_MB = 30.0, 5.0
-
-
-def check_rows(path: Path, names: Sequence[str]) -> None:
-    """Read all rows of varying length once in a process of its own.
-
-    On a damaged heap, where such rows are kept, libhdf5 (2.0) crashes or never comes back, and nothing in this process
-    could stop it. A file that passed is noted beside it, by size and time of change, and not read again.
-
-    Args:
-        path: of the file.
-        names: of its datasets.
-
-    Raises:
-        DatasetError: they cannot be read.
-    """
-    found, note = path.stat(), path.with_name(f".{path.name}.read")
-    state = f"{found.st_size} {found.st_mtime_ns} {' '.join(names)}"
-    with suppress(OSError, ValueError):
-        if read_file(note, 1 << 16).decode() == state:
-            return
-    command = [sys.executable, "-c", PROBE, str(path), str(LIMIT_BYTES + 4 * found.st_size), *names]
-    limit_s = LIMIT_S + LIMIT_S_PER_MB * found.st_size / 1e6
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=limit_s)
-    except subprocess.TimeoutExpired as error:
-        raise DatasetError(f"{path}: is damaged: libhdf5 was not done with it after {limit_s:.0f} s") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it gave no reason"]
-        why = said[0] if done.returncode > 0 else f"libhdf5 ended with signal {-done.returncode}"
-        raise DatasetError(f"{path}: is damaged: its rows cannot be read: {why[:200]}; get it again")
-    with suppress(DatasetError, OSError):  # where it cannot be noted it is read again next time
-        write_aside(note, lambda aside: aside.write_text(state, encoding="utf-8") and None)
 
 
 def check_chunks(dataset: Any, source: str) -> None:
