@@ -1,7 +1,7 @@
 """What is known of a component, in users' words: for `spike info` and the pages of the reference.
 
-Each option has its text from the `Args:` of the class that declares it, which may be a base class. Options that are chosen
-from a table have a section of their own, with the options of each choice.
+Each option has its text from the `Args:` of the class that declares it, which may be a base class. Options that are
+chosen from a table have a section of their own, with the options of each choice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The tutorials run from top to bottom, in an empty directory, and print what they say.
 
-Of a page, Python blocks run one after another in one namespace, and lines of consoles run as commands. A block whose first line
-is `# NAME.py` or `# NAME.toml` is what the reader saves: it is written to that file, or added to it.
+Of a page, Python blocks run one after another in one namespace, and lines of consoles run as commands. A block whose
+first line is `# NAME.py` or `# NAME.toml` is what the reader saves: it is written to that file, or added to it.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Builds the site: the pages of docs/ and of the plugins, and those that are generated.
 
-The sources are copied to .build/site/source, at their places in the repository, so that links between them lead where they
-lead in the repository. Warnings are errors.
+The sources are copied to .build/site/source, at their places in the repository, so that links between them lead where
+they lead in the repository. Warnings are errors.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from tests.tools.site import components, doors, links
 SOURCE = BUILD / "site/source"
 SITE = BUILD / "site/html"
 LINK = re.compile(r"\]\(([^)#\s]+)")
-START = '<!doctype html><meta charset="utf-8"><title>spikecore</title><meta http-equiv="refresh" content="0; url=docs/index.html">'
+START = """<!doctype html>
+<meta charset="utf-8">
+<title>spikecore</title>
+<meta http-equiv="refresh" content="0; url=docs/index.html">
+"""
 
 
 def build() -> Path:
@@ -38,7 +42,7 @@ def build() -> Path:
     doors.write(SOURCE / "docs/generated")
     options = ("-b", "html", "-W", "--keep-going", "-n", "-q", "-c", str(SOURCE / "docs"))
     subprocess.run([sys.executable, "-m", "sphinx", *options, str(SOURCE), str(SITE)], cwd=ROOT, check=True)
-    (SITE / "index.html").write_text(START + "\n", encoding="utf-8")
+    (SITE / "index.html").write_text(START, encoding="utf-8")
     wrong = links.broken(SITE)
     if wrong:
         raise SystemExit("links that lead nowhere:\n" + "\n".join(wrong))

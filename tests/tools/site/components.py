@@ -138,4 +138,6 @@ def _section(section: Section) -> Iterator[str]:
         return
     for option in section.options:
         default = "required" if option.default is None else f"default ``{option.default}``"
-        yield from definitions([(f"``{option.name}`` : {inline(option.type)} · {default}", inline(" ".join(option.text)))])
+        yield from definitions(
+            [(f"``{option.name}`` : {inline(option.type)} · {default}", inline(" ".join(option.text)))]
+        )

@@ -1,7 +1,7 @@
 """Docstrings as reStructuredText.
 
-They are written for `help()` and `spike info`: paragraphs with `code` in single backticks, equations and examples that are
-indented, and sections such as `Args:`. Everything that reStructuredText would take for markup of its own is escaped, so no
+They are written for `help()` and `spike info`: paragraphs with `code` in single backticks, equations and examples that
+are indented, and sections such as `Args:`. What reStructuredText would take for markup of its own is escaped, so no
 docstring has to care about it.
 """
 
