@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test lint catalogue doors support docs site release bench bench-gpu figures figures-rl
+.PHONY: run test test-full check check-and-test lint catalogue doors support docs site release bench bench-gpu figures figures-rl fuzz
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -47,6 +47,11 @@ release: $(STAMP)         # builds and checks sdists and wheels in .build/releas
 
 bench: $(STAMP)           # measures, with every plugin and other libraries, and writes docs/benchmarks/*.csv
 	$(PY) -m tests.suites bench
+
+FUZZ_S ?= 600
+fuzz: $(STAMP)            # mutated files through every parser for FUZZ_S seconds; a later call goes on: docs/benchmarks/fuzz.csv
+	set -e; python=$$($(PY) -c "from tests.suites.environments import plugins_environment as e; print(e() / 'bin/python')"); \
+	$$python -m pip install -q -c constraints.txt atheris==3.0.0; $$python -m tests.fuzz --seconds $(FUZZ_S)
 
 GPU_PYTHON ?= $(PY)
 bench-gpu: $(STAMP)       # on a machine with an NVIDIA GPU, with a GPU_PYTHON that has torch for CUDA, triton, cupy and the plugins

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 if sys.platform != "win32":
     import fcntl
@@ -40,7 +41,9 @@ __all__ = [
     "discard",
     "is_full",
     "is_refused",
+    "open_part",
     "open_to_append",
+    "own_size",
     "read_file",
     "refuse_link",
     "remove_directory",
@@ -150,16 +153,22 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int, *, follows_link: bool = False) -> bytes:
     """The content of a regular file of at most `limit` bytes.
+
+    Args:
+        path: the file.
+        limit: most bytes.
+        follows_link: for a path that the user typed, which may be a link of theirs. A name in a directory that came
+            from somebody else is never followed.
 
     Raises:
         OSError: it is a link, a pipe, a device or a directory (`ELOOP`, `EINVAL`, `EISDIR`), it is larger (`EFBIG`), or
             it cannot be read.
     """
     # A pipe that nobody writes to would block in `open` for ever without O_NONBLOCK.
-    flags = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags if follows_link else flags | _NO_FOLLOW)
     with os.fdopen(descriptor, "rb") as file:
         there = os.fstat(descriptor)
         mode = there.st_mode
@@ -172,6 +181,33 @@ def read_file(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"larger than the {limit} bytes that are accepted", str(path))
     return data
+
+
+def open_part(path: Path, start: int) -> IO[bytes]:
+    """A file that is written bit by bit, such as a download, at `start`; 0 begins it anew.
+
+    Raises:
+        OSError: what should be continued is a link, no regular file, or has another name elsewhere (`ELOOP`, `EINVAL`).
+    """
+    if not start:
+        discard(path)
+        return os.fdopen(os.open(path, _CREATE, 0o644), "wb")
+    file = os.fdopen(os.open(path, os.O_RDWR | _NO_FOLLOW | getattr(os, "O_NONBLOCK", 0)), "r+b")
+    there = os.fstat(file.fileno())
+    if not stat.S_ISREG(there.st_mode) or there.st_nlink != 1:
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file of one name", str(path))
+    file.seek(start)
+    return file
+
+
+def own_size(path: Path) -> int:
+    """The size of a regular file; 0 for anything else, such as a link to one."""
+    try:
+        there = path.lstat()
+    except OSError:
+        return 0
+    return there.st_size if stat.S_ISREG(there.st_mode) and there.st_nlink == 1 else 0
 
 
 def refuse_link(path: Path) -> None:

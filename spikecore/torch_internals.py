@@ -15,6 +15,7 @@ from torch.autograd import Function, forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.batchnorm import _NormBase as NormBase
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 CHECKED_WITH = "2.13"
 """The version of torch with which all of this was checked last."""
@@ -43,6 +44,8 @@ NAMES: Mapping[str, str] = {
     "torch.nn.Conv2d._conv_forward": "convolves with another weight; subclasses override it",
     "torch.UntypedStorage._cdata": "the identity of a tensor's storage, see `backends.spike_bits`",
     "torch.Tensor._version": "how often the tensor was written to",
+    "torch.utils._python_dispatch.TorchDispatchMode": "sees every operator below autograd; nothing public counts them",
+    "_schema": "the name of an operator that a dispatch mode sees, without its overload",
     "torch._dynamo.reset": "forgets what was compiled; the conformance suite compiles many small nets",
 }
 
@@ -99,7 +102,7 @@ def constant_when_compiled(function: _AnyFunction) -> _AnyFunction:
 
 
 def wants_own_gradient(x: Tensor) -> bool:
-    """Will somebody look at the gradient of this very tensor?"""
+    """Is the gradient of this very tensor kept, or watched by a hook?"""
     return bool(x.retains_grad or x._backward_hooks)
 
 
@@ -156,6 +159,12 @@ def version_of(tensor: Tensor) -> int:
     return tensor._version
 
 
+def operator_name(operator: Any) -> str:
+    """Of an operator that a dispatch mode sees, such as `aten::mm`."""
+    name: str = operator._schema.name
+    return name
+
+
 def fake_mode() -> Any:
     """A mode in which tensors have no memory; imported here, since it loads much of the compiler."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -174,6 +183,7 @@ __all__ = [
     "CHECKED_WITH",
     "NAMES",
     "BatchNorm",
+    "DispatchMode",
     "NormBase",
     "WeakStorage",
     "apply_unchecked",
@@ -192,6 +202,7 @@ __all__ = [
     "node_number",
     "num_dispatch_modes",
     "num_hooks",
+    "operator_name",
     "peek_transform",
     "storage_key",
     "tracing_state",

@@ -12,6 +12,17 @@ from spikecore.analysis.conversion import ConversionFidelity, compare_conversion
 from spikecore.analysis.fidelity import Decisions, Divergence, Fidelity, LayerFidelity, compare_layer, compare_traces
 from spikecore.analysis.fidelity_page import fidelity_page
 from spikecore.analysis.monitor import Monitor
+from spikecore.analysis.operations import (
+    ENERGY_MODELS,
+    EnergyModel,
+    LayerOperations,
+    OperationCounter,
+    Operations,
+    connection_sparsity,
+    count_operations,
+    footprint,
+    time_layers,
+)
 from spikecore.analysis.plots import (
     feature_maps,
     heatmap,
@@ -26,22 +37,30 @@ from spikecore.analysis.recording import neuron_layers, record_spikes
 from spikecore.analysis.selection import Where, select_layers
 
 __all__ = [
+    "ENERGY_MODELS",
     "ConversionFidelity",
     "Decisions",
     "Divergence",
+    "EnergyModel",
     "Fidelity",
     "LayerFidelity",
+    "LayerOperations",
     "LayerRates",
     "Monitor",
+    "OperationCounter",
+    "Operations",
     "QuantizationError",
     "RateMeter",
     "Where",
     "compare_conversion",
     "compare_layer",
     "compare_traces",
+    "connection_sparsity",
+    "count_operations",
     "feature_maps",
     "fidelity_page",
     "firing_rate",
+    "footprint",
     "heatmap",
     "membrane",
     "neuron_layers",
@@ -51,4 +70,5 @@ __all__ = [
     "record_spikes",
     "select_layers",
     "surrogate_curves",
+    "time_layers",
 ]

@@ -24,8 +24,10 @@ from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError
 from spikecore.interfaces.converter import ConversionReport, Points
-from spikecore.nn.graph import NetGraph, NetNode, trace_net
+from spikecore.nn.graph import NetGraph
+from spikecore.nn.node import NetNode
 from spikecore.nn.state import reset_state, set_step_mode
+from spikecore.nn.tracing import trace_net
 
 Batches = Iterable[Tensor | tuple[Tensor, Tensor]]
 CONSTANT = 1e-9
@@ -108,7 +110,9 @@ def compare_conversion(
         if missing := [name for name in layers if name not in graph]:
             there = ", ".join(node.name for node in graph.layers)
             raise OptionError(f"the graph of the {whose} net has no {', '.join(map(repr, missing))}; it has {there}")
-    moments = {name: [_Moments() for _ in range(num_steps)] for name in layers}
+    moments: dict[str, list[_Moments]] = {}
+    for name in layers:
+        moments[name] = [_Moments() for _ in range(num_steps)]
     rates = dict.fromkeys(layers, 0.0)
     scores = _Scores(num_steps)
     num_batches = 0

@@ -20,10 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikecore.documents import parse_json
 from spikecore.errors import InputError, OptionError, ShapeError
 
 FORM = 1
 """Version of the JSON text."""
+MOST_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ class Fidelity:
             InputError: it is no JSON, of another form, or lacks something.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text, most_bytes=MOST_BYTES)
         except ValueError as error:
             raise InputError(f"a fidelity record is damaged: {error}") from error
         return cls.from_dict(values)

@@ -42,7 +42,9 @@ def curves(
 ) -> str:
     """Lines over a common x axis, whose marks are whole numbers unless `whole_x` is False."""
     left, right, top, bottom = 52, 12, 10, 36
-    finite = [(x, y) for one in series for x, y in one.points if y is not None and math.isfinite(y)]
+    finite = []
+    for one in series:
+        finite += [(x, y) for x, y in one.points if y is not None and math.isfinite(y)]
     if not finite:
         return _empty("no finite values")
     x_ticks, x_low, x_high = ticks(*_range([x for x, _ in finite]), 6, whole=whole_x)

@@ -106,10 +106,11 @@ class RateMeter:
     @property
     def rates(self) -> dict[str, LayerRates]:
         """Layer → its rates so far, in the net's order."""
-        return {
-            name: _summary(records[0] if records else torch.zeros(0), self._counter.num_steps[name])
-            for name, records in self._counter.items()
-        }
+        summaries = {}
+        for name, records in self._counter.items():
+            counts = records[0] if records else torch.zeros(0)
+            summaries[name] = _summary(counts, self._counter.num_steps[name])
+        return summaries
 
 
 def _summary(counts: Tensor, num_steps: int) -> LayerRates:

@@ -1,6 +1,6 @@
 """Memory formats: steps that lie in memory channels last are computed as they lie.
 
-    channels last    a step [B, C, H, W] stands in memory as [B, H, W, C]; also with one or three spatial axes
+    channels last    a step [B, C, H, W] lies in memory as [B, H, W, C]; also with one or three spatial axes
     rows             a view of it as [B * H * W, C]: contiguous, with the channels still on axis 1
 
 To a backend rows are a neuron's input like any other: the neurons of a step are independent of each other, and what has
@@ -19,7 +19,7 @@ from torch import Tensor
 def is_channels_last(x: Tensor, batch: int) -> bool:
     """Whether each step of `x` is dense in memory with the channels innermost, and is not contiguous as well.
 
-    Steps themselves may stand in any order and at any distance, or all be the same one (stride 0).
+    The steps themselves may lie in any order and at any distance, or all be the same one (stride 0).
 
     Args:
         x: a sequence `[T, B, C, ...]` or one step `[B, C, ...]`.

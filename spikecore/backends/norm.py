@@ -203,5 +203,5 @@ def _one_by_one(
         return tuple(every[index] for index in wanted)
 
     pull = torch.func.vjp(results, *(given[index] for index in places))[1]
-    found = iter(pull(tuple(grads[index] for index in wanted)))
-    return tuple(None if tensor is None else next(found) for tensor in given)
+    gradients = iter(pull(tuple(grads[index] for index in wanted)))
+    return tuple(None if tensor is None else next(gradients) for tensor in given)

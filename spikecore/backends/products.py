@@ -3,7 +3,7 @@
     y = x ⊛ w + b        x of zeros and ones, ⊛ a convolution or a linear map
 
 A backend with `capabilities.spike_products` looks at x on each call: values other than 0 and 1, or too many ones, and
-the call runs densely under torch. So floats stay the interface, and any neuron may stand in front. For the gradient of
+the call runs densely under torch. So the interface stays floats, and any neuron may come before. For the gradient of
 the weight the backend keeps what it needs of the spikes (their bits), not x; the gradient of x is dense: it needs the
 weight alone.
 

@@ -73,7 +73,7 @@ def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice
             passed_over.append(f"{name}: {candidate}")
         elif device.type not in (declared := registry().load("backend", name).capabilities.devices):
             # An option may let an instance run elsewhere (a GPU backend's interpreter on the CPU): slow, and never
-            # what `auto` means.
+            # what `auto` should choose.
             passed_over.append(f"{name}: it runs on {', '.join(declared)}")
         elif support := candidate.supports(program, device, dtype):
             learn(name, program)

@@ -6,6 +6,7 @@ is, because every further call needs it. Only the neuron is measured.
 
     library        call                                                   fires at    gradient
     spikingjelly   LIFNode(step_mode="m"), ATan(2), torch only            h >= 1      ours
+    spikingjelly-triton, spikingjelly-cupy    the same with its own kernels, where torch sees a GPU
     snntorch       Leaky(beta=0.5, reset_mechanism="zero"), atan(2)       h > 1       ours
     norse          lif_box_feed_forward_step in a loop, SuperSpike        h > 1       SuperSpike's
     sinabs         LIF(norm_input), SingleSpike, MembraneReset            h >= 1      SingleExponential's
@@ -28,6 +29,7 @@ from spikecore.bench.candidates import Candidate, Unsupported
 from spikecore.bench.cases import STEP, TRAINING, Case, Runner
 
 COMPILE_STEPS = 16
+SPIKINGJELLY_KERNELS = ("triton", "cupy")
 NEURON = "lif"
 
 
@@ -64,6 +66,20 @@ def peers(compile_steps: int = COMPILE_STEPS, only: str = "") -> tuple[list[Cand
             absent[name] = f"cannot be imported ({type(error).__name__}: {error})"
             continue
         candidates.append(Candidate(name, _for_lif(make), version, **traits))
+    if torch.cuda.is_available():
+        for kernels in SPIKINGJELLY_KERNELS:
+            name = f"spikingjelly-{kernels}"
+            if only not in ("", name):
+                continue
+            try:
+                import_module(LIBRARIES["spikingjelly"][0])
+                import_module(kernels)
+            except Exception as error:
+                absent[name] = f"cannot be imported ({type(error).__name__}: {error})"
+                continue
+            version = importlib.metadata.version("spikingjelly")
+            make = _for_lif(_spikingjelly_kernels(kernels))
+            candidates.append(Candidate(name, make, version, caches=True, about=f"its own kernels, by {kernels}"))
     return candidates, absent
 
 
@@ -133,12 +149,13 @@ def _torch_compile(most_steps: int) -> Callable[[Case, str], Runner]:
     return make
 
 
-def _spikingjelly(case: Case, measure: str) -> Runner:
+def _spikingjelly(case: Case, measure: str, backend: str = "torch") -> Runner:
     neuron, surrogate = (import_module(f"spikingjelly.activation_based.{name}") for name in ("neuron", "surrogate"))
     mode = "s" if measure == STEP else "m"
     node = neuron.LIFNode(tau=2.0, surrogate_function=surrogate.ATan(alpha=2.0), detach_reset=True, step_mode=mode).to(
         case.device
     )
+    node.backend = backend
     node.train(measure == TRAINING)
     if measure == STEP:
         return Runner(node, prepare=lambda x: x[0])
@@ -149,6 +166,15 @@ def _spikingjelly(case: Case, measure: str) -> Runner:
         return out
 
     return Runner(call)
+
+
+def _spikingjelly_kernels(backend: str) -> Callable[[Case, str], Runner]:
+    def make(case: Case, measure: str) -> Runner:
+        if measure == STEP or case.device.type != "cuda":
+            raise Unsupported("measured on sequences on a GPU only")
+        return _spikingjelly(case, measure, backend)
+
+    return make
 
 
 def _snntorch(case: Case, measure: str) -> Runner:

@@ -167,7 +167,11 @@ def round_value(value: Any) -> Any:
 
 def as_records(rows: Iterable[Row], common: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Rows as plain dictionaries, each with the common columns."""
-    return [{**{name: round_value(value) for name, value in asdict(row).items()}, **common} for row in rows]
+    lines = []
+    for row in rows:
+        rounded = {name: round_value(value) for name, value in asdict(row).items()}
+        lines.append({**rounded, **common})
+    return lines
 
 
 def check_writable(path: str | Path) -> None:

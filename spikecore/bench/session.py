@@ -292,8 +292,8 @@ class Session:
         """One stack at one rate: all candidates in turns, spikes compared with those of dense float32."""
         subject, text = f"{name} at {rate:.0%}", ",".join(map(str, shape))
         self.tell(f"{subject}: {measure}")
-        found = stacks.candidates_of(name, rate, measure, shape)
-        runs: dict[str, timing.Run] = dict(found.runs)
+        candidates = stacks.candidates_of(name, rate, measure, shape)
+        runs: dict[str, timing.Run] = dict(candidates.runs)
         kinds = {who: "backend" if who in (stacks.EVENTS, stacks.OPTIMIZED) else "peer" for who in runs}
         if self.plan.with_peers:
             try:
@@ -303,26 +303,26 @@ class Session:
                 self.report.notes.append(f"{subject}: without {nets.PEER}: {error}")
         rows = {who: Row(subject, text, measure, who, "", kinds[who]) for who in runs}
         right: Any = runs[stacks.DENSE]()
-        changed = f"{found.flips} of {found.num_spikes} spikes change, block by block"
+        changed = f"{candidates.flips} of {candidates.num_spikes} spikes change, block by block"
         timed: dict[str, timing.Run] = {}
         for who, run in runs.items():
             row = rows[who]
-            row.rate = found.rate
+            row.rate = candidates.rate
             row.compared = f"{int((right != run()).sum())} of {right.numel()} outputs differ from dense float32"
             if kinds[who] == "backend":
                 row.compared = f"{changed}; {row.compared}"
-            if kinds[who] == "backend" and found.flips > stacks.FLIPS * found.num_spikes:
+            if kinds[who] == "backend" and candidates.flips > stacks.FLIPS * candidates.num_spikes:
                 row.status, row.reason = FAILED, row.compared
             else:
                 timed[who] = run
         fill(rows, timing.interleave(timed, self.clock, self.effort), stacks.DENSE)
         for row in rows.values():
-            row.floor_ms = found.floor_ms
+            row.floor_ms = candidates.floor_ms
             if row.wall_ms:
-                row.times_floor = row.wall_ms / found.floor_ms
+                row.times_floor = row.wall_ms / candidates.floor_ms
         self.report.rows += rows.values()
-        shares = ", ".join(f"{share:.3f}" for share in found.rates)
-        text = f"ones at the convolutions {shares}; of the output {found.rate:.3f}"
+        shares = ", ".join(f"{share:.3f}" for share in candidates.rates)
+        text = f"ones at the convolutions {shares}; of the output {candidates.rate:.3f}"
         self.report.notes.append(f"{subject}, {measure}: {text}")
 
     def _net_verdict(self, name: str, candidate: str) -> gate.Verdict | Unsupported:

@@ -38,7 +38,8 @@ def show(report: Report, common: Mapping[str, Any], console: Console | None = No
 
 
 def _order(rows: Iterable[Row]) -> Any:
-    place = {key: index for index, key in enumerate(dict.fromkeys((row.subject, row.measure) for row in rows))}
+    keys = dict.fromkeys((row.subject, row.measure) for row in rows)
+    place = {key: index for index, key in enumerate(keys)}
     return lambda row: place[row.subject, row.measure]
 
 

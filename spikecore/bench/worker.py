@@ -38,7 +38,7 @@ def _candidate(question: Mapping[str, Any]) -> dict[str, Any]:
     cases = [Case.unpack(packed) for packed in question["cases"]]
     for measure in MEASURES:  # the first use of torch itself must not count for a candidate
         _first_use_ms(reference(), cases[0].tiny(), measure)
-    gc.collect()  # what importing torch left is nobody's either
+    gc.collect()  # what importing torch left belongs to no candidate
     start = time.perf_counter()
     candidate = _find(question)
     load_ms = 1000 * (time.perf_counter() - start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,20 @@ def spike() -> None:
     """Spiking neural networks from the command line."""
 
 
+AUTOLOAD = "TORCH_DEVICE_BACKEND_AUTOLOAD"
+"""With 0, torch does not read the entry points of all distributions while it is imported."""
+
+
+def _spare_torch() -> None:
+    """Torch reads all entry points when it is imported, fails on a malformed file, and crashes if imported again."""
+    from spikecore.registry.metadata import malformed_entry_points
+
+    for problem in malformed_entry_points():
+        os.environ[AUTOLOAD] = "0"
+        text = f"spike: entry points cannot be read, so torch loads no backends of others: {problem}"
+        click.echo(f"{printable_lines(text)}: repair or remove this file", err=True)
+
+
 def _told(error: click.ClickException) -> str:
     """`spike: …`, and where the command was called wrongly also how to see the right way."""
     message = f"spike: {error.format_message()}"
@@ -171,6 +186,7 @@ def _told(error: click.ClickException) -> str:
 def main() -> None:
     """Exit 0; 2 bad input, config or plugin; 1 the command failed; 130 Ctrl-C."""
     try:
+        _spare_torch()
         spike(standalone_mode=False, prog_name="spike")
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)

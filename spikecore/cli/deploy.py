@@ -14,7 +14,7 @@ from spikecore.errors import ConfigError
 if TYPE_CHECKING:
     from torch import nn
 
-    from spikecore.interfaces.deployer import OperatorRecord
+    from spikecore.interfaces.deployer import Deployer, OperatorRecord
     from spikecore.run.deployment import Deployment
     from spikecore.run.samples import Samples
 
@@ -138,7 +138,7 @@ def _check_usage(out: Path | None, only_check: bool, as_json: bool) -> None:
         require_empty(out)
 
 
-def _count(name: str, deployer: Any, verify: int | None) -> int:
+def _count(name: str, deployer: Deployer, verify: int | None) -> int:
     """How many samples to compare."""
     if verify and not deployer.capabilities.simulates:
         raise click.UsageError(

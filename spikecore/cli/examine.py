@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from spikecore.documents import parse_toml
 from spikecore.foreign import odd_characters, printable
 from spikecore.pythons import SUPPORTED_PYTHONS, find_python
 from spikecore.registry import Plugin, registry
 from spikecore.registry.loading import extras_of, unmet_requirements
-from spikecore.registry.metadata import GROUPS, installed_metadata, kind_and_name, normalise
+from spikecore.registry.metadata import (
+    GROUPS,
+    installed_metadata,
+    kind_and_name,
+    malformed_entry_points,
+    normalise,
+)
 from spikecore.registry.probe import probe
 from spikecore.registry.scan import CORE
 from spikecore.version import __version__
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 
 USUAL = f"{string.ascii_lowercase}{string.digits}_:.-"
 """Characters of a component's name."""
@@ -83,6 +84,9 @@ def of_core() -> Iterator[Finding]:
             "spikecore runs from a source tree that is not installed; plugins cannot require it",
             "pip install -e .",
         )
+    for problem in malformed_entry_points():
+        hint = "repair or remove this file, or reinstall what it belongs to: `import torch` fails on it"
+        yield Finding("", "broken", "entry points", problem, hint)
     places: dict[str, list[str]] = {}
     # By path first, because one directory may be on sys.path twice.
     for path, name in {data.path: data.name for data in distributions}.items():
@@ -172,12 +176,10 @@ def _stale(plugin: Plugin, project: dict[str, Any]) -> Iterator[str]:
     version = project.get("version", plugin.version)  # absent: dynamic
     if version != plugin.version:
         yield f"version {plugin.version}, now {version}"
-    declared = {
-        (*kind_and_name(group, name), target)
-        for group, points in project.get("entry-points", {}).items()
-        if group in GROUPS
-        for name, target in points.items()
-    }
+    declared: set[tuple[str, str, Any]] = set()
+    for group, points in project.get("entry-points", {}).items():
+        if group in GROUPS:
+            declared.update((*kind_and_name(group, name), target) for name, target in points.items())
     known = {(e.kind, e.name, e.target) for e in registry().entries() if e.plugin == plugin}
     for kind, name, _ in sorted(declared - known):
         yield f"{kind} {name} is new or moved"
@@ -188,8 +190,8 @@ def _stale(plugin: Plugin, project: dict[str, Any]) -> Iterator[str]:
 
 def _project(source: Path) -> dict[str, Any] | None:
     try:
-        project: dict[str, Any] = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    except (OSError, tomllib.TOMLDecodeError, KeyError):
+        project: dict[str, Any] = parse_toml((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError):
         return None
     return project
 

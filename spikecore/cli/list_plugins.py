@@ -35,12 +35,13 @@ def command(kind: str | None, plugin: str | None, components: bool, form: str, c
     """List the plugins and what they offer: components, choices and commands, with their status."""
     if kind is not None and kind not in (allowed := [*KINDS, "command", *registry().tables()]):
         raise click.BadParameter(f"{kind!r} is not one of {', '.join(allowed)}", param_hint="--kind")
-    entries = [
-        entry
-        for entry in registry().entries()
-        if (entry.kind == kind if kind else entry.kind != "plugin")
-        and (plugin is None or plugin in (entry.plugin.id, entry.plugin.distribution))
-    ]
+    entries = []
+    for entry in registry().entries():
+        # Modules of hooks are no components: they are listed only when `--kind` asks for them.
+        is_wanted_kind = entry.kind == kind if kind else entry.kind != "plugin"
+        is_wanted_plugin = plugin is None or plugin in (entry.plugin.id, entry.plugin.distribution)
+        if is_wanted_kind and is_wanted_plugin:
+            entries.append(entry)
     if plugin is not None and not entries and plugin not in _known():
         raise click.UsageError(f"no plugin {plugin!r} is installed (plugins: {', '.join(_known())})")
     rows = [_row(entry) for entry in entries]
@@ -76,10 +77,12 @@ def _with_outcomes(rows: list[dict[str, Any]], entries: list[Entry], timeout: fl
     from spikecore.registry.probe import probe
 
     probes = probe(entries, registry().blocking, timeout_s=timeout).probes
-    return [
-        row if outcome.status == "ok" else {**row, "status": outcome.status, "reason": outcome.reason}
-        for row, outcome in zip(rows, probes, strict=True)
-    ]
+    checked = []
+    for row, outcome in zip(rows, probes, strict=True):
+        if outcome.status != "ok":
+            row = {**row, "status": outcome.status, "reason": outcome.reason}
+        checked.append(row)
+    return checked
 
 
 def _by_plugin(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.cli.importing import named_while_imported
 from spikecore.foreign import printable_lines
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     help="Change one value, also inside: neuron.surrogate.alpha=3. Repeatable.",
 )
 @click.option("--out", type=click.Path(), help="Run directory; must be new or empty.")
+@click.option("--seeds", metavar="0,1,2", help="Train once with each seed, and print mean ± deviation.")
 @click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop; nothing is downloaded.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no line per epoch; warnings stay.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON: directory, metrics, timings.")
@@ -41,6 +43,7 @@ def command(
     config: str | None,
     overrides: tuple[str, ...],
     out: str | None,
+    seeds: str | None,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -54,6 +57,7 @@ def command(
 
     from spikecore.errors import StopRun
     from spikecore.registry import registry
+    from spikecore.registry.loading import announcing
     from spikecore.run.clock import Clock
     from spikecore.run.joining import joined
 
@@ -64,8 +68,17 @@ def command(
         )
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
+    if seeds is not None:
+        if run_dir is not None or dry_run or print_config:
+            raise click.UsageError("--seeds trains new runs; leave out --resume, --dry-run and --print-config")
+        _several(seeds, config, overrides, out, quiet, files)
+        return
     clock = Clock()
-    with joined(clock) as processes, suppress(StopRun):  # the run has told why, and what resumes it
+    with (
+        announcing(named_while_imported),
+        joined(clock) as processes,
+        suppress(StopRun),
+    ):  # the run has told why, and what resumes it
         with clock.timed("import"):
             processes.together(lambda: [registry().load_file(file) for file in files])
         if run_dir is None:
@@ -74,6 +87,46 @@ def command(
             result = _resume(processes, run_dir, checkpoint, overrides, dry_run, print_config, quiet, clock)
         if result is not None and processes.is_first:
             _show(result, as_json)
+
+
+def _several(
+    seeds: str, config: str | None, overrides: tuple[str, ...], out: str | None, quiet: bool, files: tuple[str, ...]
+) -> None:
+    """A run for each seed: in `OUT/seed-N`, or in directories of their own; then all of them beside each other."""
+    from pathlib import Path
+
+    from spikecore.registry import registry
+    from spikecore.run import compare, experiment
+    from spikecore.run.clock import Clock
+    from spikecore.run.config import resolve
+    from spikecore.run.console import Console
+    from spikecore.run.joining import joined
+    from spikecore.terminal import width
+
+    numbers = _numbers(seeds)
+    clock = Clock()
+    with joined(clock) as processes:
+        processes.together(lambda: [registry().load_file(file) for file in files])
+        # Before the first one is trained: a configuration or a directory that cannot be used.
+        configs = processes.together(lambda: [resolve(config, [*overrides, f"run.seed={seed}"]) for seed in numbers])
+        directories = []
+        for seed, resolved in zip(numbers, configs, strict=True):
+            place = None if out is None else str(Path(out) / f"seed-{seed}")
+            output = experiment.Output(Clock(), Console(is_quiet=quiet))
+            directories.append(experiment.run(resolved, out=place, output=output).directory)
+        if processes.is_first:
+            head, lines = compare.rows(compare.read(directories))
+            click.echo(compare.table_text(head, lines, width(sys.stdout)))
+
+
+def _numbers(seeds: str) -> list[int]:
+    try:
+        numbers = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or len(set(numbers)) < len(numbers) or min(numbers) < 0:
+        raise click.UsageError(f"--seeds {seeds}: expected different whole numbers, as in 0,1,2")
+    return numbers
 
 
 def _new(

@@ -167,7 +167,7 @@ def _write_all(made: Any, split: Any, title: str, directory: Path, form: str | N
             raise click.UsageError(f"--as gif: a sample [{_axes(values)}] does not move; take png")
         suffix = form or ("gif" if is_moving else "png")
         shown = _label_text(label, made.info.classes)
-        folder = directory / (re.sub(r"[^\w.-]+", "_", shown) if isinstance(label, int) else ".")
+        folder = directory / (re.sub(r"^\.+|[^\w.-]+", "_", shown) if isinstance(label, int) else ".")
         drawn = split.unnormalised(x).numpy() if hasattr(split, "unnormalised") else values
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)

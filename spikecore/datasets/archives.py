@@ -6,9 +6,12 @@ This module reads zip and tar (uncompressed, gz, bz2, xz); a plugin that reads a
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
 import lzma
 import re
+import shutil
 import struct
 import tarfile
 import zipfile
@@ -28,12 +31,15 @@ class Limits:
     """Upper limits for an archive.
 
     Args:
-        num_bytes: of all members, unpacked.
+        num_bytes: of all members, unpacked; by default 1 GiB and 100 times the archive. It is never more than what the
+            disk has free.
         num_members: files and directories.
+        num_header_bytes: of the headers before one member, unpacked: long names, attributes.
     """
 
-    num_bytes: int = 1 << 40
+    num_bytes: int | None = None
     num_members: int = 5_000_000
+    num_header_bytes: int = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, NotImplementedError, ValueError, RuntimeError),  # RuntimeError: the member is encrypted
 )
+BASE_BYTES, MOST_RATIO = 1 << 30, 100
+"""Every archive may unpack to so many bytes, and to so many times its own size besides."""
 MOST_BEHIND = 1 << 24
 """Most bytes after the end mark of a tar archive, which is padded to a multiple of some kilobytes."""
 DAMAGED_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
@@ -84,12 +92,15 @@ def extract(
 
     def make(aside: Path) -> None:
         try:
+            if not archive.is_file() and archive.exists():
+                raise DatasetError(f"{archive}: is no regular file; name the archive itself")
             with archive.open("rb") as file:
                 head = file.read(512)
-            reader = _zip if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) else _tar
-            with reader(archive) as members:
+            is_zip = head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+            most_bytes = (limits or Limits()).num_header_bytes
+            with _zip(archive) if is_zip else _tar(archive, head, most_bytes) as members:
                 chosen = members if keep is None else (m for m in members if keep(m.name))
-                unpack(chosen, aside, source=str(archive), limits=limits)
+                unpack(chosen, aside, source=str(archive), limits=limits, num_packed=archive.stat().st_size)
         except FileNotFoundError as error:
             raise DatasetError(f"{archive}: is missing: {error}") from error
         except DAMAGED as error:
@@ -102,13 +113,23 @@ def extract(
     return make_directory(into, make)
 
 
-def unpack(members: Iterable[Member], into: Path, *, source: str, limits: Limits | None = None) -> None:
+def unpack(
+    members: Iterable[Member], into: Path, *, source: str, limits: Limits | None = None, num_packed: int = 0
+) -> None:
     """Write members into a directory that holds nothing else.
+
+    Args:
+        members: in any order.
+        into: exists.
+        source: of the members, for messages.
+        limits: what is too much.
+        num_packed: size of the archive in bytes, from which the default limit follows.
 
     Raises:
         DatasetError: a member is refused; nothing of it is written.
     """
     limits = limits or Limits()
+    most_bytes, excess = _most_bytes(limits, num_packed, into)
     total = 0
     for count, member in enumerate(members, 1):
         path = into.joinpath(*_parts(member.name, source))
@@ -116,8 +137,8 @@ def unpack(members: Iterable[Member], into: Path, *, source: str, limits: Limits
             raise DatasetError(f"{source}: has more than {limits.num_members} members; is it the right archive?")
         if member.kind not in ("file", "directory"):
             raise DatasetError(f"{source}: {member.name!r} is a {member.kind}; only files and directories are unpacked")
-        if member.size > limits.num_bytes - total:
-            raise DatasetError(f"{source}: unpacks to more than {limits.num_bytes} bytes; is it the right archive?")
+        if member.size > most_bytes - total:
+            raise DatasetError(f"{source}: unpacks to more than {excess}")
         try:
             if member.kind == "directory":
                 path.mkdir(parents=True, exist_ok=True)
@@ -130,6 +151,19 @@ def unpack(members: Iterable[Member], into: Path, *, source: str, limits: Limits
         if written != member.size:
             raise DatasetError(f"{source}: {member.name!r} has not the {member.size} bytes that the archive says")
         total += written
+
+
+def _most_bytes(limits: Limits, num_packed: int, into: Path) -> tuple[int, str]:
+    """Most bytes to unpack, and the end of the sentence that refuses more."""
+    most = limits.num_bytes
+    text = f"{most} bytes; is it the right archive?"
+    if most is None:
+        most = BASE_BYTES + MOST_RATIO * num_packed
+        text = f"{most} bytes (1 GiB and {MOST_RATIO} times the archive); if that is right, unpack it yourself"
+    free = shutil.disk_usage(into).free
+    if free < most:
+        return free, f"the {free} bytes that are free there; free some space, or choose another directory"
+    return most, text
 
 
 def _copy(content: IO[bytes], file: IO[bytes], size: int) -> int:
@@ -158,15 +192,54 @@ def _zip(archive: Path) -> Iterator[Iterable[Member]]:
         def members() -> Iterator[Member]:
             for item in opened.infolist():
                 mode = item.external_attr >> 16
+                if not item.filename:
+                    raise zipfile.BadZipFile("it has a member without a name")
                 is_special = (mode & 0o170000) not in (0, 0o100000, 0o040000)
-                kind = "link" if is_special else "directory" if item.is_dir() else "file"
+                kind = "file"
+                if is_special:
+                    kind = "link"
+                elif item.is_dir():
+                    kind = "directory"
                 yield Member(item.filename, item.file_size, kind, lambda item=item: opened.open(item))  # type: ignore[misc]
 
         yield members()
 
 
+class _Metered:
+    """A stream that refuses to give more than a budget, so that tarfile cannot be led to read endless headers."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.left: int | None = None
+        """Bytes that may still be read; None for any number."""
+
+    def read(self, size: int = -1) -> bytes:
+        if self.left is not None:
+            if size < 0 or size > self.left:
+                raise DatasetError("has headers of implausible length: it was made to fill the memory; do not use it")
+            self.left -= size
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+def _opened(archive: Path, head: bytes) -> Any:
+    """The archive's bytes without their compression."""
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.open(archive)
+    if head.startswith(b"BZh"):
+        return bz2.open(archive)
+    if head.startswith((b"\xfd7zXZ\0", b"]\0\0")):
+        return lzma.open(archive)
+    return archive.open("rb")
+
+
 @contextmanager
-def _tar(archive: Path) -> Iterator[Iterable[Member]]:
+def _tar(archive: Path, head: bytes, num_header_bytes: int) -> Iterator[Iterable[Member]]:
     is_ended = False
 
     class Header(tarfile.TarInfo):
@@ -178,11 +251,32 @@ def _tar(archive: Path) -> Iterator[Iterable[Member]]:
             is_ended = is_ended or buf == bytes(tarfile.BLOCKSIZE)
             return super().frombuf(buf, encoding, errors)
 
-    with tarfile.open(archive, "r:*", tarinfo=Header) as opened:
+    with _opened(archive, head) as stream:
+        metered = _Metered(stream)
+        metered.left = num_header_bytes
+        try:
+            source: Any = metered  # it has what tarfile reads with, and neither `write` nor `close`
+            opened: Any = tarfile.TarFile(fileobj=source, mode="r", tarinfo=Header)
+        except DatasetError as error:
+            raise DatasetError(f"{archive}: {error}") from error
+
+        def following() -> tarfile.TarInfo | None:
+            metered.left = num_header_bytes
+            try:
+                item: tarfile.TarInfo | None = opened.next()
+            except DatasetError as error:
+                raise DatasetError(f"{archive}: {error}") from error
+            metered.left = None
+            opened.members.clear()  # tarfile keeps all of them, and an archive of a few MB may have millions
+            return item
 
         def members() -> Iterator[Member]:
-            for item in opened:
-                plain = "file" if item.isreg() else "directory" if item.isdir() else ""
+            while (item := following()) is not None:
+                plain = ""
+                if item.isreg():
+                    plain = "file"
+                elif item.isdir():
+                    plain = "directory"
                 kind = plain or ("link" if item.issym() or item.islnk() else "device")
 
                 @contextmanager
@@ -195,7 +289,7 @@ def _tar(archive: Path) -> Iterator[Iterable[Member]]:
                 yield Member(item.name, item.size, kind, content)
             if not is_ended:
                 raise tarfile.ReadError("it ends without the mark of an end: it was cut off, or is damaged")
-            _read_out(opened.fileobj)
+            _read_out(metered)
 
         yield members()
 

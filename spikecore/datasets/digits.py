@@ -37,7 +37,7 @@ class Digits(Configurable):
         licence="CC BY 4.0",
         citation="E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, https://doi.org/10.24432/C50P49",
         homepage="https://archive.ics.uci.edu/dataset/80",
-        notes="The file does not say who wrote which digit, so one writer's digits stand in both splits: accuracy is "
+        notes="The file does not say who wrote which digit, so one writer's digits are in both splits: accuracy is "
         "higher than on unseen writers, and no figure here compares with one on the original split.",
     )
     num_outputs: ClassVar[int] = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spikecore.errors import DatasetError
-from spikecore.files import FileLock, LockTaken, is_full, is_refused, sync, sync_tree, write_with
+from spikecore.files import FileLock, LockTaken, cure, discard, is_full, is_refused, sync, sync_tree, write_with
 
 VARIABLE = "SPIKECORE_DATA"
 NUMPY_IS_FULL = re.compile(r"Not enough free space|requested and \d+ written")
@@ -53,6 +54,8 @@ def lock(path: Path, timeout_s: float | None = None) -> Iterator[None]:
         except OSError as error:
             if is_full(error) or is_refused(error):
                 raise
+            if error.errno in (errno.ELOOP, errno.EINVAL):
+                raise DatasetError(f"{path}: cannot be used as a lock: {cure(error)}") from error
             raise DatasetError(f"{path}: this file system does not support locking: {error}") from error
     try:
         yield
@@ -84,8 +87,8 @@ def make_directory(target: Path, make: Callable[[Path], None], *, resumable: boo
             return target
         aside = target.with_name(f".{target.name}.partial")
         with writing(target):
-            if not resumable and aside.exists():
-                shutil.rmtree(aside)
+            if not resumable or aside.is_symlink() or not aside.is_dir():
+                discard(aside)  # a planted link to a directory would be filled, and then renamed
             aside.mkdir(parents=True, exist_ok=True)
             try:
                 make(aside)

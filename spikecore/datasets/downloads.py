@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.datasets.disk import lock, writing
+from spikecore.documents import parse_json
 from spikecore.errors import DatasetError, NotDownloadedError
-from spikecore.files import sync
+from spikecore.files import discard, open_part, own_size, read_file, sync, write_file
 from spikecore.interfaces.dataset import DataFile
 from spikecore.version import __version__
 
 CHUNK = 1 << 18
 PAUSE_S = 0.2
+MOST_NOTE_BYTES = 1 << 16
 """Before the second attempt; doubled before each further one."""
 
 _counting = threading.Lock()
@@ -191,7 +193,7 @@ def _download(url: str, file: DataFile, partial: Path, attempts: int, timeout_s:
 
 def _receive(url: str, file: DataFile, partial: Path, timeout_s: float, advance: Callable[[int, int], None]) -> None:
     """One request; appends to `partial` where the server agrees that it is the same file."""
-    have = partial.stat().st_size if partial.is_file() else 0
+    have = own_size(partial)
     tag = _tag(partial, url)
     if have and not tag:
         _forget(partial)  # nothing says that the server's file is still the one it was
@@ -223,7 +225,7 @@ def _receive(url: str, file: DataFile, partial: Path, timeout_s: float, advance:
             raise DatasetError(f"the server's file has {total} bytes instead of {file.size}")
         mark = response.headers.get("ETag", "")
         mark = response.headers.get("Last-Modified", "") if mark.startswith("W/") or not mark else mark
-        _note(partial).write_text(json.dumps({"url": url, "tag": mark}), encoding="utf-8")
+        write_file(_note(partial), json.dumps({"url": url, "tag": mark}))
         _append(response, partial, file, start, total, advance)
 
 
@@ -236,8 +238,7 @@ def _append(
     advance: Callable[[int, int], None],
 ) -> None:
     count = start
-    with partial.open("r+b" if start else "wb") as stream:
-        stream.seek(start)
+    with open_part(partial, start) as stream:
         while chunk := response.read(CHUNK):
             if count == 0 and _is_page(chunk) and not file.name.endswith((".html", ".htm")):
                 raise DatasetError("a web page came instead of the file; open the address in a browser to read it")
@@ -263,15 +264,15 @@ def _note(partial: Path) -> Path:
 def _tag(partial: Path, url: str) -> str:
     """The server's mark of the file whose beginning we have; "" where it gave none or it is another's."""
     try:
-        note = json.loads(_note(partial).read_text(encoding="utf-8"))
+        note = parse_json(read_file(_note(partial), MOST_NOTE_BYTES), most_bytes=MOST_NOTE_BYTES)
         return str(note["tag"]) if note["url"] == url else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
 def _forget(partial: Path) -> None:
-    partial.unlink(missing_ok=True)
-    _note(partial).unlink(missing_ok=True)
+    discard(partial)
+    discard(_note(partial))
 
 
 @contextmanager

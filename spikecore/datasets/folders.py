@@ -88,7 +88,10 @@ def tops(root: Path, splits: Sequence[str]) -> list[Path]:
 
 def class_names(directories: Sequence[Path]) -> tuple[str, ...]:
     """The classes that are found in any of them, in alphabetical order: label order."""
-    return tuple(sorted({path.name for top in directories for path in top.iterdir() if is_class(path)}))
+    names: set[str] = set()
+    for top in directories:
+        names.update(path.name for path in top.iterdir() if is_class(path))
+    return tuple(sorted(names))
 
 
 def labelled_files(directory: Path, classes: Sequence[str], pattern: str = "*") -> list[tuple[Path, int]]:

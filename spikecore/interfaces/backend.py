@@ -16,8 +16,8 @@ are read as that one number or row, never written out. Offsets into tensors are 
 **Devices.** All work of a call is enqueued on the current stream of x's device, which need not be the current device;
 nothing synchronises with the host. So calls can be captured in a CUDA graph.
 
-**Optional methods.** `step`, `stream_copy` and the rest that has a body in `Backend` have defaults; a backend overrides
-what it does better. Whoever calls them asks for nothing: the default answers.
+**Optional methods.** `step`, `stream_copy` and every other method with a body in `Backend` have defaults; a backend
+overrides what it does better. Callers need not check: the default answers.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ class Backend(Configurable):
 
         Returns:
             `(out, final states, recorded sequences, mean [C], var [C], saved)`, mean and var in the dtype of the state
-            and the rest as of `run`, but `saved` may have any axes. Who calls updates the running statistics. Or None,
+            and the rest as of `run`, but `saved` may have any axes. The caller updates the running statistics. Or None,
             the default: the norm runs by itself, then the neuron.
         """
         return None

@@ -85,11 +85,11 @@ class Configurable:
             )
         if "__init__" not in cls.__dict__:
             keyword = inspect.Parameter.KEYWORD_ONLY
-            fields = [
-                inspect.Parameter(field.name, keyword, default=default_of(field), annotation=field.type)
-                for field in dataclasses.fields(config)
-            ]
-            cls.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
+            parameters = []
+            for field in dataclasses.fields(config):
+                default = default_of(field)
+                parameters.append(inspect.Parameter(field.name, keyword, default=default, annotation=field.type))
+            cls.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
 
     @classmethod
     def from_config(cls: type[Self], config: Any, *args: Any, **keywords: Any) -> Self:

@@ -54,7 +54,7 @@ class LayerReport:
 
     Args:
         name: of its node in the graph of the given net: `layer1.0.relu#2`.
-        outcome: `became`: something else stands in its place; `kept`: it does what it did; `refused`: it has no
+        outcome: `became`: something else replaces it; `kept`: it does what it did; `refused`: it has no
             counterpart, and stays because an option allowed it by name (otherwise `convert` raises).
         reason: what it became, or why it was kept or refused.
         threshold: that calibration found: one for the layer, or one per channel.

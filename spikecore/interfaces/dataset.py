@@ -46,13 +46,13 @@ class DatasetCapabilities:
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file that the authors of a dataset give out.
+    """A file that the authors of a dataset publish.
 
     Args:
         name: its file name.
-        urls: where it can be had, best first; none where a person has to fetch it.
+        urls: where to download it, best first; none if it must be downloaded manually.
         size: bytes.
-        md5, sha256: digests in hex, as the authors or other users of the data record them; "" where nobody states one.
+        md5, sha256: digests in hex, as the authors or other users of the data record them; "" if none is published.
     """
 
     name: str
@@ -77,8 +77,8 @@ class DatasetInfo:
         sensor_size: `(H, W)` of the sensor, for event data; `(1, W)` for a cochlea.
         num_samples: split → number of samples, as published.
         files: what is downloaded, with the digests it is checked against.
-        manual: where to get the files and where to put them, where a download needs a person.
-        unverified: what of all this nobody has held against the source.
+        manual: where to get the files and where to put them, if they must be downloaded manually.
+        unverified: which of these facts have not been checked against the source.
     """
 
     title: str

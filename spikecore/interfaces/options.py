@@ -400,7 +400,7 @@ def _build_named(
         return None, [("", str(error))]
 
 
-_FIXED = "is not for you to set: the component that uses it decides; leave it out"
+_FIXED = "is set by the component that uses it; leave it out"
 
 
 def _source_problem(mark: Inner | OneOf, source: Any) -> str:

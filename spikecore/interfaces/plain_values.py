@@ -20,13 +20,13 @@ def plain_value(value: Any) -> Any:
     return value.tolist() if is_foreign and hasattr(value, "tolist") else value
 
 
-def is_trained(value: Any) -> bool:
+def is_trained(value: object) -> bool:
     """Is it a tensor that an optimizer is meant to change? A configuration would keep its value of now."""
     is_parameter = any(base.__name__ == "Parameter" and base.__module__[:5] == "torch" for base in type(value).__mro__)
     return is_parameter or getattr(value, "requires_grad", False) is True
 
 
-def shape_of(value: Any) -> tuple[int, ...] | None:
+def shape_of(value: object) -> tuple[int, ...] | None:
     """The shape of nested tuples of numbers, `()` of a number; None where rows have different lengths."""
     if not isinstance(value, tuple):
         return ()

@@ -10,7 +10,7 @@ At the end of an epoch the order is: first its line, then its end, then the safe
     context.epoch_end(epoch, metrics, num_epochs=num_epochs)
     context.checkpoint(score)
 
-A checkpoint holds what was written and told before it; a run that is resumed goes on behind it. With another order the
+A checkpoint holds what was logged and reported before it; a resumed run continues after it. With another order the
 resumed run would lose the line or the end of that epoch, so `epoch_end` raises where it comes after its safe point.
 """
 
@@ -131,7 +131,7 @@ class RunContext(Protocol):
         unit: str = "samples",
     ) -> None:
         """An epoch is over, and its line is logged: prints it. At the next safe point, which counts the epoch as done
-        and is due now, the plugins are told (`spike_epoch_end`), so that one that fails costs no epoch.
+        and is due now, `spike_epoch_end` is called in the plugins, so a plugin that fails costs no epoch.
 
         Args:
             epoch: its number, from 1.

@@ -1,13 +1,15 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
 from spikecore.backends.memory_format import filled_like, stack_steps, unbind_steps
+from spikecore.backends.packing import packed_spikes
 from spikecore.backends.selection import configure_backend
 from spikecore.nn import layers, losses, quantized, readouts
 from spikecore.nn.bit_net import optimize
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
+from spikecore.nn.checkpointing import checkpoint_layers, checkpoint_time, run_all
 from spikecore.nn.encoders import Delta, Direct, Encoder, Latency, Poisson
 from spikecore.nn.functional import functional
-from spikecore.nn.graph import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn.graph import NetGraph
 from spikecore.nn.graph_net import GraphNet, features
 from spikecore.nn.half import widened
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
@@ -27,6 +29,7 @@ from spikecore.nn.neurons import (
     leaky_charge,
     reset_after,
 )
+from spikecore.nn.node import NetNode, Ref
 from spikecore.nn.option_values import option_values
 from spikecore.nn.placement import set_backend
 from spikecore.nn.products import set_products
@@ -51,6 +54,8 @@ from spikecore.nn.surrogates import (
     Surrogate,
 )
 from spikecore.nn.torch_neuron import TorchNeuron
+from spikecore.nn.tracing import trace_net
+from spikecore.nn.walker import NetWalker, RefusedError, graph_for_deployment
 
 __all__ = [
     "IF",
@@ -70,6 +75,7 @@ __all__ = [
     "Model",
     "NetGraph",
     "NetNode",
+    "NetWalker",
     "Neuron",
     "NonSpikingIF",
     "ParametricLIF",
@@ -80,12 +86,15 @@ __all__ = [
     "Sequential",
     "Rect",
     "Ref",
+    "RefusedError",
     "Sigmoid",
     "SoftSign",
     "Stateful",
     "SuperSpike",
     "Surrogate",
     "TorchNeuron",
+    "checkpoint_layers",
+    "checkpoint_time",
     "detach_state",
     "features",
     "filled_like",
@@ -93,15 +102,18 @@ __all__ = [
     "fire_and_reset",
     "functional",
     "get_state",
+    "graph_for_deployment",
     "layers",
     "leaky_charge",
     "losses",
     "optimize",
     "option_values",
+    "packed_spikes",
     "quantized",
     "readouts",
     "reset_after",
     "reset_state",
+    "run_all",
     "configure_backend",
     "set_backend",
     "set_products",

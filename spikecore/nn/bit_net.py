@@ -1,8 +1,8 @@
 """`optimize`: a copy of a net for inference whose spikes pass from layer to layer as bits.
 
 Containers run their parts one after the other. Where one part gives spikes (a neuron, a block, max pooling) and the
-next one multiplies or pools them, what passes between them is a bit per spike; weights stand ready in the order that
-the backend's kernels read. Layer by layer the numbers are those of the net in eval mode.
+next one multiplies or pools them, what passes between them is a bit per spike; weights are prepared in the order in
+which the backend's kernels read them. Layer by layer the numbers are those of the net in eval mode.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class _Packed:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A weight that stands ready, and what it was made from."""
+    """A prepared weight, and what it was made from."""
 
     weight: Tensor
     source: tuple[int, int, int]
@@ -194,7 +194,7 @@ def _pooled(part: MaxPool2d, value: _Packed) -> _Packed | None:
     kernel, stride = _pair(part.kernel_size), _pair(part.stride)
     bits = value.bits
     if not bits.is_image or bits.height < kernel[0] or bits.width < kernel[1]:
-        return None  # torch has its own words for it
+        return None  # torch refuses it with an error of its own
     return _Packed(bits.max_pool(kernel, stride), value.lead)
 
 

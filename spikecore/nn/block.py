@@ -153,11 +153,11 @@ class NormedNeuron(SpikeLayer):
             return False
         if not uses_batch_statistics(self.norm):
             return self.neuron._choice(y.device, y.dtype, affine=True)[0] != REFERENCE
-        # A compiler, a transform or a mode sees norm and neuron apart; torch has its own words for too few values.
+        # A compiler, a transform or a mode sees norm and neuron apart; torch refuses too few values by itself.
         if not is_plain((y,)) or y.numel() < 2 * self.num_channels(self.layer):
             return False
         if self.step_mode == "multi" and repeated_step(y) is not None:
-            return False  # the norm need see one step only
+            return False  # the norm needs one step only
         return self.neuron.choose_norm_backend(y.device, y.dtype).backend != REFERENCE
 
     def _scale_and_shift(self, y: Tensor) -> tuple[Tensor, Tensor]:

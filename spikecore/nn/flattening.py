@@ -1,7 +1,7 @@
 """Options with one value for each neuron of a step `[B, C, H, W]`, on backends that know numbers and `[C]`.
 
 The step is given to them as `[B, N]`, N = C · H · W, where every neuron is a channel; a view, also of channels-last
-steps, whose neurons then stand in the order [H, W, C].
+steps, whose neurons then follow the order [H, W, C].
 """
 
 from __future__ import annotations

@@ -40,15 +40,15 @@ def functional(net: nn.Module) -> tuple[Step, InitState]:
     Gradients flow through `params`, `x` and `state`. The net itself stays as it is: its own state, and `recorded` of
     its neurons, are untouched. (Batch norm in training mode updates the buffers that it is given, in place.)
 
-    Threads may call `step` at once. With the net's own `params` they run side by side. Other `params` stand in the net
-    while its step runs, so such steps wait for all others; a plain call of the net from another thread does not wait,
-    and must not come at that time.
+    Threads may call `step` at once. With the net's own `params` they run side by side. Other `params` are put into
+    the net while its step runs, so such a step waits for all others; a plain call of the net from another thread does
+    not wait, and must not come at that time.
 
     Args:
         net: any module; `x` may be whatever its `forward` takes as its one argument.
 
     Raises:
-        StateError: in `step`: `params` or `state` do not belong to this net; or it stands in
+        StateError: in `step`: `params` or `state` do not belong to this net; or the step runs in
             `checkpoint(..., use_reentrant=True)`, which cuts the gradient through the state.
         StateShapeError: in `step`: the state belongs to another batch shape, device or dtype.
 
@@ -119,7 +119,10 @@ def _refuse_reentrant(state: Mapping[str, State | None]) -> None:
     if torch.compiler.is_compiling() or graph_task() == -1:
         return
     is_reentrant = backward_function() is CheckpointFunction
-    values = [value for kept in state.values() if kept is not None for value in kept.values()]
+    values: list[Tensor] = []
+    for kept in state.values():
+        if kept is not None:
+            values.extend(kept.values())
     if is_reentrant and not all(value.requires_grad for value in values):
         raise StateError(
             "checkpoint(step, ..., use_reentrant=True) lets no gradient through the state, which it does not see in "
@@ -170,7 +173,7 @@ _MAKING_TURNS = threading.Lock()
 
 
 def _call(net: nn.Module, tensors: Mapping[str, Tensor], x: Any) -> Any:
-    """`net(x)` with these parameters and buffers in the place of its own."""
+    """`net(x)` with these parameters and buffers instead of its own."""
     if torch.compiler.is_compiling():
         return torch.func.functional_call(net, dict(tensors), (x,))
     with _MAKING_TURNS:

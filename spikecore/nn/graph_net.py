@@ -10,11 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikecore.errors import OptionError
-from spikecore.nn.graph import NetGraph, NetNode, Ref, check_leaves, trace_net
+from spikecore.nn.graph import NetGraph
+from spikecore.nn.node import NetNode, Ref
+from spikecore.nn.tracing import check_leaves, trace_net
 
 
 class GraphNet(nn.Module):
-    """A copy of a traced net in which modules stand in the place of some nodes.
+    """A copy of a traced net in which modules replace some nodes.
 
     The graph is that of a net that takes a batch `[B, ...]`. In multi-step mode time is folded into the batch once, for
     the whole graph, so that functions such as `x.flatten(1)` mean what they meant; whatever has a step mode, or holds a

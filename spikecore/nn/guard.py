@@ -129,9 +129,10 @@ def explain(net: nn.Module, error: BaseException) -> str | None:
     """What to say when a layer of `net` that does not fold time made `error`; None when that is not the cause."""
     if all(getattr(part, "step_mode", "single") == "single" for part in net.modules()):
         return None
-    folding = {
-        id(part) for fold in net.modules() if isinstance(fold, FoldsTime | NormedNeuron) for part in fold.modules()
-    }
+    folding: set[int] = set()
+    for module in net.modules():
+        if isinstance(module, FoldsTime | NormedNeuron):
+            folding.update(id(part) for part in module.modules())
     plain = {id(part): _where(part, name) for name, part in net.named_modules() if id(part) not in folding}
     calls = [(part, x) for part, x in _calls(error) if type(part).__module__.startswith("torch.nn")]
     if not calls or id(calls[-1][0]) not in plain:

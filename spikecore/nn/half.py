@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -20,7 +18,7 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in HALF else x
 
 
-def not_a_tensor(name: str, x: Any) -> str:
+def not_a_tensor(name: str, x: object) -> str:
     """What to say to an input of another type."""
     module = type(x).__module__
     cure = "torch.from_numpy(x).float()" if module == "numpy" else "torch.as_tensor(x, dtype=torch.float32)"

@@ -1,4 +1,4 @@
-"""Bases of nets, which tell when a plain layer meets a sequence: `Model` for registered models, `Sequential`."""
+"""Bases of nets, which refuse sequences for plain layers by name: `Model` for registered models, `Sequential`."""
 
 from __future__ import annotations
 
@@ -89,10 +89,11 @@ class Model(Configurable, nn.Module):
 
         MODEL is the registered name.
         """
-        package = sys.modules[cls.__module__.partition(".")[0]]
-        if package.__file__ is None:
+        package = sys.modules.get(cls.__module__.partition(".")[0])
+        file = getattr(package, "__file__", None)
+        if file is None:  # of an interactive session, or of a file that was run by its path
             return {}
-        folder = Path(package.__file__).parent / "weights" / name_of(cls)
+        folder = Path(file).parent / "weights" / name_of(cls)
         return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -46,9 +46,8 @@ class Parametrized(nn.Module):
             raise OptionError(f"learnable names {name!r}, which is always trained (as {self.trained[name][0]!r})")
         check_names("learnable", named, [*numeric, *learnable_names(values)])
         learnable = [name for name in named if name in numeric]
-        exact: dict[str, Any] = {
-            name: values[name] for name in numeric if isinstance(values[name], tuple) or name in learnable
-        }
+        becomes_tensor = [name for name in numeric if isinstance(values[name], tuple) or name in learnable]
+        exact: dict[str, Any] = {name: values[name] for name in becomes_tensor}
         self._surrogates = learnable_surrogates(values, named)
         self._constants = {
             name: value for name, value in values.items() if name not in exact and name not in self._surrogates
@@ -80,10 +79,9 @@ class Parametrized(nn.Module):
                 self.register_buffer(f"param_{name}", value)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
-        self._limits = {
-            name: {dtype: limits(allowed, dtype) for dtype in (torch.float32, torch.float64)}
-            for name, allowed in self._ranges.items()
-        }
+        self._limits: dict[str, dict[torch.dtype, tuple[float, float]]] = {}
+        for name, allowed in self._ranges.items():
+            self._limits[name] = {dtype: limits(allowed, dtype) for dtype in (torch.float32, torch.float64, *HALF)}
         self._calls_until_check = 0
         self._warned: set[str] = set()
 
@@ -166,7 +164,7 @@ class Parametrized(nn.Module):
         return values
 
     def _bounded(self, name: str, value: Tensor) -> Tensor:
-        """`value` within the range of the option; out of it, its gradient is that of the bound itself."""
+        """`value`, or the nearest bound of the option's range; the gradient of the bound is passed to `value`."""
         low, high = self._limits[name][value.dtype]
         if is_plain((value,)) and self._is_check_due(value):
             # As Python numbers: torch's reductions need its thread pool, which threads of a forked child do not have.
@@ -183,7 +181,7 @@ class Parametrized(nn.Module):
         """A value of `param_NAME` as the step reads it: the nearest one that the option may have."""
         if name not in self._limits:
             return value
-        low, high = self._limits[name][torch.float32 if value.dtype in HALF else value.dtype]
+        low, high = self._limits[name][value.dtype]
         # value - value.detach() is 0 and carries the gradient: the sum is the bound, exactly.
         return value.detach().clamp(low, high) + (value - value.detach())
 

@@ -71,9 +71,9 @@ class Placed(nn.Module):
     def _ask(self, asked: tuple[Any, ...]) -> _Found:
         _, _, device, dtype, _, affine = asked
         choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
-        found = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
-        self._choices[asked] = found
-        return found
+        decision = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
+        self._choices[asked] = decision
+        return decision
 
     def _choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
         if self.backend == REFERENCE:

@@ -1,6 +1,6 @@
 """Where the records of quantization live: `module.quantized`, whose tensors are buffers.
 
-So they move with the module, are copied with it and stand in its `state_dict`. `attach` writes a record, `read` reads
+So they move with the module, are copied with it and belong to its `state_dict`. `attach` writes a record, `read` reads
 it. A fresh net has no records, so its `state_dict` lacks their keys; `prepare(net, state_dict)` makes room for those
 that a `state_dict` holds, after which it loads strictly.
 
@@ -110,21 +110,21 @@ def prepare(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         InputError: the state holds records of modules that `net` lacks, or that are damaged.
     """
     modules = dict(net.named_modules())
-    found: dict[str, dict[str, Tensor]] = {}
+    records: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         path, _, name = key.rpartition(".")
         owner, _, last = path.rpartition(".")
         if last == NAME:
-            found.setdefault(owner, {})[name] = value
-    if unknown := sorted(set(found) - set(modules)):
+            records.setdefault(owner, {})[name] = value
+    if unknown := sorted(set(records) - set(modules)):
         raise InputError(
             f"the state holds quantized records of {', '.join(unknown)}, which {type(net).__name__} lacks: "
             "build the net that it was saved from"
         )
     for name, module in modules.items():
-        if name not in found:
+        if name not in records:
             remove(module)
-    for name, tensors in found.items():
+    for name, tensors in records.items():
         holder = QuantizedRecord()
         for key, value in tensors.items():
             holder.register_buffer(key, value.detach().clone())
@@ -133,7 +133,7 @@ def prepare(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
         except KeyError as error:
             raise InputError(f"the quantized record of {name!r} is damaged: it lacks {error}") from error
         attach(modules[name], record)
-    return list(found)
+    return list(records)
 
 
 def _buffers(record: Record) -> dict[str, Tensor]:

@@ -51,14 +51,16 @@ def run(
             # To a backend it is a state that no step reads.
             unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
             state = {**state, **dict.fromkeys(observed, unread)}
-        params = [*neuron._tensors_for(one_step).values(), *(affine or ())] if affine or neuron._tensors else []
+        params: list[Tensor] = []
+        if affine or neuron._tensors:
+            params = [*neuron._tensors_for(one_step).values(), *(affine or ())]
         if norm is not None:
-            # One value of an option for each neuron makes one axis of all, on which the norm's channels are lost.
-            is_apart = neuron._is_per_neuron
-            normed = None if is_apart else _run_normed(neuron, x, norm, [*state.values()], params)
-            if normed is not None:
-                out, finals, recorded = normed
-                return out, _without(dict(zip(state, finals, strict=False)), observed), recorded
+            # Options with one value per neuron flatten all axes into one, on which the norm's channels are lost.
+            if not neuron._is_per_neuron:
+                normed = _run_normed(neuron, x, norm, [*state.values()], params)
+                if normed is not None:
+                    out, finals, recorded = normed
+                    return out, _without(dict(zip(state, finals, strict=False)), observed), recorded
             x = norm.alone(x)
         flattening = Flattening(one_step) if neuron._is_per_neuron else None
         if flattening:
@@ -95,8 +97,8 @@ def _run_normed(
     single = neuron.step_mode == "single"
     backend, key = neuron._choice(y.device, y.dtype, False)
     gamma, beta = norm.gamma_beta(state_dtype(y))
-    sequence, carry = y[None] if single else y, single or neuron.keeps_state
-    normed = run_norm_neuron(backend, key, sequence, gamma, beta, norm.norm.eps, states, params, carry)
+    sequence = y[None] if single else y
+    normed = run_norm_neuron(backend, key, sequence, gamma, beta, norm.norm.eps, states, params, neuron.keeps_state)
     if normed is None:
         return None
     norm.update(normed.mean, normed.var, y.numel() // normed.mean.numel())

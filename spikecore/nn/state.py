@@ -355,7 +355,9 @@ def get_state(net: nn.Module) -> dict[str, State | None]:
 
 
 def set_state(net: nn.Module, state: Mapping[str, Mapping[str, Tensor] | None]) -> None:
-    """Put back what `get_state` gave. Whether it suits the batch is seen in the next call.
+    """Restore what `get_state` returned. The next call checks whether it fits the batch.
+
+    The tensors are not copied. No call writes into them, and nor should you afterwards.
 
     Raises:
         StateError: the modules or the names within differ from those of `net`, a value is no floating-point tensor, or

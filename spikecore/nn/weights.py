@@ -20,11 +20,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, OptionError
 from spikecore.registry import name_of
 
 NOTE = "spikecore"
 """The key of the note in the metadata of a safetensors file."""
+MOST_NOTE_BYTES = 1 << 22
 NUM_SHOWN = 20
 
 
@@ -64,7 +66,7 @@ class WeightsNote:
         if not metadata or NOTE not in metadata:
             return None
         try:
-            values = json.loads(metadata[NOTE])
+            values = parse_json(metadata[NOTE], most_bytes=MOST_NOTE_BYTES)
             return cls(**{**values, "input_shape": tuple(values["input_shape"])})
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{path}: its note on the net is damaged: {error}") from error
@@ -89,7 +91,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
     if head[8:9] == b"{":  # after the length of its header, in eight bytes
         return _read_safetensors(path)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors{_object_in(str(error))}, or is damaged, and Python objects in files are "
@@ -99,7 +101,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
         raise CheckpointError(
             f"{path}: is neither safetensors nor a file of torch.save: {type(error).__name__}: {error}"
         ) from error
-    return _tensors_in(found, path), None
+    return _tensors_in(content, path), None
 
 
 def _object_in(reason: str) -> str:
@@ -118,13 +120,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None
         raise CheckpointError(f"{path}: is damaged: {error}") from error
 
 
-def _tensors_in(found: Any, path: Path) -> dict[str, Tensor]:
-    if _is_tensors(found):
-        return dict(found)
-    inside = {key: value for key, value in found.items() if _is_tensors(value)} if isinstance(found, Mapping) else {}
+def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
+    if _is_tensors(content):
+        return dict(content)
+    inside = {}
+    if isinstance(content, Mapping):
+        inside = {key: value for key, value in content.items() if _is_tensors(value)}
     if len(inside) == 1:
         return dict(*inside.values())
-    got = ", ".join(map(repr, inside)) if inside else f"{type(found).__name__} without any"
+    got = ", ".join(map(repr, inside)) if inside else f"{type(content).__name__} without any"
     raise CheckpointError(f"{path}: expected one dictionary of names and tensors, got {got}: save that one alone")
 
 
@@ -208,11 +212,11 @@ def _check_note(net: Any, note: WeightsNote, path: Path) -> None:
     if note.model != (own := name_of(net)):
         raise CheckpointError(f"{path}: holds the weights of model {note.model!r}, this net is {own!r}")
     options = plain_options(net.config)
-    differing = [
-        f"{key}: {note.options.get(key)!r} there, {value!r} here"
-        for key, value in options.items()
-        if note.options.get(key) != value
-    ]
+    differing = []
+    for key, value in options.items():
+        noted = note.options.get(key)
+        if noted != value:
+            differing.append(f"{key}: {noted!r} there, {value!r} here")
     if differing:
         raise CheckpointError(
             f"{path}: its net was made with other options ({'; '.join(differing)}), so equal weights do not make an "

@@ -15,7 +15,9 @@ import importlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from spikecore.errors import (
@@ -30,11 +32,23 @@ from spikecore.registry.metadata import normalise
 from spikecore.registry.scan import Entry
 
 STRICT_VARIABLE = "SPIKE_PLUGIN_STRICT"
+Announcer = Callable[[str], AbstractContextManager[None]]
+_announcers: list[Announcer] = []
 
 
 def is_strict() -> bool:
     """Whether failures of plugins pass through unchanged."""
     return os.environ.get(STRICT_VARIABLE, "") not in ("", "0")
+
+
+@contextmanager
+def announcing(announcer: Announcer) -> Iterator[None]:
+    """Inside, imports of plugins run within `announcer("importing …")`, which can name one that ends the process."""
+    _announcers.append(announcer)
+    try:
+        yield
+    finally:
+        _announcers.remove(announcer)
 
 
 def load_target(entry: Entry) -> Any:
@@ -46,7 +60,11 @@ def load_target(entry: Entry) -> Any:
     """
     module, _, attribute = entry.target.partition(":")
     try:
-        target = importlib.import_module(module)
+        with ExitStack() as stack:
+            if entry.plugin.source not in ("core", "runtime") and module not in sys.modules:
+                for announcer in _announcers:
+                    stack.enter_context(announcer(f"importing {who(entry)}"))
+            target = importlib.import_module(module)
         for part in filter(None, attribute.split(".")):
             target = getattr(target, part)
         return target

@@ -73,6 +73,21 @@ def installed_metadata(path: Sequence[str] | None = None, name: str | None = Non
             yield metadata
 
 
+def malformed_entry_points() -> list[str]:
+    """`PATH: what is wrong` of every entry_points.txt on the path that cannot be read, whoever it belongs to.
+
+    `importlib.metadata.entry_points`, which torch calls while it is imported, fails on one such file.
+    """
+    problems = []
+    for distribution in distributions():
+        try:
+            distribution.entry_points  # noqa: B018  (it is parsed when it is asked for)
+        except Exception as error:  # a parser of Python's own, which raises what it meets
+            path = Path(str(getattr(distribution, "_path", "")), "entry_points.txt")
+            problems.append(f"{path}: {type(error).__name__}: {error}")
+    return problems
+
+
 def source_tree() -> Metadata:
     """Core's own metadata if it runs from a source tree without being installed: those of its pyproject.toml.
 
@@ -91,12 +106,10 @@ def source_tree() -> Metadata:
             f"spikecore {__version__} in {package} has no metadata of this version, and no pyproject.toml beside it: "
             "install it again, so that pip writes its metadata"
         ) from error
-    points = [
-        (*kind_and_name(group, name), target)
-        for group, targets in project["entry-points"].items()
-        if group in GROUPS
-        for name, target in targets.items()
-    ]
+    points = []
+    for group, targets in project["entry-points"].items():
+        if group in GROUPS:
+            points += [(*kind_and_name(group, name), target) for name, target in targets.items()]
     return Metadata(project["name"], __version__, project["description"], (), tuple(points), path="")
 
 

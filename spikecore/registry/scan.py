@@ -112,10 +112,8 @@ def scan(
     entries = _core(core, core_version) if core or builtins else []
     for name in sorted(chosen):
         plugin = _plugin(chosen[name], core_version, blocking)
-        entries += [
-            Entry(kind, point, target, plugin, plugin.status, plugin.reason)
-            for kind, point, target in sorted(chosen[name].points)
-        ]
+        for kind, point, target in sorted(chosen[name].points):
+            entries.append(Entry(kind, point, target, plugin, plugin.status, plugin.reason))
     return _with_collisions(entries)
 
 

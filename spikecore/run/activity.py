@@ -24,7 +24,9 @@ def activity(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> 
         classes: names of the labels.
         looks: `before` and `after` → what `probe.probe` saw.
     """
-    layers = {moment: {layer["name"]: layer for layer in look["layers"]} for moment, look in looks.items()}
+    layers: dict[str, dict[str, Any]] = {}
+    for moment, look in looks.items():
+        layers[moment] = {layer["name"]: layer for layer in look["layers"]}
     names = list(layers.get("after") or layers.get("before") or {})
     if not names:
         unseen: list[str] = next((look["unseen"] for look in looks.values() if look.get("unseen")), [])
@@ -35,7 +37,7 @@ def activity(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> 
     if len(names) > MAX_LAYERS:
         parts.append(page.note(f"The first {MAX_LAYERS} of {len(names)} layers."))
     for name in names:
-        seen = {moment: found[name] for moment, found in layers.items() if "spikes" in found.get(name, {})}
+        seen = {moment: by_name[name] for moment, by_name in layers.items() if "spikes" in by_name.get(name, {})}
         if seen:
             parts.append(_pictures(name, seen, *_headings(classes, looks)))
     return parts
@@ -46,7 +48,11 @@ def _rates(
 ) -> list[str]:
     moments = [moment for moment in ("before", "after") if layers.get(moment)]
     shades = {"before": "var(--before)", "after": "var(--c0)"}
-    values = [[(layers[m][n]["rate"], shades[m]) for m in moments if n in layers[m]] for n in names]
+
+    def bars_of(name: str) -> list[tuple[float, str]]:
+        return [(layers[moment][name]["rate"], shades[moment]) for moment in moments if name in layers[moment]]
+
+    values = [bars_of(name) for name in names]
     num = looks[moments[-1]].get("num_samples", 0)
     which = SPLIT_NAMES.get(looks[moments[-1]].get("split", ""), "example")
     rates = figures.legend([f"{m} training" for m in moments], [shades[m] for m in moments])
@@ -103,7 +109,7 @@ def _rates(
 
 
 def _headings(classes: Sequence[str], looks: Mapping[str, Mapping[str, Any]]) -> tuple[list[str] | None, str]:
-    """What stands above each sample of a picture, None for its number; and what that is."""
+    """The heading of each sample of a picture, None for its number; and what the headings mean."""
     labels: list[int] = next((look["labels"] for look in looks.values() if look.get("labels")), [])
     if not labels:
         return None, "the number of each sample"
@@ -119,10 +125,10 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], headings: Sequen
     order = [int(i) for i in total.argsort(descending=True, stable=True)]
     firing = [i for i in range(len(total)) if int(total[i])] or list(range(len(total)))
     which = " of those that fire at least once" if int(total.max()) else ""
-    rows = [
-        firing[round(i * (len(firing) - 1) / max(1, min(NUM_ROWS, len(firing)) - 1))]
-        for i in range(min(NUM_ROWS, len(firing)))
-    ]
+    # At most NUM_ROWS neurons at equal distances, the first and the last among them.
+    num_rows = min(NUM_ROWS, len(firing))
+    distance = (len(firing) - 1) / max(1, num_rows - 1)
+    rows = [firing[round(row * distance)] for row in range(num_rows)]
     busy = [i for i in order if int(total[i])] or order
     lanes = list(dict.fromkeys((busy[0], busy[len(busy) // 2], busy[-1])))[:NUM_TRACES]
     shown = []
@@ -132,10 +138,12 @@ def _pictures(name: str, seen: Mapping[str, Mapping[str, Any]], headings: Sequen
         shown.append(page.figure(f"raster-{moment}-{name}", f"{name}: spikes {moment} training", picture, caption))
     potentials = {moment: layer["v"][:, :MAX_TRACED_STEPS, lanes] for moment, layer in seen.items() if "v" in layer}
     threshold = next(iter(seen.values()))["v_threshold"]
-    bounds = [
-        _bounds([x for v in potentials.values() for x in v[:, :, k].flatten().tolist()], threshold)
-        for k in range(len(lanes))
-    ]
+    bounds = []
+    for lane in range(len(lanes)):
+        voltages: list[float] = []
+        for v in potentials.values():
+            voltages += v[:, :, lane].flatten().tolist()
+        bounds.append(_bounds(voltages, threshold))
     for moment, v in potentials.items():
         layer = seen[moment]
         picture = figures.traces(

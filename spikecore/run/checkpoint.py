@@ -26,8 +26,9 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, isfinite
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError
 from spikecore.files import clean, read_file, remove_directory, write_directory
 from spikecore.run.tree import flatten, restore
@@ -108,7 +109,7 @@ class CheckpointStore:
         directory: the run directory.
         run: the run's id; a checkpoint of another run is refused.
         keep_last: how many of the newest stay.
-        keep_best: the one with the highest score stays too.
+        keep_best: the one with the highest score stays too; one whose weights or score are not finite has none.
     """
 
     def __init__(self, directory: Path, run: str, keep_last: int = 2, keep_best: bool = True) -> None:
@@ -132,8 +133,8 @@ class CheckpointStore:
             raise CheckpointError(f"{self._folder}: is a link, which is not followed: put the folder itself there")
         if not self._folder.is_dir():
             return []
-        found = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(found, key=_number)
+        names = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(names, key=_number)
 
     def save(
         self,
@@ -163,7 +164,8 @@ class CheckpointStore:
                 return name
             more = {"large": large, "score": score, "log": log, "timings": timings, "pace": pace, "kept": kept}
             return self.save(count + 1, model, state, **more)  # type: ignore[arg-type]
-        head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": _finite(score)}
+        score = _finite(score) if score is not None and _are_finite(model) else None
+        head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": score}
         times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
         kept = kept or {}
         body = {**head, **times, "log": log, **body, "kept": _sums(kept)}
@@ -171,7 +173,7 @@ class CheckpointStore:
         # Not its parents: a run directory that was removed must not come back with half of its files.
         self._folder.mkdir(exist_ok=True)
         write_directory(self._folder / name, {**files, **kept, INDEX: json.dumps(body, indent=1).encode()})
-        self._scores[name] = _finite(score)
+        self._scores[name] = score
         self._prune()
         return name
 
@@ -238,7 +240,7 @@ class CheckpointStore:
         return next((name for score, name in scored if score == top), None)
 
     def find(self, which: str) -> str:
-        """The name that `last`, `best` or a name stands for.
+        """The checkpoint that `last`, `best` or a name means.
 
         Raises:
             CheckpointError: there is none.
@@ -246,12 +248,12 @@ class CheckpointStore:
         names = self.names()
         if not names:
             raise CheckpointError(f"{self.directory}: holds no checkpoint yet")
-        found = {LAST: names[-1], BEST: self.best()}.get(which, which)
-        if found is None:
+        name = {LAST: names[-1], BEST: self.best()}.get(which, which)
+        if name is None:
             raise CheckpointError(f"{self.directory}: no checkpoint has a score; use {LAST!r} or one of {_list(names)}")
-        if found not in names:
+        if name not in names:
             raise CheckpointError(f"{self.directory}: no checkpoint {which!r}; there are {_list(names)}")
-        return found
+        return name
 
     def keep_until(self, name: str | None) -> list[str]:
         """Go back to `name` (before the first, for None): what is newer goes, and what a crash left; returns the names
@@ -306,11 +308,11 @@ class CheckpointStore:
     def _index(self, name: str) -> dict[str, Any]:
         path = self._folder / name / INDEX
         try:
-            body: dict[str, Any] = json.loads(read_file(path, MOST_INDEX_BYTES))
+            body: dict[str, Any] = parse_json(read_file(path, MOST_INDEX_BYTES), most_bytes=MOST_INDEX_BYTES)
             version = body.get("format")
         except FileNotFoundError:
             raise CheckpointError(f"{path.parent}: is incomplete: {INDEX} is missing") from None
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
         if version != FORMAT:
             raise CheckpointError(
@@ -328,19 +330,19 @@ class CheckpointStore:
         return body
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def differences(expected: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
     """How the tensors of a checkpoint differ from those of a net: keys, shapes, dtypes."""
-    lines = [f"{key}: missing from the checkpoint" for key in expected if key not in found]
-    lines += [f"{key}: unknown to the net" for key in found if key not in expected]
+    lines = [f"{key}: missing from the checkpoint" for key in expected if key not in saved]
+    lines += [f"{key}: unknown to the net" for key in saved if key not in expected]
     for key in expected:
-        if key in found and _form(expected[key]) != _form(found[key]):
-            lines.append(f"{key}: {_form(found[key])} in the checkpoint, {_form(expected[key])} in the net")
+        if key in saved and _form(expected[key]) != _form(saved[key]):
+            lines.append(f"{key}: {_form(saved[key])} in the checkpoint, {_form(expected[key])} in the net")
     return lines
 
 
-def refuse_other_model(path: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def refuse_other_model(path: Path, expected: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """Raises `CheckpointError` with the differing keys unless both describe the same net."""
-    lines = differences(expected, found)
+    lines = differences(expected, saved)
     if lines:
         more = [f"and {len(lines) - NUM_SHOWN} more"] if len(lines) > NUM_SHOWN else []
         text = "\n  ".join([*lines[:NUM_SHOWN], *more])
@@ -397,6 +399,12 @@ def _form(value: Any) -> str:
     return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else "data"
 
 
+def _are_finite(model: Mapping[str, Any]) -> bool:
+    """Whether no weight is nan or infinite: a net of such weights may have a score, but is never the best."""
+    tensors = (value for value in model.values() if isinstance(value, Tensor) and value.is_floating_point())
+    return all(bool(isfinite(tensor).all()) for tensor in tensors)
+
+
 def _finite(score: float | None) -> float | None:
     return float(score) if score is not None and math.isfinite(score) else None
 
@@ -406,10 +414,10 @@ def _name(count: int) -> str:
 
 
 def _number(name: str) -> int:
-    found = _NAME.fullmatch(name)
-    if found is None:
+    match = _NAME.fullmatch(name)
+    if match is None:
         raise CheckpointError(f"{name!r} is no checkpoint's name; those look like 'checkpoint-00000042'")
-    return int(found[1])
+    return int(match[1])
 
 
 def _list(names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,11 +14,12 @@ from spikecore.errors import ConfigError
 from spikecore.files import cure, write_file
 from spikecore.run.log import finite, read_lines
 from spikecore.run.processes import flatten
-from spikecore.run.record import Record, status_of
+from spikecore.run.record import FINISHED, Record, status_of
 from spikecore.run.report import EPOCH, curves_by_name
 from spikecore.run.text import SPLIT_NAMES, seconds_text, value_text
 from spikecore.terminal import listed
 
+SEED = "run.seed"
 SAMPLES = "/".join(SPLIT_NAMES)
 """Heading of the samples in each split."""
 
@@ -47,7 +49,10 @@ def read(directories: Sequence[Path]) -> list[Compared]:
 
 
 def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
-    """Head and lines of a table: metrics, time and samples, then the settings in which the runs differ."""
+    """Head and lines of a table: metrics, time and samples, then the settings in which the runs differ.
+
+    Runs that differ in nothing but the seed are followed by a line with their mean ± standard deviation (n - 1).
+    """
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     differing = _differing(runs)
     have_samples = any(run.samples for run in runs)
@@ -62,12 +67,34 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
         ]
         for run in runs
     ]
+    for group in _same_but_seed(runs):
+        means = [_mean_text(name, [run.metrics.get(name) for run in group]) for name in metrics]
+        seeds = ", ".join(run.settings[SEED] for run in group)
+        settings = [seeds if key == SEED else group[0].settings.get(key, "–") for key in differing]
+        lines.append([f"mean of {len(group)} seeds", "", *means, "", *([""] if have_samples else []), *settings])
     return ["run", "status", *metrics, "time", *([SAMPLES] if have_samples else []), *differing], lines
 
 
 def _samples(run: Compared) -> str:
     """`809/90/898`, in the order of the heading."""
     return "/".join(str(run.samples.get(split, "–")) for split in SPLIT_NAMES) if run.samples else "–"
+
+
+def _same_but_seed(runs: Sequence[Compared]) -> list[list[Compared]]:
+    """The groups of at least two finished runs that have equal settings but the seed."""
+    groups: dict[tuple[tuple[str, str], ...], list[Compared]] = {}
+    for run in runs:
+        if run.status == FINISHED and SEED in run.settings:
+            rest = tuple(sorted((key, value) for key, value in run.settings.items() if key != SEED))
+            groups.setdefault(rest, []).append(run)
+    return [group for group in groups.values() if len({run.settings[SEED] for run in group}) > 1]
+
+
+def _mean_text(name: str, values: Sequence[Any]) -> str:
+    numbers = [float(value) for value in values if value is not None]
+    if len(numbers) < len(values):
+        return "–"
+    return f"{value_text(name, statistics.mean(numbers))} ± {value_text(name, statistics.stdev(numbers))}"
 
 
 def to_plain(runs: Sequence[Compared]) -> dict[str, Any]:
@@ -117,7 +144,11 @@ def table_text(head: Sequence[str], lines: Sequence[Sequence[str]], width: int |
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def write(runs: Sequence[Compared], out: Path) -> None:

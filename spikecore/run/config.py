@@ -7,14 +7,15 @@ import dataclasses
 import difflib
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from spikecore.documents import MOST_TOML_BYTES, DocumentError, parse_toml
 from spikecore.errors import ConfigError, PluginError, SpikeError
+from spikecore.files import read_file
 from spikecore.interfaces.component import Range, SameAs, check_options
 from spikecore.interfaces.options import as_data, fields_of, options_marked
 from spikecore.interfaces.trainer import DEFAULT_ROLES
@@ -25,11 +26,6 @@ from spikecore.registry.metadata import normalise
 from spikecore.registry.nearest import nearest
 from spikecore.run.overrides import joined, merged, nested, parse_override
 from spikecore.run.roles import ROLES, TABLES, Declared, kind_of, role_problems, tables_for
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 CHANGEABLE = ("checkpoint_every_s", "checkpoint_every_steps", "keep_last", "keep_best", "report")
 """Keys of `[run]` that may change when a run is resumed: none of them changes what is computed."""
@@ -161,7 +157,7 @@ def resolve(
         problems += _merge(tables, change)
     active = registry()
     plugins, wrong = check_options(PluginOptions, tables["plugins"])
-    if not wrong:  # what is wrong is told below, with the other tables
+    if not wrong:  # the problems are reported below, with those of the other tables
         problems += _disable_problems(active, plugins.disable)
         try:
             active = active.without(plugins.disable)
@@ -191,16 +187,19 @@ def resolve(
         problems += _run_problems(tables["run"])
     if problems:
         raise ConfigError(problems)
-    given_keys = {f"{table}.{key}" for change in changes for table in configs for key in change.get(table, {})}
+    given_keys: set[str] = set()
+    for change in changes:
+        for table in configs:
+            given_keys.update(f"{table}.{key}" for key in change.get(table, {}))
     return Resolved(configs, names, active, frozenset(given_keys), weights)
 
 
 def _defaults() -> dict[str, Any]:
-    return tomllib.loads(files("spikecore.run").joinpath("default.toml").read_text())
+    return parse_toml(files("spikecore.run").joinpath("default.toml").read_text())
 
 
 def _trainer(active: Registry, tables: Mapping[str, Any]) -> Declared | None:
-    """What the trainer declares; None where there is none: that is told with the table `[trainer]`."""
+    """What the trainer declares; None where there is no such trainer, which the check of `[trainer]` reports."""
     try:
         return Declared.by(active.load("trainer", str(tables["trainer"].get("name", ""))))
     except SpikeError:
@@ -213,12 +212,13 @@ def _wanted(trainer: Declared | None, name: str, given: Sequence[str]) -> tuple[
         return tables_for([*DEFAULT_ROLES, *(table for table in given if kind_of(table))]), []
     wanted = tables_for(trainer.roles)
     used = ", ".join(f"[{table}]" for table in wanted)
-    unused = [
+    problems = list(role_problems(trainer, name))
+    problems += [
         f"[{table}]: trainer {name!r} has no use for this table; leave it out (its tables: {used})"
         for table in given
         if table not in wanted
     ]
-    return wanted, [*role_problems(trainer, name), *unused]
+    return wanted, problems
 
 
 def _run_name(tables: Mapping[str, Any], wanted: Sequence[str], own: Mapping[str, Any]) -> str:
@@ -246,7 +246,7 @@ def _weights(active: Registry, tables: dict[str, Any], wanted: Sequence[str]) ->
         try:
             config = active.load(kind, str(options.get("name"))).Config
         except SpikeError:
-            continue  # there is no such model, which is told with its name
+            continue  # there is no such model, which the check of its name reports
         if any(own.name == WEIGHTS for own in dataclasses.fields(config)):
             continue  # the model has an option of this name
         tables[table] = {key: value for key, value in options.items() if key != WEIGHTS}
@@ -328,7 +328,7 @@ def refuse_changes(before: Resolved, after: Resolved) -> None:
 
 def tables_of(text: str) -> dict[str, Any]:
     """The tables of a TOML text."""
-    return tomllib.loads(text)
+    return parse_toml(text)
 
 
 def _run_problems(table: Mapping[str, Any]) -> list[str]:
@@ -396,15 +396,18 @@ def _read(path: str | Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except tomllib.TOMLDecodeError as error:
+        data = read_file(Path(path), MOST_TOML_BYTES, follows_link=True)
+        tables = parse_toml(data.decode("utf-8-sig").replace("\r\n", "\n"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except DocumentError as error:
+        raise ConfigError(f"{path}: {error}; is it the right file?") from error
+    except ValueError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from error
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: does not exist") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error.strerror if isinstance(error, OSError) else error}"
-        ) from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     if not tables:
         raise ConfigError(f"{path}: is empty; `spike run --print-config` prints a whole one to start from")
     return tables

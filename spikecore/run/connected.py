@@ -215,7 +215,7 @@ class Connected(Group):
                 return KeyboardInterrupt()
             return ProcessError(
                 f"process {failure['rank']} of {self.world_size} failed: {failure['text']}\n"
-                f"When that is mended, go on from the last checkpoint with `{self.resume_command}`"
+                f"Once that is fixed, resume from the last checkpoint with `{self.resume_command}`"
             )
         if not is_broken:
             return error
@@ -230,8 +230,8 @@ class Connected(Group):
         else:
             what = "is gone without giving a reason: it was killed, perhaps for want of memory, or crashed"
         return ProcessError(
-            f"process {self.rank} of {self.world_size} cannot go on: {who} {what}. Go on from the last checkpoint with "
-            f"`{self.resume_command}` (torch.distributed says: {text})"
+            f"process {self.rank} of {self.world_size} cannot go on: {who} {what}. Resume from the last checkpoint "
+            f"with `{self.resume_command}` (torch.distributed says: {text})"
         )
 
     def _publish(self, error: BaseException) -> None:
@@ -323,7 +323,7 @@ def _outcome_of(result: Any, error: Exception | None) -> _Outcome:
         return _Outcome(result)
     pickled = b""
     if isinstance(error, SpikeError):
-        with suppress(Exception):  # one that takes other arguments than it shows is told as a ProcessError
+        with suppress(Exception):  # an exception whose constructor takes other arguments is reported as a ProcessError
             pickled = pickle.dumps(type(error)(*error.args))
     return _Outcome(None, f"{type(error).__name__}: {error}", pickled)
 

@@ -105,7 +105,7 @@ class Context:
     _saved_at: tuple[int, float] = field(default_factory=lambda: (0, time.monotonic()))
     _stopwatch: Stopwatch = field(init=False)
     _untold: tuple[int, dict[str, float]] | None = None
-    """The epoch whose end the plugins are told at the next safe point, once it is saved."""
+    """The epoch whose end is reported to the plugins at the next safe point, once it is saved."""
 
     def __post_init__(self) -> None:
         self._stopwatch = Stopwatch(self.clock)
@@ -270,7 +270,7 @@ class Context:
                 kept={**keeping.describe(), METRICS: keeping.log.content()},
             )
 
-    def restore(self, found: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
+    def restore(self, checkpoint: Checkpoint, trainer: Trainer, encoder: nn.Module | None) -> None:
         """Put net, trainer, encoder and counters where a checkpoint has them, to go on with training; `restore_random`
         follows when all is built.
 
@@ -278,37 +278,39 @@ class Context:
             CheckpointError: they do not take what the checkpoint holds.
         """
         try:
-            trained = found.state["model"]
-            self.model.load_state_dict(found.model if trained is None else trained)
-            self.weights = None if trained is None else found.model
-            trainer.load_state_dict(found.state["trainer"])
-            if found.large:
-                trainer.load_large_state_dict(found.large)
+            trained = checkpoint.state["model"]
+            self.model.load_state_dict(checkpoint.model if trained is None else trained)
+            self.weights = None if trained is None else checkpoint.model
+            trainer.load_state_dict(checkpoint.state["trainer"])
+            if checkpoint.large:
+                trainer.load_large_state_dict(checkpoint.large)
             if isinstance(encoder, nn.Module):
-                encoder.load_state_dict(found.state["encoder"])
+                encoder.load_state_dict(checkpoint.state["encoder"])
         except Exception as error:
-            raise CheckpointError(f"{found.name}: does not fit this run: {type(error).__name__}: {error}") from error
-        self.gallery.restore(found.state.get("shown", ()))
-        self._stopwatch.restore(found.pace)
-        self.count, self.saved = found.count, found.name
-        self._saved_at = (found.count, time.monotonic())
-        self.clock.add(found.timings)
+            raise CheckpointError(
+                f"{checkpoint.name}: does not fit this run: {type(error).__name__}: {error}"
+            ) from error
+        self.gallery.restore(checkpoint.state.get("shown", ()))
+        self._stopwatch.restore(checkpoint.pace)
+        self.count, self.saved = checkpoint.count, checkpoint.name
+        self._saved_at = (checkpoint.count, time.monotonic())
+        self.clock.add(checkpoint.timings)
 
-    def restore_random(self, found: Checkpoint) -> None:
+    def restore_random(self, checkpoint: Checkpoint) -> None:
         """Put every random generator where it was; of another number of processes, those after the first start anew.
 
         Raises:
             CheckpointError: the checkpoint does not hold their states.
         """
         try:
-            self._restore_random(found)
+            self._restore_random(checkpoint)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             text = f"{type(error).__name__}: {error}"
-            raise CheckpointError(f"{found.name}: its random numbers cannot be restored: {text}") from error
+            raise CheckpointError(f"{checkpoint.name}: its random numbers cannot be restored: {text}") from error
 
-    def _restore_random(self, found: Checkpoint) -> None:
-        self.generator.set_state(found.state["generator"])
-        own = [found.state, *found.state.get("other_processes", [])]
+    def _restore_random(self, checkpoint: Checkpoint) -> None:
+        self.generator.set_state(checkpoint.state["generator"])
+        own = [checkpoint.state, *checkpoint.state.get("other_processes", [])]
         if len(own) == self.world_size or self.rank == 0:
             _set_random_state(own[self.rank]["random"], self.device)
             self._restore_device_generator(*own[self.rank]["device_generator"])
@@ -445,7 +447,7 @@ class Context:
         return [self.device.type, self.device_generator.get_state()]
 
     def _restore_device_generator(self, kind: str, state: Tensor) -> None:
-        """On another kind of device the run cannot go on to the same bits, and says so; the generator starts anew."""
+        """On another kind of device a bit-identical continuation is impossible; the generator then starts anew."""
         if kind == self.device.type:
             self.device_generator.set_state(state)
 

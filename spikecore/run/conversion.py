@@ -16,7 +16,7 @@ from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError, RunError
-from spikecore.interfaces.converter import ConversionReport
+from spikecore.interfaces.converter import ConversionReport, Converter
 from spikecore.nn import set_step_mode
 from spikecore.nn.weights import plain_options
 from spikecore.registry import registry
@@ -42,7 +42,7 @@ from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given,
 from spikecore.version import __version__
 
 COMPARED = 64
-"""Inputs on which the decisions of both nets are compared, where nobody can do harm with them."""
+"""At most so many inputs on which the decisions of both nets are compared."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _files_below(directory: Path, wanted: Callable[[str], bool]) -> dict[str, by
 
 
 def convert(
-    converter: Any, name: str, source: Source, calibration: Calibration | None, example: Tensor, directory: Path
+    converter: Converter, name: str, source: Source, calibration: Calibration | None, example: Tensor, directory: Path
 ) -> Conversion:
     """Convert, compare, write it all into `directory`, and load it again to see that it is the same net.
 
@@ -148,7 +148,7 @@ def convert(
 
 
 def _files(
-    converter: Any,
+    converter: Converter,
     name: str,
     source: Source,
     net: nn.Module,
@@ -195,7 +195,7 @@ def _check_loads(directory: Path, name: str, net: nn.Module, example: Tensor, st
         )
 
 
-def _agreement(converter: Any, source: Source, net: nn.Module, x: Tensor | None) -> tuple[float | None, str]:
+def _agreement(converter: Converter, source: Source, net: nn.Module, x: Tensor | None) -> tuple[float | None, str]:
     """Share of equal decisions on the first inputs."""
     if x is None:
         return None, ""

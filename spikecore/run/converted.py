@@ -19,7 +19,9 @@ from typing import Any
 from safetensors.torch import load as tensors_of
 from torch import nn
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError
+from spikecore.files import read_file
 from spikecore.nn import quantized, set_backend, set_step_mode
 from spikecore.registry import create
 from spikecore.run.restore import SavedRun
@@ -27,6 +29,7 @@ from spikecore.run.sources import CONVERTED, FILE, RUN, imported, made_by
 
 FORM = 1
 """Of converted.json."""
+MOST_BYTES = 1 << 26
 OWN_SUM = "sha256_of_the_rest"
 MANIFEST, WEIGHTS, EXAMPLE, SOURCE = "converted.json", "net.safetensors", "example.safetensors", "source"
 
@@ -133,7 +136,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """
     path = directory / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = parse_json(read_file(path, MOST_BYTES), most_bytes=MOST_BYTES)
         form = manifest["form"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: is missing or damaged: {type(error).__name__}: {error}") from error

@@ -37,7 +37,7 @@ from spikecore.errors import (
     RunError,
     ShapeError,
 )
-from spikecore.interfaces.deployer import Artefact, records_to_json
+from spikecore.interfaces.deployer import Artefact, Deployer, records_to_json
 from spikecore.nn.weights import plain_options
 from spikecore.registry import registry
 from spikecore.run.out import whole_directory
@@ -71,7 +71,7 @@ class Deployment:
 
 
 def deploy(
-    deployer: Any,
+    deployer: Deployer,
     name: str,
     net: nn.Module,
     example: Tensor,
@@ -119,7 +119,7 @@ def deploy(
     return Deployment(directory, moved, fidelity, source, tuple(notes), problems)
 
 
-def _export(deployer: Any, name: str, net: nn.Module, example: Tensor, aside: Path) -> Artefact:
+def _export(deployer: Deployer, name: str, net: nn.Module, example: Tensor, aside: Path) -> Artefact:
     try:
         artefact: Artefact = deployer.export(net, example, aside / f"{ARTEFACT}{deployer.capabilities.suffix}")
     except (ConversionError, NetTraceError) as error:
@@ -129,7 +129,7 @@ def _export(deployer: Any, name: str, net: nn.Module, example: Tensor, aside: Pa
     return artefact
 
 
-def _fitting(deployer: Any, samples: Samples, example: Tensor, notes: list[str]) -> Samples:
+def _fitting(deployer: Deployer, samples: Samples, example: Tensor, notes: list[str]) -> Samples:
     """Samples that the artefact takes: of a fixed shape, whole batches only."""
     if not deployer.capabilities.fixed_shape:
         return samples
@@ -147,7 +147,13 @@ def _fitting(deployer: Any, samples: Samples, example: Tensor, notes: list[str])
 
 
 def _compared(
-    deployer: Any, name: str, artefact: Artefact, net: nn.Module, samples: Samples, example: Tensor, tolerance: float
+    deployer: Deployer,
+    name: str,
+    artefact: Artefact,
+    net: nn.Module,
+    samples: Samples,
+    example: Tensor,
+    tolerance: float,
 ) -> Fidelity:
     out, spikes = record_spikes(net, samples.x)
     size = example.shape[1] if deployer.capabilities.fixed_shape else samples.x.shape[1]
@@ -163,20 +169,22 @@ def _compared(
         raise RunError(f"deployer {name!r}: what it simulates is not this net: {error}") from error
 
 
-def _problems(deployer: Any, name: str, fidelity: Fidelity | None) -> list[str]:
+def _problems(deployer: Deployer, name: str, fidelity: Fidelity | None) -> list[str]:
     """Layers of spikes farther from the net than declared."""
+    if fidelity is None:
+        return []
     declared = deployer.capabilities.tolerance
+    far = [layer for layer in fidelity.compared_layers if layer.is_binary and layer.mean_difference > declared]
     return [
         f"layer {layer.name!r} differs from the net by {layer.mean_difference:.6f} per output and step; deployer "
         f"{name!r} declares {declared:g}"
-        for layer in (fidelity.compared_layers if fidelity is not None else ())
-        if layer.is_binary and layer.mean_difference > declared
+        for layer in far
     ]
 
 
 def _write(
     aside: Path,
-    deployer: Any,
+    deployer: Deployer,
     name: str,
     artefact: Artefact,
     example: Tensor,

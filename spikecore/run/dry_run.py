@@ -45,7 +45,7 @@ def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[s
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Nothing is downloaded inside; whatever a refused connection became on its way here is told as what it is.
+    """Nothing is downloaded inside. An error that a refused connection caused is raised as what it is.
 
     Raises:
         NotDownloadedError: a file is not here, or a connection was refused.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -74,7 +74,11 @@ def _img(name: str, frames: Tensor, frames_per_s: float) -> str:
 def _table(name: str, value: Table) -> tuple[str, str]:
     if value.is_matrix and len(value.rows) <= MAX_MATRIX:
         return _matrix(name, value)
-    text = page.table(value.head, [["" if cell is None else cell for cell in row] for row in value.rows])
+
+    def shown(row: Sequence[Any]) -> list[Any]:
+        return ["" if cell is None else cell for cell in row]
+
+    text = page.table(value.head, [shown(row) for row in value.rows])
     if len(value.rows) <= MAX_OPEN_ROWS:
         return text, ""
     return page.collapsible(f"{len(value.rows)} rows", text), ""

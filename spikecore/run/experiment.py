@@ -71,7 +71,7 @@ def resume(
     output: Output | None = None,
     hooks: Sequence[object] = (),
 ) -> Result:
-    """Go on with a run where a checkpoint left it; on the CPU, to the same bits as if it had never stopped.
+    """Resume a run from a checkpoint; on the CPU, results are bit-identical to those of an uninterrupted run.
 
     A run that died before its first checkpoint starts again from its seed. Lines of metrics and checkpoints that are
     newer than the one restored are dropped.

@@ -1,4 +1,4 @@
-"""The lock of a run directory: one process writes into it, and others are told which."""
+"""The lock of a run directory: one process writes into it; the others get an error that names it."""
 
 from __future__ import annotations
 

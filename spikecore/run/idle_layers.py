@@ -1,6 +1,6 @@
 """Layers that never spike, or spike at nearly every step: told after an epoch, once per layer and state.
 
-Weights that are not finite are told instead: spikes hide them, since a potential of nan never reaches the threshold.
+Weights that are not finite are reported instead. Spikes hide them, as a potential of nan never reaches the threshold.
 
 It is measured on `NUM_SAMPLES` samples, always the same, in a pass without gradient after the epoch: no hook is in the
 way while the net trains, and no random generator, mode or state of the net is changed by it.
@@ -39,12 +39,12 @@ class IdleLayers:
         self._layers = spiking_layers(task.model)
         self._task, self._trainer, self._context = task, trainer, context
         self._sampler: Sampler | None = None
-        self._told = {
-            (name, state)
-            for name in self._layers
-            for state in (SILENT, SATURATED, SILENT_IN_EVALUATION)
-            if any(note.startswith(f"layer {name!r} ") and f" is {state} after epoch " in note for note in notes)
-        }
+        self._told: set[tuple[str, str]] = set()
+        for name in self._layers:
+            about_layer = [note for note in notes if note.startswith(f"layer {name!r} ")]
+            for state in (SILENT, SATURATED, SILENT_IN_EVALUATION):
+                if any(f" is {state} after epoch " in note for note in about_layer):
+                    self._told.add((name, state))
         self._has_diverged = any(DIVERGED in note for note in notes)
 
     def look(self, epoch: int) -> list[str]:

@@ -11,7 +11,7 @@ from spikecore.run.clock import Clock
 from spikecore.run.processes import Group
 
 ADDRESS = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What `torchrun` tells every process, besides WORLD_SIZE."""
+"""What `torchrun` sets for every process, besides WORLD_SIZE."""
 _current: Group | None = None
 """The group that this process has joined."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError
 from spikecore.files import cure, open_to_append, read_file
 
@@ -102,8 +103,8 @@ def read_lines(directory: Path) -> list[dict[str, Any]]:
     text = read_file(path, MOST_BYTES).decode(errors="replace") if is_there else ""
     for line in text.splitlines():
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
+            value = parse_json(line, most_bytes=MOST_BYTES)
+        except ValueError:
             continue
         if isinstance(value, dict):
             lines.append(value)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from spikecore.errors import ContractError
 
 EXAMPLE = "{'test_accuracy': 0.93}"
 
 
-def checked_metrics(trainer: Any, method: str, value: Any) -> dict[str, float]:
+def checked_metrics(trainer: object, method: str, value: object) -> dict[str, float]:
     """What `method` of a trainer returned.
 
     Raises:

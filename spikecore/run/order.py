@@ -1,7 +1,7 @@
 """The order in which a trainer ends an epoch: `log`, `epoch_end`, `checkpoint`.
 
 A checkpoint keeps how far the trainer has come and how long `metrics.jsonl` is. If it counts an epoch as done whose
-line or whose `epoch_end` follows, a run that is resumed from it never writes that line, or never tells that epoch.
+line or whose `epoch_end` follows, a run that is resumed from it never writes that line, or never reports that epoch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from spikecore.errors import ContractError
 
 
 class EpochOrder:
-    """Told of every call of one trainer; raises at the `epoch_end` that comes too late."""
+    """Gets every call of one trainer; raises at the `epoch_end` that comes too late."""
 
     def __init__(self) -> None:
         self._line: Mapping[str, Any] = {}
@@ -21,7 +21,7 @@ class EpochOrder:
         self._num_since_line = 0
         """Safe points since then."""
         self._is_scored_first = False
-        """The first thing that was told is the score of a safe point: no line came before it, and no epoch."""
+        """The first call was a safe point with a score: no line came before it, and no epoch."""
         self._has_told = False
         """An epoch is over."""
 

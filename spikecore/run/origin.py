@@ -89,10 +89,10 @@ class Origin:
         """
         task, context = prepared.task, prepared.context
         if not self.is_converted:
-            found = self.saved.checkpoint(checkpoint, task.model)
-            context.restore(found, prepared.trainer, task.encoder)
-            task.model.load_state_dict(found.model)
-            return prepared, found.name
+            saved_state = self.saved.checkpoint(checkpoint, task.model)
+            context.restore(saved_state, prepared.trainer, task.encoder)
+            task.model.load_state_dict(saved_state.model)
+            return prepared, saved_state.name
         if checkpoint != LAST:
             raise CheckpointError(f"{self.directory}: a converted net has no checkpoints; leave out {checkpoint!r}")
         if task.encoder is not None and task.encoder.state_dict():

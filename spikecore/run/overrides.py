@@ -10,17 +10,12 @@ Where a name stands alone (`surrogate = "sigmoid"`), it is the table `{ name = "
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spikecore.documents import DocumentError, parse_toml
 from spikecore.errors import ConfigError
 from spikecore.interfaces.options import data_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -57,8 +52,10 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
 def parse_value(text: str) -> Any:
     """A value given on the command line: TOML, numbers between commas as a list of them, or else plain text."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {text}")
+    except DocumentError as error:
+        raise ConfigError(f"a value given on the command line {error}") from error
+    except ValueError:
         return _numbers(text) or text.strip()
     return parsed["value"] if len(parsed) == 1 else text.strip()  # more than a value: a line too many
 
@@ -66,8 +63,8 @@ def parse_value(text: str) -> Any:
 def _numbers(text: str) -> list[int | float]:
     """`8,16,32` as a list; empty for anything else."""
     try:
-        values = tomllib.loads(f"values = [{text}]").get("values", [])
-    except tomllib.TOMLDecodeError:
+        values = parse_toml(f"values = [{text}]").get("values", [])
+    except ValueError:
         return []
     is_plain = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return values if is_plain else []
@@ -130,7 +127,9 @@ def _table(value: Any) -> dict[str, Any]:
     """A value as a table that options can be laid over: a name and a component given in Python are short for one."""
     if not isinstance(value, str | Mapping) and hasattr(value, "config"):
         value = data_of(value)
-    return {"name": value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    if isinstance(value, str):
+        return {"name": value}
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _merged_list(before: Sequence[Any], change: Mapping[str, Any], path: str) -> list[Any]:

@@ -117,7 +117,7 @@ def component(parts: Parts, role: Role) -> Any:
 
 
 def neuron(parts: Parts, role: Role) -> Any:
-    """A neuron, which is told its backend too."""
+    """A neuron, which gets its backend too."""
     name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
     return build(str(role.kind), name, config, backend=parts.backend)
 

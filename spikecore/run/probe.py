@@ -78,12 +78,12 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         for module, choice in chosen.items():
             module.chosen = choice
     unseen = [name for name in layers if name not in rates.seen()]
-    found = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
+    reports = [{**rates.of(name), **traces.of(name)} for name in rates.seen()]
     return {
         "num_samples": len(inputs),
         "labels": inputs.labels(shown),
         "split": inputs.split,
-        "layers": found,
+        "layers": reports,
         "unseen": unseen,
     }
 
@@ -123,7 +123,7 @@ class Sampler:
         kept = get_state(model)
         chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
         with undisturbed(context.device), _evaluating(model), torch.no_grad(), _precision(context), rates.watching():
-            before = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+            before = [_copied_buffers(norm) for norm in norms]
             try:
                 for norm in norms:
                     norm.train()
@@ -149,11 +149,12 @@ def neuron_layers(model: nn.Module) -> list[str]:
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
     """Those that keep running statistics of what this process sees: a synchronised one would wait for the others."""
-    return [
-        module
-        for module in model.modules()
-        if isinstance(module, BatchNorm) and module.track_running_stats and not is_synchronised(module)
-    ]
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    return [norm for norm in norms if not is_synchronised(norm)]
+
+
+def _copied_buffers(norm: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in norm.named_buffers()}
 
 
 class _Samples:
@@ -290,14 +291,14 @@ class _Traces:
         if name not in self._spikes:
             return {}
         threshold = getattr(self._layers[name].config, "v_threshold", None)
-        found = {
+        sequences = {
             "index": self._index[name],
             "spikes": torch.cat(self._spikes[name]).transpose(0, 1).to(torch.uint8),
             "v_threshold": float(threshold) if isinstance(threshold, int | float) else None,
         }
         if name in self._v:
-            found["v"] = torch.cat(self._v[name]).transpose(0, 1).float()
-        return found
+            sequences["v"] = torch.cat(self._v[name]).transpose(0, 1).float()
+        return sequences
 
     def _hook(self, name: str) -> Any:
         def keep(module: nn.Module, inputs: Any, output: Any) -> None:

@@ -81,7 +81,10 @@ class Group(Processes):
         """
         everyone = self.gather(dict(facts))
         lines = []
-        for name in sorted({name for one in everyone for name in one}):
+        names: set[str] = set()
+        for one in everyone:
+            names.update(one)
+        for name in sorted(names):
             values = [one.get(name, "nothing") for one in everyone]
             others = [rank for rank, value in enumerate(values) if value != values[0]]
             if others:

@@ -10,7 +10,7 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,11 @@ def backends(model: nn.Module) -> dict[str, BackendRecord]:
 
     A product is that of a layer, or of a block's layer; its reason names the path and the rate of its last call.
     """
-    records = {
-        name: BackendRecord(asked=part.backend, ran=part.chosen.backend, reason=part.chosen.reason)
-        for name, part in model.named_modules()
-        if getattr(part, "chosen", None) is not None
-    }
+    records = {}
+    for name, part in model.named_modules():
+        chosen = getattr(part, "chosen", None)
+        if chosen is not None:
+            records[name] = BackendRecord(asked=part.backend, ran=chosen.backend, reason=chosen.reason)
     for name, layer in model.named_modules():
         if isinstance(layer, SpikeLayer) and layer.product is not None:
             records[name] = BackendRecord(layer.products, layer.product.backend, str(layer.product))
@@ -78,11 +78,8 @@ def changed_environment(
         environment, plugins: as they were.
         here, now: as they are.
     """
-    lines = [
-        f"{name} was {environment.get(name)}, is {here[name]}"
-        for name in MATTERS
-        if environment.get(name) != here[name]
-    ]
+    changed = [name for name in MATTERS if environment.get(name) != here[name]]
+    lines = [f"{name} was {environment.get(name)}, is {here[name]}" for name in changed]
     before, after = _used(plugins), _used(now)
     for name in {**before, **after}:
         if after.get(name) != before.get(name):
@@ -98,14 +95,11 @@ def _used(plugins: Sequence[PluginRecord]) -> dict[str, str]:
 
 def files(registry: Registry) -> list[FileRecord]:
     """The files that this run was given with `--load`."""
-    return [
-        FileRecord(
-            path=file.path,
-            sha256=file.version,
-            components=tuple(f"{entry.kind}:{entry.name}" for entry in registry.entries() if entry.plugin == file),
-        )
-        for file in registry.files
-    ]
+    records = []
+    for file in registry.files:
+        components = [f"{entry.kind}:{entry.name}" for entry in registry.entries() if entry.plugin == file]
+        records.append(FileRecord(path=file.path, sha256=file.version, components=tuple(components)))
+    return records
 
 
 def check_files(record: Record, registry: Registry, tables: Collection[str] | None = None) -> None:
@@ -149,8 +143,15 @@ def _words(value: Any) -> set[str]:
     """Every string in a table, since any may pick a component or a choice; also without an owner (`owner:name`)."""
     if isinstance(value, str):
         return {value, value.rpartition(":")[2]}
-    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    return {word for item in inner for word in _words(item)}
+    items: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        items = value.values()
+    elif isinstance(value, list | tuple):
+        items = value
+    words: set[str] = set()
+    for item in items:
+        words |= _words(item)
+    return words
 
 
 def _digest(path: str) -> str:
@@ -163,50 +164,47 @@ def _digest(path: str) -> str:
 
 def _imported(registry: Registry) -> dict[str, str]:
     """Hash → path of the source files whose components were registered in this process."""
-    found = {}
+    path_of = {}
     for component in registry.registered_components():
         try:
             path = str(inspect.getsourcefile(inspect.unwrap(component)))
         except (OSError, TypeError):
             continue  # made in a notebook: no file
         if digest := _digest(path):
-            found[digest] = path
-    return found
+            path_of[digest] = path
+    return path_of
 
 
 def components(resolved: Resolved) -> dict[str, ComponentRecord]:
     """The component of every table that names one."""
     chosen = {table: name for table, name in resolved.names.items() if (table, name) != AUTO_BACKEND}
     entries = {table: resolved.registry.find(str(kind_of(table)), name) for table, name in chosen.items()}
-    return {
-        table: ComponentRecord(
-            name=entry.name,
-            target=entry.target,
-            plugin=entry.plugin.id,
-            distribution=entry.plugin.distribution,
-            version=entry.plugin.version,
-        )
-        for table, entry in entries.items()
-    }
+    records = {}
+    for table, entry in entries.items():
+        plugin = entry.plugin
+        records[table] = ComponentRecord(entry.name, entry.target, plugin.id, plugin.distribution, plugin.version)
+    return records
 
 
 def plugins(resolved: Resolved) -> list[PluginRecord]:
     """Every plugin that this run could use: those whose hooks are called, and files given with `--load`."""
     registry = resolved.registry
     hooked = {plugin.id for plugin in registry.hooks.active}
-    return [
-        PluginRecord(
+    records = []
+    for plugin in (*registry.plugins(), *registry.files):
+        failure = str(registry.hooks.failures.get(plugin.id, ""))
+        record = PluginRecord(
             id=plugin.id,
             distribution=plugin.distribution,
             version=plugin.version,
             target=plugin.target,
             source=plugin.source,
             status=plugin.status,
-            reason=plugin.reason or str(registry.hooks.failures.get(plugin.id, "")),
+            reason=plugin.reason or failure,
             hooks=plugin.id in hooked,
         )
-        for plugin in (*registry.plugins(), *registry.files)
-    ]
+        records.append(record)
+    return records
 
 
 def git() -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+from spikecore.documents import parse_json
 from spikecore.errors import ConfigError
 from spikecore.files import read_file, write_file
 from spikecore.run.files import holder
@@ -253,13 +254,13 @@ class Record:
         """
         path = directory / FILE
         try:
-            plain = json.loads(read_file(path, MOST_BYTES).decode())
+            plain = parse_json(read_file(path, MOST_BYTES), most_bytes=MOST_BYTES)
             version = plain.pop("schema")
         except FileNotFoundError:
             raise ConfigError(
                 f"{directory}: holds no {FILE}, so no run began here; name the directory that `spike run` printed"
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
         if version != SCHEMA:
             raise ConfigError(f"{path}: {_refusal(version, plain)}")

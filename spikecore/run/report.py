@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.analysis import figures, page
+from spikecore.errors import ConfigError
 from spikecore.files import write_file
 from spikecore.run import probe
 from spikecore.run.activity import activity
@@ -29,11 +30,18 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
     """Write the report of a run; returns its path.
 
     Raises:
-        ConfigError: this is no run directory.
+        ConfigError: this is no run directory, or its files hold values of other types than a run writes.
         OSError: it cannot be written.
     """
     target = out or directory / FILE
-    write_file(target, build(directory))
+    try:
+        text = build(directory)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
+        # Records are checked as far as their types are declared; configuration and environment are anybody's tables.
+        raise ConfigError(
+            f"{directory}: its record or metrics hold what no run writes: {type(error).__name__}: {error}"
+        ) from error
+    write_file(target, text)
     return target
 
 
@@ -60,13 +68,13 @@ def build(directory: Path) -> str:
 
 def curves_by_name(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float | None]]]:
     """Metric → its points over the epochs (over the lines, where they do not say an epoch)."""
-    found: dict[str, list[tuple[float, float | None]]] = {}
+    curves: dict[str, list[tuple[float, float | None]]] = {}
     for index, line in enumerate(lines, 1):
         x = line.get(EPOCH, index)
         for name, value in line.items():
             if name != EPOCH and (value is None or _is_number(value)):
-                found.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
-    return found
+                curves.setdefault(name, []).append((float(x) if _is_number(x) else index, value))
+    return curves
 
 
 def _looks(directory: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -177,20 +185,15 @@ def _time(record: Record) -> list[str]:
 
 
 def _parts(directory: Path, record: Record) -> list[str]:
-    components = page.table(
-        ("table", "name", "plugin", "distribution", "target"),
-        [
-            (table, part.name, part.plugin, f"{part.distribution} {part.version}", part.target)
-            for table, part in record.components.items()
-        ],
-    )
-    plugins = page.table(
-        ("plugin", "distribution", "status", "hooks"),
-        [
-            (plugin.id, f"{plugin.distribution} {plugin.version}", plugin.reason or plugin.status, plugin.target or "–")
-            for plugin in record.plugins
-        ],
-    )
+    of_components = []
+    for table, part in record.components.items():
+        of_components.append((table, part.name, part.plugin, f"{part.distribution} {part.version}", part.target))
+    components = page.table(("table", "name", "plugin", "distribution", "target"), of_components)
+    of_plugins = []
+    for plugin in record.plugins:
+        source, status = f"{plugin.distribution} {plugin.version}", plugin.reason or plugin.status
+        of_plugins.append((plugin.id, source, status, plugin.target or "–"))
+    plugins = page.table(("plugin", "distribution", "status", "hooks"), of_plugins)
     backends = page.table(
         ("layer", "asked for", "ran on", "why"),
         [(name, backend.asked, backend.ran, backend.reason) for name, backend in record.backends.items()],
@@ -224,16 +227,10 @@ def _history(directory: Path, record: Record) -> list[str]:
     kept = ", ".join(f"{name} (best)" if name == best else name for name in store.names())
     parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept or "none")}</p>']
     if record.resumes:
-        rows = [
-            (
-                resumption.at,
-                resumption.after,
-                resumption.checkpoint or "the seed",
-                resumption.dropped_lines,
-                "; ".join([*resumption.changes, *resumption.differs]) or "–",
-            )
-            for resumption in record.resumes
-        ]
+        rows = []
+        for one in record.resumes:
+            changes = "; ".join([*one.changes, *one.differs]) or "–"
+            rows.append((one.at, one.after, one.checkpoint or "the seed", one.dropped_lines, changes))
         head = ("resumed", "after it had", "from", "lines dropped", "changed")
         parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']
     return parts

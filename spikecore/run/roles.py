@@ -94,7 +94,7 @@ class Declared:
 
 
 def role_problems(declared: Declared, name: str) -> list[str]:
-    """What is wrong with the roles that a trainer declares: one that does not exist, or that nobody fills."""
+    """What is wrong with the roles that a trainer declares: a role does not exist, or no kind of component fills it."""
     who = f"trainer.name: trainer {name!r}"
     roles = declared.roles
     problems = []
@@ -105,7 +105,7 @@ def role_problems(declared: Declared, name: str) -> list[str]:
             problems.append(f"{who} declares a role {role!r}, which does not exist{hint} (roles: {', '.join(ROLES)})")
         elif ROLES[role].kind is None and role not in declared.configs:
             problems.append(
-                f"{who} declares the role {role!r}, which nobody fills: no kind of component does, so the trainer has "
+                f"{who} declares the role {role!r}, which no kind of component fills, so the trainer has "
                 f"to declare its options, role_configs = {{{role!r}: A_FROZEN_DATACLASS}}"
             )
     for role, config in declared.configs.items():

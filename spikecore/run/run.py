@@ -16,11 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from spikecore.errors import ConfigError, RunError, SpikeError, StopRun
+from spikecore.errors import (
+    BackendError,
+    ConfigError,
+    DynamicsError,
+    InputError,
+    NetTraceError,
+    OptionError,
+    RunError,
+    ShapeError,
+    SpikeError,
+    StopRun,
+)
 from spikecore.files import clean, cure, write_file
 from spikecore.registry import use
 from spikecore.run import probe as probing
 from spikecore.run import provenance
+from spikecore.run.blame import naming_layers
 from spikecore.run.build import Output, Prepared, prepare
 from spikecore.run.checkpoint import Checkpoint
 from spikecore.run.config import Resolved, tables_of
@@ -46,6 +58,10 @@ class Result:
     metrics: dict[str, Any]
     timings: dict[str, float]
     directory: Path
+
+
+LASTING = (ConfigError, OptionError, ShapeError, InputError, DynamicsError, BackendError, NetTraceError)
+"""Errors that come again whenever a run is resumed, because they follow from its configuration."""
 
 
 @dataclass
@@ -153,7 +169,8 @@ class Run:
         except BaseException as error:
             self.record.fail(error)
             if isinstance(error, Exception):
-                self._tell_resumption(f"failed with {type(error).__name__}")
+                is_lasting = isinstance(error, LASTING)
+                self._tell_resumption(f"failed with {type(error).__name__}", is_lasting)
             raise
         finally:
             self._note_backends()
@@ -338,11 +355,11 @@ class Run:
             self._note(f"What the net's neurons do is not shown, and silent layers are not told: {error}.")
 
     def _note(self, text: str) -> None:
-        """For the report; what was told before the run was resumed is told once."""
+        """For the report; a note from before the run was resumed is kept once."""
         if text not in self.record.notes:
             self.record.notes.append(text)
 
-    def _tell_resumption(self, what: str) -> None:
+    def _tell_resumption(self, what: str, is_lasting: bool = False) -> None:
         """After Ctrl-C or an error: where the run is, and the command that goes on with it."""
         console, saved = self.prepared.context.console, self.prepared.context.saved
         last = (
@@ -350,7 +367,9 @@ class Run:
         )
         console.say(f"{what}: {last}")
         console.say(f"run directory  {self.directory}")
-        if self.prepared.trainer.capabilities.resumable:
+        if is_lasting:
+            console.say("resuming would end in the same error: correct what it names, and start a new run")
+        elif self.prepared.trainer.capabilities.resumable:
             console.say(f"go on with     {resume_command(self.directory, self.record)}")
         else:
             console.say(f"trainer {self.resolved.names['trainer']!r} cannot be resumed: its capabilities say so")
@@ -364,7 +383,8 @@ class Run:
             context.begin_random()
         else:
             context.restore_random(self.since)  # the last thing before training: what was built since may have drawn
-        with use(self.resolved.registry), context.stoppable():
+        net = self.prepared.task.model
+        with use(self.resolved.registry), context.stoppable(), naming_layers(net):
             context.begin_training()
             with context.timed("loop"):  # what the trainer does not time itself
                 returned = self.prepared.trainer.fit(self.prepared.task, context)

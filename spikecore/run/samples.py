@@ -14,6 +14,7 @@ from spikecore.run.build import prepare
 from spikecore.run.checkpoint import LAST
 from spikecore.run.origin import Origin
 from spikecore.trainers.batches import put_together
+from spikecore.trainers.splits import unaugmented
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,22 @@ def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Sam
         if example is None:
             raise ConfigError(f"{directory}: this run has no data, and its trainer gives no example of an input")
         return Samples(example[:, :count].cpu(), None, "the trainer's example")
-    return _from_split(origin.restore(prepared, checkpoint)[0].task, count)
+    restored = origin.restore(prepared, checkpoint)[0].task
+    return from_split(restored, count, "test" if restored.test is not None else "train")
 
 
-def _from_split(task: Task, count: int) -> Samples:
-    name = "test" if task.test is not None else "train"
-    split = task.split(name)
+def from_split(task: Task, count: int, name: str, device: torch.device | None = None) -> Samples:
+    """Samples of a split, without augmentation, spread evenly over it, encoded on the device of the encoder."""
+    split = unaugmented(task.split(name))
     size = len(split)
     count = min(count, size)
     indices = [index * size // count for index in range(count)]
     samples = [split[index] for index in indices]
     batch = put_together(split, samples, task.is_sequence, indices=indices)
-    x = batch.x
+    device = device or torch.device("cpu")
+    x = batch.x.to(device)
     if not task.is_sequence:
-        x = task.sequence(x, torch.Generator().manual_seed(0))
+        x = task.sequence(x, torch.Generator(device).manual_seed(0))
     labels = [label for _, label in samples]
     are_classes = all(isinstance(label, int) for label in labels)
     return Samples(x, torch.tensor(labels) if are_classes else None, f"{count} samples of the {name} split")

@@ -69,14 +69,14 @@ def outcome(neuron: Neuron, x: Tensor, strided: bool = False) -> dict[str, Any]:
         recorded = dict(neuron.recorded)
     results = [out, *finals.values(), *recorded.values()]
     inputs = [given, *start.values(), *neuron.parameters()]
-    found: Sequence[Tensor | None] = [None] * len(inputs)
+    arrived: Sequence[Tensor | None] = [None] * len(inputs)
     if any(result.requires_grad for result in results):
         total = sum(((result * weights(result, strided)).sum() for result in results), x.new_zeros(()))
-        found = torch.autograd.grad(total, inputs, allow_unused=True)
+        arrived = torch.autograd.grad(total, inputs, allow_unused=True)
     names = ["x", *(f"state {name}" for name in start), *(name for name, _ in neuron.named_parameters())]
     gradients = {
         name: torch.zeros_like(value) if gradient is None else gradient
-        for name, value, gradient in zip(names, inputs, found, strict=True)
+        for name, value, gradient in zip(names, inputs, arrived, strict=True)
     }
     return {
         "output": out.detach(),

@@ -24,8 +24,8 @@ executed. See [how to use them](../how-to/prove-a-plugin.md). Datasets of publis
 def suite_of(kind: str) -> type[Suite]:
     """The suite of a kind."""
     module, _, name = KINDS[kind].suite.partition(":")
-    found: type[Suite] = getattr(importlib.import_module(module), name)
-    return found
+    suite: type[Suite] = getattr(importlib.import_module(module), name)
+    return suite
 
 
 def page() -> str:

@@ -17,41 +17,41 @@ TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
 """dtype → (relative, absolute): a sum over a few hundred values in another order stays far below."""
 
 
-def assert_close(found: Any, right: Any, what: str) -> None:
+def assert_close(got: Any, right: Any, what: str) -> None:
     """Equal within the dtype's tolerance; shape, dtype and device agree; NaN equals NaN. Nested lists and dicts too."""
-    for place, ours, theirs in _pairs(found, right, what):
-        rtol, atol = TOLERANCES.get(theirs.dtype, (0.0, 0.0))
-        _compare(ours, theirs, rtol, atol, place)
+    for place, value, wanted in _pairs(got, right, what):
+        rtol, atol = TOLERANCES.get(wanted.dtype, (0.0, 0.0))
+        _compare(value, wanted, rtol, atol, place)
 
 
-def assert_same(found: Any, right: Any, what: str) -> None:
+def assert_same(got: Any, right: Any, what: str) -> None:
     """Equal in every bit (NaN equals NaN); shape, dtype and device agree."""
-    for place, ours, theirs in _pairs(found, right, what):
-        _compare(ours, theirs, 0.0, 0.0, place)
+    for place, value, wanted in _pairs(got, right, what):
+        _compare(value, wanted, 0.0, 0.0, place)
 
 
-def _compare(found: Tensor, right: Tensor, rtol: float, atol: float, what: str) -> None:
+def _compare(got: Tensor, right: Tensor, rtol: float, atol: float, what: str) -> None:
     torch.testing.assert_close(
-        found, right, rtol=rtol, atol=atol, equal_nan=True, msg=lambda text: f"{what} is not what it should be: {text}"
+        got, right, rtol=rtol, atol=atol, equal_nan=True, msg=lambda text: f"{what} is not what it should be: {text}"
     )
 
 
-def _pairs(found: Any, right: Any, what: str) -> list[tuple[str, Tensor, Tensor]]:
+def _pairs(got: Any, right: Any, what: str) -> list[tuple[str, Tensor, Tensor]]:
     if isinstance(right, Tensor):
-        assert isinstance(found, Tensor), f"{what}: expected a tensor, got {type(found).__name__}"
-        return [(what, found, right)]
+        assert isinstance(got, Tensor), f"{what}: expected a tensor, got {type(got).__name__}"
+        return [(what, got, right)]
     if isinstance(right, Mapping):
-        assert isinstance(found, Mapping), f"{what}: expected a mapping, got {type(found).__name__}"
-        assert list(found) == list(right), f"{what}: expected {list(right)}, got {list(found)}"
+        assert isinstance(got, Mapping), f"{what}: expected a mapping, got {type(got).__name__}"
+        assert list(got) == list(right), f"{what}: expected {list(right)}, got {list(got)}"
         pairs = []
         for key in right:
-            pairs += _pairs(found[key], right[key], f"{what} [{key!r}]")
+            pairs += _pairs(got[key], right[key], f"{what} [{key!r}]")
         return pairs
     if isinstance(right, Sequence) and not isinstance(right, str):
-        assert len(found) == len(right), f"{what}: expected {len(right)} parts, got {len(found)}"
+        assert len(got) == len(right), f"{what}: expected {len(right)} parts, got {len(got)}"
         pairs = []
-        for index, (ours, theirs) in enumerate(zip(found, right, strict=True)):
-            pairs += _pairs(ours, theirs, f"{what} [{index}]")
+        for index, (value, wanted) in enumerate(zip(got, right, strict=True)):
+            pairs += _pairs(value, wanted, f"{what} [{index}]")
         return pairs
-    assert found == right, f"{what}: expected {right!r}, got {found!r}"
+    assert got == right, f"{what}: expected {right!r}, got {got!r}"
     return []

@@ -1,4 +1,4 @@
-"""What stands above a check: the capabilities it depends on, since which contract, how long it takes, what to do.
+"""The decorators of a check: the capabilities it depends on, since which contract, how long it takes, what to do.
 
 @needs("elementwise")
 @long

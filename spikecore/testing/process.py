@@ -97,7 +97,7 @@ def unchanged(what: str) -> Iterator[None]:
         what: the call inside, for the message.
     """
     given = snapshot()
-    # Somebody may have seeded the generators before: whoever seeds them again with the same number must be seen.
+    # The generators may be freshly seeded. They are drawn from, so that seeding them again with the same number shows.
     random.random()
     np.random.random()
     before = snapshot()

@@ -115,13 +115,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     directory = session.config.getoption("--spike-report")
     if directory:
         taken: set[tuple[str, int]] = set()
-        for found in _reports(session):
-            name = f"{found['kind']}-{found['name']}"
+        for report in _reports(session):
+            name = f"{report['kind']}-{report['name']}"
             number = next(n for n in itertools.count(1) if (name, n) not in taken)
             taken.add((name, number))
             path = Path(directory, f"{name}.json" if number == 1 else f"{name}-{number}.json")
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -129,17 +129,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if _options:
         return
     session = terminalreporter._session
-    lines = [_summary(found) for found in _reports(session)] if session is not None else []
+    lines = [_summary(report) for report in _reports(session)] if session is not None else []
     if lines:
         terminalreporter.section("conformance")
         for line in lines:
             terminalreporter.write_line(line)
 
 
-def _summary(found: dict[str, Any]) -> str:
+def _summary(report: dict[str, Any]) -> str:
     from spikecore.testing.report import summary
 
-    return summary(found)
+    return summary(report)
 
 
 def _reports(session: pytest.Session) -> Iterator[dict[str, Any]]:

@@ -44,13 +44,13 @@ def report(suite: type[Suite]) -> dict[str, Any]:
     }
 
 
-def summary(found: dict[str, Any]) -> str:
+def summary(report: dict[str, Any]) -> str:
     """One line: `neuron:lif (spikecore 0.1.0): 30 passed, 2 skipped; 30 executed, at least 14 needed`."""
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found["counts"].items() if count)
-    source = f"{found['distribution']} {found['version'][:12]}".strip()
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in report["counts"].items() if count)
+    source = f"{report['distribution']} {report['version'][:12]}".strip()
     return (
-        f"{found['kind']}:{found['name']} ({source}): {counts}; "
-        f"{found['executed']} executed, at least {found['minimum']} needed"
+        f"{report['kind']}:{report['name']} ({source}): {counts}; "
+        f"{report['executed']} executed, at least {report['minimum']} needed"
     )
 
 

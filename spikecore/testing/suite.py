@@ -93,10 +93,10 @@ class Suite:
     @classmethod
     def checks(cls) -> dict[str, Callable[..., Any]]:
         """Name → check, in the order in which they run."""
-        found: dict[str, Callable[..., Any]] = {}
+        checks: dict[str, Callable[..., Any]] = {}
         for base in reversed(cls.__mro__):
-            found |= {name: getattr(cls, name) for name in vars(base) if name.startswith("test_") and name != ENOUGH}
-        return found
+            checks |= {name: getattr(cls, name) for name in vars(base) if name.startswith("test_") and name != ENOUGH}
+        return checks
 
     @property
     def target(self) -> Any:

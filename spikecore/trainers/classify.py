@@ -28,7 +28,7 @@ from spikecore.trainers.splits import unaugmented
 
 
 class Classify(Trainer):
-    """Trains a classifier; every step is a safe point, so it resumes anywhere, to the same bits.
+    """Trains a classifier; every step is a safe point, so it resumes anywhere with bit-identical results.
 
     It shows the confusion matrix of its latest evaluation, and the share of each class that it recognised.
     """

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ from spikecore.backends.kit import (
     read_state,
 )
 from spikecore.backends.kit import store as store_module
-from spikecore.dynamics import OPS, evaluate
+from spikecore.dynamics import OPS, Namespace, evaluate
 from spikecore.errors import BackendError
-from spikecore.nn import IF, LIF
+from spikecore.nn import IF, LIF, CubaLIF
 
 
 class Kitchen:
@@ -80,12 +81,34 @@ def test_a_damaged_kernel_is_made_again(tmp_path, make, damage):
     assert make.made == 2
 
 
-def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, make):
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_may_write_to_is_not_used(tmp_path, make, mode):
     folder = tmp_path / "kernels"
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(mode)
     assert store(tmp_path).get("source", make) == b"a kernel"
     assert not list(folder.iterdir())
+
+
+def test_a_folder_of_another_user_is_not_used(tmp_path, make, monkeypatch):
+    owner = os.getuid()
+    monkeypatch.setattr(store_module.os, "getuid", lambda: owner + 1)
+    assert store(tmp_path).get("source", make) == b"a kernel"
+    assert not list((tmp_path / "kernels").iterdir())
+
+
+def test_a_forked_child_leaves_the_private_folder_to_its_parent(monkeypatch):
+    at_exit = []
+    monkeypatch.setattr(store_module.atexit, "register", at_exit.append)
+    folder = store_module.private_folder.__wrapped__()
+    (remove,) = at_exit
+    parent = os.getpid()
+    monkeypatch.setattr(store_module.os, "getpid", lambda: parent + 1)
+    remove()
+    assert folder.is_dir()
+    monkeypatch.undo()
+    remove()
+    assert not folder.exists()
 
 
 def test_a_disk_that_fills_while_writing_leaves_nothing_behind(tmp_path, make, monkeypatch):
@@ -125,6 +148,7 @@ def test_arguments_that_do_not_fit_are_refused():
         ((24, torch.float64, CPU, [v], [tau]), r"as torch\.float64 on cpu, got torch\.float32"),
         ((24, torch.float32, torch.device("meta"), [v], [tau]), "on meta, got torch.float32 on cpu"),
         ((24, torch.float32, CPU, [], [tau]), "1 states and 1 tensor parameters, got 0 and 1"),
+        ((24, torch.float32, CPU, [v], []), "1 states and 1 tensor parameters, got 1 and 0"),
     ]:
         with pytest.raises(BackendError, match=message):
             check_arguments(program, *arguments)
@@ -136,10 +160,12 @@ def test_channels_follow_axis_2():
     assert channels(per_channel, (7, 2, 3), [torch.ones(3)]) == (1, 3)
     assert channels(per_channel, (7, 2, 3, 0), [torch.ones(3)]) == (1, 3)
     assert channels(shared, (7, 2, 9), [torch.ones(())]) == (1, 1)
-    with pytest.raises(BackendError, match=r"LIF\.tau has 3 values, x is \(7, 2, 4\): axis 2 differs"):
-        channels(per_channel, (7, 2, 4), [torch.ones(3)])
-    with pytest.raises(BackendError, match=r"LIF\.tau is one number, got 3"):
-        channels(shared, (7, 2, 3), [torch.ones(3)])
+    for shape in ((7, 2, 4), (7, 2)):
+        with pytest.raises(BackendError, match=r"LIF\.tau has 3 values, x is \(7, 2(, 4)?\): axis 2 differs"):
+            channels(per_channel, shape, [torch.ones(3)])
+    for size in (0, 2, 3):
+        with pytest.raises(BackendError, match=rf"LIF\.tau is one number, got {size}"):
+            channels(shared, (7, 2, 3), [torch.ones(size)])
 
 
 def element(lanes, t, n):
@@ -224,6 +250,51 @@ def test_the_interpreter_evaluates_each_step_and_its_gradient():
     assert "grad.state.v" not in backend.graphs[3].inputs  # at the last step no gradient of v arrives
 
 
+@pytest.mark.parametrize("spatial", [(), (2, 3)])
+def test_gradients_of_the_interpreter_are_those_of_autograd(spatial):
+    """Of outputs, recorded sequences and final states together, with respect to all that a call takes."""
+    neuron = CubaLIF(v_threshold=[0.4, 0.6, 0.5], learnable=("v_threshold",), record=("v",), backend="torch").double()
+    backend, program = Counting(), neuron.program()
+    backend.learn(program)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    x = (0.4 * draw(5, 2, 3, *spatial)).requires_grad_()
+    states = [(0.3 * draw(2, 3, *spatial)).requires_grad_() for _ in program.states]
+    params = [value.detach().clone().requires_grad_() for value in neuron._tensors_for(x[0]).values()]
+    values, state = neuron.params_for(x[0]), dict(zip(program.states, states, strict=True))
+    values = Namespace(**{**vars(values), "v_threshold": params[0].reshape(-1, *[1] * len(spatial))})
+    outs, recorded = [], []
+    for current in x:
+        out, state = neuron.step(current, Namespace(**state), values)
+        outs.append(out)
+        recorded.append(state["v"])
+    results = [torch.stack(outs), *(state[name] for name in program.states), torch.stack(recorded)]
+    grads = [torch.randn(value.shape, generator=generator, dtype=torch.float64) for value in results]
+    assert 0.1 < results[0].mean() < 0.9
+    expected = torch.autograd.grad(results, [x, *states, *params], grads)
+    given = [value.detach() for value in (x, *states, *params)]
+    num_states = len(states)
+    out, finals, sequences, saved = backend.run(
+        program.key, given[0], given[1 : 1 + num_states], given[1 + num_states :], True, True
+    )
+    torch.testing.assert_close([out, *finals, *sequences], [value.detach() for value in results])
+    grad_x, grad_firsts, grad_params = backend.run_bwd(
+        program.key,
+        saved,
+        given[0],
+        given[1 : 1 + num_states],
+        given[1 + num_states :],
+        grads[0],
+        grads[1 : 1 + num_states],
+        grads[1 + num_states :],
+    )
+    torch.testing.assert_close([grad_x, *grad_firsts, *grad_params], list(expected))
+    assert backend.run(program.key, given[0], given[1 : 1 + num_states], given[1 + num_states :], False, False)[1] == []
+
+
 def test_what_the_interpreter_returns_is_contiguous_and_its_own():
     backend, program = Counting(), IF().program()
     backend.learn(program)
@@ -255,3 +326,32 @@ def test_defaults_of_a_backend():
     ):
         with pytest.raises(NotImplementedError):
             getattr(backend, method)(*arguments)
+
+
+def test_kernels_used_longest_ago_are_evicted(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_FILES", 3)
+    folder = tmp_path / "kernels"
+    for number in range(3):
+        store_module.KernelStore(folder, Path.read_bytes).get(str(number), lambda number=number: bytes([number]) * 10)
+        os.utime(max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns), (number, number))
+    first = store_module.KernelStore(folder, Path.read_bytes)
+    assert first.get("0", lambda: pytest.fail("it is there"))[:10] == bytes(10), "and so it was used last"
+    first.get("3", lambda: b"3" * 10)
+    assert len(list(folder.iterdir())) == 3
+    again = store_module.KernelStore(folder, Path.read_bytes)
+    again.get("0", lambda: pytest.fail("it was used last"))
+    assert again.get("1", lambda: b"anew") != b"", "the oldest went"
+    monkeypatch.setattr(store_module, "MOST_BYTES", 1)
+    again.get("4", lambda: b"4" * 10)
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_folder_whose_parent_others_may_change_is_not_used(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    folder = tmp_path / "open" / "kernels"
+    store_module.KernelStore(folder, Path.read_bytes).get("a", lambda: b"a")
+    assert not list(folder.iterdir())
+    (tmp_path / "open").chmod(0o1777)  # the sticky bit: only its owner may move the folder
+    store_module.KernelStore(folder, Path.read_bytes).get("b", lambda: b"b")
+    assert len(list(folder.iterdir())) == 1

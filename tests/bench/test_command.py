@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import types
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from rich.console import Console
 
 from spikecore.bench import peers as peers_module
 from spikecore.bench import timing
+from spikecore.bench.candidates import Unsupported
 from spikecore.bench.cases import FORWARD, STEP, TRAINING, Case
 from spikecore.bench.gate import peer_gate
 from spikecore.bench.peers import LIBRARIES, peers
@@ -235,6 +237,34 @@ def test_an_absent_peer_is_named_with_the_reason(registry, monkeypatch):
     for name in LIBRARIES:
         assert f"peer {name} cannot be used here: cannot be imported (ModuleNotFoundError" in done.output
     assert "lean loop" in done.output
+
+
+def test_kernels_of_a_peer_are_measured_where_there_is_a_gpu(monkeypatch):
+    nodes = []
+
+    class Node:
+        def __init__(self, **options):
+            nodes.append(self)
+
+        def to(self, device):
+            self.device = device
+            return self
+
+        def train(self, mode):
+            assert mode
+
+    theirs = types.SimpleNamespace(LIFNode=Node, ATan=lambda alpha: alpha)
+    monkeypatch.setattr(peers_module, "import_module", lambda name: theirs)
+    monkeypatch.setattr(peers_module.importlib.metadata, "version", lambda name: "9.9")
+    assert not [peer for peer in peers()[0] if "-" in peer.name], "there is none here"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert {"spikingjelly-triton", "spikingjelly-cupy"} <= {peer.name for peer in peers()[0]}
+    (found,), _ = peers(only="spikingjelly-triton")
+    with pytest.raises(Unsupported, match="on a GPU only"):
+        found.make(Case("lif", (2, 1, 4)), TRAINING)
+    assert not nodes
+    found.make(Case("lif", (2, 1, 4), device=torch.device("cuda")), TRAINING)
+    assert [(node.backend, node.device.type) for node in nodes] == [("triton", "cuda")]
 
 
 def test_the_hand_written_loop_computes_the_same(registry):

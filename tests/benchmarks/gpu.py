@@ -1,9 +1,10 @@
 """`make bench-gpu`: what needs a GPU, in about ten minutes: docs/benchmarks/gpu-DTYPE.csv.
 
 First the conformance suite of each GPU backend on the device; a backend that fails it is not timed. Then LIF, PLIF and
-Izhikevich from few long sequences to many short ones, compared with the copy of the same run, with eager torch and, for
-T up to 16, with `torch.compile`, and with the kernels of other libraries. It uses the Python that runs it: torch with
-CUDA, triton, cupy, core and the plugins have to be installed there.
+Izhikevich from few long sequences to many short ones, compared with the copy of the same run, with eager torch, with
+`torch.compile` for T up to 16, and with SpikingJelly's kernels; then training steps of whole nets beside its layers.
+
+It uses the Python that runs it: torch with CUDA, triton, cupy, core and the plugins have to be installed there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def main() -> int:
             chosen += ["--shape", ",".join(map(str, shape))]
         for dtype in DTYPES:
             csv = str(OUT / f"gpu-{dtype}.csv")
-            statuses[dtype] = spike("bench", *chosen, "--device", "cuda", "--dtype", dtype, "--peers", "--csv", csv)
+            # Whole layers, training steps of a conv net among them, are measured in float32.
+            nets = ["--nets"] if dtype == "float32" else []
+            given = ["--device", "cuda", "--dtype", dtype, "--peers", *nets, "--csv", csv]
+            statuses[dtype] = spike("bench", *chosen, *given)
     for name, status in statuses.items():
         print(f"{name}: {'ok' if status == 0 else f'exit status {status}'}")
     return max(statuses.values())

@@ -51,6 +51,25 @@ def their_net(name: str) -> Any:
     return net
 
 
+def without_dropout(net: Any) -> None:
+    """Train mode draws no random numbers, so that outputs can be compared."""
+    for part in net.modules():
+        if "Dropout" in type(part).__name__:
+            part.p = 0.0
+
+
+def settle(theirs: Any, x: Tensor) -> None:
+    """Give the norms running statistics of this input: with their first ones a net in eval mode is silent."""
+    from spikingjelly.activation_based import functional
+
+    for part in theirs.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0
+    with torch.no_grad():
+        theirs.train()(x)
+    functional.reset_net(theirs)
+
+
 def firing_rate(net: Any, x: Tensor) -> float:
     """Mean over the neuron layers; none of them may be silent."""
     rates: list[float] = []
@@ -91,6 +110,7 @@ def measure(name: str, mode: str, nets: dict[str, Any], x: Tensor) -> list[dict[
     times: dict[str, list[float]] = {key: [] for key in nets}
     outputs = {}
     for key, net in nets.items():
+        without_dropout(net)
         net.train(mode == "training")
         outputs[key] = call(net)
         functional.reset_net(nets["spikingjelly"])
@@ -130,6 +150,7 @@ def main() -> None:
         torch.manual_seed(0)
         theirs = their_net(name)
         x = torch.rand(T, B, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2
+        settle(theirs, x)
         nets = {"spikingjelly": theirs}
         for backend, products in (("cpu", "dense"), ("torch", "dense"), ("cpu", "auto")):
             nets[f"{backend}, products={products}"] = our_net(name, backend, products, theirs)

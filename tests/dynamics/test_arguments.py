@@ -65,6 +65,7 @@ def test_values_worth_knowing_stay_constants():
     assert structures(LIF(**options).program() for options in kinds) == len(kinds)
     assert LIF(tau=2.0).program().numbers == (math.pi,)  # of the surrogate
     assert LIF(tau=3.0).program().numbers == (3.0, math.pi)
+    assert LIF(tau=2.0, v_reset=-1.0).program().numbers == (math.pi,)
     assert LIF(v_threshold=2.0).program().numbers == LIF(v_threshold=2.0, tau=2.0).program().numbers
 
 

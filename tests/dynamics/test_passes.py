@@ -27,11 +27,12 @@ from spikecore.dynamics import (
     reached_in_pass,
     reached_inputs,
     spike,
+    sqrt,
     trace,
     where,
     with_gaps,
 )
-from spikecore.nn import IF, LIF, CubaLIF, Neuron, ParametricLIF
+from spikecore.nn import IF, LI, LIF, CubaLIF, Neuron, ParametricLIF
 from spikecore.nn.surrogates import ATan
 
 
@@ -215,6 +216,18 @@ class Moving(Neuron):
         return s, {"v": h - s * h, "b": state.b}
 
 
+class Offset(Neuron):
+    """Fires by a sum: h is not u plus its second argument."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v + x
+        s = spike(h + params.v_threshold, params.surrogate)
+        return s, {"v": h - s * h}
+
+
 @pytest.mark.parametrize("with_missing", [False, True])
 @pytest.mark.parametrize(
     "make",
@@ -258,6 +271,8 @@ def test_the_distance_alone_gives_the_gradient(make, with_missing):
     [
         Twice,
         Moving,
+        Offset,
+        LI,
         lambda: LIF(tau=3.0, v_threshold=math.inf),
         lambda: LIF(tau=3.0, learnable=("tau",)),
         lambda: Curved(),
@@ -370,6 +385,16 @@ def test_an_output_that_is_the_same_at_every_step_is_hoisted_whole():
     assert [before.nodes[index].op for index in before.outputs.values()] == ["exp"]
     outs = [rest.nodes[rest.outputs["out"]] for rest in rests]
     assert [node.value for node in outs] == ["x", "derived.0", "param.gain", None]
+
+
+def test_numbers_tell_an_argument_from_a_constant_of_the_same_value():
+    """2 of the derivative of sqrt, and 2.0 of an option, which another program may have as 3.0."""
+    program = trace("Root", lambda x, state, params: (sqrt(x) - params.level, {}), (), {"level": 2.0})
+    numbering = Numbering()
+    for graph in (program.forward, program.backward):
+        numbering.add_graph(graph)
+    twos = [node.slot for node in numbering.nodes if node.value == 2.0]
+    assert sorted(twos, key=str) == [0, None]
 
 
 def test_numbers_tell_zeros_of_two_signs_apart():

@@ -11,7 +11,7 @@ from spikecore import nn
 from spikecore.backends.selection import AUTO, REFERENCE
 from spikecore.errors import StateError
 from spikecore.registry import components, create, load
-from tests.sequences import assert_copies_behave, assert_threads_share
+from tests.sequences import assert_copies_behave, assert_threads_share, in_threads
 
 FULL = os.environ.get("SPIKE_FULL", "") not in ("", "0")
 T, B, N = 5, 2, 8
@@ -120,6 +120,49 @@ def test_neurons_are_copied_whole(name):
 def test_recurrent_neurons_serve_threads(name, backend):
     net = nn.ElementwiseRecurrent(neuron_of(name, backend=backend))
     assert_threads_share(net, sequences(), rounds=2, modes=modes_of(net.module))
+
+
+@pytest.mark.parametrize("backend", [AUTO, REFERENCE])
+def test_four_clients_of_a_recurrent_net_get_their_own_results(backend):
+    """An inference server: 160 calls of one net, whose hidden layer feeds back."""
+    torch.manual_seed(0)
+    recurrent = nn.LinearRecurrent(nn.LIF(backend=backend), 128, 128)
+    net = torch_nn.Sequential(torch_nn.Linear(70, 128), recurrent, torch_nn.Linear(128, 20))
+    inputs = [torch.rand(50, 1, 70) * 5 for _ in range(4)]
+    with torch.no_grad():
+        expected = [net(x) for x in inputs]
+    assert not torch.equal(expected[0], expected[1])
+
+    def client(number):
+        with torch.no_grad():
+            return [torch.equal(net(inputs[number]), expected[number]) for _ in range(40)]
+
+    answers = [answer for own in in_threads(client, range(4)) for answer in own]
+    assert answers.count(True) == len(answers) == 160
+
+
+@pytest.mark.parametrize("backend", [AUTO, REFERENCE])
+def test_steps_of_the_functional_form_in_threads_leave_the_net_at_rest(backend):
+    """Ten nets, four threads of 60 calls; afterwards a call does not continue from the call before."""
+    x = torch.rand(6, 4, 8, generator=torch.Generator().manual_seed(0)) * 3
+    for seed in range(10):
+        torch.manual_seed(seed)
+        parts = [torch_nn.Linear(8, 32), nn.LIF(backend=backend), torch_nn.Linear(32, 3), nn.LI(backend=backend)]
+        net = torch_nn.Sequential(*parts)
+        step, init_state = nn.functional(net)
+        params = dict(net.named_parameters())
+        with torch.no_grad():
+            expected = net(x)
+
+        def client(_, step=step, init_state=init_state, params=params, expected=expected):
+            with torch.no_grad():
+                return all(torch.equal(step(params, x, init_state(x))[0], expected) for _ in range(60))
+
+        assert all(in_threads(client, range(4)))
+        with torch.no_grad():
+            assert net[1](net[0](x)).any()
+            assert torch.equal(net(x), expected)
+            assert torch.equal(net(x), expected)
 
 
 @pytest.mark.parametrize("name", [name for name in LAYERS if name not in IS_RANDOM])

@@ -1,5 +1,8 @@
 """`Model` and `Sequential`: the bases of nets, and what they say to a plain layer that is fed a sequence."""
 
+import sys
+from types import ModuleType
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +11,7 @@ from spikecore.errors import OptionError, ShapeError, StateShapeError
 from spikecore.interfaces.model import Model as Contract
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.nn import LIF, Model, Sequential, fold_time, layers, set_step_mode
+from spikecore.registry import name_of
 
 
 class Small(Model):
@@ -55,6 +59,25 @@ def test_the_smallest_input_may_depend_on_options():
     assert Small(LIF, (1, 5, 5), 3).smallest_input() == 4
     with pytest.raises(ShapeError, match=r"Deep takes \[C, H, W\] with H, W >= 6, got \(1, 5, 5\)"):
         Deep(LIF, (1, 5, 5), 3)
+
+
+def test_weights_in_the_package_are_listed(tmp_path, monkeypatch):
+    """In `weights/MODEL`; there are none for a model that was made in an interactive session."""
+    package = ModuleType("a_package")
+    monkeypatch.setitem(sys.modules, "a_package", package)
+
+    class Shipped(Small):
+        __module__ = "a_package.nets"
+
+    assert Shipped.weights() == {}
+    package.__file__ = str(tmp_path / "__init__.py")
+    assert Shipped.weights() == {}
+    folder = tmp_path / "weights" / name_of(Shipped)
+    folder.mkdir(parents=True)
+    for name in ("mnist.safetensors", "digits.safetensors", "digits.json"):
+        (folder / name).touch()
+    expected = {name: folder / f"{name}.safetensors" for name in ("digits", "mnist")}
+    assert Shipped.weights() == expected
 
 
 def test_a_plain_convolution_in_a_model_names_fold_time():

@@ -9,7 +9,7 @@ import torch
 from torch import nn as torch_nn
 
 from spikecore.backends.reference import TorchBackend
-from spikecore.errors import OptionError
+from spikecore.errors import OptionError, ShapeError
 from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.component import Range
 from spikecore.nn import IF, LI, LIF, CubaLIF, ParametricLIF, Sigmoid, functional, get_state, option_values
@@ -301,3 +301,38 @@ def test_nan_stays(backend):
     x[1, 0, 0] = torch.nan
     assert not lif(x)[1:, 0, 0].any()
     assert lif.recorded["v"][1:, 0, 0].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("tau", "shape", "message"),
+    [
+        ([2.0, 3.0], (5, 3), r"one value for each of 2 channels, the step's input is \(3,\)"),
+        ([2.0, 3.0], (5, 3, 4), r"one value for each of 2 channels, the step's input is \(3, 4\)"),
+        ([[2.0, 3.0]], (5, 3, 1, 4), r"one value for each neuron of a step \[B, 1, 2\]"),
+    ],
+)
+def test_steps_without_these_channels_or_neurons_are_refused(tau, shape, message):
+    with pytest.raises(ShapeError, match=message):
+        LIF(tau=tau, backend="torch")(torch.ones(shape))
+
+
+def test_a_parameter_that_was_replaced_by_a_longer_one_is_taken_as_it_is():
+    neuron = LIF(tau=[2.1, 3.1], learnable=("tau",), backend="torch")
+    neuron.param_tau = torch_nn.Parameter(torch.tensor([2.1, 3.1, 4.1]))
+    x = torch.rand(6, 2, 3, dtype=torch.float64) * 3
+    expected = LIF(tau=[float(value) for value in neuron.param_tau.tolist()], backend="torch").double()
+    assert torch.equal(neuron(x), expected(x))
+    assert neuron(x).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_bounds_of_its_own(dtype):
+    """The largest number of float32 is none of half precision, and the number after 0 is another one."""
+    neuron = LIF(tau=[2.0, 3.0], learnable=("tau",)).to(dtype)
+    with torch.no_grad():
+        neuron.param_tau[0] = 0.25
+    assert option_values(neuron)["tau"] == (1.0, 3.0)
+    surrogate = LIF(surrogate=Sigmoid(alpha=2.0), learnable=("surrogate.alpha",)).to(dtype)
+    bounded = surrogate.within_range("surrogate_alpha", torch.tensor([-1.0, 3.0], dtype=dtype))
+    assert bounded[0] == torch.nextafter(torch.tensor(0.0, dtype=dtype), torch.tensor(1.0, dtype=dtype))
+    assert bounded[1] == 3.0

@@ -100,6 +100,16 @@ def test_the_last_and_the_first_best_are_kept(tmp_path):
     assert filled(tmp_path / "nan", scores=(0.1, math.nan, None)).find("best") == name(1)
 
 
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_never_the_best(tmp_path, weight):
+    store = CheckpointStore(tmp_path, "abc", keep_last=1)
+    for count, (value, score) in enumerate([(1.0, 0.2), (weight, 0.9), (2.0, 0.1)], 1):
+        model = {"w": torch.tensor([0.0, value]), "n": torch.tensor(3)}
+        store.save(count, model, {}, score=score, log=dict(EMPTY), timings={})
+    assert store.find("best") == name(1)
+    assert store.names() == [name(1), name(3)]
+
+
 def test_order_is_by_count_whatever_clocks_and_digits_say(tmp_path, monkeypatch):
     store = CheckpointStore(tmp_path, "r", keep_last=9)
     for count in (7, 99_999_999, 100_000_000):

@@ -100,7 +100,7 @@ def test_python_takes_tables_instances_and_dotted_keys():
         ("neuron.surrogate.alpha=-1", "neuron.surrogate.alpha: must be > 0 and < inf, got -1"),
         ("neuron.surrogate.name=ATan2", "neuron.surrogate.name: no surrogate 'ATan2'. Did you mean 'atan'?"),
         ("trainer.loss.name=TeT_", "trainer.loss.name: no loss 'TeT_'. Did you mean 'tet'?"),
-        ("trainer.loss.reduction=sum", "trainer.loss.reduction: is not for you to set"),
+        ("trainer.loss.reduction=sum", "trainer.loss.reduction: is set by the component that uses it"),
         ("trainer.weight_decay=1", "trainer.weight_decay: is unknown; use the optimizer's: optimizer.weight_decay"),
         ("trainer.optimizer.betas=[0.9]", "trainer.optimizer.betas: must be two numbers from 0 to below 1, got [0.9]"),
         ('trainer.optimizer={name="sgd",nesterov=true}', "trainer.optimizer.nesterov: needs momentum > 0"),

@@ -14,6 +14,7 @@ from torch import nn
 
 import spikecore
 from spikecore.cli import spike as spike_command
+from spikecore.documents import parse_toml
 from spikecore.errors import ConfigError, ContractError, IncompatiblePluginError
 from spikecore.interfaces.component import Configurable
 from spikecore.interfaces.task import Task
@@ -23,7 +24,7 @@ from spikecore.registry import Blocking, Registry, use
 from spikecore.run import compare, probe
 from spikecore.run.build import prepare
 from spikecore.run.checkpoint import CheckpointStore
-from spikecore.run.config import _defaults, resolve, tomllib
+from spikecore.run.config import _defaults, resolve
 from spikecore.run.context import Context
 from spikecore.run.experiment import evaluate, load, resume
 from spikecore.run.record import NetRecord, Record
@@ -98,8 +99,8 @@ def test_printed_configurations_hold_the_tables_of_the_roles_and_resolve_to_them
     printed = spike("run", written(tmp_path / "c.toml", TABLES[name]), "--print-config")
     roles = {"walker": ["environment", "model", "neuron", "backend"], "alone": []}
     between = roles.get(name, ["dataset", "encoder", "model", "neuron", "backend"])
-    assert list(tomllib.loads(printed)) == ["run", *between, "trainer", "plugins"]
-    assert resolve(tomllib.loads(printed)).to_toml() == printed
+    assert list(parse_toml(printed)) == ["run", *between, "trainer", "plugins"]
+    assert resolve(parse_toml(printed)).to_toml() == printed
     if name == "walker":
         assert '[environment]\nname = "corridor"\nlength = 6\nmax_steps = 20' in printed
         assert 'name = "mlp"\nhidden = [16]' in printed  # the trainer's own default
@@ -288,7 +289,10 @@ class Loose:
 @pytest.mark.parametrize(
     ("trainer", "says"),
     [
-        (declaring(capabilities=TrainerCapabilities(roles=("environment",))), "role 'environment', which nobody fills"),
+        (
+            declaring(capabilities=TrainerCapabilities(roles=("environment",))),
+            "role 'environment', which no kind of component fills",
+        ),
         (declaring(capabilities=TrainerCapabilities(roles=("enviroment",))), "did you mean 'environment'?"),
         (declaring(role_configs={"environment": Empty}), "role_configs for 'environment', which its capabilities"),
         (

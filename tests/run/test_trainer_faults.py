@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import spikecore
-from spikecore.errors import ContractError
+from spikecore.errors import ContractError, ShapeError
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.experiment import evaluate, resume
 from tests.run.toy_trainers import Alone
@@ -90,3 +90,15 @@ def test_a_crash_tells_where_the_run_is_and_how_it_goes_on(tmp_path, monkeypatch
     resume(tmp_path / "r")
     epochs = [json.loads(line)["epoch"] for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3, 4, 5]
+
+
+def test_an_error_of_the_configuration_is_not_to_be_resumed(tmp_path, monkeypatch, capsys):
+    def fit(self, task, context):
+        raise ShapeError("expected [T, B, 3], got [T, B, 4]")
+
+    monkeypatch.setattr(Careless, "fit", fit)
+    with pytest.raises(ShapeError):
+        spikecore.run(CONFIG, out=tmp_path / "r")
+    said = capsys.readouterr().err
+    assert "resuming would end in the same error" in said
+    assert "go on with" not in said

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.suites.places import BUILD, ROOT, plugins
 
-PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "nir", "nirtorch", "h5py", "loguru", "pbr")
+PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "neurobench", "nir", "nirtorch", "h5py", "loguru", "pbr")
 """Other libraries for spiking nets, and what they import."""
 EVENT_PEERS = (
     *("tonic", "tqdm", "importRosbag", "expelliarmus", "aedat", "dv-processing"),
@@ -30,6 +30,8 @@ EVENT_PEERS = (
     *("requests", "urllib3", "idna", "certifi", "charset-normalizer"),
 )
 """Tonic, other readers of event files, and what they and the event data of spikingjelly import."""
+EXAMPLES = ("optuna", "lightning")
+"""Tools that examples work with; they require torch, and take the one that is there."""
 ENVS = BUILD / "envs"
 STAMP = ".made-from"
 
@@ -120,13 +122,16 @@ def core_base() -> Path:
     return made(env, [base / STAMP, ROOT / "pyproject.toml"], make)
 
 
-def environment(name: str, projects: Sequence[Path], without_requirements: Sequence[str] = ()) -> Path:
+def environment(
+    name: str, projects: Sequence[Path], without_requirements: Sequence[str] = (), others: Sequence[str] = ()
+) -> Path:
     """Core and these plugins, editable, with their test requirements.
 
     Args:
         name: of its directory.
         projects: the plugins.
         without_requirements: other distributions, installed as they are.
+        others: other distributions, with what they require.
     """
     base, env = core_base(), ENVS / name
 
@@ -136,9 +141,11 @@ def environment(name: str, projects: Sequence[Path], without_requirements: Seque
             pip(env, *(part for project in projects for part in ("-e", f"{project}[testing]")))
         if without_requirements:
             pip(env, "--no-deps", *without_requirements)
+        if others:
+            pip(env, *others)
 
     files = [project / "pyproject.toml" for project in projects]
-    return made(env, [base / STAMP, *files, *without_requirements], make)
+    return made(env, [base / STAMP, *files, *without_requirements, *others], make)
 
 
 def plugins_environment() -> Path:
@@ -203,6 +210,11 @@ def external_environment(project: Path) -> Path:
     return made(env, [base / STAMP, *sources], make)
 
 
+def examples_environment() -> Path:
+    """Core, every plugin, and what single examples work with."""
+    return environment("examples", plugins(), others=EXAMPLES)
+
+
 def peers_environment() -> Path:
     """Core, the plugins that are compared, and other libraries for spiking nets and event data.
 
@@ -218,6 +230,22 @@ def peers_environment() -> Path:
 def bench_environment() -> Path:
     """Core, every plugin, and the other libraries."""
     return environment("bench", plugins(), [*PEERS, *EVENT_PEERS])
+
+
+LAVA = ("lava-nc==0.10.0",)
+"""The last version of an archived project: it runs on Python 3.10 only, and needs numpy < 2."""
+
+
+def lava_environment(interpreter: Path) -> Path:
+    """lava-nc, for the tests of what is deployed to it; without our tested versions, which are too new for it."""
+    env = ENVS / "lava"
+
+    def make() -> None:
+        call(interpreter, "-m", "venv", "--without-pip", env)
+        own = [sys.executable, "-m", "pip", "--python", env / "bin/python", "install", "-q"]
+        call(*own, "--disable-pip-version-check", *LAVA)
+
+    return made(env, [*LAVA, str(interpreter)], make)
 
 
 def torchfree_environment(version: str, interpreter: Path) -> Path:

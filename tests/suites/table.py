@@ -34,6 +34,7 @@ BUDGETS_S = {
     "plugin-ann2snn": 400,
     "plugin-datasets-dvs": 250,
     "plugin-datasets-vision": 200,
+    "plugin-deploy-lava": 150,
     "plugin-deploy-nir": 150,
     "plugin-deploy-onnx": 150,
     "plugin-rl-agents": 330,
@@ -42,7 +43,7 @@ BUDGETS_S = {
     "plugin-zoo-transformer": 150,
     "plugin-zoo-vgg": 150,
     "check-wheels": 300,  # sdists too, and an environment of lowest versions
-    "check-examples": 120,
+    "check-examples": 200,  # with Optuna and Lightning
     "check-scaffold": 250,
     "check-peers": 200,
     "check-browser": 120,
@@ -99,7 +100,10 @@ def _tests() -> list[Suite]:
     for plugin in plugins():
         arguments = rooted(plugin)
         paths = (str(plugin / "tests"), str(ROOT / "tests/alone"))
-        tests.append(Suite(f"plugin-{plugin.name}", "test", _of_plugin(plugin), (*arguments, *paths), {}))
+        prepare, variables = _of_plugin(plugin), {}
+        if plugin.name == "deploy-lava":
+            prepare, variables = _with_lava(prepare), {"SPIKE_LAVA_PYTHON": str(ENVS / "lava/bin/python")}
+        tests.append(Suite(f"plugin-{plugin.name}", "test", prepare, (*arguments, *paths), variables))
     tests += [Suite(f"python{v}", "test", _other_python(v), ("tests/torchfree",), {}) for v in OTHER_PYTHONS]
     return tests
 
@@ -117,7 +121,7 @@ def _checks() -> list[Suite]:
     scaffold = {"SPIKE_SCAFFOLD_PYTHON": str(ENVS / "scaffold/bin/python")}
     return [
         Suite("check-wheels", "check", wheels, (), {}),
-        Suite("check-examples", "check", _all_plugins, ("tests/examples",), {}),  # some name a plugin's trainer
+        Suite("check-examples", "check", _examples, ("tests/examples",), {"SPIKE_EXAMPLES": "1"}),
         Suite("check-scaffold", "check", _scaffold, ("tests/scaffold",), scaffold),
         Suite("check-peers", "check", _peers, ("tests/peers", *events), {"SPIKE_PEERS": "1"}),
         Suite("check-browser", "check", _browser, ("tests/browser",), {}),
@@ -133,6 +137,18 @@ def _this_python() -> Path:
 
 def _of_plugin(plugin: Path) -> Callable[[], Path]:
     return lambda: environments.environment(plugin.name, [plugin]) / "bin/python"
+
+
+def _with_lava(prepare: Callable[[], Path]) -> Callable[[], Path]:
+    """With an environment for lava-nc beside it; where there is no Python 3.10, the tests that need it say so."""
+
+    def prepare_both() -> Path:
+        interpreter = find_python("3.10")
+        if interpreter is not None:
+            environments.lava_environment(interpreter)
+        return prepare()
+
+    return prepare_both
 
 
 def _other_python(version: str) -> Callable[[], Path | None]:
@@ -173,6 +189,11 @@ def _external() -> Path:
 
 def _site() -> Path:
     return environments.site_environment() / "bin/python"
+
+
+def _examples() -> Path:
+    """Some examples name a plugin's trainer, others work with Optuna or Lightning."""
+    return environments.examples_environment() / "bin/python"
 
 
 def _browser() -> Path:

@@ -24,8 +24,8 @@ that is missing are skipped, with the reason.
 |---|---|---|---|---|---|---|---|---|
 """
 TAIL = """
-Linux on x86-64 is tested, with the versions in `constraints.txt`. Listing, configuration and the registry need no torch;
-they are also tested on Python {pythons}. Other systems are not tested.
+Linux on x86-64 is tested, with the versions in `constraints.txt`. Listing, configuration and the registry need no
+torch; they are also tested on Python {pythons}. Other systems are not tested.
 """
 
 

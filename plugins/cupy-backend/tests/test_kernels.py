@@ -1,6 +1,7 @@
 """What kernels become on GPUs, and where they read and write when tensors are larger than 2**31 elements."""
 
 import mmap
+import os
 import re
 
 import numpy as np
@@ -17,6 +18,8 @@ from spikecore_cupy_backend.ahead import compile_ahead, compile_source
 from spikecore_cupy_backend.kernels import THREADS, print_kernel
 from spikecore_cupy_backend.on_host import HostCompiler
 
+ARCHITECTURES = (80, 90, 100) if os.environ.get("SPIKE_FULL") else (90,)
+"""Of every neuron; those of LIF are always looked at."""
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
 INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|\bfma\.|\.ftz\b")
 
@@ -55,13 +58,29 @@ def test_most_neurons_are_exact():
 
 @pytest.mark.parametrize("name", NEURONS)
 def test_every_neuron_is_exact_and_fits(name):
-    check(create("neuron", name).program(), torch.float32, 90)
+    for architecture in ARCHITECTURES:
+        check(create("neuron", name).program(), torch.float32, architecture)
 
 
 @pytest.mark.parametrize("architecture", [80, 100])
 def test_architectures(architecture):
     for kernel in check(LIF(tau=3.0).program(), torch.float32, architecture):
-        assert "div.rn.f32" in kernel.ptx
+        assert re.search(r"(div|rcp)\.rn\.f32", kernel.ptx)
+
+
+def test_a_number_is_divided_by_as_torch_does_on_a_gpu():
+    """`x / number` is `x * (1 / number)` there: one division for all steps. On the CPU it is a quotient for each."""
+    program = LIF(tau=3.0).program()
+    forward, _ = plans(program)
+    text = print_kernel(program, forward, torch.float32)
+    assert re.findall(r"\((\S+) / number0\b", text) == ["0x1.0000000000000p+0f"] * 13, "not 8 steps and 5"
+    (ptx, _) = compile_source(text, 90)
+    assert 1 <= len(re.findall(r"\brcp\.rn\.f32", ptx)) <= 2, "more than one before the loop and one behind it"
+    on_cpu = print_kernel(program, forward, torch.float32, reciprocals=False)
+    assert len(re.findall(r"\bsc_\w+ / number0\b", on_cpu)) == 13
+    learnable = LIF(tau=3.0, learnable=("tau",)).program()
+    text = print_kernel(learnable, next(plans(learnable)), torch.float32)
+    assert len(re.findall(r"\bsc_\w+ / sc_\w+", text)) == 13
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -120,7 +139,7 @@ def test_more_elements_than_32_bits_count():
     for step in range(steps):
         x[step * num_lanes :][last] = given[step]
     plan = ForwardPlan(8, steps, False, False, frozenset(), frozenset(), True)
-    run = HostCompiler().load(print_kernel(program, plan, torch.float32), program, plan, False)
+    run = HostCompiler().load(print_kernel(program, plan, torch.float32, reciprocals=False), program, plan, False)
     end = num_lanes // THREADS
     pointers = [array.ctypes.data for array in (x, state, out)]
     run(end - 2, end, *pointers, num_lanes, 0, num_lanes, 1, 1, *program.numbers)

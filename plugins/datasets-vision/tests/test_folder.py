@@ -193,6 +193,17 @@ def test_a_bomb_is_refused_before_it_goes_off(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB; decoded it has 243 MB
 
 
+def test_most_pixels_is_an_option(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            Image.new("RGB", (20, 10)).save(tmp_path / name / f"{i}.png")
+    options = {"root": str(tmp_path), "size": (8, 8)}
+    with pytest.raises(DatasetError, match="claims 20 × 10 pixels, more than 199; .* most_pixels"):
+        create("dataset", "image-folder", **options, most_pixels=199).split("train")[0]
+    assert create("dataset", "image-folder", **options, most_pixels=200).split("train")[0][0].shape == (3, 8, 8)
+
+
 def compressed(side):
     packed, row = zlib.compressobj(9), bytes(1 + 3 * side)
     data = b"IDAT" + b"".join(packed.compress(row) for _ in range(side)) + packed.flush()

@@ -257,3 +257,10 @@ class TestFiles:
     def test_nothing_and_a_directory(self, tmp_path):
         self.refused(tmp_path, "expected an .onnx file")
         self.refused(tmp_path / "missing.onnx", "expected an .onnx file")
+
+
+def test_only_unrolled_models_have_one_length():
+    """Capabilities are those of an instance."""
+    fixed = {form: ONNX(form=form, weights="int8").capabilities.fixed_shape for form in FORMS}
+    assert fixed == {"scan": False, "unrolled": True, "step": False}
+    assert ONNX(form="unrolled", weights="int8").capabilities.tolerance > ONNX(form="unrolled").capabilities.tolerance

@@ -12,13 +12,13 @@ from spikecore import nn
 from spikecore.errors import ConfigError, OptionError, PluginUnavailable, RunError
 from spikecore.run.config import resolve
 from spikecore.run.experiment import evaluate, resume
+from spikecore_rl_agents.agent import energy_table
 from spikecore_rl_agents.dqn import DQN
 from spikecore_rl_agents.environments import EnvironmentConfig
 from spikecore_rl_agents.evaluation import Decider, play
 from spikecore_rl_agents.on_policy import OneStep
-from spikecore_rl_agents.operations import count_operations
 from spikecore_rl_agents.policy import Normalizer, Policy, restarted
-from spikecore_rl_agents.population import PopulationMLP, ReceptiveFields
+from spikecore_rl_agents.population import PopulationMLP, PopulationReadout, ReceptiveFields
 from spikecore_rl_agents.readout import Readout
 from spikecore_rl_agents.spaces import inspect_environment
 from spikecore_rl_agents.td3 import TD3
@@ -326,21 +326,34 @@ def test_operations_counted_by_hand():
         net[0].bias.zero_()
     policy = policy_of(net, "rate")
     # x = (1, 0.25) for 3 steps: neuron 0 fires 3 times, neuron 2 once (0.5 + 0.5), the others never.
-    operations = count_operations(policy, torch.tensor([[1.0, 0.25]]))
-    first, second = operations.layers
-    assert (first.macs, first.acs, first.dense_macs) == (24.0, 0.0, 8.0)  # 2 · 4 connections, 3 steps
-    assert (second.macs, second.acs, second.dense_macs) == (0.0, pytest.approx(12.0), 12.0)  # 4 spikes to 3 outputs
-    assert operations.spikes == 4.0
-    assert operations.energy_nj == pytest.approx((24 * 4.6 + 12 * 0.9) / 1000)
-    assert operations.dense_energy_nj == pytest.approx(20 * 4.6 / 1000)
+    operations = policy.count_operations(torch.tensor([[1.0, 0.25]]))
+    first, second = operations.products
+    assert (first.macs, first.acs, first.dense) == (24.0, 0.0, 3 * 8.0)  # 2 · 4 connections, 3 steps
+    assert (second.macs, second.acs, second.dense) == (0.0, 12.0, 3 * 12.0)  # 4 spikes to 3 outputs
+    assert operations.total("spikes") == 4.0
+    assert operations.energy_pj() == pytest.approx(24 * 4.6 + 12 * 0.9)
+    assert energy_table(operations).rows[-1] == (
+        *("all", 24.0, 12.0, pytest.approx(0.1212), 20.0),
+        pytest.approx(20 * 4.6 / 1000),
+    )
+
+
+def test_the_readout_of_populations_is_counted():
+    readout = PopulationReadout(3, 4)
+    policy = Policy(readout, OneStep(), Readout("rate"), torch.device("cpu"))
+    spikes = torch.tensor([[1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]])
+    (layer,) = policy.count_operations(spikes).products
+    assert (layer.acs, layer.macs, layer.dense) == (5.0, 0.0, 12.0)
+    wanted = (spikes.reshape(3, 4) * readout.weight).sum(-1) + readout.bias
+    torch.testing.assert_close(readout(spikes)[0], wanted)
 
 
 def test_an_ordinary_net_has_no_spikes():
     net = torch.nn.Sequential(torch.nn.Linear(2, 4), nn.ReLU(), torch.nn.Linear(4, 3))
     policy = Policy(net, OneStep(), Readout("rate"), torch.device("cpu"))
-    operations = count_operations(policy, torch.randn(5, 2))
-    assert operations.spikes == 0
-    assert operations.energy_nj == operations.dense_energy_nj == pytest.approx(20 * 4.6 / 1000)
+    operations = policy.count_operations(torch.randn(5, 2))
+    assert operations.total("spikes") == 0
+    assert operations.energy_pj() == pytest.approx(20 * 4.6)
 
 
 def test_receptive_fields_by_hand():

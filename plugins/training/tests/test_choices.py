@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
-from helpers import spiking_net
+from helpers import spiking_net, spiking_task
 from torch.optim import lr_scheduler
 
 import spikecore
 from spikecore import nn
 from spikecore.errors import OptionError
+from spikecore.testing.training import Recorder
 from spikecore_training import optimizers, schedules
 from spikecore_training.groups import parameter_groups
 from spikecore_training.rates import LearningRates
@@ -93,6 +94,30 @@ def test_one_cycle_is_that_of_torch():
         if factor is not factors[-1]:
             optimizer.step()
             scheduler.step()
+
+
+def test_plateau_drops_after_scores_that_do_not_rise():
+    plateau = Supervised(schedule={"name": "plateau", "factor": 0.5, "patience": 1, "final": 0.2}).config.schedule
+    scores = [0.5, 0.6, 0.6, 0.60005, 0.7, 0.7, 0.7, 0.7, 0.7]
+    factors = [plateau.after(scores[:count]) for count in range(len(scores) + 1)]
+    # Two epochs without 0.0001 more, then again two, and the last drop would go below the floor.
+    assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.2]
+    config = Supervised(epochs=9, lr=2.0, schedule={"name": "plateau", "factor": 0.5, "patience": 1}).config
+    assert LearningRates(config, 4, scores[:4]).at(4, 3) == 1.0
+    with pytest.raises(OptionError, match="follows the score of each epoch"):
+        Supervised(schedule="plateau", schedule_per="step")
+    with pytest.raises(OptionError, match="supervised, regression or sequence"):
+        plateau.factors(3)
+
+
+def test_a_training_follows_its_scores():
+    trainer = Supervised(epochs=6, batch_size=16, lr=1e-9, schedule={"name": "plateau", "factor": 0.5, "patience": 0})
+    recorder = Recorder()
+    trainer.fit(spiking_task(trainer), recorder)
+    assert trainer._optimizer.param_groups[0]["lr"] < 1e-9  # it learns nothing
+    again = Supervised(epochs=6, batch_size=16)
+    again.load_state_dict(trainer.state_dict())
+    assert len(again._progress.scores) == 6
 
 
 def test_a_schedule_may_count_steps():

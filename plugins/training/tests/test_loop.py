@@ -304,7 +304,9 @@ def test_memory_that_runs_out_names_the_settings():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
     task.model.register_forward_pre_hook(run_out)
-    with pytest.raises(RunError, match="batch_size = 8 with trainer.accumulate = 4.*bfloat16.*truncate.*Tried to"):
+    with pytest.raises(
+        RunError, match="memory = .save.*batch_size = 8 with trainer.accumulate = 4.*bfloat16.*truncate.*Tried to"
+    ):
         trainer.fit(task, Recorder())
 
 
@@ -381,3 +383,26 @@ def test_firing_rates_are_counted_by_layer():
     assert metrics["test_silent"] == pytest.approx((spikes.sum((0, 1)) == 0).float().mean().item())
     (row,) = recorder.gallery.values["firing rates"].rows
     assert row[:2] == ("2", pytest.approx(spikes.mean().item(), abs=1e-6))
+
+
+class Labelled:
+    """A split whose labels are known beforehand."""
+
+    def __init__(self, split, labels):
+        self._split, self.labels = split, torch.tensor(labels)
+
+    def __len__(self):
+        return len(self._split)
+
+    def __getitem__(self, index):
+        return self._split[index]
+
+
+def test_classes_without_samples_are_named():
+    trainer = Supervised(epochs=0, batch_size=16)
+    task = spiking_task(trainer)
+    splits = {"train": Labelled(task.train, [0, 1] * 24), "test": Labelled(task.test, [0, 1, 2])}
+    task, recorder = dataclasses.replace(task, **splits, classes=("cat", "dog", "owl")), Recorder()
+    trainer.fit(task, recorder)
+    (note,) = [note for note in recorder.notes if "no sample" in note]
+    assert "'train' has no sample of 1 of 3 classes ('owl'): they cannot be learned" in note

@@ -1,5 +1,6 @@
 """What kernels become on GPUs, compiled ahead of time: exact arithmetic, vectors, no spilled registers."""
 
+import os
 import re
 
 import pytest
@@ -11,7 +12,10 @@ from spikecore.nn import LIF, CubaLIF
 from spikecore.registry import components, create
 from spikecore_triton_backend.ahead import compile_ahead
 from spikecore_triton_backend.compiled import largest_block, launch_shape
+from spikecore_triton_backend.kernels import print_kernel
 
+ARCHITECTURES = (80, 90, 100) if os.environ.get("SPIKE_FULL") else (90,)
+"""Of every neuron; those of LIF are always looked at."""
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
 INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|rcp\.approx|ex2\.approx\.ftz|\bfma\.|\.ftz\b")
 
@@ -51,8 +55,9 @@ def test_most_neurons_are_exact():
 def test_every_neuron_is_exact_and_fits(name):
     program = create("neuron", name).program()
     pattern = INEXACT if is_exact(program) else INEXACT_EVERYWHERE
-    for kernel in check(program, torch.float32, 90):
-        assert not pattern.findall(kernel.ptx)
+    for architecture in ARCHITECTURES:
+        for kernel in check(program, torch.float32, architecture):
+            assert not pattern.findall(kernel.ptx)
 
 
 @pytest.mark.parametrize("architecture", [80, 100])
@@ -60,6 +65,21 @@ def test_architectures(architecture):
     for kernel in check(LIF(tau=3.0).program(), torch.float32, architecture):
         assert "div.rn.f32" in kernel.ptx
         assert not INEXACT.findall(kernel.ptx)
+
+
+def test_a_number_is_divided_by_as_torch_does_on_a_gpu():
+    """`x / number` is `x * (1 / number)` there: one division for all steps. On the CPU it is a quotient for each."""
+    program = LIF(tau=3.0).program()
+    forward, _ = plans(program)
+    text = print_kernel(program, forward, is_double=False)
+    assert re.findall(r"div_rn\((\w+), (\w+)\)", text) == [("constant0", "number0")] * 13, "not 8 steps and 5"
+    assert "constant0 = tl.full((), 1.0, tl.float32)" in text
+    assert len(re.findall(r"\bdiv\.rn\.f32", compile_ahead(program, forward, torch.float32, 90).ptx)) == 1
+    on_cpu = print_kernel(program, forward, is_double=False, reciprocals=False)
+    assert "constant0, number0" not in on_cpu
+    assert len(re.findall(r"div_rn\(\w+, number0\)", on_cpu)) == 13
+    learnable = LIF(tau=3.0, learnable=("tau",)).program()
+    assert len(re.findall(r"div_rn\(sc_\w+, sc_\w+\)", print_kernel(learnable, next(plans(learnable)), False))) == 13
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)

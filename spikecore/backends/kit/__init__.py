@@ -5,6 +5,7 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 """
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
+from spikecore.backends.kit.divisions import multiply_by_reciprocals
 from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, Place, state_dtype, sum_lanes
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.kernel_text import (
@@ -58,6 +59,7 @@ __all__ = [
     "check_support",
     "integer_arguments",
     "is_distance",
+    "multiply_by_reciprocals",
     "note_bits",
     "num_rows",
     "pointer",

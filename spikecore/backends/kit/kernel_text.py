@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from spikecore.backends.kit.divisions import multiply_by_reciprocals
 from spikecore.backends.kit.plans import BackwardPlan, BackwardStep, ForwardPlan
 from spikecore.dynamics import Graph, Printer, Program, gradient_at, inputs_of, reached_inputs
 
@@ -85,10 +86,11 @@ class KernelText:
         program: the program.
         plan: the kernel's form.
         printer: for its graphs.
+        reciprocals: divide by numbers as torch does on a GPU, see `multiply_by_reciprocals`; otherwise as on a CPU.
     """
 
-    def __init__(self, program: Program, plan: ForwardPlan | BackwardPlan, printer: Printer) -> None:
-        self.program, self.plan, self.printer = program, plan, printer
+    def __init__(self, program: Program, plan: ForwardPlan | BackwardPlan, printer: Printer, reciprocals: bool) -> None:
+        self.program, self.plan, self.printer, self.reciprocals = program, plan, printer, reciprocals
         self.states = [f"state.{name}" for name in program.states]
         self.lines: list[str] = []
         self.depth = 1
@@ -129,8 +131,8 @@ class KernelText:
         return value
 
     def prepared(self, graph: Graph) -> Graph:
-        """A graph as it is printed. Default: as it is."""
-        return graph
+        """A graph as it is printed. Default: with reciprocals if the kernel has them, else as it is."""
+        return multiply_by_reciprocals(graph) if self.reciprocals else graph
 
     # The kernel.
 

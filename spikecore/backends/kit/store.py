@@ -3,7 +3,8 @@
 One file for each kernel, named by the hash of all that it depends on: source, compiler with version and flags,
 processor. So another compiler or machine finds nothing rather than something wrong. A file ends with the hash of its
 own name and bytes and is only ever put in place whole. What is damaged or foreign is compiled again; where the
-directory cannot be used, kernels live in a private directory until the process ends.
+directory cannot be used, kernels live in a private directory until the process ends. The files used longest ago go when
+there are more than `MOST_FILES`, or more bytes than `MOST_BYTES`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from spikecore.files import read_file, write_with
 Loaded = TypeVar("Loaded")
 MARK = b"spikecore kernel"
 LARGEST_FILE = 1 << 28
+MOST_FILES, MOST_BYTES = 4096, 1 << 30
+"""Of a folder of kernels; one is a few tens of kilobytes, and a sweep may compile hundreds."""
 END_BYTES = len(MARK) + hashlib.sha256().digest_size
 
 
@@ -69,9 +72,13 @@ class KernelStore(Generic[Loaded]):
     def _get(self, path: Path, compile: Callable[[], bytes]) -> Loaded:
         if self._is_whole(path):
             with contextlib.suppress(OSError):  # a file system without execution, or a file changed meanwhile
-                return self._load(path)
+                loaded = self._load(path)
+                with contextlib.suppress(OSError):  # a read-only folder keeps its order
+                    os.utime(path)
+                return loaded
         kernel = compile()
         if _is_private(self.folder) and _store(path, kernel):
+            _evict(self.folder, self.suffix)
             with contextlib.suppress(OSError):
                 return self._load(path)
         fallback = private_folder() / path.name
@@ -102,11 +109,37 @@ def _end(path: Path, kernel: bytes) -> bytes:
     return MARK + hashlib.sha256(path.stem.encode() + kernel).digest()
 
 
+def _evict(folder: Path, suffix: str) -> None:
+    """Delete the kernels used longest ago until the rest is within the limits; one that is loaded stays in memory."""
+    kernels = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(suffix) and entry.is_file(follow_symlinks=False):
+                about = entry.stat(follow_symlinks=False)
+                kernels.append((about.st_mtime_ns, about.st_size, entry.path))
+    kernels.sort(reverse=True)
+    num_bytes = 0
+    for rank, (_, size, path) in enumerate(kernels):
+        num_bytes += size
+        if rank and (rank >= MOST_FILES or num_bytes > MOST_BYTES):  # the newest was asked for just now
+            with contextlib.suppress(OSError):  # another process was faster
+                os.unlink(path)
+
+
+def _is_safe_parent(folder: Path) -> bool:
+    """Nobody but its owner, who is this user or root, may replace what lies in it (as in /tmp, by the sticky bit)."""
+    status = folder.stat()
+    is_open = bool(status.st_mode & stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    return status.st_uid in (os.getuid(), 0) and not is_open
+
+
 def _is_private(folder: Path) -> bool:
-    """Made, or there, and no one else may write to it: a kernel is code that this process runs."""
+    """Made, or there, and no one else may write to it or move it: a kernel is code that this process runs."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.stat()
+        if not all(map(_is_safe_parent, folder.resolve().parents)):
+            return False
     except OSError:
         return False
     return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

@@ -164,7 +164,7 @@ def _signature(cls: type) -> inspect.Signature:
         if not any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
             return inspect.Signature([*parameters, *keywords])
         keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY] + keywords
-    raise TypeError(f"{cls.__name__}: FoldsTime stands before a torch layer")
+    raise TypeError(f"{cls.__name__}: FoldsTime must come before a torch layer")
 
 
 class FoldTime(FoldsTime, nn.Module):

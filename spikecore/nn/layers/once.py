@@ -1,7 +1,7 @@
 """Running a layer once where every step of its input is the same.
 
 `direct` gives a sequence whose steps are one piece of memory: stride 0 along T. A layer that gives equal outputs for
-equal inputs, and keeps nothing from step to step, need see only one of them; its output is repeated in the same way, so
+equal inputs, and keeps nothing from step to step, needs only one of them; its output is repeated in the same way, so
 that the next layer sees it too, up to the first neuron.
 
     x [T, B, ...] of stride 0 → x[0] → layer → y [B, ...] → y repeated, stride 0
@@ -89,7 +89,7 @@ def is_time_invariant(module: nn.Module) -> bool:
 def repeated_step(x: Any) -> Tensor | None:
     """The step `[B, ...]` of a sequence `[T, B, ...]` whose steps are all the same memory, or None.
 
-    None as well where somebody may want the gradient of each step.
+    None as well where the gradient of each step may be wanted.
     """
     if not isinstance(x, Tensor) or x.dim() < 2 or x.shape[0] < 2 or x.stride(0) != 0:
         return None

@@ -65,8 +65,8 @@ class BackendSuite(LimitChecks, ProductChecks):
             assert_close(ours[part], theirs[part], part)
         others = torch.ones(4, 3, dtype=torch.bool, device=self.device)
         others[[0, 1, 2], [0, 1, 2]] = False
-        found, right = (each["gradient of"]["x"][:, others] for each in (ours, untouched))
-        assert_same(found, right, "the gradient of the other neurons")
+        mixed, right = (result["gradient of"]["x"][:, others] for result in (ours, untouched))
+        assert_same(mixed, right, "the gradient of the other neurons")
 
     @advice("leave out the terms of a gradient that is None (dynamics.with_gaps); do not put zeros in its place")
     def test_gradients_that_do_not_arrive(self) -> None:
@@ -75,12 +75,12 @@ class BackendSuite(LimitChecks, ProductChecks):
         x[-1, 0, 0] = -math.inf  # met by the gradient of the final state, which is not wanted
         with self.backend():
             for options in CASES:
-                found = []
+                gradients = []
                 for name in (BACKEND, "torch"):
                     neuron, given = self.on(name, LIF, **options), x.clone().requires_grad_()
-                    found.append(torch.autograd.grad(neuron(given).sum(), given)[0])
-                assert found[1].isfinite().all(), "the reference itself has NaN: this proves nothing"
-                assert_close(found[0], found[1], "the gradient of x")
+                    gradients.append(torch.autograd.grad(neuron(given).sum(), given)[0])
+                assert gradients[1].isfinite().all(), "the reference itself has NaN: this proves nothing"
+                assert_close(gradients[0], gradients[1], "the gradient of x")
             used = self.on(BACKEND, LIF, reset="soft", detach_reset=True, v_threshold=0.9, learnable=("v_threshold",))
             used(x[:0].requires_grad_()).sum().backward()
             assert next(used.parameters()).grad is None, "T = 0: a parameter that nothing depends on has a gradient"
@@ -102,16 +102,16 @@ class BackendSuite(LimitChecks, ProductChecks):
         x = self.x(8, 16, 3, 257)
         options: Options = {"tau": [2.0, 3.0, 4.0], "v_threshold": 0.9, "learnable": ("tau", "v_threshold")}
         threads = torch.get_num_threads()
-        found = []
+        outcomes = []
         with self.backend():
             try:
                 for number in (1, 2, 3, 2):
                     torch.set_num_threads(number)
-                    found.append(outcome(self.on(BACKEND, LIF, **options), x))
+                    outcomes.append(outcome(self.on(BACKEND, LIF, **options), x))
             finally:
                 torch.set_num_threads(threads)
-        for other in found[1:]:
-            assert_same(other, found[0], "the second run")
+        for other in outcomes[1:]:
+            assert_same(other, outcomes[0], "the second run")
 
     def test_requested_is_executed(self) -> None:
         """A neuron that names the backend runs on it, forward and backward; one it refuses raises, nothing steps in."""
@@ -136,12 +136,12 @@ class BackendSuite(LimitChecks, ProductChecks):
                 forget_compiled()
                 neuron = self.on(BACKEND, LIF, **options)
                 compiled = torch.compile(neuron, backend="aot_eager", fullgraph=True)
-                found = []
+                results = []
                 for call in (compiled, neuron):
                     given = x.clone().requires_grad_()
                     out = call(given)
-                    found.append([out, *torch.autograd.grad((out * x).sum(), (given, *neuron.parameters()))])
-                assert_close(found[0], found[1], "[output, gradients] when compiled")
+                    results.append([out, *torch.autograd.grad((out * x).sum(), (given, *neuron.parameters()))])
+                assert_close(results[0], results[1], "[output, gradients] when compiled")
             forget_compiled()
 
     def test_operators_are_sound(self) -> None:
@@ -171,11 +171,11 @@ class BackendSuite(LimitChecks, ProductChecks):
                 [torch.ones_like(r) for r in recorded],
             ]
             grad_x, grad_states, grad_params = backend.run_bwd(key, saved, x, states, params, *grads)
-            found = [*outputs, *saved, grad_x, *grad_states, *grad_params]
+            tensors = [*outputs, *saved, grad_x, *grad_states, *grad_params]
             inputs = {tensor.untyped_storage().data_ptr() for tensor in (*given, grads[0], *grads[1], *grads[2])} - {0}
-            for index, tensor in enumerate(found):
+            for index, tensor in enumerate(tensors):
                 shared = tensor.untyped_storage().data_ptr() in inputs
-                assert not shared, f"T = {steps}: output {index} of {len(found)} is memory of an input"
+                assert not shared, f"T = {steps}: output {index} of {len(tensors)} is memory of an input"
             assert_same(given, kept, "the inputs after run and run_bwd")
 
     def test_saved_like(self) -> None:
@@ -205,12 +205,12 @@ class BackendSuite(LimitChecks, ProductChecks):
         with self.backend():
             for options in (*CASES, {"record": ("v",)}):
                 neuron, x = self.on(BACKEND, LIF, **options), self.x(4, 4, 3).requires_grad_()
-                found = []
+                results = []
                 for carries in (False, True):
                     with streaming(neuron) if carries else nullcontext():
                         out = neuron(x)
-                        found.append([out, *torch.autograd.grad((out * x).sum(), (x, *neuron.parameters()))])
-                assert_same(found[0], found[1], "[output, gradients] of a call that keeps no state")
+                        results.append([out, *torch.autograd.grad((out * x).sum(), (x, *neuron.parameters()))])
+                assert_same(results[0], results[1], "[output, gradients] of a call that keeps no state")
 
     def test_a_stand_in_for_the_input(self) -> None:
         """Where `reads_input` says that the backward pass does not read x, a stand-in gives the same gradients."""
@@ -222,8 +222,8 @@ class BackendSuite(LimitChecks, ProductChecks):
                 continue
             looked_at.append(key)
             grads: list[Any] = [torch.ones_like(out), [torch.ones_like(f) for f in finals], list(recorded)]
-            found = [backend.run_bwd(key, saved, given, states, params, *grads) for given in (x * math.nan, x)]
-            assert_same(list(found[0]), list(found[1]), "the gradients with a stand-in for the input")
+            gradients = [backend.run_bwd(key, saved, given, states, params, *grads) for given in (x * math.nan, x)]
+            assert_same(list(gradients[0]), list(gradients[1]), "the gradients with a stand-in for the input")
         if not looked_at:
             skip("its backward pass reads the input")
 
@@ -238,11 +238,11 @@ class BackendSuite(LimitChecks, ProductChecks):
             x = self.x(1, 4, 3)
             for given in (x, torch.stack([x, x], -1)[..., 0], x[:, :0], x.expand(1, 4, 3)):
                 state = torch.full(given.shape[1:], 0.1, dtype=torch.promote_types(self.dtype, torch.float32))
-                found = backend.step(program.key, given[0], [state], params)
+                stepped = backend.step(program.key, given[0], [state], params)
                 out, finals, _, _ = backend.run(program.key, given, [state], params, False, True)
-                if found is not None:
+                if stepped is not None:
                     is_offered = True
-                    assert_same([found[0], *found[1]], [out[0], *finals], "one step")
+                    assert_same([stepped[0], *stepped[1]], [out[0], *finals], "one step")
         if not is_offered:
             skip("its `step` leaves all of them to `run`")
 

@@ -162,7 +162,8 @@ class AgreementChecks(Suite):
 
     def test_surrogates_equal_the_reference(self) -> None:
         """Every surrogate of the core, two of them smooth."""
-        self.compare_all((self.x(6, 3, 5), cls, {"surrogate": each}) for cls in (IF, LIF) for each in SURROGATES)
+        for cls in (IF, LIF):
+            self.compare_all((self.x(6, 3, 5), cls, {"surrogate": surrogate}) for surrogate in SURROGATES)
 
     def test_parameters_equal_the_reference(self) -> None:
         """Tensor parameters, one for all or one per channel, learned or not."""

@@ -123,8 +123,8 @@ class NormChecks(AgreementChecks):
             assert not lean[5], "without `save` something is saved"
             assert_same([lean[0], *lean[2:5]], [out, recorded, mean, var], "what comes out without `save` and `carry`")
             grads = (torch.ones_like(out), [torch.ones_like(f) for f in finals], [torch.ones_like(r) for r in recorded])
-            found = arguments.gradients(backend, results, grads)
-            grad_y, grad_gamma, grad_beta, grad_states, grad_params = found
+            gradients = arguments.gradients(backend, results, grads)
+            grad_y, grad_gamma, grad_beta, grad_states, grad_params = gradients
             assert (grad_gamma is None) == (arguments.gamma is None), "a gradient of gamma goes with gamma alone"
             assert (grad_beta is None) == (arguments.beta is None), "a gradient of beta goes with beta alone"
             fewer = arguments.gradients(backend, results, grads, wants_states=False)
@@ -177,9 +177,9 @@ class NormChecks(AgreementChecks):
             )
             one = torch.ones((), dtype=y.dtype, device=self.device).expand(y.shape)
             with poisoned(y.shape, y.shape[1:], (CHANNELS,)):
-                found = given.call(backend)
-                grads = (one.contiguous() if is_full else one, [None], [one.to(state.dtype)] * len(found[2]))
-                results.append([list(found[:5]), list(given.gradients(backend, found, grads))])
+                called = given.call(backend)
+                grads = (one.contiguous() if is_full else one, [None], [one.to(state.dtype)] * len(called[2]))
+                results.append([list(called[:5]), list(given.gradients(backend, called, grads))])
         assert results[1][0][0].any(), "it does not fire: this proves nothing"
         assert_close(results[0], results[1], "[results, gradients] of expanded inputs")
 
@@ -192,17 +192,17 @@ class NormChecks(AgreementChecks):
         threads = torch.get_num_threads()
         for shape in ((5, 17, CHANNELS, 29, 13), (5, 2083, CHANNELS)):
             arguments = self._call(backend, shape)
-            found = []
+            outcomes = []
             try:
                 for number in (1, 2, 3):
                     torch.set_num_threads(number)
                     results = arguments.call(backend)
                     grads = (weights(results[0], strided=False), [None], [None] * len(results[2]))
-                    found.append([list(results[:5]), list(arguments.gradients(backend, results, grads))])
+                    outcomes.append([list(results[:5]), list(arguments.gradients(backend, results, grads))])
             finally:
                 torch.set_num_threads(threads)
-            for other in found[1:]:
-                assert_same(other, found[0], "what another number of threads gives")
+            for other in outcomes[1:]:
+                assert_same(other, outcomes[0], "what another number of threads gives")
 
     @needs("norm_neuron")
     def test_norm_neuron_half(self) -> None:

@@ -152,8 +152,8 @@ class ProductChecks(Suite):
                 steps = torch.arange(theirs.numel(), device=x.device).reshape(theirs.shape)
                 grad = ((steps * 7) % 17 - 8).float() / 8
                 for strided in (grad, grad.movedim(-1, 0).contiguous().movedim(0, -1), grad[..., :1].expand_as(grad)):
-                    found = [torch.autograd.grad(out, given, strided, retain_graph=True) for out in (ours, theirs)]
-                    for name, own, right in zip(("x", "the weight", "the bias"), *found, strict=True):
+                    gradients = [torch.autograd.grad(out, given, strided, retain_graph=True) for out in (ours, theirs)]
+                    for name, own, right in zip(("x", "the weight", "the bias"), *gradients, strict=True):
                         assert_same(own, right, f"{case}: the gradient of {name}")
 
     @advice("sum each output in one order that depends on nothing but its own inputs")
@@ -259,8 +259,8 @@ class ProductChecks(Suite):
                 grad = torch.ones_like(y)
                 right = torch.autograd.grad(dense_product(case.geometry, x, weight, bias), weight, grad)[0]
                 given.copy_(1 - x)
-                found = torch.autograd.grad(y, weight, grad)[0]
-                assert_same(found, right, f"{case}: the gradient after x was overwritten")
+                gradient = torch.autograd.grad(y, weight, grad)[0]
+                assert_same(gradient, right, f"{case}: the gradient after x was overwritten")
                 with torch.no_grad():
                     outcome = self._outcome(backend, case, x, weight.detach(), None)
                 assert not outcome.kept, f"{case}: without `save` it keeps {len(outcome.kept)} tensors"
@@ -277,22 +277,22 @@ class ProductChecks(Suite):
         for case in self._cases():
             weight, bias = (t.requires_grad_() for t in self._weights(case, exact=False))
             for x in self._spikes(case, 0.3):
-                found = []
+                gradients = []
                 try:
                     for number in (1, 2, 3, 1):
                         torch.set_num_threads(number)
                         y = self._run(backend, case, x, weight, bias)
                         grad = torch.sin(torch.arange(y.numel(), device=x.device)).reshape(y.shape)
-                        found.append(torch.autograd.grad(y, weight, grad)[0])
+                        gradients.append(torch.autograd.grad(y, weight, grad)[0])
                 finally:
                     torch.set_num_threads(threads)
-                for other in found[1:]:
-                    assert_same(other, found[0], f"{case}: the gradient of the weight")
+                for other in gradients[1:]:
+                    assert_same(other, gradients[0], f"{case}: the gradient of the weight")
                 wide = [t.detach().double().requires_grad_() for t in (weight, bias)]
                 exact = dense_product(case.geometry, x.double(), *wide)
                 right = torch.autograd.grad(exact, wide[0], grad.double())[0]
                 scale = float(right.abs().max())
-                error = float((found[0].double() - right).abs().max())
+                error = float((gradients[0].double() - right).abs().max())
                 assert error <= 1e-5 * scale + 1e-6, f"{case}: the gradient of the weight is off by {error:.1e}"
 
     @needs("spike_bits")

@@ -25,7 +25,7 @@ from spikecore.testing.suite import advice, needs, skip
 from spikecore.testing.suites.dataset_targets import TargetChecks
 
 DUPLICATES = 0.01
-"""Real data hold a few samples twice; that share may stand in both splits."""
+"""Real data hold a few samples twice; that share may be in both splits."""
 
 
 class DatasetSuite(TargetChecks):
@@ -153,11 +153,11 @@ class DatasetSuite(TargetChecks):
     def test_splits_are_disjoint(self) -> None:
         """No split holds the samples of another, but for a few that the data hold twice."""
         dataset = self.make()
-        found = {name: set(self._digests(dataset, name)) for name in dataset.splits}
-        for name, digests in found.items():
-            for other in list(found)[list(found).index(name) + 1 :]:
-                shared, smaller = len(digests & found[other]), min(len(digests), len(found[other]))
-                assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples stand in {name} and in {other}"
+        digests_of = {name: set(self._digests(dataset, name)) for name in dataset.splits}
+        for name, digests in digests_of.items():
+            for other in list(digests_of)[list(digests_of).index(name) + 1 :]:
+                shared, smaller = len(digests & digests_of[other]), min(len(digests), len(digests_of[other]))
+                assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples are in {name} and in {other}"
 
     def digests(self) -> dict[str, list[str]]:
         """See `LimitChecks`."""
@@ -221,12 +221,12 @@ class DatasetSuite(TargetChecks):
             count = label.shape[1] if dataset.capabilities.target == "sequence" else len(label)
             assert x.shape[axis] == count == len(samples), f"{name}: x {tuple(x.shape)}, {count} labels"
             for place, (own, _) in enumerate(samples):
-                found = x[:, place] if dataset.is_sequence else x[place]
+                sample = x[:, place] if dataset.is_sequence else x[place]
                 if dataset.is_sequence:
                     marked = torch.ones(len(x), dtype=torch.bool) if mask is None else mask[:, place]
                     assert int(marked.sum()) == len(own), f"{name}: {len(own)} steps, {int(marked.sum())} are marked"
-                    found = found[marked]
-                assert_same(found.to(own.dtype), own, f"{name}: a sample after collate")
+                    sample = sample[marked]
+                assert_same(sample.to(own.dtype), own, f"{name}: a sample after collate")
             again = [split.collate(samples, torch.Generator().manual_seed(seed)) for seed in (1, 1)]
             assert_same(list(again[0][:2]), list(again[1][:2]), f"{name}: two batches made with the same seed")
 
@@ -236,11 +236,11 @@ class DatasetSuite(TargetChecks):
         if not any(hasattr(split, "set_epoch") for _, split in splits):
             skip("its splits have no set_epoch: samples are the same in every epoch")
         for name, split in splits:
-            found = []
+            epochs = []
             for epoch in (0, 1, 0):
                 split.set_epoch(epoch)
-                found.append([split[index][0] for index in self.indices(split, 10)])
-            assert_same(found[2], found[0], f"{name}: the samples of epoch 0, read after those of epoch 1")
+                epochs.append([split[index][0] for index in self.indices(split, 10)])
+            assert_same(epochs[2], epochs[0], f"{name}: the samples of epoch 0, read after those of epoch 1")
 
     def test_several_at_once(self) -> None:
         """`__getitems__`, where a split has it, gives what indexing gives, and refuses what that refuses."""
@@ -249,9 +249,9 @@ class DatasetSuite(TargetChecks):
             skip("its splits have no __getitems__: samples are read one by one")
         for name, split in splits:
             chosen = self.indices(split, 10)[::-1]
-            found, wanted = split.__getitems__(chosen), [split[index] for index in chosen]
-            assert_same([x for x, _ in found], [x for x, _ in wanted], f"samples of {name} read at once")
-            assert_same(_labels(found), _labels(wanted), f"labels of {name} read at once")
+            at_once, wanted = split.__getitems__(chosen), [split[index] for index in chosen]
+            assert_same([x for x, _ in at_once], [x for x, _ in wanted], f"samples of {name} read at once")
+            assert_same(_labels(at_once), _labels(wanted), f"labels of {name} read at once")
             with pytest.raises(IndexError):
                 split.__getitems__([0, len(split)])
 

@@ -74,11 +74,11 @@ class DeployerSuite(RefusalChecks):
     def test_trace_is_the_nets(self) -> None:
         """Every neuron layer by its name in the net, in its order, `[T, B, ...]`, each as near as the output."""
         for exported in self.accepted():
-            right, found = self.expected(exported.net).spikes, self.simulated(exported).spikes
+            right, traced = self.expected(exported.net).spikes, self.simulated(exported).spikes
             name = exported.net.name
-            assert list(found) == list(right), f"net {name!r}: expected a trace of {list(right)}, got {list(found)}"
+            assert list(traced) == list(right), f"net {name!r}: expected a trace of {list(right)}, got {list(traced)}"
             for layer in right:
-                self.assert_near(found[layer], right[layer], f"net {name!r}, layer {layer!r}")
+                self.assert_near(traced[layer], right[layer], f"net {name!r}, layer {layer!r}")
 
     @needs("simulates")
     def test_threshold_ties(self) -> None:
@@ -91,8 +91,8 @@ class DeployerSuite(RefusalChecks):
             _, others = record_spikes(_with_other_ties(exported.net.make()), exported.net.input(SEED))
             for layer, spikes in right.spikes.items():
                 assert not torch.equal(spikes, others[layer]), f"net {exported.net.name!r}: no tie in layer {layer!r}"
-                found = self.simulated(exported).spikes[layer]
-                self.assert_near(found, spikes, f"net {exported.net.name!r}, layer {layer!r}, ties")
+                traced = self.simulated(exported).spikes[layer]
+                self.assert_near(traced, spikes, f"net {exported.net.name!r}, layer {layer!r}, ties")
 
     @needs("simulates")
     def test_the_file_is_run(self) -> None:
@@ -166,10 +166,10 @@ class DeployerSuite(RefusalChecks):
         exported = self.accepted()[0]
         for what in ("simulate", "trace"):
             try:
-                found = getattr(self.make(), what)(exported.artefact, exported.net.input())
+                answer = getattr(self.make(), what)(exported.artefact, exported.net.input())
             except Exception:  # whatever it says, it does not answer
                 continue
-            raise AssertionError(f"capabilities.simulates is False, but {what} gave {type(found).__name__}")
+            raise AssertionError(f"capabilities.simulates is False, but {what} gave {type(answer).__name__}")
 
     # and back
 

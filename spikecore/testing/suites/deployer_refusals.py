@@ -36,7 +36,7 @@ class Unheard(nn.Module):
 
 
 class Sorting(nn.Module):
-    """The same as a function call, which stands in no list of modules."""
+    """The same as a function call, which is in no list of modules."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
@@ -139,16 +139,16 @@ class RefusalChecks(DeployedNets):
     def test_the_mode_does_not_matter(self) -> None:
         """A net in training mode is deployed as it is evaluated."""
         for exported in self.few():
-            x, found = exported.net.input(), []
+            x, answers = exported.net.input(), []
             for training in (False, True):
                 with self.folder() as folder:
                     artefact = self.make().export(exported.net.make().train(training), x, self.path_in(folder))
                     if self.capabilities.simulates:
-                        found.append(self.make().simulate(artefact, x))
+                        answers.append(self.make().simulate(artefact, x))
                     elif self.capabilities.deterministic:
-                        found.append(list(files_below(artefact.path).values()))
-            if found:
-                assert_same(found[1], found[0], f"net {exported.net.name!r} exported in training mode")
+                        answers.append(list(files_below(artefact.path).values()))
+            if answers:
+                assert_same(answers[1], answers[0], f"net {exported.net.name!r} exported in training mode")
 
     # what it refuses
 

@@ -69,9 +69,9 @@ class EncoderSuite(LimitChecks):
             assert out.isfinite().all(), f"{dtype}: the output holds NaN or infinity"
         if torch.cuda.is_available():
             x = self.input()
-            found = self.make()(x.cuda(), Generator().manual_seed(0))
-            assert found.is_cuda
-            assert_close(found.cpu(), self.encode(self.make(), x), "the output on the GPU")
+            on_gpu = self.make()(x.cuda(), Generator().manual_seed(0))
+            assert on_gpu.is_cuda
+            assert_close(on_gpu.cpu(), self.encode(self.make(), x), "the output on the GPU")
 
     @needs("spiking")
     def test_spikes_are_zero_or_one(self) -> None:
@@ -90,9 +90,9 @@ class EncoderSuite(LimitChecks):
 
     def _only(self, allowed: set[float]) -> None:
         encoder = self.long() if hasattr(self.make().config, "num_steps") else self.make()
-        found = distinct(self.encode(encoder, self.input(4, 25)))
-        assert found <= allowed, f"expected {sorted(allowed)}, got {sorted(found)[:8]}"
-        assert len(found) > 1, f"every output is {found}"
+        values = distinct(self.encode(encoder, self.input(4, 25)))
+        assert values <= allowed, f"expected {sorted(allowed)}, got {sorted(values)[:8]}"
+        assert len(values) > 1, f"every output is {values}"
 
     @needs("rate")
     def test_the_mean_is_the_input(self) -> None:
@@ -170,9 +170,9 @@ class EncoderSuite(LimitChecks):
             skip("capabilities.input_range does not hold 0 to 1")
         x = torch.arange(0, 256, 5, dtype=torch.uint8).reshape(4, 13)
         encoder = self.make()
-        found = self.encode(encoder, x)
-        assert found.dtype == torch.get_default_dtype(), f"expected {torch.get_default_dtype()}, got {found.dtype}"
-        assert_same(found, self.encode(encoder, x.float() / 255), "the output for uint8")
+        out = self.encode(encoder, x)
+        assert out.dtype == torch.get_default_dtype(), f"expected {torch.get_default_dtype()}, got {out.dtype}"
+        assert_same(out, self.encode(encoder, x.float() / 255), "the output for uint8")
 
     def test_out_of_range_is_refused(self) -> None:
         """Where a range is declared, values below and above it and NaN raise InputError."""

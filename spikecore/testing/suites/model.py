@@ -128,7 +128,7 @@ class ModelSuite(TargetChecks):
             assert self.run(net.train(mode), x).isfinite().all()
 
     def test_neurons_come_from_make_neuron(self) -> None:
-        """Every neuron layer is what one call of `make_neuron` gave, and all of them stand in the net."""
+        """Every neuron layer is what one call of `make_neuron` gave, and all of them are in the net."""
         made: list[nn.Module] = []
 
         def make_neuron() -> nn.Module:
@@ -191,8 +191,8 @@ class ModelSuite(TargetChecks):
             for scale in SCALES:
                 out = self.run(net, self.input(shape, batch=4) * scale)
                 total = (out * torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out)).sum()
-                found = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
-                for (name, _), gradient in zip(net.named_parameters(), found, strict=True):
+                gradients = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
+                for (name, _), gradient in zip(net.named_parameters(), gradients, strict=True):
                     assert gradient is not None, f"no gradient reaches {name}"
                     assert gradient.isfinite().all(), f"the gradient of {name} holds NaN or infinity"
                     if gradient.any():

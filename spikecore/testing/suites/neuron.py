@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import pytest
@@ -142,24 +142,29 @@ class NeuronSuite(LimitChecks, OptionChecks):
             assert_same(states_of(neuron), {k: v.detach() for k, v in kept.items()}, "the detached state")
             assert not any(value.requires_grad for value in states_of(neuron).values()), "the state has a graph still"
             total = self.run(neuron, after, reset=False).sum()
-        found: tuple[Tensor | None, ...] = torch.autograd.grad(total, (before, after), allow_unused=True)
-        cut, reached = found
+        gradients: tuple[Tensor | None, ...] = torch.autograd.grad(total, (before, after), allow_unused=True)
+        cut, reached = gradients
         assert cut is None, "a gradient passed detach_state"
         assert reached is not None, "no gradient reached the input after detach_state"
 
+    @advice("return new tensors as the next state; never write into the state that the step was given")
     @needs("stochastic", False)
     def test_state_get_and_set(self) -> None:
-        """What `get_state` gave goes on from there after `set_state`; `state_dict` holds no state."""
+        """`set_state` continues from what `get_state` returned; calls change neither; `state_dict` holds no state."""
         neuron, first, second = self.make(), self.input(), self.input(seed=1)
         keys = set(neuron.state_dict())
         with streaming(neuron):
             self.run(neuron, first, reset=False)
-            kept = copy.deepcopy({k: v and {n: t.detach() for n, t in v.items()} for k, v in get_state(neuron).items()})
+            returned = get_state(neuron)
+            values = _copied(returned)
             assert set(neuron.state_dict()) == keys, "state_dict() holds state"
             going_on = self.run(neuron, second, reset=False)
+            assert_same(_copied(returned), values, "the state that get_state returned, after the next call,")
             reset_state(neuron)
-            set_state(neuron, kept)
+            passed_in = _copied(values)
+            set_state(neuron, passed_in)
             assert_same(self.run(neuron, second, reset=False), going_on, "the sequence after set_state")
+            assert_same(_copied(passed_in), values, "the state that set_state was given, after the next call,")
 
     @advice("compute each sample by itself: no mean, sort or norm over the batch axis")
     @needs("stochastic", False)
@@ -311,8 +316,8 @@ class NeuronSuite(LimitChecks, OptionChecks):
         x = self.input().requires_grad_()
         out = self.run(self.make(), x)
         if out.requires_grad:
-            found: tuple[Tensor | None, ...] = torch.autograd.grad(out.sum(), x, allow_unused=True)
-            reached = found[0] is not None and bool(found[0].any())
+            gradients: tuple[Tensor | None, ...] = torch.autograd.grad(out.sum(), x, allow_unused=True)
+            reached = gradients[0] is not None and bool(gradients[0].any())
             assert not reached, "a gradient reaches the input, but capabilities.differentiable is False"
 
     @needs("elementwise")
@@ -339,3 +344,11 @@ class NeuronSuite(LimitChecks, OptionChecks):
                 assert value.shape == x.shape, f"initial state {name!r}: expected {tuple(x.shape)}, got {value.shape}"
         if issubclass(self.target, Neuron):
             assert self.capabilities.elementwise, "a subclass of spikecore.nn.Neuron is elementwise"
+
+
+def _copied(state: Mapping[str, Mapping[str, Tensor] | None]) -> dict[str, dict[str, Tensor] | None]:
+    """What `get_state` returned, with tensors of its own that have no graph."""
+    copies: dict[str, dict[str, Tensor] | None] = {}
+    for module, own in state.items():
+        copies[module] = None if own is None else {name: value.detach().clone() for name, value in own.items()}
+    return copies

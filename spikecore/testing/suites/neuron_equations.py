@@ -160,7 +160,7 @@ class EquationChecks(Suite):
         """Traced to a graph and interpreted, it gives the same outputs, states and gradients; `explain` shows it."""
         x = self.input().requires_grad_()
         weights = self._noise(len(x), 7)
-        found = []
+        results = []
         with registered_backend(GraphBackend) as name:
             for backend in (name, "torch"):
                 neuron = self.make(backend=backend)
@@ -171,9 +171,9 @@ class EquationChecks(Suite):
                 gradient: tuple[Tensor | None, ...] = (None,)
                 if self.capabilities.differentiable:
                     gradient = torch.autograd.grad(total, x)
-                found.append([out, list(states.values()), *(g for g in gradient if g is not None)])
+                results.append([out, list(states.values()), *(g for g in gradient if g is not None)])
             text = explain(neuron)
-        assert_close(found[0], found[1], "[output, states, gradient] of the traced graph")
+        assert_close(results[0], results[1], "[output, states, gradient] of the traced graph")
         assert type(neuron).__name__ in text
         assert "not traced" not in text, text
 
@@ -272,8 +272,8 @@ class EquationChecks(Suite):
         for part in (x[:2], x[2:]) if neuron.step_mode == "multi" else x:
             out, state = step(params, part, state)
             outs.append(out)
-        found = torch.cat(outs) if neuron.step_mode == "multi" else torch.stack(outs)
-        assert_close(found, right, "the sequence in two parts, with its state handed over")
+        joined = torch.cat(outs) if neuron.step_mode == "multi" else torch.stack(outs)
+        assert_close(joined, right, "the sequence in two parts, with its state handed over")
         assert not states_of(neuron), "the explicit form left state in the module"
 
     @needs("differentiable")

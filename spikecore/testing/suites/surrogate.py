@@ -89,13 +89,13 @@ class SurrogateSuite(Suite):
     def test_traced_graph_equals_the_declaration(self) -> None:
         """Traced to a graph, spikes and gradient are the same as on tensors."""
         u = self.points().reshape(-1, 1).requires_grad_()
-        found = []
+        results = []
         with registered_backend(GraphBackend) as name:
             for backend in (name, "torch"):
                 out = Bare(surrogate=self.make(), backend=backend)(u.unsqueeze(0))
-                found.append([out, *torch.autograd.grad(out.sum(), u)])
-        assert_close(found[0], found[1], "[spikes, gradient] of the traced graph")
-        assert_close(found[0][1].flatten(), self.derivative(u.detach().flatten()), "the gradient of the traced graph")
+                results.append([out, *torch.autograd.grad(out.sum(), u)])
+        assert_close(results[0], results[1], "[spikes, gradient] of the traced graph")
+        assert_close(results[0][1].flatten(), self.derivative(u.detach().flatten()), "the gradient of the traced graph")
 
     @needs("primitive")
     def test_primitive_has_this_derivative(self) -> None:
@@ -165,18 +165,18 @@ class SurrogateSuite(Suite):
         """The declaration works on Python numbers as on tensors."""
         surrogate = self.make()
         u = self.points()[:20]
-        found = torch.tensor([float(surrogate.derivative(float(value), surrogate.config)) for value in u])
-        assert_close(found.double(), self.derivative(u).float().double(), "the derivative of numbers")
+        derivatives = torch.tensor([float(surrogate.derivative(float(value), surrogate.config)) for value in u])
+        assert_close(derivatives.double(), self.derivative(u).float().double(), "the derivative of numbers")
 
     @needs("stochastic")
     def test_randomness(self) -> None:
         """Equal seeds give equal spikes, others give others."""
-        u, found = self.points().abs(), []
+        u, spikes = self.points().abs(), []
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
-            found.append(spike(u, self.make()))
-        assert_same(found[1], found[0], "the spikes of the same seed")
-        differs = not torch.equal(found[2], found[0])
+            spikes.append(spike(u, self.make()))
+        assert_same(spikes[1], spikes[0], "the spikes of the same seed")
+        differs = not torch.equal(spikes[2], spikes[0])
         assert differs, "capabilities.stochastic is True, but two seeds give the same spikes"
 
     @needs("stochastic", False)

@@ -175,7 +175,7 @@ class TrainerSuite(Suite):
         "context.epoch_end, then context.checkpoint"
     )
     def test_resumed_equals_uninterrupted(self) -> None:
-        """From a safe point, also within an epoch, a new trainer goes on to the same bits, metrics and messages."""
+        """From a safe point, also within an epoch, a new trainer continues bit-identically: metrics and messages."""
         task, trainer, recorder, metrics = self.fit(snapshots=True)
         points = recorder.snapshots
         assert points, "fit never called context.checkpoint()"
@@ -183,9 +183,9 @@ class TrainerSuite(Suite):
             torch.manual_seed(99 + at)
             where = f"safe point {at + 1} of {len(points)}"
             resumed, later = self._resumed(points[at])
-            found = later.trainer.fit(resumed, later)
+            final = later.trainer.fit(resumed, later)
             assert_same(dict(resumed.model.state_dict()), dict(task.model.state_dict()), f"the weights from {where}")
-            assert found == metrics, f"resumed at {where} the metrics are {found}, uninterrupted {metrics}"
+            assert final == metrics, f"resumed at {where} the metrics are {final}, uninterrupted {metrics}"
             _assert_told(later.events, recorder.events[points[at].num_events :], where)
             state = [trainer.state_dict(), trainer.large_state_dict()]
             again = [later.trainer.state_dict(), later.trainer.large_state_dict()]

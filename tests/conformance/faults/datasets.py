@@ -60,7 +60,7 @@ class LabelsFromOne(ToyDataset):
     make_split = FromOne
 
 
-@fault("test_splits_are_disjoint", "stand in train and in test")
+@fault("test_splits_are_disjoint", "are in train and in test")
 class Overlapping(ToyDataset):
     """the test split is part of the training split"""
 

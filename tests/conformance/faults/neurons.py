@@ -142,3 +142,30 @@ class Denies(ToyNeuron):
     """mis-declared capability: says that no gradient passes"""
 
     capabilities = NeuronCapabilities(differentiable=False)
+
+
+@fault("test_state_get_and_set", "the state that get_state returned, after the next call")
+class OneBufferForState(ToyNeuron):
+    """writes the next state into the memory of the last one"""
+
+    def keep(self, state, *outputs):
+        before = self._memory.state
+        outputs = super().keep(state, *outputs)
+        if before is not None and not before["v"].requires_grad:
+            self._memory.state = {"v": before["v"].copy_(state["v"])}
+        return outputs
+
+
+@fault("test_state_get_and_set", "the state that set_state was given, after the next call")
+class ClearsWhatWasSet(ToyNeuron):
+    """writes into a state that came through set_state"""
+
+    own = None
+
+    def keep(self, state, *outputs):
+        before = self._memory.state
+        outputs = super().keep(state, *outputs)
+        if before is not None and before is not self.own:
+            before["v"].zero_()
+        self.__dict__["own"] = self._memory.state
+        return outputs

@@ -7,18 +7,20 @@ after 1, 2, ... T steps; the share of equal decisions; firing rates; operations 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikecore.analysis import ConversionFidelity, compare_conversion
+from spikecore.analysis import (
+    ENERGY_MODELS,
+    ConversionFidelity,
+    OperationCounter,
+    Operations,
+    compare_conversion,
+)
 from spikecore.nn import GraphNet, NetGraph, NetNode, set_step_mode, trace_net
-from spikecore_ann2snn.operations import SYNAPSES
-
-MAC_PJ, AC_PJ = 4.6, 0.9
-"""Energy of one multiplication with addition, and of one addition, in 45 nm; Horowitz, ISSCC 2014."""
 
 
 def measure(
@@ -39,19 +41,20 @@ def measure(
     """
     made = copy.deepcopy(net).eval()
     neurons = [name for name in neurons if graph[name].shape is not None]  # of tuples there is no correlation
-    counter = _Counter(made, neurons)
     if is_whole:
         fidelity = _compare_whole(graph, made, neurons, x, num_steps)
     else:
         given = GraphNet(graph, {}, "single")
         fidelity = compare_conversion(given, made, [x], num_steps, neurons)
-    macs, synops, analog = _macs(graph, x[:1]), counter.synops / len(x), counter.analog / len(x)
+    right, ours = _count_given(graph, x[:1]), _count(made, neurons, x, num_steps, is_whole)
+    model = ENERGY_MODELS["horowitz-fp32"]
+    macs, acs, analog = right.total("dense"), ours.total("acs"), ours.total("macs")
     return fidelity, {
         "MACs of the given net": macs,
-        f"SynOps of the new net, T = {num_steps}": synops,
+        f"SynOps of the new net, T = {num_steps}": acs,
         f"MACs of the new net, T = {num_steps}": analog,
-        "energy of the given net (J)": macs * MAC_PJ * 1e-12,
-        f"energy of the new net (J), T = {num_steps}": (analog * MAC_PJ + synops * AC_PJ) * 1e-12,
+        "energy of the given net (J)": model.mac_pj * macs * 1e-12,
+        f"energy of the new net (J), T = {num_steps}": ours.energy_pj(model) * 1e-12,
     }
 
 
@@ -94,57 +97,29 @@ def correlation(first: Tensor, second: Tensor) -> float:
     return max(-1.0, min(1.0, float(a @ b) / norm)) if norm > 0 else 0.0
 
 
-class _Counter:
-    """Operations of the synapse layers of a net, counted by hooks: additions behind neurons, multiplications before."""
-
-    def __init__(self, made: nn.Module, neurons: Sequence[str]) -> None:
-        self.synops = self.analog = 0.0
-        after: set[str] = set()
-        hooked: set[int] = set()
-        for node in trace_net(made):
-            if node.name in neurons or any(name in after for name in node.inputs):
-                after.add(node.name)
-            if isinstance(node.module, SYNAPSES) and id(node.module) not in hooked:
-                hooked.add(id(node.module))
-                node.module.register_forward_pre_hook(self._hook(any(name in after for name in node.inputs)))
-
-    def _hook(self, gets_spikes: bool) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def count(layer: nn.Module, args: tuple[Any, ...]) -> None:
-            x = args[0]
-            macs = macs_of(layer, x)
-            if gets_spikes:
-                # A spike costs an addition for each weight it meets; silence costs nothing.
-                self.synops += macs * (float((x != 0).float().mean()) if x.numel() else 0.0)
-            else:
-                self.analog += macs
-
-        return count
+def _count(made: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int, is_whole: bool) -> Operations:
+    """What the new net does. Layers behind neurons take spikes, whatever the amplitude: it belongs to the weights."""
+    after: set[str] = set()
+    takes_spikes: set[str] = set()
+    for node in trace_net(made):
+        is_behind = any(name in after for name in node.inputs)
+        if node.name in neurons or is_behind:
+            after.add(node.name)
+        if is_behind and node.kind == "module":
+            takes_spikes.add(str(node.target))
+    twin = copy.deepcopy(made)
+    set_step_mode(twin, "multi" if is_whole else "single")
+    counter = OperationCounter(twin, lambda layer, by_value: by_value or layer in takes_spikes)
+    with torch.no_grad(), counter:
+        if is_whole:
+            twin(x.expand(num_steps, *x.shape))
+        else:
+            for _ in range(num_steps):
+                twin(x)
+    return counter.operations(len(x), num_steps)
 
 
-def macs_of(layer: nn.Module, x: Tensor) -> float:
-    """Multiplications of a synapse layer for an input `[B, ...]`."""
-    if isinstance(layer, nn.Linear):
-        return float(x.numel() * layer.out_features)
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
-        return float(x.numel() * weight[0].numel())
-    size = 1
-    for axis, length in enumerate(x.shape[2:]):
-        padding = layer.padding if isinstance(layer.padding, tuple) else (0,) * (x.dim() - 2)
-        kernel = layer.dilation[axis] * (layer.kernel_size[axis] - 1) + 1  # type: ignore[index, operator]
-        size *= (length + 2 * padding[axis] - kernel) // layer.stride[axis] + 1  # type: ignore[index, operator]
-    return float(x.shape[0] * size * weight.numel())
-
-
-def _macs(graph: NetGraph, x: Tensor) -> float:
-    total = 0.0
-
-    def call(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        nonlocal total
-        if isinstance(node.module, SYNAPSES):
-            total += macs_of(node.module, args[0])
-        return graph.call(node, args, kwargs)
-
-    with torch.no_grad():
-        graph.run(x, call=call)
-    return total
+def _count_given(graph: NetGraph, x: Tensor) -> Operations:
+    with torch.no_grad(), OperationCounter(graph.net) as counter:
+        graph.run(x)
+    return counter.operations(len(x))

@@ -79,8 +79,8 @@ class CuPyBackend(FusedBackend):
         return support
 
     def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
-        """The text of a kernel."""
-        return print_kernel(program, plan, dtype)
+        """The text of a kernel. One for the CPU is compared with torch there."""
+        return print_kernel(program, plan, dtype, reciprocals=not self.config.on_host)
 
     def launch(self, launch: Launch) -> None:
         """See `FusedBackend.launch`."""
@@ -98,7 +98,7 @@ class CuPyBackend(FusedBackend):
         )
 
     def _make(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> Callable[..., None]:
-        source, is_double = print_kernel(program, plan, dtype), dtype == torch.float64
+        source, is_double = self.source(program, plan, dtype), dtype == torch.float64
         if self.config.on_host:
             return self._host.launcher(source, program, plan, is_double)
         from spikecore_cupy_backend.on_device import launcher

@@ -34,15 +34,18 @@ _READ = ("x", "state", "param", "row", "grad.out", "grad.state", "grad.recorded"
 _ELEMENTS = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 0, torch.float64: 0}
 
 
-def print_kernel(program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
+def print_kernel(
+    program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool = True
+) -> str:
     """The source of a kernel, a function named `sc_kernel`, with all that it needs.
 
     Args:
         program: the program.
         plan: the kernel's form.
         dtype: of x.
+        reciprocals: it divides by numbers as torch does on a GPU; otherwise as on a CPU.
     """
-    return _CUDAText(program, plan, dtype).source()
+    return _CUDAText(program, plan, dtype, reciprocals).source()
 
 
 def is_read(name: str, plan: ForwardPlan | BackwardPlan) -> bool:
@@ -86,8 +89,10 @@ def read_text(name: str) -> str:
 
 
 class _CUDAText(KernelText):
-    def __init__(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> None:
-        super().__init__(program, plan, CUDAPrinter(dtype == torch.float64))
+    def __init__(
+        self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool
+    ) -> None:
+        super().__init__(program, plan, CUDAPrinter(dtype == torch.float64), reciprocals)
         self.dtype = dtype
 
     def statement(self, text: str) -> str:

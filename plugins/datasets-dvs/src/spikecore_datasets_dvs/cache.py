@@ -27,11 +27,14 @@ from typing import Any
 import numpy as np
 
 from spikecore.datasets import make_directory, write_aside
+from spikecore.documents import parse_json
 from spikecore.errors import DatasetError, SpikeError
+from spikecore.files import discard, read_file
 
 INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4"), ("crc", "<u4")])
 SMALLEST_SHARD, LARGEST_SHARD = 16, 256
 VERSION = 2
+MOST_BYTES = 1 << 26
 KIND = re.compile(rb"[|<>]([ui][1248]|f[248])")
 """Dtypes that are kept, as numpy writes them."""
 Job = tuple[int, dict[str, int], Exception | None]
@@ -47,7 +50,7 @@ class FrameCache:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         try:
-            about = json.loads((directory / "cache.json").read_text(encoding="utf-8"))
+            about = parse_json(read_file(directory / "cache.json", MOST_BYTES), most_bytes=MOST_BYTES)
             if about["version"] != VERSION:
                 raise ValueError(f"it is of version {about['version']}, {VERSION} was expected")
             self.step_shape = tuple(about["step_shape"])
@@ -172,7 +175,7 @@ def build(
 
     def fill(aside: Path) -> None:
         for left in aside.glob(".*.partial"):  # of a build that was killed
-            left.unlink()
+            discard(left)
         jobs = _Shards(aside, tuple(step_shape), shard_size, count, make)
         stamps = {}
         for shard, stamp, problem in _progress(_run(jobs, num_workers), label, len(jobs)):

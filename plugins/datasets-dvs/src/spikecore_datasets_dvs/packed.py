@@ -29,9 +29,10 @@ class Packed:
 
     def __init__(self, directory: Path) -> None:
         try:
-            self._starts, labels = np.load(directory / INDEX, allow_pickle=False)
+            # Mapped: a file that claims more than it has is refused, where reading it would take the memory first.
+            self._starts, labels = np.array(np.load(directory / INDEX, mmap_mode="r", allow_pickle=False))
             self._events = np.load(directory / EVENTS, mmap_mode="r" if self._starts[-1] else None, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # numpy raises what its parser of headers raises
             raise DatasetError(f"{directory}: is damaged: {error}; delete this directory") from error
         if self._events.dtype != DTYPE or len(self._events) != self._starts[-1]:
             raise DatasetError(f"{directory}: {EVENTS} and {INDEX} do not belong together; delete this directory")

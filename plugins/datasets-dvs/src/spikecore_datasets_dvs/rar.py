@@ -47,11 +47,14 @@ def extract(archive: Path, into: Path, *, limits: Limits | None = None) -> Path:
             with rarfile.RarFile(str(archive)) as opened:
                 if opened.needs_password():
                     raise DatasetError(f"{archive}: is encrypted; is it the right archive?")
+                volumes = [Path(volume) for volume in opened.volumelist()]
+                num_packed = sum(volume.stat().st_size for volume in volumes)
                 if _has_bsdtar(archive):
-                    with _streamed([Path(volume) for volume in opened.volumelist()]) as tar:
-                        unpack(_checked(tar, opened, archive), aside, source=str(archive), limits=limits)
+                    with _streamed(volumes) as tar:
+                        checked = _checked(tar, opened, archive)
+                        unpack(checked, aside, source=str(archive), limits=limits, num_packed=num_packed)
                 else:
-                    unpack(members(opened), aside, source=str(archive), limits=limits)
+                    unpack(members(opened), aside, source=str(archive), limits=limits, num_packed=num_packed)
         except rarfile.Error as error:
             raise DatasetError(f"{archive}: cannot be unpacked: {error}; delete it and fetch it again") from error
         except tarfile.TarError as error:

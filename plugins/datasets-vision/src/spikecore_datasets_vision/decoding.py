@@ -19,8 +19,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"),
 )
-MOST_PIXELS = 1 << 26
-"""67 million; a camera's picture has fewer."""
+MOST_PIXELS = 1 << 24
+"""16 million by default; decoded, that is 64 MiB, and up to 200 MiB while a decoder works."""
+LARGEST_IMAGE = 1 << 28
+"""What the option may allow."""
 Fit = Literal["crop", "stretch", "pad"]
 FITS: dict[str, Callable[..., Image.Image]] = {
     "crop": ImageOps.fit,
@@ -29,7 +31,9 @@ FITS: dict[str, Callable[..., Image.Image]] = {
 }
 
 
-def decode(path: Path, size: tuple[int, int], channels: Literal["colour", "grey"], fit: Fit) -> np.ndarray:
+def decode(
+    path: Path, size: tuple[int, int], channels: Literal["colour", "grey"], fit: Fit, most_pixels: int = MOST_PIXELS
+) -> np.ndarray:
     """uint8 `[C, H, W]`.
 
     Args:
@@ -38,16 +42,18 @@ def decode(path: Path, size: tuple[int, int], channels: Literal["colour", "grey"
         channels: three, or one.
         fit: how the image comes to that size: what is too much is cut off at both sides, its shape is changed, or what
             is lacking is black.
+        most_pixels: that a file may claim; one of a few bytes can claim millions.
 
     Raises:
-        DatasetError: the file is missing, damaged, no image of these formats, or larger than `MOST_PIXELS`.
+        DatasetError: the file is missing, damaged, no image of these formats, or larger than `most_pixels`.
     """
     height, width = size
     try:
         with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
+            if image.width * image.height > most_pixels:
                 raise DatasetError(
-                    f"{path}: claims {image.width} × {image.height} pixels, more than {MOST_PIXELS}; scale it down"
+                    f"{path}: claims {image.width} × {image.height} pixels, more than {most_pixels}; scale it "
+                    "down, or set option most_pixels if the file is yours"
                 )
             mode = "RGB" if channels == "colour" else "L"
             is_sixteen = image.format == "PPM" and image.mode == "I"  # Pillow brings such values to 0 .. 65535

@@ -24,7 +24,7 @@ from spikecore.datasets import check_filled, class_names, labelled_files, split_
 from spikecore.errors import DatasetError
 from spikecore.interfaces import DatasetInfo, Range
 from spikecore_datasets_vision.dataset import ImageDataset, Stored
-from spikecore_datasets_vision.decoding import MOST_PIXELS, SUFFIXES, Fit, decode
+from spikecore_datasets_vision.decoding import LARGEST_IMAGE, MOST_PIXELS, SUFFIXES, Fit, decode
 from spikecore_datasets_vision.normalisation import Channels
 
 Found = list[tuple[Path, int]]
@@ -39,6 +39,7 @@ class Files:
         size: `(H, W)`.
         channels, fit: see `decode`.
         num_threads: that decode; Pillow lets them run at the same time.
+        most_pixels: see `decode`.
     """
 
     paths: tuple[Path, ...]
@@ -46,6 +47,7 @@ class Files:
     channels: Literal["colour", "grey"]
     fit: Fit
     num_threads: int
+    most_pixels: int = MOST_PIXELS
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,7 +64,7 @@ class Files:
         return np.stack(images) if images else np.empty((0, depth, *self.size), np.uint8)
 
     def _one(self, path: Path) -> np.ndarray:
-        return decode(path, self.size, self.channels, self.fit)
+        return decode(path, self.size, self.channels, self.fit, self.most_pixels)
 
 
 class ImageFolder(ImageDataset):
@@ -84,6 +86,7 @@ class ImageFolder(ImageDataset):
             channels: `colour` (red, green, blue) or `grey`; transparency is left out.
             test_share: share of each class that goes to the test split.
             num_threads: that decode.
+            most_pixels: that a file may have; a larger one is an error, because its decoder takes memory by pixels.
         """
 
         size: tuple[int, ...] = (0, 0)
@@ -91,6 +94,7 @@ class ImageFolder(ImageDataset):
         channels: Literal["colour", "grey"] = "colour"
         test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
         num_threads: Annotated[int, Range(ge=1, le=256)] = 1
+        most_pixels: Annotated[int, Range(ge=1, le=LARGEST_IMAGE)] = MOST_PIXELS
 
     @cached_property
     def info(self) -> DatasetInfo:  # type: ignore[override]
@@ -103,7 +107,7 @@ class ImageFolder(ImageDataset):
         if not config.root:
             yield "root", "must name a directory with one directory per class"
         size = config.size
-        if len(size) != 2 or min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
+        if len(size) != 2 or min(size) < 1 or size[0] * size[1] > config.most_pixels:
             yield "size", f"must be [H, W], as in [64, 64]; got {list(size)}"
         if isinstance(config.normalise, Channels) and not config.normalise.mean:
             yield "normalise", "needs 'mean' and 'std': measuring them would decode every image"
@@ -141,7 +145,12 @@ class ImageFolder(ImageDataset):
         config = self.config
         height, width = config.size
         files = Files(
-            tuple(path for path, _ in chosen), (height, width), config.channels, config.fit, config.num_threads
+            tuple(path for path, _ in chosen),
+            (height, width),
+            config.channels,
+            config.fit,
+            config.num_threads,
+            config.most_pixels,
         )
         return Stored(files, np.array([label for _, label in chosen], np.int64))
 

@@ -48,7 +48,10 @@ def read_idx(path: Path) -> np.ndarray:
         what = "is truncated" if size < wanted else "has bytes behind its end"
         raise DatasetError(f"{path}: {what}: {shape} of {dtype} make {wanted} bytes, and it has {size}")
     if math.prod(shape) == 0:
-        return np.empty(shape, dtype)
+        try:
+            return np.empty(shape, dtype)
+        except ValueError as error:  # numpy also refuses an empty array whose other sizes overflow
+            raise DatasetError(f"{path}: claims the impossible shape {shape}; delete it, and get it again") from error
     return np.memmap(path, dtype, "r", start, shape)
 
 

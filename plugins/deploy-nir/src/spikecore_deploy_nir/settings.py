@@ -6,11 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from spikecore.documents import parse_json
 from spikecore.errors import ConversionError
 from spikecore_deploy_nir.graph import NirGraph
 from spikecore_deploy_nir.profiles import DEFAULT_DT_S, PROFILES, Profile
 
 KEY, FORM = "spikecore", 1
+MOST_BYTES = 1 << 24
+"""Of the metadata."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Settings:
     @classmethod
     def _parsed(cls, text: str) -> Settings:
         try:
-            values = json.loads(text)
+            values = parse_json(text, most_bytes=MOST_BYTES)
             if values["form"] != FORM:
                 raise ConversionError(
                     f"its metadata have the form {values['form']!r}, expected {FORM}: update this plugin"

@@ -60,9 +60,12 @@ class ONNX(Configurable):
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)
+        if self.config.form == "unrolled":
+            # Every step is written out: the model takes as many as the example has.
+            self.capabilities = replace(self.capabilities, fixed_shape=True)  # type: ignore[misc]
         if self.config.weights == "int8":
             # Rounded weights are another net; what was quantized before loses nothing.
-            self.capabilities = replace(type(self).capabilities, tolerance=INT8_TOLERANCE)  # type: ignore[misc]
+            self.capabilities = replace(self.capabilities, tolerance=INT8_TOLERANCE)  # type: ignore[misc]
 
     def check(self, model: torch.nn.Module, example_input: Tensor) -> tuple[OperatorRecord, ...]:
         """What becomes of every operator of the net."""

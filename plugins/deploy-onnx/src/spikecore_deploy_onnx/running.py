@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, helper
 from torch import Tensor
 
+from spikecore.documents import parse_json
 from spikecore.errors import ConversionError, PluginUnavailable, ShapeError
 from spikecore_deploy_onnx.forms import FORM, INPUT, KEY, OUTPUT
 from spikecore_deploy_onnx.language import SIMPLE
@@ -63,7 +63,7 @@ def read_model(path: Path, max_bytes: int) -> Loaded:
         model.ParseFromString(path.read_bytes())
         _check_tensors(model.graph, path, max_bytes)
         onnx.checker.check_model(model, full_check=False)
-        about = json.loads({prop.key: prop.value for prop in model.metadata_props}[KEY])
+        about = parse_json({prop.key: prop.value for prop in model.metadata_props}[KEY], most_bytes=max_bytes)
         if about["form"] != FORM:
             raise ConversionError(f"{path}: its metadata have the form {about['form']!r}, expected {FORM}")
         return Loaded(model, str(about["kind"]), dict(about["layers"]), list(about["states"]))

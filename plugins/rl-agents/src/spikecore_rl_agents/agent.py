@@ -11,13 +11,13 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Generator, Tensor, nn
 
+from spikecore.analysis import ENERGY_MODELS, Operations
 from spikecore.errors import OptionError
 from spikecore.interfaces import Curve, OneOf, Parts, Range, RunContext, Table, Task, TrainerCapabilities
 from spikecore.trainers import Trainer
 from spikecore_rl_agents.animation import film
 from spikecore_rl_agents.environments import EnvironmentConfig, make_environment
 from spikecore_rl_agents.evaluation import Decider, Episodes, play
-from spikecore_rl_agents.operations import Operations, count_operations
 from spikecore_rl_agents.policy import Normalizer, Policy
 from spikecore_rl_agents.readout import Decoder, Readout
 from spikecore_rl_agents.spaces import Spaces, inspect_environment
@@ -26,6 +26,8 @@ from spikecore_rl_agents.vector import Environments, fixed_seeds, seed_source
 STREAMS = {"val": 1, "test": 2, "train": 3}
 """Episodes that are evaluated on come from seeds of their own, which no training episode begins with on purpose."""
 NUM_EXAMPLES = 32
+ENERGY = "horowitz-fp32"
+"""The model of energy in metrics and tables."""
 Share = Annotated[float, Range(ge=0.0, le=1.0)]
 Positive = Annotated[float, Range(gt=0.0, lt=math.inf)]
 NotNegative = Annotated[float, Range(ge=0.0, lt=math.inf)]
@@ -385,14 +387,14 @@ class Agent(Trainer):
         try:
             with context.timed("evaluate"):
                 episodes = self._play(policy, task, context, split, count)
-                operations = count_operations(policy, episodes.observations)
+                operations = policy.count_operations(episodes.observations)
         finally:
             policy.train(training)
         return {
             f"{split}_return": episodes.mean_return,
             f"{split}_length": episodes.mean_length,
-            f"{split}_spikes": operations.spikes,
-            f"{split}_energy_nj": operations.energy_nj,
+            f"{split}_spikes": operations.total("spikes"),
+            f"{split}_energy_nj": operations.energy_pj(ENERGY) / 1000,
         }, operations
 
     def _play(self, policy: Policy, task: EnvironmentTask, context: RunContext, split: str, count: int) -> Episodes:
@@ -439,19 +441,20 @@ class Agent(Trainer):
 
 def energy_table(operations: Operations) -> Table:
     """Operations and energy, layer by layer."""
+    model = ENERGY_MODELS[ENERGY]
     rows: list[list[str | float]] = []
-    for layer in operations.layers:
-        numbers = (layer.macs, layer.acs, layer.energy_nj, layer.dense_macs, layer.dense_energy_nj)
+    totals = [0.0] * 5
+    for layer in operations.products:
+        dense = layer.dense / operations.num_steps
+        numbers = (layer.macs, layer.acs, model.of_layer(layer) / 1000, dense, model.mac_pj * dense / 1000)
         rows.append([layer.name, *(float(f"{number:.5g}") for number in numbers)])
-    macs, acs = sum(layer.macs for layer in operations.layers), sum(layer.acs for layer in operations.layers)
-    dense = sum(layer.dense_macs for layer in operations.layers)
-    numbers = (macs, acs, operations.energy_nj, dense, operations.dense_energy_nj)
-    rows.append(["all", *(float(f"{number:.5g}") for number in numbers)])
+        totals = [total + number for total, number in zip(totals, numbers, strict=True)]
+    rows.append(["all", *(float(f"{total:.5g}") for total in totals)])
     return Table(
         ["layer", "MACs", "ACs", "energy in nJ", "MACs of the ANN", "energy of the ANN in nJ"],
         rows,
-        caption=f"Mean of greedy decisions, with {operations.spikes:.5g} spikes each. ANN: the ordinary net of the "
-        "same layers, run once. 4.6 pJ per MAC, 0.9 pJ per AC (45 nm, 32-bit float; Horowitz 2014), without memory.",
+        caption=f"Mean of greedy decisions, with {operations.total('spikes'):.5g} spikes each. ANN: the ordinary net "
+        "of the same layers, run once. 4.6 pJ per MAC, 0.9 pJ per AC (45 nm, 32-bit float; Horowitz 2014), no memory.",
     )
 
 

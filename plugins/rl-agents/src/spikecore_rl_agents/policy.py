@@ -14,6 +14,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikecore import nn as spiking
+from spikecore.analysis import Operations, count_operations
 from spikecore_rl_agents.readout import Readout
 
 State: TypeAlias = "dict[str, dict[str, Tensor]]"
@@ -116,6 +117,12 @@ class Policy(nn.Module):
         """The state of neurons at rest, for such observations."""
         _, initial = spiking.functional(self._chain)
         return initial(self.encode(observations, generator))
+
+    def count_operations(self, observations: Tensor) -> Operations:
+        """What the net does for a decision, as a mean over observations `[B, *shape]`; nothing about it changes."""
+        generator = Generator(self.device).manual_seed(0)
+        with torch.no_grad():
+            return count_operations(self.net, self.encode(observations, generator))
 
     def _precision(self) -> Any:
         if self._dtype == torch.float32:

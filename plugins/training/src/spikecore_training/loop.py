@@ -22,6 +22,7 @@ from spikecore_training.average import Average
 from spikecore_training.groups import parameter_groups
 from spikecore_training.limits import deterministic_algorithms, explained_memory
 from spikecore_training.loader import Loader
+from spikecore_training.memory import MemoryMeter, checkpointed
 from spikecore_training.meters import Meter
 from spikecore_training.options import LoopConfig, idle_loop_options, loop_problems
 from spikecore_training.passes import Passes, autocast, sequence_of
@@ -82,6 +83,10 @@ class Loop(Trainer):
         """What the meter compares with the labels, from the output `[T, B, C, ...]`."""
         raise NotImplementedError(f"{type(self).__name__} must implement answer(out, mask)")
 
+    def remarks(self, task: Task) -> list[str]:
+        """What the user should know of the data before they are trained on."""
+        return []
+
     def training_batch(self, task: Task, batch: Batch, generator: torch.Generator) -> Batch:
         """A training batch as the loss takes it: mixed and smoothed, where that is wanted."""
         return batch
@@ -108,8 +113,12 @@ class Loop(Trainer):
         config = self.config
         with (
             deterministic_algorithms(config.deterministic),
-            explained_memory(config.batch_size, config.accumulate, config.truncate),
+            explained_memory(config.batch_size, config.accumulate, config.truncate, config.memory),
+            checkpointed(task.model, config.memory == "save"),
+            MemoryMeter(context.device) as memory,
         ):
+            for text in self.remarks(task):
+                context.note(text)
             passes = self._begin(task, context)
             remaining = range(self._progress.epoch, config.epochs)
             for _ in context.progress(remaining, "training", len(remaining)):
@@ -123,6 +132,7 @@ class Loop(Trainer):
             metrics = self._progress.metrics
             if task.val is not None and not metrics:  # no epoch was trained
                 metrics = self.evaluate(task, context, "val")
+            context.show("peak memory", memory.table())
             return {**metrics, **self.evaluate(task, context, "test")}
 
     def evaluate(self, task: Task, context: RunContext, split: str = "test") -> dict[str, float]:
@@ -192,6 +202,7 @@ class Loop(Trainer):
             penalty=penalty,
             label_axis=self.label_axis,
             channels_last=config.channels_last,
+            packs=config.memory != "fast",
         )
         return self._passes
 
@@ -228,7 +239,7 @@ class Loop(Trainer):
         begin_epoch(train, progress.epoch)
         batches = self._draw(train, context)
         groups = [batches[at : at + config.accumulate] for at in range(0, len(batches), config.accumulate)]
-        rates = LearningRates(config, len(groups))
+        rates = LearningRates(config, len(groups), progress.scores)
         remaining = groups[progress.steps :]
         shards = [[context.shard(batch) for batch in group] for group in remaining]
         smallest = min((len(batch) for batch in batches), default=0)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from spikecore.interfaces import Range
 from spikecore.trainers import OPTIMIZER, SCHEDULE
+from spikecore_training.schedules import Plateau
 
 Count = Annotated[int, Range(ge=1)]
 NotNegative = Annotated[float, Range(ge=0.0, lt=math.inf)]
@@ -35,6 +36,8 @@ class LoopConfig:
         clip_value: each element of the gradient is held within ± this value; 0 never.
         ema: decay of a moving average of the weights, which is what is evaluated and loaded; 0 for none.
         truncate: steps after which the gradient through time is cut, with one backward pass per part; 0 never.
+        memory: what is kept for the backward pass: `fast`: all; `balanced`: spikes as bits; `save`: spikes as bits, and
+            only the inputs of the parts of the net, which run twice. The results are the same to the last bit.
         rate_penalty: times the mean over spiking layers of (firing rate - rate_target)², added to the loss.
         rate_target: spikes per neuron and step.
         patience: training stops after so many epochs without a better score; 0 never.
@@ -67,6 +70,7 @@ class LoopConfig:
     clip_value: NotNegative = 0.0
     ema: Share = 0.0
     truncate: Whole = 0
+    memory: Literal["fast", "balanced", "save"] = "fast"
     rate_penalty: NotNegative = 0.0
     rate_target: Share = 0.1
     patience: Whole = 0
@@ -88,6 +92,16 @@ def loop_problems(config: Any) -> Iterable[tuple[str, str]]:
     """Rules about several of these options, and what must be installed."""
     if config.tensorboard and importlib.util.find_spec("tensorboard") is None:
         yield "tensorboard", "needs the package tensorboard: pip install 'spikecore-training[tensorboard]'"
+    if config.schedule_per == "step" and isinstance(config.schedule, Plateau):
+        yield "schedule_per", "must be 'epoch' for the schedule 'plateau', which follows the score of each epoch"
+    if config.memory == "save":
+        for name, value, why in (
+            ("truncate", config.truncate, "runs parts of the net again, which need the state of parts of a sequence"),
+            ("rate_penalty", config.rate_penalty, "runs neurons again, whose spikes would be counted twice"),
+            ("sync_batch_norm", config.sync_batch_norm, "runs norms again, which would exchange their sums twice"),
+        ):
+            if value:
+                yield "memory", f"'save' {why}: set trainer.memory = 'balanced', or leave out {name}"
     if config.warmup_epochs > config.epochs > 0:
         yield "warmup_epochs", f"must be at most epochs = {config.epochs}, got {config.warmup_epochs:g}"
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikecore.errors import RunError
 from spikecore.interfaces import Batch, RunContext, Task
-from spikecore.nn import detach_state, streaming
+from spikecore.nn import detach_state, packed_spikes, streaming
 from spikecore.trainers import Loss, trusted_values
 from spikecore_training.penalty import RatePenalty
 from spikecore_training.watch import first_bad_layer
@@ -35,6 +35,7 @@ class Passes:
         penalty: on firing rates.
         label_axis: axis of the samples in the labels of a batch; where it is 1, time is axis 0.
         channels_last: memory format of steps `[C, H, W]`.
+        packs: keep spikes as bits for the backward pass.
     """
 
     task: Task
@@ -49,6 +50,7 @@ class Passes:
     penalty: RatePenalty | None = None
     label_axis: int = 0
     channels_last: bool = False
+    packs: bool = False
     _loss_sum: Tensor = field(init=False)
     _place: tuple[int, int] = (0, 0)
     """Epoch and step, from 0."""
@@ -182,7 +184,7 @@ class Passes:
 
     def _part_loss(self, x: Tensor, label: Tensor, mask: Tensor | None, steps: slice, num_steps: int) -> Tensor:
         """Mean loss of the samples over some steps, times the share that these are of all steps of a sample."""
-        with autocast(self.context):
+        with autocast(self.context), packed_spikes() if self.packs else nullcontext():
             out: Tensor = self.net(x)
         if len(x) == num_steps:
             return self._losses(out, label, mask).mean()

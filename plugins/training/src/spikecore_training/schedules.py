@@ -8,6 +8,7 @@ linear            from `start` to `end` over the whole training
 cosine_restarts   half cosines of period, period · growth, … epochs
 one_cycle         up from 1 / div_factor to 1, then down to 1 / (div_factor · final_div_factor)
 cyclic            triangles from `low` to 1
+plateau           times `factor` whenever the score has not risen for more than `patience` epochs
 
 n counts epochs; optimizer steps where the trainer has `schedule_per = "step"`. N is their number in the whole training.
 """
@@ -16,13 +17,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from torch.optim import lr_scheduler
 
+from spikecore.errors import OptionError
 from spikecore.interfaces import Range
 from spikecore.trainers import Schedule
 
@@ -207,3 +209,49 @@ class Cyclic(TorchSchedule):
         return lr_scheduler.CyclicLR(
             optimizer, self.low, 1.0, step_size_up=self.rise, mode=self.mode, cycle_momentum=False
         )
+
+
+@dataclass(frozen=True)
+class Plateau(Schedule):
+    """`ReduceLROnPlateau`: follows the score of the epochs (of validation; the training loss without validation).
+
+    Args:
+        factor: what is left after each drop.
+        patience: epochs without a better score that are waited for.
+        min_delta: by which a score must be better to count.
+        cooldown: epochs after a drop that are not counted.
+        final: factor below which the rate does not fall.
+    """
+
+    factor: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.1
+    patience: Annotated[int, Range(ge=0)] = 10
+    min_delta: Annotated[float, Range(ge=0.0, lt=math.inf)] = 1e-4
+    cooldown: Annotated[int, Range(ge=0)] = 0
+    final: Share = 0.0
+
+    def after(self, scores: Sequence[float]) -> float:
+        """The factor of the epoch that follows these scores; larger ones are better."""
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        scheduler = lr_scheduler.ReduceLROnPlateau(
+            optimizer,
+            mode="max",
+            factor=self.factor,
+            patience=self.patience,
+            threshold=self.min_delta,
+            threshold_mode="abs",
+            cooldown=self.cooldown,
+            min_lr=self.final,
+            eps=0.0,
+        )
+        for score in scores:
+            scheduler.step(score)
+        return float(optimizer.param_groups[0]["lr"])
+
+    def factors(self, num: int) -> list[float]:
+        raise OptionError(
+            "the schedule 'plateau' follows the scores of a training, and this trainer does not tell them: use the "
+            "trainer supervised, regression or sequence"
+        )
+
+    def __call__(self, progress: float) -> float:
+        return self.factors(1)[0]

@@ -22,6 +22,7 @@ class Progress:
         metrics: of the latest epoch.
         best: the best score so far; None without one.
         num_without_gain: epochs since then.
+        scores: of all epochs, for a schedule that follows them.
     """
 
     epoch: int = 0
@@ -32,6 +33,7 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     best: float | None = None
     num_without_gain: int = 0
+    scores: list[float] = field(default_factory=list)
 
     def start_epoch(self, order: Tensor | None, device: torch.device) -> None:
         """Begin an epoch, or with None end one."""
@@ -40,6 +42,7 @@ class Progress:
 
     def score(self, score: float, min_delta: float) -> None:
         """The score of an epoch: better than the best so far by more than `min_delta`, or not."""
+        self.scores.append(score)
         if self.best is None or score > self.best + min_delta:
             self.best, self.num_without_gain = score, 0
         else:

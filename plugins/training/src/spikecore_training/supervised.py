@@ -65,6 +65,19 @@ class Supervised(Loop):
         """Options without effect beside the others."""
         return idle_loop_options(config)
 
+    def remarks(self, task: Task) -> list[str]:
+        """Classes of which a split has no sample, where its labels are known without reading the samples."""
+        remarks = []
+        for name, split in task.splits.items():
+            labels = getattr(split, "labels", None)
+            if labels is None:
+                continue
+            present = {int(label) for label in labels}
+            missing = [number for number in range(task.num_outputs) if number not in present]
+            if missing:
+                remarks.append(_missing_text(name, missing, task))
+        return remarks
+
     def meter(self, task: Task, device: torch.device) -> Meter:
         """Accuracy, top 5, confusion matrix."""
         return ClassMeter(task, device)
@@ -89,3 +102,13 @@ class Supervised(Loop):
             shares = label if label.is_floating_point() else functional.one_hot(label, num_classes).float()
             batch = batch._replace(label=shares * (1 - smoothing) + smoothing / num_classes)
         return batch
+
+
+def _missing_text(split: str, missing: list[int], task: Task) -> str:
+    names = [repr(task.classes[number]) if number < len(task.classes) else str(number) for number in missing]
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    effect = "they cannot be learned" if split == "train" else "its metrics say nothing of them"
+    return (
+        f"the split {split!r} has no sample of {len(missing)} of {task.num_outputs} classes ({listed}): {effect}; add "
+        "samples, split the data anew, or leave these classes out"
+    )

@@ -82,7 +82,7 @@ class TritonBackend(FusedBackend):
 
     def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
         """The text of a kernel."""
-        return print_kernel(program, plan, dtype == torch.float64)
+        return print_kernel(program, plan, dtype == torch.float64, reciprocals=not self.config.interpret)
 
     def launch(self, launch: Launch) -> None:
         """See `FusedBackend.launch`."""
@@ -105,7 +105,8 @@ class TritonBackend(FusedBackend):
         )
 
     def _make(self, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool) -> Callable[..., None]:
-        source = print_kernel(program, plan, is_double)
+        # The interpreter is compared with torch on the CPU.
+        source = print_kernel(program, plan, is_double, reciprocals=not self.config.interpret)
         if self.config.interpret:
             from spikecore_triton_backend import interpreted
 

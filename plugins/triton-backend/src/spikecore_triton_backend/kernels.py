@@ -19,22 +19,23 @@ from spikecore_triton_backend.printer import NUMBER, TritonPrinter, multiply_by_
 KERNEL = "kernel"
 
 
-def print_kernel(program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool) -> str:
+def print_kernel(program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool, reciprocals: bool = True) -> str:
     """The source of a kernel, a function named `kernel`.
 
     Args:
         program: the program.
         plan: the kernel's form. In an aligned plan distances in memory are passed in units of `ALIGNMENT`.
         is_double: it computes in float64.
+        reciprocals: it divides by numbers as torch does on a GPU; otherwise as on a CPU.
     """
-    return _TritonText(program, plan, is_double).source()
+    return _TritonText(program, plan, is_double, reciprocals).source()
 
 
 class _TritonText(KernelText):
     printer: TritonPrinter
 
-    def __init__(self, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool) -> None:
-        super().__init__(program, plan, TritonPrinter(is_double))
+    def __init__(self, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool, reciprocals: bool) -> None:
+        super().__init__(program, plan, TritonPrinter(is_double), reciprocals)
         self.is_double = is_double
 
     def statement(self, text: str) -> str:
@@ -64,7 +65,7 @@ class _TritonText(KernelText):
         return f"tl.broadcast_to({value}, (BLOCK,))"
 
     def prepared(self, graph: Graph) -> Graph:
-        return multiply_by_powers(graph)
+        return multiply_by_powers(super().prepared(graph))
 
     def source(self) -> str:
         """Everything; the body comes first, since it says which constants there are."""

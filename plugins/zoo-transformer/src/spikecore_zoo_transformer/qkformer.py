@@ -76,12 +76,14 @@ class ShortcutPatches(torch.nn.Module):
         pools_late: bool = False,
     ) -> None:
         super().__init__()
-        layers: list[torch.nn.Module] = [PooledConv(make_neuron, in_channels, out_channels, stride)]
+        layers: list[torch.nn.Module]
         if num_convs == 2 and pools_late:
-            pooled = PooledConv(make_neuron, out_channels, out_channels, stride)
-            layers = [image_block(make_neuron, in_channels, out_channels), pooled]
-        elif num_convs == 2:
-            layers.append(image_block(make_neuron, out_channels, out_channels))
+            layers = [image_block(make_neuron, in_channels, out_channels)]
+            layers.append(PooledConv(make_neuron, out_channels, out_channels, stride))
+        else:
+            layers = [PooledConv(make_neuron, in_channels, out_channels, stride)]
+            if num_convs == 2:
+                layers.append(image_block(make_neuron, out_channels, out_channels))
         self.convs = torch.nn.Sequential(*layers)
         shortcut = torch.nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
         self.shortcut = nn.ConvBNNeuron(shortcut, torch.nn.BatchNorm2d(out_channels), make_neuron())

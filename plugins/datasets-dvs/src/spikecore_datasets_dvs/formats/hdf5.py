@@ -19,6 +19,7 @@ import numpy as np
 
 from spikecore.datasets import write_aside
 from spikecore.errors import DatasetError, PluginUnavailable, SpikeError
+from spikecore.files import read_file
 from spikecore_datasets_dvs.columns import (
     agreed,
     column_of,
@@ -283,7 +284,7 @@ def check_rows(path: Path, names: Sequence[str]) -> None:
     found, note = path.stat(), path.with_name(f".{path.name}.read")
     state = f"{found.st_size} {found.st_mtime_ns} {' '.join(names)}"
     with suppress(OSError, ValueError):
-        if note.read_text(encoding="utf-8") == state:
+        if read_file(note, 1 << 16).decode() == state:
             return
     command = [sys.executable, "-c", PROBE, str(path), str(LIMIT_BYTES + 4 * found.st_size), *names]
     limit_s = LIMIT_S + LIMIT_S_PER_MB * found.st_size / 1e6

@@ -1,0 +1,113 @@
+"""Going through a net for a deployer: containers, blocks, flattening and refusals, each operator accounted for once."""
+
+import pytest
+import torch
+
+from spikecore import nn
+from spikecore.nn import NetWalker, RefusedError, graph_for_deployment
+
+LEAD = (3, 2)
+
+
+class Shapes(NetWalker):
+    """Maps layers that keep or give a shape; a value is (name, shape)."""
+
+    def shape(self, value):
+        return value[1]
+
+    def layer(self, name, module, value, node):
+        if isinstance(module, nn.Neuron):
+            self.mapped(name, type(module).__name__, "neuron")
+            return name, value[1]
+        if isinstance(module, torch.nn.Linear):
+            if len(value[1]) != 1:
+                raise RefusedError("it takes one axis", "flatten before it")
+            self.mapped(name, "Linear", "matrix", "rounded" if module.bias is None else "")
+            return name, (module.out_features,)
+        if isinstance(module, torch.nn.Conv2d | torch.nn.BatchNorm2d):
+            channels = module.out_channels if isinstance(module, torch.nn.Conv2d) else value[1][0]
+            self.mapped(name, type(module).__name__, "image")
+            return name, (channels, *value[1][1:])
+        raise RefusedError("it is strange", "leave it out")
+
+    def flat(self, name, operator, value):
+        self.mapped(name, operator, "flat")
+        return name, (value[1][0] * value[1][1] * value[1][2],)
+
+    def unknown(self, name, shape, value):
+        return name, shape
+
+
+def walked(net, shape):
+    walker = Shapes(graph_for_deployment(net, torch.zeros(*LEAD, *shape)), LEAD)
+    return walker.walk(("input", shape)), walker.records
+
+
+def outcomes(records):
+    return {record.name: record.outcome for record in records}
+
+
+def test_blocks_and_folded_chains_are_taken_apart():
+    body = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.Dropout(), torch.nn.Flatten())
+    net = torch.nn.Sequential(nn.fold_time(body), torch.nn.Linear(32, 4), nn.LIF())
+    out, records = walked(net, (1, 4, 4))
+    assert out == ("2", (4,))
+    wanted = {"0.module.0": "mapped", "0.module.1": "folded", "0.module.2": "mapped", "1": "mapped", "2": "mapped"}
+    assert outcomes(records) == wanted
+    block = torch.nn.Sequential(nn.ConvBNNeuron(torch.nn.Conv2d(1, 2, 3, padding=1), torch.nn.BatchNorm2d(2), nn.LIF()))
+    out, records = walked(block, (1, 4, 4))
+    assert out == ("0", (2, 4, 4))
+    assert list(outcomes(records)) == ["0.conv", "0.norm", "0"]
+
+
+def test_what_follows_a_refusal_has_its_own_record():
+    net = torch.nn.Sequential(torch.nn.GELU(), torch.nn.Linear(5, 4, bias=False), nn.LIF())
+    out, records = walked(net, (5,))
+    assert outcomes(records) == {"0": "refused", "1": "approximated", "2": "mapped"}
+    assert (records[0].reason, records[0].cure) == ("it is strange", "leave it out")
+    assert out == ("2", (4,))
+
+
+@pytest.mark.parametrize("call", [lambda x: x.flatten(2), lambda x: x.reshape(3, 2, -1), lambda x: torch.flatten(x, 2)])
+def test_calls_that_flatten_a_step(call):
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return call(x)
+
+    out, records = walked(Net(), (2, 3, 4))
+    assert out[1] == (24,)
+    assert [record.outcome for record in records] == ["mapped"]
+
+
+def test_other_reshapes_and_functions_are_refused():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return x.flatten(3).sort(-1).values
+
+    _, records = walked(Net(), (2, 3, 4))
+    assert {record.outcome for record in records} == {"refused"}
+    assert "whole step" in records[0].reason
+
+
+def test_several_results_are_refused():
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif = nn.LIF()
+
+        def forward(self, x):
+            y = self.lif(x)
+            return y, x
+
+    out, records = walked(Net(), (4,))
+    assert out is None
+    assert outcomes(records) == {"lif": "refused"}
+
+
+def test_the_net_is_left_alone():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 2), nn.LIF(step_mode="single")).train()
+    graph = graph_for_deployment(net, torch.zeros(2, 1, 3))
+    assert net.training
+    assert net[1].step_mode == "single"
+    assert net[0].weight.requires_grad
+    assert graph["0"].module is not net[0]
