@@ -1,20 +1,12 @@
 """The site builds without a warning, and its links lead somewhere; and each of these checks finds a planted fault."""
 
-import pytest
-
 from spikecore.kinds import KINDS
 from spikecore.registry import components, plugins
 from tests.suites.places import ROOT
 from tests.tools.doors import doors
 from tests.tools.site import links
-from tests.tools.site.__main__ import build
 from tests.tools.site.components import page_name
 from tests.tools.site.markup import inline, rst
-
-
-@pytest.fixture(scope="module")
-def site():
-    return build()  # warnings and dead links end it
 
 
 def test_every_page_of_the_repository_is_there(site):

@@ -73,7 +73,6 @@ def _list_of_components(entries: list[Entry]) -> Iterator[str]:
         if those:
             yield from title(kind, "-")
             yield from _entries(those, "")
-    yield from _toctree([page_name(entry) for entry in entries], ":hidden:")
 
 
 def _entries(entries: list[Entry], folder: str) -> Iterator[str]:
@@ -109,6 +108,8 @@ def _plugin_page(plugin: Plugin, entries: list[Entry]) -> Iterator[str]:
 
 
 def _component_page(entry: Entry) -> Iterator[str]:
+    # Not in the menu at the side, which would have hundreds of lines on every page: reached from the lists.
+    yield from (":orphan:", "")
     yield from title(f"{entry.kind} {entry.name}")
     try:
         described = describe(entry.kind, entry.name)
