@@ -67,6 +67,9 @@ def _blocks(lines: list[str]) -> Iterator[str]:
             yield from _section(heading.group(1), block)
             continue
         block, lines = _paragraph(lines)
+        if len(block) > 1 and all(" = " in part for part in block):  # equations keep their lines
+            yield from ("", *(f"| {inline(part)}" for part in block), "")
+            continue
         is_bullet = bool(BULLET.match(block[0]))
         text = inline(" ".join(block)[2:] if is_bullet else " ".join(block))
         yield from ("", f"* {text}" if is_bullet else text, "")
