@@ -49,7 +49,7 @@ def test_a_link_that_leads_nowhere_is_seen(tmp_path):
 
 
 def test_docstrings_become_markup_without_markup_of_their_own():
-    assert inline("`x` is a*b, |c|, tail_") == r"``x``\  is a\*b, \|c\|, tail\_"
+    assert inline("`x` is a*b, |c|, tail_") == r"\ ``x``\  is a\*b, \|c\|, tail\_"
     lines = rst("One line.\n\n    h = v + x\n\nArgs:\n    tau, beta: in\n        steps.\n\n* a bullet")
     assert "    h = v + x" in lines
     assert lines[lines.index("``tau``, ``beta``") + 1] == "    in steps."

@@ -32,6 +32,7 @@ INSTRUCTIONS: dict[str, Callable[..., Tensor]] = {
     "not": torch.logical_not,
     "min": torch.minimum,
     "max": torch.maximum,
+    "clamp": torch.clamp,
     "where": torch.where,
     "exp": torch.exp,
     "log": torch.log,
