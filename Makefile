@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test lint catalogue doors docs bench bench-gpu figures figures-rl fuzz
+.PHONY: run test test-full check check-and-test lint catalogue doors support docs site release bench bench-gpu figures figures-rl fuzz
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -14,7 +14,7 @@ test-full: $(STAMP)       # with the slow products; every neuron of every plugin
 	SPIKE_FULL=1 $(PY) -m tests.suites test
 	SPIKE_FULL=1 $(PY) -m tests.suites run check-integration -k gpu_neurons
 
-check: $(STAMP)           # wheels, examples, new plugins, other libraries, a browser, all plugins together
+check: $(STAMP)           # wheels, examples, new plugins, tutorials and site, other libraries, a browser, all plugins together
 	$(PY) -m tests.suites check
 
 check-and-test: $(STAMP)  # both in one pool, as in .ci/run
@@ -33,8 +33,18 @@ catalogue: $(STAMP)       # which component is in which plugin: spikecore/regist
 doors: $(STAMP)           # the names that core exports to plugins: tests/tools/doors.txt
 	$(PY) -m tests.tools.doors
 
+support: $(STAMP)         # what each plugin needs and where it is tested: docs/reference/support.md
+	$(PY) -m tests.tools.support
+
 docs: $(STAMP)            # draws the figures of the docs
 	set -e; for figure in docs/figures/*.py; do $(PY) $$figure; done
+
+site: $(STAMP)            # the documentation as a web site: .build/site/html/index.html
+	$(PY) -c "from tests.suites.environments import site_environment; site_environment()"
+	.build/envs/site/bin/python -m tests.tools.site
+
+release: $(STAMP)         # builds and checks sdists and wheels in .build/release; publishes nothing
+	$(PY) -m tests.tools.release
 
 bench: $(STAMP)           # measures, with every plugin and other libraries, and writes docs/benchmarks/*.csv
 	$(PY) -m tests.suites bench

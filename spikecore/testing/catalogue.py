@@ -14,7 +14,7 @@ HEAD = """# The checks of the conformance suites
 is missing, the check is skipped and the reason names it. Checks marked *long* run for one component of each kind and
 plugin in pytest, and for every component with `SPIKE_FULL=1`. A component fails if fewer checks than the minimum were
 executed. See [how to use them](../how-to/prove-a-plugin.md). Datasets of published files are checked
-[on small files of the same format](../how-to/prove-a-plugin.md#datasets-of-files-that-others-give-out), which
+[on small files of the same format](../how-to/prove-a-plugin.md#datasets-that-are-downloaded), which
 `prepare(data)` of the test class writes.
 
 `python -m spikecore.testing.catalogue` writes this page; a test compares it with the code.

@@ -13,7 +13,14 @@ from spikecore.registry import Blocking, Registry, use
 from spikecore.testing.proving import prove
 
 FOLDER = Path(__file__).parents[2] / "docs/how-to"
-NAMES = ("look-inside-a-net", "write-a-converter", "write-a-dataset", "write-a-deployer", "write-a-trainer")
+NAMES = (
+    "coming-from-spikingjelly",
+    "look-inside-a-net",
+    "write-a-converter",
+    "write-a-dataset",
+    "write-a-deployer",
+    "write-a-trainer",
+)
 PAGES = [FOLDER / f"{name}.md" for name in NAMES]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from click.testing import CliRunner
 
-from spikecore.cli import info, spike
+from spikecore.cli import describe, spike
 from spikecore.interfaces.component import OneOf
 from spikecore.interfaces.options import options_marked
 from spikecore.registry import Blocking, Registry, choices, components, load, register, use
@@ -65,7 +65,7 @@ def shown(kind, name):
 
 
 def test_options_of_bases_and_of_choices_are_described():
-    assert list(info._options(Derived)) == [
+    assert [line for made in describe._options(Derived) for line in made.lines()] == [
         *("depth: whole number = 1", "    how deep, here."),
         *("changes: list of choices of change, by name or table = []", "    the same every time."),
         *("speed: number = 2.0", "    how fast."),
@@ -73,14 +73,14 @@ def test_options_of_bases_and_of_choices_are_described():
     ((option, mark),) = options_marked(Derived, OneOf)
     box = ["        of the box,", "        in pixels."]
     assert option == "changes"
-    assert list(info._choices(mark)) == [
+    assert list(describe._choices(mark)) == [
         "blur: Blurs.",
         "    height: whole number = 3",
         *box,
         "    width: whole number = 5",
         *box,
     ]
-    assert info._split(info._doc(Derived))[::2] == ("A remark.", "Raises:\n    OptionError: never.")
+    assert describe._split(describe._doc(Derived))[::2] == ("A remark.", "Raises:\n    OptionError: never.")
 
 
 def test_inherited_options_are_shown_with_their_documentation():
@@ -96,8 +96,8 @@ def test_every_option_of_ours_is_described():
         config = load(entry.kind, entry.name).Config
         tables = [mark.table for _, mark in options_marked(config, OneOf)]
         chosen = [load(choice.kind, choice.name) for table in tables for choice in choices(table)]
-        for kind in (config, *filter(None, map(info._config_of, chosen))):
-            described = info._arguments(kind)
+        for kind in (config, *filter(None, map(describe._config_of, chosen))):
+            described = describe._arguments(kind)
             for field in dataclasses.fields(kind):
                 assert described.get(field.name), (
                     f"{entry.kind} {entry.name}: {kind.__qualname__} leaves out {field.name}"

@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -151,6 +151,63 @@ def environment(
 def plugins_environment() -> Path:
     """Core and every plugin."""
     return environment("plugins", plugins())
+
+
+def site_environment() -> Path:
+    """Core, every plugin, and what builds the documentation."""
+    base, env = plugins_environment(), ENVS / "site"
+
+    def make() -> None:
+        linked(base, env)
+        pip(env, "-e", f"{ROOT}[docs]")
+
+    return made(env, [base / STAMP, ROOT / "pyproject.toml", ROOT / "constraints.txt"], make)
+
+
+def floors_environment(wheels: Path, floors: Mapping[str, str]) -> Path:
+    """Core and every plugin from their wheels, on the lowest versions that they declare.
+
+    Args:
+        wheels: the directory of the wheels.
+        floors: distribution → version. What is not in it has the tested version.
+    """
+    env = ENVS / "floors"
+    shutil.rmtree(env, ignore_errors=True)
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    names = {name.lower() for name in floors}
+    tested = [line for line in lines if line.partition("==")[0].lower() not in names]
+    constraints = BUILD / "floors.txt"
+    constraints.write_text("\n".join([*tested, *(f"{name}=={version}" for name, version in floors.items())]) + "\n")
+    linked(torch_base(), env)
+    start = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        env / "bin/python",
+        "install",
+        "-q",
+        "--disable-pip-version-check",
+    ]
+    call(*start, "-c", constraints, *sorted(wheels.glob("*.whl")))
+    return env
+
+
+def external_environment(project: Path) -> Path:
+    """Core and a third party's plugin, from its wheel."""
+    base, env, built = core_base(), ENVS / project.name, BUILD / project.name
+
+    def make() -> None:
+        shutil.rmtree(built, ignore_errors=True)
+        call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", built, project)
+        for left in ("build", *(path.name for path in project.glob("src/*.egg-info"))):
+            shutil.rmtree(project / left, ignore_errors=True)
+            shutil.rmtree(project / "src" / left, ignore_errors=True)
+        linked(base, env)
+        pip(env, *built.glob("*.whl"))
+
+    sources = sorted(path for path in project.rglob("*") if path.suffix in (".py", ".toml"))
+    return made(env, [base / STAMP, *sources], make)
 
 
 def examples_environment() -> Path:

@@ -18,9 +18,10 @@ from spikecore.pythons import find_python
 from tests.suites import environments
 from tests.suites.environments import ENVS, call, linked, pip
 from tests.suites.places import BUILD, ROOT, plugins
+from tests.tools import release
 
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
-NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold", "peers")
+NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold", "peers", "site")
 """Folders of tests that are not part of the suite `core`."""
 
 BUDGETS_S = {
@@ -42,16 +43,21 @@ BUDGETS_S = {
     "plugin-zoo-resnet": 200,
     "plugin-zoo-transformer": 150,
     "plugin-zoo-vgg": 150,
-    "check-wheels": 150,
+    "check-wheels": 300,  # sdists too, and an environment of lowest versions
     "check-examples": 200,  # with Optuna and Lightning
     "check-scaffold": 250,
     "check-peers": 200,
     "check-browser": 120,
     "check-integration": 600,
+    "check-external": 250,
+    "check-site": 400,  # ten tutorials of 10 to 20 s, some of which train from the command line, and the site
     **{f"python{version}": 120 for version in OTHER_PYTHONS},
 }
 NEW_PLUGIN_BUDGET_S = 300
 """A plugin that the table does not name yet."""
+
+EXTERNAL = ROOT / "examples/external-plugin"
+"""A plugin as a third party writes it."""
 
 EXCLUSIVE = {
     "plugin-cpu-backend": "its tests count the threads of the pool, pin them to cores and fork while they run",
@@ -93,7 +99,7 @@ def _tests() -> list[Suite]:
     ignored = tuple(f"--ignore=tests/{name}" for name in NOT_CORE)
     tests = [Suite("core", "test", _this_python, ("tests", *ignored), {})]
     for plugin in plugins():
-        arguments = ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={plugin}")
+        arguments = rooted(plugin)
         paths = (str(plugin / "tests"), str(ROOT / "tests/alone"))
         prepare, variables = _of_plugin(plugin), {}
         if plugin.name == "deploy-lava":
@@ -101,6 +107,11 @@ def _tests() -> list[Suite]:
         tests.append(Suite(f"plugin-{plugin.name}", "test", prepare, (*arguments, *paths), variables))
     tests += [Suite(f"python{v}", "test", _other_python(v), ("tests/torchfree",), {}) for v in OTHER_PYTHONS]
     return tests
+
+
+def rooted(project: Path) -> tuple[str, ...]:
+    """What pytest needs to run the tests of a project of its own in this repository."""
+    return ("-c", str(ROOT / "pyproject.toml"), f"--rootdir={project}")
 
 
 def _checks() -> list[Suite]:
@@ -116,6 +127,8 @@ def _checks() -> list[Suite]:
         Suite("check-peers", "check", _peers, ("tests/peers", *events), {"SPIKE_PEERS": "1"}),
         Suite("check-browser", "check", _browser, ("tests/browser",), {}),
         Suite("check-integration", "check", _all_plugins, ("tests/integration",), {}),
+        Suite("check-external", "check", _external, (*rooted(EXTERNAL), str(EXTERNAL / "tests")), {}),
+        Suite("check-site", "check", _site, ("tests/site",), {}),
     ]
 
 
@@ -171,6 +184,14 @@ def _all_plugins() -> Path:
     return environments.plugins_environment() / "bin/python"
 
 
+def _external() -> Path:
+    return environments.external_environment(EXTERNAL) / "bin/python"
+
+
+def _site() -> Path:
+    return environments.site_environment() / "bin/python"
+
+
 def _examples() -> Path:
     """Some examples name a plugin's trainer, others work with Optuna or Lightning."""
     return environments.examples_environment() / "bin/python"
@@ -184,14 +205,19 @@ def _browser() -> Path:
 
 
 def wheels() -> Path:
-    """Core alone from its wheel, then with every plugin's wheel, in an empty directory outside the source tree."""
+    """Core alone from its wheel, then with every plugin's wheel, in an empty directory outside the source tree.
+
+    Each wheel is built from its sdist. At the end all of it once more, on the lowest versions that we declare.
+    """
     built, env, empty = BUILD / "wheels", ENVS / "wheels", BUILD / "empty"
-    for path in (built, empty, env):
+    for path in (empty, env):
         shutil.rmtree(path, ignore_errors=True)
     empty.mkdir(parents=True)
-    for source in (ROOT, *plugins()):
-        call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", built, source)
-    environments.remove_left_overs()
+    sources = [ROOT, *plugins()]
+    release.build(sources, built)
+    wrong = [problem for source in sources for problem in release.problems(source, built)]
+    if wrong:
+        raise OSError("\n".join(wrong))
     linked(environments.torch_base(), env)
     spike = env / "bin/spike"
     pip(env, *built.glob("spikecore-*.whl"))
@@ -200,6 +226,10 @@ def wheels() -> Path:
     for kind in ("neuron", "backend"):  # the templates are in the wheel
         call(spike, "new-plugin", f"fresh-{kind}", "--kind", kind, cwd=empty)
     pip(env, *(path for path in built.glob("*.whl") if not path.name.startswith("spikecore-")))
+    call(sys.executable, "-m", "pip", "--python", env / "bin/python", "check", cwd=empty)
     call(spike, "doctor", cwd=empty)
     call(spike, "run", "--set", "neuron.name=izhikevich", "--set", "trainer.epochs=2", cwd=empty)
+    lowest = environments.floors_environment(built, release.floors())
+    call(lowest / "bin/spike", "list-plugins", "--check", cwd=empty)  # imports every component
+    call(lowest / "bin/spike", "run", "--set", "trainer.epochs=1", cwd=empty)
     return env / "bin/python"

@@ -1,0 +1,1 @@
+"""`make site`: the documentation as a web site."""
