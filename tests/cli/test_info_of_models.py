@@ -9,7 +9,7 @@ def test_the_published_size_is_shown(spike):
     status, output = spike("info", "model", "toy-weighted", "--load", COMPONENTS)
     assert status == 0
     _, _, published = output.partition("published")
-    shown = "parameters: 113 macs: 102 input_shape: (1, 3, 4) num_outputs: 5 reference: 'A. Author 2020'"
+    shown = 'parameters: 113 macs: 102 input_shape: [1, 3, 4] num_outputs: 5 reference: "A. Author 2020"'
     assert " ".join(published.split()) == shown
 
 

@@ -249,7 +249,7 @@ def test_a_dry_run_speaks_once(refused):
     ("fault", "rank", "told"),
     [
         ("SIGKILL", "1", "process 0 of 2 cannot go on: process 1 is gone without giving a reason"),
-        ("raise", "1", "process 1 of 2 failed: ValueError: the sensor burnt through"),
+        ("raise", "1", "ValueError: the sensor burnt through"),
     ],
 )
 def test_the_others_end_with_a_process_that_fails(tmp_path, fault, rank, told):

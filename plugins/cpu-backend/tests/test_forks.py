@@ -2,8 +2,8 @@
 
 Children here call none of torch's own threaded operations: their OpenMP pool does not survive a fork. So a step stays
 below the 32768 elements from which on torch shares a fill among threads, and a call is far above the size from which on
-the neuron does. A thread that computes while another forks has a neuron and tensors of its own: torch guards a
-parameter that needs a gradient by a mutex, and if a thread holds it at the fork, the child waits for it for ever.
+the neuron does. A thread that computes while another forks has a neuron of its own: torch guards a parameter that needs a
+gradient by a mutex, and if a thread holds it at the fork, the child waits for it for ever.
 """
 
 import contextlib
@@ -242,10 +242,10 @@ def computing(neuron, given, right, num_threads=1):
     stop, results = threading.Event(), []
 
     def compute():
-        own, own_given = copy.deepcopy(neuron), [tensor.clone() for tensor in given]
+        own = copy.deepcopy(neuron)
         is_right = True
         while is_right and not stop.is_set():
-            is_right = bits(own, *own_given) == right
+            is_right = bits(own, *given) == right
         results.append(is_right)
 
     computers = [threading.Thread(target=compute, daemon=True) for _ in range(num_threads)]
@@ -286,8 +286,8 @@ def test_a_child_ends_while_a_thread_of_it_computes():
     right = bits(neuron, *given)
 
     def work():
-        own, own_given = copy.deepcopy(neuron), [tensor.clone() for tensor in given]
-        threading.Thread(target=lambda: [bits(own, *own_given) for _ in range(100000)], daemon=True).start()
+        own = copy.deepcopy(neuron)
+        threading.Thread(target=lambda: [bits(own, *given) for _ in range(100000)], daemon=True).start()
         return bits(neuron, *given)
 
     for _ in range(4):

@@ -307,7 +307,7 @@ class Evil:
     ("content", "says"),
     [
         (npy(np.array([Evil()], object), allow_pickle=True), "wants builtins.print"),
-        (npy(np.array([{"a": 1}], object), allow_pickle=True), "holds a dict"),
+        (npy(np.array([{"a": 1}], object), allow_pickle=True), "operation that no list of numbers needs"),
         (npy(np.array(["a"], object), allow_pickle=True), "holds a str"),
         (npy(np.zeros((3, 4))), "holds no objects"),
         (b"", "is damaged"),

@@ -229,9 +229,9 @@ def test_spike_info_describes_all_that_can_be_chosen():
     for option, says in (
         ("representation: ", "what a recording becomes"),
         ("num_workers: ", "processes that fill the cache"),
-        ("tau_us: float > 0 = 50000.0", "decay."),
-        ("by: Literal['time', 'number'] = 'time'", "segments of equal time"),
-        ("factor: int >= 1 and <= 65535 = 2", "side of a square."),
+        ("tau_us: number > 0 = 50000.0", "decay."),
+        ('by: "time" or "number" = "time"', "segments of equal time"),
+        ("factor: whole number >= 1 and <= 65535 = 2", "side of a square."),
     ):
         assert re.search(f"^ +{re.escape(option)}.*\n +{says}", shown, re.MULTILINE), option
     for entry in (*choices("event_representation"), *CHANGES):

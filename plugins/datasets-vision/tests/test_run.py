@@ -74,7 +74,7 @@ def test_a_run_that_is_resumed_comes_to_the_same_bits(files, tmp_path, monkeypat
 
 def test_spike_info():
     told = spike("info", "dataset", "mnist")
-    for words in ("random_erasing", "f68b3c2dcbeaaa9fbdd348bbdeb94873", "LeCun", "('train', 60000)", "allow_partial"):
+    for words in ("random_erasing", "f68b3c2dcbeaaa9fbdd348bbdeb94873", "LeCun", '["train", 60000]', "allow_partial"):
         assert words in told
 
 

@@ -277,13 +277,13 @@ def test_counts_may_be_sent(tmp_path):
 
 def test_floating_point(tmp_path):
     """Doubles: the spikes of the net in doubles."""
+    torch.manual_seed(1)
     parts = OrderedDict(
         first=torch.nn.Linear(5, 7),
         hidden=nn.LIF(tau=3.0, v_threshold=0.3, backend="torch"),
         second=torch.nn.Linear(7, 4),
         out=nn.LIF(tau=1.7, v_threshold=0.2, backend="torch"),
     )
-    torch.manual_seed(1)
     net = torch.nn.Sequential(parts).eval()
     with torch.no_grad():
         net.second.bias.mul_(0.1)

@@ -54,7 +54,7 @@ def column_of(name: str) -> tuple[str, Unit | None] | None:
     if match is None or match[1] not in USUAL["t"]:
         return None
     unit = (match[2] or "").replace("µ", "u")
-    return "t", next(known for known in UNITS if known == unit)
+    return "t", next((known for known in UNITS if known == unit), None)  # `t_` states none
 
 
 def places(
