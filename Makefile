@@ -70,6 +70,6 @@ figures: $(STAMP)         # the plugins' published figures, into docs/benchmarks
 $(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install -q -c constraints.txt torch
-	$(PY) -m pip install -q -c constraints.txt -e .[testing] ruff mypy import-linter build setuptools
+	$(PY) -m pip install -q -c constraints.txt -e .[testing] pytest-timeout ruff mypy import-linter build setuptools
 	rm -rf *.egg-info  # of the build; read before the installed metadata by whatever runs in this directory
 	touch $@

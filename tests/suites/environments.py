@@ -117,7 +117,7 @@ def core_base() -> Path:
 
     def make() -> None:
         linked(base, env)
-        pip(env, "-e", f"{ROOT}[testing]")
+        pip(env, "-e", f"{ROOT}[testing]", "pytest-timeout")
 
     return made(env, [base / STAMP, ROOT / "pyproject.toml"], make)
 
@@ -254,7 +254,7 @@ def torchfree_environment(version: str, interpreter: Path) -> Path:
 
     def make() -> None:
         call(interpreter, "-m", "venv", "--without-pip", env)
-        pip(env, "click", "packaging", "pluggy", "pytest", "hypothesis", "tomli")
+        pip(env, "click", "packaging", "pluggy", "pytest", "pytest-timeout", "hypothesis", "tomli")
         pip(env, "--no-deps", "-e", ROOT)
 
     return made(env, [ROOT / "pyproject.toml", ROOT / "constraints.txt", version, str(interpreter)], make)

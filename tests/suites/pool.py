@@ -2,13 +2,15 @@
 
 Budgets are CPU time, so that a busy machine fails nothing. The output of a suite is printed whole when the suite ends.
 A suite that hangs uses no CPU time: it is killed after `WALL_LIMIT_S`, long after pytest's own limit for one test
-(`faulthandler_timeout`) should have shown where it waits. What a suite leaves running is killed too.
+(`faulthandler_timeout`) should have shown where it waits; the reason of its failure names that test. What a suite
+leaves running is killed too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -115,6 +117,8 @@ class Pool:
             result = Result(job.name, False, f"killed: it did not end within {self.wall_limit_s:g} s")
         elif result is None:
             result = Result(job.name, False, f"ended with status {process.returncode} and left no result")
+        if not result.ok and not any(result.counts.values()) and (names := _waiting(log)):
+            result.reason += f", in {', '.join(names)}"
         result.wall_s = time.monotonic() - start
         result.cpu_s = usage.ru_utime + usage.ru_stime - result.setup_cpu_s
         result.budget_s = job.budget_s
@@ -137,6 +141,12 @@ class Pool:
     def _stop(self) -> None:
         for pid in list(self._running):
             _kill(pid)
+
+
+def _waiting(log: Path) -> list[str]:
+    """The tests that were running when pytest showed where every thread is, which it does at its limit for one test."""
+    output = log.read_text(encoding="utf-8", errors="replace")
+    return list(dict.fromkeys(re.findall(r'^  File ".*", line \d+ in (test_\w+)$', output, re.MULTILINE)))
 
 
 def _kill(group: int) -> None:

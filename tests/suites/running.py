@@ -15,6 +15,11 @@ from tests.suites.places import RESULTS, ROOT
 from tests.suites.results import COUNTS, Result
 from tests.suites.table import Suite
 
+TEST_LIMIT_S = 400
+"""The longest that a test may wait: it fails then, and the suite goes on. The slowest takes a minute or two.
+
+Only a test that waits outside Python cannot be ended so; then pytest's `faulthandler_timeout` ends its suite."""
+
 
 def run(suite: Suite, arguments: Sequence[str] = ()) -> Result:
     """Run a suite; what fails while its environment is made is a failed suite.
@@ -49,6 +54,7 @@ def _pytest(suite: Suite, python: Path, arguments: Sequence[str], result: Result
     report.unlink(missing_ok=True)
     # Suites run side by side in one tree: no shared cache.
     options = ["-p", "no:cacheprovider", f"--junitxml={report}", "-o", "junit_family=xunit2"]
+    options += [f"--timeout={TEST_LIMIT_S}", "--timeout-method=signal"]
     command = [str(python), "-m", "pytest", *suite.pytest_arguments, *arguments, *options]
     status = subprocess.run(command, cwd=ROOT, env={**os.environ, **suite.environment}).returncode
     if report.is_file():

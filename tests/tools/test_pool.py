@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.suites import running
 from tests.suites.pool import Job, Pool
 from tests.suites.results import Result, read
+from tests.suites.table import Suite
 
 ROOT = Path(__file__).parents[2]
 PASSES = "result.ok = True; result.counts['passed'] = 1"
@@ -158,6 +160,32 @@ def test_what_does_not_pass_fails_the_closing_report(tmp_path, work, end, says):
     assert "good: 1 passed" in out
 
 
+def test_a_test_that_hangs_is_named(tmp_path):
+    """pytest's limit for one test, on a test that waits outside Python, where no signal wakes it."""
+    (tmp_path / "test_hangs.py").write_text(
+        "def test_before(): pass\n\n\ndef test_waits(): __import__('time').sleep(60)\n"
+    )
+    work = f"""
+    import subprocess
+    options = ["-o", "faulthandler_timeout=0.5", "-o", "faulthandler_exit_on_timeout=true", "-p", "no:cacheprovider"]
+    subprocess.run([sys.executable, "-m", "pytest", *options, "-c", "/dev/null", {str(tmp_path / "test_hangs.py")!r}])
+    """
+    Pool(tmp_path).run([job("hung", tmp_path, work, "result.reason = 'pytest ended with status 1'")])
+    assert read("hung", tmp_path).reason == "pytest ended with status 1, in test_waits"
+
+
+def test_a_test_that_waits_too_long_fails_alone(tmp_path, monkeypatch):
+    (tmp_path / "test_waits.py").write_text(
+        "import threading\n\n\ndef test_waits(): threading.Event().wait(60)\n\n\ndef test_next(): pass\n"
+    )
+    monkeypatch.setattr(running, "TEST_LIMIT_S", 0.5)
+    monkeypatch.setattr(running, "RESULTS", tmp_path / "results")
+    suite = Suite("waits", "test", lambda: Path(sys.executable), (str(tmp_path / "test_waits.py"),), {})
+    result = running.run(suite)
+    assert not result.ok
+    assert result.counts == {"passed": 1, "failed": 1, "skipped": 0}
+
+
 def test_a_suite_without_result_is_missed(tmp_path):
     assert Pool(tmp_path).run([job("good", tmp_path)])
     assert closing(tmp_path, "good")[0] == 0
@@ -195,13 +223,13 @@ def test_an_interrupt_stops_all_that_runs(tmp_path):
     assert "KeyboardInterrupt" in done.stderr
     assert len(list(tmp_path.glob("started-*"))) == 2
     for _ in range(6000):  # killed, but perhaps not gone yet
-        if not running(f"sleep\0{os.getpid()}1000"):
+        if not runs(f"sleep\0{os.getpid()}1000"):
             break
         time.sleep(0.1)
-    assert not running(f"sleep\0{os.getpid()}1000")
+    assert not runs(f"sleep\0{os.getpid()}1000")
 
 
-def running(command):
+def runs(command):
     """The processes with this command line (a zombie has none)."""
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
