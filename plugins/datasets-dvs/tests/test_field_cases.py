@@ -87,6 +87,7 @@ def test_a_davis_with_many_pictures_is_no_other_layout(tmp_path):
         ([0, 1, 2, 3], r"0 \(1 times\), .* 3 \(1 times\).*on_values = \[3\]"),
         ([0.0, 0.5, 1.0], r"0\.5 \(1 times\)"),
         (range(10), "and 4 more values"),
+        ([-1, 0, 0], r"polarities are -1 \(1 times\), 0 \(2 times\).*on_values = \[0\]"),
     ],
 )
 def test_polarities_that_follow_no_convention(p, says):
@@ -107,6 +108,18 @@ def test_polarities_that_follow_no_convention(p, says):
 )
 def test_polarities_of_both_conventions(p, wanted):
     assert make_events(range(3), range(3), range(3), p).p.tolist() == wanted
+
+
+@pytest.mark.parametrize("kind", ["i4", "i8", "f8"])
+def test_rows_where_nothing_is_on_follow_no_convention(kind, tmp_path):
+    rows = np.zeros((20_000, 4), kind)  # more than are converted at a time
+    rows[15_000:, 3] = -1
+    np.save(tmp_path / "a.npy", rows)
+    with pytest.raises(DatasetError, match=r"-1 \(5000 times\), 0 \(15000 times\)"):
+        read_events(tmp_path / "a.npy", columns="txyp", unit="us")
+    rows[:, 3] = -1
+    np.save(tmp_path / "a.npy", rows)
+    assert not read_events(tmp_path / "a.npy", columns="txyp", unit="us").p.any()
 
 
 def test_the_values_that_mean_on_can_be_told(tmp_path):

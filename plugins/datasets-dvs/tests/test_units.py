@@ -6,7 +6,7 @@ from test_folder import columns
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs import make_events, read_events
-from spikecore_datasets_dvs.columns import unit_called
+from spikecore_datasets_dvs.columns import column_of, unit_called
 
 EVENTS = make_events(*columns(1, 3))
 COLUMNS = {name: getattr(EVENTS, name) for name in "txyp"}
@@ -51,6 +51,28 @@ def test_a_text_without_a_unit_shows_its_range_too(tmp_path):
     says = rf"run from {EVENTS.t[0]} to {EVENTS.t[-1]}: {EVENTS.duration_us:.4g} s if they are in s"
     with pytest.raises(DatasetError, match=says.replace("+", r"\+")):
         read_events(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [("times", None), ("Times", None), ("timestamps", None), ("ts", None), ("t_", None), ("t s", "s"), ("t_s", "s")]
+    + [("time(s)", "s"), ("time [s]", "s"), ("tus", "us"), ("timestamp_ns", "ns"), ("time (µs)", "us")],
+)
+def test_a_plural_is_no_second(name, unit, tmp_path):
+    assert column_of(name) == ("t", unit)
+    np.savez(tmp_path / "a.npz", **{name: EVENTS.t}, **{other: COLUMNS[other] for other in "xyp"})
+    if unit is None:
+        with pytest.raises(DatasetError, match="does not state the unit of times"):
+            read_events(tmp_path / "a.npz")
+    assert len(read_events(tmp_path / "a.npz", unit=unit or "us")) == len(EVENTS)
+
+
+def test_nanoseconds_beyond_int64():
+    largest = (1 << 63) - 501
+    times = make_events(np.array([largest], np.uint64), [0], [0], [1], unit="ns").t
+    assert times.tolist() == [(largest + 500) // 1000]
+    with pytest.raises(DatasetError, match=f"times reach {2**64 - 1} ns, beyond {largest}: is the unit right"):
+        make_events(np.array([5, 2**64 - 1], np.uint64), [0, 0], [0, 0], [1, 1], unit="ns")
 
 
 @pytest.mark.parametrize("name", ["unit", "units"])

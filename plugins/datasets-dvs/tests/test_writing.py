@@ -58,6 +58,13 @@ def test_what_is_not_written(tmp_path, monkeypatch):
         write_events(tmp_path / "a.dat", EVENTS, (16, 20))
     with pytest.raises(DatasetError, match="not in order of time"):
         write_events(tmp_path / "a.npz", EVENTS[::-1], (16, 20))
+    for size in ((16,), (0, 20), (2, 16, 20)):
+        with pytest.raises(OptionError, match=r"sensor_size must be \(H, W\)"):
+            write_events(tmp_path / "a.npz", EVENTS, size)
+    with pytest.raises(DatasetError, match="the polarity 2; 0 and 1 are expected"):
+        write_events(tmp_path / "a.npz", EVENTS.replace(p=2 * EVENTS.p), (16, 20))
+    with pytest.raises(DatasetError, match="AEDAT 4 holds no times below 0; the first is -"):
+        write_events(tmp_path / "a.aedat4", EVENTS.replace(t=EVENTS.t - 1_000_000), (16, 20))
     with pytest.raises(DatasetError, match="below 32768"):
         write_events(tmp_path / "a.aedat4", EVENTS, (16, 40_000))
     monkeypatch.setitem(__import__("sys").modules, "dv_processing", None)

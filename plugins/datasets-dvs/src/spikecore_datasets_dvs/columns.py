@@ -17,12 +17,13 @@ from spikecore_datasets_dvs.events import COLUMNS, UNITS, Events, Unit, make_eve
 from spikecore_datasets_dvs.reading import Reading
 
 USUAL = {
-    "t": ("t", "ts", "time", "timestamp", "timestamps"),
+    "t": ("t", "ts", "time", "times", "timestamp", "timestamps"),
     "x": ("x", "xs"),
     "y": ("y", "ys"),
     "p": ("p", "ps", "pol", "polarity", "polarities", "on"),
 }
-NAME = re.compile(r"([a-z]+?)[\s_]*(?:[(\[]?\s*(s|ms|us|µs|ns)\s*[)\]]?)?")
+NAME = re.compile(r"([a-z]+?)(?:[\s_]*[(\[]\s*(s|ms|us|µs|ns)\s*[)\]]|[\s_]+(s|ms|us|µs|ns)|(ms|us|µs|ns)|[\s_]*)")
+"""A lone s directly behind a word is its plural, not seconds."""
 WORDS: dict[str, Unit] = {
     **{unit: unit for unit in UNITS},
     "µs": "us",
@@ -53,7 +54,7 @@ def column_of(name: str) -> tuple[str, Unit | None] | None:
     match = NAME.fullmatch(lower)
     if match is None or match[1] not in USUAL["t"]:
         return None
-    unit = (match[2] or "").replace("µ", "u")
+    unit = next(filter(None, match.groups()[1:]), "").replace("µ", "u")
     return "t", next((known for known in UNITS if known == unit), None)  # `t_` states none
 
 

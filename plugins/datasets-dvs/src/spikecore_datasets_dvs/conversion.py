@@ -40,6 +40,8 @@ def converted(rows: np.ndarray, order: str, unit: Unit) -> Events | None:
             )
         if not is_right:
             return None
+    if len(rows) and not out.p.any() and int(rows[:, p].min()) < int(rows[:, p].max()):
+        return None  # -1 and 0, of which neither is ON
     if len(rows) > 1 and int(np.diff(out.t).min()) < -(1 << 31) * int(SCALE[unit]):
         return None  # perhaps a counter that turned over
     return in_order(out, in_place=True)

@@ -22,6 +22,8 @@ DTYPE = np.dtype([("t", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
 """The same four as one structured array, as it stands in `.npy` files."""
 LONGEST_US = 1 << 61
 """How far times may be from 0 (73 000 years): sums and differences of two of them fit their column."""
+LONGEST_NS = (1 << 63) - 501
+"""The largest whole nanoseconds that still round in int64 (292 years)."""
 SAY_THE_UNIT = 'give times in microseconds, or name their unit, as in unit = "s" (s, ms, us, ns)'
 COARSEST_US = 100.0
 """How far apart neighbouring float32 times may be: a second in float32 is exact to 60 ns, a day to 8 ms."""
@@ -94,7 +96,7 @@ def make_events(
         t: whole microseconds; or, with another `unit`, any numbers, which are rounded to microseconds. A column of 32
             bits that falls by more than half of its range has turned over, and is unwrapped.
         x, y: coordinates.
-        p: polarity: 0 and 1, or -1 and 1 (0 beside them is OFF); any values with `on_values`.
+        p: polarity: 0 and 1, or -1 and 1 (0 beside both is OFF); any values with `on_values`.
         source: what to call them in an error.
         unit: of t.
         on_values: the values of p that mean ON; all others mean OFF.
@@ -127,7 +129,7 @@ def polarities(column: np.ndarray, source: str = "events", on_values: Sequence[i
     """1 for ON and 0 for OFF, uint8.
 
     Args:
-        column: 0 and 1; or -1 and 1, with or without 0, which then is OFF.
+        column: 0 and 1; or -1 and 1, with or without 0, which then is OFF. -1 and 0 alone follow neither.
         source: what to call it in an error.
         on_values: the values that mean ON, where these conventions do not hold.
 
@@ -146,7 +148,8 @@ def polarities(column: np.ndarray, source: str = "events", on_values: Sequence[i
         return np.empty(0, np.uint8)
     low, high = column.min(), column.max()
     is_whole = column.dtype.kind != "f" or bool((column == np.rint(column)).all())
-    if low >= -1 and high <= 1 and is_whole:
+    is_halved = low == -1 and high == 0 and bool((column == 0).any())  # -1 beside 0, and nothing is ON
+    if low >= -1 and high <= 1 and is_whole and not is_halved:
         return column if column.dtype == np.uint8 else (column == 1).astype(np.uint8)
     values, counts = np.unique(column, return_counts=True)
     shown = ", ".join(f"{value:g} ({count} times)" for value, count in zip(values[:6], counts[:6], strict=True))
@@ -167,6 +170,8 @@ def in_microseconds(t: np.ndarray, unit: Unit, source: str = "events") -> np.nda
     if unit == "us":
         return t
     if t.dtype.kind != "f" and unit == "ns":
+        if len(t) and int(t.max()) > LONGEST_NS:
+            raise DatasetError(f"{source}: times reach {int(t.max())} ns, beyond {LONGEST_NS}: is the unit right?")
         return (t.astype(np.int64) + 500) // 1000
     factor = {"s": 1_000_000, "ms": 1000, "ns": 0.001}[unit]
     largest = max(abs(float(t.min())), abs(float(t.max()))) if len(t) else 0.0

@@ -39,9 +39,13 @@ def write_events(path: str | Path, events: Events, sensor_size: Sensor, *, is_pa
         PluginUnavailable: dv-processing is not installed.
     """
     path = Path(path)
+    if len(sensor_size) != 2 or min(sensor_size) < 1:
+        raise OptionError(f"sensor_size must be (H, W), as in (180, 240); got {sensor_size!r}")
     check_inside(events, sensor_size, f"events for {path}")
     if len(events) > 1 and bool((np.diff(events.t) < 0).any()):
         raise DatasetError(f"events for {path} are not in order of time: sort them with make_events")
+    if len(events) and int(events.p.max()) > 1:
+        raise DatasetError(f"events for {path} have the polarity {int(events.p.max())}; 0 and 1 are expected")
     suffix = path.suffix.lower()
     if suffix == ".npz":
         with writing(path):
@@ -64,6 +68,10 @@ def _write_aedat4(path: Path, events: Events, sensor_size: Sensor) -> None:
     height, width = sensor_size
     if max(sensor_size) > LARGEST_DV:
         raise DatasetError(f"AEDAT 4 holds coordinates below {LARGEST_DV}; the sensor is {height} × {width}")
+    if len(events) and int(events.t[0]) < 0:
+        raise DatasetError(
+            f"AEDAT 4 holds no times below 0; the first is {int(events.t[0])} µs: add a time to all, or write .npz"
+        )
     try:
         import dv_processing
     except ImportError as error:

@@ -45,7 +45,11 @@ def _is_new(lines: list[bytes]) -> bool:
 
 
 def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  frozen
-    """The events of a file."""
+    """The events of a file.
+
+    Raises:
+        DatasetError: it is damaged, or its addresses are those of version 2 and its header does not say so.
+    """
     with opened(path) as file:
         lines = header(file, b"%", path)
         if lines:
@@ -60,12 +64,21 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
         count = num_records(file, 8, path)
         columns = Columns(count)
         last = None
+        num_wide = 0
         for pairs in chunks(file, "<u4", count, path, 2):
             t, address = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.uint32)
             t = unwrapped(t, 1 << 32, int(t[0]) if last is None else last)
             last = int(t[-1])
             x, y = address & (1 << x_bits) - 1, address >> x_bits & (1 << y_bits) - 1
             columns.put(t, x, y, address >> x_bits + y_bits & 1)
+            num_wide += int(np.count_nonzero(address >> x_bits + y_bits + 1))
+    if 2 * num_wide > count:
+        said = "says version 2" if _is_new(lines) else "does not say version 2"
+        advice = "is it damaged?" if _is_new(lines) else "where it is of version 2, add the line '% Version 2' in front"
+        raise DatasetError(
+            f"{path}: its header {said}, whose addresses have {x_bits + y_bits + 1} bits, and {num_wide} of {count} "
+            f"addresses have more: {advice}"
+        )
     return columns.events()
 
 

@@ -30,6 +30,7 @@ from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import evt21
 from spikecore_datasets_dvs.formats.binary import Columns, check_timed, chunks, header, last_marked, num_records, opened
+from spikecore_datasets_dvs.formats.evt_words import check_version
 from spikecore_datasets_dvs.reading import Reading, Stated
 
 VERSION = re.compile(rb"^\s*(?:evt\s+|format\s+evt)([0-9][0-9.]*)", re.MULTILINE)
@@ -69,6 +70,7 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
     with opened(path) as file:
         lines = header(file, b"%", path, b"end")
         version = _version(lines, path)
+        check_version(file, version, path)
         if version == "2.0":
             return _read2(file, path)
         if version == "2.1":
@@ -119,6 +121,7 @@ class _State:
     y: int = 0
     base: int = -1
     p: int = 0
+    num_untimed: int = 0
 
 
 def _read3(file, path: Path) -> Events:
@@ -129,6 +132,7 @@ def _read3(file, path: Path) -> Events:
     for words in chunks(file, "<u2", count, path, most=1 << 16):
         part = _decode3(words.astype(np.int64), state, path)
         columns.put(part.t, part.x, part.y, part.p)
+    check_timed(columns.count, columns.count + state.num_untimed, path)
     return columns.events()
 
 
@@ -153,6 +157,8 @@ def _decode3(words: np.ndarray, state: _State, path: Path) -> Events:
     if len(words):
         state.low, state.y, state.p = int(low[-1]), int(y[-1]), int(p[-1])
         state.base = int(base[-1] + moved[-1] - since[-1]) if base[-1] >= 0 else -1
+    if len(words) and high[0] < 0:
+        state.num_untimed += _num_events(words[high < 0])
     single = np.flatnonzero((kind == 2) & (high >= 0))
     vector = np.flatnonzero(((kind == 4) | (kind == 5)) & (high >= 0) & (start >= 0))
     bits = (value[vector, None] >> np.arange(12) & 1).astype(bool) & (np.arange(12) < width[vector, None])
