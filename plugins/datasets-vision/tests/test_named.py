@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import hashlib
 import http.server
 import os
 import signal
@@ -204,6 +205,38 @@ def test_a_wrong_digest(data, monkeypatch):
     (data / "mnist" / name).write_bytes(writers.gz(writers.idx([3] * 20, (20,))).ljust(len(files[name]), b"\0"))
     with pytest.raises(DatasetError, match=r"its md5 is .* instead of .*Delete it|bytes instead of"):
         opened("mnist").split("test")
+
+
+@pytest.mark.parametrize("cls", [MNIST, FashionMNIST])
+def test_archives_that_were_packed_anew(data, monkeypatch, cls):
+    files = tiny.mnist_archives()
+    tiny.put(monkeypatch, cls, data / cls.name, files)
+    contents = {name.removesuffix(".gz"): gzip.decompress(packed) for name, packed in files.items()}
+    for name, content in contents.items():
+        anew = gzip.compress(content, compresslevel=1, mtime=7)
+        assert anew != files[f"{name}.gz"]
+        (data / cls.name / f"{name}.gz").write_bytes(anew)
+    with pytest.raises(DatasetError, match=r"its md5 is .* instead of|bytes instead of"):  # of other images
+        opened(cls.name).split("train")
+    monkeypatch.setattr(cls, "contents", {name: hashlib.md5(content).hexdigest() for name, content in contents.items()})
+    images, labels = tiny.digits(0, tiny.NUM_TRAIN)
+    split = opened(cls.name).split("train")
+    assert split.labels.tolist() == labels.tolist()
+    torch.testing.assert_close(split[7][0], torch.tensor(images[7] / 255, dtype=torch.float32)[None])
+
+
+def test_the_test_images_alone(data, monkeypatch):
+    root = data / "mnist"
+    tiny.put(monkeypatch, MNIST, root, tiny.mnist_archives())
+    held = {path.name: path.read_bytes() for path in root.glob("train*")}
+    for name in held:
+        (root / name).unlink()
+    assert len(opened("mnist").split("test")) == tiny.NUM_TEST
+    with pytest.raises(DatasetError, match="train-images-idx3-ubyte.gz must be downloaded manually"):
+        opened("mnist").split("train")
+    for name, content in held.items():
+        (root / name).write_bytes(content)
+    assert len(opened("mnist").split("train")) == tiny.NUM_TRAIN
 
 
 @pytest.fixture

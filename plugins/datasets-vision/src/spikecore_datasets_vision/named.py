@@ -14,7 +14,7 @@ import numpy as np
 
 from spikecore.datasets import fetch
 from spikecore.errors import DatasetError
-from spikecore.interfaces import DatasetCapabilities
+from spikecore.interfaces import DataFile, DatasetCapabilities
 from spikecore_datasets_vision.dataset import ImageDataset, Images, Stored
 
 MOST_BYTES = 1 << 30
@@ -42,34 +42,47 @@ class NamedDataset(ImageDataset):
 
     def prepare(self) -> Path:
         """The directory of the files that are read."""
+        return self.prepared(self.present, self.info.files, "extracted")
+
+    def prepared(self, present: Sequence[str], files: Sequence[DataFile], into: str) -> Path:
+        """The directory of some of the files.
+
+        Args:
+            present: their names, unpacked.
+            files: the archives that hold them.
+            into: name of the directory to unpack into, where they are not there.
+        """
         root = self.directory
-        if (unpacked := self._unpacked(root)) is not None:
+        if (unpacked := self._unpacked(root, present)) is not None:
             return unpacked
-        extracted = root / "extracted"
+        extracted = root / into
         if not extracted.is_dir():
-            archives = [fetch(file, root, manual=self.info.manual) for file in self.info.files]
-            self.unpack(archives, extracted)
-        if (unpacked := self._unpacked(extracted)) is None:
+            self.unpack([self.archive(file) for file in files], extracted)
+        if (unpacked := self._unpacked(extracted, present)) is None:
             raise DatasetError(
-                f"{extracted}: {self._missing(extracted)} is missing; is this {self.info.title}? Delete this "
+                f"{extracted}: {self._missing(extracted, present)} is missing; is this {self.info.title}? Delete this "
                 "directory, and get the archives again"
             )
         return unpacked
+
+    def archive(self, file: DataFile) -> Path:
+        """An archive, fetched where it is missing, and verified."""
+        return fetch(file, self.directory, manual=self.info.manual)
 
     def unpack(self, archives: Sequence[Path], into: Path) -> None:
         """Unpack verified archives into a directory, which exists afterwards if and only if all went well."""
         raise NotImplementedError(f"{type(self).__name__} declares no unpack")
 
-    def _unpacked(self, top: Path) -> Path | None:
+    def _unpacked(self, top: Path, present: Sequence[str]) -> Path | None:
         """`top`, or a directory in it, that has all the files."""
         if not top.is_dir():
             return None
         places = [top, *sorted(path for path in top.iterdir() if path.is_dir() and path.name[0] != ".")]
-        return next((place for place in places if all((place / name).is_file() for name in self.present)), None)
+        return next((place for place in places if all((place / name).is_file() for name in present)), None)
 
-    def _missing(self, top: Path) -> str:
-        found = {path.name for path in top.rglob("*")}
-        return next((name for name in self.present if name not in found), self.present[0])
+    def _missing(self, top: Path, present: Sequence[str]) -> str:
+        there = {path.name for path in top.rglob("*")}
+        return next((name for name in present if name not in there), present[0])
 
     def checked(self, name: str, images: Images, labels: np.ndarray, where: Path) -> Stored:
         """Images with their labels.
