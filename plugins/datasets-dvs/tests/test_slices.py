@@ -162,6 +162,10 @@ def test_whole_recordings_in_a_table_and_windows_of_parts(tmp_path, data):
     [
         ((), "file,label", "has no row below its heading"),
         (("rec/one.dat,a",), "file,class", "its heading is .* label are expected"),
+        (("rec/one.dat,-9,-1,a",), "file,start_us,stop_us,label", "line 2 ends at -1 µs; a time above 0 is expected"),
+        (("rec/one.dat,-9,0,a",), "file,start_us,stop_us,label", "line 2 ends at 0 µs; a time above 0 is expected"),
+        (("rec/one.dat,1,2,3,a",), "file,start_us,stop_us,stop_ms,label", "has stop_us and stop_ms: which is it"),
+        (("rec/one.dat,a,b",), "file,label,label", "has 'label' twice"),
         (("rec/one.dat,1,2,a",), "file,start,stop,label", "does not state its unit: call it start_us"),
         (("rec/one.dat,1,a",), "file,start_us,label", "start and stop are expected together"),
         (("rec/one.dat,5,5,a",), "file,start_us,stop_us,label", "line 2 ends at 5 µs, not behind its start at 5"),

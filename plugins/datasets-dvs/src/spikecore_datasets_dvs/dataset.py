@@ -39,7 +39,7 @@ from spikecore_datasets_dvs.transforms import EventCutMix, Transform, apply
 
 REPRESENTATION = OneOf("event_representation", Representation, hint="wrap a function of your own: Custom(function)")
 """For the option `representation`."""
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Raised when a formula or a reader changes, so that no old result is taken for a new one."""
 
 

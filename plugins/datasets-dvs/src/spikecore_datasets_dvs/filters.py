@@ -71,7 +71,7 @@ class TimeSkew(Transform):
 
     def __call__(self, events: Events, sensor_size: Sensor, rng: Rng) -> Events:
         t = np.floor(events.t * self.coefficient + self.offset_us)
-        if len(t) and max(abs(float(t[0])), abs(float(t[-1]))) > LONGEST_US:
+        if len(t) and not max(abs(float(t[0])), abs(float(t[-1]))) <= LONGEST_US:  # nor is NaN
             raise DatasetError(
                 f"time_skew: times reach {t[-1]:g} µs, beyond {LONGEST_US}: choose a smaller coefficient"
             )

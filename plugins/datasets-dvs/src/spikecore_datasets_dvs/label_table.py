@@ -60,6 +60,8 @@ def read_table(path: Path) -> list[Row]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"{path}: the table of labels cannot be read: {error}") from error
     heading = [name.strip().lower() for name in lines[0]] if lines else []
+    if twice := sorted({name for name in heading if heading.count(name) > 1}):
+        raise DatasetError(f"{path}: its heading has {twice[0]!r} twice: keep one of them")
     if not {"file", "label"} <= set(heading):
         raise DatasetError(
             f"{path}: its heading is {heading}; file, start_us, stop_us and label are expected (also _ms, _s; subject, "
@@ -76,6 +78,9 @@ def read_table(path: Path) -> list[Row]:
 
 def _end(path: Path, heading: list[str], end: str) -> tuple[int, int] | None:
     """Place of the column, and microseconds per unit; None where there is no such column."""
+    ends = [name for name in heading if name in (end, *(f"{end}_{unit}" for unit in UNITS))]
+    if len(ends) > 1:
+        raise DatasetError(f"{path}: its heading has {' and '.join(ends)}: which is it? Keep one of them")
     for place, name in enumerate(heading):
         stem, _, unit = name.rpartition("_")
         if stem == end and unit in UNITS:
@@ -97,6 +102,11 @@ def _row(path: Path, number: int, heading: list[str], ends: dict[str, tuple[int,
         raise DatasetError(f"{path}: line {number} has one of start and stop; both or neither are expected")
     if start is not None and stop is not None and stop <= start:
         raise DatasetError(f"{path}: line {number} ends at {stop} µs, not behind its start at {start} µs")
+    if stop is not None and stop <= 0:  # -1 stands for the end of the recording elsewhere
+        raise DatasetError(
+            f"{path}: line {number} ends at {stop} µs; a time above 0 is expected: parts before the recording's zero "
+            "cannot be named, so add a time to all of the recording"
+        )
     split = values.get("split", "").lower()
     if "split" in heading and split not in SPLITS:
         raise DatasetError(f"{path}: line {number} has the split {split!r}; {', '.join(SPLITS)} are expected")
