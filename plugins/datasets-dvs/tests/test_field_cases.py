@@ -64,7 +64,7 @@ def test_640_by_480_under_another_layout_says_which_fits(tmp_path):
 def test_a_davis_under_the_layout_of_a_dvs128(tmp_path):
     path = tmp_path / "a.aedat"
     path.write_bytes(writers.aedat2(*columns(0, 1), "davis"))
-    with pytest.raises(DatasetError, match="fit dvxplorer or davis"):
+    with pytest.raises(DatasetError, match="fit davis or dvxplorer"):
         read_events(path, aedat2_layout="dvs128")
 
 

@@ -177,6 +177,7 @@ def test_as_tonic_has_it(ours, name, options):
         (lambda: Differentiate(4, 4, 5, 2), "must be a multiple of bins = 2"),
         (lambda: Integrate(4, 4, 1)(make_events([0, 2_000_000], [0, 0], [0, 0], [0, 0]), SIZE, RNG), "windows of 1 µs"),
         (lambda: TimeSkew(1e30)(EVENTS, SIZE, RNG), "beyond"),
+        (lambda: TimeSkew(float("nan"))(EVENTS, SIZE, RNG), "beyond"),
     ],
 )
 def test_options_and_recordings_that_do_not_serve(make, says):

@@ -79,3 +79,14 @@ def test_addresses_of_dat_version_2_without_its_name(has_header, tmp_path):
     (tmp_path / "a.dat").write_bytes(file)
     with pytest.raises(DatasetError, match="have 18 bits, and 100 of 100 addresses have more: .*'% Version 2'"):
         read_events(tmp_path / "a.dat")
+
+
+def test_a_layout_that_differs_from_the_chip_in_nothing_but_the_side(tmp_path):
+    columns = drawn(3, 100, 10_000, (180, 240))
+    for own, said in (("davis", "dvxplorer"), ("dvxplorer", "davis")):
+        (tmp_path / "a.aedat").write_bytes(writers.aedat2(*columns, layout=own))
+        with pytest.raises(DatasetError, match=f"names the chip .*{own}.*and aedat2_layout = '{said}' was given"):
+            read_events(tmp_path / "a.aedat", aedat2_layout=said, sensor_size=(480, 640))
+        with pytest.raises(DatasetError, match=f'fit {own} or .*: aedat2_layout = "{own}"'):
+            read_events(tmp_path / "a.aedat", aedat2_layout="dvs640", sensor_size=(480, 640))
+        assert len(read_events(tmp_path / "a.aedat", aedat2_layout=own)) == 100

@@ -98,6 +98,12 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
     with opened(path) as file:
         chip = _chip(_lines(header(file, b"#", path), path))
         name = reading.aedat2_layout if reading.aedat2_layout != "auto" else _layout(chip, path)
+        own = next((other for other in LAYOUTS if other in chip), "")
+        if {own, name} == {"davis", "dvxplorer"}:  # their bits are the same: nothing else would tell
+            raise DatasetError(
+                f"{path}: its header names the chip {chip!r}, and aedat2_layout = {name!r} was given; the two differ in "
+                "the side from which columns count: leave aedat2_layout out, or correct the header"
+            )
         layout = LAYOUTS[name]
         size = _size(chip, name) or reading.sensor_size
         if size is None:
@@ -123,7 +129,7 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
         if count and (num_events == 0 or 2 * num_events < count - num_samples):
             file.seek(start)
             first = next(chunks(file, ">u4", count, path, 2))[:, 0].astype(np.uint32)
-            raise DatasetError(_misfit(path, name, count, num_events, num_samples, first))
+            raise DatasetError(_misfit(path, name, own, count, num_events, num_samples, first))
     return columns.events()
 
 
@@ -145,14 +151,14 @@ def _decoded(
     return x, height - 1 - row, 1 - p if layout.is_inverted else p
 
 
-def _misfit(path: Path, name: str, count: int, num_events: int, num_samples: int, first: np.ndarray) -> str:
-    """What is wrong with the layout, and which others would fit."""
+def _misfit(path: Path, name: str, own: str, count: int, num_events: int, num_samples: int, first: np.ndarray) -> str:
+    """What is wrong with the layout, and which others would fit; that of the chip in the header comes first."""
     fitting = []
     for other, layout in LAYOUTS.items():
         is_event = first & np.uint32(layout.others | layout.stray) == 0
         others = np.count_nonzero(first & np.uint32(layout.samples))
         if other != name and 2 * np.count_nonzero(is_event) >= max(len(first) - others, 1):
-            fitting.append(other)
+            fitting.insert(0 if other == own else len(fitting), other)
     samples = f" and {num_samples} samples of pictures or of the inertial sensor" if num_samples else ""
     advice = f'; the addresses fit {" or ".join(fitting)}: aedat2_layout = "{fitting[0]}"' if fitting else ""
     return (
