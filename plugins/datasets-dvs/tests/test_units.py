@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_folder import columns
 
-from spikecore.errors import DatasetError
+from spikecore.errors import DatasetError, OptionError
 from spikecore_datasets_dvs import make_events, read_events
 from spikecore_datasets_dvs.columns import column_of, unit_called
 
@@ -135,3 +135,34 @@ def test_the_name_that_the_user_gives_states_it_too(tmp_path):
 )
 def test_spellings(text, unit):
     assert unit_called(text) == unit
+
+
+def test_a_unit_that_leaves_no_time_between_events(tmp_path):
+    rest = {name: COLUMNS[name] for name in "xyp"}
+    np.savez(tmp_path / "a.npz", t=EVENTS.t / 1e6, **rest)
+    with pytest.raises(DatasetError, match=r"as ns, all \d+ events are in one microsecond: is the unit right"):
+        read_events(tmp_path / "a.npz", unit="ns")
+    assert read_events(tmp_path / "a.npz", unit="s") == EVENTS
+    np.savez(tmp_path / "a.npz", t=np.zeros(len(EVENTS)), **rest)  # as they are: nothing was lost
+    assert not read_events(tmp_path / "a.npz", unit="ns").t.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"sensor_size": (16,)}, r"'sensor_size' must be \(H, W\)"),
+        ({"sensor_size": 16}, r"'sensor_size' must be \(H, W\)"),
+        ({"sensor_size": (0, 20)}, r"'sensor_size' must be \(H, W\)"),
+        ({"sensor_size": (16.5, 20)}, r"'sensor_size' must be \(H, W\)"),
+        ({"columns": 5}, "'columns' must be a string; got 5"),
+        ({"names": {"t": "a"}}, "'names' must be a string"),
+        ({"on_values": 1}, r"'on_values' must be numbers, as in \(1,\); got 1"),
+        ({"on_values": "1"}, "'on_values' must be numbers"),
+        ({"allow_empty": "no"}, "'allow_empty' must be True or False"),
+        ({"unitt": "s"}, "no option 'unitt'; there are form, sensor_size, .*unit"),
+    ],
+)
+def test_options_from_python(options, says, tmp_path):
+    np.savez(tmp_path / "a.npz", **COLUMNS, unit="us")
+    with pytest.raises(OptionError, match=says):
+        read_events(tmp_path / "a.npz", **options)

@@ -58,6 +58,8 @@ def test_what_is_not_written(tmp_path, monkeypatch):
         write_events(tmp_path / "a.dat", EVENTS, (16, 20))
     with pytest.raises(DatasetError, match="not in order of time"):
         write_events(tmp_path / "a.npz", EVENTS[::-1], (16, 20))
+    with pytest.raises(DatasetError, match="its directory is missing"):
+        write_events(tmp_path / "none" / "a.npz", EVENTS, (16, 20))
     for size in ((16,), (0, 20), (2, 16, 20)):
         with pytest.raises(OptionError, match=r"sensor_size must be \(H, W\)"):
             write_events(tmp_path / "a.npz", EVENTS, size)

@@ -25,6 +25,8 @@ LONGEST_US = 1 << 61
 LONGEST_NS = (1 << 63) - 501
 """The largest whole nanoseconds that still round in int64 (292 years)."""
 SAY_THE_UNIT = 'give times in microseconds, or name their unit, as in unit = "s" (s, ms, us, ns)'
+MOST_AT_ONCE = 32
+"""Events at different times that may become those of one microsecond."""
 COARSEST_US = 100.0
 """How far apart neighbouring float32 times may be: a second in float32 is exact to 60 ns, a day to 8 ms."""
 Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
@@ -185,6 +187,11 @@ def in_microseconds(t: np.ndarray, unit: Unit, source: str = "events") -> np.nda
             f"{np.spacing(t.dtype.type(largest)) * factor:g} µs apart: store them as float64 or as whole microseconds"
         )
     scaled: np.ndarray = np.rint(t.astype(np.float64) * factor)
+    if len(t) > MOST_AT_ONCE and scaled.min() == scaled.max() and t.min() < t.max():
+        raise DatasetError(
+            f"{source}: times run from {t.min():g} to {t.max():g}; as {unit}, all {len(t)} events are in one "
+            "microsecond: is the unit right?"
+        )
     return scaled.astype(np.int64)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from spikecore.errors import OptionError
 from spikecore_datasets_dvs.events import COLUMNS, UNITS, Unit
@@ -49,6 +51,8 @@ class Reading:
     allow_empty: bool = False
 
     def __post_init__(self) -> None:
+        for name, problem in _wrong_types(self):
+            raise OptionError(f"'{name}' {problem}")
         for name, problem in problems(dataclasses.asdict(self)):
             raise OptionError(f"'{name}' {problem}")
 
@@ -56,6 +60,23 @@ class Reading:
     def own_names(self) -> dict[str, str]:
         """Column → its name in the file, as `names` says."""
         return parse_names(self.names)
+
+
+def _wrong_types(reading: Reading) -> Iterator[tuple[str, str]]:
+    """Options of another type than theirs; from Python anything may come."""
+    for name in ("form", "aedat2_layout", "stream", "columns", "names", "unit"):
+        value = getattr(reading, name)
+        if not isinstance(value, str):
+            yield name, f"must be a string; got {value!r}"
+    if not isinstance(reading.allow_empty, bool):
+        yield "allow_empty", f"must be True or False; got {reading.allow_empty!r}"
+    on = reading.on_values
+    if not isinstance(on, list | tuple) or not all(isinstance(value, int | float | np.number) for value in on):
+        yield "on_values", f"must be numbers, as in (1,); got {on!r}"
+    size = reading.sensor_size
+    is_size = isinstance(size, list | tuple) and len(size) == 2
+    if size is not None and not (is_size and all(isinstance(side, int | np.integer) and side > 0 for side in size)):
+        yield "sensor_size", f"must be (H, W), as in (180, 240); got {size!r}"
 
 
 def problems(options: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -39,6 +39,8 @@ def write_events(path: str | Path, events: Events, sensor_size: Sensor, *, is_pa
         PluginUnavailable: dv-processing is not installed.
     """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise DatasetError(f"{path}: its directory is missing: make it before")
     if len(sensor_size) != 2 or min(sensor_size) < 1:
         raise OptionError(f"sensor_size must be (H, W), as in (180, 240); got {sensor_size!r}")
     check_inside(events, sensor_size, f"events for {path}")

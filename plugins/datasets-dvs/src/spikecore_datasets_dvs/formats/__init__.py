@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from spikecore.errors import DatasetError
+from spikecore.errors import DatasetError, OptionError
 from spikecore_datasets_dvs.events import Events, check_inside
 from spikecore_datasets_dvs.formats.binary import opened
 from spikecore_datasets_dvs.formats.table import FORMATS, SUFFIXES, Format
@@ -44,6 +44,8 @@ def read_events(path: str | Path, form: str = "auto", sensor_size: Sensor | None
         OptionError: an option is wrong.
         PluginUnavailable: its format needs a library that is not installed.
     """
+    if unknown := [name for name in options if name not in Reading.__dataclass_fields__]:
+        raise OptionError(f"no option {unknown[0]!r}; there are {', '.join(Reading.__dataclass_fields__)}")
     path, reading = Path(path), Reading(form=form, sensor_size=sensor_size, **options)  # type: ignore[arg-type]
     events = read_file(path, reading)
     size = stated(path, reading).sensor_size if sensor_size is None else None
@@ -112,7 +114,9 @@ class reading_errors:
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, FileNotFoundError):
-            raise DatasetError(f"{self.path}: is missing; it was there when the dataset was listed") from error
+            raise DatasetError(
+                f"{self.path}: is missing; is the name right, or was it moved since it was listed?"
+            ) from error
         if isinstance(error, OSError):
             raise DatasetError(f"{self.path}: cannot be read: {error}") from error
         if isinstance(error, MemoryError):

@@ -101,7 +101,7 @@ def read(path: Path, reading: Reading = Reading()) -> Events:  # noqa: B008  fro
         own = next((other for other in LAYOUTS if other in chip), "")
         if {own, name} == {"davis", "dvxplorer"}:  # their bits are the same: nothing else would tell
             raise DatasetError(
-                f"{path}: its header names the chip {chip!r}, and aedat2_layout = {name!r} was given; the two differ in "
+                f"{path}: its header names the chip {chip!r}, and aedat2_layout = {name!r} was given; they differ in "
                 "the side from which columns count: leave aedat2_layout out, or correct the header"
             )
         layout = LAYOUTS[name]
