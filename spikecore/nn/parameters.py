@@ -264,7 +264,7 @@ def _beside(bound: float, towards: float, dtype: torch.dtype) -> float:
 
 
 def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
-    """Refuse names that are not allowed.
+    """Refuse names that are not allowed, or that come twice.
 
     Raises:
         OptionError: there are some.
@@ -274,6 +274,9 @@ def check_names(option: str, names: Sequence[str], allowed: Any) -> None:
         raise OptionError(
             f"{option} names {', '.join(map(repr, wrong))}; it may name {', '.join(allowed) or 'nothing'}"
         )
+    twice = [name for name in dict.fromkeys(names) if list(names).count(name) > 1]
+    if twice:
+        raise OptionError(f"{option} names {', '.join(map(repr, twice))} more than once: name it once")
 
 
 def _map_numbers(function: Callable[[float], float], value: Any) -> Any:

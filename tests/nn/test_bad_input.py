@@ -105,6 +105,10 @@ def test_parameters_that_do_not_broadcast(backend):
 
 
 def test_names_that_do_not_exist():
+    with pytest.raises(OptionError, match="record names 'v' more than once"):
+        LIF(record=("v", "h", "v"))
+    with pytest.raises(OptionError, match="learnable names 'tau' more than once"):
+        LIF(learnable=("tau", "tau"))
     with pytest.raises(OptionError, match="record names 'u'; it may name current, v"):
         CubaLIF(record=("u",))
     with pytest.raises(OptionError, match="learnable names 'reset'; it may name v_threshold, v_reset"):

@@ -1,6 +1,7 @@
 """Chains that would compute wrong numbers in silence are refused; layers that other libraries have."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -101,10 +102,36 @@ def test_lateral_recurrence_of_images():
         nn.LateralRecurrent(nn.LIF(), torch.nn.Conv2d(2, 2, 3))(torch.rand(4, 3, 2, 5, 5))
 
 
-def test_weights_hidden_in_a_function_are_refused():
-    linear = torch.nn.Linear(6, 6)
-    with pytest.raises(OptionError, match=r"uses a Linear.*no parameters.*LateralRecurrent"):
-        nn.ElementwiseRecurrent(nn.LIF(), combine=lambda x, y: x + linear(y))
+def combined_by(linear, x, y):
+    return x + linear(y)
+
+
+class Combiner(torch.nn.Linear):
+    def combine(self, x, y):
+        return x + self(y)
+
+
+LOCAL, WEIGHT = torch.nn.Linear(6, 6), torch.nn.Parameter(torch.eye(6))
+HIDING = {
+    "closure": (lambda inner: lambda x, y: x + inner(y))(LOCAL),
+    "global name": lambda x, y: x + LOCAL(y),
+    "default": lambda x, y, linear=LOCAL: x + linear(y),
+    "partial": partial(combined_by, LOCAL),
+    "method": Combiner(6, 6).combine,
+    "bare parameter": lambda x, y: x + y @ WEIGHT,
+}
+
+
+@pytest.mark.parametrize("where", HIDING)
+def test_weights_hidden_in_a_function_are_refused(where):
+    with pytest.raises(OptionError, match=r"uses a (Linear|Combiner|Parameter).*no parameters.*LateralRecurrent"):
+        nn.ElementwiseRecurrent(nn.LIF(), combine=HIDING[where])
+
+
+def test_functions_without_weights_may_combine():
+    for function in (torch.mul, lambda x, y: torch.maximum(x, y) * 0.5, partial(torch.add, alpha=-1)):
+        nn.ElementwiseRecurrent(nn.LIF(), combine=function)(torch.rand(3, 2, 6))
+    assert len([*nn.ElementwiseRecurrent(nn.LIF(), combine=torch.nn.Bilinear(6, 6, 6)).parameters()]) == 2
 
 
 def test_a_neuron_shows_what_differs_from_the_defaults():

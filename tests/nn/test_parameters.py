@@ -12,7 +12,7 @@ from spikecore.backends.reference import TorchBackend
 from spikecore.errors import OptionError, ShapeError
 from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.component import Range
-from spikecore.nn import IF, LI, LIF, CubaLIF, ParametricLIF, Sigmoid, functional, get_state, option_values
+from spikecore.nn import IF, LI, LIF, CubaLIF, Leaky, ParametricLIF, Sigmoid, functional, get_state, option_values
 from spikecore.nn.parameters import limits
 from spikecore.registry import Blocking, Registry, use
 
@@ -257,6 +257,26 @@ def test_a_hard_reset_recovers_from_infinity(make, surrogate, detach_reset, back
     others = make(**options)(X)
     others[:, :, 1:] -= out[:, :, 1:]
     assert not others[:, :, 1:].any()
+
+
+@both
+@pytest.mark.parametrize("reset_delay", [False, True])
+def test_the_hard_reset_of_leaky_recovers_from_infinity(reset_delay, backend):
+    options = {"beta": 0.75, "reset": "hard", "reset_delay": reset_delay, "backend": backend}
+    neuron = Leaky(record=("v",), **options)
+    x = X.clone()
+    x[2, 0, 0] = torch.inf
+    x.requires_grad_()
+    out = neuron(x)
+    v = neuron.recorded["v"]
+    assert out[2, 0, 0] == 1
+    assert v[2, 0, 0] == (torch.inf if reset_delay else 0)
+    # From there on it is a neuron at rest.
+    rest = Leaky(**options)(X[3:])
+    assert torch.equal(out[3:, 0, 0], rest[:, 0, 0])
+    assert rest[:, 0, 0].any()
+    out.sum().backward()
+    assert x.grad.isfinite().all()
 
 
 @both

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("importlinter")
 
 ROOT = Path(__file__).parents[2]
+FOR_TYPES = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import spikecore_layer_zoo"
 ZOO, LAYERS = "plugins/neuron-zoo/src/spikecore_neuron_zoo", "plugins/layer-zoo/src/spikecore_layer_zoo"
 
 
@@ -62,6 +63,16 @@ FAULTS = {
         },
         "No cycles inside packages",
     ),
+    "a cycle through the package around a module": Fault(
+        {"spikecore/nn/layers/planted.py": "def late():\n    from spikecore.nn import Sequential"},
+        "imports spikecore.nn, the package that it lies in",
+    ),
+    "a folder of core without __init__.py": Fault(
+        {"spikecore/run/more/planted.py": "import spikecore_layer_zoo"}, "spikecore/run/more has no __init__.py"
+    ),
+    "a folder of a plugin without __init__.py": Fault(
+        {f"{ZOO}/more/planted.py": "import spikecore_layer_zoo"}, "spikecore_neuron_zoo/more has no __init__.py"
+    ),
     "a cycle inside a plugin": Fault(
         {f"{ZOO}/first.py": "from . import second", f"{ZOO}/second.py": "from . import first"},
         "No cycles inside packages",
@@ -77,6 +88,31 @@ FAULTS = {
     "a plugin imports a part of core without any door": Fault(
         {f"{ZOO}/planted.py": "from spikecore.registry.scan import scan"},
         "imports spikecore.registry.scan: plugins import doors only",
+    ),
+    "a plugin imports a plugin by a string": Fault(
+        {f"{ZOO}/planted.py": "from importlib import import_module\nimport_module('spikecore_layer_zoo')"},
+        "imports spikecore_layer_zoo: a plugin must not import a plugin",
+    ),
+    "a plugin imports a plugin for its types": Fault(
+        {f"{ZOO}/planted.py": FOR_TYPES},
+        "imports spikecore_layer_zoo: a plugin must not import a plugin",
+    ),
+    "a plugin imports by a string what is behind a door": Fault(
+        {f"{ZOO}/planted.py": "import importlib\nimportlib.import_module('spikecore.nn.state')"},
+        "imports spikecore.nn.state: plugins import doors only",
+    ),
+    "a plugin takes a name that a door does not export": Fault(
+        {f"{ZOO}/planted.py": "from spikecore.nn import _planted"}, "uses spikecore.nn._planted"
+    ),
+    "a plugin reaches behind a door by attributes": Fault(
+        {f"{ZOO}/planted.py": "from spikecore import nn\nKEPT = nn.state.stateful"}, "uses spikecore.nn.state"
+    ),
+    "a plugin reaches behind a door by attributes of core": Fault(
+        {f"{ZOO}/planted.py": "import spikecore.nn\nKEPT = spikecore.nn.state.stateful"}, "uses spikecore.nn.state"
+    ),
+    "core imports a plugin for its types": Fault(
+        {"spikecore/run/planted.py": FOR_TYPES},
+        "imports spikecore_layer_zoo: core must not import a plugin",
     ),
     "core imports a plugin": Fault(
         {"spikecore/run/planted.py": "def late():\n    import spikecore_cpu_backend"},
@@ -96,6 +132,12 @@ FAULTS = {
          "spikecore/pythons.py": "def later():\n    import numpy"},
         "not allowed to import numpy",
     ),
+    "torch in the package itself": Fault(
+        {"spikecore/__init__.py": "import torch"}, "spikecore is not allowed to import torch"
+    ),
+    "torch in the package of commands": Fault(
+        {"spikecore/cli/__init__.py": "def late():\n    import torch"}, "spikecore.cli is not allowed to import torch"
+    ),
     "torch in the listing command": Fault(
         {"spikecore/cli/list_plugins.py": "def late():\n    from spikecore.nn import LIF"},
         "not allowed to import torch",
@@ -106,6 +148,10 @@ FAULTS = {
     ),
     "a command names a component through a door": Fault(
         {"spikecore/cli/planted.py": "def late():\n    from spikecore.nn import (\n        Sequential,\n        LIF)"},
+        "names the component LIF: ask the registry",
+    ),
+    "a run names a component by a relative import": Fault(
+        {"spikecore/run/planted.py": "def late():\n    from ..nn import LIF"},
         "names the component LIF: ask the registry",
     ),
     "a run reaches a component as an attribute": Fault(

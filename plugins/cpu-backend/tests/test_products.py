@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 
 import pytest
@@ -230,6 +231,7 @@ def test_a_child_process_multiplies_too():
         right = by_events(LINEAR, x, weight)
         child = os.fork()
         if not child:
+            signal.alarm(120)  # a child that hangs is killed
             os._exit(0 if torch.equal(by_events(LINEAR, x, weight), right) else 3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     finally:

@@ -1,9 +1,11 @@
 """The pool: equal bits for any number of threads, forks, callers at once."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -66,6 +68,9 @@ def test_workers_are_used_and_counted(threads):
     assert num_workers() == workers
 
 
+CHILD_LIMIT_S = 120.0
+
+
 def in_child(work):
     """The exit status of a forked child that ends with `work()`.
 
@@ -78,7 +83,15 @@ def in_child(work):
             status = work()
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    deadline = time.monotonic() + CHILD_LIMIT_S
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    raise AssertionError(f"a forked child did not end within {CHILD_LIMIT_S:g} s")
 
 
 def prepared(*shape):
@@ -152,7 +165,7 @@ def test_loader_workers_run_neurons(threads):
         def __getitem__(self, index):
             return LIF(backend="cpu")(x).sum()
 
-    loader = torch.utils.data.DataLoader(Data(), num_workers=2)
+    loader = torch.utils.data.DataLoader(Data(), num_workers=2, timeout=CHILD_LIMIT_S)
     assert [float(each) for each in loader] == [float(right.sum())] * 4
 
 

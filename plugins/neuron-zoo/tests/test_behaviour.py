@@ -220,6 +220,23 @@ def test_integer_spikes_keep_the_charge():
     torch.testing.assert_close(s.sum(0) + neuron.recorded["v"][-1], x.sum(0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", ["ternary_if", "ternary_lif"])
+def test_ternary_neurons_recover_from_both_infinities(name, sign):
+    x = torch.full((5, 1, 1), 2.5)
+    x[1] = sign * torch.inf
+    x.requires_grad_()
+    neuron = create("neuron", name, v_reset=-0.25, record=("v",))
+    out = neuron(x)
+    assert out[1] == sign
+    assert neuron.recorded["v"][1] == -0.25
+    rest = create("neuron", name, v_reset=-0.25)(x[2:])
+    assert torch.equal(out[2:], rest)
+    assert rest.any()
+    out.sum().backward()
+    assert x.grad.isfinite().all()
+
+
 def test_ternary_spikes_are_odd_in_the_input():
     x = torch.randn(20, 30, generator=torch.Generator().manual_seed(0)) * 2
     for name in ("ternary_if", "ternary_lif"):

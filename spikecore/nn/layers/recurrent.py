@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dis import get_instructions
+from functools import partial
+from types import FunctionType
 
 import torch
 from torch import Tensor, nn
@@ -103,7 +106,7 @@ class ElementwiseRecurrent(Recurrent):
         step_mode: str = "multi",
     ) -> None:
         super().__init__(module, step_mode)
-        hidden = [] if isinstance(combine, nn.Module) else _modules_inside(combine)
+        hidden = [] if isinstance(combine, nn.Module) else _weights_inside(combine)
         if hidden:
             raise OptionError(
                 f"combine is a function that uses a {type(hidden[0]).__name__}, whose weights would be no parameters "
@@ -119,14 +122,25 @@ class ElementwiseRecurrent(Recurrent):
         return self.combine(x, y)
 
 
-def _modules_inside(function: Callable[..., Tensor]) -> list[nn.Module]:
-    """The modules that a function took from where it was written."""
-    modules: list[nn.Module] = []
+def _weights_inside(function: Callable[..., Tensor]) -> list[nn.Module | nn.Parameter]:
+    """What a function brings along that has weights: bound to it, among its arguments, or from where it was written."""
+    values: list[object] = []
+    if isinstance(function, partial):
+        values += [*function.args, *function.keywords.values()]
+        function = function.func
+    values.append(getattr(function, "__self__", None))
+    function = getattr(function, "__func__", function)
+    values += getattr(function, "__defaults__", None) or ()
+    values += (getattr(function, "__kwdefaults__", None) or {}).values()
     for cell in getattr(function, "__closure__", None) or ():
         with suppress(ValueError):  # a name that has no value yet
-            if isinstance(cell.cell_contents, nn.Module):
-                modules.append(cell.cell_contents)
-    return modules
+            values.append(cell.cell_contents)
+    if isinstance(function, FunctionType):
+        # At the top of a script, what a lambda uses is not in its closure: its code loads it by name.
+        for instruction in get_instructions(function):
+            if instruction.opname == "LOAD_GLOBAL":
+                values.append(function.__globals__.get(instruction.argval))
+    return [value for value in values if isinstance(value, nn.Module | nn.Parameter)]
 
 
 class LateralRecurrent(Recurrent):

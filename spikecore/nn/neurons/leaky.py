@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from spikecore.dynamics import detach
+from spikecore.dynamics import clamp, detach
 from spikecore.interfaces.component import Inner, Range
+from spikecore.nn.hard_reset import LARGEST
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.neurons.equations import fire
 from spikecore.nn.surrogates import ATan, Surrogate
@@ -22,7 +23,8 @@ class Leaky(Neuron):
     reset_delay=False: soft: v = h - (s - r) v_threshold        hard: v = h - (s - r) h
 
     The input is not scaled, the subtracted threshold is not leaked. `v` starts at 0. Without a delay, a potential that
-    is still above the threshold after its reset is reset once more in the next step; `LIF` does not do that.
+    is still above the threshold after its reset is reset once more in the next step; `LIF` does not do that. A hard
+    reset recovers from v = inf.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
@@ -32,7 +34,7 @@ class Leaky(Neuron):
     Source: Eshraghian et al., Training spiking neural networks using lessons from deep learning (Proceedings of the
     IEEE 2023).
 
-    Parity: snntorch's Leaky, in every bit; tests/peers/test_leaky.py.
+    Parity: snntorch's Leaky, in every bit of finite numbers; tests/peers/test_leaky.py.
 
     Example:
         >>> import torch
@@ -84,10 +86,13 @@ class Leaky(Neuron):
         if params.reset == "soft":
             h = params.beta * state.v + x - due * threshold
         else:
-            h = params.beta * ((1 - due) * state.v) + x
+            # 0 * inf is NaN: without the limit, one infinite input would end the neuron. NaN passes through it.
+            h = params.beta * ((1 - due) * clamp(state.v, max=LARGEST)) + x
         s = fire(h - threshold, params)
         if params.reset_delay:
             return s, {"v": h, "h": h}
         reset_by = s - due
-        v = h - reset_by * threshold if params.reset == "soft" else h - reset_by * h
-        return s, {"v": v, "h": h}
+        if params.reset == "soft":
+            return s, {"v": h - reset_by * threshold, "h": h}
+        finite = clamp(h, max=LARGEST)
+        return s, {"v": finite - reset_by * finite, "h": h}

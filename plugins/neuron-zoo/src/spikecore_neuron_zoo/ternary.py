@@ -9,14 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from spikecore.dynamics import clamp
 from spikecore.interfaces import NeuronCapabilities
 from spikecore.nn import LIF, Neuron, fire, leaky_charge, reset_after
+
+LOWEST = -3.4028234663852886e38
+"""The lowest finite number of float32, in which states are kept at least."""
 
 
 def _fire_and_reset(h: Any, params: Any) -> tuple[Any, Any]:
     up = fire(h - params.v_threshold, params)
     down = fire(-h - params.v_threshold, params)
-    return up - down, reset_after(up + down if params.reset == "hard" else up - down, h, params)
+    if params.reset == "hard":
+        # `reset_after` limits h from above, where its neurons fire; these fire below as well, and 0 * -inf is NaN.
+        return up - down, reset_after(up + down, clamp(h, min=LOWEST), params)
+    return up - down, reset_after(up - down, h, params)
 
 
 class TernaryIF(Neuron):
