@@ -1,4 +1,4 @@
-"""The examples of the how-to and explanation pages run, and print what they say; the components that they write pass their suites."""
+"""The examples of the how-to and explanation pages run, and print what they say; components of theirs pass."""
 
 import contextlib
 import io

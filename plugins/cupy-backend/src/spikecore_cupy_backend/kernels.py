@@ -59,8 +59,8 @@ def most_lanes(plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> int:
 
 
 def least_blocks(plan: ForwardPlan | BackwardPlan, lanes: int) -> int:
-    """Blocks of `THREADS` that have to fit on a multiprocessor: a thread has 128 registers, or 168 in a backward pass with
-    vectors (with 128, glif and klif spill on sm_100). Without a number the compiler aims at fewer and spills.
+    """Blocks of `THREADS` that have to fit on a multiprocessor: a thread has 128 registers, or 168 in a backward pass
+    with vectors (with 128, glif and klif spill on sm_100). Without a number the compiler aims at fewer and spills.
 
     Args:
         plan: the kernel's form.
