@@ -408,7 +408,10 @@ def _source_problem(mark: Inner | OneOf, source: Any) -> str:
     if base is None:
         return ""
     fits = issubclass(source, base) if isinstance(source, type) else isinstance(source, base)
-    return "" if fits else f"must be a {base.__name__}, which {source.__qualname__} is not"
+    if fits:
+        return ""
+    name = base.__name__
+    return f"must be a {name}, which {source.__qualname__} is not: derive it from {name} of {base.__module__}"
 
 
 def _instance_problem(mark: Inner | OneOf, value: Any) -> str:

@@ -141,7 +141,8 @@ class RunContext(Protocol):
             unit: what `count` counts.
 
         Raises:
-            ContractError: the safe point that counts this epoch as done was passed before.
+            ContractError: the safe point that counts this epoch as done was passed before; `epoch` is no int from 1 on,
+                or `metrics` no dict of numbers.
         """
 
     def note(self, text: str) -> None:

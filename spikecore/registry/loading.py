@@ -31,6 +31,8 @@ from spikecore.kinds import KINDS, Kind
 from spikecore.registry.metadata import normalise
 from spikecore.registry.scan import Entry
 
+LACKING = object()
+
 STRICT_VARIABLE = "SPIKE_PLUGIN_STRICT"
 Announcer = Callable[[str], AbstractContextManager[None]]
 _announcers: list[Announcer] = []
@@ -168,8 +170,8 @@ def _problems(component: Any, kind: Kind) -> Iterable[str]:
     config = getattr(component, "Config", None)
     if config is not None and not is_frozen_dataclass(config):
         yield "a frozen dataclass as Config"
-    capabilities = getattr(component, "capabilities", None)
-    if capabilities is not None and (isinstance(capabilities, type) or not dataclasses.is_dataclass(capabilities)):
+    capabilities = getattr(component, "capabilities", LACKING)
+    if capabilities is not LACKING and (isinstance(capabilities, type) or not dataclasses.is_dataclass(capabilities)):
         yield "a dataclass instance as capabilities"
     if isinstance(component, type):  # the members of what a factory returns are known only after the call
         yield from (name for name in contract_members(kind) if not hasattr(component, name))

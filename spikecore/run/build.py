@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 
-from spikecore.errors import ConfigError
+from spikecore.errors import ConfigError, ContractError
 from spikecore.interfaces.task import Task
 from spikecore.interfaces.trainer import Trainer
 from spikecore.registry import build, use
@@ -104,12 +105,29 @@ def prepare(
                 f"False), and {processes.world_size} were started: start it without torchrun"
             )
         with naming_layers():
-            task: Task = trainer.prepare(parts)
+            task = _checked_task(trainer, trainer.prepare(parts))
     dtype: torch.dtype = getattr(torch, options.precision)
     generator = torch.Generator().manual_seed(options.seed)
     console = output.console if processes.is_first else Mute()
     context = Context(device, dtype, generator, task.model, clock=output.clock, console=console, processes=processes)
     return Prepared(task, trainer, context, parts.nets(task.model))
+
+
+def _checked_task(trainer: object, task: object) -> Task:
+    """What `prepare` of a trainer returned.
+
+    Raises:
+        ContractError: it is no task, or its model is no net.
+    """
+    who = f"{type(trainer).__name__}.prepare must return a spikecore.interfaces.Task"
+    if not isinstance(task, Task):
+        raise ContractError(f"{who}, as in `return Task(parts.model(input_shape, num_outputs))`, got {task!r:.80}")
+    if not isinstance(task.model, nn.Module):
+        raise ContractError(
+            f"{who} whose model is a torch.nn.Module, such as parts.model(input_shape, num_outputs) or an "
+            f"nn.ModuleDict of several, got {task.model!r:.80}"
+        )
+    return task
 
 
 def device_of(name: str, processes: Group | None = None) -> torch.device:

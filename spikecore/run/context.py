@@ -30,6 +30,7 @@ from spikecore.run.files import Place
 from spikecore.run.gallery import Gallery
 from spikecore.run.log import FILE as METRICS
 from spikecore.run.log import MetricsLog
+from spikecore.run.metrics import check_epoch, check_line, check_score, checked_state
 from spikecore.run.order import EpochOrder
 from spikecore.run.processes import Group
 from spikecore.run.signals import TERMINATIONS, handling
@@ -148,7 +149,13 @@ class Context:
             self.processes.share_buffers(model)
 
     def log(self, **metrics: float | int | str) -> None:
-        """Append one line to `metrics.jsonl`."""
+        """Append one line to `metrics.jsonl`.
+
+        Raises:
+            ContractError: a value is neither a number nor a text.
+            RunError: the disk refused.
+        """
+        check_line(metrics)
         self.order.log(metrics)
         self.tell_infinite(metrics)
         if self.keeping is not None and self.processes.is_first:
@@ -180,9 +187,11 @@ class Context:
         """A safe point: saves when there is a score, when it is time, and when the user wants to stop.
 
         Raises:
-            ContractError: `weights` were given before, and now are not; or they are of another model.
+            ContractError: `weights` were given before, and now are not; or they are of another model; or the score is
+                no number.
             StopRun: a hook asked for the end of the run.
         """
+        check_score(score)
         if weights is None and self.weights is not None:
             raise ContractError(
                 "checkpoint() without weights, which were given at an earlier safe point: give them at every one, or "
@@ -245,7 +254,7 @@ class Context:
             return
         with self.timed("checkpoint"):
             keeping, model, state = self.keeping, self._model_weights(), self._state(self.keeping)
-            large = keeping.trainer.large_state_dict()
+            large = checked_state(keeping.trainer, "large_state_dict", keeping.trainer.large_state_dict())
             self.saved = self.processes.first(lambda: self._write(keeping, model, state, large, score))
         self._saved_at = (self.count, time.monotonic())
 
@@ -340,6 +349,7 @@ class Context:
         unit: str = "samples",
     ) -> None:
         """See `interfaces.trainer.RunContext`."""
+        check_epoch(epoch, metrics)
         self.order.epoch_end(epoch, metrics)
         pace = self._stopwatch.lap(epoch, num_epochs, count, unit)
         if self.keeping is None:
@@ -392,7 +402,7 @@ class Context:
         encoder = keeping.encoder
         state: dict[str, Any] = {
             "model": None if self.weights is None else self.model.state_dict(),
-            "trainer": keeping.trainer.state_dict(),
+            "trainer": checked_state(keeping.trainer, "state_dict", keeping.trainer.state_dict()),
             "encoder": encoder.state_dict() if isinstance(encoder, nn.Module) else {},
             "shown": self.gallery.state(),
             "generator": self.generator.get_state(),

@@ -13,7 +13,7 @@ from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve
 from spikecore.run.log import finite
-from spikecore.run.metrics import checked_metrics
+from spikecore.run.metrics import check_split, checked_metrics
 from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
@@ -104,6 +104,8 @@ def evaluate(
     with naming_layers(prepared.task.model):
         returned = trainer.evaluate(prepared.task, context, split)
     metrics = checked_metrics(trainer, "evaluate", returned)
+    if prepared.task.splits:
+        check_split(trainer, metrics, split)
     return Evaluation(str(directory), name, split, str(context.device), changes, others, metrics)
 
 

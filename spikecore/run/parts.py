@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -123,8 +124,12 @@ def neuron(parts: Parts, role: Role) -> Any:
 
 
 def model(parts: Parts, role: Role, input_shape: Sequence[int], num_outputs: int) -> nn.Module:
-    """A net, from the run's neurons, for inputs and outputs of this size."""
-    how = NetRecord(role.name, tuple(int(size) for size in input_shape), int(num_outputs))
+    """A net, from the run's neurons, for inputs and outputs of this size.
+
+    Raises:
+        ContractError: the trainer gave no sizes.
+    """
+    how = NetRecord(role.name, *_sizes(input_shape, num_outputs))
     name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
     net: nn.Module = build(str(role.kind), name, config, parts.make_neuron, how.input_shape, how.num_outputs)
     if role.name in parts.weights:
@@ -132,6 +137,21 @@ def model(parts: Parts, role: Role, input_shape: Sequence[int], num_outputs: int
     net = net.to(parts.device)
     parts.keep(net, how)
     return net
+
+
+def _sizes(input_shape: object, num_outputs: object) -> tuple[tuple[int, ...], int]:
+    call = "parts.model(input_shape, num_outputs)"
+    try:
+        shape = tuple(map(operator.index, input_shape))  # type: ignore[call-overload]  # also integers of NumPy
+    except TypeError:
+        raise ContractError(
+            f"{call}: input_shape must be a tuple of ints, the shape of one step of one sample without T and B, as in "
+            f"(2, 32, 32) or (64,); got {input_shape!r:.80}"
+        ) from None
+    try:
+        return shape, operator.index(num_outputs)  # type: ignore[arg-type]
+    except TypeError:
+        raise ContractError(f"{call}: num_outputs must be an int, got {num_outputs!r:.80}") from None
 
 
 def _start_from(net: nn.Module, weights: str, table: str, name: str) -> WeightsRecord:

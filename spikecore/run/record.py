@@ -261,6 +261,8 @@ class Record:
         try:
             plain = parse_json(read_file(path, MOST_BYTES), most_bytes=MOST_BYTES)
             version = plain.pop("schema")
+        except NotADirectoryError:
+            raise ConfigError(f"{directory}: is no directory; name the directory that `spike run` printed") from None
         except FileNotFoundError:
             raise ConfigError(
                 f"{directory}: holds no {FILE}, so no run began here; name the directory that `spike run` printed"

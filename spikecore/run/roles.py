@@ -5,11 +5,13 @@ A trainer names its roles in `capabilities.roles`. `[run]`, `[trainer]` and `[pl
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from spikecore.interfaces.trainer import TaskKind
 from spikecore.registry.loading import is_frozen_dataclass
 
 
@@ -76,28 +78,70 @@ class OwnTable:
 
 @dataclass(frozen=True)
 class Declared:
-    """What a trainer says about its roles; a factory need not say anything."""
+    """What a trainer says about its roles; a factory need not say anything.
+
+    Args:
+        roles: by name; what is no tuple of names is told in `problems`, and the trainer has then no roles.
+        configs: role → the dataclass of its options.
+        defaults: role → its table where the configuration says nothing.
+        problems: what is wrong with the rest of its capabilities.
+    """
 
     roles: tuple[str, ...]
     configs: Mapping[str, Any]
     defaults: Mapping[str, Mapping[str, Any]]
+    problems: tuple[str, ...] = ()
 
     @classmethod
     def by(cls, trainer: Any) -> Declared:
         """The declarations of a trainer's class or factory."""
         configs, defaults = getattr(trainer, "role_configs", {}), getattr(trainer, "role_defaults", {})
-        return cls(trainer.capabilities.roles, configs, defaults)
+        capabilities = trainer.capabilities
+        roles = capabilities.roles if _are_names(capabilities.roles) else ()
+        return cls(roles, configs, defaults, tuple(_capability_problems(trainer)))
 
     def tables(self) -> dict[str, OwnTable]:
         """The tables whose options the trainer declares; one that is declared wrongly is left to `role_problems`."""
         return {role: OwnTable(config) for role, config in self.configs.items() if is_frozen_dataclass(config)}
 
 
+def _are_names(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(name, str) for name in value)
+
+
+def _capability_problems(trainer: Any) -> list[str]:
+    """What a trainer promises that cannot be so; without its name."""
+    capabilities, problems = trainer.capabilities, []
+    for member in ("roles", "extendable"):
+        value = getattr(capabilities, member, ())
+        if not _are_names(value):
+            problems.append(
+                f'its capabilities.{member} must be a tuple of names, as in ("{value}",), got {value!r:.80}'
+            )
+    kinds = get_args(TaskKind)
+    if (task := getattr(capabilities, "task", kinds[0])) not in kinds:
+        near = difflib.get_close_matches(str(task), kinds, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        problems.append(f"its capabilities.task must be one of {', '.join(kinds)}, got {task!r:.80}{hint}")
+    extendable = getattr(capabilities, "extendable", ())
+    if _are_names(extendable) and dataclasses.is_dataclass(trainer.Config):
+        options = [option.name for option in dataclasses.fields(trainer.Config)]
+        problems += [
+            f"its capabilities.extendable names {name!r}, which its Config does not have (options: "
+            f"{', '.join(options) or 'none'})"
+            for name in extendable
+            if name not in options
+        ]
+    return problems
+
+
 def role_problems(declared: Declared, name: str) -> list[str]:
-    """What is wrong with the roles that a trainer declares: a role does not exist, or no kind of component fills it."""
+    """What is wrong with what a trainer declares: a role does not exist, no kind of component fills it, or its
+    capabilities are none.
+    """
     who = f"trainer.name: trainer {name!r}"
     roles = declared.roles
-    problems = []
+    problems = [f"{who}: {problem}" for problem in declared.problems]
     for role in roles:
         if role not in ROLES:
             near = difflib.get_close_matches(role, ROLES, n=1)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from spikecore.errors import ContractError
 from spikecore.interfaces.component import Range
 from spikecore.interfaces.dataset import Batch, Split
 from spikecore.interfaces.task import Task
@@ -82,6 +83,11 @@ class Classify(Trainer):
             self._scaler.load_state_dict(self._pending["scaler"])
             self._pending = None
         net, factors = context.wrap(task.model), config.schedule.factors(config.epochs)
+        if len(factors) != config.epochs:
+            raise ContractError(
+                f"{type(config.schedule).__name__}.factors({config.epochs}) must give a factor for each of the "
+                f"{config.epochs} epochs, got {len(factors)}"
+            )
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
             for group in self._optimizer.param_groups:
                 group["lr"] = config.lr * factors[epoch]
@@ -118,6 +124,12 @@ class Classify(Trainer):
                 out = _output(task, task.model, context, batch, generator)
                 loss += float(self._loss.each(out, label.to(out.device), batch.mask).sum())
                 scores = over_own_steps(self._readout, out, batch.mask)
+                if scores.shape != out.shape[1:]:
+                    name = getattr(self._readout, "__name__", type(self._readout).__name__)
+                    raise ContractError(
+                        f"the readout {name!r} must give scores of the shape {tuple(out.shape[1:])}, one for each "
+                        f"sample and class, got {tuple(scores.shape)}"
+                    )
                 cell = label * task.num_outputs + scores.argmax(-1).cpu()
                 cells += torch.bincount(cell, minlength=len(cells))
         loss = float(context.all_sum(torch.tensor(loss, dtype=torch.float64)))

@@ -106,15 +106,45 @@ class TaskSplit:
 
 
 def target_of(dataset: Dataset) -> Target:
-    """What the labels of a dataset are."""
-    return Target(dataset.capabilities.target, dataset.num_outputs)
+    """What the labels of a dataset are.
+
+    Raises:
+        DatasetError: its `num_outputs` is no number of outputs.
+    """
+    num_outputs: object = dataset.num_outputs
+    if not isinstance(num_outputs, int) or isinstance(num_outputs, bool) or num_outputs < 1:
+        raise DatasetError(
+            f"dataset {_title(dataset)!r}: its num_outputs must be an int of 1 or more, the number of classes or "
+            f"values, got {num_outputs!r} ({type(num_outputs).__name__})"
+        )
+    return Target(dataset.capabilities.target, num_outputs)
 
 
 def task_split(dataset: Dataset, name: str) -> TaskSplit:
-    """The dataset's split of this name, its samples checked."""
-    title = str(getattr(dataset, "name", "") or type(dataset).__name__.lower())
-    shape = tuple(dataset.sample_shape)
-    return TaskSplit(dataset.split(name), target_of(dataset), dataset.is_sequence, f"{title} {name}", shape=shape)
+    """The dataset's split of this name, its samples checked.
+
+    Raises:
+        DatasetError: there is no such split, or it holds no sample: no number could be measured on it.
+    """
+    title = _title(dataset)
+    if name not in dataset.splits:
+        raise DatasetError(
+            f"dataset {title!r} has no split {name!r} (its splits: {', '.join(dataset.splits) or 'none'}): a run "
+            "trains on 'train' and is measured on 'test'; let `splits` name both and `split(name)` give them"
+        )
+    whole = dataset.split(name)
+    if len(whole) == 0:
+        raise DatasetError(
+            f"{title} {name}: expected samples, got a split without any: see where the dataset reads them from and "
+            "which options select them; a split 'val' without samples is left out of `splits`"
+        )
+    return TaskSplit(
+        whole, target_of(dataset), dataset.is_sequence, f"{title} {name}", shape=tuple(dataset.sample_shape)
+    )
+
+
+def _title(dataset: Dataset) -> str:
+    return str(getattr(dataset, "name", "") or type(dataset).__name__.lower())
 
 
 def unaugmented(split: Split) -> Split:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from spikecore.errors import InputError, ShapeError
+from spikecore.errors import ContractError, InputError, ShapeError
 from spikecore.nn.losses import SequenceCrossEntropy, SequenceMSE, ValueMSE
 from spikecore.registry import choices, load
 
@@ -18,6 +18,15 @@ T, B, C = 5, 3, 4
 def out():
     generator = torch.Generator().manual_seed(1)
     return torch.randn(T, B, C, generator=generator, dtype=torch.float64, requires_grad=True)
+
+
+def test_a_mean_over_the_batch_is_no_loss_of_each_sample(out):
+    class Mean(ValueMSE):
+        def per_sample(self, out, target):
+            return functional.mse_loss(out.mean(0), target)
+
+    with pytest.raises(ContractError, match=r"Mean\.per_sample must return a loss for each of the 3 samples"):
+        Mean()(out, torch.zeros(B, C, dtype=torch.float64))
 
 
 def test_the_mean_over_time_is_compared_with_the_value(out):

@@ -12,7 +12,7 @@ import torch
 
 from spikecore import create, nn
 from spikecore.datasets.digits import Digits
-from spikecore.errors import ConfigError, OptionError
+from spikecore.errors import ConfigError, ContractError, OptionError
 from spikecore.interfaces import options as checking
 from spikecore.interfaces.component import Configurable, Range, SameAs, check_options, make_config
 from spikecore.models.mlp import MLP
@@ -335,8 +335,53 @@ def test_a_plugin_adds_choices_without_a_change_to_core(plugin, tmp_path):
     torch.testing.assert_close(trainer._loss.each(out, y), -((1 - p) ** 1.5) * p.log())
     with pytest.raises(ConfigError, match="gama: is unknown; did you mean"):
         resolve(None, ["trainer.loss={name='focal', gama=1}"])
-    with pytest.raises(ConfigError, match="loss: must be a Loss, which Plain is not"):
+    with pytest.raises(ConfigError, match="loss: must be a Loss, which Plain is not: derive it from Loss of spikecore"):
         resolve(None, ["trainer.loss=wrong"])
+
+
+FAULTY = """
+from dataclasses import dataclass
+from torch.nn import functional
+from spikecore.nn.losses import Loss
+from spikecore.trainers.schedules import Schedule
+
+class Mean(Loss):
+    def per_sample(self, out, target):
+        return functional.cross_entropy(out.mean(0), target)
+
+def unread(out):
+    return out
+
+@dataclass(frozen=True)
+class Short(Schedule):
+    def factors(self, num):
+        return [0.5] * (num - 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        (
+            "loss=mean",
+            r"Mean\.per_sample must return a loss for each of the \d+ samples, .* got the shape \(\): .*'none'",
+        ),
+        ("readout=unread", r"the readout 'unread' must give scores of the shape \(\d+, 10\), .* got \(\d+, \d+, 10\)"),
+        ("schedule=short", r"Short\.factors\(1\) must give a factor for each of the 1 epochs, got 0"),
+    ],
+)
+def test_a_choice_that_gives_something_else_is_refused_by_name(choice, says, tmp_path, monkeypatch):
+    """A mean over the batch would pass for the loss of one sample: the losses that are reported would be too low."""
+    points = {
+        "loss.mean": "faulty_mod:Mean",
+        "readout.unread": "faulty_mod:unread",
+        "schedule.short": "faulty_mod:Short",
+    }
+    fake_distribution(tmp_path, "faulty", {"spikecore.choices": points}, modules={"faulty_mod.py": FAULTY})
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=True)
+    with use(registry), pytest.raises(ContractError, match=says):
+        run(resolve({**SMALL, "trainer": {"epochs": 1}}, [f"trainer.{choice}"]), out=tmp_path / "run")
 
 
 def test_the_same_options_as_torch_takes():

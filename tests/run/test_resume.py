@@ -752,6 +752,7 @@ def test_a_net_needs_only_the_files_that_define_it(tmp_path, own_registry):
         (["--checkpoint", "best"], "give --resume too"),
         (["--resume", "nowhere"], "holds no run.json"),
         (["--resume", "."], "holds no run.json"),
+        (["--resume", __file__], "is no directory; name the directory that"),
     ],
 )
 def test_wrong_command_lines(arguments, says, tmp_path, monkeypatch):

@@ -325,6 +325,32 @@ def test_a_model_refuses_a_target_that_it_is_not_made_for(mine):
         require_model(net, Marked())
 
 
+@pytest.mark.parametrize(
+    ("splits", "empty", "says"),
+    [
+        (("train", "val"), "", r"'marked' has no split 'test' \(its splits: train, val\): a run trains on 'train' and"),
+        (("test",), "", r"'marked' has no split 'train' \(its splits: test\)"),
+        (("train", "test"), "train", "marked train: expected samples, got a split without any: see where"),
+        (("train", "val", "test"), "val", "marked val: expected samples, got a split without any"),
+        (("train", "test"), "test", "marked test: expected samples, got a split without any"),
+    ],
+)
+def test_a_split_that_is_not_there_or_empty_is_refused_before_training(splits, empty, says, monkeypatch):
+    """An accuracy over no sample would be 0, and no error."""
+    whole = Marked.split
+    monkeypatch.setattr(Marked, "splits", splits)
+    monkeypatch.setattr(Marked, "split", lambda self, name: [] if name == empty else whole(self, name))
+    with pytest.raises(DatasetError, match=says):
+        dataset_splits(Marked(), 0.2, 0)
+
+
+@pytest.mark.parametrize("num_outputs", [0, "10", True, 2.0])
+def test_a_number_of_outputs_that_is_none_is_refused(num_outputs, monkeypatch):
+    monkeypatch.setattr(Marked, "num_outputs", num_outputs)
+    with pytest.raises(DatasetError, match=rf"num_outputs must be an int of 1 or more, .* got {num_outputs!r}"):
+        dataset_splits(Marked(), 0.2, 0)
+
+
 @pytest.mark.parametrize(("has_val", "count"), [(True, 1), (False, 0)])
 def test_whether_the_share_is_idle_is_asked_of_the_dataset_with_its_options(mine, has_val, count):
     class Optional(Marked):

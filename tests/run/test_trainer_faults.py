@@ -7,9 +7,14 @@ import pytest
 import torch
 
 import spikecore
-from spikecore.errors import ContractError, ShapeError
+from spikecore.errors import ConfigError, ContractError, ShapeError
+from spikecore.interfaces.task import Task
+from spikecore.interfaces.trainer import TrainerCapabilities
 from spikecore.registry import Blocking, Registry, use
+from spikecore.run.build import prepare
+from spikecore.run.config import resolve
 from spikecore.run.experiment import evaluate, resume
+from spikecore.trainers.classify import Classify
 from tests.run.toy_trainers import Alone
 
 
@@ -74,6 +79,131 @@ def test_evaluate_returns_metrics(tmp_path, monkeypatch):
     monkeypatch.setattr(Careless, "returns", [0.5])
     with pytest.raises(ContractError, match=r"Careless\.evaluate must return a dict of metrics.*got \[0\.5\]"):
         evaluate(tmp_path / "r")
+
+
+class Labelled(Classify):
+    """Names every split's numbers after validation."""
+
+    def evaluate(self, task, context, split="test"):
+        numbers = super().evaluate(task, context, split)
+        return {name.replace("test", "val"): number for name, number in numbers.items()}
+
+
+def test_a_number_of_one_split_is_never_told_as_that_of_another(tmp_path, mine):
+    mine.register("trainer", "labelled", Labelled)
+    tables = {"trainer": {"name": "labelled", "epochs": 1}, "model": {"name": "mlp"}, "encoder": {"num_steps": 1}}
+    spikecore.run({**tables, "run": {"report": False}}, out=tmp_path / "r")
+    assert set(evaluate(tmp_path / "r", split="val").metrics) == {"val_accuracy", "val_loss"}
+    says = (
+        r"asked for the split 'test' and returned val_accuracy, val_loss: expected names that begin with 'test' and an"
+    )
+    with pytest.raises(ContractError, match=says):
+        evaluate(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda context: context.checkpoint("0.5"), r"takes a score, .* or None, got '0\.5' \(str\): write float"),
+        (lambda context: context.checkpoint(torch.ones(())), r"takes a score, .* got tensor\(1\.\) \(Tensor\)"),
+        (lambda context: context.checkpoint(True), r"takes a score, .* got True \(bool\)"),
+        (
+            lambda context: context.log(loss=torch.ones(())),
+            r"context\.log\(loss=\.\.\.\) takes a number or a text, got ten",
+        ),
+        (lambda context: context.log(loss=None), r"got None \(NoneType\): .* leave it out"),
+        (lambda context: context.log(loss={}), r"got \{\} \(dict\)"),
+        (
+            lambda context: context.epoch_end(1, {"loss": "low"}),
+            r"context\.epoch_end\(1, \.\.\.\) takes a dict .*'loss': str",
+        ),
+        (
+            lambda context: context.epoch_end(1, None),
+            r"context\.epoch_end\(1, \.\.\.\) takes a dict of metrics, .* got None$",
+        ),
+        (lambda context: context.epoch_end("1", {}), "takes the number of the epoch, an int from 1, got '1'"),
+        (lambda context: context.epoch_end(0, {}), "takes the number of the epoch, an int from 1, got 0"),
+    ],
+)
+def test_what_a_run_cannot_keep_is_refused_where_it_is_given(call, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(Careless, "fit", lambda self, task, context: call(context))
+    with pytest.raises(ContractError, match=says):
+        spikecore.run(CONFIG, out=tmp_path / "r")
+    assert not (tmp_path / "r" / "metrics.jsonl").exists()
+    assert not list((tmp_path / "r").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize("method", ["state_dict", "large_state_dict"])
+def test_a_state_that_is_no_dict_is_refused_before_a_resume_needs_it(method, tmp_path, monkeypatch):
+    monkeypatch.setattr(Careless, method, lambda self: None)
+    with pytest.raises(ContractError, match=rf"Careless\.{method} must return a dict .*, got None"):
+        spikecore.run(CONFIG, out=tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda parts: None, r"Careless\.prepare must return a spikecore\.interfaces\.Task, as in .*, got None"),
+        (lambda parts: Task(len), r"prepare must return .* whose model is a torch\.nn\.Module, .* got <built-in"),
+    ],
+)
+def test_prepare_returns_a_task(make, says, monkeypatch):
+    monkeypatch.setattr(Careless, "prepare", lambda self, parts: make(parts))
+    with pytest.raises(ContractError, match=says):
+        prepare(resolve(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ((64, 10), r"input_shape must be a tuple of ints, .* got 64$"),
+        (((6.5,), 10), r"input_shape must be a tuple of ints, .* got \(6\.5,\)"),
+        (("64", 10), "input_shape must be a tuple of ints, .* got '64'"),
+        (((64,), "3"), "num_outputs must be an int, got '3'"),
+    ],
+)
+def test_a_net_of_odd_sizes_is_refused(sizes, says, monkeypatch, mine):
+    mine.register("trainer", "sized", Sized)
+    monkeypatch.setattr(Careless, "prepare", lambda self, parts: Task(parts.model(*sizes)))
+    with pytest.raises(ContractError, match=says):
+        prepare(resolve({"trainer": {"name": "sized"}}))
+
+
+class Sized(Careless):
+    capabilities = TrainerCapabilities(roles=("model", "neuron"), task="unsupervised")
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "says"),
+    [
+        (
+            TrainerCapabilities(roles=(), task="clas"),
+            r"trainer 'odd': its capabilities\.task must be one of class, .* got 'clas'; did you mean 'class'\?",
+        ),
+        (
+            TrainerCapabilities(roles="model"),
+            r'its capabilities\.roles must be a tuple of names, as in \("model",\), got',
+        ),
+        (
+            TrainerCapabilities(roles=(), extendable="epochs"),
+            r'extendable must be a tuple of names, as in \("epochs",\)',
+        ),
+        (
+            TrainerCapabilities(roles=(), extendable=("epoch",)),
+            r"extendable names 'epoch', which its Config does not have \(options: epochs\)",
+        ),
+    ],
+)
+def test_capabilities_that_cannot_be_are_refused_by_name(capabilities, says, mine):
+    mine.register("trainer", "odd", type("Odd", (Careless,), {"capabilities": capabilities}))
+    with pytest.raises(ConfigError, match=says) as caught:
+        resolve({"trainer": {"name": "odd"}})
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_component_without_capabilities_is_refused(mine):
+    with pytest.raises(ContractError, match="is not a trainer: it lacks a dataclass instance as capabilities"):
+        mine.register("trainer", "none", type("Incapable", (Careless,), {"capabilities": None}))
 
 
 def test_a_crash_tells_where_the_run_is_and_how_it_goes_on(tmp_path, monkeypatch, capsys):

@@ -39,6 +39,14 @@ def test_data_of_another_form(batch, message):
         Ann2SNN().convert(chain(), X[:1], [X, batch])
 
 
+def test_a_spiking_net_is_called_so_whatever_form_its_data_have():
+    """The net of a run takes sequences [T, B, ...], and so has no batches of the form that this converter wants."""
+    net = nn.Sequential(nn.Linear(4, 8), snn.LIF(), nn.Linear(8, 3))
+    steps = X.expand(3, 16, 4)
+    with pytest.raises(ConversionError, match=r"1 of 3 calls cannot(.|\n)*1 \(LIF\).*spiking layer already.*name=relu"):
+        Ann2SNN().convert(net, steps[:, :1], [steps])
+
+
 def test_data_of_another_range_are_noticed_where_a_norm_knows_better():
     net = settled(nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)))
     x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikecore.errors import InputError, ShapeError
+from spikecore.errors import ContractError, InputError, ShapeError
 from spikecore.interfaces.component import Configurable, Range, make_config, refuse_positional
 from spikecore.interfaces.options import fields_of
 from spikecore.nn.readouts import over_own_steps, value_bounds, wide_sequence
@@ -88,13 +88,31 @@ class Loss(Configurable, nn.Module):
         return loss
 
     def each(self, out: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The loss of each sample, `[B, ...]`, whatever `reduction` says; see `forward`."""
+        """The loss of each sample, `[B, ...]`, whatever `reduction` says; see `forward`.
+
+        Raises:
+            ContractError: `per_sample` gave something else, such as a mean, which would be weighed as one sample.
+        """
         name = type(self).__name__
         out = wide_sequence(out, name)
-        return over_own_steps(self.per_sample, out, mask, _check_target(out, target, name))
+        return one_each(over_own_steps(self.per_sample, out, mask, _check_target(out, target, name)), out, name)
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in fields_of(self.config).items())
+
+
+def one_each(losses: Tensor, out: Tensor, name: str) -> Tensor:
+    """What `per_sample` gave; not a mean over the batch, which would be weighed as the loss of one sample.
+
+    Raises:
+        ContractError: it has no loss for each sample.
+    """
+    if losses.shape[:1] != out.shape[1:2]:
+        raise ContractError(
+            f"{name}.per_sample must return a loss for each of the {out.shape[1]} samples, [B, ...], got the shape "
+            f"{tuple(losses.shape)}: reduce over classes and steps only; functions of torch take reduction='none'"
+        )
+    return losses
 
 
 def _check_target(out: Tensor, target: Tensor, name: str) -> Tensor:

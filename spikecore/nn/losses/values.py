@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from spikecore.errors import InputError, ShapeError
-from spikecore.nn.losses.base import CrossEntropyConfig, Loss, cross_entropy
+from spikecore.nn.losses.base import CrossEntropyConfig, Loss, cross_entropy, one_each
 from spikecore.nn.readouts import last, over_own_steps, rate, value_bounds, wide_sequence
 
 
@@ -68,7 +68,7 @@ class ValueMSE(Loss):
         name = type(self).__name__
         out = wide_sequence(out, name)
         target = _checked_values(target, tuple(out.shape[1:]), out, name)
-        return over_own_steps(self.per_sample, out, mask, target)
+        return one_each(over_own_steps(self.per_sample, out, mask, target), out, name)
 
 
 class SequenceMSE(Loss):

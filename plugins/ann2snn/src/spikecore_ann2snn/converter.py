@@ -124,6 +124,10 @@ class Ann2SNN(OnnxSource, Configurable):
         expected = expectations(given)
         given, folded = fold_norms(given)
         recipe = Recipe(self.config, given, folded)
+        # Before the data, which are sequences where the net spikes already: their form is not what is wrong.
+        self._refuse(
+            given, {node.name: recipe.plan(node) for node in given.graph.layers if given.role(node) == "state"}
+        )
         observers = recipe.observe()
         # Without thresholds to find there is no need to run the data.
         seen = {**observers, **expected} if observers else {}
@@ -153,11 +157,14 @@ class Ann2SNN(OnnxSource, Configurable):
         unknown = sorted(set(self.config.allow) - set(plans))
         if unknown:
             raise ConversionError(f"allow names {', '.join(unknown)}; the net calls {', '.join(plans)}")
+        self._refuse(given, plans)
+
+    def _refuse(self, given: Prepared, plans: dict[str, Plan]) -> None:
         refused = [name for name, plan in plans.items() if plan.outcome == "refused" and name not in self.config.allow]
         if refused:
             lines = "\n".join(f"  {given.graph[name]}: {plans[name].reason}" for name in refused)
             raise ConversionError(
-                f"{len(refused)} of {len(plans)} calls cannot be converted:\n{lines}\n"
+                f"{len(refused)} of {len(given.graph.layers)} calls cannot be converted:\n{lines}\n"
                 f"allow=({', '.join(map(repr, refused))},) leaves them as they are, whatever that does to the numbers"
             )
 

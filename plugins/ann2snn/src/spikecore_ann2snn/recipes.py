@@ -117,7 +117,11 @@ class Recipe:
         }
         if role in kept:
             return Plan("kept", kept[role])
-        return Plan("refused", f"{node.operation} has state: it is a spiking layer already")
+        return Plan(
+            "refused",
+            f"{node.operation} has state: it is a spiking layer already; give the net with ReLUs (`spike run` with "
+            "neuron.name=relu and encoder.num_steps=1 trains one)",
+        )
 
     def _relu(self, node: NetNode) -> Plan:
         if self.name == "temporal_difference":
