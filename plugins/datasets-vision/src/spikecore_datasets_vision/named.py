@@ -68,8 +68,8 @@ class NamedDataset(ImageDataset):
         return next((place for place in places if all((place / name).is_file() for name in self.present)), None)
 
     def _missing(self, top: Path) -> str:
-        found = {path.name for path in top.rglob("*")}
-        return next((name for name in self.present if name not in found), self.present[0])
+        names = {path.name for path in top.rglob("*")}
+        return next((name for name in self.present if name not in names), self.present[0])
 
     def checked(self, name: str, images: Images, labels: np.ndarray, where: Path) -> Stored:
         """Images with their labels.
