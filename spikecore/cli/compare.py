@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import click
 
+from spikecore.cli import completing
+
 
 @click.command()
-@click.argument("run_dirs", nargs=-1, required=True, metavar="RUN_DIR...", type=click.Path())
+@click.argument(
+    "run_dirs",
+    nargs=-1,
+    required=True,
+    metavar="RUN_DIR...",
+    type=click.Path(),
+    shell_complete=completing.run_directories,
+)
 @click.option("--out", metavar="FILE.html", type=click.Path(), help="Write a page with the curves; none without it.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: of each run its metrics and what differs.")
 def command(run_dirs: tuple[str, ...], out: str | None, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.cli import completing
 from spikecore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completing.converters)
 @click.argument("source")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write; must be new or empty.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="An option of NAME. Repeatable.")

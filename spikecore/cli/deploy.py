@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.cli import completing
 from spikecore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ VERIFIED = 16
 
 
 @click.command()
-@click.argument("name")
-@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.argument("name", shell_complete=completing.deployers)
+@click.argument("run_dir", type=click.Path(path_type=Path), shell_complete=completing.run_directories)
 @click.option("--out", type=click.Path(path_type=Path), help="Directory to write; must be new or empty.")
 @click.option(
     "--verify",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.cli import completing
 from spikecore.foreign import printable, printable_lines
 from spikecore.registry import registry
 
@@ -22,7 +23,7 @@ SIGNS = {"broken": "BROKEN", "warning": "warning", "missing": "missing", "ok": "
 
 
 @click.command()
-@click.argument("plugins", nargs=-1, metavar="[PLUGIN]...")
+@click.argument("plugins", nargs=-1, metavar="[PLUGIN]...", shell_complete=completing.plugins)
 @click.option("--verbose", is_flag=True, help="Also list what works.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds per plugin.")

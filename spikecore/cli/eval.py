@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from spikecore.cli import completing
+
 
 @click.command()
-@click.argument("run_dir", type=click.Path())
+@click.argument("run_dir", type=click.Path(), shell_complete=completing.run_directories)
 @click.option("--checkpoint", default="last", show_default=True, help="`last`, `best` or a checkpoint's name.")
 @click.option(
     "--split",

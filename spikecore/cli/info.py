@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import click
 
+from spikecore.cli import completing
 from spikecore.cli.describe import describe
 from spikecore.cli.naming import kind_and_name
 from spikecore.cli.recording import readers
@@ -15,7 +16,7 @@ from spikecore.registry.nearest import did_you_mean
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="KIND NAME")
+@click.argument("words", nargs=-1, required=True, metavar="KIND NAME", shell_complete=completing.kinds_and_names)
 @click.option(
     "--load", "files", metavar="FILE.py", multiple=True, help="Run a file of @register components. Repeatable."
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.cli import completing
+
 if TYPE_CHECKING:
     from spikecore.run.profile import Profile
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("source", required=False, metavar="CONFIG|RUN_DIR", type=click.Path())
 @click.option(
-    "--set", "overrides", metavar="TABLE.KEY=VALUE", multiple=True, help="Change one value of it. Repeatable."
+    "--set",
+    "overrides",
+    metavar="TABLE.KEY=VALUE",
+    multiple=True,
+    shell_complete=completing.settings,
+    help="Change one value of it. Repeatable.",
 )
 @click.option("--checkpoint", default="last", show_default=True, help="Of RUN_DIR: `last`, `best` or a name.")
 @click.option(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from spikecore.cli import completing
+
 
 @click.command()
-@click.argument("run_dir", type=click.Path())
+@click.argument("run_dir", type=click.Path(), shell_complete=completing.run_directories)
 @click.option("--out", metavar="FILE.html", type=click.Path(), help="Where to; by default report.html in RUN_DIR.")
 def command(run_dir: str, out: str | None) -> None:
     """Make the report of RUN_DIR again; nothing is trained, and a run that died has one too."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from spikecore.cli import completing
 from spikecore.cli.importing import named_while_imported
 from spikecore.foreign import printable_lines
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     "overrides",
     metavar="TABLE.KEY=VALUE",
     multiple=True,
+    shell_complete=completing.settings,
     help="Change one value, also inside: neuron.surrogate.alpha=3. Repeatable.",
 )
 @click.option("--out", type=click.Path(), help="Run directory; must be new or empty.")
@@ -32,7 +34,14 @@ if TYPE_CHECKING:
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no line per epoch; warnings stay.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON: directory, metrics, timings.")
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")
-@click.option("--resume", "run_dir", metavar="RUN_DIR", type=click.Path(), help="Go on with a run that stopped.")
+@click.option(
+    "--resume",
+    "run_dir",
+    metavar="RUN_DIR",
+    type=click.Path(),
+    shell_complete=completing.run_directories,
+    help="Go on with a run that stopped.",
+)
 @click.option(
     "--checkpoint", default="last", show_default=True, help="With --resume: `last`, `best` or a checkpoint's name."
 )

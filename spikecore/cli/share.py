@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from spikecore.cli import completing
+
 
 @click.command()
-@click.argument("run_dir", type=click.Path())
+@click.argument("run_dir", type=click.Path(), shell_complete=completing.run_directories)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Directory to write; must be new or empty.")
 @click.option("--checkpoint", default="last", show_default=True, help="`last`, `best` or a checkpoint's name.")
 def command(run_dir: str, out: Path, checkpoint: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from spikecore.cli import completing
 from spikecore.cli.naming import kind_and_name
 
 CONFORMS, FAILED, NOT_PROVED = 0, 1, 2
@@ -14,7 +15,7 @@ CONFORMS, FAILED, NOT_PROVED = 0, 1, 2
 
 
 @click.command()
-@click.argument("words", nargs=-1, metavar="[KIND:NAME | PLUGIN]")
+@click.argument("words", nargs=-1, metavar="[KIND:NAME | PLUGIN]", shell_complete=completing.qualified_names)
 @click.option("--all", "is_all", is_flag=True, help="Every installed component, or every one of PLUGIN.")
 @click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="An option of the component. Repeatable.")
 @click.option("--json", "json_file", type=click.Path(), help="Write the report to this file.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.cli import completing
 from spikecore.cli.recording import is_file_name, view_file
 from spikecore.errors import ConfigError
 
@@ -21,7 +22,7 @@ VALUES_SHOWN = 8
 
 
 @click.command()
-@click.argument("dataset", metavar="DATASET|FILE")
+@click.argument("dataset", metavar="DATASET|FILE", shell_complete=completing.datasets_and_files)
 @click.argument("index", type=int, default=0)
 @click.option("--split", "split_name", default="train", show_default=True, help="The split that INDEX counts in.")
 @click.option(

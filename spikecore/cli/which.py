@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from spikecore.cli import completing
 from spikecore.cli.naming import kind_and_name
 from spikecore.foreign import printable
 from spikecore.registry import registry
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="KIND NAME")
+@click.argument("words", nargs=-1, required=True, metavar="KIND NAME", shell_complete=completing.kinds_and_names)
 @click.option(
     "--load", "files", metavar="FILE.py", multiple=True, help="Run a file of @register components. Repeatable."
 )

@@ -1,5 +1,7 @@
 """Neurons, surrogates and state: the modules that user code imports."""
 
+from typing import Any as _Any
+
 from spikecore.backends.memory_format import filled_like, stack_steps, unbind_steps
 from spikecore.backends.packing import packed_spikes
 from spikecore.backends.selection import configure_backend
@@ -13,6 +15,7 @@ from spikecore.nn.graph import NetGraph
 from spikecore.nn.graph_net import GraphNet, features
 from spikecore.nn.half import widened
 from spikecore.nn.layers import *  # noqa: F403  (the names in `layers.__all__`)
+from spikecore.nn.missing import no_such_name as _no_such_name
 from spikecore.nn.model import Model, Sequential
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.neurons import (
@@ -126,3 +129,8 @@ __all__ = [
     "widened",
     *layers.__all__,
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    exported = [value for value in globals().values() if isinstance(value, type)]
+    raise AttributeError(_no_such_name(name, exported))

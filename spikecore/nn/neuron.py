@@ -31,6 +31,7 @@ from spikecore.interfaces.plain_values import numbers_in
 from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
+from spikecore.nn.missing import Recorded
 from spikecore.nn.parameters import Parametrized, check_names
 from spikecore.nn.placement import Placed
 from spikecore.nn.runner import RESERVED, run, traced
@@ -126,15 +127,14 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         self.place(backend)
 
     @property
-    def recorded(self) -> dict[str, Tensor]:
+    def recorded(self) -> Recorded:
         """Name → its sequence `[T, B, ...]` in this thread's last call, for the names in `record`.
 
         While a recurrent container runs, the last step `[1, B, ...]`.
         """
         memory = self._local.memory
-        if not self.record:
-            return {}
-        return memory.pieces[-1] if memory.pieces else memory.recorded
+        sequences = memory.pieces[-1] if memory.pieces else memory.recorded
+        return Recorded(type(self).__name__, self.record, sequences if self.record else {})
 
     @recorded.setter
     def recorded(self, recorded: dict[str, Tensor]) -> None:

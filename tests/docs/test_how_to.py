@@ -1,4 +1,4 @@
-"""The examples of the how-to pages run, and print what they say; the components that they write pass their suites."""
+"""The examples of the how-to and explanation pages run, and print what they say; components of theirs pass."""
 
 import contextlib
 import io
@@ -21,7 +21,9 @@ NAMES = (
     "write-a-deployer",
     "write-a-trainer",
 )
+EXPLAINED = ("conventions", "state-and-time")
 PAGES = [FOLDER / f"{name}.md" for name in NAMES]
+PAGES += [FOLDER.parent / f"explanation/{name}.md" for name in EXPLAINED]
 
 
 @pytest.fixture(autouse=True)

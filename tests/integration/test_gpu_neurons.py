@@ -19,8 +19,8 @@ ARCHITECTURES = (80, 90, 100) if IS_FULL else (90,)
 SOME = ("adex", "eif", "ternary_lif")
 """Two states; a function of the library and the most registers; three-valued spikes."""
 REQUIRED = {"num_steps": 8, "num_groups": 2, "group_size": 3, "num_features": 6}
-MOST_REGISTERS = {"triton": 168, "cupy": 128}
-"""Three and four blocks of 128 threads on a multiprocessor."""
+MOST_REGISTERS = 168
+"""Three blocks of 128 threads on a multiprocessor."""
 
 
 def fused_neurons():
@@ -75,4 +75,4 @@ def test_a_neuron_fits_into_registers(monkeypatch, tmp_path, backend, name):
     for architecture in ARCHITECTURES:
         for registers, num_spilled in kernels_of(backend, program, architecture):
             assert num_spilled == 0, f"sm_{architecture}"
-            assert registers <= MOST_REGISTERS[backend], f"sm_{architecture}"
+            assert registers <= MOST_REGISTERS, f"sm_{architecture}"

@@ -2,8 +2,8 @@
 
 Children here call none of torch's own threaded operations: their OpenMP pool does not survive a fork. So a step stays
 below the 32768 elements from which on torch shares a fill among threads, and a call is far above the size from which on
-the neuron does. A thread that computes while another forks has a neuron of its own: torch guards a parameter that needs a
-gradient by a mutex, and if a thread holds it at the fork, the child waits for it for ever.
+the neuron does. A thread that computes while another forks has a neuron of its own: torch guards a parameter that needs
+a gradient by a mutex, and if a thread holds it at the fork, the child waits for it for ever.
 """
 
 import contextlib

@@ -16,7 +16,14 @@ from spikecore.nn import LIF
 from spikecore.registry import components, create
 from spikecore_cupy_backend import ahead
 from spikecore_cupy_backend.ahead import compile_ahead, compile_source
-from spikecore_cupy_backend.kernels import BLOCKS, THREADS, is_vectorisable, launch_shape, most_lanes, print_kernel
+from spikecore_cupy_backend.kernels import (
+    THREADS,
+    is_vectorisable,
+    launch_shape,
+    least_blocks,
+    most_lanes,
+    print_kernel,
+)
 from spikecore_cupy_backend.on_host import HostCompiler
 
 ARCHITECTURES = (80, 90, 100) if os.environ.get("SPIKE_FULL") else (90,)
@@ -48,10 +55,11 @@ def check(program, dtype, architecture):
     kernels = []
     for plan in plans(program):
         for lanes in dict.fromkeys((1, most_lanes(plan, dtype))):
-            kernels.append(compile_ahead(program, plan, dtype, architecture, lanes))
+            kernel = compile_ahead(program, plan, dtype, architecture, lanes)
+            assert kernel.registers <= 65536 // (THREADS * least_blocks(plan, lanes))
+            kernels.append(kernel)
     for kernel in kernels:
         assert kernel.stack_bytes == kernel.spilled_bytes == 0
-        assert kernel.registers <= 65536 // (THREADS * BLOCKS)
         pattern = INEXACT if is_exact(program) else INEXACT_EVERYWHERE
         assert not pattern.findall(kernel.ptx)
     return kernels

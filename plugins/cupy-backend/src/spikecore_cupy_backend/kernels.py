@@ -25,9 +25,6 @@ from spikecore_cupy_backend.printer import NUMBER, CUDAPrinter
 KERNEL = "sc_kernel"
 THREADS = 128
 """Threads of the largest block."""
-BLOCKS = 4
-"""Blocks of `THREADS` that fit on a multiprocessor: 128 registers for each thread. Without this number the compiler
-takes fewer, spills some of them, and has fewer loads in flight."""
 VECTOR_BYTES = 16
 """Of the largest vector: of the state in a forward pass. In a backward pass registers hold a whole segment, so half."""
 OPTIONS = ("--std=c++17", "--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "-w")
@@ -59,6 +56,17 @@ def most_lanes(plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> int:
     """Lanes of a thread for a kernel on many lanes."""
     num_bytes = VECTOR_BYTES if isinstance(plan, ForwardPlan) else VECTOR_BYTES // 2
     return num_bytes // (8 if dtype == torch.float64 else 4)
+
+
+def least_blocks(plan: ForwardPlan | BackwardPlan, lanes: int) -> int:
+    """Blocks of `THREADS` that have to fit on a multiprocessor: a thread has 128 registers, or 168 in a backward pass
+    with vectors (with 128, glif and klif spill on sm_100). Without a number the compiler aims at fewer and spills.
+
+    Args:
+        plan: the kernel's form.
+        lanes: of a thread.
+    """
+    return 3 if lanes > 1 and isinstance(plan, BackwardPlan) else 4
 
 
 def is_vectorisable(plan: ForwardPlan | BackwardPlan, addresses: Mapping[str, int]) -> bool:
@@ -173,13 +181,14 @@ class _CUDAText(KernelText):
         """The prelude and the kernel."""
         tensors, _ = arguments(self.program, self.plan)
         names = parameters(self.program, self.plan)
+        blocks = least_blocks(self.plan, self.lanes)
         comments = [f"    /* {pointer(self.program, name)}: {name} */" for name in tensors if "." in name]
         parts = [
             f"#define SC_REAL {'double' if self.dtype == torch.float64 else 'float'}",
             f"#define SC_ELEMENT {_ELEMENTS[self.dtype]}",
             f"#define SC_LANES {self.lanes}",
             read_text("prelude.cuh"),
-            f'extern "C" __global__ void __launch_bounds__({THREADS}, {BLOCKS}) {KERNEL}(',
+            f'extern "C" __global__ void __launch_bounds__({THREADS}, {blocks}) {KERNEL}(',
             ",\n".join(f"    {kind} {name}" for name, kind in names.items()) + ")",
             "{",
             *comments,
