@@ -223,7 +223,7 @@ def _check_fields(component: Any, config_type: type, options: Mapping[str, Any])
             continue
         default = default_of(fields[name])
         values[name], wrong = _check(hints[name], value, default, per_channel)
-        problems += [(f"{name}{rest}", text) for rest, text in wrong]
+        problems += [(f"{name}{rest}", text) for rest, text in wrong or _infinite(component, name, values[name])]
     for name, field in fields.items():
         default = default_of(field)
         if name in options:
@@ -234,6 +234,17 @@ def _check_fields(component: Any, config_type: type, options: Mapping[str, Any])
             values[name], wrong = _check(hints[name], default, default, per_channel)
             problems += [(f"{name}{rest}", text) for rest, text in wrong]
     return values, problems
+
+
+def _infinite(component: Any, name: str, value: Any) -> Problems:
+    """The problem of an infinite number in an option of equations, such as a neuron's; NaN was refused before."""
+    names: tuple[str, ...] | None = getattr(component, "may_be_infinite", None)
+    if names is None:
+        return []
+    for number in numbers_in(value):
+        if isinstance(number, float) and math.isinf(number) and not (number > 0 and name in names):
+            return [("", f"must be finite, got {number!r}: give a number, since 0 * inf is nan in the equations")]
+    return []
 
 
 @functools.lru_cache(maxsize=512)

@@ -12,6 +12,7 @@ A subclass declares its options, its states and one pure step; all else is here:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -26,6 +27,7 @@ from spikecore.errors import DynamicsError, OptionError, ShapeError, StateShapeE
 from spikecore.interfaces.component import Configurable, DefaultsTo, Inner, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.options import default_of
+from spikecore.interfaces.plain_values import numbers_in
 from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
@@ -58,6 +60,8 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities()
     per_channel = True
+    may_be_infinite: ClassVar[tuple[str, ...]] = ("v_threshold",)
+    """Options that take inf; all others must be finite. A neuron with an infinite threshold never fires."""
     extra_keywords = ("step_mode", "backend", "record")
     state: ClassVar[Mapping[str, float | str]] = {}
     """Name → initial value: a number, or the name of an option."""
@@ -70,7 +74,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
     class Config:
         """
         Args:
-            v_threshold: fires when `h >= v_threshold`.
+            v_threshold: fires when `h >= v_threshold`; with inf, and a hard reset, never.
             v_reset: target of the hard reset.
             v_init: initial `v`; None for `v_reset`.
             fires: `at`: when h >= v_threshold; `above`: when h > v_threshold.
@@ -151,6 +155,11 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
                 "threshold: choose a surrogate whose capabilities say heaviside"
             )
             yield "fires", text
+        if getattr(config, "reset", "hard") == "soft" and math.inf in numbers_in(getattr(config, "v_threshold", 0.0)):
+            yield (
+                "v_threshold",
+                "must be finite with reset='soft', which subtracts s * v_threshold, got inf: use 'hard'",
+            )
 
     @classmethod
     def idle_options(cls, config: Any) -> Iterable[tuple[str, str]]:

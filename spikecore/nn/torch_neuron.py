@@ -33,6 +33,7 @@ class TorchNeuron(Configurable, Stateful):
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(elementwise=False)
+    may_be_infinite: ClassVar[tuple[str, ...]] = ()
     extra_keywords = ("step_mode", "backend")
     why_torch: ClassVar[str] = "it is not elementwise"
     config: Any

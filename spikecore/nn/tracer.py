@@ -32,7 +32,9 @@ from spikecore.nn.state import Stateful
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_BETWEEN = tuple(os.path.join(_OURS, "nn", name) for name in ("tracer.py", "tracing.py", "guard.py", "model.py"))
+_BETWEEN = tuple(
+    os.path.join(_OURS, "nn", name) for name in ("tracer.py", "tracing.py", "guard.py", "model.py", "time_axis.py")
+)
 """Files whose frames stand between the user's code and fx, and say nothing about it."""
 _LOCK = threading.RLock()
 """fx patches a class of torch and puts back what it found there: two traces at once would leave it patched."""

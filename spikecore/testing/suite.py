@@ -279,7 +279,7 @@ def _has_type(value: Any, hint: Any) -> bool:
         if not isinstance(value, tuple):
             return False
         if parts[-1] is Ellipsis:
-            return all(_has_type(each, parts[0]) for each in value)
+            return all(_has_type(item, parts[0]) for item in value)
         return len(value) == len(parts) and all(map(_has_type, value, parts))
     if not isinstance(hint, type):  # Literal
         return value in parts

@@ -200,3 +200,39 @@ def test_numbers_of_numpy_are_numbers():
     neuron = LIF(tau=numpy.array([1.5, 3.0]), v_threshold=numpy.float32(0.5))
     assert neuron.config.tau == (1.5, 3.0)
     assert neuron.config.v_threshold == 0.5
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, [0.5, math.inf], math.nan])
+@pytest.mark.parametrize("option", ["v_reset", "v_init"])
+def test_options_of_a_neuron_are_finite(option, value):
+    with pytest.raises(OptionError, match=rf"LIF: option '{option}' must be (finite|a number), got -?(inf|nan)"):
+        LIF(**{option: value})
+
+
+def test_an_infinite_threshold_never_fires():
+    neuron = LIF(v_threshold=math.inf)
+    x = 9 * torch.rand(5, 2, 3)
+    assert not neuron(x).any()
+    for value in (math.inf, [1.0, math.inf]):
+        with pytest.raises(OptionError, match=r"'v_threshold' must be finite with reset='soft'.*got inf: use 'hard'"):
+            LIF(v_threshold=value, reset="soft")
+    with pytest.raises(OptionError, match=r"'v_threshold' must be finite, got -inf"):
+        LIF(v_threshold=-math.inf)
+
+
+def test_options_of_a_surrogate_are_finite():
+    class Wide(Surrogate):
+        """One with an option without bounds."""
+
+        @dataclass(frozen=True)
+        class Config(Surrogate.Config):
+            """A shift."""
+
+            shift: float = 0.0
+
+        @staticmethod
+        def derivative(u, params):
+            return u * 0 + params.shift
+
+    with pytest.raises(OptionError, match=r"Wide: option 'shift' must be finite, got inf"):
+        Wide(shift=math.inf)

@@ -82,6 +82,17 @@ def test_weights_in_the_package_are_listed(tmp_path, monkeypatch):
 
 def test_a_plain_convolution_in_a_model_names_fold_time():
     net = Small(LIF, (1, 5, 5), 3)
+    text = r"Conv2d at 'conv' would be given a sequence.*of the same name of spikecore\.nn.*fold_time\(module\)"
+    with pytest.raises(ShapeError, match=text):
+        net(torch.randn(4, 2, 1, 5, 5))
+
+
+def test_a_plain_convolution_where_no_trace_goes_names_fold_time():
+    class Branching(Small):
+        def forward(self, x):
+            return super().forward(x if x.sum() > 0 else -x)
+
+    net = Branching(LIF, (1, 5, 5), 3)
     text = r"Conv2d at 'conv' was given \(4, 2, 1, 5, 5\).*fold_time\(module\), or use spikecore\.nn\.Conv2d"
     with pytest.raises(ShapeError, match=text) as caught:
         net(torch.randn(4, 2, 1, 5, 5))
@@ -107,7 +118,9 @@ PLAIN = [
 )
 def test_plain_layers_in_a_chain(layer, shape):
     chain, x = Sequential(LIF(), nn.Sequential(layer)), torch.randn(3, 4, *shape)
-    with pytest.raises(ShapeError, match=rf"{type(layer).__name__} at '1\.0' was given .*fold_time\(module\)"):
+    with pytest.raises(
+        ShapeError, match=rf"{type(layer).__name__} at '1\.0' would be given a sequence.*fold_time\(module\)"
+    ):
         chain(x)
     assert Sequential(LIF(), fold_time(layer))(x).shape[:2] == (3, 4)
     set_step_mode(chain, "single")

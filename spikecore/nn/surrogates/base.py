@@ -37,6 +37,7 @@ class Surrogate(Configurable):
     """
 
     capabilities: ClassVar[SurrogateCapabilities] = SurrogateCapabilities()
+    may_be_infinite: ClassVar[tuple[str, ...]] = ()
 
     @dataclass(frozen=True)
     class Config:

@@ -132,8 +132,8 @@ class Recipe:
                 f"recipe {self.name} takes nets that were trained with QCFS (neuron qcfs, or with_quantized_relus); "
                 "this is a plain rectifier: choose max, percentile or threshold_balancing",
             )
-        found = bounds(node)
-        ceiling = found[1] if found is not None else float("inf")
+        limits = bounds(node)
+        ceiling = limits[1] if limits is not None else float("inf")
         threshold, remark = sane(self.observers[node.name].threshold().clamp(max=ceiling))
         module = SpikingReLU(threshold, self.config.v_init)
         reason = f"IF with soft reset, spikes of height θ{f' <= {ceiling:g}' if ceiling < float('inf') else ''}"

@@ -94,7 +94,7 @@ def _kinds(call: type[object]) -> list[tuple[str, C]]:
     hints = get_type_hints(call, include_extras=True)
     kinds = []
     for name in call.__annotations__:
-        kind = next((each for each in getattr(hints[name], "__metadata__", ()) if isinstance(each, C)), None)
+        kind = next((mark for mark in getattr(hints[name], "__metadata__", ()) if isinstance(mark, C)), None)
         if kind is not None:
             kinds.append((name, kind))
     return kinds

@@ -66,7 +66,7 @@ class Idle:
     def num_bytes(self) -> int:
         """Of all of them."""
         kept = (self._warm.copy(), self._cold.copy())
-        return sum(size * len(regions) for each in kept for size, regions in each.items())
+        return sum(size * len(regions) for by_size in kept for size, regions in by_size.items())
 
     def put(self, region: Region) -> None:
         """Nobody uses it any more."""
@@ -88,7 +88,7 @@ class Idle:
     def take_oldest(self) -> Region | None:
         """The one whose memory is missed least."""
         for kept in (self._cold.copy(), self._warm.copy()):
-            for regions in sorted((each for each in kept.values() if each), key=_age):
+            for regions in sorted((by_size for by_size in kept.values() if by_size), key=_age):
                 try:
                     return regions.popleft()
                 except IndexError:  # another thread was faster

@@ -102,7 +102,7 @@ class _Read:
 
 def _prepare(printer: Printer, program: Program, graph: Graph, name: str, first: int = 0) -> str:
     """Computes the derived rows from number `first` on; those before it are those of the forward pass."""
-    targets = {each: f"derived[{first + i}]" for i, each in enumerate(graph.outputs)}
+    targets = {symbol: f"derived[{first + i}]" for i, symbol in enumerate(graph.outputs)}
     head = "    forward_prepare_row(numbers, params, derived, lane, end);\n" if first else ""
     reads = {f"param.{param.name}": _Read(f"params[{i}]") for i, param in enumerate(program.params)}
     return _row(printer, f"{name}_prepare", _PREPARE, graph, reads, targets, first=head)
@@ -112,7 +112,7 @@ def _forward(
     printer: Printer, program: Program, graph: Graph, name: str, wanted: list[str], reads: Mapping[str, _Read]
 ) -> str:
     sequences = {"out": "out", KEPT: "kept"}
-    rows = {f"state.{each}": f"call->after[{i}]" for i, each in enumerate(program.states)}
+    rows = {f"state.{symbol}": f"call->after[{i}]" for i, symbol in enumerate(program.states)}
     return _step(printer, name, graph, reads, rows, {k: v for k, v in sequences.items() if k in wanted})
 
 
@@ -130,12 +130,12 @@ def _backwards(
     before, rests = hoist(graphs, wanted, MAX_TENSORS - len(program.params) - first)
     counts.append(first + len(before.outputs))
     reads = _reads(program, before, first, normed) | {"grad.out": _Read("call->grad_out"), KEPT: _Read("call->x")}
-    for i, each in enumerate(_seeds(program)):
-        reads[f"{ARRIVES}{each}"] = _Read(f"call->arrives[{i}]", kind="int", in_tile=True)
-    grads = {f"grad.state.{each}": f"call->grad_states[{i}]" for i, each in enumerate(program.states)}
-    reads |= {each: _Read(row) for each, row in grads.items()}
+    for i, symbol in enumerate(_seeds(program)):
+        reads[f"{ARRIVES}{symbol}"] = _Read(f"call->arrives[{i}]", kind="int", in_tile=True)
+    grads = {f"grad.state.{symbol}": f"call->grad_states[{i}]" for i, symbol in enumerate(program.states)}
+    reads |= {symbol: _Read(row) for symbol, row in grads.items()}
     sums = {f"grad.param.{param.name}": f"call->grad_params[{i}]" for i, param in enumerate(program.params)}
-    rows = {each: row for each, row in (grads | sums).items() if each in wanted}
+    rows = {symbol: row for symbol, row in (grads | sums).items() if symbol in wanted}
     shared = {f"grad.param.{param.name}" for param in program.params if not param.per_channel}
     parts = [_prepare(printer, program, before, name, first)]
     for kind, rest in zip(("", "_gaps", "_last"), rests, strict=True):
@@ -145,13 +145,13 @@ def _backwards(
 
 def _kept_graphs(program: Program, graphs: Iterable[Graph]) -> list[Graph]:
     """The same gradients from what was kept. (No other contains anything that the whole backward pass does not.)"""
-    found = [keep_distance(program, each) for each in graphs]
-    return [each[1] for each in found if each is not None]
+    pairs = [keep_distance(program, graph) for graph in graphs]
+    return [pair[1] for pair in pairs if pair is not None]
 
 
 def _seeds(program: Program) -> list[str]:
     """What a gradient may arrive of, in the order of the bits of `arrives`."""
-    return ["out", *(f"state.{each}" for each in program.states)]
+    return ["out", *(f"state.{name}" for name in program.states)]
 
 
 def _step(
@@ -165,7 +165,7 @@ def _step(
 ) -> str:
     """One time step; fetches what later steps read."""
     used = set(inputs_of(graph, [*sequences, *rows]))
-    fetches = [f"fetch_tile(&call->ahead[{i}], lane);" for i, each in enumerate(_SEQUENCES) if used & each]
+    fetches = [f"fetch_tile(&call->ahead[{i}], lane);" for i, sequence in enumerate(_SEQUENCES) if used & sequence]
     return _row(printer, name, _CALL, graph, reads, rows, sequences, shared, fetches)
 
 
@@ -175,7 +175,7 @@ _SEQUENCES = ({"x", KEPT}, {"grad.out"})
 def _reads(program: Program, derived: Graph, first: int = 0, normed: str = "") -> dict[str, _Read]:
     """Input of the step → where it is read; `derived` rows, from number `first` on, follow those of the parameters."""
     rows = {"x": _Read("call->x", normed=normed)}
-    rows |= {f"state.{each}": _Read(f"call->before[{i}]") for i, each in enumerate(program.states)}
+    rows |= {f"state.{symbol}": _Read(f"call->before[{i}]") for i, symbol in enumerate(program.states)}
     alike = {f"param.{param.name}" for param in program.params if not param.per_channel}
     names = [f"param.{param.name}" for param in program.params]
     rows |= {name: _Read(f"call->params[{i}]", name in alike) for i, name in enumerate(names)}
@@ -202,37 +202,37 @@ def _row(
     Those of the rows that are `shared` are one tile long: every tile adds to the same.
     """
     wanted = [*sequences, *rows]
-    before, graph = hoist_uniform(graph, wanted, lambda each: each in reads and reads[each].is_uniform)
+    before, graph = hoist_uniform(graph, wanted, lambda symbol: symbol in reads and reads[symbol].is_uniform)
     numbers = "numbers" if signature == _PREPARE else "call->numbers"
     slots = sorted({*slots_of(before, before.outputs), *slots_of(graph, wanted)})
     pointers = [f"const real {NUMBER}{slot} = {numbers}[{slot}];" for slot in slots]
     sources = {}
     used = [*inputs_of(before, before.outputs), *inputs_of(graph, wanted)]
-    for i, each in enumerate(dict.fromkeys(each for each in used if each in reads)):
-        read = reads[each]
+    for i, symbol in enumerate(dict.fromkeys(symbol for symbol in used if symbol in reads)):
+        read = reads[symbol]
         if read.is_uniform:
             pointers.append(f"const {read.kind} from{i} = {read.row}[0];")
-            sources[each] = f"from{i}"
+            sources[symbol] = f"from{i}"
         else:
             pointers.append(f"const {read.kind} *from{i} = {read.row};")
-            sources[each] = f"from{i}[{'i' if read.in_tile else 'lane + i'}]"
+            sources[symbol] = f"from{i}[{'i' if read.in_tile else 'lane + i'}]"
             if read.normed:
                 pointers += _NORM[read.normed]
                 place = "" if read.normed == "number" else "[lane + i]"
-                sources[each] = f"({sources[each]} * sc_scale{place} + sc_shift{place})"
+                sources[symbol] = f"({sources[symbol]} * sc_scale{place} + sc_shift{place})"
     statements, uniform = printer.print(before, sources, before.outputs, tag="uniform_")
     pointers += statements
     sources |= uniform
-    pointers += [f"real *to{i} = {rows[each]};" for i, each in enumerate(wanted) if each in rows]
+    pointers += [f"real *to{i} = {rows[symbol]};" for i, symbol in enumerate(wanted) if symbol in rows]
     begin, end = list(fetches), []
     for i, target in enumerate(sequences.values()):
         begin += [f"real tile{i}[TILE] ALIGNED;"]
         begin += [f"real *to{i} = NAME(begin_tile)(&call->{target}, lane, tile{i});"]
         end += [f"NAME(end_tile)(&call->{target}, lane, to{i});"]
     statements, values = printer.print(graph, sources, wanted)
-    for i, each in enumerate(wanted):
-        place = f"to{i}[i]" if each in sequences or each in shared else f"to{i}[lane + i]"
-        statements.append(f"{place} {'+=' if each.startswith('grad.param.') else '='} {values[each]};")
+    for i, symbol in enumerate(wanted):
+        place = f"to{i}[i]" if symbol in sequences or symbol in shared else f"to{i}[lane + i]"
+        statements.append(f"{place} {'+=' if symbol.startswith('grad.param.') else '='} {values[symbol]};")
     return (
         f"static void {name}_row({signature}) {{\n{first}{_lines(pointers, 1)}"
         f"    for (; lane < end; lane += TILE) {{\n{_lines(begin, 2)}"
@@ -248,15 +248,15 @@ _NORM = {
 
 
 def _lines(statements: Iterable[str], depth: int) -> str:
-    return "".join(f"{'    ' * depth}{each}\n" for each in statements)
+    return "".join(f"{'    ' * depth}{statement}\n" for statement in statements)
 
 
 def _table(program: Program, counts: list[int], keeps: bool) -> str:
     recorded = ", ".join(str(program.states.index(name)) for name in program.record) or "0"
     flags = [param.per_channel + 2 * param.learnable for param in program.params]
     keeping, prepare = ("forward_keeping_row", "backward_kept_prepare_row") if keeps else ("NULL", "NULL")
-    backward = ", ".join(f"backward_{each}row" for each in ("", "gaps_", "last_"))
-    kept = ", ".join(f"backward_kept_{each}row" if keeps else "NULL" for each in ("", "gaps_", "last_"))
+    backward = ", ".join(f"backward_{part}row" for part in ("", "gaps_", "last_"))
+    kept = ", ".join(f"backward_kept_{part}row" if keeps else "NULL" for part in ("", "gaps_", "last_"))
     return (
         "const struct NAME(program) sc_program = {\n"
         f"    {len(program.states)}, {len(program.params)}, {len(program.record)},\n"

@@ -117,13 +117,13 @@ class SpeechCommands(NamedDataset):
         halves = {}
         for split, name in LISTS.items():
             halves[split] = set(text(top / name, "list of the split").split())
-        found: dict[str, list[Recording]] = {split: [] for split in self.splits}
+        by_split: dict[str, list[Recording]] = {split: [] for split in self.splits}
         for label, word in enumerate(self.info.classes):
             for path in sorted(the_directory(top, word, depth=2).glob("*.wav")):
                 key = f"{word}/{path.name}"
                 split = next((split for split in LISTS if key in halves[split]), "train")
-                found[split].append(Recording(path.relative_to(directory).as_posix(), label))
-        return self.counted(found)
+                by_split[split].append(Recording(path.relative_to(directory).as_posix(), label))
+        return self.counted(by_split)
 
     def read(self, directory: Path, recording: Recording) -> Events:
         raise DatasetError("Speech Commands holds sounds, not events")

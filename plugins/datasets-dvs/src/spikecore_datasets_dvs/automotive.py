@@ -44,12 +44,12 @@ class NCars(NamedDataset):
     nested: ClassVar[bool] = True
 
     def recordings(self, directory: Path) -> Splits:
-        found: Splits = {}
+        by_split: Splits = {}
         for split in self.splits:
             top = the_directory(directory, f"n-cars_{split}")
             parent = the_directory(top, "cars").parent
-            found[split] = by_class(parent, DIRECTORIES, f"*{EVENTS}", directory)
-        return self.counted(found)
+            by_split[split] = by_class(parent, DIRECTORIES, f"*{EVENTS}", directory)
+        return self.counted(by_split)
 
 
 DIRECTORIES = ("background", "cars")
@@ -97,19 +97,19 @@ class PropheseeGen1(NamedDataset):
 
     def recordings(self, directory: Path) -> Splits:
         top = the_directory(directory, "train").parent
-        found: Splits = {}
+        by_split: Splits = {}
         for split in self.splits:
             folder = the_directory(top, split, depth=2)
-            found[split] = []
+            by_split[split] = []
             for path in sorted(folder.glob(f"*{EVENTS}")):
                 if path.name.startswith("."):
                     continue
                 where = path.relative_to(directory).as_posix()
                 moments = self._boxes(path.with_name(path.name.removesuffix(EVENTS) + BOXES))
-                found[split] += [
+                by_split[split] += [
                     Recording(where, -1, start_us=moment - self.config.window_us, stop_us=moment) for moment in moments
                 ]
-        return self.counted(found)
+        return self.counted(by_split)
 
     def label(self, directory: Path, recording: Recording) -> int | Tensor:
         path = directory / recording.path

@@ -281,11 +281,11 @@ class _Shards:
         try:
             if not index_path.is_file():  # written after the data
                 self._write(shard, index_path, data_path)
-            found = data_path.stat()
+            status = data_path.stat()
             index_crc = zlib.crc32(index_path.read_bytes())
         except (SpikeError, OSError) as error:  # an error has to travel from a worker as it is
             return shard, {}, error
-        return shard, {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "index_crc": index_crc}, None
+        return shard, {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns, "index_crc": index_crc}, None
 
     def _write(self, shard: int, index_path: Path, data_path: Path) -> None:
         numbers = range(shard * self.size, min((shard + 1) * self.size, self.count))

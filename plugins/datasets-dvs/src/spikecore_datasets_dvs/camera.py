@@ -55,7 +55,7 @@ class Camera:
             The events of each video.
         """
         times = np.asarray(times_us, np.float64)
-        before, memory, found, thresholds = None, np.empty(0), [], (np.empty(0), np.empty(0))
+        before, memory, pieces, thresholds = None, np.empty(0), [], (np.empty(0), np.empty(0))
         for step, frame in enumerate(frames):
             if not np.isfinite(frame).all() or frame.min(initial=0) < 0:
                 raise DatasetError(f"frame {step} holds intensities that are negative or not finite")
@@ -79,14 +79,14 @@ class Camera:
                 start, stop = before.reshape(-1)[place], level.reshape(-1)[place]
                 share = np.clip((target - start) / np.where(stop == start, 1.0, stop - start), 0.0, 1.0)
                 moment = times[step - 1] + share * (times[step] - times[step - 1])
-                found.append((place, moment, np.full(len(place), polarity, np.uint8)))
+                pieces.append((place, moment, np.full(len(place), polarity, np.uint8)))
                 memory.reshape(-1)[hit] += sign * number * np.broadcast_to(theta, shape).reshape(-1)[hit]
             before = level
         if before is None:
             raise DatasetError("a video needs at least one frame")
         if self.noise_hz:
-            found.append(self._noise(shape, times, rng))
-        return self._assemble(found, shape)
+            pieces.append(self._noise(shape, times, rng))
+        return self._assemble(pieces, shape)
 
     def _thresholds(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         spread = 1 + self.mismatch * rng.standard_normal(shape)
@@ -98,11 +98,11 @@ class Camera:
         place = np.repeat(np.arange(len(counts)), counts)
         return place, times[0] + rng.random(len(place)) * span, rng.integers(0, 2, len(place)).astype(np.uint8)
 
-    def _assemble(self, found: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> list[Events]:
+    def _assemble(self, pieces: list[tuple[np.ndarray, ...]], shape: tuple[int, ...]) -> list[Events]:
         count, height, width = shape
-        if not found:
-            found = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))]
-        place, moment, polarity = (np.concatenate(column) for column in zip(*found, strict=True))
+        if not pieces:
+            pieces = [(np.empty(0, np.int64), np.empty(0), np.empty(0, np.uint8))]
+        place, moment, polarity = (np.concatenate(column) for column in zip(*pieces, strict=True))
         t = np.rint(moment).astype(np.int64)
         if self.refractory_us:
             keep = _after_dead_time(place, t, self.refractory_us)

@@ -116,7 +116,7 @@ class CIFAR10DVS(NamedDataset):
         test: Literal["first", "last", "random"] = "first"
 
     def recordings(self, directory: Path) -> Splits:
-        found: Splits = {"train": [], "test": []}
+        by_split: Splits = {"train": [], "test": []}
         for label, name in enumerate(self.info.classes):
             top = the_directory(directory, name)
             own = [
@@ -133,9 +133,9 @@ class CIFAR10DVS(NamedDataset):
                 train, test = (
                     (own[tenth:], own[:tenth]) if first else (own[: len(own) - tenth], own[len(own) - tenth :])
                 )
-            found["train"] += train
-            found["test"] += test
-        return self.counted(found)
+            by_split["train"] += train
+            by_split["test"] += test
+        return self.counted(by_split)
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
@@ -161,14 +161,14 @@ class DVS128Gesture(NamedDataset):
         return {name: self._repacked(top, directory) for name, top in tops.items()}  # how many, nobody states
 
     def _trials(self, top: Path, name: str, root: Path) -> list[Recording]:
-        found: list[Recording] = []
+        recordings: list[Recording] = []
         for file in text(top / name, "list of the split").split():
             whole = below(top, file, top / name)
             labels, path = below(top, file.replace(".aedat", "_labels.csv"), top / name), whole.relative_to(root)
             subject = file.partition("_")[0]
             rows = self._rows(labels)
-            found += [Recording(path.as_posix(), label, subject, start, stop) for label, start, stop in rows]
-        return found
+            recordings += [Recording(path.as_posix(), label, subject, start, stop) for label, start, stop in rows]
+        return recordings
 
     def _rows(self, path: Path) -> list[tuple[int, int, int]]:
         try:
@@ -194,14 +194,14 @@ class DVS128Gesture(NamedDataset):
         return label - 1, start, stop
 
     def _repacked(self, top: Path, root: Path) -> list[Recording]:
-        found = []
+        recordings = []
         for path in sorted(top.glob("*/*.npy")):
             if not path.stem.isdigit() or int(path.stem) >= self.num_outputs:
                 raise DatasetError(f"{path}: is of an unknown class; 0.npy to 10.npy were expected")
-            found.append(
+            recordings.append(
                 Recording(path.relative_to(root).as_posix(), int(path.stem), path.parent.name.partition("_")[0])
             )
-        return found
+        return recordings
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
@@ -237,12 +237,12 @@ class ASLDVS(Shared):
     nested: ClassVar[bool] = True
 
     def recordings(self, directory: Path) -> Splits:
-        found: list[Recording] = []
+        sequences: list[Recording] = []
         for label, name in enumerate(self.info.classes):
             top = the_directory(directory, name, depth=5)
             paths = sorted(path for path in top.glob("*.mat") if path.name[0] != ".")
-            found += [Recording(path.relative_to(directory).as_posix(), label) for path in paths]
-        return self.divided(found)
+            sequences += [Recording(path.relative_to(directory).as_posix(), label) for path in paths]
+        return self.divided(sequences)
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
@@ -268,7 +268,7 @@ class _NAVGesture(Shared):
         test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
 
     def recordings(self, directory: Path) -> Splits:
-        found = []
+        recordings = []
         for path in sorted(directory.rglob("*.dat")):
             parts = path.relative_to(directory).parts
             if any(part.startswith((".", "__MACOSX")) for part in parts):
@@ -277,8 +277,10 @@ class _NAVGesture(Shared):
             label = next((declarations.NAV.index(word) for word in words if word in declarations.NAV), None)
             if label is None:
                 raise DatasetError(f"{path}: its name holds none of the gestures {' '.join(declarations.NAV)}")
-            found.append(Recording("/".join(parts), label, words[0]))
-        return dict(zip(self.splits, split_by_subject(found, self.config.test_share, self.config.seed), strict=True))
+            recordings.append(Recording("/".join(parts), label, words[0]))
+        return dict(
+            zip(self.splits, split_by_subject(recordings, self.config.test_share, self.config.seed), strict=True)
+        )
 
     def read(self, directory: Path, recording: Recording) -> Events:
         events = super().read(directory, recording)
@@ -346,15 +348,15 @@ class HARDVS(NamedDataset):
 
     def recordings(self, directory: Path) -> Splits:
         files = {path.stem: path for path in directory.rglob("*.npz") if path.name[0] != "."}
-        found: Splits = {}
+        by_split: Splits = {}
         for name in self.splits:
-            found[name] = []
+            by_split[name] = []
             for file, label in table(self._labels(directory, f"{name}_label.txt"), self.num_outputs):
                 path = files.get(Path(file).stem if file.endswith(".npz") else Path(file).name)
                 if path is None:
                     raise DatasetError(f"{directory}: {name}_label.txt names {file}, which is not there")
-                found[name].append(Recording(path.relative_to(directory).as_posix(), label))
-        return found
+                by_split[name].append(Recording(path.relative_to(directory).as_posix(), label))
+        return by_split
 
     def _labels(self, directory: Path, name: str) -> Path:
         candidates = [self.directory / name, *sorted(directory.rglob(name))]
@@ -369,14 +371,14 @@ class Bullying10K(NamedDataset):
     present: ClassVar[tuple[str, ...]] = ("**/handshake/**/*.npy",)
 
     def recordings(self, directory: Path) -> Splits:
-        found: Splits = {"train": [], "test": []}
+        by_split: Splits = {"train": [], "test": []}
         for label, name in enumerate(self.info.classes):
             top = the_directory(directory, name)
             paths = sorted(path for path in top.rglob("*.npy") if path.name[0] != ".")
             for i, path in enumerate(paths):
                 split = "test" if i % 5 == 0 else "train"
-                found[split].append(Recording(path.relative_to(directory).as_posix(), label))
-        return found
+                by_split[split].append(Recording(path.relative_to(directory).as_posix(), label))
+        return by_split
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path
@@ -505,12 +507,12 @@ class SHD(_Heidelberg):
         return ("train", "val", "test") if self.config.val_share else ("train", "test")
 
     def recordings(self, directory: Path) -> Splits:
-        found = self.counted({name: self._within(directory, name) for name in ("train", "test")})
+        by_split = self.counted({name: self._within(directory, name) for name in ("train", "test")})
         if not self.config.val_share:
-            return found
+            return by_split
         cut = split_by_subject if self.config.val_by == "speaker" else split_per_class
-        train, val = cut(found["train"], self.config.val_share, self.config.seed)
-        return {"train": train, "val": val, "test": found["test"]}
+        train, val = cut(by_split["train"], self.config.val_share, self.config.seed)
+        return {"train": train, "val": val, "test": by_split["test"]}
 
 
 class SSC(_Heidelberg):

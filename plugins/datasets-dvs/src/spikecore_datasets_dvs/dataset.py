@@ -195,10 +195,10 @@ class EventDataset(Configurable):
     def identity(self, directory: Path, path: str) -> bytes:
         """Changes when the file does; part of the cache's key."""
         try:
-            found = (directory / path).stat()
+            status = (directory / path).stat()
         except OSError as error:
             raise DatasetError(f"{directory / path}: is missing; it was there when the dataset was listed") from error
-        return f"{found.st_size} {found.st_mtime_ns}".encode()
+        return f"{status.st_size} {status.st_mtime_ns}".encode()
 
     def reading_options(self) -> Any:
         """What else decides what `read` gives, as JSON data; part of the cache's key."""

@@ -57,12 +57,12 @@ class Simulated(EventDataset):
         return make_directory(root / self.variant(), make)
 
     def recordings(self, directory: Path) -> dict[str, list[Recording]]:
-        found = {}
+        by_split = {}
         for split in self.splits:
             labels = packed.Packed(directory / split).labels
             path = f"{split}/{packed.EVENTS}"
-            found[split] = [Recording(path, label, item=i) for i, label in enumerate(labels)]
-        return found
+            by_split[split] = [Recording(path, label, item=i) for i, label in enumerate(labels)]
+        return by_split
 
     def read(self, directory: Path, recording: Recording) -> Events:
         split = Path(recording.path).parent.name

@@ -93,14 +93,14 @@ class NamedDataset(EventDataset):
                 if not inner.name.startswith("."):
                     extract(inner, inner.with_suffix(""))
 
-    def counted(self, found: dict[str, list[Recording]]) -> dict[str, list[Recording]]:
+    def counted(self, by_split: dict[str, list[Recording]]) -> dict[str, list[Recording]]:
         """The recordings themselves.
 
         Raises:
             DatasetError: they are not as many as were published.
         """
         wanted = dict(self.info.num_samples)
-        got = {name: len(recordings) for name, recordings in found.items()}
+        got = {name: len(recordings) for name, recordings in by_split.items()}
         if "all" in wanted:
             got = {"all": sum(got.values())}
         wrong = [f"{got[name]} of {count} ({name})" for name, count in wanted.items() if got.get(name) != count]
@@ -109,7 +109,7 @@ class NamedDataset(EventDataset):
                 f"{self.name}: there are {', '.join(wrong)} recordings: files are missing or double. Get the archives "
                 "again, or set allow_partial = true"
             )
-        return found
+        return by_split
 
     def read(self, directory: Path, recording: Recording) -> Events:
         return read_events(directory / recording.path, sensor_size=self.sensor_size, unit=self.unit)
@@ -136,10 +136,10 @@ def the_directory(top: Path, *names: str, depth: int = 4) -> Path:
     level = [top]
     for _ in range(depth):
         for name in names:
-            if found := next((path for path in level if path.name == name), None):
-                while (found / name).is_dir():
-                    found = found / name
-                return found
+            if inner := next((path for path in level if path.name == name), None):
+                while (inner / name).is_dir():
+                    inner = inner / name
+                return inner
         level = sorted(path for parent in level for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
     raise DatasetError(f"{top}: holds no directory {' or '.join(names)}; files are missing, get the archives again")
 

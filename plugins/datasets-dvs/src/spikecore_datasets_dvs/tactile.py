@@ -32,8 +32,8 @@ class STMNIST(Shared):
 
     def recordings(self, directory: Path) -> Splits:
         top = the_directory(directory, "data_submission")
-        found = by_class(top, self.info.classes, "*.mat", directory)
-        return self.divided([recording for recording in found if "LUT" not in Path(recording.path).name])
+        recordings = by_class(top, self.info.classes, "*.mat", directory)
+        return self.divided([recording for recording in recordings if "LUT" not in Path(recording.path).name])
 
     def read(self, directory: Path, recording: Recording) -> Events:
         path = directory / recording.path

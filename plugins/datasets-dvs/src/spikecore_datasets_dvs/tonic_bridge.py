@@ -136,13 +136,13 @@ class TonicDataset(EventDataset):
         raise DatasetError(f"recordings of Tonic's {self.tonic_name} have no single label; one has {target!r}")
 
     def recordings(self, directory: Path) -> dict[str, list[Recording]]:
-        found = {
+        by_split = {
             name: [Recording(name, self._label(target), item=i) for i, target in enumerate(self._targets(part))]
             for name, part in self._parts.items()
         }
-        if "all" not in found:
-            return found
-        return dict(zip(self.splits, split_per_class(found["all"], 0.1, self.config.seed), strict=True))
+        if "all" not in by_split:
+            return by_split
+        return dict(zip(self.splits, split_per_class(by_split["all"], 0.1, self.config.seed), strict=True))
 
     def _targets(self, part: Any) -> Iterator[Any]:
         targets = getattr(part, "targets", None)
@@ -165,8 +165,8 @@ class TonicDataset(EventDataset):
     def _files(self) -> str:
         digest = hashlib.sha256()
         for path in sorted((self._save_to / self.tonic_name).rglob("*")):
-            found = path.stat()
-            digest.update(f"{path} {found.st_size} {found.st_mtime_ns}\n".encode())
+            status = path.stat()
+            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
 

@@ -71,17 +71,17 @@ class EventFiles:
                 "format, and are these the right columns? (--set form=…, --set columns=…)"
             )
         check_inside(events, size, f"{path} ({where})")
-        found = statistics(events, size)
+        figures = statistics(events, size)
         first, last = (int(events.t[0]), int(events.t[-1])) if len(events) else (0, 0)
-        y, x, most = found.busiest
+        y, x, most = figures.busiest
         lines = [
             ("format", own.variant),
             ("sensor", f"{size[0]} × {size[1]} pixels (H × W): {where}"),
-            ("events", f"{found.num_events:,}"),
-            ("duration", f"{found.duration_us / 1e6:.6g} s, from {first} to {last} µs"),
-            ("rate", f"{found.rate_hz / 1000:.4g} thousand events/s"),
-            ("polarity", f"{found.share_on:.1%} ON"),
-            ("pixels", f"{found.share_active:.1%} with events; the busiest (x = {x}, y = {y}) has {most:,}"),
+            ("events", f"{figures.num_events:,}"),
+            ("duration", f"{figures.duration_us / 1e6:.6g} s, from {first} to {last} µs"),
+            ("rate", f"{figures.rate_hz / 1000:.4g} thousand events/s"),
+            ("polarity", f"{figures.share_on:.1%} ON"),
+            ("pixels", f"{figures.share_active:.1%} with events; the busiest (x = {x}, y = {y}) has {most:,}"),
         ]
         frames = count_frames(events, bounds_by_time(events, num_steps), size)
         return RecordingView(tuple(lines), frames)

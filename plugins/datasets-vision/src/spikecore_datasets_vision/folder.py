@@ -132,14 +132,14 @@ class ImageFolder(ImageDataset):
 
     def stored(self, name: str) -> Stored:
         parts = tops(self.directory, self.splits)
-        found = [self._images(top) for top in parts]
+        by_part = [self._images(top) for top in parts]
         what = f"images (suffixes: {', '.join(sorted(SUFFIXES))})"
-        labels = [{label for _, label in part} for part in found]
+        labels = [{label for _, label in part} for part in by_part]
         check_filled(list(zip(parts, labels, strict=True)), self.info.classes, what)
         if len(parts) == 1:
-            whole = split_per_class(found[0], self.config.test_share, self.config.seed, label=lambda item: item[1])
-            found = list(whole)
-        chosen = found[self.splits.index(name)]
+            whole = split_per_class(by_part[0], self.config.test_share, self.config.seed, label=lambda item: item[1])
+            by_part = list(whole)
+        chosen = by_part[self.splits.index(name)]
         if not chosen:
             raise DatasetError(f"{self.directory}: no class has images enough for the split {name!r}")
         config = self.config

@@ -81,8 +81,8 @@ class NamedDataset(ImageDataset):
         return next((place for place in places if all((place / name).is_file() for name in present)), None)
 
     def _missing(self, top: Path, present: Sequence[str]) -> str:
-        there = {path.name for path in top.rglob("*")}
-        return next((name for name in present if name not in there), present[0])
+        names = {path.name for path in top.rglob("*")}
+        return next((name for name in present if name not in names), present[0])
 
     def checked(self, name: str, images: Images, labels: np.ndarray, where: Path) -> Stored:
         """Images with their labels.

@@ -53,8 +53,8 @@ class Torchvision(Transform):
         if find_spec("torchvision") is None:
             raise PluginUnavailable(f"the transform torchvision ({self.kind}) needs torchvision, not installed", HINT)
         module = importlib.import_module(MODULE)
-        found = getattr(module, self.kind, None)
-        if not isinstance(found, type):
+        operation_type = getattr(module, self.kind, None)
+        if not isinstance(operation_type, type):
             raise OptionError(f"torchvision: {MODULE} has no transform {self.kind!r}")
         try:
             options = json.loads(self.options)
@@ -63,7 +63,7 @@ class Torchvision(Transform):
         if not isinstance(options, dict):
             raise OptionError(f"torchvision: 'options' must be a JSON object, got {self.options!r}")
         try:
-            return found(**options)
+            return operation_type(**options)
         except (TypeError, ValueError) as error:
             raise OptionError(f"torchvision: {self.kind} does not take {self.options}: {error}") from error
 

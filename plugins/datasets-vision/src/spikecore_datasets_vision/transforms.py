@@ -178,9 +178,9 @@ class RandomResizedCrop(Transform):
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
         full = (x.shape[-2], x.shape[-1])
         area, ratio = (self.min_area, self.max_area), (self.min_ratio, self.max_ratio)
-        top, left, height, width, found = boxes(draws, full, area, ratio)
-        top, left = torch.where(found, top, 0), torch.where(found, left, 0)
-        height, width = torch.where(found, height, full[0]), torch.where(found, width, full[1])
+        top, left, height, width, has_fit = boxes(draws, full, area, ratio)
+        top, left = torch.where(has_fit, top, 0), torch.where(has_fit, left, 0)
+        height, width = torch.where(has_fit, height, full[0]), torch.where(has_fit, width, full[1])
         matrix = torch.zeros(len(x), 2, 3, dtype=torch.float64)
         matrix[:, 0, 0], matrix[:, 1, 1] = width / full[1], height / full[0]
         matrix[:, 0, 2] = (2 * left + width) / full[1] - 1
@@ -237,11 +237,11 @@ class RandomErasing(Transform):
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
         chosen = draws.chance(self.p)
         area, ratio = (self.min_area, self.max_area), (self.min_ratio, 1 / self.min_ratio)
-        top, left, height, width, found = boxes(draws, (x.shape[-2], x.shape[-1]), area, ratio)
+        top, left, height, width, has_fit = boxes(draws, (x.shape[-2], x.shape[-1]), area, ratio)
         rows, columns = torch.arange(x.shape[-2]), torch.arange(x.shape[-1])
         inside = (rows >= top[:, None]) & (rows < (top + height)[:, None])
         across = (columns >= left[:, None]) & (columns < (left + width)[:, None])
-        mask = inside[:, :, None] & across[:, None, :] & (chosen & found)[:, None, None]
+        mask = inside[:, :, None] & across[:, None, :] & (chosen & has_fit)[:, None, None]
         content = draws.uniform(*x.shape[1:]).to(x.dtype) if self.content == "noise" else torch.tensor(self.fill)
         return torch.where(mask[:, None], content, x)
 
@@ -264,10 +264,10 @@ def boxes(
     fits = (height >= 1) & (height <= size[0]) & (width >= 1) & (width <= size[1])
     first = fits.long().argmax(1, keepdim=True)
     height, width = height.gather(1, first)[:, 0], width.gather(1, first)[:, 0]
-    found = fits.any(1)
+    has_fit = fits.any(1)
     top = draws.integers((size[0] - height + 1).clamp(min=1))
     left = draws.integers((size[1] - width + 1).clamp(min=1))
-    return top, left, height, width, found
+    return top, left, height, width, has_fit
 
 
 def _fits(name: str, wanted: Size, size: Size) -> None:

@@ -199,17 +199,17 @@ class Passes:
         chosen = which.to(out.device)
         if self.penalty is not None:
             self.penalty.choose(chosen)
-        each = self._losses(out[:, chosen], label.index_select(self.label_axis, chosen), own[:, which])
-        per_sample = each.flatten(1).mean(1) if each.dim() > 1 else each
+        losses = self._losses(out[:, chosen], label.index_select(self.label_axis, chosen), own[:, which])
+        per_sample = losses.flatten(1).mean(1) if losses.dim() > 1 else losses
         return (per_sample * share).sum() / len(counts)
 
     def _losses(self, out: Tensor, label: Tensor, mask: Tensor | None) -> Tensor:
         """Of each sample `[B, ...]`."""
-        each = self.loss.each(out, label, mask)
+        losses = self.loss.each(out, label, mask)
         if self.penalty is None:
-            return each
+            return losses
         penalty = self.penalty.take(mask)
-        return each + penalty.view(-1, *[1] * (each.dim() - 1))
+        return losses + penalty.view(-1, *[1] * (losses.dim() - 1))
 
 
 def autocast(context: RunContext) -> torch.autocast:

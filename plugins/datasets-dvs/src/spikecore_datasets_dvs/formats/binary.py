@@ -133,10 +133,10 @@ def last_marked(
     places = np.flatnonzero(marks)
     if not len(places):
         return np.full(len(marks), before if known else -1, np.int64), before, known
-    found = values[places]
-    found = unwrapped(found, period, before if known else int(found[0]))
-    held = np.concatenate([[before if known else -1], found])
-    return held[np.cumsum(marks)], int(found[-1]), True
+    moments = values[places]
+    moments = unwrapped(moments, period, before if known else int(moments[0]))
+    held = np.concatenate([[before if known else -1], moments])
+    return held[np.cumsum(marks)], int(moments[-1]), True
 
 
 class Columns:

@@ -43,18 +43,18 @@ def read_mat(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     order = {b"IM": "<", b"MI": ">"}.get(bytes(raw[126:128]), "")
     if not order or struct.unpack_from(f"{order}H", raw, 124)[0] >> 8 != 1:
         raise DatasetError(f"{path}: is not a MATLAB file of version 5; save it again with -v7")
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     try:
         for kind, data in _elements(raw[HEADER:], order):
             if kind == COMPRESSED:
                 ((kind, data),) = _elements(_unpacked(data), order)
             if kind == MATRIX and (array := _array(data, order)) is not None:
-                found.setdefault(*array)
+                arrays.setdefault(*array)
     except (struct.error, ValueError, zlib.error) as error:
         raise DatasetError(f"{path}: is not a sound MATLAB file: {error}") from error
-    if missing := [name for name in names if name not in found]:
-        raise DatasetError(f"{path}: lacks the array {missing[0]!r}; it has {', '.join(found) or 'none'}")
-    return [found[name] for name in names]
+    if missing := [name for name in names if name not in arrays]:
+        raise DatasetError(f"{path}: lacks the array {missing[0]!r}; it has {', '.join(arrays) or 'none'}")
+    return [arrays[name] for name in names]
 
 
 def _elements(raw: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
