@@ -541,7 +541,7 @@ def test_a_recording_that_vanishes_while_the_cache_is_built(data, monkeypatch):
         return real(self, directory, recording)
 
     monkeypatch.setattr(cls, "integrate", vanishing)
-    with pytest.raises(DatasetError, match=r"5/1\.bin: is missing; is the name right, or was it moved since it was listed"):
+    with pytest.raises(DatasetError, match=r"5/1\.bin: is missing; is the name right, or was it moved"):
         create("dataset", "n-mnist", allow_partial=True).split("train")
     monkeypatch.undo()
 
