@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,12 @@ class Prepared:
         """Split → how many samples it holds."""
         return {name: len(split) for name, split in self.task.splits.items()}
 
+    @property
+    def label_sums(self) -> dict[str, str]:
+        """Split → SHA-256 of its labels in their order, of splits that know them without reading a sample."""
+        known = {name: getattr(split, "labels", None) for name, split in self.task.splits.items()}
+        return {name: _sum_of(labels) for name, labels in known.items() if labels is not None}
+
     def __str__(self) -> str:
         """In one line, for people."""
         parts = [f"{sum(parameter.numel() for parameter in self.task.model.parameters())} parameters"]
@@ -56,6 +63,11 @@ class Prepared:
                 whose = f"{name} starts" if name else "starts"
                 parts.append(f"{whose} from the weights {how.weights.name!r} (sha256 {how.weights.sha256[:12]})")
         return ", ".join(parts)
+
+
+def _sum_of(labels: Any) -> str:
+    numbers = torch.as_tensor(labels, dtype=torch.int64).contiguous()
+    return hashlib.sha256(numbers.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from spikecore.run.metrics import check_split, checked_metrics
 from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
-from spikecore.run.text import samples_text
+from spikecore.run.text import other_labels, samples_text
 
 SPLITS = ("train", "val", "test")
 CHANGEABLE_TABLES = ("backend", "dataset", "encoder")
@@ -92,9 +92,11 @@ def evaluate(
     if others and not other_samples:
         raise ConfigError(_samples_problem(others, split, resolved))
     prepared = _prepared(Path(directory), resolved)
-    if prepared.num_samples != saved.record.samples:
+    is_resized = prepared.num_samples != saved.record.samples
+    if is_resized or prepared.label_sums != saved.record.labels:
         if not other_samples:
-            raise ConfigError(_sizes_problem(directory, saved, prepared, split))
+            problem = _sizes_problem if is_resized else _labels_problem
+            raise ConfigError(problem(directory, saved, prepared, split))
         others = others or ("dataset",)
     task, context = prepared.task, prepared.context
     if split not in task.splits and not (split == "test" and not task.splits):
@@ -141,6 +143,15 @@ def _sizes_problem(directory: str | Path, saved: SavedRun, prepared: Prepared, s
     return [
         f"{directory}: the run had {samples_text(saved.record.samples)}, and its dataset now gives "
         f"{samples_text(prepared.num_samples)}: {split!r} may hold samples that the net was trained on",
+        "put the data back as they were, or accept that with --other-samples (in Python: other_samples=True)",
+    ]
+
+
+def _labels_problem(directory: str | Path, saved: SavedRun, prepared: Prepared, split: str) -> list[str]:
+    splits = other_labels(saved.record.labels, prepared.label_sums)
+    return [
+        f"{directory}: the samples of {splits} have other labels than those of the run, or are in another order: "
+        f"{split!r} may hold samples that the net was trained on",
         "put the data back as they were, or accept that with --other-samples (in Python: other_samples=True)",
     ]
 

@@ -21,13 +21,14 @@ from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
 
 FILE = "run.json"
-SCHEMA = 4
+SCHEMA = 5
 """Raised when a field is added, dropped or changes its meaning."""
 MOST_BYTES = 1 << 28
 OLDER = {
     1: "it does not say which input and how many outputs the net has, so the net cannot be rebuilt from it",
     2: "it does not say which weights the net started from, nor what the files given with --load defined",
     3: "it does not say how many samples the run's splits held",
+    4: "it does not say in which order the samples of the run's splits were",
 }
 """Schema that is refused → why it cannot be read."""
 OWN_SUM = "record_sha256"
@@ -159,6 +160,7 @@ class Record:
         classes: names of the labels.
         samples: split (`train`, `val`, `test`) → how many samples it held, as the run used it: without those that
             `val_share` took from it; empty where the run has no data.
+        labels: split → SHA-256 of its labels in their order, where the dataset knows them without reading samples.
         components: table → component.
         plugins, files, environment, git: see `run.provenance`.
         header: lines printed at the start.
@@ -181,6 +183,7 @@ class Record:
     nets: dict[str, NetRecord]
     classes: list[str]
     samples: dict[str, int]
+    labels: dict[str, str]
     components: dict[str, ComponentRecord]
     plugins: list[PluginRecord]
     files: list[FileRecord]

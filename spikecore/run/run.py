@@ -48,7 +48,7 @@ from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now, sealed
 from spikecore.run.restore import SavedRun
 from spikecore.run.signals import terminable
-from spikecore.run.text import reason_text, samples_text
+from spikecore.run.text import other_labels, reason_text, samples_text
 
 
 @dataclass(frozen=True)
@@ -449,9 +449,16 @@ def _refuse_other_samples(saved: SavedRun, prepared: Prepared) -> None:
     """Refuse to go on with other data than those of before.
 
     Raises:
-        ConfigError: a split holds more samples than then, or fewer.
+        ConfigError: a split holds more samples than then, or fewer, or samples with other labels.
     """
     before, now_here = saved.record.samples, prepared.num_samples
+    if before == now_here and saved.record.labels != prepared.label_sums:
+        splits = other_labels(saved.record.labels, prepared.label_sums)
+        raise ConfigError(
+            f"{saved.directory}: the samples of {splits} have other labels than when the run began, or are in another "
+            "order, so that other samples would be held back for validation: put the data back as they were, or start "
+            f"a new run with `spike run {saved.directory / CONFIG}`"
+        )
     if before != now_here:
         then, here = samples_text(before), samples_text(now_here)
         raise ConfigError(
@@ -470,6 +477,7 @@ def _new_record(resolved: Resolved, prepared: Prepared) -> Record:
         nets=prepared.nets,
         classes=list(prepared.task.classes),
         samples=prepared.num_samples,
+        labels=prepared.label_sums,
         components=provenance.components(resolved),
         plugins=provenance.plugins(resolved),
         files=provenance.files(resolved.registry),

@@ -47,6 +47,12 @@ def samples_text(num_samples: Mapping[str, int]) -> str:
     return f"{', '.join(parts) or 'no'} samples"
 
 
+def other_labels(before: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """The splits whose checksums of labels differ: `'train', 'test'`."""
+    names = [name for name in SPLIT_NAMES if before.get(name) != here.get(name)]
+    return ", ".join(map(repr, names))
+
+
 def reason_text(error: Exception) -> str:
     """What an error says; with its type, where the text alone would not tell (`KeyError: 'a'`)."""
     return str(error) if isinstance(error, SpikeError) else f"{type(error).__name__}: {error}"

@@ -193,6 +193,44 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(faulty, tmp_path):
     assert evaluate(tmp_path / "r", split="val", other_samples=True).other_samples == ("dataset",)
 
 
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """A split that knows its labels."""
+
+    split: ToySplit
+    order: tuple[int, ...]
+
+    @property
+    def labels(self):
+        return torch.tensor([self.split[index][1] for index in self.order])
+
+    def __len__(self):
+        return len(self.order)
+
+    def __getitem__(self, index):
+        return self.split[self.order[index]]
+
+
+def test_a_run_goes_on_with_the_order_of_samples_that_it_began_with(faulty, tmp_path):
+    """As many samples in another order: other ones would be held back for validation."""
+
+    def give(order):
+        faulty.split = lambda self, name: Known(ToySplit(0 if name == "train" else 1000, 40), tuple(order))
+
+    give(range(40))
+    spikecore.run(TABLES, out=tmp_path / "r")
+    assert Record.read(tmp_path / "r").labels.keys() == {"train", "val", "test"}
+    give(range(39, -1, -1))
+    with pytest.raises(ConfigError, match=r"samples of 'train', 'test' have other labels than when the run began"):
+        resume(tmp_path / "r", overrides=["trainer.epochs=2"])
+    with pytest.raises(ConfigError, match=r"have other labels than those of the run, .*: 'val' may hold samples"):
+        evaluate(tmp_path / "r", split="val")
+    assert evaluate(tmp_path / "r", split="val", other_samples=True).other_samples == ("dataset",)
+    give(range(40))
+    assert evaluate(tmp_path / "r", split="val").other_samples == ()
+    resume(tmp_path / "r", overrides=["trainer.epochs=2"])
+
+
 def test_bytes_of_a_dataset_are_calibrated_as_encoders_read_them(faulty):
     faulty.split = lambda self, name: [((255 * x).to(torch.uint8), label) for x, label in ToySplit(0, 40)]
     about = {"kind": "factory", "step_mode": "single"}

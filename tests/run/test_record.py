@@ -34,6 +34,7 @@ def full():
         nets={"actor": NetRecord("model", (2, 3), 4)},
         classes=["zero"],
         samples={"train": 9, "test": 3},
+        labels={"train": "0f"},
         components={"model": ComponentRecord("mlp", "m:MLP", "core", "spikecore", "0.1")},
         plugins=[PLUGIN],
         files=[FileRecord("mine.py", "cd", ("neuron:mine",))],
@@ -99,23 +100,24 @@ def test_a_value_of_another_type_is_refused_by_its_path(values, says, tmp_path):
 @pytest.mark.parametrize(
     ("schema", "says"),
     [
-        (1, r"is of schema 1, written by spikecore 0\.1; .* reads 4: it does not say which input .* cannot be rebuilt"),
+        (1, r"is of schema 1, written by spikecore 0\.1; .* reads 5: it does not say which input .* cannot be rebuilt"),
         (
             2,
             r"is of schema 2, written by spikecore 0\.1; .* which weights the net started from, nor what",
         ),
         (3, r"is of schema 3, written by spikecore 0\.1; .* how many samples the run's splits held"),
-        (5, r"is of schema 5, written by spikecore 0\.1; .*: use the version that wrote it, or a newer one"),
+        (4, r"is of schema 4, written by spikecore 0\.1; .* in which order the samples of the run's splits were"),
+        (6, r"is of schema 6, written by spikecore 0\.1; .*: use the version that wrote it, or a newer one"),
     ],
 )
 def test_another_schema_is_refused_with_the_reason(schema, says, tmp_path):
     rewritten(tmp_path, schema=schema)
     with pytest.raises(ConfigError, match=says):
         Record.read(tmp_path)
-    assert records.SCHEMA == 4
+    assert records.SCHEMA == 5
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 4}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 5}', "\xff"])
 def test_what_is_no_record_is_refused(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ConfigError, match=r"run\.json: is damaged"):
