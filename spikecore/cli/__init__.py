@@ -178,6 +178,8 @@ def _spare_torch() -> None:
 def _told(error: click.ClickException) -> str:
     """`spike: …`, and where the command was called wrongly also how to see the right way."""
     message = f"spike: {error.format_message()}"
+    if isinstance(error, click.MissingParameter) and error.ctx is not None:
+        return f"{message}\n{error.ctx.get_usage()}"
     if isinstance(error, click.UsageError) and error.ctx is not None:
         return f"{message}\n`{error.ctx.command_path} --help` shows how to call it"
     return message

@@ -77,3 +77,14 @@ def test_names_of_other_tools_lead_to_ours(spike):
     assert asked.returncode == 2
     assert "did you mean `neuron lif`?" in asked.stderr
     assert "did you mean" not in spike("info", "no-such-thing").stderr
+
+
+def test_a_missing_word_shows_where_it_belongs(spike):
+    for words, usage in (
+        (("convert", "ann2snn"), "Usage: spike convert [OPTIONS] NAME SOURCE"),
+        (("eval",), "Usage: spike eval [OPTIONS] RUN_DIR"),
+        (("info",), "Usage: spike info [OPTIONS] KIND NAME"),
+    ):
+        done = spike(*words)
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[1:] == [usage]
