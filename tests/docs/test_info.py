@@ -86,7 +86,7 @@ def test_options_of_bases_and_of_choices_are_described():
 def test_inherited_options_are_shown_with_their_documentation():
     text = shown("neuron", "lif")
     assert "tau: number >= 1 and < inf = 2.0\n      membrane time constant, in steps; 1 keeps nothing of `v`." in text
-    assert "v_threshold: number = 1.0\n      fires when `h >= v_threshold`." in text
+    assert "v_threshold: number = 1.0\n      fires when `h >= v_threshold`;" in text
 
 
 def test_every_option_of_ours_is_described():
