@@ -343,13 +343,13 @@ def test_damaged_files_are_rebuilt_from_a_checkpoint(way, tmp_path, monkeypatch,
     assert equal(weights(out), weights(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("schema", [3, 5])
+@pytest.mark.parametrize("schema", [3, 6])
 def test_a_record_of_another_schema_is_not_taken_for_damaged(schema, tmp_path, monkeypatch):
     out = stopped_at(monkeypatch, 20, small(), tmp_path / "r")
     path = out / "run.json"
     path.write_text(records.sealed({**json.loads(path.read_text()), "schema": schema}))
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=f"is of schema {schema}, written by spikecore .*, which reads 4"):
+    with pytest.raises(ConfigError, match=f"is of schema {schema}, written by spikecore .*, which reads 5"):
         resume(out)
     assert path.read_bytes() == before
     assert not (out / "run.json.damaged").exists()
@@ -358,8 +358,8 @@ def test_a_record_of_another_schema_is_not_taken_for_damaged(schema, tmp_path, m
 def test_a_flipped_bit_in_the_schema_is_damage(tmp_path, monkeypatch, capsys):
     out = stopped_at(monkeypatch, 20, small(), tmp_path / "r")
     path = out / "run.json"
-    path.write_text(path.read_text().replace('"schema": 4', '"schema": 5'))
-    with pytest.raises(ConfigError, match="is damaged or was edited: its schema is 4, and it says 5"):
+    path.write_text(path.read_text().replace('"schema": 5', '"schema": 6'))
+    with pytest.raises(ConfigError, match="is damaged or was edited: its schema is 5, and it says 6"):
         load(out)
     resume(out)
     assert "run.json was damaged or edited: rebuilt from checkpoint-" in capsys.readouterr().err
