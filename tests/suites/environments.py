@@ -32,6 +32,8 @@ EVENT_PEERS = (
 """Tonic, other readers of event files, and what they and the event data of spikingjelly import."""
 EXAMPLES = ("optuna", "lightning")
 """Tools that examples work with; they require torch, and take the one that is there."""
+TIMEOUT = "pytest-timeout"
+"""Ends a test that waits too long; in every environment that runs tests."""
 ENVS = BUILD / "envs"
 STAMP = ".made-from"
 
@@ -117,9 +119,9 @@ def core_base() -> Path:
 
     def make() -> None:
         linked(base, env)
-        pip(env, "-e", f"{ROOT}[testing]", "pytest-timeout")
+        pip(env, "-e", f"{ROOT}[testing]", TIMEOUT)
 
-    return made(env, [base / STAMP, ROOT / "pyproject.toml"], make)
+    return made(env, [base / STAMP, ROOT / "pyproject.toml", TIMEOUT], make)
 
 
 def environment(
@@ -254,7 +256,7 @@ def torchfree_environment(version: str, interpreter: Path) -> Path:
 
     def make() -> None:
         call(interpreter, "-m", "venv", "--without-pip", env)
-        pip(env, "click", "packaging", "pluggy", "pytest", "pytest-timeout", "hypothesis", "tomli")
+        pip(env, "click", "packaging", "pluggy", "pytest", TIMEOUT, "hypothesis", "tomli")
         pip(env, "--no-deps", "-e", ROOT)
 
-    return made(env, [ROOT / "pyproject.toml", ROOT / "constraints.txt", version, str(interpreter)], make)
+    return made(env, [ROOT / "pyproject.toml", ROOT / "constraints.txt", version, str(interpreter), TIMEOUT], make)
