@@ -81,7 +81,7 @@ class Declared:
     """What a trainer says about its roles; a factory need not say anything.
 
     Args:
-        roles: by name; what is no tuple of names is told in `problems`, and the trainer has then no roles.
+        roles: by name; anything but a tuple of names is reported in `problems`, and the trainer has no roles then.
         configs: role → the dataclass of its options.
         defaults: role → its table where the configuration says nothing.
         problems: what is wrong with the rest of its capabilities.

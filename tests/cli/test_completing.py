@@ -1,4 +1,4 @@
-"""What a shell is told to complete, asked as bash asks."""
+"""What a shell offers to complete, asked as bash asks."""
 
 import os
 import subprocess
