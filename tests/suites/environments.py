@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.suites.places import BUILD, ROOT, plugins
 
@@ -39,9 +40,17 @@ STAMP = ".made-from"
 
 
 def call(*command: str | Path, cwd: Path = ROOT) -> None:
-    """Run a command; its output is seen, its failure ends this suite."""
+    """Run a command; its output is seen, its failure ends this suite.
+
+    What setuptools writes about a project while it builds one (`*.egg-info`) goes to a directory of this call. In
+    `src`, its default, other suites that run at this moment would read it before the metadata that is installed.
+    """
     print("$", *command, flush=True)
-    subprocess.run([str(part) for part in command], cwd=cwd, check=True)
+    with TemporaryDirectory() as directory:
+        own = Path(directory) / "setuptools.cfg"
+        own.write_text(f"[egg_info]\negg_base = {directory}\n", encoding="utf-8")
+        environment = {**os.environ, "DIST_EXTRA_CONFIG": str(own)}
+        subprocess.run([str(part) for part in command], cwd=cwd, check=True, env=environment)
 
 
 def pip(env: Path, *arguments: str | Path) -> None:

@@ -105,3 +105,15 @@ def test_every_suite_has_a_budget_and_every_budget_a_suite():
     assert set(BUDGETS_S) == set(suites())
     assert set(EXCLUSIVE) <= set(suites())
     assert all(EXCLUSIVE.values()), "with the reason"
+
+
+def test_a_build_writes_no_metadata_beside_the_source(tmp_path):
+    """Another suite would read it in the place of what is installed."""
+    (tmp_path / "src" / "small").mkdir(parents=True)
+    (tmp_path / "src" / "small" / "__init__.py").touch()
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "small"\nversion = "1"\n[tool.setuptools.packages.find]\nwhere = ["src"]\n'
+    )
+    step = "from setuptools import build_meta; build_meta.get_requires_for_build_editable()"
+    environments.call(sys.executable, "-c", step, cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["__init__.py", "pyproject.toml", "small", "src"]
