@@ -12,6 +12,10 @@ nothing in one process, so a trainer is written once.
         context.checkpoint()                                # in every process, the same number of times
     context.share_buffers(task.model)                       # before an evaluation
     right = context.all_sum(right_of_own_shards)
+
+Where not every process is to hold the whole net, `fully_shard` takes the place of `wrap`:
+
+    net = context.fully_shard(task.model)                   # the optimizer takes net.parameters()
 """
 
 from __future__ import annotations
@@ -56,6 +60,22 @@ class Processes:
         """
         return model
 
+    def fully_shard(self, model: nn.Module) -> nn.Module:
+        """A net to train in place of `model`, which shares its parameters out among the processes (FSDP2).
+
+        Each process holds 1 / world_size of every parameter (a `DTensor`), of its gradient and of what an optimizer
+        keeps for it; during a call all of them are gathered. The parameters of `model` itself are empty from then on,
+        and whole again after `share_buffers(model)`, until `net` is called. So evaluate and save `model`, as ever, and
+        give `net` to the optimizer and to whatever acts on the net that takes the steps: hooks, clipping. Parameters
+        without an axis stay whole in all processes.
+
+        In one process the model itself. In several it starts from rank 0's parameters and buffers.
+
+        Raises:
+            OptionError: torch cannot shard this net.
+        """
+        return model
+
     def shard(self, batch: Any) -> Shard:
         """This process's part of a global batch, which every process must ask for: all of it in one process.
 
@@ -76,5 +96,5 @@ class Processes:
 
     def share_buffers(self, model: nn.Module) -> None:
         """Give every process rank 0's buffers, such as the running statistics of batch norms, so that all evaluate the
-        net that is saved. All must call it.
+        net that is saved; and to a net that was fully sharded, its parameters. All must call it.
         """

@@ -86,7 +86,10 @@ class RunContext(Protocol):
         """How many processes train this net together; see `interfaces.processes`."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The net to call in training: see `interfaces.processes.Processes`, as for the next three."""
+        """The net to call in training: see `interfaces.processes.Processes`, as for the next four."""
+
+    def fully_shard(self, model: nn.Module) -> nn.Module:
+        """The net to train in place of `model`, where its parameters are to be divided between the processes."""
 
     def shard(self, batch: Any) -> Shard:
         """This process's part of a global batch."""
@@ -95,7 +98,7 @@ class RunContext(Protocol):
         """The sum over the processes."""
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process rank 0's buffers, before an evaluation."""
+        """Give every process rank 0's buffers, before an evaluation; makes a sharded net whole."""
 
     def log(self, **metrics: float | int | str) -> None:
         """Append one line to `metrics.jsonl`."""

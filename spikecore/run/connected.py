@@ -20,7 +20,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -31,6 +32,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spikecore.errors import ConfigError, ProcessError, SpikeError, StopRun
 from spikecore.run.processes import Group
+
+if TYPE_CHECKING:
+    from spikecore.run.sharded import Sharded
 
 T = TypeVar("T")
 
@@ -71,6 +75,7 @@ class Connected(Group):
         self.rank, self.world_size = rank, world_size
         self.local_rank = int(os.environ["LOCAL_RANK"])
         self._store, self._lasting = store, lasting or store
+        self._sharded: WeakKeyDictionary[nn.Module, Sharded] = WeakKeyDictionary()
         self._is_guarded = False
         """Training, or writing the last files: SIGTERM must not break in."""
 
@@ -169,6 +174,20 @@ class Connected(Group):
         # order of the exchange fixed from the first step on, so that a resumed run sums in the same order.
         return DistributedDataParallel(_WithSpare(model), find_unused_parameters=True)
 
+    def fully_shard(self, model: nn.Module) -> nn.Module:
+        """See `Processes`."""
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            return model
+        from spikecore.run.sharded import Sharded  # imports FSDP, which takes a second
+
+        sharded = self._sharded[model] = Sharded(model, self.world_size)
+        return sharded.net
+
+    def make_whole(self, model: nn.Module) -> None:
+        """See `Group`."""
+        if model in self._sharded:
+            self._sharded[model].gather()
+
     def all_sum(self, tensor: Tensor) -> Tensor:
         """See `Processes`."""
         total = tensor.detach().clone()
@@ -177,6 +196,7 @@ class Connected(Group):
 
     def share_buffers(self, model: nn.Module) -> None:
         """See `Processes`."""
+        self.make_whole(model)
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)
 

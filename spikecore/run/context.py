@@ -127,12 +127,20 @@ class Context:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The net to call in training; says once if its batch norms make it another net than in one process."""
+        self._tell_own_statistics(model)
+        return self.processes.wrap(model)
+
+    def fully_shard(self, model: nn.Module) -> nn.Module:
+        """The net to train, which shares its parameters out among the processes."""
+        self._tell_own_statistics(model)
+        return self.processes.fully_shard(model)
+
+    def _tell_own_statistics(self, model: nn.Module) -> None:
         if self.world_size > 1 and any(map(_has_own_statistics, model.modules())):
             self.note(
                 f"batch norm: each of the {self.world_size} processes normalises with the statistics of its own part "
                 "of a batch, and the running statistics of process 0 are kept: the numbers are not those of one process"
             )
-        return self.processes.wrap(model)
 
     def shard(self, batch: Any) -> Shard:
         """This process's part of a global batch."""
@@ -253,6 +261,7 @@ class Context:
         if self.keeping is None:
             return
         with self.timed("checkpoint"):
+            self.processes.make_whole(self.model)
             keeping, model, state = self.keeping, self._model_weights(), self._state(self.keeping)
             large = checked_state(keeping.trainer, "large_state_dict", keeping.trainer.large_state_dict())
             self.saved = self.processes.first(lambda: self._write(keeping, model, state, large, score))

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spikecore.errors import ConfigError
 from spikecore.interfaces.processes import Processes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 T = TypeVar("T")
 
@@ -45,6 +48,9 @@ class Group(Processes):
     def is_first(self) -> bool:
         """Whether this is the process that writes files and talks to the user."""
         return self.rank == 0
+
+    def make_whole(self, model: nn.Module) -> None:
+        """Give a net that was fully sharded its parameters; all must call it, and nothing happens to any other."""
 
     def together(self, action: Callable[[], T]) -> T:
         """Do this in every process; an error in one of them is raised in all, and shown once."""

@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -49,8 +49,18 @@ class SharedRecorder(Recorder):
             self.device_generator.manual_seed(seed + 1000 * self.rank + 1)
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """See `Processes`, as for the next three."""
+        """See `Processes`, as for the next four."""
         return self._group.wrap(model)
+
+    def fully_shard(self, model: nn.Module) -> nn.Module:
+        """Parts of the net."""
+        return self._group.fully_shard(model)
+
+    def checkpoint(self, score: float | None = None, weights: Mapping[str, Tensor] | None = None) -> None:
+        """As a run does, which saves whole nets."""
+        if self.model is not None:
+            self._group.make_whole(self.model)
+        super().checkpoint(score, weights)
 
     def shard(self, batch: Any) -> Shard:
         """Counts."""

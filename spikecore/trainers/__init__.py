@@ -7,6 +7,7 @@ from spikecore.trainers.batches import assemble, begin_epoch, in_batches, put_to
 from spikecore.trainers.confusion import confusion
 from spikecore.trainers.optimizers import OPTIMIZER, Optimizer
 from spikecore.trainers.schedules import SCHEDULE, Schedule
+from spikecore.trainers.sharding import load_optimizer_state, optimizer_state, settle, total_norm, whole
 from spikecore.trainers.splits import TaskSplit, cut_validation, unaugmented
 from spikecore.trainers.targets import label_problem
 from spikecore.trainers.tasks import dataset_splits, dataset_task, require_model, require_target, step_shape
@@ -31,14 +32,19 @@ __all__ = [
     "dataset_task",
     "in_batches",
     "label_problem",
+    "load_optimizer_state",
+    "optimizer_state",
     "over_own_steps",
     "put_together",
     "readout_of",
     "require_model",
     "require_target",
+    "settle",
     "stack",
     "stack_labels",
     "step_shape",
+    "total_norm",
     "trusted_values",
     "unaugmented",
+    "whole",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch.optim.optimizer import ParamsT
@@ -24,6 +24,9 @@ Share = Annotated[float, Range(ge=0.0, lt=1.0)]
 
 class Optimizer:
     """Base of choices in the table `optimizer`: options that make a torch optimizer."""
+
+    can_shard: ClassVar[bool] = True
+    """It also takes parameters that are divided between processes (`DTensor`)."""
 
     def __call__(self, parameters: ParamsT, lr: float) -> torch.optim.Optimizer:
         """The optimizer of these parameters.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,15 @@ from spikecore.analysis import RateMeter
 from spikecore.errors import OptionError, RunError
 from spikecore.interfaces import Batch, Parts, RunContext, Split, Table, Task, TrainerCapabilities
 from spikecore.nn import synchronize_batch_norms
-from spikecore.trainers import Trainer, begin_epoch, in_batches, unaugmented
+from spikecore.trainers import (
+    Trainer,
+    begin_epoch,
+    in_batches,
+    load_optimizer_state,
+    optimizer_state,
+    settle,
+    unaugmented,
+)
 from spikecore_training.average import Average
 from spikecore_training.groups import parameter_groups
 from spikecore_training.limits import deterministic_algorithms, explained_memory
@@ -152,7 +161,7 @@ class Loop(Trainer):
         parts = self._pending or {"optimizer": None, "scaler": {}, "average": None}
         if self._optimizer is not None and self._scaler is not None:
             parts = {
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": optimizer_state(self._optimizer),
                 "scaler": self._scaler.state_dict(),
                 "average": None if self._average is None else self._average.state_dict(),
             }
@@ -174,23 +183,26 @@ class Loop(Trainer):
         if config.sync_batch_norm and context.world_size > 1:
             synchronize_batch_norms(model)
             context.note("batch norms share their statistics between the processes; blocks with one run unfused")
+        is_sharded = config.parallel == "fsdp" and context.world_size > 1
+        trained = context.fully_shard(model) if is_sharded else model
         self._average = Average(model, config.ema) if config.ema else None
         with context.timed("building"):  # torch imports its compiler for the first optimizer
-            self._optimizer = config.optimizer(parameter_groups(model, config.decay == "all"), config.lr)
+            self._optimizer = config.optimizer(parameter_groups(trained, config.decay == "all"), config.lr)
+        settle(self._optimizer)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.dtype == torch.float16)
         if self._pending is not None:
-            self._optimizer.load_state_dict(self._pending["optimizer"])
+            load_optimizer_state(self._optimizer, self._pending["optimizer"])
             self._scaler.load_state_dict(self._pending["scaler"])
             if self._average is not None and self._pending["average"] is not None:
                 self._average.load_state_dict(self._pending["average"])
             self._pending = None
         self._progress.loss_sum = self._progress.loss_sum.to(context.device, sum_dtype(context.device))
-        net = context.wrap(model)
+        net = trained if is_sharded else context.wrap(model)
         if config.compile:
             net = torch.compile(net, backend=config.compile_backend)  # type: ignore[assignment]
-        penalty = RatePenalty(model, config.rate_penalty, config.rate_target) if config.rate_penalty else None
+        penalty = RatePenalty(trained, config.rate_penalty, config.rate_target) if config.rate_penalty else None
         self._passes = Passes(
-            task=task,
+            task=replace(task, model=trained),
             context=context,
             net=net,
             loss=config.loss,
@@ -210,8 +222,10 @@ class Loop(Trainer):
         progress, config = self._progress, self.config
         num_before = progress.num_samples
         self._train_epoch(task, context, passes)
+        if passes.task.model is not task.model:
+            context.share_buffers(task.model)  # a net that was trained in parts is whole again
         loss, num_trained = progress.mean_loss, progress.num_samples - num_before
-        self._warn_of_gradients(task.model, context)
+        self._warn_of_gradients(passes.task.model, context)
         metrics = {} if task.val is None else self._measured(task, context)
         name = f"val_{self.score_name}"
         score = -loss

@@ -67,6 +67,7 @@ class Adafactor(TorchOptimizer):
     """
 
     torch_class = torch.optim.Adafactor
+    can_shard = False
     beta2_decay: Annotated[float, Range(le=0.0)] = -0.8
     d: Annotated[float, Range(ge=1.0, lt=math.inf)] = 1.0
     weight_decay: NotNegative = 0.0
@@ -207,6 +208,7 @@ class Rprop(TorchOptimizer):
     """
 
     torch_class = torch.optim.Rprop
+    can_shard = False
     etas: tuple[float, ...] = (0.5, 1.2)
     step_sizes: tuple[float, ...] = (1e-6, 50.0)
 

@@ -48,6 +48,8 @@ class LoopConfig:
         compile: `torch.compile` the net for training.
         compile_backend: of `torch.compile`.
         deterministic: refuse operators of torch that are not deterministic.
+        parallel: how several processes share a net: `ddp`: all hold the whole net; `fsdp`: each holds its part of the
+            weights, of their gradients and of the optimizer's state, with more exchange. The results are the same.
         sync_batch_norm: batch norms of several processes share their statistics.
         firing_rates: measure the firing rate of each layer whenever the net is evaluated.
         log_every: also log every so many optimizer steps; 0 logs epochs only.
@@ -81,6 +83,7 @@ class LoopConfig:
     compile: bool = False
     compile_backend: str = "inductor"
     deterministic: bool = False
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     sync_batch_norm: bool = False
     firing_rates: bool = False
     log_every: Whole = 0
@@ -102,8 +105,23 @@ def loop_problems(config: Any) -> Iterable[tuple[str, str]]:
         ):
             if value:
                 yield "memory", f"'save' {why}: set trainer.memory = 'balanced', or leave out {name}"
+    if config.parallel == "fsdp":
+        yield from _sharding_problems(config)
     if config.warmup_epochs > config.epochs > 0:
         yield "warmup_epochs", f"must be at most epochs = {config.epochs}, got {config.warmup_epochs:g}"
+
+
+def _sharding_problems(config: Any) -> Iterable[tuple[str, str]]:
+    again = "set trainer.parallel = 'ddp', or"
+    if config.ema:
+        yield "parallel", f"'fsdp' has no moving average of the weights: {again} leave out ema"
+    if config.channels_last:
+        yield "parallel", f"'fsdp' divides contiguous weights only: {again} leave out channels_last"
+    if config.compile:
+        yield "parallel", f"'fsdp': torch's compiler does not take a spiking net in parts: {again} leave out compile"
+    if not config.optimizer.can_shard:
+        name = type(config.optimizer).__name__
+        yield "parallel", f"'fsdp': torch's {name} takes whole weights only: {again} choose another optimizer"
 
 
 def idle_loop_options(config: Any) -> Iterable[tuple[str, str]]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spikecore.errors import RunError
 from spikecore.interfaces import Batch, RunContext, Task
 from spikecore.nn import detach_state, packed_spikes, streaming
-from spikecore.trainers import Loss, trusted_values
+from spikecore.trainers import Loss, total_norm, trusted_values
 from spikecore_training.penalty import RatePenalty
 from spikecore_training.watch import first_bad_layer
 
@@ -94,11 +94,11 @@ class Passes:
             if self.clip_norm or self.clip_value:
                 self.scaler.unscale_(self.optimizer)
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            norm = total_norm(p.grad for p in parameters if p.grad is not None)
             self._check(loss, norm)
             if self.clip_value:
                 nn.utils.clip_grad_value_(parameters, self.clip_value)
-                norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+                norm = total_norm(p.grad for p in parameters if p.grad is not None)
             if self.clip_norm:
                 nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
             self.scaler.step(self.optimizer)  # leaves the weights alone where a gradient overflowed

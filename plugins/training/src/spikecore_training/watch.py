@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikecore.trainers import whole
+
 EXPLODING = 1e3
 """Norm of a gradient, compared with that of its weights."""
 VANISHING = 1e-7
@@ -54,6 +56,8 @@ def first_bad_layer(model: nn.Module, call: Callable[[], object]) -> str:
 def gradient_warnings(model: nn.Module) -> dict[str, str]:
     """What is wrong with the gradients that the weights have, with the usual cures; waits for the device once.
 
+    All processes must call it where the net is divided between them.
+
     Returns:
         Name of the weight and fault → a sentence.
     """
@@ -62,8 +66,8 @@ def gradient_warnings(model: nn.Module) -> dict[str, str]:
     ]
     if not named:
         return {}
-    norms = torch.stack([weight.grad.float().norm() for _, weight in named])  # type: ignore[union-attr]
-    sizes = torch.stack([weight.detach().float().norm() for _, weight in named])
+    norms = torch.stack([whole(weight.grad.float().norm()) for _, weight in named])  # type: ignore[union-attr]
+    sizes = torch.stack([whole(weight.detach().float().norm()) for _, weight in named])
     gradients, weights = norms.tolist(), sizes.tolist()
     per_element = [norm / weight.numel() ** 0.5 for norm, (_, weight) in zip(gradients, named, strict=True)]
     largest = max(per_element)
