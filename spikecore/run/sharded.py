@@ -48,7 +48,7 @@ class Sharded:
         scalars = {parameter for parameter in self.net.parameters() if not parameter.dim()}
         for parameter in scalars:
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(_averaging(world_size))
+                parameter.register_post_accumulate_grad_hook(_averaging(world_size))  # type: ignore[no-untyped-call]
         self.net.register_forward_hook(_no_view)  # before the hooks of FSDP
         device = next(model.parameters()).device.type
         try:
@@ -69,7 +69,8 @@ class Sharded:
         assert isinstance(self.net, FSDPModule)
         self.net.reshard()
         for own, parameter in zip(self._model.parameters(), self.net.parameters(), strict=True):
-            own.data = whole(parameter).clone()
+            # Of a parameter that is not divided a copy: in place of it the optimizer goes on changing the copy's.
+            own.data = whole(parameter).clone()  # type: ignore[assignment]
         for own, buffer in zip(self._model.buffers(), self.net.buffers(), strict=True):
             if own is not buffer:  # a module put another tensor in its place
                 own.copy_(buffer)
@@ -86,7 +87,7 @@ class Sharded:
 
 
 def _no_view(module: nn.Module, inputs: Any, out: Any) -> Any:
-    """FSDP hangs its work on the net's output, and warns of outputs that are views, since a change in place loses it."""
+    """FSDP hangs its work on the net's output, and warns of one that is a view: a change in place would lose it."""
     return out.clone() if isinstance(out, Tensor) and out._is_view() else out
 
 

@@ -41,7 +41,7 @@ CONFIGS: dict[str, tuple[tuple[int, ...], dict[str, dict[str, Any]]]] = {
         (0, 1, 2),
         {
             "dataset": {"name": "mnist"},
-            "trainer": {**SUPERVISED, "epochs": 5, "batch_size": 100},
+            "trainer": {**SUPERVISED, "epochs": 3, "batch_size": 100},
         },
     ),
 }

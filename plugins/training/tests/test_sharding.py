@@ -1,5 +1,6 @@
 """Processes that hold parts of a net (FSDP2) train it as one process does."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -15,7 +16,8 @@ from torch import nn as torch_nn
 
 import spikecore
 from spikecore import nn
-from spikecore.errors import ConfigError, RunError
+from spikecore.errors import ConfigError, OptionError
+from spikecore.run.config import resolve
 from spikecore.run.experiment import resume
 from spikecore.testing.training import Recorder
 from spikecore.testing.two_processes import SharedRecorder, in_processes
@@ -52,6 +54,7 @@ def fit(recorder, snapshot=None, **options):
     trainer, task = make(**options)
     recorder.trainer, recorder.model = trainer, task.model
     if snapshot is not None:
+        snapshot = copy.deepcopy(snapshot)  # an optimizer goes on counting in the tensors that it loads
         task.model.load_state_dict(snapshot["model"])
         trainer.load_state_dict(snapshot["trainer"])
         recorder.generator.set_state(snapshot["generator"])
@@ -173,7 +176,7 @@ def refused(group):
         weight.data = weight.data.t().contiguous().t()
     try:
         trainer.fit(task, SharedRecorder(group))
-    except spikecore.errors.SpikeError as error:
+    except OptionError as error:
         return str(error)
     return "nothing"
 
@@ -195,8 +198,6 @@ def test_a_net_that_torch_cannot_divide_is_named():
     ],
 )
 def test_what_cannot_be_combined_is_named(options, cure):
-    from spikecore.run.config import resolve
-
     changes = ["trainer.name=supervised", "trainer.parallel=fsdp", *options]
     with pytest.raises(ConfigError, match=cure):
         resolve(None, changes)
