@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from spikecore.errors import OptionError
-from spikecore.trainers import whole
+from spikecore.trainers.sharding import is_part, whole
 
 
 class Sharded:
@@ -69,11 +69,12 @@ class Sharded:
         assert isinstance(self.net, FSDPModule)
         self.net.reshard()
         for own, parameter in zip(self._model.parameters(), self.net.parameters(), strict=True):
-            # Of a parameter that is not divided a copy: in place of it the optimizer goes on changing the copy's.
-            own.data = whole(parameter).clone()  # type: ignore[assignment]
-        for own, buffer in zip(self._model.buffers(), self.net.buffers(), strict=True):
-            if own is not buffer:  # a module put another tensor in its place
-                own.copy_(buffer)
+            full = whole(parameter)
+            # The optimizer goes on changing what is not divided, so the net gets a copy of that.
+            own.data = full if is_part(parameter) else full.clone()
+        for kept, buffer in zip(self._model.buffers(), self.net.buffers(), strict=True):
+            if kept is not buffer:  # a module put another tensor in its place
+                kept.copy_(buffer)
         self._is_whole = True
 
     def _give_away(self) -> None:

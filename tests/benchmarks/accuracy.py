@@ -10,6 +10,7 @@ Training stops at its last epoch: the test split chooses nothing. One thread.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -65,7 +66,16 @@ def row(name: str, seed: int, tables: dict[str, dict[str, Any]]) -> dict[str, An
 
 
 def _changes(tables: dict[str, dict[str, Any]]) -> list[str]:
-    return [f"{table}.{key}={value!r}" for table, keys in tables.items() for key, value in keys.items()]
+    return [f"--set '{table}.{key}={_toml(value)}'" for table, keys in tables.items() for key, value in keys.items()]
+
+
+def _toml(value: Any) -> str:
+    """On one line."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}={_toml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_toml, value)) + "]"
+    return json.dumps(value)
 
 
 def main() -> None:
