@@ -10,7 +10,7 @@ import click
 from spikecore.cli import completing
 
 if TYPE_CHECKING:
-    from spikecore.run.profile import Profile
+    from spikecore.run.kept_profile import Profile
 
 
 @click.command()
@@ -56,7 +56,8 @@ def command(
     """Count operations, memory accesses, state and energy of a net on samples of its data, and time its layers.
 
     Of a configuration the net has its first weights, of a run directory those of a checkpoint. Beside it stands the
-    artificial net of the same shape. Formulas and units: docs/reference/operations.md.
+    artificial net of the same shape. A run directory keeps the figures, and its report shows them. Formulas and
+    units: docs/reference/operations.md.
     """
     import json
 
@@ -83,17 +84,33 @@ def command(
 
         title = f"What {result.source} costs"
         try:
-            write_file(html, operations_page(title, result.operations, result.ann, _about(result)))
+            write_file(html, operations_page(title, result.operations, result.ann, result.remark))
         except OSError as error:
             raise ConfigError(f"--html {html}: cannot be written: {cure(error)}") from error
+    if source is not None:
+        _keep(Path(source), result)
     if as_json:
         click.echo(json.dumps(result.to_plain()))
         return
     _show(result, chosen.name)
 
 
-def _about(result: Profile) -> str:
-    return f"{result.samples}, weights: {result.weights}, times on {result.device}. {result.ann_note}."
+def _keep(directory: Path, result: Profile) -> None:
+    """In the directory of a run, for its report; one that cannot be written to is measured all the same."""
+    from spikecore.files import cure
+    from spikecore.run.kept_profile import FILE, keep
+    from spikecore.run.record import FILE as RECORD
+    from spikecore.run.report import FILE as REPORT
+    from spikecore.run.report import write_report
+
+    if not (directory / RECORD).is_file():
+        return  # a configuration, or a converted net
+    try:
+        keep(directory, result)
+        if (directory / REPORT).is_file():
+            write_report(directory)
+    except OSError as error:
+        click.echo(f"warning: {directory / FILE}: not kept for the report: {cure(error)}", err=True)
 
 
 def _show(result: Profile, energy: str) -> None:
@@ -101,7 +118,7 @@ def _show(result: Profile, energy: str) -> None:
 
     operations = result.operations
     click.echo(operations.table(energy))
-    click.echo(f"per sample, over T = {operations.num_steps} steps; {_about(result)}")
+    click.echo(f"per sample, over T = {operations.num_steps} steps; {result.remark}")
     click.echo(
         f"activation sparsity {operations.activation_sparsity:.4f}, connection sparsity "
         f"{operations.connection_sparsity:.4f}, footprint {operations.footprint} bytes"

@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from spikecore.analysis.operations import ENERGY_MODELS, Operations, count_operations, time_layers
+from spikecore.analysis.operations import Operations, count_operations, time_layers
 from spikecore.errors import ConfigError, SpikeError
 from spikecore.registry import use
 from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve, tables_of
+from spikecore.run.kept_profile import Profile
 from spikecore.run.origin import Origin
 from spikecore.run.parts import Parts, rebuilt
 from spikecore.run.samples import Samples, from_split
 
 UNTRAINED = "the seed's weights, untrained"
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What was measured.
-
-    Args:
-        source: configuration or directory.
-        weights: checkpoint, or `UNTRAINED`.
-        samples: that were counted.
-        device: that the times are of.
-        operations: of the net.
-        ann: of the artificial net of the same shape, for one step; None where there is none.
-        ann_note: why there is none, or what it was given.
-    """
-
-    source: str
-    weights: str
-    samples: str
-    device: str
-    operations: Operations
-    ann: Operations | None
-    ann_note: str
-
-    def to_plain(self) -> dict[str, Any]:
-        """Plain JSON data."""
-        models = {name: {**vars(model)} for name, model in ENERGY_MODELS.items()}
-        ann = None if self.ann is None else self.ann.to_plain()
-        return {
-            "schema": 1,
-            **vars(self),
-            "operations": self.operations.to_plain(),
-            "ann": ann,
-            "energy_models": models,
-        }
 
 
 def profile(

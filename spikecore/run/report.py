@@ -11,7 +11,7 @@ from typing import Any
 from spikecore.analysis import figures, page
 from spikecore.errors import ConfigError
 from spikecore.files import write_file
-from spikecore.run import probe
+from spikecore.run import kept_profile, probe
 from spikecore.run.activity import activity
 from spikecore.run.checkpoint import CheckpointStore
 from spikecore.run.clock import TOTAL
@@ -61,6 +61,7 @@ def build(directory: Path) -> str:
         *_shown(directory),
         page.section("Activity", *activity(record.classes, looks), *map(page.note, [*record.notes, *problems])),
         page.section("Time", *_time(record)),
+        *kept_profile.section(directory),
         page.section("What ran", *_parts(directory, record)),
     ]
     return page.page(title, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
+from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -36,7 +37,7 @@ def from_plain(hint: Any, value: Any, where: str = "") -> Any:
     if origin in (list, tuple):
         items = _expect(list, value, where)
         return origin(from_plain(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items))
-    if origin is dict:
+    if origin in (dict, Mapping):
         table = _expect(dict, value, where)
         return {key: from_plain(arguments[1], item, _join(where, key)) for key, item in table.items()}
     if hint is float and type(value) is int:

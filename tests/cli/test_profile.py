@@ -56,6 +56,34 @@ def test_a_run_in_a_table_and_on_a_page(spike, config, tmp_path):
     assert "<script" not in page
 
 
+def test_the_report_of_a_run_shows_what_it_costs(spike, config, tmp_path):
+    assert spike("run", config, "--out", "r", "-q")[0] == 0
+    report = tmp_path / "r" / "report.html"
+    assert "<h2>Cost" not in report.read_text(encoding="utf-8")
+    status, said = spike("profile", "r", "--samples", 3, "--calls", 1, "--json")
+    assert status == 0, said
+    measured = json.loads(said)
+    text = report.read_text(encoding="utf-8")
+    assert "<h2>Cost" in text
+    for figure in ("operations", "energy", "times"):
+        assert f'id="{figure}"' in text
+    assert f"{measured['operations']['total']['energy_pj']['horowitz-fp32'] / 1000:.5g}" in text
+    assert measured["weights"] in text
+    assert spike("report", "r")[0] == 0
+    assert report.read_text(encoding="utf-8") == text  # made from the files alone
+    assert spike("eval", "r", "--json")[0] == 0  # the directory is still a sound run
+
+
+@pytest.mark.parametrize("damage", ["{", '{"source": 3}', "[]"])
+def test_a_damaged_profile_costs_the_report_nothing_else(spike, config, tmp_path, damage):
+    assert spike("run", config, "--out", "r", "-q")[0] == 0
+    (tmp_path / "r" / "profile.json").write_text(damage)
+    assert spike("report", "r")[0] == 0
+    text = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert "profile.json is damaged" in text
+    assert 'id="loss"' in text
+
+
 def test_refusals(spike, config):
     assert spike("profile", config, "--energy", "hope")[0] == 2
     status, said = spike("profile", config, "--split", "val", "--set", "trainer.val_share=0.0")
