@@ -222,7 +222,7 @@ def bars(
     left, right, thick = 128, 74, 13
     parts, y = [], 4.0
     for name, group in zip(names, values, strict=True):
-        parts.append(_text(left - 8, y + thick * len(group) / 2 + 4, _tail(name, 15), "end", "strong"))
+        parts.append(_text(left - 8, y + thick * len(group) / 2 + 4, _tail(name, 13), "end", "strong"))
         for value, shade in group:
             width = value / high * (WIDTH - left - right)
             parts.append(
@@ -280,7 +280,7 @@ def stacks(names: Sequence[str], shares: Sequence[Sequence[tuple[float, str, str
     left, right, thick = 128, 8, 20
     parts, y = [], 4.0
     for name, line in zip(names, shares, strict=True):
-        parts.append(_text(left - 8, y + thick / 2 + 4, _tail(name, 15), "end", "strong"))
+        parts.append(_text(left - 8, y + thick / 2 + 4, _tail(name, 13), "end", "strong"))
         x = float(left)
         for share, shade, title in line:
             width = share * (WIDTH - left - right)

@@ -13,6 +13,8 @@ from spikecore.interfaces import Animation, Curve, Histogram, Image, Table
 from spikecore.run import compare
 from spikecore.run.config import resolve
 from spikecore.run.gallery import Gallery, read_gallery
+from spikecore.run.kept_profile import keep
+from spikecore.run.profile import profile
 from spikecore.run.record import Record
 from spikecore.run.report import write_report
 from tests.browser.chromium import Chromium
@@ -41,6 +43,7 @@ FIGURES = {
     "finished": ["loss", "accuracy", *CONFUSION, "rates", "shares", *ACTIVITY, "time"],
     "shown": ["loss", "accuracy", *CONFUSION, *SHOWN, "rates", "shares", *ACTIVITY, "time"],
     "died": ["loss", "accuracy", *CONFUSION, "rates", "shares", *BEFORE, "time"],
+    "profiled": ["loss", "accuracy", *CONFUSION, "rates", "shares", *ACTIVITY, "time", "operations", "energy", "times"],
     "compare": ["compare-train_loss", "compare-val_accuracy", "compare-val_loss"],
 }
 LOOK = """(() => {
@@ -95,6 +98,9 @@ def pages(tmp_path_factory):
     for name, value in VALUES.items():
         gallery.show(name, value)
     write_report(folder / "shown")
+    shutil.copytree(folder / "finished", folder / "profiled")
+    keep(folder / "profiled", profile(folder / "profiled", num_samples=4, num_calls=1))
+    write_report(folder / "profiled")
     dataclasses.replace(Record.read(folder / "died"), status="running").write(folder / "died")
     (folder / "died/probe-after.safetensors").unlink()
     write_report(folder / "died")
@@ -103,6 +109,7 @@ def pages(tmp_path_factory):
         "finished": folder / "finished/report.html",
         "shown": folder / "shown/report.html",
         "died": folder / "died/report.html",
+        "profiled": folder / "profiled/report.html",
         "compare": folder / "compare.html",
     }
 
