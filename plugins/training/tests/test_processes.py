@@ -7,6 +7,7 @@ import torch
 from helpers import spiking_task
 
 from spikecore.errors import RunError
+from spikecore.interfaces import Batch
 from spikecore.testing.training import Recorder
 from spikecore.testing.two_processes import SharedRecorder, in_processes
 from spikecore_training.supervised import Supervised
@@ -72,6 +73,46 @@ def refused(group):
 def test_a_process_without_a_sample_has_no_statistics():
     for text in in_processes(refused, 2):
         assert "fewer samples than there are processes (2)" in text
+
+
+class Ragged:
+    """Sequences of 1 to 4 steps, padded to the longest of a batch."""
+
+    def __init__(self, split):
+        self._split = split
+
+    def __len__(self):
+        return len(self._split)
+
+    def __getitem__(self, index):
+        x, label = self._split[index]
+        return x[: 1 + index % 4], label
+
+    def collate(self, samples, generator):
+        longest = max(len(x) for x, _ in samples)
+        x = torch.zeros(longest, len(samples), *samples[0][0].shape[1:])
+        mask = torch.zeros(longest, len(samples), dtype=torch.bool)
+        for place, (sample, _) in enumerate(samples):
+            x[: len(sample), place] = sample
+            mask[: len(sample), place] = True
+        has_one_length = bool(mask.all())
+        return Batch(x, torch.tensor([label for _, label in samples]), None if has_one_length else mask)
+
+
+def fit_ragged(recorder, parallel="ddp"):
+    trainer = Supervised(epochs=1, batch_size=5, lr=0.02, truncate=1, rate_penalty=0.5, parallel=parallel)
+    task = spiking_task(trainer, is_sequence=True)
+    task.model.double().register_forward_pre_hook(lambda module, inputs: (inputs[0].double(),))
+    trainer.fit(dataclasses.replace(task, train=Ragged(task.train), val=None), recorder)
+    return dict(task.model.state_dict())
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_parts_of_sequences_are_as_many_in_all_processes(parallel):
+    """Of a batch one process may have short sequences only."""
+    one = fit_ragged(Recorder())
+    for weights in in_processes(lambda group: fit_ragged(SharedRecorder(group), parallel), 4):
+        torch.testing.assert_close(weights, one, rtol=1e-6, atol=1e-8)
 
 
 class Poisoned:

@@ -161,7 +161,9 @@ class Passes:
         context, model = self.context, self.task.model
         with context.timed("forward"):
             x = sequence_of(self.task, batch, context.device_generator, self.channels_last)
-            label = batch.stacked.to(x.device)
+            label, mask = batch.stacked.to(x.device), batch.mask
+            if self.truncate and self.task.is_sequence and context.world_size > 1:
+                x, label, mask = self._as_long_as_others(x, label, mask)
         length = self.truncate or len(x)
         is_cut = length < len(x)
         total = torch.zeros((), device=x.device)
@@ -174,13 +176,25 @@ class Passes:
                 steps = slice(start, min(start + length, len(x)))
                 with context.timed("forward"):
                     part = label[steps] if self.label_axis else label
-                    loss = self._part_loss(x[steps], part, batch.mask, steps, len(x)) * weight
+                    loss = self._part_loss(x[steps], part, mask, steps, len(x)) * weight
                 with context.timed("backward"):
                     self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                     if is_cut:
                         detach_state(model)
                 total = total + loss.detach()
         return total
+
+    def _as_long_as_others(self, x: Tensor, label: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The batch, padded to the longest one of all processes: each part of a sequence is an exchange of gradients,
+        so all processes must have as many parts."""
+        context = self.context
+        lengths = torch.zeros(context.world_size, dtype=torch.int64)
+        lengths[context.rank] = len(x)
+        num_more = int(context.all_sum(lengths).max()) - len(x)
+        if not num_more:
+            return x, label, mask
+        own = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+        return _padded(x, num_more), _padded(label, num_more) if self.label_axis else label, _padded(own, num_more)
 
     def _part_loss(self, x: Tensor, label: Tensor, mask: Tensor | None, steps: slice, num_steps: int) -> Tensor:
         """Mean loss of the samples over some steps, times the share that these are of all steps of a sample."""
@@ -210,6 +224,11 @@ class Passes:
             return losses
         penalty = self.penalty.take(mask)
         return losses + penalty.view(-1, *[1] * (losses.dim() - 1))
+
+
+def _padded(tensor: Tensor, num_steps: int) -> Tensor:
+    """With further steps of zeros."""
+    return torch.cat([tensor, tensor.new_zeros(num_steps, *tensor.shape[1:])])
 
 
 def autocast(context: RunContext) -> torch.autocast:
