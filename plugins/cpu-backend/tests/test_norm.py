@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikecore.backends.kit import NormCall
 from spikecore.backends.selection import backend_named
 from spikecore.nn import IF, LIF, ConvBNNeuron, CubaLIF, LinearBNNeuron, ParametricLIF, get_state, streaming
 from spikecore.nn.surrogates import Sigmoid
@@ -222,7 +223,7 @@ def test_a_sequence_too_long_for_its_states_runs_one_by_one(monkeypatch):
     y = values(shape)
     found = everything(ours, y)
     state = torch.zeros(shape[1:], dtype=torch.float64)
-    assert backend.norm_neuron(key, y, None, None, 1e-5, [state], [], False, True) is None
+    assert backend.norm_neuron(NormCall(key, y, None, None, 1e-5, [state], []), False, True) is None
     assert_close(found, everything(theirs, y), "[output, gradients, statistics]")
 
 
@@ -240,8 +241,8 @@ def test_channels_last_blocks_hold_whole_rows_of_channels_or_none_is_made(channe
         assert tiles.block * 4 % tuning.LINE == 0
     y = values((3, 5, channels), torch.float32)
     block = block_of(y.shape, "lif", "cpu", torch.float32)
-    key = block.neuron.program().key
-    results = backend_named("cpu").norm_neuron(key, y, None, None, 1e-5, [torch.zeros(5, channels)], [], False, True)
+    call = NormCall(block.neuron.program().key, y, None, None, 1e-5, [torch.zeros(5, channels)], [])
+    results = backend_named("cpu").norm_neuron(call, False, True)
     assert (results is not None) == is_taken
 
 
