@@ -202,7 +202,7 @@ def results(neuron, x, part):
         "last recorded": recorded[-1:],
         "all": [out, *finals, *recorded],
     }[part]
-    total = sum((each * weights(each, strided=False)).sum() for each in used)
+    total = sum((output * weights(output, strided=False)).sum() for output in used)
     inputs = [given, *start.values(), *neuron.parameters()]
     gradients = [None] * len(inputs)
     if total.requires_grad:

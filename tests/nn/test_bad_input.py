@@ -81,9 +81,9 @@ RANGES = {
 
 @pytest.mark.parametrize("option", RANGES)
 def test_out_of_range(option):
-    kinds = [each for each in RANGES[option] if isinstance(each, type)]
+    kinds = [entry for entry in RANGES[option] if isinstance(entry, type)]
     for make in kinds:
-        for value in (each for each in RANGES[option] if not isinstance(each, type)):
+        for value in (entry for entry in RANGES[option] if not isinstance(entry, type)):
             with pytest.raises(OptionError, match=rf"'{option}' must be (>|>=|<) .*, got "):
                 make(**{option: value})
             with pytest.raises(OptionError, match=rf"'{option}' must be"):

@@ -127,9 +127,9 @@ def test_it_is_bounded_in_transforms_compilers_and_copies_too(backend):
     torch._dynamo.reset()
     assert torch.equal(torch.compile(neuron, backend="aot_eager", fullgraph=True)(X), want)
     step, init_state = functional(neuron)
-    found = torch.func.grad(lambda p: step(p, X, init_state(X))[0].sum())({"param_tau": neuron.param_tau.detach()})
+    gradients = torch.func.grad(lambda p: step(p, X, init_state(X))[0].sum())({"param_tau": neuron.param_tau.detach()})
     (grad,) = torch.autograd.grad(want.sum(), inside.param_tau)
-    torch.testing.assert_close(found["param_tau"], grad)
+    torch.testing.assert_close(gradients["param_tau"], grad)
     twin = copy.deepcopy(neuron)
     with pytest.warns(UserWarning, match="'tau' of LIF"):
         assert torch.equal(twin(X), want)
@@ -301,8 +301,8 @@ def test_the_gradients_of_a_hard_reset_are_those_of_its_equation(detach_reset, b
     grads = [torch.autograd.grad((neuron(x) * weight).sum(), [x, *neuron.parameters()]) for neuron in (ours, plain)]
     assert torch.equal(ours(x), plain(x))
     assert 0.1 < ours(x).mean() < 0.9
-    for found, want in zip(*grads, strict=True):
-        assert torch.equal(found, want)
+    for grad, want in zip(*grads, strict=True):
+        assert torch.equal(grad, want)
         assert want.any()
 
 
