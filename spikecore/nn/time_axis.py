@@ -48,7 +48,7 @@ EXACT: dict[int, tuple[type[nn.Module], ...]] = {
 
 _SILENT = (
     *(kind for kinds in EXACT.values() for kind in kinds),
-    *(NormBase, nn.GroupNorm, nn.LocalResponseNorm, nn.Upsample, nn.ChannelShuffle),
+    *(NormBase, nn.GroupNorm, nn.LocalResponseNorm, nn.Upsample, nn.ChannelShuffle, nn.Softmax2d),
     *(nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d, nn.LPPool1d, nn.LPPool2d, nn.FractionalMaxPool2d),
     *(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout),
 )

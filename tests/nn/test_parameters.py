@@ -1,6 +1,7 @@
 """Numeric options: what may be trained, the range that they stay in, the digits that they keep; infinite inputs."""
 
 import copy
+import math
 import pickle
 import warnings
 
@@ -87,6 +88,20 @@ OUTSIDE = {  # neuron, its option, a value outside of its range, the nearest ins
         [3.0, 1.0, 1.5],
     ),
 }
+
+
+@both
+@pytest.mark.parametrize("values", [[math.nan, 2.0, 3.0], [2.0, math.nan, 3.0]])
+def test_a_parameter_that_became_nan_is_told_as_such(values, backend):
+    """No value of the range is near to it: the message must not say that the step takes one."""
+    neuron = LIF(tau=[2.0, 3.0, 4.0], learnable=("tau",), backend=backend)
+    with torch.no_grad():
+        neuron.param_tau.copy_(torch.tensor(values))
+    with pytest.warns(UserWarning, match=r"option 'tau' of LIF is nan now.*>= 1.*: nothing is near to nan"):
+        out = neuron(torch.full((6, 2, 3), 4.0))
+    is_nan = torch.tensor(values).isnan()
+    assert not out[..., is_nan].any()
+    assert out[..., ~is_nan].any()
 
 
 @both

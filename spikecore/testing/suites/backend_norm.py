@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from spikecore.interfaces.backend import NormCall
+from spikecore.backends.kit import NormCall, run_normed, run_normed_bwd
 from spikecore.nn import IF, LIF, ConvBNNeuron, LinearBNNeuron, Neuron
 from spikecore.testing.backend_runs import poisoned, weights
 from spikecore.testing.compare import assert_close, assert_same
-from spikecore.testing.probes import BACKEND
-from spikecore.testing.suite import advice, needs
+from spikecore.testing.probes import BACKEND, GraphBackend
+from spikecore.testing.suite import advice, long, needs
 from spikecore.testing.suites.backend_agreement import LEARNED, AgreementChecks, Options
 
 EPS = 0.3
@@ -208,6 +208,27 @@ class NormChecks(AgreementChecks):
                     results.append([block.norm.running_mean, block.norm.running_var])
                 assert_close(results[0], results[1], f"the running statistics of {name}")
 
+    @needs("norm_neuron")
+    @long
+    @advice("look for fixed numbers of steps, channels and elements: 8 and 16 bits, blocks, ends of vectors")
+    def test_norm_neuron_limits(self) -> None:
+        """300 steps, 270 channels, more than 70 000 neurons: as norm, then neuron; where it does not return None."""
+        backend, reference = self.make(), GraphBackend()
+        plain: Options = {"tau": 3.7, "learnable": ("tau",)}
+        for shape in ((300, 2, CHANNELS), (4, 3, 270), (4, 3, 270, 3, 2), (3, 1, CHANNELS, 23_334)):
+            call = self._call(backend, shape, options=plain)
+            ours = backend.norm_neuron(call, True, True)
+            if ours is None:  # norm and neuron then run one by one, which other checks look at
+                continue
+            reference.learn(backend.program(call.key))
+            right = run_normed(reference, call, True, True)
+            assert 0 < float(right[0].mean()) < 1, "the reference does not fire: this proves nothing"
+            assert_close(list(ours[:5]), list(right[:5]), f"[output, states, records, mean, variance] of {shape}")
+            grads = (weights(right[0], strided=False), [None], [weights(right[2][0], strided=False)])
+            gradients = _gradients(backend, call, ours, grads)
+            right_gradients = run_normed_bwd(reference, call, right[5], *grads, True)
+            assert_close(list(gradients), list(right_gradients), f"[gradients] of {shape}")
+
     def _calls(self, backend: Any) -> Iterator[NormCall]:
         """Of both forms, with and without gamma and beta."""
         yield self._call(backend, (4, 5, CHANNELS, 7, 6))
@@ -229,9 +250,16 @@ class NormChecks(AgreementChecks):
         assert support, support.reason
         backend.learn(program)
         wide = torch.promote_types(self.dtype, torch.float32)
-        offsets = torch.tensor([40.0, -3.0, 0.5], dtype=torch.float64).reshape(-1, *[1] * (len(shape) - 3))
+
+        def by_channel(*values: float) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64).repeat(shape[2] // CHANNELS)
+
+        offsets = by_channel(40.0, -3.0, 0.5).reshape(-1, *[1] * (len(shape) - 3))
         y = (self.x(*shape).double().cpu() * 2 + offsets).to(device=self.device, dtype=self.dtype)
-        gamma, beta = (torch.tensor(v, dtype=wide, device=self.device) for v in ([2.0, 2.5, 3.0], [0.5, 1.0, 0.75]))
+        gamma, beta = (
+            values.to(dtype=wide, device=self.device)
+            for values in (by_channel(2.0, 2.5, 3.0), by_channel(0.5, 1.0, 0.75))
+        )
         state = torch.full(shape[1:], 0.1, dtype=wide, device=self.device)
         params = [parameter.detach() for parameter in neuron.parameters()]
         return NormCall(program.key, y, gamma if has_gamma else None, beta if has_beta else None, EPS, [state], params)

@@ -154,6 +154,38 @@ class TakesOneStepForMany(ToyNormed):
         return grad_y, grad_gamma, *rest
 
 
+@fault("test_norm_neuron_limits", "of \\(300, 2, 3\\)")
+class FirstStepsAlone(ToyNormed):
+    """takes the statistics of the first 256 steps"""
+
+    def norm_neuron(self, call, save, carry):
+        *results, _, var, saved = super().norm_neuron(call, save, carry)
+        axes = [axis for axis in range(call.y.dim()) if axis != 2]
+        return *results, call.y[:256].mean(axes), var, saved
+
+
+@fault("test_norm_neuron_limits", "of \\(4, 3, 270\\)")
+class EightBitsOfChannels(ToyNormed):
+    """counts channels in eight bits: those from 256 on get no gradient of beta"""
+
+    def norm_neuron_grad(self, call, saved, *grads):
+        grad_y, grad_gamma, grad_beta, *rest = super().norm_neuron_grad(call, saved, *grads)
+        if grad_beta is not None:
+            grad_beta[256:] = 0
+        return grad_y, grad_gamma, grad_beta, *rest
+
+
+@fault("test_norm_neuron_limits", "of \\(3, 1, 3, 23334\\)")
+class SixteenBitsOfNeurons(ToyNormed):
+    """sums the gradient of gamma over the first 65536 neurons"""
+
+    def norm_neuron_grad(self, call, saved, *grads):
+        grad_y, grad_gamma, *rest = super().norm_neuron_grad(call, saved, *grads)
+        if call.y[0].numel() > 65536 and grad_gamma is not None:
+            grad_gamma[-1] *= 0.9
+        return grad_y, grad_gamma, *rest
+
+
 @fault("test_norm_neuron_determinism", "another number of threads")
 class ThreadsChangeSums(ToyNormed):
     """sums of gradients in an order that the number of threads decides"""
