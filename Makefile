@@ -52,7 +52,7 @@ bench: $(STAMP)           # measures, with every plugin and other libraries, and
 FUZZ_S ?= 600
 fuzz: $(STAMP)            # mutated files through every parser for FUZZ_S seconds; a later call goes on: docs/benchmarks/fuzz.csv
 	set -e; python=$$($(PY) -c "from tests.suites.environments import plugins_environment as e; print(e() / 'bin/python')"); \
-	$$python -m pip install -q -c constraints.txt atheris==3.0.0; $$python -m tests.fuzz --seconds $(FUZZ_S)
+	$(PY) -m pip --python $$python install -q -c constraints.txt atheris==3.0.0 aedat rosbags; $$python -m tests.fuzz --seconds $(FUZZ_S)
 
 GPU_PYTHON ?= $(PY)
 bench-gpu: $(STAMP)       # on a machine with an NVIDIA GPU, with a GPU_PYTHON that has torch for CUDA, triton, cupy and the plugins

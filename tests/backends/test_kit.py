@@ -10,6 +10,7 @@ import torch
 from spikecore.backends.kit import (
     Backend,
     BackendCapabilities,
+    BoundedDict,
     Interpreter,
     KernelStore,
     Support,
@@ -344,6 +345,29 @@ def test_kernels_used_longest_ago_are_evicted(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "MOST_BYTES", 1)
     again.get("4", lambda: b"4" * 10)
     assert len(list(folder.iterdir())) == 1
+
+
+def test_a_bounded_dictionary_drops_what_was_put_in_first():
+    kept = BoundedDict(16)
+    for number in range(100):
+        kept[number] = -number
+        assert len(kept) <= 16
+        assert kept[number] == -number, "what was put in just now stays"
+    assert min(kept) > 80
+    kept[99] = "again"
+    assert kept.get(99) == "again"
+    only = BoundedDict(1)
+    only["a"] = only["b"] = 0
+    assert list(only) == ["b"]
+
+
+def test_kernels_in_memory_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_LOADED", 4)
+    store = KernelStore(tmp_path / "kernels", Path.read_bytes)
+    for number in range(10):
+        store.get(str(number), lambda number=number: bytes([number]))
+        assert len(store._loaded) <= 4
+    assert store.get("0", lambda: pytest.fail("its file is there"))[:1] == b"\0"
 
 
 def test_a_folder_whose_parent_others_may_change_is_not_used(tmp_path):
