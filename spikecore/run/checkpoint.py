@@ -127,13 +127,16 @@ class CheckpointStore:
         """All that are there, oldest first; nothing is verified.
 
         Raises:
-            CheckpointError: the folder is a link, which may lead anywhere.
+            CheckpointError: the folder is a link, which may lead anywhere, or may not be read.
         """
-        if self._folder.is_symlink():
-            raise CheckpointError(f"{self._folder}: is a link, which is not followed: put the folder itself there")
-        if not self._folder.is_dir():
-            return []
-        names = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        try:
+            if self._folder.is_symlink():
+                raise CheckpointError(f"{self._folder}: is a link, which is not followed: put the folder itself there")
+            if not self._folder.is_dir():
+                return []
+            names = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        except OSError as error:
+            raise CheckpointError(f"{self._folder}: cannot be read: {error.strerror}") from None
         return sorted(names, key=_number)
 
     def save(

@@ -36,7 +36,7 @@ def rebuild(directory: Path) -> list[str]:
         raise  # nothing is damaged, and the copies in its checkpoints are of the same schema
     except ConfigError as error:
         problem = error
-    if not (directory / FOLDER).is_dir():
+    if not os.path.isdir(directory / FOLDER):  # unlike pathlib's, also False where nothing may be read
         if problem is not None:
             raise problem
         return []

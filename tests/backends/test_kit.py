@@ -25,6 +25,7 @@ from spikecore.backends.kit import store as store_module
 from spikecore.dynamics import OPS, Namespace, evaluate
 from spikecore.errors import BackendError
 from spikecore.nn import IF, LIF, CubaLIF
+from spikecore.testing.permissions import heed_permissions
 
 
 class Kitchen:
@@ -96,6 +97,27 @@ def test_a_folder_of_another_user_is_not_used(tmp_path, make, monkeypatch):
     monkeypatch.setattr(store_module.os, "getuid", lambda: owner + 1)
     assert store(tmp_path).get("source", make) == b"a kernel"
     assert not list((tmp_path / "kernels").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_that_belongs_to_another_user(tmp_path, make):
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 65534, 65534)
+    with heed_permissions():
+        assert store(tmp_path).get("source", make) == b"a kernel"
+    os.chown(tmp_path, 65534, 65534)  # whose owner may put another folder in its place
+    os.chown(folder, 0, 0)
+    assert store(tmp_path).get("source", make) == b"a kernel"
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, make):
+    tmp_path.chmod(0o555)
+    with heed_permissions():
+        assert store(tmp_path).get("source", make) == b"a kernel"
+    assert not (tmp_path / "kernels").exists()
+    tmp_path.chmod(0o755)
 
 
 def test_a_forked_child_leaves_the_private_folder_to_its_parent(monkeypatch):
