@@ -167,7 +167,7 @@ class CheckpointStore:
                 return name
             more = {"large": large, "score": score, "log": log, "timings": timings, "pace": pace, "kept": kept}
             return self.save(count + 1, model, state, **more)  # type: ignore[arg-type]
-        score = _finite(score) if score is not None and _are_finite(model) else None
+        score = _finite(score) if score is not None and are_finite(model) else None
         head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": score}
         times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
         kept = kept or {}
@@ -402,7 +402,7 @@ def _form(value: Any) -> str:
     return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else "data"
 
 
-def _are_finite(model: Mapping[str, Any]) -> bool:
+def are_finite(model: Mapping[str, Any]) -> bool:
     """Whether no weight is nan or infinite: a net of such weights may have a score, but is never the best."""
     tensors = (value for value in model.values() if isinstance(value, Tensor) and value.is_floating_point())
     return all(bool(isfinite(tensor).all()) for tensor in tensors)
