@@ -242,7 +242,7 @@ def flipped_checkpoints(folder: Path) -> Outcomes:
         good = path.read_bytes()
         flip(path, dice)
         try:
-            load(directory)
+            load(directory, "last")
             is_detected = False
         except CheckpointError as error:
             is_detected = "checkpoint-" in str(error)
