@@ -133,11 +133,11 @@ def outcome_of_log(directory: Path) -> tuple[bytes, dict[str, list[float]]]:
 
 
 def full_disks(folder: Path) -> Outcomes:
-    """Disks of 4 to 400 KB, and room later."""
+    """Disks of 4 to 250 KB, and room later."""
     with Server(folder) as server:
         server.spike("run", *OPTIONS, "--out", "whole")
         wanted = outcome(folder / "whole")
-        for size in (4, 60, 150, 400):
+        for size in (4, 30, 60, 150, 250):
             disk = folder / f"disk{size}"
             disk.mkdir()
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", str(disk)], check=True)
@@ -422,7 +422,7 @@ def forks_while_threads_compute(folder: Path) -> Outcomes:
 
 def eight_threads(folder: Path) -> Outcomes:
     """`tests/benchmarks/threads.py`; a call is a try, and memory another."""
-    command = [sys.executable, "tests/benchmarks/threads.py", "--seconds", "120"]
+    command = [sys.executable, "tests/benchmarks/threads.py", "--seconds", "120", "--record"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     words = done.stdout.replace(",", "").split()
     calls, wrong = (int(words[words.index(name) - 1]) for name in ("calls", "wrong"))
@@ -436,7 +436,7 @@ ATTACKS = {
     "1a": Attack("SIGKILL at random calls, a checkpoint for each step", lambda f: killed(EVERY_STEP, 8, 4, f)),
     "1b": Attack("SIGKILL, convnet, a checkpoint for every 3 steps", lambda f: killed(CONVNET, 3, 2, f)),
     "1c": Attack("SIGKILL, SIGTERM, Ctrl-C once and twice; two signals a run", signalled),
-    "1d": Attack("disks of 4 to 400 KB", full_disks),
+    "1d": Attack("disks of 4 to 250 KB", full_disks),
     "1e": Attack("commands on a read-only mount", read_only_mount),
     "1f": Attack("three processes in one directory", three_in_one),
     "1g": Attack("clocks that move back", tests("tests/run/test_resume.py", "-k", "clocks")),
