@@ -5,8 +5,8 @@ from spikecore.nn.readouts import over_own_steps, trusted_values
 from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches, put_together, stack, stack_labels
 from spikecore.trainers.confusion import confusion
-from spikecore.trainers.optimizers import OPTIMIZER, Optimizer
-from spikecore.trainers.schedules import SCHEDULE, Schedule
+from spikecore.trainers.optimizers import OPTIMIZER, Optimizer, make_optimizer
+from spikecore.trainers.schedules import SCHEDULE, Schedule, factors_of
 from spikecore.trainers.sharding import load_optimizer_state, optimizer_state, settle, total_norm, whole
 from spikecore.trainers.splits import TaskSplit, cut_validation, unaugmented
 from spikecore.trainers.targets import label_problem
@@ -30,9 +30,11 @@ __all__ = [
     "cut_validation",
     "dataset_splits",
     "dataset_task",
+    "factors_of",
     "in_batches",
     "label_problem",
     "load_optimizer_state",
+    "make_optimizer",
     "optimizer_state",
     "over_own_steps",
     "put_together",

@@ -23,6 +23,7 @@ from spikecore.trainers import (
     begin_epoch,
     in_batches,
     load_optimizer_state,
+    make_optimizer,
     optimizer_state,
     settle,
     unaugmented,
@@ -187,7 +188,8 @@ class Loop(Trainer):
         trained = context.fully_shard(model) if is_sharded else model
         self._average = Average(model, config.ema) if config.ema else None
         with context.timed("building"):  # torch imports its compiler for the first optimizer
-            self._optimizer = config.optimizer(parameter_groups(trained, config.decay == "all"), config.lr)
+            groups = parameter_groups(trained, config.decay == "all")
+            self._optimizer = make_optimizer(config.optimizer, groups, config.lr)
         settle(self._optimizer)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.dtype == torch.float16)
         if self._pending is not None:
