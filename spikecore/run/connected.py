@@ -180,7 +180,11 @@ class Connected(Group):
             return model
         from spikecore.run.sharded import Sharded  # imports FSDP, which takes a second
 
-        sharded = self._sharded[model] = Sharded(model, self.world_size)
+        try:
+            sharded = self._sharded[model] = Sharded(model, self.world_size)
+        except SpikeError as error:
+            error.is_told = not self.is_first  # all processes raise it
+            raise
         return sharded.net
 
     def make_whole(self, model: nn.Module) -> None:

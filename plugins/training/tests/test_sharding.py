@@ -177,14 +177,16 @@ def refused(group):
     try:
         trainer.fit(task, SharedRecorder(group))
     except OptionError as error:
-        return str(error)
-    return "nothing"
+        return {"text": str(error), "is_told": error.is_told}
+    return {}
 
 
 def test_a_net_that_torch_cannot_divide_is_named():
-    for text in in_processes(refused, 2):
-        assert "cannot be sharded between processes" in text
-        assert "contiguous" in text
+    answers = in_processes(refused, 2)
+    for answer in answers:
+        assert "cannot be sharded between processes" in answer["text"]
+        assert "contiguous" in answer["text"]
+    assert [answer["is_told"] for answer in answers] == [False, True]  # one of them shows it
 
 
 @pytest.mark.parametrize(
