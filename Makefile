@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test first-hour lint catalogue doors support docs site release bench bench-gpu figures figures-rl fuzz
+.PHONY: run test test-full check check-and-test conformance first-hour lint catalogue doors support docs site release bench bench-gpu figures figures-rl fuzz
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -36,6 +36,9 @@ doors: $(STAMP)           # the names that core exports to plugins: tests/tools/
 
 support: $(STAMP)         # what each plugin needs and where it is tested: docs/reference/support.md
 	$(PY) -m tests.tools.support
+
+conformance: $(STAMP)     # after `make test`: what each component's suite executed: docs/reference/conformance.csv
+	$(PY) -m tests.tools.conformance
 
 first-hour: $(STAMP)      # README and every tutorial, word by word, in a clone with an environment of its own
 	SPIKE_FULL=1 $(PY) -m tests.suites run check-first-hour

@@ -205,5 +205,6 @@ def main() -> None:
         sys.exit(130)
     except SpikeError as error:
         if not error.is_told:
-            _complain(f"spike: {error}")
+            lines = error.problems if isinstance(error, ConfigError) else [str(error)]
+            _complain("\n".join(f"spike: {line}" for line in lines))
         sys.exit(2 if isinstance(error, PluginError | ConfigError | CheckpointError | ValueError) else 1)

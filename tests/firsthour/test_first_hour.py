@@ -10,6 +10,7 @@ SPIKE_FULL=1 the environment is empty, and pip installs everything. `make test` 
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -122,6 +123,11 @@ def test_readme_does_what_it_says(clone):
     assert "neuron:leaky_root" in log
     assert "executed, at least" in log
     assert "loss 0." in log  # of the loop
+    (stated,) = re.findall(
+        r"^\| digits .* \| ([\d.]+) % \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    reached = float(re.search(r"^test_accuracy +([\d.]+)%", log, re.MULTILINE).group(1))
+    assert abs(reached - float(stated)) < 0.6  # of 359 test images, two: another processor rounds otherwise
 
 
 def test_the_environment_is_that_of_the_clone(clone):
