@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import spikecore
+from spikecore.cli import spike as spike_commands
 from spikecore.registry import components
 
 README = Path(__file__).parents[2] / "README.md"
@@ -114,3 +116,25 @@ def test_the_accuracies_on_ndigits_are_those_of_the_plugin():
     shown = re.search(r"([\d.]+), ([\d.]+), ([\d.]+) %", cells[2]).groups()
     page = (README.parent / "plugins/datasets-dvs/README.md").read_text(encoding="utf-8")
     assert "| {}, {} and {} % |".format(*shown) in page
+
+
+def test_the_citation_is_of_this_version():
+    text = (README.parent / "CITATION.cff").read_text(encoding="utf-8")
+    fields = dict(re.findall(r"^([\w-]+): *(\S.*)$", text, re.MULTILINE))
+    assert fields["cff-version"] == "1.2.0"
+    assert fields["version"] == spikecore.__version__
+    assert fields["license"] == "Apache-2.0"
+    assert (README.parent / "LICENSE").read_text(encoding="utf-8").lstrip().startswith("Apache License")
+    assert {"message", "title", "type"} <= set(fields)
+    assert re.search(r"^authors:\n  - name: \S", text, re.MULTILINE)
+
+
+def test_every_command_and_option_in_the_table_exists():
+    part = README.read_text(encoding="utf-8").split("\n## The command line\n")[1].split("\nWrite your own")[0]
+    calls = re.findall(r"`spike ([\w-]+)([^`]*)`", part)
+    assert len({name for name, _ in calls}) >= 15
+    for name, rest in calls:
+        command = spike_commands.get_command(None, name)
+        assert command is not None, name
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert set(re.findall(r"--[\w-]+", rest)) <= known, name
