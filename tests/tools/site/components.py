@@ -95,7 +95,7 @@ def _plugin_page(plugin: Plugin, entries: list[Entry]) -> Iterator[str]:
         [
             ("distribution", f"``{plugin.distribution}`` {plugin.version}"),
             ("needs", ", ".join(f"``{line}``" for line in needs)),
-            ("extras", ", ".join(f"``{line}``" for line in extras)),
+            ("extras", ", ".join(map(_extra, extras))),
         ]
     )
     for kind in KINDS:
@@ -108,6 +108,13 @@ def _plugin_page(plugin: Plugin, entries: list[Entry]) -> Iterator[str]:
         yield from title("Guide", "-")
         more = sorted(page.stem for page in (readme.parent / "docs").glob("*.md"))
         yield from _toctree([f"/plugins/{plugin.id}/README", *(f"/plugins/{plugin.id}/docs/{name}" for name in more)])
+
+
+def _extra(line: str) -> str:
+    """`onnx>=1.16; extra == "onnx"` as the name of the extra and what it installs."""
+    requirement, _, marker = line.partition(";")
+    name = marker.split("extra ==")[1].split("'" if "'" in marker else '"')[1]
+    return f"``{name}`` (``{requirement.strip()}``)"
 
 
 def _component_page(entry: Entry) -> Iterator[str]:
