@@ -4,6 +4,8 @@
                      name, beside spikingjelly's own with its Triton and CuPy kernels
     conv, neuron     forward + backward, channels-last, eager and under `torch.compile(fullgraph=True)`
     norm, neuron     forward + backward of batch norm and LIF: in one call, and one after the other
+    exponential      forward + backward of a neuron whose step has an exponential, exact and with `fast_exp`; how many
+                     spikes differ from eager torch's is counted
 
 A candidate is compared with eager torch (`torch`) before it is timed; then all of them take turns. `--tiny` runs the
 same code on small sizes, on any device: it shows that everything works, its times say nothing.
@@ -27,12 +29,14 @@ from spikecore.bench import rows as table
 from spikecore.bench import timing
 from spikecore.bench.rows import FAILED, UNAVAILABLE, Row, fill
 from spikecore.errors import SpikeError
-from spikecore.nn import LIF, layers
+from spikecore.nn import LIF, configure_backend, layers
 from spikecore.nn.batch_statistics import BatchStatistics
+from spikecore.registry import Registry, use
 
 REFERENCE = "torch"
 PEER = "spikingjelly"
 MODEL = "sew_resnet18"
+WITH_EXPONENTIAL = "eif"
 RELATIVE = 0.02
 """How far a loss may be from the reference's: products in bfloat16 have 8 bits."""
 OPTIONS = {"tau": 2.0, "detach_reset": True}
@@ -174,10 +178,70 @@ def norms(backends: Sequence[str], sizes: Sizes, device: torch.device) -> dict[s
     return candidates
 
 
+def exponentials(backends: Sequence[str], sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Step]]:
+    """A neuron with an exponential in its step, whose functions are exact or fast; a step returns its spikes."""
+    x = (torch.randn(sizes.maps, generator=torch.Generator().manual_seed(1)) * 4 + 4).to(device)
+
+    def make(backend: str, is_fast: bool) -> Step:
+        registry = Registry()  # a backend of its own: in another one it keeps its options
+        with use(registry):
+            if is_fast:
+                configure_backend(backend, fast_exp=True)
+            neuron = create("neuron", WITH_EXPONENTIAL, backend=backend)
+        given = x.detach().requires_grad_()
+
+        def step() -> Tensor:
+            with use(registry):
+                out: Tensor = neuron(given)
+            torch.autograd.grad(out.mean(), given)
+            return out.detach()
+
+        return step
+
+    candidates: dict[str, Callable[[], Step]] = {REFERENCE: lambda: make(REFERENCE, False)}
+    for name in backends:
+        candidates[name] = lambda n=name: make(n, False)
+        candidates[f"{name}, fast_exp"] = lambda n=name: make(n, True)
+    return candidates
+
+
+def compare_values(ours: Tensor, right: Tensor) -> tuple[str, bool]:
+    """What is said of a loss, or of gradients, and whether they are near enough."""
+    assert bool((right != 0).all()), "a loss or a gradient is 0, so nothing is compared"
+    distance = float(((ours - right).abs() / right.abs()).max())
+    return f"loss or gradients differ from eager torch by {distance:.1e}", distance <= RELATIVE
+
+
+def compare_spikes(ours: Tensor, right: Tensor) -> tuple[str, bool]:
+    """How many spikes differ; more than a hundredth of them are too many for rounding."""
+    num_spikes, num_other = int(right.sum()), int((ours != right).sum())
+    assert num_spikes, "no neuron fires, so nothing is compared"
+    return f"{num_other} of {right.numel()} outputs differ from eager torch's {num_spikes} spikes", (
+        num_other <= num_spikes // 100
+    )
+
+
+class Subject(NamedTuple):
+    """What is measured.
+
+    Args:
+        candidates: makes the steps, by name.
+        what: a step is.
+        sizes: the field of `Sizes` that it has.
+        compare: what a step returned with what eager torch's did: a sentence, and whether that is right.
+    """
+
+    candidates: Callable[[Sequence[str], Sizes, torch.device], dict[str, Callable[[], Step]]]
+    what: str
+    sizes: str
+    compare: Callable[[Tensor, Tensor], tuple[str, bool]] = compare_values
+
+
 SUBJECTS = {
-    MODEL: (models, "training step", "images"),
-    "conv, neuron": (convolutions, "forward+backward", "maps"),
-    "norm, neuron": (norms, "forward+backward", "maps"),
+    MODEL: Subject(models, "training step", "images"),
+    "conv, neuron": Subject(convolutions, "forward+backward", "maps"),
+    "norm, neuron": Subject(norms, "forward+backward", "maps"),
+    "exponential": Subject(exponentials, "forward+backward", "maps", compare_spikes),
 }
 
 
@@ -186,16 +250,16 @@ def measure(backends: Sequence[str], sizes: Sizes, device: torch.device) -> list
     clock = timing.host_clock if device.type == "cpu" else timing.accelerator_clock(device)
     effort = timing.Effort(sizes.seconds) if sizes.seconds else timing.Effort(0.0, least=3, most=3)
     written: list[Row] = []
-    for subject, (candidates, what, which) in SUBJECTS.items():
-        print(subject, flush=True)
-        shape = ",".join(map(str, getattr(sizes, which)))
+    for name_of_subject, subject in SUBJECTS.items():
+        print(name_of_subject, flush=True)
+        shape = ",".join(map(str, getattr(sizes, subject.sizes)))
         rows: dict[str, Row] = {}
         runs: dict[str, timing.Run] = {}
         right: Tensor | None = None
-        for name, make in candidates(backends, sizes, device).items():
+        for name, make in subject.candidates(backends, sizes, device).items():
             kind = "peer" if name.startswith(PEER) else "backend"
-            row = rows[name] = Row(subject, shape, what, name, "", kind, str(device))
-            row.dtype = "bfloat16" if subject == MODEL else "float32"
+            row = rows[name] = Row(name_of_subject, shape, subject.what, name, "", kind, str(device))
+            row.dtype = "bfloat16" if name_of_subject == MODEL else "float32"
             try:
                 run = make()
                 values = run()
@@ -204,11 +268,9 @@ def measure(backends: Sequence[str], sizes: Sizes, device: torch.device) -> list
                 continue
             if right is None:
                 right = values
-                assert bool((right != 0).all()), f"{subject}: a loss or a gradient is 0, so nothing is compared"
-            distance = float(((values - right).abs() / right.abs()).max())
-            row.compared = f"loss or gradients differ from eager torch by {distance:.1e}"
+            row.compared, is_right = subject.compare(values, right)
             # Peers have other weights at first.
-            if kind == "backend" and not distance <= RELATIVE:
+            if kind == "backend" and not is_right:
                 row.status, row.reason = FAILED, row.compared
                 continue
             runs[name] = run

@@ -23,9 +23,13 @@ def test_nets_run(tmp_path):
         ("norm, neuron", "torch"),
         ("norm, neuron", "cpu, pair"),
         ("norm, neuron", "cpu, one call"),
+        ("exponential", "torch"),
+        ("exponential", "cpu"),
     }
     assert {key for key, row in rows.items() if row["status"] == "ok" and row["kind"] == "backend"} == expected
     assert all(float(rows[key]["wall_ms"]) > 0 for key in expected)
+    assert "outputs differ from eager torch's" in rows["exponential", "cpu"]["compared"]
+    assert "fast_exp" in rows["exponential", "cpu, fast_exp"]["reason"], "an option of backends for GPUs"
     peer = rows["sew_resnet18", "spikingjelly-torch"]
     assert peer["status"] == "ok" or "spikingjelly" in peer["reason"]
 
@@ -44,11 +48,22 @@ def test_a_backend_that_computes_something_else_is_not_timed(monkeypatch):
         "torch": lambda: right(lambda x: x, (), torch.ones(2, 1, 1, 1, 1)),
         "cpu": lambda: wrong(wrong_run, (), torch.ones(2, 1, 1, 1, 1)),
     }
-    monkeypatch.setattr(gpu_nets, "SUBJECTS", {"one": (lambda *given: candidates, "forward+backward", "maps")})
+    subject = gpu_nets.Subject(lambda *given: candidates, "forward+backward", "maps")
+    monkeypatch.setattr(gpu_nets, "SUBJECTS", {"one": subject})
     rows = {row.candidate: row for row in gpu_nets.measure(["cpu"], gpu_nets.TINY, torch.device("cpu"))}
     assert rows["torch"].status == "ok"
     assert rows["cpu"].status == "failed"
     assert rows["cpu"].wall_ms is None
+
+
+def test_spikes_that_differ_are_counted():
+    right = torch.zeros(1000)
+    right[::4] = 1.0
+    ours = right.clone()
+    ours[:2] = 1.0 - ours[:2]
+    assert gpu_nets.compare_spikes(ours, right) == ("2 of 1000 outputs differ from eager torch's 250 spikes", True)
+    ours[:4] = 1.0 - right[:4]
+    assert not gpu_nets.compare_spikes(ours, right)[1]
 
 
 def test_a_backend_that_is_not_here_is_a_row_with_its_reason():

@@ -17,14 +17,16 @@ from spikecore.dynamics import (
     max,
     min,
     round,
+    sigmoid,
     sign,
     sin,
     spike,
     sqrt,
+    tanh,
     where,
 )
-from spikecore.nn import LIF, Neuron
-from spikecore.registry import components, create, load
+from spikecore.nn import LIF, Neuron, configure_backend
+from spikecore.registry import Registry, components, create, load, use
 from spikecore.testing.backend_runs import PARAMETERS, RESETS, SLOPES, SURROGATES, noise, outcome
 from spikecore.testing.compare import assert_close, assert_same
 
@@ -144,3 +146,28 @@ def test_auto_never_compiles_for_the_host(on_host):
 
 def test_declared_devices():
     assert load("backend", "cupy").capabilities.devices == ("cuda",)
+
+
+def test_fast_functions_are_right_up_to_rounding():
+    """What they are built of is right here too; how far the GPU's instructions are off, `make bench-gpu` counts."""
+
+    class Functions(Neuron):
+        state = {"v": 0.25}  # noqa: RUF012
+
+        @staticmethod
+        def step(x, state, params):
+            h = exp(-x * x) + tanh(state.v + x) * 0.5 + sigmoid(x * 3.0) * 0.25
+            s = spike(h - params.v_threshold, params.surrogate)
+            return s, {"v": h - s * params.v_threshold}
+
+    x = noise(9, 2, 3, 8, dtype=torch.float32)
+    x[3, 0, 0, :4] = torch.tensor([90.0, -90.0, torch.inf, -torch.inf])
+    with use(Registry()):
+        configure_backend("cupy", on_host=True, fast_exp=True)
+        fast = outcome(Functions(backend="cupy", surrogate="sigmoid", v_threshold=0.75), x)
+        double = outcome(Functions(backend="cupy", surrogate="sigmoid", v_threshold=0.75), x.double())
+    right = outcome(Functions(backend="torch", surrogate="sigmoid", v_threshold=0.75), x)
+    assert right["output"].any()
+    assert_close(fast, right, "outcome")
+    exact = outcome(Functions(backend="torch", surrogate="sigmoid", v_threshold=0.75), x.double())
+    assert_close(double, exact, "outcome in float64")

@@ -101,6 +101,17 @@ def test_dtypes(dtype):
     check(LIF(tau=3.0).program(), dtype, 80)
 
 
+def test_fast_functions_are_instructions():
+    program = LIF(surrogate="sigmoid").program()
+    _, backward = plans(program)
+    exact, fast = (compile_ahead(program, backward, torch.float32, 90, fast_exp=given) for given in (False, True))
+    assert re.findall(r"\bfma\.", exact.ptx)
+    assert not re.findall(r"\bfma\.", fast.ptx)
+    assert "ex2.approx" in fast.ptx
+    double = (compile_ahead(program, backward, torch.float64, 90, fast_exp=given).ptx for given in (False, True))
+    assert len(set(double)) == 1
+
+
 @pytest.mark.parametrize(
     ("dtype", "forward", "backward"),
     [

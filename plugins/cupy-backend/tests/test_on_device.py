@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from spikecore.errors import BackendError
+from spikecore.nn import LIF
+from spikecore.testing.backend_runs import noise
 from spikecore_cupy_backend.kernels import OPTIONS, THREADS
 
 MODULE = "spikecore_cupy_backend.on_device"
@@ -108,3 +110,16 @@ def test_an_error_shows_the_line_of_the_source(notes):
     assert '"sc_stor" is undefined' in str(caught.value)
     assert ">    2 sc_stor(a);" in str(caught.value)
     assert not notes.launched
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_a_second_device():
+    x = noise(19, 2, 3, 8, dtype=torch.float32) * 1.5
+    right = LIF(backend="torch")(x)
+    neuron = LIF(backend="cupy")
+    for device in ("cuda:1", "cuda:0", "cuda:1"):
+        out = neuron(x.to(device))
+        assert out.device == torch.device(device)
+        assert torch.equal(out.cpu(), right)
+    assert right.any()
+    assert torch.cuda.current_device() == 0

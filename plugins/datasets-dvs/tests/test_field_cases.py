@@ -260,6 +260,24 @@ def test_versions_of_evt_that_are_not_read_are_named(lines, says, tmp_path):
         read_events(path)
 
 
+@pytest.mark.parametrize("version", ["2.0", "3.0"])
+def test_noise_under_a_header_of_evt_is_no_recording(version, tmp_path):
+    path = tmp_path / "a.raw"
+    noise = np.random.default_rng(0).integers(0, 256, 4000, dtype=np.uint8).tobytes()
+    path.write_bytes(f"% evt {version}\n% end\n".encode() + noise)
+    with pytest.raises(DatasetError, match="its words are those of none of the three"):
+        read_events(path)
+
+
+def test_columns_with_two_dimensions_are_no_columns(tmp_path):
+    square = np.zeros((5, 2), np.int64)
+    np.savez(tmp_path / "a.npz", t=square, x=square, y=square, p=square)
+    with pytest.raises(DatasetError, match=r"column t has the shape \[5, 2\]; one number per event, \[N\]"):
+        read_events(tmp_path / "a.npz", unit="us")
+    upright, lying = np.arange(5).reshape(5, 1), np.arange(5).reshape(1, 5)
+    assert make_events(upright, lying, upright, lying % 2) == make_events(*[range(5)] * 3, np.arange(5) % 2)
+
+
 def test_a_vector_of_evt3_without_a_beginning_holds_no_events(tmp_path):
     path = tmp_path / "a.raw"
     words = [0x8000, 0x6005, 0x0007, 0x50FF, 0x3000 | 1 << 11 | 20, 0x5003, 0x4001]

@@ -181,6 +181,15 @@ def test_overflow_markers_of_atis(tmp_path):
     equal(read_events(path), ([10, 20, 5 + 2 * 8192, 6 + 2 * 8192], [1, 2, 5, 6], [3, 4, 7, 239], [1, 0, 0, 1]))
 
 
+def test_an_event_before_the_edge_of_atis_counter_may_come_second(tmp_path):
+    """The second event is 108 µs earlier than the first, not 8 s later; one further away is later."""
+    path, period = tmp_path / "a.bin", 1 << 23
+    path.write_bytes(writers.atis_bin([100, period - 8], [1, 2], [3, 4], [0, 1]))
+    equal(read_events(path), ([-8, 100], [2, 1], [4, 3], [1, 0]))
+    path.write_bytes(writers.atis_bin([100, period // 2, period - 8], [1, 2, 3], [3, 4, 5], [0, 1, 1]))
+    equal(read_events(path), ([100, period // 2, period - 8], [1, 2, 3], [3, 4, 5], [0, 1, 1]))
+
+
 @pytest.mark.parametrize("chunk", [None, 3])
 def test_the_counter_of_atis_runs_over_without_a_mark(chunk, tmp_path, monkeypatch):
     if chunk:
@@ -650,6 +659,16 @@ def test_rows_of_aedat2_count_from_below(chip, height, tmp_path):
         path.write_bytes(head + struct.pack(">II", height << 22, 5))
         with pytest.raises(DatasetError, match=f"row {height} lies outside the sensor of H = {height}"):
             read_events(path)
+
+
+def test_turns_of_aedat3_belong_to_their_own_events(tmp_path):
+    """Two packets with unlike turns are decoded together, and an event of the first is not valid."""
+    path = tmp_path / "a.aedat3"
+    first = [(writers.aedat3_data(1, 2, 1, valid=0), 6), (writers.aedat3_data(3, 4, 1), 7)]
+    second = [(writers.aedat3_data(5, 6, 0), 8)]
+    packets = writers.aedat3_packet(first, overflow=1) + writers.aedat3_packet(second, overflow=3)
+    path.write_bytes(writers.AEDAT3_HEADER + packets)
+    equal(read_events(path), ([(1 << 31) + 7, (3 << 31) + 8], [3, 5], [4, 6], [1, 0]))
 
 
 def test_the_time_of_an_event_that_is_not_valid_does_not_matter(tmp_path):

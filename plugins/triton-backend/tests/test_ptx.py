@@ -8,8 +8,10 @@ import torch
 
 from spikecore.backends.kit import BackwardPlan, ForwardPlan, backward_calls, segment_length
 from spikecore.dynamics import OPS
+from spikecore.errors import BackendError
 from spikecore.nn import LIF, CubaLIF
 from spikecore.registry import components, create
+from spikecore_triton_backend import ahead
 from spikecore_triton_backend.ahead import compile_ahead
 from spikecore_triton_backend.compiled import largest_block, launch_shape
 from spikecore_triton_backend.kernels import print_kernel
@@ -89,6 +91,29 @@ def test_dtypes(dtype):
     assert f"div.rn.{kind}" in forward.ptx
     assert f"div.rn.{kind}" in backward.ptx
     assert not INEXACT.findall(forward.ptx + backward.ptx)
+
+
+def test_fast_functions_are_instructions():
+    """By NVIDIA's library an exponential takes fused multiply-adds and a table of cases."""
+    program = LIF(surrogate="sigmoid").program()
+    _, backward = plans(program)
+    exact, fast = (compile_ahead(program, backward, torch.float32, 90, fast_exp=given) for given in (False, True))
+    assert re.findall(r"\bfma\.", exact.ptx)
+    assert not re.findall(r"\bfma\.", fast.ptx)
+    assert "ex2.approx" in fast.ptx
+    assert fast.registers <= exact.registers
+    double = (compile_ahead(program, backward, torch.float64, 90, fast_exp=given).ptx for given in (False, True))
+    assert len(set(double)) == 1
+
+
+def test_an_error_shows_the_line_of_the_source(monkeypatch):
+    program = LIF().program()
+    forward, _ = plans(program)
+    wrong = print_kernel(program, forward, is_double=False).replace("tl.program_id(0)", "tl.programme(0)")
+    monkeypatch.setattr(ahead, "print_kernel", lambda *arguments, **options: wrong)
+    with pytest.raises(BackendError) as caught:
+        compile_ahead(program, forward, torch.float32, 90)
+    assert "lanes = tl.programme(0).to(tl.int64) * BLOCK" in str(caught.value)
 
 
 def test_loads_and_stores_are_vectors():

@@ -45,7 +45,12 @@ class Compiled:
 
 
 def compile_ahead(
-    program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, architecture: int, lanes: int = 1
+    program: Program,
+    plan: ForwardPlan | BackwardPlan,
+    dtype: torch.dtype,
+    architecture: int,
+    lanes: int = 1,
+    fast_exp: bool = False,
 ) -> Compiled:
     """Compile a kernel of a program.
 
@@ -55,12 +60,13 @@ def compile_ahead(
         dtype: of x.
         architecture: compute capability, such as 90.
         lanes: of a thread, up to `most_lanes`.
+        fast_exp: as of the backend.
 
     Raises:
         PluginUnavailable: NVRTC is not installed.
         BackendError: it refuses the kernel or the architecture; the message has the lines of the source.
     """
-    source = print_kernel(program, plan, dtype, lanes=lanes)
+    source = print_kernel(program, plan, dtype, lanes=lanes, fast_exp=fast_exp)
     ptx, log = compile_source(source, architecture)
     numbers = {}
     for name, pattern in (

@@ -45,9 +45,13 @@ class CuPyBackend(FusedBackend):
         """
         Args:
             on_host: compile the kernels as C++ and run them on CPU tensors, for tests without a GPU.
+            fast_exp: compute exp, sigmoid and tanh of float32 by the GPU's approximate instructions. Membrane
+                potentials of neurons that have them, and gradients of surrogates that have them, then differ from eager
+                torch's in the last bits; so do, rarely, spikes.
         """
 
         on_host: bool = False
+        fast_exp: bool = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -80,7 +84,7 @@ class CuPyBackend(FusedBackend):
 
     def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, lanes: int = 1) -> str:
         """The text of a kernel whose threads have so many lanes. One for the CPU is compared with torch there."""
-        return print_kernel(program, plan, dtype, reciprocals=not self.config.on_host, lanes=lanes)
+        return print_kernel(program, plan, dtype, not self.config.on_host, lanes, self.config.fast_exp)
 
     def launch(self, launch: Launch) -> None:
         """See `FusedBackend.launch`."""

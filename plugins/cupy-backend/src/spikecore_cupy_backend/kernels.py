@@ -38,7 +38,12 @@ _ELEMENTS = {torch.float16: 16, torch.bfloat16: 17, torch.float32: 0, torch.floa
 
 
 def print_kernel(
-    program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool = True, lanes: int = 1
+    program: Program,
+    plan: ForwardPlan | BackwardPlan,
+    dtype: torch.dtype,
+    reciprocals: bool = True,
+    lanes: int = 1,
+    fast_exp: bool = False,
 ) -> str:
     """The source of a kernel, a function named `sc_kernel`, with all that it needs.
 
@@ -48,8 +53,9 @@ def print_kernel(
         dtype: of x.
         reciprocals: it divides by numbers as torch does on a GPU; otherwise as on a CPU.
         lanes: of a thread; more than 1 needs what `is_vectorisable` asks for.
+        fast_exp: exp, sigmoid and tanh of float32 are approximate.
     """
-    return _CUDAText(program, plan, dtype, reciprocals, lanes).source()
+    return _CUDAText(program, plan, dtype, reciprocals, lanes, fast_exp).source()
 
 
 def most_lanes(plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> int:
@@ -144,10 +150,16 @@ def read_text(name: str) -> str:
 
 class _CUDAText(KernelText):
     def __init__(
-        self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype, reciprocals: bool, lanes: int
+        self,
+        program: Program,
+        plan: ForwardPlan | BackwardPlan,
+        dtype: torch.dtype,
+        reciprocals: bool,
+        lanes: int,
+        fast_exp: bool,
     ) -> None:
         super().__init__(program, plan, CUDAPrinter(dtype == torch.float64), reciprocals)
-        self.dtype, self.lanes = dtype, lanes
+        self.dtype, self.lanes, self.fast_exp = dtype, lanes, fast_exp and dtype != torch.float64
 
     def statement(self, text: str) -> str:
         return f"{text};"
@@ -187,6 +199,7 @@ class _CUDAText(KernelText):
             f"#define SC_REAL {'double' if self.dtype == torch.float64 else 'float'}",
             f"#define SC_ELEMENT {_ELEMENTS[self.dtype]}",
             f"#define SC_LANES {self.lanes}",
+            f"#define SC_FAST_EXP {int(self.fast_exp)}",
             read_text("prelude.cuh"),
             f'extern "C" __global__ void __launch_bounds__({THREADS}, {blocks}) {KERNEL}(',
             ",\n".join(f"    {kind} {name}" for name, kind in names.items()) + ")",

@@ -1,6 +1,7 @@
 /* What kernels are written with. SC_REAL is float or double, the type in which a kernel computes; SC_ELEMENT is 16 for
    float16 input, 17 for bfloat16, 0 where x has the type of the state; SC_LANES is the number of lanes of a thread, which
-   stand side by side in memory. Needs no header: conversions are PTX. */
+   stand side by side in memory; SC_FAST_EXP is 1 for approximate exp, sigmoid and tanh of float. Needs no header:
+   conversions are PTX. */
 
 typedef SC_REAL real;
 
@@ -61,10 +62,8 @@ typedef real element;
 #endif
 
 /* float and double by overloading: the names without f are double's alone in C, but not in C++. */
-SC_FUNCTION real sc_exp(real a) { return sizeof(real) == 4 ? (real)expf(a) : (real)exp((double)a); }
 SC_FUNCTION real sc_log(real a) { return sizeof(real) == 4 ? (real)logf(a) : (real)log((double)a); }
 SC_FUNCTION real sc_sqrt(real a) { return sizeof(real) == 4 ? (real)sqrtf(a) : (real)sqrt((double)a); }
-SC_FUNCTION real sc_tanh(real a) { return sizeof(real) == 4 ? (real)tanhf(a) : (real)tanh((double)a); }
 SC_FUNCTION real sc_sin(real a) { return sizeof(real) == 4 ? (real)sinf(a) : (real)sin((double)a); }
 SC_FUNCTION real sc_cos(real a) { return sizeof(real) == 4 ? (real)cosf(a) : (real)cos((double)a); }
 SC_FUNCTION real sc_atan(real a) { return sizeof(real) == 4 ? (real)atanf(a) : (real)atan((double)a); }
@@ -72,7 +71,15 @@ SC_FUNCTION real sc_erf(real a) { return sizeof(real) == 4 ? (real)erff(a) : (re
 SC_FUNCTION real sc_abs(real a) { return sizeof(real) == 4 ? (real)fabsf(a) : (real)fabs((double)a); }
 SC_FUNCTION real sc_floor(real a) { return sizeof(real) == 4 ? (real)floorf(a) : (real)floor((double)a); }
 SC_FUNCTION real sc_round(real a) { return sizeof(real) == 4 ? (real)rintf(a) : (real)rint((double)a); }
+#if SC_FAST_EXP
+SC_FUNCTION real sc_exp(real a) { return __expf(a); }
+SC_FUNCTION real sc_sigmoid(real a) { return __fdividef(1.0f, 1.0f + __expf(-a)); }
+SC_FUNCTION real sc_tanh(real a) { return 1.0f - __fdividef(2.0f, __expf(2.0f * a) + 1.0f); }
+#else
+SC_FUNCTION real sc_exp(real a) { return sizeof(real) == 4 ? (real)expf(a) : (real)exp((double)a); }
 SC_FUNCTION real sc_sigmoid(real a) { return (real)1 / ((real)1 + sc_exp(-a)); }
+SC_FUNCTION real sc_tanh(real a) { return sizeof(real) == 4 ? (real)tanhf(a) : (real)tanh((double)a); }
+#endif
 SC_FUNCTION real sc_sign(real a) { return (real)((a > 0) - (a < 0)); }
 
 /* NaN if one argument is; a + b is that NaN. */

@@ -105,9 +105,15 @@ def make_events(
 
     Raises:
         DatasetError: lengths differ, or a number is not finite, no whole number or does not fit its column, or the
-            polarities follow no convention.
+            polarities follow no convention, or a column has more than one long dimension.
     """
-    columns = [np.asarray(column).reshape(-1) for column in (t, x, y, p)]
+    arrays = [np.asarray(column) for column in (t, x, y, p)]
+    for name, array in zip(COLUMNS, arrays, strict=True):
+        if array.ndim > 1 and array.size != max(array.shape):  # [N, 1] and MATLAB's [1, N] are columns
+            raise DatasetError(
+                f"{source}: column {name} has the shape {list(array.shape)}; one number per event, [N], is expected"
+            )
+    columns = [array.reshape(-1) for array in arrays]
     if len({len(column) for column in columns}) > 1:
         lengths = ", ".join(f"{name} {len(column)}" for name, column in zip(COLUMNS, columns, strict=True))
         raise DatasetError(f"{source}: the columns differ in length ({lengths})")

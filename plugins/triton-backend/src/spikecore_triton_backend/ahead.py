@@ -59,6 +59,7 @@ def compile_ahead(
     dtype: torch.dtype,
     architecture: int,
     warps: int = 4,
+    fast_exp: bool = False,
 ) -> Compiled:
     """Compile a kernel of a program.
 
@@ -68,12 +69,13 @@ def compile_ahead(
         dtype: of x.
         architecture: compute capability, such as 90.
         warps: of a block, which has as many lanes as the largest one.
+        fast_exp: as of the backend.
 
     Raises:
         BackendError: it does not compile.
     """
     is_double = dtype == torch.float64
-    source = print_kernel(program, plan, is_double)
+    source = print_kernel(program, plan, is_double, fast_exp=fast_exp)
     kernel = triton.JITFunction(define(program.name, source, LIBDEVICE))
     tensors, _ = arguments(program, plan)
     signature: dict[str, str] = {}

@@ -50,9 +50,13 @@ class TritonBackend(FusedBackend):
         """
         Args:
             interpret: run the kernels in Triton's interpreter, on CPU tensors: slow, for tests without a GPU.
+            fast_exp: compute exp, sigmoid and tanh of float32 by the GPU's approximate instructions. Membrane
+                potentials of neurons that have them, and gradients of surrogates that have them, then differ from eager
+                torch's in the last bits; so do, rarely, spikes.
         """
 
         interpret: bool = False
+        fast_exp: bool = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -82,7 +86,9 @@ class TritonBackend(FusedBackend):
 
     def source(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> str:
         """The text of a kernel."""
-        return print_kernel(program, plan, dtype == torch.float64, reciprocals=not self.config.interpret)
+        # The interpreter is compared with torch on the CPU.
+        reciprocals = not self.config.interpret
+        return print_kernel(program, plan, dtype == torch.float64, reciprocals, self.config.fast_exp)
 
     def launch(self, launch: Launch) -> None:
         """See `FusedBackend.launch`."""
@@ -92,7 +98,7 @@ class TritonBackend(FusedBackend):
         key = (program.structure, program.states, program.params, program.record, is_double, plan)
         kernel = self._kernels.get(key)
         if kernel is None:
-            kernel = self._kernels[key] = self._make(program, plan, is_double)
+            kernel = self._kernels[key] = self._make(program, plan, launch.dtype)
         integers = launch.integers
         if plan.aligned:
             integers = {name: n // ALIGNMENT if is_distance(name) else n for name, n in integers.items()}
@@ -104,9 +110,8 @@ class TritonBackend(FusedBackend):
             num_lanes=launch.num_lanes,
         )
 
-    def _make(self, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool) -> Callable[..., None]:
-        # The interpreter is compared with torch on the CPU.
-        source = print_kernel(program, plan, is_double, reciprocals=not self.config.interpret)
+    def _make(self, program: Program, plan: ForwardPlan | BackwardPlan, dtype: torch.dtype) -> Callable[..., None]:
+        source = self.source(program, plan, dtype)
         if self.config.interpret:
             from spikecore_triton_backend import interpreted
 
@@ -114,7 +119,7 @@ class TritonBackend(FusedBackend):
         from spikecore_triton_backend import compiled
 
         kernel = define(program.name, source, compiled.LIBDEVICE)
-        return compiled.compiled(kernel, compiled.largest_block(plan, is_double))
+        return compiled.compiled(kernel, compiled.largest_block(plan, dtype == torch.float64))
 
 
 def define(name: str, source: str, libdevice: Any) -> Callable[..., None]:

@@ -19,7 +19,13 @@ from spikecore_triton_backend.printer import NUMBER, TritonPrinter, multiply_by_
 KERNEL = "kernel"
 
 
-def print_kernel(program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool, reciprocals: bool = True) -> str:
+def print_kernel(
+    program: Program,
+    plan: ForwardPlan | BackwardPlan,
+    is_double: bool,
+    reciprocals: bool = True,
+    fast_exp: bool = False,
+) -> str:
     """The source of a kernel, a function named `kernel`.
 
     Args:
@@ -27,16 +33,13 @@ def print_kernel(program: Program, plan: ForwardPlan | BackwardPlan, is_double: 
         plan: the kernel's form. In an aligned plan distances in memory are passed in units of `ALIGNMENT`.
         is_double: it computes in float64.
         reciprocals: it divides by numbers as torch does on a GPU; otherwise as on a CPU.
+        fast_exp: exp, sigmoid and tanh of float32 are approximate.
     """
-    return _TritonText(program, plan, is_double, reciprocals).source()
+    return _TritonText(program, plan, TritonPrinter(is_double, fast_exp), reciprocals).source()
 
 
 class _TritonText(KernelText):
     printer: TritonPrinter
-
-    def __init__(self, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool, reciprocals: bool) -> None:
-        super().__init__(program, plan, TritonPrinter(is_double), reciprocals)
-        self.is_double = is_double
 
     def statement(self, text: str) -> str:
         return text
@@ -73,14 +76,15 @@ class _TritonText(KernelText):
         tensors, _ = arguments(self.program, self.plan)
         numbers = [f"{NUMBER}{slot}" for slot in range(len(self.program.numbers))]
         integers = [*integer_arguments(self.program, self.plan), *INTEGERS]
-        number_type = '"i64"' if self.is_double else '"fp32"'
+        is_double = self.printer.is_double
+        number_type = '"i64"' if is_double else '"fp32"'
         names = [pointer(self.program, name) for name in tensors]
         names += [f'{name}: "i64"' for name in integers]
         names += [f"{name}: {number_type}" for name in numbers]
         dtype = self.printer.dtype
         head = [f"# {pointer(self.program, name)}: {name}" for name in tensors if "." in name]
         head += [f"ONE = tl.full((), 1.0, {dtype})", f"ZERO = tl.full((), 0.0, {dtype})", *self.printer.constants()]
-        if self.is_double:
+        if is_double:
             # Python's floats would arrive as float32; these are the bits of float64.
             head += [f"{name} = tl.cast({name}, tl.int64).to(tl.float64, bitcast=True)" for name in numbers]
         for name in integers:

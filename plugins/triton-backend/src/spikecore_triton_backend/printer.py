@@ -1,7 +1,8 @@
 """Prints graphs as Triton.
 
 Everything is rounded as IEEE 754 defines it: Triton's own `/` and `tl.sqrt` are approximations in float32, `tl.exp` is
-one of `2**x`. Functions come from `libdevice`, which torch's CUDA operators use too.
+one of `2**x`. Functions come from `libdevice`, which torch's CUDA operators use too. `FAST` are the exceptions, on
+request only.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ DOUBLE = {
     "sqrt": "tl.sqrt({0})",
     "sigmoid": "ONE / (ONE + libdevice.exp({0} * -1.0))",
 }
+FAST = {
+    "exp": "tl.exp({0})",
+    "sigmoid": "(ONE / (ONE + tl.exp({0} * -1.0)))",
+    "tanh": "(ONE - (ONE + ONE) / (tl.exp({0} * 2.0) + ONE))",
+}
+"""By the GPU's approximate instructions, which there are for float32 alone."""
 
 
 class TritonPrinter(Printer):
@@ -66,13 +73,15 @@ class TritonPrinter(Printer):
 
     Args:
         is_double: the code computes in float64.
+        fast_exp: functions of `FAST` are approximate.
     """
 
-    def __init__(self, is_double: bool = False) -> None:
+    def __init__(self, is_double: bool = False, fast_exp: bool = False) -> None:
         super().__init__(is_double)
         self.dtype = "tl.float64" if is_double else "tl.float32"
         precise = DOUBLE if is_double else SINGLE
-        self.operations = {**OPERATIONS, **precise}
+        fast = FAST if fast_exp and not is_double else {}
+        self.operations = {**OPERATIONS, **precise, **fast}
         self._constants: dict[str, str] = {}
 
     def declare(self, name: str, text: str, is_bool: bool) -> str:

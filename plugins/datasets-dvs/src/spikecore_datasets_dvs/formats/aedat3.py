@@ -140,12 +140,14 @@ def _decode(file: BinaryIO, group: list[_Packet], columns: Columns, path: Path) 
         if file.readinto(view[at : at + 8 * packet.count]) != 8 * packet.count:  # type: ignore[attr-defined]
             raise DatasetError(f"{path}: became shorter while it was read")
         at += 8 * packet.count
-    data, time = raw[:, 0], raw[:, 1].astype(np.int64)
-    keep = (data & 1).astype(bool)
-    if int(raw[:, 1].max()) >= 1 << 31 and int(raw[keep, 1].max(initial=0)) >= 1 << 31:
-        raise DatasetError(f"{path}: a time is negative: the file is damaged")
+    data, time = raw[:, 0], raw[:, 1]
+    high: np.ndarray | None = None
     if any(packet.overflow for packet in group):
-        time += np.repeat([packet.overflow << 31 for packet in group], [packet.count for packet in group])
-    if not keep.all():
+        high = np.repeat([packet.overflow << 31 for packet in group], [packet.count for packet in group])
+    if not np.bitwise_and.reduce(data) & 1:
+        keep = (data & 1).astype(bool)
         data, time = data[keep], time[keep]
-    columns.put(time, data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1)
+        high = high if high is None else high[keep]
+    if np.bitwise_or.reduce(time) >> 31:
+        raise DatasetError(f"{path}: a time is negative: the file is damaged")
+    columns.put(time if high is None else time + high, data >> 17, data >> 2 & 0x7FFF, data >> 1 & 1)

@@ -28,6 +28,8 @@ STRANGE = 0.1
 """Share of words of no type, from which on they are of another version; 0 in sound files."""
 OF_32 = np.isin(np.arange(16), (0, 1, 8, 10, 14, 15))
 OF_16 = np.isin(np.arange(16), (0, 2, 3, 4, 5, 6, 7, 8, 10, 14, 15))
+KNOWN = np.isin(np.arange(16), (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 14, 15))
+"""Words of 32 bits of any sensor."""
 TIME = 8
 
 
@@ -57,6 +59,8 @@ def check_version(file: BinaryIO, version: str, path: Path) -> None:
         fits = "2.0" if not_32 == 0 else "none of the three"
     elif version != "3.0" and not_32 > STRANGE and not_16 < STRANGE / 10:
         fits = "3.0"
+    elif version == "2.0" and float((~KNOWN[wide >> 28]).mean()) > STRANGE:
+        fits = "none of the three"
     elif version == "2.1" and not_32 == 0 and _has_times_everywhere(wide):
         fits = "2.0"
     if fits:
