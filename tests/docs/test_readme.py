@@ -42,6 +42,15 @@ def test_the_net_shown_is_trained_by_the_command_shown(tmp_path, spike):
     assert "test_accuracy" in done.stdout
 
 
+def test_nothing_is_installed_under_a_name_that_anybody_may_register():
+    """Nobody owns these names on an index yet (docs/how-to/release.md): pages install from a clone."""
+    root = README.parent
+    pages = [README, *root.glob("docs/**/*.md"), *root.glob("plugins/*/README.md"), *root.glob("examples/*.toml")]
+    assert len(pages) > 60
+    lines = [line for page in pages if page.name != "release.md" for line in page.read_text("utf-8").splitlines()]
+    assert [line for line in lines if re.search(r"pip install (-\S+ )*'?spikecore", line)] == []
+
+
 def test_links_and_pictures_are_there():
     text = README.read_text(encoding="utf-8")
     places = [place for place in re.findall(r"\]\(([^)#]+)\)", text) if not place.startswith("http")]
