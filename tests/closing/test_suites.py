@@ -53,7 +53,10 @@ def test_components_executed_what_their_pages_claim():
     less = []
     for claim in CLAIMED:
         result = ran.get(claim.key)
-        if claim.suite in passed and (result is None or result.failed or result.executed < claim.executed):
+        if claim.suite not in passed:
+            continue
+        # Which component of a kind the long checks run for depends on the order of the tests.
+        if result is None or result.failed or result.executed + result.long_elsewhere < claim.executed:
             less.append(f"{claim.kind}:{claim.name}: {claim.executed} checks claimed, {result} ran")
     assert not less, "make conformance renews docs/reference/conformance.csv; before, see why: " + "; ".join(less)
 

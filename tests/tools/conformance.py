@@ -18,6 +18,8 @@ from tests.suites.places import CONFORMANCE, ROOT
 
 BY_HAND = "spike test"
 """The suite of a row that `spike test` wrote, not a suite of `make test`."""
+LONG = "a long check"
+"""What the reason of such a skipped check begins with."""
 FILE = ROOT / "docs/reference/conformance.csv"
 
 
@@ -32,6 +34,7 @@ class Result:
         suite: of `make test`, in which it ran; or `BY_HAND`.
         executed: checks that ran.
         failed: of these; a failure that the plugin declares as expected is none.
+        long_elsewhere: checks that take long, and ran for another component of this kind and plugin.
         not_applicable: checks that its capabilities, or this machine, rule out.
         minimum: of executed checks that the kind asks for.
         options: with which it was made, as JSON; what is not named has its default.
@@ -45,6 +48,7 @@ class Result:
     suite: str
     executed: int
     failed: int
+    long_elsewhere: int
     not_applicable: int
     minimum: int
     options: str
@@ -61,6 +65,8 @@ def read_reports(suite: str, directory: Path = CONFORMANCE) -> Iterator[Result]:
         report = json.loads(path.read_text(encoding="utf-8"))
         counts = report["counts"]
         failed = counts["failed"] + counts["unexpected_pass"]
+        left_out = [line for line in report["checks"] if line["outcome"] == "skipped"]
+        num_long = sum(line["reason"].startswith(LONG) for line in left_out)
         yield Result(
             kind=report["kind"],
             name=report["name"],
@@ -70,7 +76,8 @@ def read_reports(suite: str, directory: Path = CONFORMANCE) -> Iterator[Result]:
             suite=suite,
             executed=report["executed"],
             failed=failed if report["ok"] else max(failed, 1),
-            not_applicable=counts["skipped"],
+            long_elsewhere=num_long,
+            not_applicable=len(left_out) - num_long,
             minimum=report["minimum"],
             options=json.dumps(report["options"], sort_keys=True),
         )
@@ -81,9 +88,14 @@ def best(results: Iterable[Result]) -> dict[tuple[str, str], Result]:
     chosen: dict[tuple[str, str], Result] = {}
     for result in results:
         other = chosen.get(result.key)
-        if other is None or (other.failed, -other.executed) > (result.failed, -result.executed):
+        if other is None or _rank(result) < _rank(other):
             chosen[result.key] = result
     return chosen
+
+
+def _rank(result: Result) -> tuple[int, int, int]:
+    """The smaller, the better: nothing failed, more checks, fewer options."""
+    return result.failed, -result.executed, len(result.options)
 
 
 def table(file: Path = FILE) -> dict[tuple[str, str], Result]:

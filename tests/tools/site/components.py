@@ -159,6 +159,8 @@ def _conformance(entry: Entry) -> Iterator[str]:
     yield f"**{result.executed} checks executed, {result.failed} failed**, {result.not_applicable} not applicable to"
     yield f"its capabilities or to the machine; at least {result.minimum} are needed. Executed by {where} on"
     yield f"``{result.distribution}`` {result.version}, api_version {result.api_version}."
+    if result.long_elsewhere:
+        yield f"Long checks, which ran for another component of its kind and plugin: {result.long_elsewhere}."
     if result.version != entry.plugin.version:
         yield f"The version here is {entry.plugin.version}."
     if options := json.loads(result.options):
