@@ -214,9 +214,9 @@ def test_a_function_in_a_file_with_weights_and_data_of_ones_own(convert, loaded,
     status, printed = convert("toy", f"{factory}:make", *options)
     assert status == 0, printed
     assert json.loads(Path("snn/converted.json").read_text())["calibration"] == f"150 inputs in {data}"
-    found = load_file("snn/net.safetensors")
-    assert torch.equal(found["2.weight"], net[2].weight)
-    assert found["1.threshold"].item() == pytest.approx(net[:2](inputs).max().item())
+    tensors = load_file("snn/net.safetensors")
+    assert torch.equal(tensors["2.weight"], net[2].weight)
+    assert tensors["1.threshold"].item() == pytest.approx(net[:2](inputs).max().item())
     again = loaded("snn")
     scores = again(inputs.expand(64, 150, 6)).mean(0)
     assert (scores - net(inputs)).norm() / net(inputs).norm() < 0.1

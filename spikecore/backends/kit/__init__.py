@@ -30,7 +30,7 @@ from spikecore.backends.kit.plans import (
 )
 from spikecore.backends.kit.store import KernelStore, cache_folder
 from spikecore.backends.spike_bits import bits_of, note_bits
-from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
+from spikecore.interfaces.backend import Backend, BackendCapabilities, NormCall, Support
 
 __all__ = [
     "ALIGNMENT",
@@ -48,6 +48,7 @@ __all__ = [
     "KernelText",
     "Lanes",
     "Launch",
+    "NormCall",
     "Place",
     "Support",
     "arguments",
