@@ -1,7 +1,7 @@
 """The first hour of a new user: README, then every tutorial, word by word, in a clone and an environment of their own.
 
-The blocks are those of the pages. README becomes one bash script: its consoles as they stand, its Python blocks saved
-where they name a file and run where they do not. Each tutorial is followed in an empty directory by the Python that
+The blocks are those of the pages. Each block of README runs in a bash of its own: consoles as they stand, Python saved
+where it names a file and run where it does not. Each tutorial is followed in an empty directory by the Python that
 README's first command made.
 
 To save CPU time, what `make run` installs is there already, as hard links: pip finds it, and installs spikecore. With
@@ -66,18 +66,37 @@ def what_the_reader_brings(clone):
             np.savez(recordings / f"{number}.npz", t=t, x=x, y=y, p=p, unit="us", sensor_size=(20, 20))
 
 
-def as_script(page):
-    """A page as one script of bash."""
-    lines = [MAKE]
-    for number, block in enumerate(blocks(page)):
-        end = f"END_OF_BLOCK_{number}"
-        if block.file is not None:
-            lines.append(f"cat > {block.file} <<'{end}'\n{block.text}{end}")
-        elif block.language == "python":
-            lines.append(f"python - <<'{end}'\n{block.text}{end}")
-        else:
-            lines.append(block.text)
+README = blocks(ROOT / "README.md")
+INSTALLS = next(number for number, block in enumerate(README) if "make run" in block.text)
+"""The block after which there is an environment."""
+
+
+def as_script(number):
+    """A block of README as bash: a shell that did what earlier blocks say to the shell itself, then the block."""
+    block, end = README[number], "END_OF_BLOCK"
+    earlier = [line for block in README[:number] if block.language == "console" for line in block.text.splitlines()]
+    lines = [MAKE, *(line for line in earlier if line.startswith("source "))]
+    if block.file is not None:
+        lines.append(f"cat > {block.file} <<'{end}'\n{block.text}{end}")
+    elif block.language == "python":
+        lines.append(f"python - <<'{end}'\n{block.text}{end}")
+    else:
+        lines.append(block.text)
     return "\n".join(lines)
+
+
+def run_block(number, clone):
+    """Run a block of README in the clone, once; its output is kept beside it."""
+    log = clone.parent / f"block-{number}.log"
+    if log.is_file():
+        return
+    script = log.with_suffix(".sh")
+    script.write_text(as_script(number), encoding="utf-8")
+    command = ["bash", "-e", "-x", "-o", "pipefail", str(script)]
+    environment = of_a_reader(clone.parent / "cache")
+    with log.open("w") as out:
+        done = subprocess.run(command, cwd=clone, env=environment, stdout=out, stderr=out)
+    assert done.returncode == 0, log.read_text(encoding="utf-8")[-4000:]
 
 
 def of_a_reader(home):
@@ -91,33 +110,28 @@ def of_a_reader(home):
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory):
-    """The directory of the repository after README was followed in it."""
-    folder = tmp_path_factory.mktemp("first-hour")
-    clone = folder / "spikecore"
+    """A directory that holds what a clone would hold."""
+    clone = tmp_path_factory.mktemp("first-hour") / "spikecore"
     copy_of_the_repository(clone)
     what_the_reader_brings(clone)
     if not os.environ.get("SPIKE_FULL"):
         environments.linked(environments.core_base(), clone / ".venv")
-    script = folder / "readme.sh"
-    script.write_text(as_script(clone / "README.md"), encoding="utf-8")
-    with (folder / "readme.log").open("w") as log:
-        command = ["bash", "-e", "-x", "-o", "pipefail", str(script)]
-        done = subprocess.run(command, cwd=clone, env=of_a_reader(folder / "cache"), stdout=log, stderr=log)
-    text = (folder / "readme.log").read_text(encoding="utf-8")
-    assert done.returncode == 0, text[-4000:]
     return clone
 
 
-def log_of(clone):
-    return (clone.parent / "readme.log").read_text(encoding="utf-8")
+@pytest.mark.parametrize("number", range(len(README)))
+def test_a_block_of_readme_runs(number, clone):
+    run_block(number, clone)
 
 
 def test_readme_does_what_it_says(clone):
     """Every run of README ends with an accuracy, and each has a directory with a report."""
-    consoles = [block.text for block in blocks(ROOT / "README.md") if block.language == "console"]
+    for number in range(len(README)):
+        run_block(number, clone)
+    consoles = [block.text for block in README if block.language == "console"]
     runs = [line for text in consoles for line in text.splitlines() if line.startswith(("spike run", "make run"))]
     assert len(runs) == 5
-    log = log_of(clone)
+    log = "".join((clone.parent / f"block-{n}.log").read_text(encoding="utf-8") for n in range(len(README)))
     assert log.count("\ntest_accuracy ") == len(runs)
     assert len(list((clone / "runs").glob("*/report.html"))) == len(runs)
     assert "neuron:leaky_root" in log
@@ -132,6 +146,7 @@ def test_readme_does_what_it_says(clone):
 
 def test_the_environment_is_that_of_the_clone(clone):
     """Neither this process's spikecore nor its plugins were at work."""
+    run_block(INSTALLS, clone)
     python = clone / ".venv/bin/python"
     code = "import spikecore, sys; print(spikecore.__file__, sys.prefix)"
     done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, check=True, cwd="/")
@@ -140,6 +155,7 @@ def test_the_environment_is_that_of_the_clone(clone):
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
 def test_a_tutorial_does_what_it_says(page, clone, tmp_path):
+    run_block(INSTALLS, clone)
     activated = f"source {shlex.quote(str(clone / '.venv/bin/activate'))} && exec python {shlex.quote(str(FOLLOW))}"
     command = ["bash", "-c", f'{activated} "$@"', "follow", str(clone / page.relative_to(ROOT)), str(clone)]
     done = subprocess.run(
