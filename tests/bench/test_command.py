@@ -87,10 +87,10 @@ def test_the_csv_has_a_row_per_measurement_and_says_where_and_with_what(registry
 
 def test_json_holds_the_same_rows(registry):
     done = bench("--quick", "--shape", "2,1,4", "--backend", "right", "--json")
-    found = json.loads(done.stdout)
-    assert found["schema"] == 1
-    assert {row["candidate"] for row in found["rows"]} == {"torch", "right"}
-    assert set(found["rows"][0]) == {*COLUMNS, *COMMON, "git_state"}
+    report = json.loads(done.stdout)
+    assert report["schema"] == 1
+    assert {row["candidate"] for row in report["rows"]} == {"torch", "right"}
+    assert set(report["rows"][0]) == {*COLUMNS, *COMMON, "git_state"}
 
 
 @pytest.mark.parametrize("name", ["wrong_gradient", "raises"])
@@ -119,8 +119,8 @@ def no_warm_up(monkeypatch):
 
 def test_ratios_are_of_medians_relative_to_eager_and_to_the_floor(registry, no_warm_up):
     clock.calls = 0
-    found = by_place(Session(plan(), clock=clock).run())
-    eager, right = (found["lif", "5,2,8", FORWARD, name] for name in ("torch", "right"))
+    rows = by_place(Session(plan(), clock=clock).run())
+    eager, right = (rows["lif", "5,2,8", FORWARD, name] for name in ("torch", "right"))
     # Warm-up: 3 calls of torch, right, copy_, right.stream_copy each; two rounds follow.
     assert eager.wall_ms == pytest.approx((13 + 17) / 2)
     assert right.wall_ms == pytest.approx((14 + 18) / 2)
@@ -133,15 +133,15 @@ def test_ratios_are_of_medians_relative_to_eager_and_to_the_floor(registry, no_w
     assert right.times_floor == pytest.approx(16 / 15)
     assert right.copy_gb_s == pytest.approx(640 / 0.015 / 1e9)
     assert right.ps_per_byte == pytest.approx(16e9 / 640)
-    training = found["lif", "5,2,8", TRAINING, "right"]
+    training = rows["lif", "5,2,8", TRAINING, "right"]
     assert training.floor_ms == pytest.approx(15 * 2.5)
 
 
 def test_many_neurons_take_turns_and_stand_beside_lif(registry, no_warm_up):
     register("neuron", "grower", toys.Grower)
     clock.calls = 0
-    found = by_place(Session(plan(neurons=("lif", "grower")), clock=clock).run())
-    lif, grower = (found[name, "5,2,8", FORWARD, "right"] for name in ("lif", "grower"))
+    rows = by_place(Session(plan(neurons=("lif", "grower")), clock=clock).run())
+    lif, grower = (rows[name, "5,2,8", FORWARD, "right"] for name in ("lif", "grower"))
     assert lif.per_byte_of_lif == 1
     assert grower.per_byte_of_lif == pytest.approx(grower.wall_ms / lif.wall_ms)
     assert grower.wall_ms - lif.wall_ms == pytest.approx(2)  # two calls later in every round
@@ -259,8 +259,8 @@ def test_the_version_names_the_kernels_that_a_peer_chose_on_a_gpu(monkeypatch):
 
 
 def test_the_hand_written_loop_computes_the_same(registry):
-    found, _ = peers(only="lean loop")
-    verdict = peer_gate(found[0], Session(plan()).reference, Case("lif", (12, 3, 200)))
+    loops, _ = peers(only="lean loop")
+    verdict = peer_gate(loops[0], Session(plan()).reference, Case("lif", (12, 3, 200)))
     assert verdict.text == "spikes equal, gradients equal"
 
 

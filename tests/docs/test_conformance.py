@@ -26,13 +26,13 @@ def test_what_a_suite_asks_for_is_there():
     rows = re.findall(r"^\| (\w+) \| `(\w+)( = .*|\(\))` \|", HOW_TO, re.MULTILINE)
     assert len(rows) == 6
     for kind, name, value in rows:
-        found = getattr(suite_of(kind), name)
+        default = getattr(suite_of(kind), name)
         if kind == "model":
-            assert found == (), "by default the shapes follow from the capabilities"
+            assert default == (), "by default the shapes follow from the capabilities"
         elif value.startswith(" ="):
-            assert found == ast.literal_eval(value.removeprefix(" = "))
+            assert default == ast.literal_eval(value.removeprefix(" = "))
         else:
-            assert callable(found)
+            assert callable(default)
 
 
 def test_the_report_on_the_page_is_of_the_real_form():

@@ -16,11 +16,11 @@ CASE = Case("lif", (12, 3, 200))
 
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_library_computes_what_the_table_claims(name):
-    found, absent = peers(only=name)
+    candidates, absent = peers(only=name)
     if absent:
         pytest.skip(f"{name} {absent[name]}")
-    verdict = peer_gate(found[0], reference(), CASE)
-    gradients = ", gradients equal" if found[0].same_gradient else "; other surrogate"
+    verdict = peer_gate(candidates[0], reference(), CASE)
+    gradients = ", gradients equal" if candidates[0].same_gradient else "; other surrogate"
     assert verdict.text == f"spikes equal{gradients}"
 
 
@@ -40,11 +40,11 @@ def test_spikingjelly_trains_the_time_constant_too():
 @pytest.mark.parametrize("name", LIBRARIES)
 def test_a_call_keeps_nothing_for_the_next(name):
     """Or the second round would measure another sequence than the first."""
-    found, absent = peers(only=name)
+    candidates, absent = peers(only=name)
     if absent:
         pytest.skip(f"{name} {absent[name]}")
     for measure in (FORWARD, TRAINING):
-        runner = found[0].make(CASE, measure)
+        runner = candidates[0].make(CASE, measure)
         x = runner.prepare(CASE.input())
         assert (runner.call(x) == runner.call(x)).all()
 
@@ -60,5 +60,5 @@ def test_spikingjelly_trains_the_same_net(name, monkeypatch):
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
     net = nets.NETS[name]
     monkeypatch.setitem(nets.NETS, name, nets.Net(net.measure, nets.tiny(name), net.build, net.has_labels))
-    found = nets.gate(name, nets.PEER, reference().name, "cpu")
-    assert found.ok, found.text
+    judgement = nets.gate(name, nets.PEER, reference().name, "cpu")
+    assert judgement.ok, judgement.text
