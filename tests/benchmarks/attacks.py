@@ -158,6 +158,7 @@ def read_only_mount(folder: Path) -> Outcomes:
     subprocess.run(["mount", "-t", "tmpfs", "none", str(disk)], check=True)
     try:
         with Server(folder) as server:
+            server.spike("run", *OPTIONS, "--out", "other")
             server.spike("run", *OPTIONS, "--out", "disk/r", crash_at=120)
             subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
             for command, reads in (
@@ -165,7 +166,7 @@ def read_only_mount(folder: Path) -> Outcomes:
                 (["run", *OPTIONS, "--out", "disk/s"], False),
                 (["report", "disk/r"], False),
                 (["eval", "disk/r"], True),
-                (["compare", "disk/r", "disk/r"], True),
+                (["compare", "disk/r", "other"], True),
             ):
                 answer = server.spike(*command)
                 explained = "Read-only file system" in answer["stderr"] and answer["status"] in (1, 2)
