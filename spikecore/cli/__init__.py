@@ -203,6 +203,12 @@ def main() -> None:
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except PermissionError as error:  # of whatever the command read or wrote
+        what = (
+            f"{error.filename}: {error.strerror}: you need its owner's rights, or a copy" if error.filename else error
+        )
+        click.echo(f"spike: {printable_lines(what)}", err=True)
+        sys.exit(1)
     except SpikeError as error:
         if not error.is_told:
             lines = error.problems if isinstance(error, ConfigError) else [str(error)]

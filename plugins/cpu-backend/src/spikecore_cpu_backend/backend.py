@@ -17,6 +17,7 @@ from torch import Tensor
 from spikecore.backends.kit import (
     Backend,
     BackendCapabilities,
+    BoundedDict,
     Support,
     channels,
     check_arguments,
@@ -42,6 +43,8 @@ from spikecore_cpu_backend.products import (
 )
 
 CPU = torch.device("cpu")
+MOST_KERNELS = 2048
+"""Programs that are held ready to be called, 4 KB for each; one that was dropped is made again in 0.1 ms."""
 _LIVE: weakref.WeakSet[CPUBackend] = weakref.WeakSet()
 
 
@@ -86,7 +89,8 @@ class CPUBackend(Backend):
         folder = Path(self.config.cache_dir).expanduser() if self.config.cache_dir else default_folder()
         self.runtime = Runtime(KernelCache(self.config.compiler, folder, self.config.compile_timeout_s))
         self.recycler = Recycler(self.config.recycle_mib << 20)
-        self._kernels: dict[tuple[str, torch.dtype], Kernel] = {}
+        # A call holds its kernel, so that one that another thread drops stays whole until the call returns.
+        self._kernels: BoundedDict[tuple[str, torch.dtype], Kernel] = BoundedDict(MOST_KERNELS)
         self._products: Products | BackendError | None = None
         _LIVE.add(self)
 

@@ -14,7 +14,7 @@ from spikecore.backends.kit import NormCall, channels, check_arguments
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
 from spikecore_cpu_backend import layout, tuning
-from spikecore_cpu_backend.kernels import Kernel
+from spikecore_cpu_backend.kernels import Code, Kernel
 from spikecore_cpu_backend.norm_call import NormBackwardCall, NormForwardCall
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def _steps(y: Tensor, used: list[Tensor]) -> layout.Words:
     return address, step, lanes
 
 
-def _rows(backend: CPUBackend, kernel: Kernel, form: _Form) -> int:
-    """The address of the program whose rows read y * scale + shift."""
+def _rows(backend: CPUBackend, kernel: Kernel, form: _Form) -> Code:
+    """The program whose rows read y * scale + shift."""
     normed = "row" if form.tiles is not None and form.tiles.block else "number"
-    return backend.runtime.code(kernel.program, kernel.state_dtype == torch.float64, normed).address
+    return backend.runtime.code(kernel.program, kernel.state_dtype == torch.float64, normed)
 
 
 def _address(tensor: Tensor | None, used: list[Tensor]) -> int:
@@ -88,8 +88,9 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
     for state in states:
         state_views += layout.state(state, used)
     epsilon = ctypes.c_double(call.eps)
+    code = _rows(backend, kernel, form)  # held until the call has returned
     arguments = NormForwardCall(
-        program=_rows(backend, kernel, form),
+        program=code.address,
         numbers=kernel.numbers,
         num_threads=backend.num_threads(y.numel()),
         outer=form.outer,
@@ -152,8 +153,9 @@ def backward(
         state_views += layout.state(state, used)
         grad_views += layout.state(grad, used)
     recorded_views, arrives_recorded = _recorded(program, grad_recorded, used)
+    code = _rows(backend, kernel, form)  # held until the call has returned
     arguments = NormBackwardCall(
-        program=_rows(backend, kernel, form),
+        program=code.address,
         numbers=kernel.numbers,
         num_threads=backend.num_threads(y.numel()),
         outer=form.outer,
