@@ -85,7 +85,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """`torch.optim.AdamW`: weights decay by themselves, not through the gradient.
+    """`torch.optim.AdamW`: Adam with decoupled weight decay.
 
     Args:
         weight_decay: times the learning rate, the share that each step takes from the weights.

@@ -62,7 +62,7 @@ SCHEDULE = OneOf("schedule", Schedule)
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The peak throughout."""
+    """The peak learning rate throughout."""
 
     def __call__(self, progress: float) -> float:
         return 1.0

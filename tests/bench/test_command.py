@@ -239,32 +239,23 @@ def test_an_absent_peer_is_named_with_the_reason(registry, monkeypatch):
     assert "lean loop" in done.output
 
 
-def test_kernels_of_a_peer_are_measured_where_there_is_a_gpu(monkeypatch):
-    nodes = []
+def test_the_version_names_the_kernels_that_a_peer_chose_on_a_gpu(monkeypatch):
+    """spikingjelly 2 chooses by itself; it has no `backend` that could be set."""
+    asked = []
 
-    class Node:
-        def __init__(self, **options):
-            nodes.append(self)
+    def choice(neuron, device):
+        asked.append((neuron, device))
+        return {"implementation": "triton", "unavailable": {"cuda": "not built"}}
 
-        def to(self, device):
-            self.device = device
-            return self
-
-        def train(self, mode):
-            assert mode
-
-    theirs = types.SimpleNamespace(LIFNode=Node, ATan=lambda alpha: alpha)
+    theirs = types.SimpleNamespace(neuron_implementation=choice)
     monkeypatch.setattr(peers_module, "import_module", lambda name: theirs)
     monkeypatch.setattr(peers_module.importlib.metadata, "version", lambda name: "9.9")
-    assert not [peer for peer in peers()[0] if "-" in peer.name], "there is none here"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert {"spikingjelly-triton", "spikingjelly-cupy"} <= {peer.name for peer in peers()[0]}
-    (contender,), _ = peers(only="spikingjelly-triton")
-    with pytest.raises(Unsupported, match="on a GPU only"):
-        contender.make(Case("lif", (2, 1, 4)), TRAINING)
-    assert not nodes
-    contender.make(Case("lif", (2, 1, 4), device=torch.device("cuda")), TRAINING)
-    assert [(node.backend, node.device.type) for node in nodes] == [("triton", "cuda")]
+    (on_cpu,), _ = peers(only="spikingjelly")
+    assert (on_cpu.version, asked) == ("9.9", [])
+    (on_gpu,), _ = peers(only="spikingjelly", device=torch.device("cuda:1"))
+    assert (on_gpu.version, asked) == ("9.9 (triton)", [("lif", torch.device("cuda:1"))])
+    with pytest.raises(Unsupported, match="measured with lif and plif only"):
+        on_gpu.make(Case("izhikevich", (2, 1, 4)), TRAINING)
 
 
 def test_the_hand_written_loop_computes_the_same(registry):

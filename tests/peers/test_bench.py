@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 from spikecore.bench import nets
 from spikecore.bench.candidates import reference
@@ -21,6 +22,19 @@ def test_a_library_computes_what_the_table_claims(name):
     verdict = peer_gate(candidates[0], reference(), CASE)
     gradients = ", gradients equal" if candidates[0].same_gradient else "; other surrogate"
     assert verdict.text == f"spikes equal{gradients}"
+
+
+def test_spikingjelly_trains_the_time_constant_too():
+    found, absent = peers(only="spikingjelly")
+    if absent:
+        pytest.skip(f"spikingjelly {absent['spikingjelly']}")
+    case = Case("plif", (12, 3, 200))
+    assert peer_gate(found[0], reference(), case).text == "spikes equal, gradients equal"
+    x, grad = case.input(), case.grad()
+    theirs, ours = (who.make(case, TRAINING).once(TRAINING, x, grad)() for who in (found[0], reference()))
+    assert len(theirs) == len(ours) == 2, "the input and w"
+    assert abs(float(ours[1])) > 1.0
+    torch.testing.assert_close(theirs[1], ours[1], rtol=1e-4, atol=0.0)
 
 
 @pytest.mark.parametrize("name", LIBRARIES)
