@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from spikecore import nn
+from spikecore.nn import RefusedError
 from spikecore_deploy_nir.graph import NirNode, Value
 from spikecore_deploy_nir.profiles import Doubles, invert, next_below
-from spikecore_deploy_nir.refusal import RefusedError
 from spikecore_deploy_nir.settings import Settings
 from spikecore_deploy_nir.shapes import Shape
 

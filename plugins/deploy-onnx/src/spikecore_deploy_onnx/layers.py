@@ -9,17 +9,11 @@ import numpy as np
 import torch
 
 from spikecore import nn
+from spikecore.nn import RefusedError
 from spikecore_deploy_onnx.body import Array, Body
-from spikecore_deploy_onnx.refusal import RefusedError
 
 Shape = tuple[int, ...]
 Layer = Any
-
-IDENTITIES = (
-    *(torch.nn.Identity, torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d),
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-)
-"""Layers that do nothing in evaluation mode."""
 
 
 def emit_layer(body: Body, layer: Layer, x: str, shape: Shape, int8: bool = False) -> tuple[str, Shape]:
