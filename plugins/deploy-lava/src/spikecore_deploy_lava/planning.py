@@ -315,7 +315,7 @@ class _Planner(NetWalker[Signal]):
             is_last = output.source == len(self.layers) - 1 and output.source != INPUT
             if is_last and output.pooling is None and output.shape == self.layers[-1].shape:
                 return
-            last = self.records.pop()
+            last = self.records.pop() if self.records else OperatorRecord("net", "net", "mapped", "net")
             reason = "the net returns neither the spikes of its last neurons nor sums of weights"
             self.refuse(last.name, last.operator, reason, "end with a weight or a neuron")
             return

@@ -22,12 +22,6 @@ Function = Callable[[Tensor, Tensors], Tensor]
 Layer = Any
 """A module of a known type; its attributes are not in the types of `torch.nn.Module`."""
 
-IDENTITIES = (
-    *(torch.nn.Identity, torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d),
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-)
-"""Layers that do nothing in evaluation mode."""
-
 
 @dataclass(frozen=True, eq=False)
 class Converted:

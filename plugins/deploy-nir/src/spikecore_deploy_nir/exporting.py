@@ -93,14 +93,23 @@ class _Planner(NetWalker[_Value]):
     # the graph
 
     def end(self, value: _Value) -> None:
-        """Leave out what nothing uses, and close the graph."""
-        used = {source for source, _ in self.edges} | set(value.sources)
-        for name in [name for name in self.nodes if name not in used and name != "input"]:
-            self.notes.append(f"Node {name} is used by nothing and left out.")
-            self.nodes.pop(name)
-            self.edges = [edge for edge in self.edges if name not in edge]
+        """Refuse what no way leads from, and close the graph."""
+        if not any(record.outcome == "refused" for record in self.records):
+            self.refuse_unused(value)
         self.nodes["output"] = NirNode(OUTPUT, {"shape": np.array(value.shape, dtype=np.int64)})
         self.edges += [(source, "output") for source in value.sources]
+
+    def refuse_unused(self, output: _Value) -> None:
+        """Every node of a file lies on a way to the output."""
+        reached = set(output.sources)
+        while more := {start for start, end in self.edges if end in reached} - reached:
+            reached |= more
+        unused = {self.names[name] for name in self.nodes if name not in reached and name != "input"}
+        for index, record in enumerate(self.records):
+            if record.name in unused:
+                reason = "nothing uses what it gives, and every node of a file lies on a way to the output"
+                cure = "leave it out of the net"
+                self.records[index] = OperatorRecord(record.name, record.operator, "refused", "", reason, cure)
 
     def plan(self) -> Plan:
         marks = {"fires_at": frozenset(self.fires_at), "flat": frozenset(self.flattened_neurons)}
