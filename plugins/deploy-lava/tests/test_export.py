@@ -294,3 +294,8 @@ def test_floating_point(tmp_path):
         assert 0.05 < float(right.mean()) < 0.95
         assert torch.equal(traced[name], right)
     assert not (tmp_path / "net" / "network.net").exists()
+
+
+def test_a_net_without_operators_is_refused():
+    (record,) = refusals(torch.nn.Sequential(), spikes_in((3,)))
+    assert "neither the spikes" in record.reason

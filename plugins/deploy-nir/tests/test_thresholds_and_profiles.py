@@ -195,3 +195,24 @@ def test_if_is_read_as_the_equation_or_as_readers_do(tmp_path):
     counts = NIR(dt=1e-3).load(tmp_path / "net.nir")(x)
     assert abs(int(counts.sum()) - math.floor(4000 / 1501)) <= 1
     assert NIR(dt=1e-3, if_input="step").load(tmp_path / "net.nir")(x[:4]).flatten().tolist() == [0, 1, 0, 1]
+
+
+class SideBranch(torch.nn.Module):
+    """Computes what nobody takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.side, self.fire = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3), nn.IF()
+
+    def forward(self, x):
+        self.fire(self.side(x))
+        return self.linear(x)
+
+
+def test_what_nothing_uses_is_refused_by_name(tmp_path):
+    """Readers refuse such a file, and a trace would lack the neuron."""
+    net, x = SideBranch(), inputs((4,))
+    assert {record.name for record in refusal(net, x)} == {"side", "fire"}
+    with pytest.raises(ConversionError, match="nothing uses"):
+        NIR().export(net, x, tmp_path / "net.nir")
+    assert not list(tmp_path.iterdir())

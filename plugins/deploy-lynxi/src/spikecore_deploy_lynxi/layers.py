@@ -51,7 +51,8 @@ def converted(layer: Layer) -> Converted:
         raise RefusedError(
             f"{type(layer).__name__} has no form for the chip", f"use {', '.join(KNOWN)}, and registered neurons"
         )
-    for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+    # Its own: the record of a quantized layer is a module in it, with scales in doubles.
+    for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise RefusedError(f"its {name} is {tensor.dtype}", "use float32: net.float()")
     return maker(layer)
