@@ -24,6 +24,7 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
+from spikecore.errors import ShapeError
 from spikecore.interfaces.deployer import OperatorRecord
 from spikecore.nn import layers
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
@@ -65,11 +66,18 @@ def graph_for_deployment(model: nn.Module, example_input: Tensor) -> NetGraph:
 
     Args:
         model: left as it is.
-        example_input: `[T, B, ...]`.
+        example_input: `[T, B, ...]`, T and B at least 1.
 
     Raises:
+        ShapeError: the example input is not such a tensor.
         NetTraceError: the net cannot be traced.
     """
+    if not isinstance(example_input, Tensor):
+        raise ShapeError(f"expected an example input [T, B, ...] as a tensor, got {type(example_input).__name__}")
+    if example_input.dim() < 2 or not all(example_input.shape):
+        raise ShapeError(
+            f"expected an example input [T, B, ...] with a step and a sample at least, got {tuple(example_input.shape)}"
+        )
     net = copy.deepcopy(model).eval().requires_grad_(False)
     set_step_mode(net, "multi")
     return trace_net(net, example_input)

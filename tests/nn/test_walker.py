@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spikecore import nn
+from spikecore.errors import ShapeError
 from spikecore.nn import NetWalker, RefusedError, graph_for_deployment
 
 LEAD = (3, 2)
@@ -172,7 +173,7 @@ def test_what_was_read_before_it_is_overwritten_is_right():
     class Net(InPlace):
         def forward(self, x):
             y = self.linear(x)
-            before = self.lif(y)
+            self.lif(y)
             return self.lif(self.linear(self.relu(y)))
 
     walker = Shapes(graph_for_deployment(Net(None), torch.zeros(*LEAD, 4)), LEAD)
@@ -189,3 +190,11 @@ def test_a_net_that_computes_nothing_and_returns_two_values_is_refused():
     out, records = walked(Net(), (4,))
     assert out is None
     assert outcomes(records) == {"net": "refused"}
+
+
+@pytest.mark.parametrize(
+    "example", [[1.0], torch.tensor(1.0), torch.zeros(3), torch.zeros(0, 2, 4), torch.zeros(3, 0, 4)]
+)
+def test_an_example_without_steps_or_samples_is_refused(example):
+    with pytest.raises(ShapeError, match=r"expected an example input \[T, B, ...\]"):
+        graph_for_deployment(torch.nn.Sequential(torch.nn.Linear(4, 4)), example)

@@ -215,3 +215,17 @@ def test_damaged_directories(directory):
         Lava().load(directory)
     with pytest.raises(ConversionError, match="max_bytes"):
         Lava(max_bytes=100).load(directory)
+
+
+def test_damaged_loops(tmp_path):
+    parts = [torch.nn.Linear(4, 3, bias=False), nn.LateralRecurrent(nn.IF(), 3)]
+    net = settle_weights(torch.nn.Sequential(*parts), 0, -40, 60)
+    path = Lava().export(net, spikes_in((4,)), tmp_path / "net").path
+    array = path / "arrays" / "0.recurrent.npy"
+    for values, word in ((np.ones((3, 4)), "loop of"), (np.full((3, 3), 300.0), "register"), (np.eye(3) / 2, "whole")):
+        np.save(array, values)
+        with pytest.raises(ConversionError, match=word):
+            Lava().load(path)
+    array.unlink()
+    with pytest.raises(ConversionError, match="damaged"):
+        Lava().load(path)

@@ -264,3 +264,20 @@ def test_only_unrolled_models_have_one_length():
     fixed = {form: ONNX(form=form, weights="int8").capabilities.fixed_shape for form in FORMS}
     assert fixed == {"scan": False, "unrolled": True, "step": False}
     assert ONNX(form="unrolled", weights="int8").capabilities.tolerance > ONNX(form="unrolled").capabilities.tolerance
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_input_without_steps_or_samples_is_refused(tmp_path, form):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), nn.LIF(backend="torch"))
+    artefact = ONNX(form=form).export(net, inputs((5,)), tmp_path / "net.onnx")
+    for x in (inputs((5,), num_steps=0), inputs((5,), batch=0)):
+        with pytest.raises(ShapeError, match="takes"):
+            ONNX().simulate(artefact, x)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_numbers_that_are_not_finite_are_refused(name):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), nn.IF())
+    torch.nn.init.constant_(getattr(net[0], name), float("inf"))
+    (record,) = [record for record in ONNX().check(net, inputs((5,))) if record.outcome == "refused"]
+    assert (record.name, record.reason) == ("0", f"its {name} holds a number that is not finite")

@@ -55,6 +55,8 @@ def converted(layer: Layer) -> Converted:
     for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise RefusedError(f"its {name} is {tensor.dtype}", "use float32: net.float()")
+        if not bool(torch.isfinite(tensor).all()):
+            raise RefusedError(f"its {name} holds a number that is not finite", "look at its training")
     return maker(layer)
 
 

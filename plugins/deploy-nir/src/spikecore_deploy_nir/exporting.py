@@ -63,8 +63,8 @@ def planned(model: torch.nn.Module, example_input: Tensor, settings: Settings) -
     Raises:
         NetTraceError: the net cannot be traced.
     """
-    lead = (int(example_input.shape[0]), int(example_input.shape[1]))
-    planner = _Planner(graph_for_deployment(model, example_input), lead, settings)
+    graph = graph_for_deployment(model, example_input)
+    planner = _Planner(graph, (int(example_input.shape[0]), int(example_input.shape[1])), settings)
     shape = tuple(example_input.shape[2:])
     planner.nodes["input"] = NirNode(INPUT, {"shape": np.array(shape, dtype=np.int64)})
     output = planner.walk(_Value(("input",), shape))

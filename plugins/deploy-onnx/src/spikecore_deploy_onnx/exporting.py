@@ -70,9 +70,10 @@ def planned(model: torch.nn.Module, example_input: Tensor, int8: bool) -> Plan:
     Raises:
         NetTraceError: the net cannot be traced.
     """
+    graph = graph_for_deployment(model, example_input)
     lead = (int(example_input.shape[0]), int(example_input.shape[1]))
     dtype = str(example_input.dtype).removeprefix("torch.")
-    planner = _Planner(graph_for_deployment(model, example_input), lead, dtype, int8)
+    planner = _Planner(graph, lead, dtype, int8)
     input_shape = tuple(example_input.shape[2:])
     planner.shapes[""] = input_shape
     output = planner.walk("")

@@ -38,6 +38,8 @@ def emit_layer(body: Body, layer: Layer, x: str, shape: Shape, int8: bool = Fals
     for name, tensor in layer.named_parameters():
         if str(tensor.dtype) != f"torch.{body.dtype}":
             raise RefusedError(f"its {name} is {tensor.dtype}, the example input {body.dtype}", "use one dtype")
+        if not bool(torch.isfinite(tensor).all()):
+            raise RefusedError(f"its {name} holds a number that is not finite", "look at its training")
     return writer(body, layer, x, shape, int8)
 
 
