@@ -11,9 +11,11 @@ from loihi import loihi
 from spikecore import nn
 from spikecore.analysis import record_spikes
 from spikecore.errors import ConversionError
-from spikecore.interfaces import QuantizedLayer
+from spikecore.interfaces import Artefact, QuantizedLayer
 from spikecore.testing.small_nets import settle_weights
 from spikecore_deploy_lava import Lava, LoihiLIF
+from spikecore_deploy_lava.files import write_network
+from spikecore_deploy_lava.network import Layer, Network, Population, Synapses
 from spikecore_deploy_lava.planning import planned
 
 
@@ -376,3 +378,26 @@ def test_other_loops_and_conv1d_are_refused_with_a_cure(net, shape, word):
 def test_the_cure_for_conv1d(tmp_path):
     net = chain(nn.Conv2d(2, 3, (1, 3)), nn.IF(v_threshold=0.75, backend="torch"))
     assert_same_spikes(net, spikes_in((2, 1, 8)), tmp_path / "net")
+
+
+def test_sums_beyond_24_bits_wrap_as_integers_do(tmp_path):
+    """float32 would round them: counts of thousands, decays that leave odd numbers behind."""
+    rng = np.random.default_rng(0)
+    population = Population(1000.0, 700.0, 90_000.0, np.zeros(1))
+    weight = rng.integers(-128, 128, (16, 24)) * 2.0
+    layer = Layer("only", -1, (16,), Synapses(weight), np.zeros(16), population)
+    (tmp_path / "net").mkdir()
+    write_network(Network("fixed_pt", (24,), (layer,)), tmp_path / "net")
+    x = torch.from_numpy(rng.integers(0, 400, (60, 1, 24))).float()
+    sums = (x.numpy().astype(np.int64) @ weight.T.astype(np.int64))[:, 0]
+    assert np.abs(sums).max() > 2**18
+    right = loihi(sums, 1000, 700, 90_000)[0]
+    assert 0.02 < right.mean() < 0.98
+    assert np.array_equal(Lava().trace(Artefact(tmp_path / "net"), x)["only"][:, 0].numpy(), right)
+
+
+def test_counts_whose_sums_wrap_are_told():
+    net = chain(torch.nn.Linear(4, 3, bias=False), nn.IF(v_threshold=900.0, backend="torch"))
+    counts = 2000 * spikes_in((4,))
+    assert "inputs of 2000 arrive at once" in planned(net, counts, "fixed_pt").notes[0]
+    assert not planned(net, spikes_in((4,)), "fixed_pt").notes

@@ -259,6 +259,15 @@ class TestFiles:
         self.refused(tmp_path / "missing.onnx", "expected an .onnx file")
 
 
+def test_places_that_cannot_be_written(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), nn.LIF())
+    (tmp_path / "taken.onnx").mkdir()
+    for place in (tmp_path / "taken.onnx", tmp_path / "missing" / "net.onnx"):
+        with pytest.raises(ConversionError, match="cannot be written"):
+            ONNX().export(net, inputs((5,)), place)
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken.onnx"]
+
+
 def test_only_unrolled_models_have_one_length():
     """Capabilities are those of an instance."""
     fixed = {form: ONNX(form=form, weights="int8").capabilities.fixed_shape for form in FORMS}

@@ -105,6 +105,7 @@ class _Planner(NetWalker[Signal]):
         self.layers: list[Layer] = []
         self.notes: list[str] = []
         self.input_shape = tuple(example.shape[2:])
+        self.largest_input = max(1.0, float(example.abs().max()))
         whole = example == example.round()
         self.odd_input = None if bool(whole.all()) else float(example[~whole][0])
 
@@ -325,11 +326,12 @@ class _Planner(NetWalker[Signal]):
         highest = max(abs(start) for start in dynamics.start)
         if highest * unit * ALIGN >= STATE_LIMIT:
             raise RefusedError(f"it starts at {float(highest):g}, beyond 24 bits", "start nearer to 0")
-        largest = float(np.abs(weights).reshape(len(weights), -1).sum(1).max(initial=0))
+        count = self.largest_input if value.source == INPUT else 1.0
+        largest = count * float(np.abs(weights).reshape(len(weights), -1).sum(1).max(initial=0))
         if largest > MAX_SUM:
             self.notes.append(
                 f"Layer {name}: sums of up to {largest:.0f} are possible and wrap round beyond {MAX_SUM}, if that many "
-                "inputs spike at once."
+                + ("inputs spike at once." if count == 1 else f"inputs of {count:g} arrive at once: send smaller ones.")
             )
         synapses = replace(pending.synapses, weight=weights)
         population = Population(du.value, dv.value, vth, np.zeros(1))
