@@ -380,8 +380,17 @@ def test_the_cure_for_conv1d(tmp_path):
     assert_same_spikes(net, spikes_in((2, 1, 8)), tmp_path / "net")
 
 
+def test_sums_beyond_24_bits_are_not_rounded(tmp_path):
+    """float32 would make 2^24 + 1 an even number; a readout gives sums as they are."""
+    layer = Layer("sums", -1, (1,), Synapses(np.array([[1.0, 3.0]])), np.zeros(1), None)
+    (tmp_path / "net").mkdir()
+    write_network(Network("fixed_pt", (2,), (layer,)), tmp_path / "net")
+    x = torch.tensor([[[2.0**24, 7.0]]], dtype=torch.float64)
+    assert Lava().simulate(Artefact(tmp_path / "net"), x).item() == 2**24 + 21
+
+
 def test_sums_beyond_24_bits_wrap_as_integers_do(tmp_path):
-    """float32 would round them: counts of thousands, decays that leave odd numbers behind."""
+    """Counts of hundreds, and decays that leave odd numbers behind."""
     rng = np.random.default_rng(0)
     population = Population(1000.0, 700.0, 90_000.0, np.zeros(1))
     weight = rng.integers(-128, 128, (16, 24)) * 2.0
