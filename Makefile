@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: run test test-full check check-and-test lint catalogue doors support docs site release bench bench-gpu figures figures-rl fuzz
+.PHONY: run test test-full check check-and-test conformance first-hour lint catalogue doors support docs site release bench bench-gpu figures figures-rl fuzz attacks
 run: $(STAMP)             # train a small net on real data
 	.venv/bin/spike run
 
@@ -13,8 +13,9 @@ test: $(STAMP)            # core, each plugin alone, torch-free on other Pythons
 test-full: $(STAMP)       # with the slow products; every neuron of every plugin compiled for GPUs
 	SPIKE_FULL=1 $(PY) -m tests.suites test
 	SPIKE_FULL=1 $(PY) -m tests.suites run check-integration -k gpu_neurons
+	SPIKE_FULL=1 $(PY) -m tests.suites run check-first-hour
 
-check: $(STAMP)           # wheels, examples, new plugins, tutorials and site, other libraries, a browser, all plugins together
+check: $(STAMP)           # wheels, examples, new plugins, README and tutorials, site, other libraries, a browser, all plugins together
 	$(PY) -m tests.suites check
 
 check-and-test: $(STAMP)  # both in one pool, as in .ci/run
@@ -36,6 +37,12 @@ doors: $(STAMP)           # the names that core exports to plugins: tests/tools/
 support: $(STAMP)         # what each plugin needs and where it is tested: docs/reference/support.md
 	$(PY) -m tests.tools.support
 
+conformance: $(STAMP)     # after `make test`: what each component's suite executed: docs/reference/conformance.csv
+	$(PY) -m tests.tools.conformance
+
+first-hour: $(STAMP)      # README and every tutorial, word by word, in a clone with an environment of its own
+	SPIKE_FULL=1 $(PY) -m tests.suites run check-first-hour
+
 docs: $(STAMP)            # draws the figures of the docs
 	set -e; for figure in docs/figures/*.py; do $(PY) $$figure; done
 
@@ -52,7 +59,11 @@ bench: $(STAMP)           # measures, with every plugin and other libraries, and
 FUZZ_S ?= 600
 fuzz: $(STAMP)            # mutated files through every parser for FUZZ_S seconds; a later call goes on: docs/benchmarks/fuzz.csv
 	set -e; python=$$($(PY) -c "from tests.suites.environments import plugins_environment as e; print(e() / 'bin/python')"); \
-	$$python -m pip install -q -c constraints.txt atheris==3.0.0; $$python -m tests.fuzz --seconds $(FUZZ_S)
+	$(PY) -m pip --python $$python install -q -c constraints.txt atheris==3.0.0 aedat rosbags; $$python -m tests.fuzz --seconds $(FUZZ_S)
+
+attacks: $(STAMP)         # kills, full disks, damaged runs, load: docs/benchmarks/attacks.csv; 10 minutes, as root (small disks are mounted)
+	set -e; python=$$($(PY) -c "from tests.suites.environments import plugins_environment as e; print(e() / 'bin/python')"); \
+	OMP_NUM_THREADS=1 $$python -m tests.benchmarks.attacks
 
 GPU_PYTHON ?= $(PY)
 bench-gpu: $(STAMP)       # on a machine with an NVIDIA GPU, with a GPU_PYTHON that has torch for CUDA, triton, cupy and the plugins

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-__all__ = ["listed", "width"]
+__all__ = ["filled", "listed", "width", "wrapped"]
 
 MIN_WIDTH, DEFAULT_WIDTH = 40, 80
+HANGING = "  "
+"""What the rest of a broken line is indented by."""
+LAID_OUT = re.compile(r" = |>>>|\S  +\S|^\s*[*-] ")
+"""Equations, examples, columns and bullets: such a line stays by itself."""
+LABEL = re.compile(r"\s*[\w.*, `]+: ")
+"""`name: text` and `Source: …` begin a paragraph."""
 
 
 def width(stream: TextIO | None = None) -> int | None:
@@ -45,3 +52,63 @@ def listed(label: str, parts: Sequence[str], width: int | None) -> str:
         break_on_hyphens=False,
     )
     return filled.replace("\xa0", " ")
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """A text whose lines are broken where the terminal is narrower; indentation stays, and what was broken hangs.
+
+    Args:
+        text: of one or several lines.
+        width: None to leave it as it is.
+    """
+    if width is None:
+        return text
+    return "\n".join(part for line in text.split("\n") for part in _broken(line, width, HANGING))
+
+
+def filled(text: str, width: int | None) -> str:
+    """As `wrapped`, but a paragraph of prose that is too wide is filled again as a whole.
+
+    Lines of a paragraph have the same indentation. Equations, examples and columns keep their lines.
+    """
+    if width is None:
+        return text
+    lines: list[str] = []
+    for paragraph in _paragraphs(text):
+        is_prose = not any(LAID_OUT.search(line) for line in paragraph)
+        if is_prose and any(len(line) >= width for line in paragraph):
+            indent = _indent(paragraph[0])
+            lines += _broken(indent + " ".join(line.strip() for line in paragraph), width, "")
+        else:
+            lines += [part for line in paragraph for part in _broken(line, width, HANGING)]
+    return "\n".join(lines)
+
+
+def _paragraphs(text: str) -> Iterator[list[str]]:
+    """Lines that belong together; an empty line is a paragraph of its own."""
+    paragraph: list[str] = []
+    for line in text.split("\n"):
+        begins = not line.strip() or LABEL.match(line) or (paragraph and _indent(line) != _indent(paragraph[0]))
+        if paragraph and (begins or not paragraph[-1].strip()):
+            yield paragraph
+            paragraph = []
+        paragraph.append(line)
+    yield paragraph
+
+
+def _broken(line: str, width: int, hanging: str) -> list[str]:
+    if len(line) < width:
+        return [line]
+    indent = _indent(line)
+    return textwrap.wrap(
+        line.strip(),
+        width - 1,  # a full line would make some terminals begin another one
+        initial_indent=indent,
+        subsequent_indent=indent + hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]

@@ -7,7 +7,7 @@ there is no pair of operators for the two together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from spikecore.backends.installed import installed_backend
 from spikecore.backends.memory_format import from_rows, is_channels_last, to_rows
 from spikecore.backends.plain import in_memory, is_plain
 from spikecore.errors import BackendError
+from spikecore.interfaces.backend import NormCall
 from spikecore.torch_internals import apply_unchecked
 
 
@@ -41,17 +42,7 @@ class Normed:
     var: Tensor
 
 
-def run_norm_neuron(
-    name: str,
-    key: str,
-    y: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    eps: float,
-    states: Sequence[Tensor],
-    params: Sequence[Tensor],
-    carry: bool,
-) -> Normed | None:
+def run_norm_neuron(name: str, call: NormCall, carry: bool) -> Normed | None:
     """Norm y `[T, B, C, ...]` and run a learned program over it; see `Backend.norm_neuron`.
 
     The results have the memory format of y and a gradient (mean and var have none).
@@ -62,34 +53,40 @@ def run_norm_neuron(
     Raises:
         BackendError: no such backend, or a key that it has not learned.
     """
-    if is_channels_last(y, 1):
-        shape, rows = y.shape[1:], [to_rows(state, 0) for state in states]
-        normed = run_norm_neuron(name, key, to_rows(y, 1), gamma, beta, eps, rows, params, carry)
-        if normed is None:
-            return None
-        return Normed(
-            from_rows(normed.out, shape, 1),
-            [from_rows(final, shape, 0) for final in normed.finals],
-            [from_rows(sequence, shape, 1) for sequence in normed.recorded],
-            normed.mean,
-            normed.var,
-        )
-    tensors = [y, gamma, beta, *states, *params]
+    if is_channels_last(call.y, 1):
+        return _run_rows(name, call, carry)
+    tensors = [call.y, call.gamma, call.beta, *call.states, *call.params]
     if not is_plain(tensors):
         return None
     wants_grad = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     backend = installed_backend(name).backend
     with torch.no_grad():
-        results = backend.norm_neuron(key, y, gamma, beta, eps, states, params, wants_grad, carry)
+        results = backend.norm_neuron(call, wants_grad, carry)
     if results is None:
         return None
     out, finals, recorded, mean, var, saved = results
     if wants_grad:
-        wants_states = any(state.requires_grad for state in states)
-        plan = _Plan(name, key, eps, len(states), len(recorded), len(tensors), carry, wants_states)
+        wants_states = any(state.requires_grad for state in call.states)
+        plan = _Plan(name, call.key, call.eps, len(call.states), len(recorded), len(tensors), carry, wants_states)
         out, *others = _apply(plan, (out, *finals, *recorded), saved, *tensors)
         finals, recorded = others[: len(finals)], others[len(finals) :]
     return Normed(out, finals, recorded, mean, var)
+
+
+def _run_rows(name: str, call: NormCall, carry: bool) -> Normed | None:
+    """The same for channels-last y: over its rows, whose results get the shape and the format of y."""
+    shape = call.y.shape[1:]
+    rows = replace(call, y=to_rows(call.y, 1), states=[to_rows(state, 0) for state in call.states])
+    normed = run_norm_neuron(name, rows, carry)
+    if normed is None:
+        return None
+    return Normed(
+        from_rows(normed.out, shape, 1),
+        [from_rows(final, shape, 0) for final in normed.finals],
+        [from_rows(sequence, shape, 1) for sequence in normed.recorded],
+        normed.mean,
+        normed.var,
+    )
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,11 @@ class _Plan:
     num_given: int
     carry: bool
     wants_states: bool
+
+    def call(self, y: Tensor, gamma: Tensor | None, beta: Tensor | None, *others: Tensor) -> NormCall:
+        """The call, of the tensors that it was given."""
+        states, params = others[: self.num_states], others[self.num_states :]
+        return NormCall(self.key, y, gamma, beta, self.eps, states, params)
 
 
 class _NormNeuron(torch.autograd.Function):
@@ -160,18 +162,10 @@ def _backward(plan: _Plan, *tensors: Tensor | None) -> tuple[Tensor | None, ...]
     if not is_plain(tensors):  # several gradients at once, as vmap gives them
         return _one_by_one(plan, given, grads)
     saved: Any = tensors[plan.num_given : len(tensors) - num_grads]
-    y, gamma, beta, *rest = given
-    given_rest: Any = rest
-    assert y is not None
+    tensors_of_call: Any = given  # gamma and beta alone may be None
     grad_y, grad_gamma, grad_beta, grad_states, grad_params = installed_backend(plan.name).backend.norm_neuron_grad(
-        plan.key,
+        plan.call(*tensors_of_call),
         list(saved),
-        y,
-        gamma,
-        beta,
-        plan.eps,
-        given_rest[: plan.num_states],
-        given_rest[plan.num_states :],
         grads[0],
         list(grads[1 : 1 + plan.num_states]),
         list(grads[1 + plan.num_states :]),
@@ -193,12 +187,10 @@ def _one_by_one(
         placed: list[Any] = [None] * len(given)
         for index, tensor in zip(places, tensors, strict=True):
             placed[index] = tensor
-        y, gamma, beta, *rest = placed
+        call = plan.call(*placed)
         norm = torch.nn.functional.batch_norm
-        flat = norm(y.flatten(0, 1), None, None, gamma, beta, training=True, eps=plan.eps)
-        normed = flat.view(y.shape)
-        states, params = rest[: plan.num_states], rest[plan.num_states :]
-        out, finals, recorded = run_program(plan.name, plan.key, normed, states, params)
+        flat = norm(call.y.flatten(0, 1), None, None, call.gamma, call.beta, training=True, eps=call.eps)
+        out, finals, recorded = run_program(plan.name, plan.key, flat.view(call.y.shape), call.states, call.params)
         every = (out, *finals, *recorded)
         return tuple(every[index] for index in wanted)
 

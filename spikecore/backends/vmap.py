@@ -26,7 +26,12 @@ def _merge(tensor: Any, dim: int | None, size: int, axis: int) -> Any:
     return tensor.flatten(axis, axis + 1)
 
 
+def _merge_all(tensors: Sequence[Any], dims: Sequence[int | None], size: int, axis: int) -> list[Any]:
+    return [_merge(tensor, dim, size, axis) for tensor, dim in zip(tensors, dims, strict=True)]
+
+
 def _split(tensor: Tensor, size: int, axis: int) -> Tensor:
+    """The inverse of `_merge`, with the mapped axis at `axis`."""
     return tensor.reshape(*tensor.shape[:axis], size, -1, *tensor.shape[axis + 1 :])
 
 
@@ -35,25 +40,27 @@ def _run_separately(
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """`call` once for every index of the mapped axis; results stacked along a new first axis."""
 
-    def pick(tensor: Any, dim: Any, index: int) -> Any:
-        if isinstance(tensor, list | tuple):
-            return [pick(t, d, index) for t, d in zip(tensor, dim, strict=True)]
-        return tensor if dim is None else tensor.select(dim, index)
-
     results = []
     for index in range(size):
-        sample = [pick(tensor, dim, index) for tensor, dim in zip(tensors, dims, strict=True)]
+        sample = [_pick(tensor, dim, index) for tensor, dim in zip(tensors, dims, strict=True)]
         results.append(call(*sample))
     stacked: list[Any] = []
     places: list[Any] = []
-    for parts in zip(*results, strict=True):
+    for parts in zip(*results, strict=True):  # one output, a tensor or a list of them, of every index
         if isinstance(parts[0], Tensor):
             stacked.append(torch.stack(parts))
             places.append(0)
         else:
-            stacked.append([torch.stack(same_output) for same_output in zip(*parts, strict=True)])
+            stacked.append([torch.stack(tensors_of_place) for tensors_of_place in zip(*parts, strict=True)])
             places.append([0] * len(parts[0]))
     return tuple(stacked), tuple(places)
+
+
+def _pick(tensor: Any, dim: Any, index: int) -> Any:
+    """One index of the mapped axis; of a list of tensors, that of each. What is not mapped is whole."""
+    if isinstance(tensor, list | tuple):
+        return [_pick(part, part_dim, index) for part, part_dim in zip(tensor, dim, strict=True)]
+    return tensor if dim is None else tensor.select(dim, index)
 
 
 def run_rule(operator: Operator) -> Callable[..., Any]:
@@ -71,8 +78,9 @@ def run_rule(operator: Operator) -> Callable[..., Any]:
 
             return _run_separately((x, states, params), in_dims[1:4], size, run)
         # The mapped axis becomes part of the batch: one call of the operator for all samples.
-        merged = [_merge(state, dim, size, 0) for state, dim in zip(states, state_dims, strict=True)]
-        out, finals, recorded, saved = operator()(key, _merge(x, x_dim, size, 1), merged, params, *flags)
+        out, finals, recorded, saved = operator()(
+            key, _merge(x, x_dim, size, 1), _merge_all(states, state_dims, size, 0), params, *flags
+        )
         outputs = (
             _split(out, size, 1),
             [_split(final, size, 0) for final in finals],
@@ -91,22 +99,25 @@ def run_bwd_rule(operator: Operator) -> Callable[..., Any]:
         saved, x, states, params, grad_out, grad_states, grad_recorded = tensors
         _, saved_dims, x_dim, state_dims, param_dims, out_dim, grad_state_dims, recorded_dims = in_dims
         size = info.batch_size
+
+        def run(*given: Any) -> Any:
+            return operator()(key, *given)
+
         was_merged = x_dim is not None or any(dim is not None for dim in state_dims)
         if not was_merged or any(dim is not None for dim in (*param_dims, *saved_dims)):
-            return _run_separately(tensors, in_dims[1:], size, lambda *given: operator()(key, *given))
+            return _run_separately(tensors, in_dims[1:], size, run)
         if params:  # the sum over the batch must stay apart for each mapped index
-            saved, saved_dims = [_split(tensor, size, 1) for tensor in saved], [1] * len(saved)
-            dims = (saved_dims, *in_dims[2:])
-            return _run_separately((saved, *tensors[1:]), dims, size, lambda *given: operator()(key, *given))
+            apart = [_split(tensor, size, 1) for tensor in saved]
+            return _run_separately((apart, *tensors[1:]), ([1] * len(apart), *in_dims[2:]), size, run)
         grad_x, grad_initial, _ = operator()(
             key,
             saved,
             _merge(x, x_dim, size, 1),
-            [_merge(t, d, size, 0) for t, d in zip(states, state_dims, strict=True)],
+            _merge_all(states, state_dims, size, 0),
             params,
             _merge(grad_out, out_dim, size, 1),
-            [_merge(t, d, size, 0) for t, d in zip(grad_states, grad_state_dims, strict=True)],
-            [_merge(t, d, size, 1) for t, d in zip(grad_recorded, recorded_dims, strict=True)],
+            _merge_all(grad_states, grad_state_dims, size, 0),
+            _merge_all(grad_recorded, recorded_dims, size, 1),
         )
         of_states = [_split(tensor, size, 0) for tensor in grad_initial]
         return (_split(grad_x, size, 1), of_states, []), (1, [0] * len(of_states), [])

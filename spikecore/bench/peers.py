@@ -5,13 +5,14 @@ simplest loop over `x.unbind(0)`. Converting inputs to the library's layout and 
 is, because every further call needs it. Only the neuron is measured.
 
     library        call                                                   fires at    gradient
-    spikingjelly   LIFNode(step_mode="m"), ATan(2), torch only            h >= 1      ours
-    spikingjelly-triton, spikingjelly-cupy    the same with its own kernels, where torch sees a GPU
+    spikingjelly   LIFNode(step_mode="m"), ATan(2)                        h >= 1      ours
     snntorch       Leaky(beta=0.5, reset_mechanism="zero"), atan(2)       h > 1       ours
     norse          lif_box_feed_forward_step in a loop, SuperSpike        h > 1       SuperSpike's
     sinabs         LIF(norm_input), SingleSpike, MembraneReset            h >= 1      SingleExponential's
     lean loop      the shortest loop one would write by hand              h >= 1      ours
     torch.compile  that loop, unrolled and compiled                       h >= 1      ours
+
+For `plif` there is spikingjelly's ParametricLIFNode(init_tau=2), the gradient of w included.
 """
 
 from __future__ import annotations
@@ -29,16 +30,20 @@ from spikecore.bench.candidates import Candidate, Unsupported
 from spikecore.bench.cases import STEP, TRAINING, Case, Runner
 
 COMPILE_STEPS = 16
-SPIKINGJELLY_KERNELS = ("triton", "cupy")
+SPIKINGJELLY = "spikingjelly"
+CPU = torch.device("cpu")
 NEURON = "lif"
 
 
-def peers(compile_steps: int = COMPILE_STEPS, only: str = "") -> tuple[list[Candidate], dict[str, str]]:
+def peers(
+    compile_steps: int = COMPILE_STEPS, only: str = "", device: torch.device = CPU
+) -> tuple[list[Candidate], dict[str, str]]:
     """The peers that are installed here.
 
     Args:
         compile_steps: the longest sequence that torch.compile is given; it unrolls, so its time grows with T.
         only: import no other than this one.
+        device: where they run.
 
     Returns:
         `(candidates, name → why one is absent)`.
@@ -62,31 +67,29 @@ def peers(compile_steps: int = COMPILE_STEPS, only: str = "") -> tuple[list[Cand
         try:
             import_module(module)
             version = importlib.metadata.version(name)
+            if name == SPIKINGJELLY and device.type == "cuda":
+                version = f"{version} ({spikingjelly_kernels(device)})"
         except Exception as error:  # a broken peer raises anything at import
             absent[name] = f"cannot be imported ({type(error).__name__}: {error})"
             continue
-        candidates.append(Candidate(name, _for_lif(make), version, **traits))
-    if torch.cuda.is_available():
-        for kernels in SPIKINGJELLY_KERNELS:
-            name = f"spikingjelly-{kernels}"
-            if only not in ("", name):
-                continue
-            try:
-                import_module(LIBRARIES["spikingjelly"][0])
-                import_module(kernels)
-            except Exception as error:
-                absent[name] = f"cannot be imported ({type(error).__name__}: {error})"
-                continue
-            version = importlib.metadata.version("spikingjelly")
-            make = _for_lif(_spikingjelly_kernels(kernels))
-            candidates.append(Candidate(name, make, version, caches=True, about=f"its own kernels, by {kernels}"))
+        neurons = SPIKINGJELLY_NEURONS if name == SPIKINGJELLY else (NEURON,)
+        candidates.append(Candidate(name, _for_neurons(make, tuple(neurons)), version, **traits))
     return candidates, absent
 
 
-def _for_lif(make: Callable[[Case, str], Runner]) -> Callable[[Case, str], Runner]:
+def spikingjelly_kernels(device: torch.device) -> str:
+    """Which of its implementations spikingjelly 2 chose for LIF on a GPU: `cuda`, `triton` or `torch`.
+
+    It chooses the first that it has; SJ_LIF_CUDA_IMPLEMENTATION in the environment names another.
+    """
+    functional = import_module("spikingjelly.activation_based.functional")
+    return str(functional.neuron_implementation(NEURON, device)["implementation"])
+
+
+def _for_neurons(make: Callable[[Case, str], Runner], neurons: tuple[str, ...]) -> Callable[[Case, str], Runner]:
     def checked(case: Case, measure: str) -> Runner:
-        if case.neuron != NEURON:
-            raise Unsupported(f"measured with {NEURON} only")
+        if case.neuron not in neurons:
+            raise Unsupported(f"measured with {' and '.join(neurons)} only")
         return make(case, measure)
 
     return checked
@@ -149,13 +152,12 @@ def _torch_compile(most_steps: int) -> Callable[[Case, str], Runner]:
     return make
 
 
-def _spikingjelly(case: Case, measure: str, backend: str = "torch") -> Runner:
+def _spikingjelly(case: Case, measure: str) -> Runner:
     neuron, surrogate = (import_module(f"spikingjelly.activation_based.{name}") for name in ("neuron", "surrogate"))
     mode = "s" if measure == STEP else "m"
-    node = neuron.LIFNode(tau=2.0, surrogate_function=surrogate.ATan(alpha=2.0), detach_reset=True, step_mode=mode).to(
-        case.device
-    )
-    node.backend = backend
+    name, options = SPIKINGJELLY_NEURONS[case.neuron]
+    given = {"surrogate_function": surrogate.ATan(alpha=2.0), "detach_reset": True, "step_mode": mode}
+    node = getattr(neuron, name)(**options, **given).to(case.device)
     node.train(measure == TRAINING)
     if measure == STEP:
         return Runner(node, prepare=lambda x: x[0])
@@ -165,16 +167,7 @@ def _spikingjelly(case: Case, measure: str, backend: str = "torch") -> Runner:
         out: Tensor = node(x)
         return out
 
-    return Runner(call)
-
-
-def _spikingjelly_kernels(backend: str) -> Callable[[Case, str], Runner]:
-    def make(case: Case, measure: str) -> Runner:
-        if measure == STEP or case.device.type != "cuda":
-            raise Unsupported("measured on sequences on a GPU only")
-        return _spikingjelly(case, measure, backend)
-
-    return make
+    return Runner(call, params=tuple(node.parameters()))
 
 
 def _snntorch(case: Case, measure: str) -> Runner:
@@ -235,6 +228,11 @@ def _sequence_only(call: Callable[[Tensor], Tensor], measure: str) -> Callable[[
 
 
 OTHER_SURROGATE = {"same_gradient": False, "about": "another surrogate: spikes are compared, gradients are not"}
+SPIKINGJELLY_NEURONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lif": ("LIFNode", {"tau": 2.0}),
+    "plif": ("ParametricLIFNode", {"init_tau": 2.0}),
+}
+"""Our name → `(its class, options)`."""
 LIBRARIES: dict[str, tuple[str, Callable[[Case, str], Runner], dict[str, Any]]] = {
     "spikingjelly": ("spikingjelly.activation_based.neuron", _spikingjelly, {}),
     "snntorch": ("snntorch", _snntorch, {}),

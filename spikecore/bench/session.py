@@ -112,7 +112,7 @@ class Session:
         for name, reason in unusable.items():
             self._unavailable(name, "backend", reason)
         if plan.with_peers:
-            installed, absent = peers(plan.compile_steps)
+            installed, absent = peers(plan.compile_steps, device=plan.device)
             self.candidates += installed
             for name, reason in absent.items():
                 self._unavailable(name, "peer", reason)

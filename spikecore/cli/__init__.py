@@ -21,6 +21,7 @@ from spikecore.errors import (
 )
 from spikecore.foreign import printable_lines
 from spikecore.registry.commands import COMMANDS
+from spikecore.terminal import width, wrapped
 
 if TYPE_CHECKING:
     from spikecore.registry import Entry
@@ -185,6 +186,11 @@ def _told(error: click.ClickException) -> str:
     return message
 
 
+def _complain(message: str) -> None:
+    """Print an error, which may hold names that others chose, and lists that are wider than the terminal."""
+    click.echo(wrapped(printable_lines(message), width()), err=True)
+
+
 def main() -> None:
     """Exit 0; 2 bad input, config or plugin; 1 the command failed; 130 Ctrl-C."""
     try:
@@ -193,11 +199,18 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        click.echo(printable_lines(_told(error)), err=True)  # it may list what plugins are called
+        _complain(_told(error))
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except PermissionError as error:  # of whatever the command read or wrote
+        what = (
+            f"{error.filename}: {error.strerror}: you need its owner's rights, or a copy" if error.filename else error
+        )
+        click.echo(f"spike: {printable_lines(what)}", err=True)
+        sys.exit(1)
     except SpikeError as error:
         if not error.is_told:
-            click.echo(f"spike: {printable_lines(error)}", err=True)
+            lines = error.problems if isinstance(error, ConfigError) else [str(error)]
+            _complain("\n".join(f"spike: {line}" for line in lines))
         sys.exit(2 if isinstance(error, PluginError | ConfigError | CheckpointError | ValueError) else 1)

@@ -221,7 +221,7 @@ def _json(records: Sequence[OperatorRecord]) -> str:
 
     from spikecore.interfaces.deployer import records_to_json
 
-    return json.dumps({"operators": records_to_json(records)}, indent=2)
+    return json.dumps({"schema": 1, "operators": records_to_json(records)}, indent=2)
 
 
 def _show(deployment: Deployment) -> None:

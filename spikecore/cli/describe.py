@@ -208,7 +208,8 @@ def _type(hint: Any) -> str:
         marks = [note for note in notes if isinstance(note, Inner | OneOf)]
         if marks:
             return _mark(marks[0], is_list=get_origin(plain) is tuple)
-        return " ".join([_type(plain), *map(str, notes)])
+        words = " ".join([_type(plain), *map(str, notes)])
+        return words.replace("number > -inf and < inf", "finite number")
     if origin is Literal:
         return " or ".join(map(_show_value, arguments))
     if origin in (Union, UnionType):
@@ -236,6 +237,9 @@ def _show_value(value: Any) -> str:
     if hasattr(value, "config") and dataclasses.is_dataclass(value.config):
         fields = dataclasses.fields(value.config)
         options = [f"{field.name}={_show_value(getattr(value.config, field.name))}" for field in fields]
+        return f"{name_of(value)}({', '.join(options)})"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # a choice with its options
+        options = [f"{field.name}={_show_value(getattr(value, field.name))}" for field in dataclasses.fields(value)]
         return f"{name_of(value)}({', '.join(options)})"
     if value is None:
         return "none"

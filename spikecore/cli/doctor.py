@@ -14,6 +14,7 @@ import click
 from spikecore.cli import completing
 from spikecore.foreign import printable, printable_lines
 from spikecore.registry import registry
+from spikecore.terminal import listed, width, wrapped
 
 if TYPE_CHECKING:
     from spikecore.cli.examine import Finding
@@ -48,10 +49,11 @@ def command(plugins: tuple[str, ...], verbose: bool, as_json: bool, timeout: flo
         shown: dict[str, Any] = {"schema": 1, "environment": environment, "broken": broken}
         click.echo(json.dumps({**shown, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
+        columns = width(sys.stdout)
         for line in _lines(findings, verbose):
-            click.echo(line)
+            click.echo(wrapped(line, columns))
         for name, value in environment.items():
-            click.echo(f"{name:12s} {printable(value, 1000)}")
+            click.echo(listed(f"{name:12s} ", printable(value, 1000).split(", "), columns))
         click.echo(f"\n{_total(findings)}")
     sys.exit(1 if broken else 0)
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from spikecore.cli import completing
@@ -13,6 +15,7 @@ from spikecore.cli.naming import kind_and_name
 from spikecore.cli.recording import readers
 from spikecore.registry import registry
 from spikecore.registry.nearest import did_you_mean
+from spikecore.terminal import filled, width, wrapped
 
 
 @click.command()
@@ -34,14 +37,20 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     entry, plugin = described.entry, described.entry.plugin
     version = "" if described.api_version is None else f", api_version {described.api_version}"
     click.echo(f"{entry.kind} {entry.name}  ({plugin.distribution} {plugin.version}{version})\n")
-    click.echo(described.text)
+    columns = width(sys.stdout)
+    click.echo(filled(described.text, columns))
     for section in described.sections:
         click.echo(f"\n{section.title}")
-        lines = [line for option in section.options for line in option.lines()] or list(section.lines)
-        for line in lines or ["none"]:
-            click.echo(f"  {line}")
+        for option in section.options:
+            head, *text = (f"  {line}" for line in option.lines())
+            click.echo(wrapped(head, columns))
+            if text:
+                click.echo(filled("\n".join(text), columns))
+        if not section.options:
+            for line in section.lines or ["none"]:
+                click.echo(wrapped(f"  {line}", columns))
         if section.title == "options" and described.remarks:
-            click.echo("\n" + described.remarks)
+            click.echo("\n" + filled(described.remarks, columns))
 
 
 def _show_formats(names: tuple[str, ...]) -> None:

@@ -97,18 +97,22 @@ def _about(result: Profile) -> str:
 
 
 def _show(result: Profile, energy: str) -> None:
-    from spikecore.analysis.operations import ENERGY_MODELS
+    import sys
 
-    operations = result.operations
+    from spikecore.analysis.operations import ENERGY_MODELS
+    from spikecore.terminal import width, wrapped
+
+    operations, columns = result.operations, width(sys.stdout)
     click.echo(operations.table(energy))
-    click.echo(f"per sample, over T = {operations.num_steps} steps; {_about(result)}")
-    click.echo(
+    click.echo(wrapped(f"per sample, over T = {operations.num_steps} steps; {_about(result)}", columns))
+    sparsity = (
         f"activation sparsity {operations.activation_sparsity:.4f}, connection sparsity "
         f"{operations.connection_sparsity:.4f}, footprint {operations.footprint} bytes"
     )
+    click.echo(wrapped(sparsity, columns))
     for name, model in ENERGY_MODELS.items():
         own = operations.energy_pj(name) / 1000
         beside = "" if result.ann is None else f", ANN {result.ann.energy_pj(name) / 1000:.4g} nJ"
-        click.echo(f"{name:14s} {own:.4g} nJ{beside}  ({model.source})")
+        click.echo(wrapped(f"{name:14s} {own:.4g} nJ{beside}  ({model.source})", columns))
     if operations.uncounted:
         click.echo(f"warning: products within {', '.join(operations.uncounted)} are not counted", err=True)

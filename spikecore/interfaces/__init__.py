@@ -1,6 +1,6 @@
 """The contracts: one file per kind, each readable in a minute. None of them imports torch."""
 
-from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
+from spikecore.interfaces.backend import Backend, BackendCapabilities, NormCall, Support
 from spikecore.interfaces.component import Component, Configurable
 from spikecore.interfaces.converter import (
     ConversionReport,
@@ -76,6 +76,7 @@ __all__ = [
     "ModelInfo",
     "Neuron",
     "NeuronCapabilities",
+    "NormCall",
     "OneOf",
     "OperatorRecord",
     "Outcome",

@@ -75,6 +75,33 @@ class Support:
         return self.ok
 
 
+@dataclass(frozen=True, slots=True)
+class NormCall:
+    """Batch norm with the statistics of y, then a neuron: what `Backend.norm_neuron` is called with.
+
+        mean, var = those of y over all axes but 2        var: of the population
+        x = gamma * (y - mean) / sqrt(var + eps) + beta    the input of the program
+
+    Args:
+        key: of the neuron's own learned program: to it the normed sequence is x.
+        y: `[T, B, C, ...]`, with more than one value for each channel, any strides. T of stride 0: all steps are the
+            same.
+        gamma: scale of the norm, `[C]`, in the dtype of the state; None for ones.
+        beta: shift of the norm, `[C]`, likewise; None for zeros.
+        eps: added to the variance.
+        states: the initial states, in the program's order, each `[B, C, ...]`.
+        params: the tensor parameters, in the program's order, each `[1]` or `[C]`.
+    """
+
+    key: str
+    y: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+    eps: float
+    states: Sequence[Tensor]
+    params: Sequence[Tensor]
+
+
 class Backend(Configurable):
     """Base of backends: `supports`, `run` and `run_bwd` are theirs to write, all else has a default.
 
@@ -183,31 +210,13 @@ class Backend(Configurable):
         return None
 
     def norm_neuron(
-        self,
-        key: str,
-        y: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        eps: float,
-        states: Sequence[Tensor],
-        params: Sequence[Tensor],
-        save: bool,
-        carry: bool,
+        self, call: NormCall, save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]] | None:
-        """Batch norm with the statistics of y, then the program; called with `capabilities.norm_neuron` alone.
-
-            mean, var = those of y over all axes but 2        var: of the population
-            out = run(gamma * (y - mean) / sqrt(var + eps) + beta)
+        """Norm and neuron in one call; called with `capabilities.norm_neuron` alone.
 
         Args:
-            key: of the neuron's own program: to it the normed sequence is x.
-            y: `[T, B, C, ...]`, with more than one value for each channel. T of stride 0: all steps are the same.
-            gamma: `[C]`, in the dtype of the state, or None for ones.
-            beta: `[C]`, likewise, or None for zeros.
-            eps: added to the variance.
-            states: as of `run`.
-            params: as of `run`.
-            save: as of `run`.
+            call: the arguments.
+            save: as of `run`; `norm_neuron_grad` will follow.
             carry: as of `run`.
 
         Returns:
@@ -219,14 +228,8 @@ class Backend(Configurable):
 
     def norm_neuron_grad(
         self,
-        key: str,
+        call: NormCall,
         saved: Sequence[Tensor],
-        y: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        eps: float,
-        states: Sequence[Tensor],
-        params: Sequence[Tensor],
         grad_out: Tensor | None,
         grad_states: Sequence[Tensor | None],
         grad_recorded: Sequence[Tensor | None],

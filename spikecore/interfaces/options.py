@@ -32,6 +32,9 @@ from spikecore.registry.nearest import did_you_mean
 Problems: TypeAlias = "list[tuple[str, str]]"
 """`(dotted path of the option, what is wrong with it)`; the path is "" for a fault of no single option."""
 
+MOST_BITS = 63
+"""Of a whole number, without its sign."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -292,6 +295,10 @@ def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
         plain = Union[tuple(part for part in get_args(plain) if part is not NoneType)]  # noqa: UP007  (one may be left)
     value = _check_type(plain, value, per_channel)
     numbers = numbers_in(value)
+    for number in numbers:
+        # What computes with it takes no more, and the largest of a file have no float.
+        if isinstance(number, int) and number.bit_length() > MOST_BITS:
+            raise OptionError(f"must be a number of at most {MOST_BITS} bits, got one of {number.bit_length()}")
     for bounds in (mark for mark in marks if isinstance(mark, Range)):
         for number in numbers:
             if number not in bounds:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 HALF = (torch.float16, torch.bfloat16)
+DTYPES = frozenset((*HALF, torch.float32, torch.float64))
+"""What a neuron takes: torch's narrower floating-point dtypes have no arithmetic."""
 
 
 def state_dtype(x: Tensor) -> torch.dtype:

@@ -29,7 +29,7 @@ from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.options import default_of
 from spikecore.interfaces.plain_values import numbers_in
 from spikecore.nn.batch_statistics import BatchStatistics
-from spikecore.nn.half import HALF, not_a_tensor, state_dtype
+from spikecore.nn.half import DTYPES, HALF, not_a_tensor, state_dtype
 from spikecore.nn.memory import Form
 from spikecore.nn.missing import Recorded
 from spikecore.nn.parameters import Parametrized, check_names
@@ -38,6 +38,7 @@ from spikecore.nn.runner import RESERVED, run, traced
 from spikecore.nn.state import Stateful
 from spikecore.nn.surrogates import ATan, Surrogate
 
+STRIDED = torch.strided
 LARGE = 1 << 15
 """Neurons from which on writing an initial state costs more than it tells."""
 
@@ -232,12 +233,12 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
             norm: a batch norm for the steps' input, in one call with them where the backend can; for the same.
 
         Raises:
-            TypeError: `x` is not floating point.
+            TypeError: `x` is not floating point, of 16 bits at least, or it is sparse.
             ShapeError: `x` has too few axes, or channels that do not suit a parameter.
             StateShapeError: kept state belongs to another batch shape, device or dtype.
         """
         single = self.step_mode == "single"
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2 - single:
+        if not isinstance(x, Tensor) or x.dtype not in DTYPES or x.layout is not STRIDED or x.dim() < 2 - single:
             raise self._refusal(x)
         step = x if single else one_step(x)
         out, state, recorded = run(self, x, step, self.state_for(step), affine, norm)
@@ -251,8 +252,10 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         name = type(self).__name__
         if not isinstance(x, Tensor):
             return TypeError(not_a_tensor(name, x))
-        if not x.is_floating_point():
+        if x.dtype not in DTYPES:
             return TypeError(f"{name} takes floating-point input, got {x.dtype}: call .float() on it")
+        if x.layout is not STRIDED:
+            return TypeError(f"{name} takes dense input, got {x.layout}: call .to_dense() on it")
         form, other = ("[B, ...]", "multi") if self.step_mode == "single" else ("[T, B, ...]", "single")
         return ShapeError(
             f"{name} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}: add the missing axis, or "

@@ -174,7 +174,10 @@ class Parametrized(nn.Module):
                 return value
             if not is_inside and name not in self._warned:
                 self._warned.add(name)
-                self._warn_outside(name, min(numbers), max(numbers))
+                # Of numbers and a NaN, `min` gives either, by their order.
+                is_nan = any(number != number for number in numbers)
+                extremes = (math.nan, math.nan) if is_nan else (min(numbers), max(numbers))
+                self._warn_outside(name, *extremes)
         return self.within_range(name, value)
 
     def within_range(self, name: str, value: Tensor) -> Tensor:
@@ -198,11 +201,15 @@ class Parametrized(nn.Module):
 
     def _warn_outside(self, name: str, smallest: float, largest: float) -> None:
         option = self._option_names.get(name, name)
-        got = f"{smallest:g}" if smallest == largest else f"{smallest:g} to {largest:g}"
+        if math.isnan(smallest) or math.isnan(largest):
+            got, effect = "nan", "nothing is near to nan, so the step gives nan where it reads it, and then no spikes"
+        else:
+            got = f"{smallest:g}" if smallest == largest else f"{smallest:g} to {largest:g}"
+            effect = f"the step takes the nearest allowed value, and param_{name} keeps its gradient"
         warnings.warn(
             f"the learnable option {option!r} of {type(self).__name__} is {got} now, but it must be "
-            f"{self._ranges[name]}: the step takes the nearest allowed value, and param_{name} keeps its gradient. "
-            "Lower the learning rate, or train a parameter that cannot leave its range, as ParametricLIF does",
+            f"{self._ranges[name]}: {effect}. Lower the learning rate, or train a "
+            "parameter that cannot leave its range, as ParametricLIF does",
             stacklevel=2,
         )
 

@@ -128,7 +128,7 @@ def max_over_time(out: Tensor) -> Tensor:
 
 @_one_call
 def max_abs_over_time(out: Tensor) -> Tensor:
-    """The value farthest from 0 over time, with its sign; the first of equals. Shapes and errors as `rate`.
+    """The value farthest from 0 over time, with its sign; on a tie, the first. Shapes and errors as `rate`.
 
     Gradients: to its step.
 

@@ -13,6 +13,7 @@ from spikecore.backends.norm import run_norm_neuron
 from spikecore.backends.reference import Step, loop
 from spikecore.backends.selection import REFERENCE
 from spikecore.dynamics import Namespace, Param, Program, trace
+from spikecore.interfaces.backend import NormCall
 from spikecore.nn.flattening import Flattening
 from spikecore.nn.half import HALF, state_dtype
 from spikecore.nn.memory import State
@@ -98,7 +99,8 @@ def _run_normed(
     backend, key = neuron._choice(y.device, y.dtype, False)
     gamma, beta = norm.gamma_beta(state_dtype(y))
     sequence = y[None] if single else y
-    normed = run_norm_neuron(backend, key, sequence, gamma, beta, norm.norm.eps, states, params, neuron.keeps_state)
+    call = NormCall(key, sequence, gamma, beta, norm.norm.eps, states, params)
+    normed = run_norm_neuron(backend, call, neuron.keeps_state)
     if normed is None:
         return None
     norm.update(normed.mean, normed.var, y.numel() // normed.mean.numel())

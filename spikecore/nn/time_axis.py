@@ -8,8 +8,13 @@ the batch, and a neuron in single-step mode takes it too. Where the sizes happen
 
 The rule: values that a chain of axis-keeping calls connects have the same first axes. A group of such values must not
 hold the input or output of a module in multi-step mode beside that of a plain layer, or of one in single-step mode.
-`trace_net` says who calls whom on what, so containers within containers and layers that `forward` calls by name are
-alike. A net that holds nothing to confuse is not traced at all.
+`trace_net` says who calls whom on what, so containers within containers, layers that `forward` calls by name and the
+functions of `functional_layers`, such as `torch.nn.functional.batch_norm`, are alike. A net that holds nothing to
+confuse is not traced at all.
+
+What the rule does not see: calls within a `forward` that cannot be traced (it branches on values or shapes), within a
+module that is one node of the graph (`fold_time`, a module with state), and on a value whose chain to a neuron has a
+call that may change the first axes (`permute`, `reshape`, a function of the user's that fx wraps).
 """
 
 from __future__ import annotations
@@ -21,8 +26,9 @@ from typing import Any
 from torch import nn
 
 from spikecore.errors import NetTraceError, ShapeError
+from spikecore.nn.functional_layers import FUNCTIONS, may_call_one
 from spikecore.nn.graph import NetGraph
-from spikecore.nn.node import NetNode, function_name
+from spikecore.nn.node import NetNode, Ref, function_name
 from spikecore.nn.tracer import is_leaf
 from spikecore.nn.tracing import trace_net
 from spikecore.torch_internals import NormBase
@@ -42,7 +48,7 @@ EXACT: dict[int, tuple[type[nn.Module], ...]] = {
 
 _SILENT = (
     *(kind for kinds in EXACT.values() for kind in kinds),
-    *(NormBase, nn.GroupNorm, nn.LocalResponseNorm, nn.Upsample, nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle),
+    *(NormBase, nn.GroupNorm, nn.LocalResponseNorm, nn.Upsample, nn.ChannelShuffle, nn.Softmax2d),
     *(nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d, nn.LPPool1d, nn.LPPool2d, nn.FractionalMaxPool2d),
     *(nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.FeatureAlphaDropout),
 )
@@ -103,7 +109,19 @@ def _may_confuse(net: nn.Module) -> bool:
     for part in _parts(net):
         modes.add(getattr(part, "step_mode", None))
         has_plain = has_plain or _takes_no_sequence(part)
-    return "multi" in modes and (has_plain or "single" in modes)
+    if "multi" not in modes:
+        return False
+    return has_plain or "single" in modes or any(may_call_one(module) for module in _written_by_hand(net))
+
+
+def _written_by_hand(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose `forward` a trace looks into, at any depth."""
+    if not is_leaf(module):
+        yield module
+    elif type(module).forward is not nn.Module.forward:  # ModuleList and ModuleDict have none, and hold others
+        return
+    for child in module.children():
+        yield from _written_by_hand(child)
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
@@ -140,6 +158,22 @@ class _Group:
     multi: list[str] = field(default_factory=list)
     single: list[str] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
+    functions: list[str] = field(default_factory=list)
+
+    def add(self, node: NetNode, path: str) -> None:
+        """Note the call of a module, or of a functional layer; `path` is that of the graph in the net."""
+        module = node.module
+        if module is None:
+            self.functions.append(f"{node.operation}()" + (f" at {node.place}" if node.place else ""))
+            return
+        place = where(module, f"{path}.{node.target}".strip("."))
+        step_mode = getattr(module, "step_mode", None)
+        if step_mode == "multi":
+            self.multi.append(place)
+        elif step_mode == "single":
+            self.single.append(place)
+        elif _takes_no_sequence(module):
+            self.plain.append(place)
 
     def check(self, net: str) -> None:
         if self.multi and self.single:
@@ -154,6 +188,13 @@ class _Group:
                 f"{net} is in step mode 'multi', and {layers} would be given a sequence [T, B, ...] for a batch: "
                 "use the layer of the same name of spikecore.nn, wrap it in fold_time(module), or "
                 "set_step_mode(net, 'single')"
+            )
+        if self.multi and self.functions:
+            calls = ", ".join(dict.fromkeys(self.functions))
+            raise ShapeError(
+                f"{net} is in step mode 'multi', and {calls} would be given a sequence [T, B, ...] for a batch: "
+                "use the layer of spikecore.nn in place of the function, fold time around the call "
+                "(x.flatten(0, 1) before, y.unflatten(0, (T, B)) behind), or set_step_mode(net, 'single')"
             )
 
 
@@ -170,18 +211,8 @@ def _groups(graph: NetGraph, path: str) -> list[_Group]:
             parents[root(name)] = root(node.name)
     groups: dict[str, _Group] = {}
     for node in graph:
-        module = node.module
-        if module is None or not node.inputs:
-            continue
-        group = groups.setdefault(root(node.name), _Group())
-        place = where(module, f"{path}.{node.target}".strip("."))
-        step_mode = getattr(module, "step_mode", None)
-        if step_mode == "multi":
-            group.multi.append(place)
-        elif step_mode == "single":
-            group.single.append(place)
-        elif _takes_no_sequence(module):
-            group.plain.append(place)
+        if node.inputs and (node.module is not None or _is_functional_layer(node)):
+            groups.setdefault(root(node.name), _Group()).add(node, path)
     return [*groups.values()]
 
 
@@ -191,10 +222,17 @@ def _same_axes(graph: NetGraph, node: NetNode) -> list[str]:
         return [*node.inputs[:1]] if _keeps_axes(node.module) else []
     if node.kind not in ("function", "method"):
         return []
+    if _is_functional_layer(node):
+        x = node.args[0] if node.args else node.kwargs.get("input")
+        return [x.name] if isinstance(x, Ref) else []
     name = str(node.target) if node.kind == "method" else function_name(node.target)
     if name not in _ELEMENTWISE:
         return []
     return [argument for argument in node.inputs if graph[argument].kind != "attribute"]  # weights are broadcast
+
+
+def _is_functional_layer(node: NetNode) -> bool:
+    return node.kind == "function" and node.target in FUNCTIONS
 
 
 def _keeps_axes(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,7 +130,7 @@ def _checked_task(trainer: object, task: object) -> Task:
     """What `prepare` of a trainer returned.
 
     Raises:
-        ContractError: it is no task, or its model is no net.
+        ContractError: it is no task, its model is no net, or one of its splits is empty.
     """
     who = f"{type(trainer).__name__}.prepare must return a spikecore.interfaces.Task"
     if not isinstance(task, Task):
@@ -139,6 +140,12 @@ def _checked_task(trainer: object, task: object) -> Task:
             f"{who} whose model is a torch.nn.Module, such as parts.model(input_shape, num_outputs) or an "
             f"nn.ModuleDict of several, got {task.model!r:.80}"
         )
+    for name, split in task.splits.items():
+        if not isinstance(split, Sized) or len(split) == 0:
+            what = "an empty one" if isinstance(split, Sized) else f"{split!r:.80}"
+            raise ContractError(
+                f"{who} whose split {name!r} has samples, got {what}; None stands for a split that there is not"
+            )
     return task
 
 

@@ -127,13 +127,16 @@ class CheckpointStore:
         """All that are there, oldest first; nothing is verified.
 
         Raises:
-            CheckpointError: the folder is a link, which may lead anywhere.
+            CheckpointError: the folder is a link, which may lead anywhere, or may not be read.
         """
-        if self._folder.is_symlink():
-            raise CheckpointError(f"{self._folder}: is a link, which is not followed: put the folder itself there")
-        if not self._folder.is_dir():
-            return []
-        names = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        try:
+            if self._folder.is_symlink():
+                raise CheckpointError(f"{self._folder}: is a link, which is not followed: put the folder itself there")
+            if not self._folder.is_dir():
+                return []
+            names = [path.name for path in self._folder.iterdir() if _NAME.fullmatch(path.name)]
+        except OSError as error:
+            raise CheckpointError(f"{self._folder}: cannot be read: {error.strerror}") from None
         return sorted(names, key=_number)
 
     def save(
@@ -164,7 +167,7 @@ class CheckpointStore:
                 return name
             more = {"large": large, "score": score, "log": log, "timings": timings, "pace": pace, "kept": kept}
             return self.save(count + 1, model, state, **more)  # type: ignore[arg-type]
-        score = _finite(score) if score is not None and _are_finite(model) else None
+        score = _finite(score) if score is not None and are_finite(model) else None
         head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": score}
         times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
         kept = kept or {}
@@ -399,7 +402,7 @@ def _form(value: Any) -> str:
     return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else "data"
 
 
-def _are_finite(model: Mapping[str, Any]) -> bool:
+def are_finite(model: Mapping[str, Any]) -> bool:
     """Whether no weight is nan or infinite: a net of such weights may have a score, but is never the best."""
     tensors = (value for value in model.values() if isinstance(value, Tensor) and value.is_floating_point())
     return all(bool(isfinite(tensor).all()) for tensor in tensors)

@@ -56,37 +56,41 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
     differing = _differing(runs)
     have_samples = any(run.samples for run in runs)
-    lines = [
-        [
-            run.name,
-            run.status,
-            *(value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics),
-            seconds_text(run.seconds) if run.seconds is not None else "–",
-            *([_samples(run)] if have_samples else []),
-            *(run.settings.get(key, "–") for key in differing),
-        ]
-        for run in runs
-    ]
+    samples_head = [SAMPLES] if have_samples else []
+    lines: list[list[str]] = []
+    for run in runs:
+        line = [run.name, run.status]
+        line += [value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics]
+        line.append("–" if run.seconds is None else seconds_text(run.seconds))
+        if have_samples:
+            line.append(_samples(run))
+        line += [run.settings.get(key, "–") for key in differing]
+        lines.append(line)
     for group in _same_but_seed(runs):
-        means = [_mean_text(name, [run.metrics.get(name) for run in group]) for name in metrics]
+        line = [f"mean of {len(group)} seeds", ""]
+        line += [_mean_text(name, [run.metrics.get(name) for run in group]) for name in metrics]
+        line += ["", *["" for _ in samples_head]]  # neither time nor samples have a mean
         seeds = ", ".join(run.settings[SEED] for run in group)
-        settings = [seeds if key == SEED else group[0].settings.get(key, "–") for key in differing]
-        lines.append([f"mean of {len(group)} seeds", "", *means, "", *([""] if have_samples else []), *settings])
-    return ["run", "status", *metrics, "time", *([SAMPLES] if have_samples else []), *differing], lines
+        line += [seeds if key == SEED else group[0].settings.get(key, "–") for key in differing]
+        lines.append(line)
+    return ["run", "status", *metrics, "time", *samples_head, *differing], lines
 
 
 def _samples(run: Compared) -> str:
     """`809/90/898`, in the order of the heading."""
-    return "/".join(str(run.samples.get(split, "–")) for split in SPLIT_NAMES) if run.samples else "–"
+    if not run.samples:
+        return "–"
+    return "/".join(str(run.samples.get(split, "–")) for split in SPLIT_NAMES)
 
 
 def _same_but_seed(runs: Sequence[Compared]) -> list[list[Compared]]:
     """The groups of at least two finished runs that have equal settings but the seed."""
-    groups: dict[tuple[tuple[str, str], ...], list[Compared]] = {}
+    groups: dict[frozenset[tuple[str, str]], list[Compared]] = {}
     for run in runs:
         if run.status == FINISHED and SEED in run.settings:
-            rest = tuple(sorted((key, value) for key, value in run.settings.items() if key != SEED))
-            groups.setdefault(rest, []).append(run)
+            rest = {key: value for key, value in run.settings.items() if key != SEED}
+            groups.setdefault(frozenset(rest.items()), []).append(run)
+    # The same seed twice is the same run twice: no deviation to speak of.
     return [group for group in groups.values() if len({run.settings[SEED] for run in group}) > 1]
 
 

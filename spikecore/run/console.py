@@ -6,7 +6,6 @@ Where stderr is no terminal the lines are the same, as long as they need be, wit
 from __future__ import annotations
 
 import sys
-import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from spikecore.foreign import printable_lines
 from spikecore.run.clock import Clock
 from spikecore.run.text import clock_text, rate_text, seconds_text, value_text
-from spikecore.terminal import width
+from spikecore.terminal import width, wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -172,15 +171,6 @@ def epoch_text(
     if width is None or len(line) < width:
         return line
     return _filled(short, width)
-
-
-def wrapped(text: str, width: int | None) -> str:
-    """Broken between words, where the terminal is narrower."""
-    if width is None:
-        return text
-    return textwrap.fill(
-        text, width - 1, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False, tabsize=4
-    )
 
 
 def _grouped(metrics: Mapping[str, float]) -> list[str]:

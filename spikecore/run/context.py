@@ -23,7 +23,7 @@ from spikecore.interfaces.show import Shown
 from spikecore.interfaces.trainer import Trainer
 from spikecore.nn.layers.sync_norm import is_synchronised
 from spikecore.registry.manager import Hooks
-from spikecore.run.checkpoint import Checkpoint, CheckpointStore, differences
+from spikecore.run.checkpoint import Checkpoint, CheckpointStore, are_finite, differences
 from spikecore.run.clock import Clock
 from spikecore.run.console import Console, Stopwatch
 from spikecore.run.files import Place
@@ -254,6 +254,11 @@ class Context:
             return
         with self.timed("checkpoint"):
             keeping, model, state = self.keeping, self._model_weights(), self._state(self.keeping)
+            if self.weights is not None and not are_finite(model):
+                self.note(
+                    "the weights that the trainer keeps in place of the model's own, such as an average, are nan or "
+                    "infinite: `load` would give a net that has diverged, and no such checkpoint is the best"
+                )
             large = checked_state(keeping.trainer, "large_state_dict", keeping.trainer.large_state_dict())
             self.saved = self.processes.first(lambda: self._write(keeping, model, state, large, score))
         self._saved_at = (self.count, time.monotonic())

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
-from torch import nn
+from torch import Tensor, nn
 
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError
@@ -26,11 +27,19 @@ from spikecore.nn import quantized, set_backend, set_step_mode
 from spikecore.registry import create
 from spikecore.run.restore import SavedRun
 from spikecore.run.sources import CONVERTED, FILE, RUN, imported, made_by
+from spikecore.run.typed import Mismatch, from_plain
 
 FORM = 1
 """Of converted.json."""
 MOST_BYTES = 1 << 26
 OWN_SUM = "sha256_of_the_rest"
+PARTS: dict[str, Any] = {
+    "files": dict[str, str],
+    "converter": dict[str, Any],
+    "source": dict[str, Any],
+    "example_shape": list[int],
+}
+"""What is read of converted.json, and of which type it is."""
 MANIFEST, WEIGHTS, EXAMPLE, SOURCE = "converted.json", "net.safetensors", "example.safetensors", "source"
 
 
@@ -51,7 +60,7 @@ def load_converted(directory: Path, backend: str | None = None) -> nn.Module:
         CheckpointError: a file is missing, damaged or of another net.
     """
     net = skeleton(directory)
-    state = tensors_of(_verified(directory, read_manifest(directory), WEIGHTS))
+    state = _tensors(directory, read_manifest(directory), WEIGHTS)
     quantized.prepare(net, state)
     try:
         net.load_state_dict(state)
@@ -67,7 +76,10 @@ def load_converted(directory: Path, backend: str | None = None) -> nn.Module:
 def skeleton(directory: Path) -> nn.Module:
     """The net in a directory that `convert` wrote, with new weights; errors are those of `load_converted`."""
     manifest = read_manifest(directory)
-    example = tensors_of(_verified(directory, manifest, EXAMPLE))["example"]
+    tensors = _tensors(directory, manifest, EXAMPLE)
+    if "example" not in tensors:
+        raise CheckpointError(f"{directory / EXAMPLE}: is damaged: it holds no tensor named example")
+    example = tensors["example"]
     how = manifest["converter"]
     converter = create("converter", how["name"], **how["options"])
     net = rebuilt(manifest["source"], directory / SOURCE, converter)
@@ -76,7 +88,7 @@ def skeleton(directory: Path) -> nn.Module:
     except (ConversionError, NetTraceError) as error:
         raise ConfigError(
             f"{directory}: converter {how['name']!r} refuses the net that it has converted before (with version "
-            f"{how['version']} of {how['distribution']}): {error}"
+            f"{how.get('version')} of {how.get('distribution')}): {error}"
         ) from error
     set_step_mode(made, "multi")
     return made
@@ -144,16 +156,50 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is of form {form!r}, this spikecore reads {FORM}: use the one that wrote it")
     if manifest.get(OWN_SUM) != sum_of(manifest):
         raise ConfigError(f"{path}: is damaged or was edited: its content is not what {OWN_SUM} says")
+    try:
+        for key, hint in PARTS.items():
+            from_plain(hint, manifest.get(key), key)
+        from_plain(str, manifest["converter"].get("name"), "converter.name")
+        from_plain(dict[str, Any], manifest["converter"].get("options"), "converter.options")
+        _check_source(manifest["source"])
+    except Mismatch as error:
+        raise ConfigError(f"{path}: is damaged: {error}") from error
     for name in manifest["files"]:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ConfigError(f"{path}: is damaged: {name!r} is no file of this directory")
         if name != WEIGHTS:  # which are read, and verified, where they are wanted; a source has been saved without them
             _verified(directory, manifest, name)
     return manifest
 
 
+def _check_source(about: dict[str, Any]) -> None:
+    """What `rebuilt` reads of a source.
+
+    Raises:
+        Mismatch: a part is missing or of another type.
+    """
+    kind = from_plain(str, about.get("kind"), "source.kind")
+    needed = {RUN: (), CONVERTED: (), FILE: ("stored",)}.get(kind, ("sha256", "file", "function"))
+    for key in ("step_mode", *needed):
+        from_plain(str, about.get(key), f"source.{key}")
+    if about["step_mode"] not in ("single", "multi"):
+        raise Mismatch(f"source.step_mode is {about['step_mode']!r}, not single or multi")
+    if PurePosixPath(about.get("stored", "")).name != about.get("stored", ""):
+        raise Mismatch(f"source.stored is {about['stored']!r}, no name of a file")
+
+
+def _tensors(directory: Path, manifest: dict[str, Any], name: str) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = tensors_of(_verified(directory, manifest, name))
+    except SafetensorError as error:
+        raise CheckpointError(f"{directory / name}: is damaged: {error}") from error
+    return tensors
+
+
 def _verified(directory: Path, manifest: dict[str, Any], name: str) -> bytes:
     path = directory / name
     try:
-        data = path.read_bytes()
+        data = read_file(path, path.lstat().st_size)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != manifest["files"].get(name):

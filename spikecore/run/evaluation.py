@@ -51,7 +51,7 @@ class Evaluation:
         """Plain JSON data; a number that is not finite is None."""
         metrics = {name: finite(value) for name, value in self.metrics.items()}
         lists = {"changes": list(self.changes), "other_samples": list(self.other_samples)}
-        return {**vars(self), **lists, "metrics": metrics}
+        return {"schema": 1, **vars(self), **lists, "metrics": metrics}
 
 
 def evaluate(

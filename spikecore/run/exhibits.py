@@ -42,10 +42,15 @@ def _id(index: int, name: str) -> str:
 
 
 def _curve(name: str, value: Curve) -> tuple[str, str]:
-    series = [figures.Series(key, list(zip(value.x, values, strict=True))) for key, values in value.series.items()]
+    series: list[figures.Series] = []
+    for key, values in value.series.items():
+        points = list(zip(value.x, values, strict=True))
+        series.append(figures.Series(key, points))
     is_whole = all(x == int(x) for x in value.x)
-    legend = figures.legend(list(value.series)) if len(series) > 1 else ""
-    return legend + figures.curves(series, value.x_label, whole_x=is_whole), ""
+    picture = figures.curves(series, value.x_label, whole_x=is_whole)
+    if len(series) > 1:
+        picture = figures.legend(list(value.series)) + picture
+    return picture, ""
 
 
 def _image(name: str, value: Image) -> tuple[str, str]:
@@ -75,17 +80,19 @@ def _table(name: str, value: Table) -> tuple[str, str]:
     if value.is_matrix and len(value.rows) <= MAX_MATRIX:
         return _matrix(name, value)
 
-    def shown(row: Sequence[Any]) -> list[Any]:
-        return ["" if cell is None else cell for cell in row]
-
-    text = page.table(value.head, [shown(row) for row in value.rows])
+    text = page.table(value.head, [_without_none(row) for row in value.rows])
     if len(value.rows) <= MAX_OPEN_ROWS:
         return text, ""
     return page.collapsible(f"{len(value.rows)} rows", text), ""
 
 
+def _without_none(row: Sequence[Any]) -> list[Any]:
+    """The cells of a row; an unknown one is empty."""
+    return ["" if cell is None else cell for cell in row]
+
+
 def _matrix(name: str, value: Table) -> tuple[str, str]:
-    first, _, second = value.head[0].partition("/")
+    first, _, second = value.head[0].partition("/")  # the heading of the corner names both axes
     counts = [[int(cell or 0) for cell in row[1:]] for row in value.rows]
     rows = [str(row[0]) for row in value.rows]
     axes = (first.strip(), second.strip())
@@ -96,10 +103,12 @@ def _matrix(name: str, value: Table) -> tuple[str, str]:
 def _histogram(name: str, value: Histogram) -> tuple[str, str]:
     if value.edges:
         return figures.histogram(value.values, value.edges, name, percent=value.is_share), ""
-    names, values = value.names[:MAX_NAMED_BARS], value.values[:MAX_NAMED_BARS]
-    groups = [[(height, "var(--c0)")] if height is not None else [] for height in values]
-    remark = f"The first {MAX_NAMED_BARS} of {len(value.names)}." if len(value.names) > MAX_NAMED_BARS else ""
-    return figures.bars(names, groups, name, percent=value.is_share), remark
+    heights = value.values[:MAX_NAMED_BARS]
+    groups = [[] if height is None else [(height, "var(--c0)")] for height in heights]  # an unknown one has no bar
+    remark = ""
+    if len(value.names) > MAX_NAMED_BARS:
+        remark = f"The first {MAX_NAMED_BARS} of {len(value.names)}."
+    return figures.bars(value.names[:MAX_NAMED_BARS], groups, name, percent=value.is_share), remark
 
 
 DRAWN: dict[type[Shown], Callable[[str, Any], tuple[str, str]]] = {

@@ -139,6 +139,10 @@ def model(parts: Parts, role: Role, input_shape: Sequence[int], num_outputs: int
     return net
 
 
+MOST_SIZE = 1 << 31
+"""Of an axis of a net's input or output."""
+
+
 def _sizes(input_shape: object, num_outputs: object) -> tuple[tuple[int, ...], int]:
     call = "parts.model(input_shape, num_outputs)"
     try:
@@ -149,9 +153,13 @@ def _sizes(input_shape: object, num_outputs: object) -> tuple[tuple[int, ...], i
             f"(2, 32, 32) or (64,); got {input_shape!r:.80}"
         ) from None
     try:
-        return shape, operator.index(num_outputs)  # type: ignore[arg-type]
+        size = operator.index(num_outputs)  # type: ignore[arg-type]
     except TypeError:
         raise ContractError(f"{call}: num_outputs must be an int, got {num_outputs!r:.80}") from None
+    for number in (*shape, size):
+        if not 0 <= number < MOST_SIZE:
+            raise ContractError(f"{call}: sizes must be from 0 to {MOST_SIZE - 1}, got {number!r:.80}")
+    return shape, size
 
 
 def _start_from(net: nn.Module, weights: str, table: str, name: str) -> WeightsRecord:

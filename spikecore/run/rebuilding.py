@@ -15,7 +15,7 @@ from spikecore.run.files import DirectoryLock
 from spikecore.run.log import FILE as METRICS
 from spikecore.run.log import MetricsLog
 from spikecore.run.record import FILE as RECORD
-from spikecore.run.record import MOST_BYTES, Record, SchemaError
+from spikecore.run.record import MOST_BYTES, DamageError, Record, SchemaError
 
 DAMAGED = ".damaged"
 """Ends the name under which a file stays that was put back."""
@@ -36,7 +36,7 @@ def rebuild(directory: Path) -> list[str]:
         raise  # nothing is damaged, and the copies in its checkpoints are of the same schema
     except ConfigError as error:
         problem = error
-    if not (directory / FOLDER).is_dir():
+    if not os.path.isdir(directory / FOLDER):  # unlike pathlib's, also False where nothing may be read
         if problem is not None:
             raise problem
         return []
@@ -48,7 +48,7 @@ def _rebuilt(directory: Path, store: CheckpointStore, problem: ConfigError | Non
     name, kept = _newest_kept(store)
     if problem is not None:
         if not kept:
-            raise problem
+            raise ConfigError(problem.plain if isinstance(problem, DamageError) else str(problem)) from None
         _put_back(directory, RECORD, kept)
         yield _line(RECORD, name)
     record = Record.read(directory)

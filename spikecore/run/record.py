@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,6 +36,21 @@ OWN_SUM = "record_sha256"
 """Key of the checksum over all else: what is read was written by a run, to the last bit."""
 RUNNING, DIED = "running", "died"
 FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
+
+
+class DamageError(ConfigError):
+    """The record is damaged or was edited. Where there are checkpoints, the message says how it is rebuilt from one.
+
+    Args:
+        path: of the record.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.plain = f"{path}: {reason}"
+        has_checkpoints = os.path.isdir(path.parent / "checkpoints")
+        cure = f"; `spike run --resume {path.parent}` rebuilds it from a checkpoint" if has_checkpoints else ""
+        super().__init__(self.plain + cure)
 
 
 class SchemaError(ConfigError):
@@ -257,7 +273,8 @@ class Record:
         """The record of a run, verified.
 
         Raises:
-            ConfigError: there is none, or it is damaged or was edited.
+            DamageError: it is damaged or was edited.
+            ConfigError: there is none.
             SchemaError: it is of another schema.
         """
         path = directory / FILE
@@ -271,21 +288,21 @@ class Record:
                 f"{directory}: holds no {FILE}, so no run began here; name the directory that `spike run` printed"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+            raise DamageError(path, f"is damaged: {type(error).__name__}: {error}") from error
         if version != SCHEMA:
             rest = {key: value for key, value in plain.items() if key != OWN_SUM}
             if plain.get(OWN_SUM) == _sum({"schema": SCHEMA, **rest}):
-                raise ConfigError(f"{path}: is damaged or was edited: its schema is {SCHEMA}, and it says {version!r}")
+                raise DamageError(path, f"is damaged or was edited: its schema is {SCHEMA}, and it says {version!r}")
             raise SchemaError(f"{path}: {_refusal(version, plain)}")
         lost = [item.name for item in dataclasses.fields(cls) if item.name not in plain]
         if lost:
-            raise ConfigError(f"{path}: is damaged: it lacks {', '.join(lost)}")
+            raise DamageError(path, f"is damaged: it lacks {', '.join(lost)}")
         if plain.pop(OWN_SUM, None) != _sum({"schema": version, **plain}):
-            raise ConfigError(f"{path}: is damaged or was edited: its content is not what {OWN_SUM} says")
+            raise DamageError(path, f"is damaged or was edited: its content is not what {OWN_SUM} says")
         try:
             record: Record = from_plain(cls, plain)
         except Mismatch as error:
-            raise ConfigError(f"{path}: is damaged: {error}") from error
+            raise DamageError(path, f"is damaged: {error}") from error
         return record
 
 

@@ -21,16 +21,18 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import nn
 
+from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, ConfigError, InputError
-from spikecore.files import write_directory
+from spikecore.files import read_file, write_directory
 from spikecore.nn import quantized
 from spikecore.registry import use
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve, tables_of
 from spikecore.run.context import seed_everything
 from spikecore.run.parts import Parts, rebuilt
-from spikecore.run.record import NetRecord
+from spikecore.run.record import MOST_BYTES, NetRecord
 from spikecore.run.restore import SavedRun
+from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -106,16 +108,16 @@ def load_shared(directory: Path, backend: str | None = None) -> nn.Module:
     config = _config(directory / CONFIG)
     resolved = _resolved(directory, config, backend)
     try:
-        records = {
-            name: NetRecord(how["role"], tuple(map(int, how["input_shape"])), int(how["num_outputs"]))
-            for name, how in config["nets"].items()
-        }
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{directory / CONFIG}: is damaged: nets: {type(error).__name__}: {error}") from error
+        records: dict[str, NetRecord] = from_plain(dict[str, NetRecord], config["nets"], "nets")
+        sums: dict[str, str] = from_plain(dict[str, str], config.get("sha256"), "sha256")
+    except Mismatch as error:
+        raise ConfigError(f"{directory / CONFIG}: is damaged: {error}") from error
     path = directory / WEIGHTS
-    data = path.read_bytes()
-    expected = config.get("sha256", {}).get(WEIGHTS)
-    if hashlib.sha256(data).hexdigest() != expected:
+    try:
+        data = read_file(path, path.stat().st_size, follows_link=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != sums.get(WEIGHTS):
         raise CheckpointError(f"{path}: is damaged, or is not the file that {CONFIG} was written with")
     with use(resolved.registry):
         seed_everything(0)
@@ -134,16 +136,19 @@ def _resolved(directory: Path, config: dict[str, Any], backend: str | None) -> R
     try:
         return resolve(config["tables"], overrides, only=["run", "plugins", *config["tables"]])
     except ConfigError as error:
-        needs = [
-            f"{table}: from {part['distribution']} {part['version']}"
-            for table, part in config.get("components", {}).items()
-        ]
+        try:
+            parts = from_plain(dict[str, dict[str, str | None]], config.get("components"), "components")
+            needs = [f"{table}: from {part['distribution']} {part['version']}" for table, part in parts.items()]
+        except (Mismatch, KeyError):
+            raise error from None
         raise ConfigError([*error.problems, f"{directory / CONFIG} was written with {'; '.join(needs)}"]) from error
 
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # A directory that was downloaded may be one of links, as in the cache of a hub.
+        text = read_file(path, MOST_BYTES, follows_link=True)
+        config: dict[str, Any] = parse_json(text, most_bytes=MOST_BYTES)
         library, form = config.get("library_name"), config.get("form")
         is_whole = isinstance(config.get("tables"), dict) and isinstance(config.get("nets"), dict)
     except (OSError, ValueError, AttributeError) as error:

@@ -97,14 +97,17 @@ def _contexts(name: str, choices: Mapping[str, list[Any]], config: Any, is_costl
     """Values of the other options beside which an option may show its effect."""
     others = {other: values for other, values in choices.items() if other != name and values}
     numbers = [other for other in others if _is_number(getattr(config, other))]
-    lists = [other for other in others if isinstance(others[other][0], tuple) and other not in numbers]
-    moved = {other: others[other][0] for other in numbers}
+    # An option that is a tuple and no number lists choices, such as `learnable`.
+    lists = [other for other in others if other not in numbers and isinstance(others[other][0], tuple)]
     yield {}
     for other in lists:
-        yield from ({other: value} for value in others[other])
+        for value in others[other]:
+            yield {other: value}
     if is_costly:
-        yield from ({other: others[other][-1]} for other in numbers)
+        for other in numbers:
+            yield {other: others[other][-1]}
         return
+    moved = {other: others[other][0] for other in numbers}
     yield moved
     for other, values in others.items():
         if other in lists:
@@ -127,22 +130,30 @@ def _is_equal(ours: Observation, theirs: Observation) -> bool:
         return ours == theirs
     if len(ours) != len(theirs):
         return False
-    pairs = zip(ours, theirs, strict=True)
-    return all(
-        own.shape == other.shape and torch.allclose(own, other, rtol=0.0, atol=0.0, equal_nan=True)
-        for own, other in pairs
-    )
+    for own, other in zip(ours, theirs, strict=True):
+        if own.shape != other.shape:
+            return False
+        if not torch.allclose(own, other, rtol=0.0, atol=0.0, equal_nan=True):  # `equal` takes NaN for a difference
+            return False
+    return True
 
 
 def alternatives(config_type: type, config: Any) -> dict[str, list[Any]]:
     """Option → other values that it may have; empty for an option that is neither a number nor a choice."""
     hints = get_type_hints(config_type, include_extras=True)
-    return {
-        field.name: _others(hints[field.name], getattr(config, field.name)) for field in dataclasses.fields(config_type)
-    }
+    others: dict[str, list[Any]] = {}
+    for field in dataclasses.fields(config_type):
+        others[field.name] = _others(hints[field.name], getattr(config, field.name))
+    return others
 
 
 def _others(hint: Any, value: Any) -> list[Any]:
+    """Other values of one option.
+
+    Args:
+        hint: its annotation, such as `Annotated[float, Range(low=1)]`.
+        value: that it has.
+    """
     is_marked = get_origin(hint) is Annotated
     plain: Any = get_args(hint)[0] if is_marked else hint
     marks: tuple[Any, ...] = get_args(hint)[1:] if is_marked else ()
@@ -188,22 +199,28 @@ def _is_number(value: Any) -> bool:
 
 
 def _other_numbers(plain: Any, value: Any, marks: Sequence[Any]) -> list[Any]:
+    """Numbers near to `value` and far from it that the ranges among the marks allow; each of a tuple is moved alike."""
     bounds = [mark for mark in marks if isinstance(mark, Range)]
     is_whole = plain is int or get_args(plain)[:1] == (int,)
-    changes: list[Callable[[Any], Any]] = []
+    # A change is number * factor + step.
+    changes: list[tuple[float, float]] = []
     if is_whole:
-        changes = [lambda number, step=step: number + step for step in WHOLE_STEPS]  # type: ignore[misc]
+        changes += [(1, step) for step in WHOLE_STEPS]
     else:
-        changes = [lambda number, factor=factor: number * factor for factor in FACTORS]  # type: ignore[misc]
-        changes += [lambda number, step=step: number + step for step in STEPS]  # type: ignore[misc]
+        changes += [(factor, 0) for factor in FACTORS]
+        changes += [(1, step) for step in STEPS]
+    values = value if isinstance(value, tuple) else (value,)
     others: list[Any] = []
-    for change in changes:
-        other = tuple(change(number) for number in value) if isinstance(value, tuple) else change(value)
-        numbers = other if isinstance(other, tuple) else (other,)
-        is_allowed = all(math.isfinite(number) and all(number in bound for bound in bounds) for number in numbers)
-        if is_allowed and other != value and other not in others:
+    for factor, step in changes:
+        numbers = tuple([number * factor + step for number in values])
+        other = numbers if isinstance(value, tuple) else numbers[0]
+        if other != value and other not in others and all(_is_allowed(number, bounds) for number in numbers):
             others.append(other)
     return others
+
+
+def _is_allowed(number: float, bounds: Sequence[Range]) -> bool:
+    return math.isfinite(number) and all(number in bound for bound in bounds)
 
 
 def ignored_text(names: Sequence[str]) -> str:

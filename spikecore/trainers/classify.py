@@ -23,8 +23,8 @@ from spikecore.nn.readouts import over_own_steps
 from spikecore.trainers.base import Trainer
 from spikecore.trainers.batches import assemble, begin_epoch, in_batches
 from spikecore.trainers.confusion import confusion
-from spikecore.trainers.optimizers import OPTIMIZER, AdamW
-from spikecore.trainers.schedules import SCHEDULE, Cosine
+from spikecore.trainers.optimizers import OPTIMIZER, AdamW, make_optimizer
+from spikecore.trainers.schedules import SCHEDULE, Cosine, factors_of
 from spikecore.trainers.splits import unaugmented
 
 
@@ -76,18 +76,13 @@ class Classify(Trainer):
         """Train to the last epoch; returns the final metrics on the validation split and on the test split."""
         config = self.config
         with context.timed("building"):  # torch imports its compiler for the first optimizer
-            self._optimizer = config.optimizer(task.model.parameters(), config.lr)
+            self._optimizer = make_optimizer(config.optimizer, task.model.parameters(), config.lr)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.dtype == torch.float16)
         if self._pending is not None:
             self._optimizer.load_state_dict(self._pending["optimizer"])
             self._scaler.load_state_dict(self._pending["scaler"])
             self._pending = None
-        net, factors = context.wrap(task.model), config.schedule.factors(config.epochs)
-        if len(factors) != config.epochs:
-            raise ContractError(
-                f"{type(config.schedule).__name__}.factors({config.epochs}) must give a factor for each of the "
-                f"{config.epochs} epochs, got {len(factors)}"
-            )
+        net, factors = context.wrap(task.model), factors_of(config.schedule, config.epochs)
         for epoch in context.progress(range(self._epoch, config.epochs), "training", config.epochs - self._epoch):
             for group in self._optimizer.param_groups:
                 group["lr"] = config.lr * factors[epoch]

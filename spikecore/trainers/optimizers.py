@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import torch
 from torch.optim.optimizer import ParamsT
 
+from spikecore.errors import ContractError
 from spikecore.interfaces.component import OneOf, Range
 
 Decay = Annotated[float, Range(ge=0.0, lt=math.inf)]
@@ -33,6 +34,21 @@ class Optimizer:
             lr: the learning rate to begin with.
         """
         raise NotImplementedError(f"{type(self).__name__} declares no __call__")
+
+
+def make_optimizer(choice: Optimizer, parameters: ParamsT, lr: float) -> torch.optim.Optimizer:
+    """What a choice makes of these parameters, checked: a plugin may have written it.
+
+    Raises:
+        ContractError: it is no optimizer of torch.
+    """
+    optimizer: object = choice(parameters, lr)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ContractError(
+            f"the optimizer {type(choice).__module__}.{type(choice).__qualname__} must return a torch.optim.Optimizer "
+            f"when it is called, got {optimizer!r:.80}"
+        )
+    return optimizer
 
 
 OPTIMIZER = OneOf("optimizer", Optimizer)
@@ -66,7 +82,7 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """`torch.optim.AdamW`: weights decay by themselves, not through the gradient.
+    """`torch.optim.AdamW`: Adam with decoupled weight decay.
 
     Args:
         weight_decay: times the learning rate, the share that each step takes from the weights.

@@ -9,9 +9,11 @@ Plugins add others, as `spikecore.choices` named `schedule.NAME`: a frozen datac
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from spikecore.errors import ContractError
 from spikecore.interfaces.component import OneOf, Range
 
 
@@ -37,13 +39,30 @@ class Schedule:
         return [self(index / num) for index in range(num)]
 
 
+def factors_of(schedule: Schedule, num: int) -> tuple[float, ...]:
+    """The factors of `num` epochs or steps, checked: a plugin may have written them.
+
+    Raises:
+        ContractError: there are more or fewer, or one is no finite number.
+    """
+    who = f"{type(schedule).__name__}.factors({num})"
+    factors: object = schedule.factors(num)
+    if not isinstance(factors, Sequence) or len(factors) != num:
+        count = len(factors) if isinstance(factors, Sequence) else repr(factors)[:80]
+        raise ContractError(f"{who} must give a factor for each of the {num} epochs (or steps), got {count}")
+    for index, factor in enumerate(factors):
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not math.isfinite(factor):
+            raise ContractError(f"{who} must give finite numbers, got {factor!r:.80} at place {index}")
+    return tuple(factors)
+
+
 SCHEDULE = OneOf("schedule", Schedule)
 """For a trainer's option `schedule`: `Annotated[Any, SCHEDULE]`."""
 
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The peak throughout."""
+    """The peak learning rate throughout."""
 
     def __call__(self, progress: float) -> float:
         return 1.0

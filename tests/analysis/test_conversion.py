@@ -79,19 +79,19 @@ def reference(given, made):
 
 
 def test_it_is_what_numpy_says(given, made):
-    found = compare_conversion(given, made, iter(batches()), NUM_STEPS, LAYERS)
+    comparison = compare_conversion(given, made, iter(batches()), NUM_STEPS, LAYERS)
     correlation, rates, agreement, accuracy, given_accuracy = reference(given, made)
     assert all(0.05 < rate < 0.95 for rate in rates.values())
-    assert list(found.correlation) == LAYERS
+    assert list(comparison.correlation) == LAYERS
     for name in LAYERS:
-        np.testing.assert_allclose(found.correlation[name], correlation[name], rtol=1e-6)
-        assert found.rates[name] == pytest.approx(rates[name])
-    assert len(set(found.correlation["relu"])) == NUM_STEPS
-    np.testing.assert_allclose(found.agreement, agreement)
-    np.testing.assert_allclose(found.accuracy, accuracy)
-    assert found.given_accuracy == pytest.approx(given_accuracy)
-    assert len(set(found.agreement)) > 1
-    assert found.num_samples == 24
+        np.testing.assert_allclose(comparison.correlation[name], correlation[name], rtol=1e-6)
+        assert comparison.rates[name] == pytest.approx(rates[name])
+    assert len(set(comparison.correlation["relu"])) == NUM_STEPS
+    np.testing.assert_allclose(comparison.agreement, agreement)
+    np.testing.assert_allclose(comparison.accuracy, accuracy)
+    assert comparison.given_accuracy == pytest.approx(given_accuracy)
+    assert len(set(comparison.agreement)) > 1
+    assert comparison.num_samples == 24
 
 
 def test_large_means_do_not_cancel():
@@ -99,39 +99,39 @@ def test_large_means_do_not_cancel():
     given = nn.Sequential(nn.Identity(), nn.ReLU()).double()
     made = GraphNet(trace_net(given), {"1": nn.Hardtanh(0.0, 2000.0)})
     x = 1000 + 1e-3 * torch.rand(50, 4, dtype=torch.float64)
-    found = compare_conversion(given, made, x.split(7), 3, ["1"])
-    assert found.correlation["1"] == pytest.approx((1.0, 1.0, 1.0), abs=1e-9)
+    comparison = compare_conversion(given, made, x.split(7), 3, ["1"])
+    assert comparison.correlation["1"] == pytest.approx((1.0, 1.0, 1.0), abs=1e-9)
 
 
 def test_a_silent_layer_has_no_correlation(given):
     silent = GraphNet(trace_net(given), {"relu": IF(v_threshold=1e6), "relu_": IF()})
-    found = compare_conversion(given, silent, batches(), 3, ["relu"])
-    assert found.correlation == {"relu": (0.0, 0.0, 0.0)}
-    assert found.rates == {"relu": 0.0}
+    comparison = compare_conversion(given, silent, batches(), 3, ["relu"])
+    assert comparison.correlation == {"relu": (0.0, 0.0, 0.0)}
+    assert comparison.rates == {"relu": 0.0}
 
 
 def test_constant_activations_have_no_correlation():
     """Also where their mean is rounded."""
     given = nn.Sequential(nn.ReLU())
     made = GraphNet(trace_net(given), {"0": IF(v_threshold=0.3, reset="soft")})
-    found = compare_conversion(given, made, [torch.full((3, 7), 0.1), torch.full((6, 7), 0.1)], 4, ["0"])
-    assert found.correlation["0"] == (0.0,) * 4
-    assert found.rates["0"] > 0
+    comparison = compare_conversion(given, made, [torch.full((3, 7), 0.1), torch.full((6, 7), 0.1)], 4, ["0"])
+    assert comparison.correlation["0"] == (0.0,) * 4
+    assert comparison.rates["0"] > 0
 
 
 def test_a_value_that_is_overwritten_later_is_kept(given):
     made = GraphNet(trace_net(given), {"relu_": nn.ReLU()})
-    found = compare_conversion(given, made, batches(), 1, ["second"])
-    assert found.correlation["second"] == pytest.approx((1.0,))
-    assert (found.agreement, found.accuracy) == ((1.0,), (found.given_accuracy,))
+    comparison = compare_conversion(given, made, batches(), 1, ["second"])
+    assert comparison.correlation["second"] == pytest.approx((1.0,))
+    assert (comparison.agreement, comparison.accuracy) == ((1.0,), (comparison.given_accuracy,))
 
 
 def test_nets_in_training_mode_are_compared_as_they_are_evaluated():
     given = nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.9), nn.ReLU()).train()
     made = GraphNet(trace_net(given), {"2": nn.ReLU()}).train()
-    found = compare_conversion(given, made, [torch.rand(50, 6)], 2, ["2"])
-    assert found.correlation["2"] == pytest.approx((1.0, 1.0))
-    assert found.agreement == (1.0, 1.0)
+    comparison = compare_conversion(given, made, [torch.rand(50, 6)], 2, ["2"])
+    assert comparison.correlation["2"] == pytest.approx((1.0, 1.0))
+    assert comparison.agreement == (1.0, 1.0)
 
 
 def test_the_nets_are_left_alone(given, made):
@@ -153,14 +153,14 @@ def test_the_report_gets_it(given, made):
     report = ConversionReport(
         (LayerReport("first", "kept", "linear"), LayerReport("relu", "became", "IF", 1.0)), {"mine": ((0.0, 1.0),)}
     )
-    found = compare_conversion(given, made, batches(), NUM_STEPS, report.names("became"))
-    full = found.added_to(report)
+    comparison = compare_conversion(given, made, batches(), NUM_STEPS, report.names("became"))
+    full = comparison.added_to(report)
     assert (full.layers[0], full.layers[1].threshold) == (report.layers[0], 1.0)
-    assert full.layers[1].correlation == found.correlation["relu"]
-    assert full.layers[1].rate == found.rates["relu"]
+    assert full.layers[1].correlation == comparison.correlation["relu"]
+    assert full.layers[1].rate == comparison.rates["relu"]
     assert list(full.curves) == ["mine", "agreement over T", "accuracy over T", "accuracy of the given net"]
-    assert full.curves["accuracy over T"][2] == (3.0, found.accuracy[2])
-    assert full.curves["accuracy of the given net"][-1] == (float(NUM_STEPS), found.given_accuracy)
+    assert full.curves["accuracy over T"][2] == (3.0, comparison.accuracy[2])
+    assert full.curves["accuracy of the given net"][-1] == (float(NUM_STEPS), comparison.given_accuracy)
     unlabelled = compare_conversion(given, made, [x for x, _ in batches()], 3, ["relu"])
     assert (unlabelled.accuracy, unlabelled.given_accuracy) == ((), None)
     assert list(unlabelled.added_to(ConversionReport()).curves) == ["agreement over T"]
@@ -169,9 +169,9 @@ def test_the_report_gets_it(given, made):
 def test_outputs_that_are_no_scores_have_no_decisions():
     given = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())
     made = GraphNet(trace_net(given), {"1": IF()})
-    found = compare_conversion(given, made, [torch.rand(3, 1, 5, 5)], 4, ["1"])
-    assert (found.agreement, found.accuracy) == ((), ())
-    assert len(found.correlation["1"]) == 4
+    comparison = compare_conversion(given, made, [torch.rand(3, 1, 5, 5)], 4, ["1"])
+    assert (comparison.agreement, comparison.accuracy) == ((), ())
+    assert len(comparison.correlation["1"]) == 4
 
 
 @pytest.mark.parametrize(

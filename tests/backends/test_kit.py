@@ -10,6 +10,7 @@ import torch
 from spikecore.backends.kit import (
     Backend,
     BackendCapabilities,
+    BoundedDict,
     Interpreter,
     KernelStore,
     Support,
@@ -24,6 +25,7 @@ from spikecore.backends.kit import store as store_module
 from spikecore.dynamics import OPS, Namespace, evaluate
 from spikecore.errors import BackendError
 from spikecore.nn import IF, LIF, CubaLIF
+from spikecore.testing.permissions import heed_permissions
 
 
 class Kitchen:
@@ -95,6 +97,27 @@ def test_a_folder_of_another_user_is_not_used(tmp_path, make, monkeypatch):
     monkeypatch.setattr(store_module.os, "getuid", lambda: owner + 1)
     assert store(tmp_path).get("source", make) == b"a kernel"
     assert not list((tmp_path / "kernels").iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+def test_a_folder_that_belongs_to_another_user(tmp_path, make):
+    folder = tmp_path / "kernels"
+    folder.mkdir(mode=0o755)
+    os.chown(folder, 65534, 65534)
+    with heed_permissions():
+        assert store(tmp_path).get("source", make) == b"a kernel"
+    os.chown(tmp_path, 65534, 65534)  # whose owner may put another folder in its place
+    os.chown(folder, 0, 0)
+    assert store(tmp_path).get("source", make) == b"a kernel"
+    assert not list(folder.iterdir())
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, make):
+    tmp_path.chmod(0o555)
+    with heed_permissions():
+        assert store(tmp_path).get("source", make) == b"a kernel"
+    assert not (tmp_path / "kernels").exists()
+    tmp_path.chmod(0o755)
 
 
 def test_a_forked_child_leaves_the_private_folder_to_its_parent(monkeypatch):
@@ -344,6 +367,29 @@ def test_kernels_used_longest_ago_are_evicted(tmp_path, monkeypatch):
     monkeypatch.setattr(store_module, "MOST_BYTES", 1)
     again.get("4", lambda: b"4" * 10)
     assert len(list(folder.iterdir())) == 1
+
+
+def test_a_bounded_dictionary_drops_what_was_put_in_first():
+    kept = BoundedDict(16)
+    for number in range(100):
+        kept[number] = -number
+        assert len(kept) <= 16
+        assert kept[number] == -number, "what was put in just now stays"
+    assert min(kept) > 80
+    kept[99] = "again"
+    assert kept.get(99) == "again"
+    only = BoundedDict(1)
+    only["a"] = only["b"] = 0
+    assert list(only) == ["b"]
+
+
+def test_kernels_in_memory_are_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MOST_LOADED", 4)
+    store = KernelStore(tmp_path / "kernels", Path.read_bytes)
+    for number in range(10):
+        store.get(str(number), lambda number=number: bytes([number]))
+        assert len(store._loaded) <= 4
+    assert store.get("0", lambda: pytest.fail("its file is there"))[:1] == b"\0"
 
 
 def test_a_folder_whose_parent_others_may_change_is_not_used(tmp_path):

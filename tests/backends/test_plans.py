@@ -13,6 +13,7 @@ from spikecore.backends.kit import (
     BackendCapabilities,
     ForwardPlan,
     FusedBackend,
+    NormCall,
     backward_calls,
     num_rows,
     segment_length,
@@ -201,7 +202,7 @@ def results(neuron, x, part):
         "last recorded": recorded[-1:],
         "all": [out, *finals, *recorded],
     }[part]
-    total = sum((each * weights(each, strided=False)).sum() for each in used)
+    total = sum((output * weights(output, strided=False)).sum() for output in used)
     inputs = [given, *start.values(), *neuron.parameters()]
     gradients = [None] * len(inputs)
     if total.requires_grad:
@@ -297,12 +298,12 @@ def test_norm_and_neuron_are_one_program(has_affine):
     backend.learn(program)
     states = [torch.zeros(5, 3, 2, dtype=torch.float64)]
     params = [parameter.detach() for parameter in neuron.parameters()]
-    fixed = (y, gamma, beta, 0.3, states, params)
-    ours, _, _, mean, var, saved = backend.norm_neuron(program.key, *fixed, True, False)
+    call = NormCall(program.key, y, gamma, beta, 0.3, states, params)
+    ours, _, _, mean, var, saved = backend.norm_neuron(call, True, False)
     assert_close(ours, out.detach(), "the output")
     assert_close([mean, var], [y.mean((0, 1, 3)), y.var((0, 1, 3), correction=0)], "[mean, variance]")
     grads = (weights(out, strided=False), [None], [])
-    grad_y, grad_gamma, grad_beta, firsts, sums = backend.norm_neuron_grad(program.key, saved, *fixed, *grads, False)
+    grad_y, grad_gamma, grad_beta, firsts, sums = backend.norm_neuron_grad(call, saved, *grads, False)
     gradients = [grad_y, *(g for g in (grad_gamma, grad_beta) if g is not None), *sums]
     assert_close(gradients, list(right), "gradients")
     assert firsts == []

@@ -184,16 +184,16 @@ def test_blocks_multiply_by_events(calls, mode):
     for block, x in blocks:
         dense = copy.deepcopy(block)
         set_products(dense, "dense")
-        found = []
+        results = []
         for net in (block, dense):
             set_step_mode(net, mode)
             with torch.no_grad():
                 net.norm.bias.fill_(1.0)
             out = net(x if mode == "multi" else x[0])
             out.sum().backward()
-            found.append([out, *(parameter.grad for parameter in net.parameters())])
-        assert found[0][0].any()
-        torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-4)  # the norm's gradients cancel
+            results.append([out, *(parameter.grad for parameter in net.parameters())])
+        assert results[0][0].any()
+        torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-4)  # the norm's gradients cancel
         assert block.product.path == "event"
         assert block.eval().fold().products == "auto"
     assert blocks[0][0].products == "auto"

@@ -27,11 +27,11 @@ def test_every_name_is_there(name):
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:count]))
+            value = importlib.import_module(".".join(parts[:count]))
         except ModuleNotFoundError:
             continue
         for part in parts[count:]:
-            found = getattr(found, part)
+            value = getattr(value, part)
         return
     pytest.fail(f"no module in {name}")
 
@@ -109,10 +109,10 @@ def test_a_private_name_elsewhere_is_seen(text):
 def test_no_other_module_of_core_touches_one():
     modules = [path for path in CORE.rglob("*.py") if path.name != "torch_internals.py"]
     assert len(modules) > 100
-    found = [
+    uses = [
         f"{path.relative_to(CORE)}:{line}: {what}" for path in modules for line, what in private_names(path.read_text())
     ]
-    assert not found, "\n".join(found)
+    assert not uses, "\n".join(uses)
     assert list(private_names((CORE / "torch_internals.py").read_text()))
 
 

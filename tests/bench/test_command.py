@@ -87,10 +87,10 @@ def test_the_csv_has_a_row_per_measurement_and_says_where_and_with_what(registry
 
 def test_json_holds_the_same_rows(registry):
     done = bench("--quick", "--shape", "2,1,4", "--backend", "right", "--json")
-    found = json.loads(done.stdout)
-    assert found["schema"] == 1
-    assert {row["candidate"] for row in found["rows"]} == {"torch", "right"}
-    assert set(found["rows"][0]) == {*COLUMNS, *COMMON, "git_state"}
+    report = json.loads(done.stdout)
+    assert report["schema"] == 1
+    assert {row["candidate"] for row in report["rows"]} == {"torch", "right"}
+    assert set(report["rows"][0]) == {*COLUMNS, *COMMON, "git_state"}
 
 
 @pytest.mark.parametrize("name", ["wrong_gradient", "raises"])
@@ -119,8 +119,8 @@ def no_warm_up(monkeypatch):
 
 def test_ratios_are_of_medians_relative_to_eager_and_to_the_floor(registry, no_warm_up):
     clock.calls = 0
-    found = by_place(Session(plan(), clock=clock).run())
-    eager, right = (found["lif", "5,2,8", FORWARD, name] for name in ("torch", "right"))
+    rows = by_place(Session(plan(), clock=clock).run())
+    eager, right = (rows["lif", "5,2,8", FORWARD, name] for name in ("torch", "right"))
     # Warm-up: 3 calls of torch, right, copy_, right.stream_copy each; two rounds follow.
     assert eager.wall_ms == pytest.approx((13 + 17) / 2)
     assert right.wall_ms == pytest.approx((14 + 18) / 2)
@@ -133,15 +133,15 @@ def test_ratios_are_of_medians_relative_to_eager_and_to_the_floor(registry, no_w
     assert right.times_floor == pytest.approx(16 / 15)
     assert right.copy_gb_s == pytest.approx(640 / 0.015 / 1e9)
     assert right.ps_per_byte == pytest.approx(16e9 / 640)
-    training = found["lif", "5,2,8", TRAINING, "right"]
+    training = rows["lif", "5,2,8", TRAINING, "right"]
     assert training.floor_ms == pytest.approx(15 * 2.5)
 
 
 def test_many_neurons_take_turns_and_stand_beside_lif(registry, no_warm_up):
     register("neuron", "grower", toys.Grower)
     clock.calls = 0
-    found = by_place(Session(plan(neurons=("lif", "grower")), clock=clock).run())
-    lif, grower = (found[name, "5,2,8", FORWARD, "right"] for name in ("lif", "grower"))
+    rows = by_place(Session(plan(neurons=("lif", "grower")), clock=clock).run())
+    lif, grower = (rows[name, "5,2,8", FORWARD, "right"] for name in ("lif", "grower"))
     assert lif.per_byte_of_lif == 1
     assert grower.per_byte_of_lif == pytest.approx(grower.wall_ms / lif.wall_ms)
     assert grower.wall_ms - lif.wall_ms == pytest.approx(2)  # two calls later in every round
@@ -239,37 +239,28 @@ def test_an_absent_peer_is_named_with_the_reason(registry, monkeypatch):
     assert "lean loop" in done.output
 
 
-def test_kernels_of_a_peer_are_measured_where_there_is_a_gpu(monkeypatch):
-    nodes = []
+def test_the_version_names_the_kernels_that_a_peer_chose_on_a_gpu(monkeypatch):
+    """spikingjelly 2 chooses by itself; it has no `backend` that could be set."""
+    asked = []
 
-    class Node:
-        def __init__(self, **options):
-            nodes.append(self)
+    def choice(neuron, device):
+        asked.append((neuron, device))
+        return {"implementation": "triton", "unavailable": {"cuda": "not built"}}
 
-        def to(self, device):
-            self.device = device
-            return self
-
-        def train(self, mode):
-            assert mode
-
-    theirs = types.SimpleNamespace(LIFNode=Node, ATan=lambda alpha: alpha)
+    theirs = types.SimpleNamespace(neuron_implementation=choice)
     monkeypatch.setattr(peers_module, "import_module", lambda name: theirs)
     monkeypatch.setattr(peers_module.importlib.metadata, "version", lambda name: "9.9")
-    assert not [peer for peer in peers()[0] if "-" in peer.name], "there is none here"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert {"spikingjelly-triton", "spikingjelly-cupy"} <= {peer.name for peer in peers()[0]}
-    (found,), _ = peers(only="spikingjelly-triton")
-    with pytest.raises(Unsupported, match="on a GPU only"):
-        found.make(Case("lif", (2, 1, 4)), TRAINING)
-    assert not nodes
-    found.make(Case("lif", (2, 1, 4), device=torch.device("cuda")), TRAINING)
-    assert [(node.backend, node.device.type) for node in nodes] == [("triton", "cuda")]
+    (on_cpu,), _ = peers(only="spikingjelly")
+    assert (on_cpu.version, asked) == ("9.9", [])
+    (on_gpu,), _ = peers(only="spikingjelly", device=torch.device("cuda:1"))
+    assert (on_gpu.version, asked) == ("9.9 (triton)", [("lif", torch.device("cuda:1"))])
+    with pytest.raises(Unsupported, match="measured with lif and plif only"):
+        on_gpu.make(Case("izhikevich", (2, 1, 4)), TRAINING)
 
 
 def test_the_hand_written_loop_computes_the_same(registry):
-    found, _ = peers(only="lean loop")
-    verdict = peer_gate(found[0], Session(plan()).reference, Case("lif", (12, 3, 200)))
+    loops, _ = peers(only="lean loop")
+    verdict = peer_gate(loops[0], Session(plan()).reference, Case("lif", (12, 3, 200)))
     assert verdict.text == "spikes equal, gradients equal"
 
 

@@ -44,8 +44,8 @@ def test_a_backends_own_copy_takes_part():
             copied.append((destination.shape, destination.dtype, torch.equal(destination, source)))
             destination.copy_(source)
 
-    found = copies(case, [("right", Own()), ("plain", toys.Right())])
-    assert list(found) == ["copy_", "right.stream_copy", "plain.stream_copy"]
-    for run in found.values():
+    runs = copies(case, [("right", Own()), ("plain", toys.Right())])
+    assert list(runs) == ["copy_", "right.stream_copy", "plain.stream_copy"]
+    for run in runs.values():
         run()
     assert copied == [(torch.Size((4, 2, 10)), torch.float32, True)]

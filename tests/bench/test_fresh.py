@@ -98,22 +98,22 @@ def test_cold_warm_and_peak_of_a_backend_from_a_file(tmp_path):
     with use(toys.core_alone()) as registry:
         registry.load_file(path)
         candidate = backends(["hungry"])[0][1]
-        found = fresh.measure(candidate, [Case("lif", (3, 1, 8)), Case("lif", (4, 1, 8))], 0)
-    assert found.problem == ""
+        figures = fresh.measure(candidate, [Case("lif", (3, 1, 8)), Case("lif", (4, 1, 8))], 0)
+    assert figures.problem == ""
     keys = {(shape, measure) for shape in ("3,1,8", "4,1,8") for measure in (FORWARD, TRAINING)}
-    assert set(found.cold_ms) == set(found.warm_ms) == set(found.peak_mib) == keys
+    assert set(figures.cold_ms) == set(figures.warm_ms) == set(figures.peak_mib) == keys
     first = ("3,1,8", FORWARD)
-    assert found.cold_ms[first] >= 3000  # it slept
-    assert found.warm_ms[first] < found.cold_ms[first]
-    assert all(found.cold_ms[key] < found.cold_ms[first] for key in keys - {first})
-    assert all(value == pytest.approx(20, abs=2) for value in found.peak_mib.values())
-    assert found.load_cold_ms > 0
-    assert found.load_warm_ms > 0
+    assert figures.cold_ms[first] >= 3000  # it slept
+    assert figures.warm_ms[first] < figures.cold_ms[first]
+    assert all(figures.cold_ms[key] < figures.cold_ms[first] for key in keys - {first})
+    assert all(value == pytest.approx(20, abs=2) for value in figures.peak_mib.values())
+    assert figures.load_cold_ms > 0
+    assert figures.load_warm_ms > 0
 
 
 def test_a_backend_of_this_process_alone_is_named_as_such():
     with use(toys.core_alone()):
         register("backend", "right", toys.Right)
-        found = fresh.measure(backends(["right"])[0][1], [Case("lif", (2, 1, 3))], 0)
-    assert "no backend 'right'" in found.problem
-    assert not found.cold_ms
+        figures = fresh.measure(backends(["right"])[0][1], [Case("lif", (2, 1, 3))], 0)
+    assert "no backend 'right'" in figures.problem
+    assert not figures.cold_ms

@@ -36,8 +36,8 @@ def verdict(name, case=Case("lif", SHAPE)):  # noqa: B008
 @pytest.mark.parametrize("neuron", ["lif", "if", "learner", "grower", "late"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_a_right_backend_passes(neuron, dtype):
-    found = verdict("right", Case(neuron, SHAPE, dtype=dtype))
-    assert found.ok, found.text
+    judgement = verdict("right", Case(neuron, SHAPE, dtype=dtype))
+    assert judgement.ok, judgement.text
 
 
 def test_the_last_bit_of_a_state_is_free():
@@ -50,7 +50,9 @@ def test_where_float32_is_badly_conditioned_the_truth_decides():
     case = Case("chaos", (16, 4, 64))
     reference, candidate = backends(["double"])[0]
     x, grad = case.input(), case.grad()
-    eager, double = (outcome(each.make(case, TRAINING), x, grad).values["final v"] for each in (reference, candidate))
+    eager, double = (
+        outcome(contender.make(case, TRAINING), x, grad).values["final v"] for contender in (reference, candidate)
+    )
     assert ((double - eager).abs() / eager.abs()).max() > 1e-5  # or there is nothing to decide
     assert verdict("double", case).ok
     assert "final v differs" in verdict("wrong_state", case).text
@@ -58,15 +60,15 @@ def test_where_float32_is_badly_conditioned_the_truth_decides():
 
 @pytest.mark.parametrize("name", toys.WRONG)
 def test_a_wrong_backend_does_not(name):
-    found = verdict(name)
-    assert not found.ok
-    assert toys.WRONG[name][1] in found.text
+    judgement = verdict(name)
+    assert not judgement.ok
+    assert toys.WRONG[name][1] in judgement.text
 
 
 def test_a_wrong_gradient_of_a_parameter_is_found():
-    found = verdict("wrong_parameter_gradient", Case("learner", SHAPE))
-    assert not found.ok
-    assert "gradient of param_tau differs by 1.0e-02" in found.text
+    judgement = verdict("wrong_parameter_gradient", Case("learner", SHAPE))
+    assert not judgement.ok
+    assert "gradient of param_tau differs by 1.0e-02" in judgement.text
 
 
 def test_what_a_backend_does_not_take_is_no_failure():
@@ -86,15 +88,15 @@ def ours(x, tau=2.0, detach_reset=True):
 
 
 def test_a_peer_with_our_dynamics_passes():
-    found = peer(ours)
-    assert found.ok
-    assert found.text == "spikes equal, gradients equal"
+    judgement = peer(ours)
+    assert judgement.ok
+    assert judgement.text == "spikes equal, gradients equal"
 
 
 def test_a_peer_with_other_dynamics_is_found_out():
-    found = peer(lambda x: ours(x, tau=2.5))
-    assert not found.ok
-    assert "other dynamics" in found.text
+    judgement = peer(lambda x: ours(x, tau=2.5))
+    assert not judgement.ok
+    assert "other dynamics" in judgement.text
 
 
 def test_a_peer_with_another_gradient_must_say_so():
@@ -107,9 +109,9 @@ def test_a_peer_with_another_gradient_must_say_so():
 
 
 def test_a_peer_that_declares_other_dynamics_is_not_compared():
-    found = peer(lambda x: x, same_dynamics=False, about="it integrates twice")
-    assert found.ok
-    assert found.text == "not compared: it integrates twice"
+    judgement = peer(lambda x: x, same_dynamics=False, about="it integrates twice")
+    assert judgement.ok
+    assert judgement.text == "not compared: it integrates twice"
 
 
 def test_a_peer_that_runs_one_step_of_many_is_found_out():

@@ -47,9 +47,9 @@ def test_distance_in_units_in_the_last_place(ulps):
     got = want.clone()
     got[1, 0, 0] = 1 - got[1, 0, 0]
     got[2, 0, 0] = 1 - got[2, 0, 0]  # follows from the first: not looked at
-    found = first_mismatches(neuron, x, neuron.initial_state(x[0]), got, want)
+    distances = first_mismatches(neuron, x, neuron.initial_state(x[0]), got, want)
     below = ulps < 0
-    assert found.tolist() == [abs(ulps) / (2 if below else 1)]  # below 1 numbers lie twice as dense
+    assert distances.tolist() == [abs(ulps) / (2 if below else 1)]  # below 1 numbers lie twice as dense
 
 
 def test_nothing_differs():

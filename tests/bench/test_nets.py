@@ -28,7 +28,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("name", ["linear", "conv"])
 def test_a_step_repeats_itself_and_the_bound_differs(name):
-    first, again, bound = (nets.step_of(name, each)() for each in ("torch", "torch", nets.BOUND))
+    first, again, bound = (nets.step_of(name, candidate)() for candidate in ("torch", "torch", nets.BOUND))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len(bound) == len(first)
     assert not torch.equal(bound[-1], first[-1])
@@ -52,9 +52,9 @@ def test_training_changes_the_loss_or_not(name):
 @pytest.mark.parametrize("name", ["linear", "conv"])
 def test_the_gate_tells_right_from_wrong(name):
     assert nets.gate(name, "right", "torch", "cpu").ok
-    found = nets.gate(name, "wrong_gradient", "torch", "cpu")
-    assert not found.ok
-    assert "gradient" in found.text
+    judgement = nets.gate(name, "wrong_gradient", "torch", "cpu")
+    assert not judgement.ok
+    assert "gradient" in judgement.text
 
 
 def test_the_session_has_a_row_for_each_candidate_and_the_bound():

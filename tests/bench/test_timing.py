@@ -32,7 +32,7 @@ def test_candidates_take_turns_after_their_warm_up():
     runs = {name: lambda name=name: order.append(name) for name in "ABC"}
     times = interleave(runs, Counter(), Effort(0, least=3, most=3), now=lambda: 0.0)
     assert "".join(order) == "AAABBBCCC" + "ABC" * 3
-    assert all(len(found.samples) == 3 for found in times.values())
+    assert all(len(timing.samples) == 3 for timing in times.values())
 
 
 def test_the_budget_ends_a_cell_but_not_before_the_least_rounds():

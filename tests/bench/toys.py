@@ -206,11 +206,11 @@ class Double(Right):
 
     def run_bwd(self, key, saved, x, states, params, grad_out, grad_states, grad_recorded):
         wide = (
-            [None if each is None else each.double() for each in group]
+            [None if value is None else value.double() for value in group]
             for group in (states, grad_states, grad_recorded)
         )
         states, grad_states, grad_recorded = wide
-        found = super().run_bwd(
+        gradients = super().run_bwd(
             key,
             saved,
             x.double(),
@@ -220,5 +220,5 @@ class Double(Right):
             grad_states,
             grad_recorded,
         )
-        grad_x, grads, sums = found
+        grad_x, grads, sums = gradients
         return grad_x.to(x.dtype), [grad.to(x.dtype) for grad in grads], sums

@@ -93,10 +93,10 @@ def take_turns(
         for name, call in calls.items():
             times[name].append(cpu_seconds(call, repeats))
     first = next(iter(times.values()))
-    for name, found in times.items():
-        median = statistics.median(found)
-        ratio = statistics.median(ours / theirs for ours, theirs in zip(found, first, strict=True))
-        above = statistics.median(ours - theirs for ours, theirs in zip(found, first, strict=True))
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        ratio = statistics.median(ours / theirs for ours, theirs in zip(seconds, first, strict=True))
+        above = statistics.median(ours - theirs for ours, theirs in zip(seconds, first, strict=True))
         size = "x".join(map(str, shape))
         print(f"{group:28s} {size:12s} {name:22s} {1e6 * median:10.1f} us  {ratio:6.3f}", flush=True)
         yield {
@@ -104,7 +104,7 @@ def take_turns(
             "shape": size,
             "what": name,
             "cpu_us_median": round(1e6 * median, 2),
-            "cpu_us_min": round(1e6 * min(found), 2),
+            "cpu_us_min": round(1e6 * min(seconds), 2),
             "ratio": round(ratio, 3),
             "above_first_us": round(1e6 * above, 2),
             "rounds": rounds,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -53,7 +54,12 @@ def main() -> int:
         statuses["nets"] = subprocess.run([sys.executable, script, *named], check=False).returncode
     for name, status in statuses.items():
         print(f"{name}: {'ok' if status == 0 else f'exit status {status}'}")
-    return max(statuses.values())
+    return exit_status(statuses.values())
+
+
+def exit_status(statuses: Iterable[int]) -> int:
+    """0 where all are 0, else the largest; 1 for a process that a signal ended, whose status is negative."""
+    return max(status if status >= 0 else 1 for status in statuses)
 
 
 if __name__ == "__main__":

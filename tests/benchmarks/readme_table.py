@@ -58,7 +58,7 @@ def _caption(row: Row, baseline: str) -> str:
     changed = "" if row["git_state"] == "clean" else f", {row['git_state']}"
     return (
         f"A LIF layer on `[T, B, N]`, forward / forward+backward: {baseline} in ms, the others as times faster. "
-        "Medians of interleaved rounds; each candidate was first held to eager torch. "
+        "Medians of interleaved rounds; each candidate was first checked against eager torch. "
         f"{row['device_name']}, {row['threads']} threads, torch {row['torch']}, {row['date']}, "
         f"{row['git_commit'][:9]}{changed}. [All figures](docs/benchmarks/speed.csv)."
     )

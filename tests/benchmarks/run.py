@@ -25,7 +25,7 @@ def one_run(backend: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "spikecore", "run", "--set", f"backend.name={backend}", "--out", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     record = json.loads((folder / "run.json").read_text())
-    ran = {each["ran"] for each in record["backends"].values()}
+    ran = {choice["ran"] for choice in record["backends"].values()}
     if ran != {backend}:
         raise SystemExit(f"asked for {backend}, ran on {ran}")
     return {part: record["timings_s"][part] for part in PARTS}
@@ -33,12 +33,14 @@ def one_run(backend: str, folder: Path) -> dict[str, float]:
 
 def main() -> None:
     names = [entry.name for entry in registry().components("backend") if entry.status == "ok"]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    runs_by_name: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(ROUNDS):
             for name in names:
-                found[name].append(one_run(name, Path(folder, f"{name}-{turn}")))
-    medians = {n: {part: statistics.median(each[part] for each in runs) for part in PARTS} for n, runs in found.items()}
+                runs_by_name[name].append(one_run(name, Path(folder, f"{name}-{turn}")))
+    medians = {
+        n: {part: statistics.median(run[part] for run in runs) for part in PARTS} for n, runs in runs_by_name.items()
+    }
     rows = []
     for name, parts in medians.items():
         row: dict[str, object] = {"backend": name, "rounds": ROUNDS}

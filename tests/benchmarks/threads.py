@@ -2,12 +2,15 @@
 
 Every thread sends batches of eight sizes through the same net, forwards and backwards, and compares spikes and
 gradients of the input with those that one thread alone computed. Prints calls, wrong ones, and the memory after a tenth
-of the time and at the end; exits with 1 where a call was wrong or memory grew by more than 32 MiB.
+of the time and at the end, and with --record appends them to docs/benchmarks/threads.csv. It exits with 1 where a call
+was wrong or memory grew by more than 32 MiB.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import datetime
 import sys
 import threading
 import time
@@ -20,6 +23,7 @@ from spikecore.nn import LIF
 
 SIZES = (1, 2, 3, 5, 8, 13, 21, 34)
 MOST_GROWTH_MIB = 32.0
+TABLE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "threads.csv"
 
 
 def resident_mib() -> float:
@@ -40,6 +44,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--record", action="store_true", help="into docs/benchmarks/threads.csv")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)
@@ -72,6 +77,11 @@ def main() -> int:
         f"{arguments.threads} threads, {arguments.seconds:.0f} s, backend {arguments.backend}: {sum(calls)} calls, "
         f"{sum(wrong)} wrong, {early:.0f} -> {late:.0f} MiB"
     )
+    if arguments.record:
+        figures = [arguments.threads, f"{arguments.seconds:.0f}", arguments.backend, sum(calls), sum(wrong)]
+        figures += [f"{early:.0f}", f"{late:.0f}", datetime.date.today().isoformat(), torch.__version__]
+        with TABLE.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(figures)
     return int(sum(wrong) > 0 or min(calls) == 0 or late - early > MOST_GROWTH_MIB)
 
 

@@ -89,16 +89,16 @@ class Chromium:
 
     def problems(self):
         """Everything that the console would show as an error or a warning."""
-        found = []
+        messages = []
         for event in self.events:
             params = event.get("params", {})
             if event.get("method") == "Runtime.exceptionThrown":
-                found.append(str(params["exceptionDetails"]))
+                messages.append(str(params["exceptionDetails"]))
             elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
-                found.append(params["entry"]["text"])
+                messages.append(params["entry"]["text"])
             elif event.get("method") == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
-                found.append(str(params["args"]))
-        return found
+                messages.append(str(params["args"]))
+        return messages
 
     def requests(self):
         """The addresses that were asked for."""

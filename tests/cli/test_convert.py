@@ -1,5 +1,6 @@
 """`spike convert` from a trained net to a directory, with the converter of the scaffold: what it writes and says."""
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 import spikecore
 from spikecore import nn
-from spikecore.errors import CheckpointError, ConfigError
+from spikecore.errors import CheckpointError, ConfigError, SpikeError
 from spikecore.registry import Blocking, Registry, use
+from spikecore.run.converted import sum_of
 from spikecore.run.samples import samples_of
 from tests.cli.scaffolded import component_file, trained
 
@@ -214,9 +216,9 @@ def test_a_function_in_a_file_with_weights_and_data_of_ones_own(convert, loaded,
     status, printed = convert("toy", f"{factory}:make", *options)
     assert status == 0, printed
     assert json.loads(Path("snn/converted.json").read_text())["calibration"] == f"150 inputs in {data}"
-    found = load_file("snn/net.safetensors")
-    assert torch.equal(found["2.weight"], net[2].weight)
-    assert found["1.threshold"].item() == pytest.approx(net[:2](inputs).max().item())
+    tensors = load_file("snn/net.safetensors")
+    assert torch.equal(tensors["2.weight"], net[2].weight)
+    assert tensors["1.threshold"].item() == pytest.approx(net[:2](inputs).max().item())
     again = loaded("snn")
     scores = again(inputs.expand(64, 150, 6)).mean(0)
     assert (scores - net(inputs)).norm() / net(inputs).norm() < 0.1
@@ -327,6 +329,32 @@ def test_damage_is_noticed(convert, loaded, ann, name):
         loaded("snn")
     path.unlink()
     with pytest.raises((CheckpointError, ConfigError), match=r"cannot be read|holds no run\.json"):
+        loaded("snn")
+
+
+def test_a_signed_manifest_of_other_types_is_refused(convert, loaded, ann, tmp_path):
+    """Anybody can sign one; also one that names files elsewhere."""
+    assert convert("toy", ann, "--out", "snn")[0] == 0
+    good = json.loads(Path("snn/converted.json").read_text())
+    places = [(key,) for key in ("files", "converter", "source", "example_shape")]
+    places += [("converter", key) for key in ("name", "options")]
+    places += [("source", key) for key in ("kind", "step_mode")]
+    num_loaded = 0
+    for place in places:
+        for value in (None, [], {}, "x", 7, [1.5], {"a": 1}, {"../a": "x"}, {"/etc/passwd": "x"}):
+            changed = json.loads(json.dumps(good))
+            inner = changed[place[0]] if len(place) == 2 else changed
+            inner[place[-1]] = value
+            changed["sha256_of_the_rest"] = sum_of(changed)
+            Path("snn/converted.json").write_text(json.dumps(changed))
+            with contextlib.suppress(SpikeError):
+                loaded("snn")
+                num_loaded += 1
+    assert num_loaded < 10
+    (tmp_path / "secret").write_text("x")
+    outside = {**good, "files": {**good["files"], "../secret": hashlib.sha256(b"x").hexdigest()}}
+    Path("snn/converted.json").write_text(json.dumps({**outside, "sha256_of_the_rest": sum_of(outside)}))
+    with pytest.raises(ConfigError, match=r"'\.\./secret' is no file of this directory"):
         loaded("snn")
 
 

@@ -155,11 +155,11 @@ def test_damaged_files_are_refused(convert, content, says):
 
 
 def test_files_without_one_dictionary_of_tensors_are_refused(convert):
-    for found, says in (
+    for content, says in (
         ({"a": {"w": torch.zeros(1)}, "b": {"w": torch.zeros(1)}}, "got 'a', 'b': save that one alone"),
         ([torch.zeros(1)], "got list without any"),
     ):
-        torch.save(found, "theirs.pth")
+        torch.save(content, "theirs.pth")
         status, printed = convert("theirs.pth")
         assert (status, says in printed) == (2, True), printed
 
@@ -239,14 +239,14 @@ def test_the_suite_checks_weights_where_they_are_offered(convert, toys, monkeypa
     torch.save(theirs().state_dict(), "theirs.pth")
     assert convert("theirs.pth")[0] == 0
     monkeypatch.setenv(SHIPPED, str(tmp_path))
-    found = prove("model", "toy-weighted")
-    outcomes = {check["name"]: check["outcome"] for check in found["checks"]}
-    assert found["ok"], found
+    report = prove("model", "toy-weighted")
+    outcomes = {check["name"]: check["outcome"] for check in report["checks"]}
+    assert report["ok"], report
     assert (outcomes["test_weights_that_ship"], outcomes["test_weight_sources"]) == ("passed", "passed")
     tensors, note = read_tensors(tmp_path / "ours.safetensors")
     wrong = WeightsNote(**{**vars(note), "num_outputs": 4})
     save_file(tensors, tmp_path / "ours.safetensors", wrong.to_metadata())
-    found = prove("model", "toy-weighted")
-    reasons = {check["name"]: check["reason"] for check in found["checks"] if check["outcome"] == "failed"}
+    report = prove("model", "toy-weighted")
+    reasons = {check["name"]: check["reason"] for check in report["checks"] if check["outcome"] == "failed"}
     assert list(reasons) == ["test_weights_that_ship"]
     assert "shape       last.weight" in reasons["test_weights_that_ship"]

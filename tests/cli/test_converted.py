@@ -132,12 +132,12 @@ def accuracy(toys, directory, num_steps):
 
 
 def test_a_converted_net_is_measured_on_the_data_of_its_run(typed, ann, snn, toys):
-    found = measured(typed, snn)
-    assert (found["checkpoint"], found["split"], found["directory"]) == ("converted", "test", "snn")
-    assert found["metrics"]["test_accuracy"] == pytest.approx(accuracy(toys, snn, NUM_STEPS))
+    scores = measured(typed, snn)
+    assert (scores["checkpoint"], scores["split"], scores["directory"]) == ("converted", "test", "snn")
+    assert scores["metrics"]["test_accuracy"] == pytest.approx(accuracy(toys, snn, NUM_STEPS))
     given = measured(typed, ann)["metrics"]
-    assert found["metrics"]["test_loss"] != given["test_loss"], "it is another net"
-    assert 0.5 < found["metrics"]["test_accuracy"] <= given["test_accuracy"] + 0.1
+    assert scores["metrics"]["test_loss"] != given["test_loss"], "it is another net"
+    assert 0.5 < scores["metrics"]["test_accuracy"] <= given["test_accuracy"] + 0.1
     assert measured(typed, snn, "--split", "val")["metrics"]["val_accuracy"] > 0.5
 
 
@@ -155,9 +155,9 @@ def test_what_an_evaluation_may_change(typed, snn, toys):
 
 def test_a_net_that_was_converted_twice(typed, snn, twice, toys):
     """Its steps are those of the conversion that made it spike, not those of the second converter."""
-    found = measured(typed, twice)["metrics"]
-    assert found["test_accuracy"] == pytest.approx(accuracy(toys, twice, NUM_STEPS))
-    assert found != measured(typed, snn)["metrics"]
+    scores = measured(typed, twice)["metrics"]
+    assert scores["test_accuracy"] == pytest.approx(accuracy(toys, twice, NUM_STEPS))
+    assert scores != measured(typed, snn)["metrics"]
 
 
 def test_a_spiking_run_that_was_converted_keeps_its_steps(typed, tmp_path, toys):

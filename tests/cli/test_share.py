@@ -1,5 +1,6 @@
 """`spike share` and `spikecore.load` of what it wrote; `spike run --seeds` and the means of `spike compare`."""
 
+import contextlib
 import json
 import statistics
 
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import spikecore
-from spikecore.errors import CheckpointError, ConfigError
+from spikecore.errors import CheckpointError, ConfigError, ContractError, SpikeError
 
 SMALL = [
     *("--set", "model.name=mlp", "--set", "model.hidden=[8]", "--set", "trainer.epochs=1"),
@@ -53,6 +54,58 @@ def test_what_is_damaged_or_foreign_is_refused(shared):
     config["tables"]["neuron"] = {"name": "no_such_neuron"}
     (shared / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match=r"no_such_neuron(.|\n)*written with(.|\n)*neuron: from spikecore"):
+        spikecore.load(shared)
+
+
+ODD = (None, [], {}, "x", 10**30, -1, 1.5, True, "/etc/passwd", float("nan"))
+
+
+def places(value, place=()):
+    """All of a document, as lists of keys."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*place, key)
+        yield from places(inner, (*place, key))
+
+
+def put(plain, place, value):
+    changed = json.loads(json.dumps(plain))
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return changed
+
+
+def test_values_of_other_types_are_refused_or_do_no_harm(shared):
+    config = json.loads((shared / "config.json").read_text())
+    num_refused = 0
+    everywhere = list(places(config))
+    sizes = [place for place in everywhere if place[0] in ("nets", "sha256", "components")]
+    for number, place in enumerate([*everywhere, *sizes, *sizes, *sizes]):
+        (shared / "config.json").write_text(json.dumps(put(config, place, ODD[number % len(ODD)])))
+        with contextlib.suppress(SpikeError):
+            spikecore.load(shared)
+            num_refused -= 1
+        num_refused += 1
+    assert num_refused > 20
+    for size in (10**30, 1 << 31, -1):
+        (shared / "config.json").write_text(json.dumps(put(config, ("nets", "", "num_outputs"), size)))
+        with pytest.raises(ContractError, match="sizes must be from 0 to"):
+            spikecore.load(shared)
+    (shared / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match="100 deep"):
+        spikecore.load(shared)
+
+
+def test_a_link_as_in_the_cache_of_a_hub_is_followed_and_a_device_is_not_read(shared, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (shared / name).rename(tmp_path / name)
+        (shared / name).symlink_to(tmp_path / name)
+    spikecore.load(shared)
+    (shared / "config.json").unlink()
+    (shared / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(SpikeError):
         spikecore.load(shared)
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.suites.places import RESULTS
 from tests.suites.results import read
 from tests.suites.table import suites
+from tests.tools import conformance
 
 DIRECTORY = Path(os.environ.get("SPIKE_RESULTS", RESULTS))
 NAMES = os.environ["SPIKE_SUITES"].split(",") if "SPIKE_SUITES" in os.environ else list(suites())
@@ -37,6 +38,27 @@ def test_suite(result):
         f"{result.name} took {result.cpu_s:.0f} s of CPU time, its budget is {result.budget_s:.0f} s: make its tests "
         "faster, put full products behind SPIKE_FULL, or raise the budget in tests/suites/table.py and say why"
     )
+
+
+CLAIMED = [result for result in conformance.table().values() if result.suite in NAMES]
+
+
+@pytest.mark.skipif(not CLAIMED, reason="none of these suites has components")
+def test_components_executed_what_their_pages_claim():
+    """Of the suites that passed; what one that failed left out is its own failure."""
+    passed = [result.name for result in results() if result.ok and not result.reason]
+    ran = conformance.best(
+        found for name in passed for found in conformance.read_reports(name, DIRECTORY / "conformance")
+    )
+    less = []
+    for claim in CLAIMED:
+        result = ran.get(claim.key)
+        if claim.suite not in passed:
+            continue
+        # Which component of a kind the long checks run for depends on the order of the tests.
+        if result is None or result.failed or result.executed + result.long_elsewhere < claim.executed:
+            less.append(f"{claim.kind}:{claim.name}: {claim.executed} checks claimed, {result} ran")
+    assert not less, "make conformance renews docs/reference/conformance.csv; before, see why: " + "; ".join(less)
 
 
 def test_no_suite_is_missing():

@@ -96,8 +96,8 @@ def session(tmp_path, source, *options):
     return subprocess.run([*RUN, *options, "test_mine.py"], cwd=tmp_path, capture_output=True, text=True)
 
 
-def outcomes(found):
-    return {check["name"]: check["outcome"] for check in found["checks"]}
+def outcomes(report):
+    return {check["name"]: check["outcome"] for check in report["checks"]}
 
 
 def test_the_ways_in_run_the_same_checks(tmp_path, spike):
@@ -110,34 +110,39 @@ def test_the_ways_in_run_the_same_checks(tmp_path, spike):
     done = session(tmp_path, source, *options)
     assert done.returncode == 0, done.stdout
     for name in ("atan", "toy"):
-        found = json.loads(tmp_path.joinpath(f"out/surrogate-{name}.json").read_text())
-        assert outcomes(found) == wanted
+        report = json.loads(tmp_path.joinpath(f"out/surrogate-{name}.json").read_text())
+        assert outcomes(report) == wanted
         assert f"surrogate:{name} (" in done.stdout, "no summary line"
 
 
 def test_the_report_is_complete():
-    found = prove("neuron", "lif", {"tau": 3.0})
-    assert set(found) == {
+    report = prove("neuron", "lif", {"tau": 3.0})
+    assert set(report) == {
         *("schema", "kind", "name", "distribution", "version", "api_version", "options", "ok", "executed", "minimum"),
         *("counts", "checks"),
     }
-    assert (found["schema"], found["kind"], found["name"], found["distribution"]) == (1, "neuron", "lif", "spikecore")
-    assert found["options"] == {"tau": "3.0"}
-    assert found["api_version"] == load("neuron", "lif").api_version
-    assert set(found["counts"]) == set(OUTCOMES)
-    assert sum(found["counts"].values()) == len(found["checks"]) == len(NeuronSuite.checks())
-    for check in found["checks"]:
+    assert (report["schema"], report["kind"], report["name"], report["distribution"]) == (
+        1,
+        "neuron",
+        "lif",
+        "spikecore",
+    )
+    assert report["options"] == {"tau": "3.0"}
+    assert report["api_version"] == load("neuron", "lif").api_version
+    assert set(report["counts"]) == set(OUTCOMES)
+    assert sum(report["counts"].values()) == len(report["checks"]) == len(NeuronSuite.checks())
+    for check in report["checks"]:
         assert set(check) == {"name", "outcome", "reason", "seconds"}
         assert check["reason"] or check["outcome"] == "passed", (
             f"{check['name']} is {check['outcome']} without a reason"
         )
-    json.dumps(found)
+    json.dumps(report)
 
 
 def test_a_failure_is_status_1_and_in_the_report(registry):
-    found = prove("surrogate", "broken")
-    assert not found["ok"]
-    failed = [check for check in found["checks"] if check["outcome"] == "failed"]
+    report = prove("surrogate", "broken")
+    assert not report["ok"]
+    failed = [check for check in report["checks"] if check["outcome"] == "failed"]
     assert failed[0]["name"] == "test_primitive_has_this_derivative"
     assert "the slope is another" in failed[0]["reason"]
 
@@ -155,9 +160,9 @@ def test_a_failure_is_status_1_and_in_the_report(registry):
     ],
 )
 def test_exit_status_of_spike_test(arguments, status, says, spike):
-    found, printed = spike("test", *arguments)
+    code, printed = spike("test", *arguments)
     assert says in printed
-    assert found == status
+    assert code == status
 
 
 MINE = """
@@ -182,8 +187,8 @@ class Mine(Surrogate):
 def test_spike_test_proves_what_a_file_registers(tmp_path, spike):
     for factor, status in (("1.0", 0), ("2.0", 1)):
         tmp_path.joinpath("mine.py").write_text(MINE.replace("FACTOR", factor))
-        found, printed = spike("test", "surrogate:mine", "--load", "mine.py", "--json", "report.json")
-        assert found == status, printed
+        code, printed = spike("test", "surrogate:mine", "--load", "mine.py", "--json", "report.json")
+        assert code == status, printed
         assert json.loads(tmp_path.joinpath("report.json").read_text())["ok"] == (status == 0)
     assert "the slope is another" in printed
 
@@ -229,10 +234,10 @@ def test_a_selection_does_not_count_as_proof(registry):
     getattr(suite(), "test_is_pure")()  # noqa: B009
     with pytest.raises(pytest.skip.Exception, match="checks were not selected"):
         getattr(suite(), ENOUGH)()
-    found = report(suite)
-    assert not found["ok"]
-    assert found["executed"] == 1
-    assert found["counts"]["not_run"] == len(suite.checks()) - 1
+    result = report(suite)
+    assert not result["ok"]
+    assert result["executed"] == 1
+    assert result["counts"]["not_run"] == len(suite.checks()) - 1
 
 
 def test_gates_name_the_capability():

@@ -37,7 +37,7 @@ FAULTS = [
     *converters.FAULTS,
     *deployers.FAULTS,
 ]
-KINDS_OF_FAULTS = Counter(each.kind for each in FAULTS)
+KINDS_OF_FAULTS = Counter(planted.kind for planted in FAULTS)
 
 
 @pytest.fixture
@@ -52,11 +52,11 @@ OTHER_SOUND = [("dataset", ToySequences), ("trainer", ToyExtendable), ("trainer"
 @pytest.mark.parametrize(("kind", "sound"), [*SOUND.items(), *OTHER_SOUND])
 def test_the_sound_toy_passes_everything(kind, sound, registry):
     registry.register(kind, "toy", sound)
-    found = prove(kind, "toy")
-    bad = {c["name"]: c["reason"] for c in found["checks"] if c["outcome"] not in ("passed", "skipped")}
+    report = prove(kind, "toy")
+    bad = {c["name"]: c["reason"] for c in report["checks"] if c["outcome"] not in ("passed", "skipped")}
     assert not bad
-    assert found["ok"]
-    assert found["executed"] == found["counts"]["passed"] >= found["minimum"]
+    assert report["ok"]
+    assert report["executed"] == report["counts"]["passed"] >= report["minimum"]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=name_of)

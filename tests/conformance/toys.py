@@ -380,20 +380,20 @@ class ToyConverter(Configurable):
         return compare_conversion(given, net, batches, 4, report.names("became")).added_to(report)
 
     def largest(self, graph, calibration):
-        found = {}
+        peaks = {}
 
         def call(node, args, kwargs):
             value = graph.call(node, args, kwargs)
             if operation(node) in RELUS:
-                found[node.name] = max(found.get(node.name, 0.0), float(value.max()))
+                peaks[node.name] = max(peaks.get(node.name, 0.0), float(value.max()))
             return value
 
         with torch.no_grad():
             for batch in calibration:
                 graph.run(batch, call=call)
-        if not found and any(operation(node) in RELUS for node in graph.layers):
+        if not peaks and any(operation(node) in RELUS for node in graph.layers):
             raise ConversionError("calibration batches are missing: pass a few inputs")
-        return found
+        return peaks
 
     def threshold(self, largest):
         return largest or 1.0

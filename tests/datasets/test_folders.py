@@ -17,8 +17,8 @@ def test_classes_in_alphabetical_order_and_files_with_labels(tmp_path):
     filled(tmp_path, "b/2.x", "b/1.x", "a/z.x", "c/.hidden", "c/d/e.x", ".git/x", "__MACOSX/x", "readme")
     assert tops(tmp_path, ("train", "test")) == [tmp_path]
     assert class_names([tmp_path]) == ("a", "b", "c")
-    found = labelled_files(tmp_path, ("a", "b", "c"))
-    assert [(path.relative_to(tmp_path).as_posix(), label) for path, label in found] == [
+    files = labelled_files(tmp_path, ("a", "b", "c"))
+    assert [(path.relative_to(tmp_path).as_posix(), label) for path, label in files] == [
         ("a/z.x", 0),
         ("b/1.x", 1),
         ("b/2.x", 1),

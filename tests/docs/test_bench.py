@@ -59,7 +59,7 @@ def test_the_table_is_relative_to_the_baseline():
         "| torch | 0.5× / 0.41× | 0.5× / – |",
         "| quick | 20× / 3.1× | – |",
     ]
-    without = readme_table().table([each for each in rows if each["kind"] != "peer"]).splitlines()
+    without = readme_table().table([entry for entry in rows if entry["kind"] != "peer"]).splitlines()
     assert "| torch, ms | 10 / 30 | 2 / – |" in without
     assert "| quick | 40× / 7.5× | – |" in without
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from spikecore.kinds import KINDS
-from spikecore.registry import Blocking, Registry, use
+from spikecore.registry import Blocking, Registry, components, use
+from spikecore.registry.catalogue import known
 from spikecore.testing.catalogue import page, suite_of
 from spikecore.testing.proving import prove
+from tests.tools import conformance
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOW_TO = DOCS.joinpath("how-to/prove-a-plugin.md").read_text(encoding="utf-8")
@@ -26,13 +28,13 @@ def test_what_a_suite_asks_for_is_there():
     rows = re.findall(r"^\| (\w+) \| `(\w+)( = .*|\(\))` \|", HOW_TO, re.MULTILINE)
     assert len(rows) == 6
     for kind, name, value in rows:
-        found = getattr(suite_of(kind), name)
+        default = getattr(suite_of(kind), name)
         if kind == "model":
-            assert found == (), "by default the shapes follow from the capabilities"
+            assert default == (), "by default the shapes follow from the capabilities"
         elif value.startswith(" ="):
-            assert found == ast.literal_eval(value.removeprefix(" = "))
+            assert default == ast.literal_eval(value.removeprefix(" = "))
         else:
-            assert callable(found)
+            assert callable(default)
 
 
 def test_the_report_on_the_page_is_of_the_real_form():
@@ -70,3 +72,38 @@ def test_the_neuron_with_a_fixed_reset_conforms(source, tmp_path):
         registry.load_file(file)
         report = prove("neuron", "shown")
     assert report["ok"], [check["reason"] for check in report["checks"] if check["outcome"] == "failed"]
+
+
+def test_every_component_of_core_has_a_result_and_none_failed():
+    table = conformance.table()
+    core = {(entry.kind, entry.name) for entry in components() if entry.plugin.id == "core"}
+    assert core <= set(table) <= set(known())
+    for result in table.values():
+        assert result.failed == 0, result
+        assert result.executed >= result.minimum >= 5, result
+
+
+@pytest.mark.parametrize(("kind", "name"), [("surrogate", "atan"), ("surrogate", "erf"), ("encoder", "latency")])
+def test_a_result_on_a_page_is_what_the_suite_gives(kind, name):
+    """Of cheap ones; the closing report of `make test` compares the rest with what its suites executed."""
+    report, result = prove(kind, name), conformance.table()[kind, name]
+    # Long checks run in `spike test`, and in `make test` for one component of each kind and plugin.
+    assert result.executed + result.long_elsewhere == report["executed"]
+    assert result.executed + result.long_elsewhere + result.not_applicable == len(report["checks"])
+    assert result.version == report["version"]
+    assert result.api_version == report["api_version"]
+
+
+def test_a_report_that_is_not_ok_is_no_result(tmp_path):
+    """A failure, or a check that was left out, keeps a table from being written; the best of several reports counts."""
+    report = prove("surrogate", "atan")
+    left_out = {**report, "ok": False, "executed": 3, "counts": {**report["counts"], "not_run": 16}}
+    folder = tmp_path / "reports/core"
+    folder.mkdir(parents=True)
+    (folder / "surrogate-atan.json").write_text(json.dumps(left_out))
+    with pytest.raises(SystemExit, match="surrogate:atan"):
+        conformance.write(tmp_path / "reports", tmp_path / "table.csv")
+    (folder / "surrogate-atan-2.json").write_text(json.dumps(report))
+    conformance.write(tmp_path / "reports", tmp_path / "table.csv")
+    (row,) = conformance.table(tmp_path / "table.csv").values()
+    assert (row.name, row.executed, row.failed, row.suite) == ("atan", report["executed"], 0, "core")

@@ -17,9 +17,9 @@ MODULES = [*NEURON_FILES, "block", "state", "functional", "layers.fold"]
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
     module = importlib.import_module(f"spikecore.nn.{name}")
-    found = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
-    assert found.attempted >= 2
-    assert found.failed == 0
+    outcome = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+    assert outcome.attempted >= 2
+    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize("name", NEURON_FILES)

@@ -21,7 +21,7 @@ NAMES = (
     "write-a-deployer",
     "write-a-trainer",
 )
-EXPLAINED = ("conventions", "state-and-time")
+EXPLAINED = ("backends", "conventions", "microkernel", "neuron-language", "spike-products", "state-and-time")
 PAGES = [FOLDER / f"{name}.md" for name in NAMES]
 PAGES += [FOLDER.parent / f"explanation/{name}.md" for name in EXPLAINED]
 

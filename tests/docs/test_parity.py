@@ -73,7 +73,7 @@ def test_a_dotted_name_imports(name, monkeypatch):
     module, rest = name, []
     while True:
         try:
-            found = import_module(module)
+            member = import_module(module)
             break
         except ModuleNotFoundError as error:
             if "." not in module or not name.startswith(str(error.name)):
@@ -81,8 +81,8 @@ def test_a_dotted_name_imports(name, monkeypatch):
             module, _, last = module.rpartition(".")
             rest.insert(0, last)
     for part in rest:
-        found = getattr(found, part)
-    assert found is not None
+        member = getattr(member, part)
+    assert member is not None
 
 
 def test_there_are_dotted_names():

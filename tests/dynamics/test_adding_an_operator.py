@@ -56,8 +56,8 @@ def softplus(monkeypatch):
 
 def test_every_place_that_lacks_a_new_one_is_named(softplus, monkeypatch):
     monkeypatch.delitem(RULES, "softplus")
-    found = gaps("softplus")
-    assert [place.partition(":")[0] for place in found] == [
+    places = gaps("softplus")
+    assert [place.partition(":")[0] for place in places] == [
         "spikecore/dynamics/functions.py",
         "spikecore/dynamics/vjp.py",
         "tests/interpreter.py",
@@ -65,7 +65,7 @@ def test_every_place_that_lacks_a_new_one_is_named(softplus, monkeypatch):
         "spikecore/testing/probes.py",
     ]
     page = (ROOT / "docs/how-to/add-an-operator.md").read_text(encoding="utf-8")
-    assert [place for place in found if place.partition(":")[0] not in page] == []
+    assert [place for place in places if place.partition(":")[0] not in page] == []
 
 
 def smooth(function):

@@ -25,11 +25,11 @@ def test_left_out_terms_are_those_of_a_pass_without_them():
     for present in itertools.product((False, True), repeat=len(seeds)):
         arrives = {f"arrives.{name}": torch.tensor(is_there) for name, is_there in zip(seeds, present, strict=True)}
         used = [name for name, is_there in zip(seeds, present, strict=True) if is_there]
-        found = evaluate(graph, {**inputs, **arrives})
+        gradients = evaluate(graph, {**inputs, **arrives})
         right = evaluate(vjp(program.forward, used, NAMES), inputs)
         for name in NAMES:
             expected = torch.as_tensor(right[f"grad.{name}"]).expand(5)
-            torch.testing.assert_close(found[f"grad.{name}"].expand(5), expected, rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(gradients[f"grad.{name}"].expand(5), expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_where_gradients_arrive():

@@ -49,9 +49,9 @@ class NumpyBackend(Backend):
         outs, history = [], []
         for current in x.numpy():
             history.append(state)
-            found = run_graph(program.forward, {"x": current, **self._named(state), **given}, x.numpy().dtype.type)
-            outs.append(np.broadcast_to(found["out"], current.shape))
-            state = {name: np.broadcast_to(found[f"state.{name}"], current.shape) for name in state}
+            results = run_graph(program.forward, {"x": current, **self._named(state), **given}, x.numpy().dtype.type)
+            outs.append(np.broadcast_to(results["out"], current.shape))
+            state = {name: np.broadcast_to(results[f"state.{name}"], current.shape) for name in state}
         after = [*history[1:], state]
 
         def sequence(steps, name):
@@ -73,16 +73,16 @@ class NumpyBackend(Backend):
         for t in reversed(range(x.shape[0])):
             for name, grad in zip(program.record, grad_recorded, strict=True):
                 grads[name] = grads[name] + grad[t].numpy()
-            before = {name: each[t].numpy() for name, each in zip(program.states, saved, strict=True)}
+            before = {name: sequence[t].numpy() for name, sequence in zip(program.states, saved, strict=True)}
             inputs = {"x": x[t].numpy(), **self._named(before), **given, "grad.out": grad_out[t].numpy()}
             inputs |= {f"grad.state.{name}": value for name, value in grads.items()}
-            found = run_graph(program.backward, inputs, x.numpy().dtype.type)
+            results = run_graph(program.backward, inputs, x.numpy().dtype.type)
             shape = x.shape[1:]
-            grad_x[t] = torch.tensor(np.broadcast_to(found["grad.x"], shape).copy())
-            grads = {name: np.broadcast_to(found[f"grad.state.{name}"], shape) for name in program.states}
+            grad_x[t] = torch.tensor(np.broadcast_to(results["grad.x"], shape).copy())
+            grads = {name: np.broadcast_to(results[f"grad.state.{name}"], shape) for name in program.states}
             for index, param in enumerate(program.params):
                 if param.learnable:
-                    share = np.broadcast_to(found[f"grad.param.{param.name}"], shape)
+                    share = np.broadcast_to(results[f"grad.param.{param.name}"], shape)
                     axes = tuple(axis for axis in range(share.ndim) if not (param.per_channel and axis == 1))
                     sums[index] += torch.tensor(share.sum(axes))
         return grad_x, [torch.tensor(np.array(grads[name])) for name in program.states], sums
@@ -128,10 +128,10 @@ def outcome(neuron, x, **grads):
         finals = get_state(neuron)[""]
     weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).reshape(out.shape)
     total = (out * weights).sum() + sum((final * weights[0]).sum() for final in finals.values())
-    total = total + sum((each * weights**2).sum() for each in neuron.recorded.values())
+    total = total + sum((sequence * weights**2).sum() for sequence in neuron.recorded.values())
     wanted = [given, *start.values(), *neuron.parameters()]
-    found = torch.autograd.grad(total, wanted, allow_unused=True)
-    grads = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, found, strict=True)]
+    arrived = torch.autograd.grad(total, wanted, allow_unused=True)
+    grads = [torch.zeros_like(t) if g is None else g for t, g in zip(wanted, arrived, strict=True)]
     return [out, *finals.values(), *neuron.recorded.values(), *grads]
 
 
@@ -183,7 +183,7 @@ def test_half_precision_computes_in_single():
 def test_single_steps_equal_the_sequence(backend):
     x = torch.randn(7, 2, 3)
     single = LIF(backend=backend, step_mode="single")
-    torch.testing.assert_close(torch.stack([single(each) for each in x]), LIF(backend=backend)(x))
+    torch.testing.assert_close(torch.stack([single(current) for current in x]), LIF(backend=backend)(x))
     reset_state(single)
 
 
@@ -351,8 +351,8 @@ def test_functional_transforms(name, backend):
     whole = x.clone().requires_grad_()
     total(whole).backward()
     torch.testing.assert_close(torch.func.grad(total)(x), whole.grad)
-    each = torch.func.vmap(torch.func.grad(lambda s: total(s.unsqueeze(1))), in_dims=1, out_dims=1)(x)
-    torch.testing.assert_close(each, whole.grad)
+    one_by_one = torch.func.vmap(torch.func.grad(lambda s: total(s.unsqueeze(1))), in_dims=1, out_dims=1)(x)
+    torch.testing.assert_close(one_by_one, whole.grad)
     stacked = torch.randn(2, 4, 5, 3)
     torch.testing.assert_close(torch.func.vmap(neuron)(stacked), torch.stack([neuron(s) for s in stacked]))
     twice = stacked.unsqueeze(0).expand(3, -1, -1, -1, -1)
@@ -385,12 +385,12 @@ def test_vmap_over_parameters_and_their_gradient(backend):
         return torch.func.functional_call(neuron, {"param_tau": tau}, (given,)).square().sum() + (tau * 0).sum()
 
     taus = torch.stack([torch.tensor([2.0, 3.0, 4.0]), torch.tensor([1.5, 2.5, 5.0])])
-    found = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(taus, x)
+    by_tau = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None))(taus, x)
     right = torch.stack([torch.func.grad(loss)(tau, x) for tau in taus])
-    torch.testing.assert_close(found, right)
+    torch.testing.assert_close(by_tau, right)
     reference = LIF(tau=[2.0, 3.0, 4.0], learnable=("tau",), backend="torch")
     reference(x).square().sum().backward()
-    torch.testing.assert_close(found[0], reference.param_tau.grad)
+    torch.testing.assert_close(by_tau[0], reference.param_tau.grad)
 
 
 @pytest.mark.parametrize("backend", FRONT)

@@ -80,9 +80,9 @@ def test_phases_are_what_arrives_step_by_step(make, steps):
     count = 1 + len(program.states) + len(program.record)
     for arriving in itertools.product((False, True), repeat=count):
         runs, seen = step_by_step(program, arriving, steps)
-        found = phases(program, arriving, steps)
-        assert [phase.arriving for phase in found for _ in range(phase.num_steps)] == runs
-        assert all(one.arriving != other.arriving for one, other in itertools.pairwise(found))
+        segments = phases(program, arriving, steps)
+        assert [phase.arriving for phase in segments for _ in range(phase.num_steps)] == runs
+        assert all(one.arriving != other.arriving for one, other in itertools.pairwise(segments))
         assert reached_in_pass(program, arriving, steps) == seen
 
 
@@ -143,8 +143,8 @@ def test_derivatives_are_the_jacobian_of_autograd(make):
     states = {name: inputs[f"state.{name}"] for name in program.states}
     out, following = neuron.step(inputs["x"], Values(states), Values(params))
     outputs = {"out": out, **{f"state.{name}": value for name, value in following.items() if name in states}}
-    found = evaluate(derivatives(program), {name: value.detach() for name, value in inputs.items()})
-    assert len(found) >= 4
+    jacobian = evaluate(derivatives(program), {name: value.detach() for name, value in inputs.items()})
+    assert len(jacobian) >= 4
     pairs = set()
     for output, value in outputs.items():
         for name, given in inputs.items():
@@ -155,10 +155,10 @@ def test_derivatives_are_the_jacobian_of_autograd(make):
             if flows is False or flows is None:
                 continue
             pairs.add(f"d {output}/d {name}")
-            ours = torch.as_tensor(found[f"d {output}/d {name}"], dtype=torch.float64).expand(7)
+            ours = torch.as_tensor(jacobian[f"d {output}/d {name}"], dtype=torch.float64).expand(7)
             torch.testing.assert_close(ours, flows, rtol=1e-12, atol=1e-14)
-    assert pairs == set(found)
-    assert any(value.abs().max() > 0.01 for value in map(torch.as_tensor, found.values()))
+    assert pairs == set(jacobian)
+    assert any(value.abs().max() > 0.01 for value in map(torch.as_tensor, jacobian.values()))
 
 
 class Values:
@@ -170,9 +170,9 @@ def test_the_derivative_of_a_spike_is_its_surrogate_s():
     def step(x, state, params):
         return spike(x - 1.0, ATan(alpha=3.0)), {}
 
-    found = evaluate(derivatives(trace("Bare", step, (), {})), {"x": torch.tensor([1.0, 1.5], dtype=torch.float64)})
+    jacobian = evaluate(derivatives(trace("Bare", step, (), {})), {"x": torch.tensor([1.0, 1.5], dtype=torch.float64)})
     expected = [1.5, 1.5 / (1 + (1.5 * math.pi * 0.5) ** 2)]
-    torch.testing.assert_close(found["d out/d x"], torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(jacobian["d out/d x"], torch.tensor(expected, dtype=torch.float64))
 
 
 def test_equal_expressions_have_one_number():

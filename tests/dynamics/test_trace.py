@@ -72,9 +72,9 @@ def check(step, states, constants, params=(), seed=0):
     values = Namespace(**{**constants, **{p.name: tensors[f"param.{p.name}"] for p in params}})
     out, following = step(tensors["x"], state, values)
     eager = {"out": out, **{f"state.{name}": following[name] for name in states}}
-    found = run_graph(program.forward, given)
+    results = run_graph(program.forward, given)
     for name, value in eager.items():
-        np.testing.assert_allclose(np.broadcast_to(found[name], (64,)), value.detach(), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(np.broadcast_to(results[name], (64,)), value.detach(), rtol=1e-12, atol=1e-14)
     seeds = {f"grad.{name}": np.random.default_rng(9).normal(size=64) for name in eager}
     flowing = [(name, value) for name, value in eager.items() if value.requires_grad]
     wanted = [name.removeprefix("grad.") for name in program.backward.outputs]
@@ -294,9 +294,9 @@ class Unused(Neuron):
 
 def test_gradients_that_are_zero_are_there():
     outputs = Unused(learnable=("v_reset",)).program().backward
-    found = run_graph(outputs, dict.fromkeys(outputs.inputs, np.ones(3)))
-    assert found["grad.param.v_reset"] == 0
-    assert set(found) == {"grad.x", "grad.state.v", "grad.param.v_reset"}
+    gradients = run_graph(outputs, dict.fromkeys(outputs.inputs, np.ones(3)))
+    assert gradients["grad.param.v_reset"] == 0
+    assert set(gradients) == {"grad.x", "grad.state.v", "grad.param.v_reset"}
 
 
 def test_equations_read_like_the_docstring():

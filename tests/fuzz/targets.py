@@ -21,6 +21,8 @@ EVENTS = ("aedat2", "aedat3", "atis", "dat", "evt", "npz", "npy", "text", "es")
 """Formats of events whose readers are our own."""
 OF_OTHERS = ("aedat4", "hdf5", "rosbag")
 """Formats of events that libraries of others read."""
+LIBRARIES = {"aedat4": "aedat", "rosbag": "rosbags"}
+"""Target → the library without which it refuses everything."""
 
 
 def scratch() -> Path:

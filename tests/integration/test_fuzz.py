@@ -5,13 +5,11 @@ import resource
 
 import pytest
 
-from tests.fuzz.targets import CORPUS, targets
+from tests.fuzz.targets import CORPUS, LIBRARIES, targets
 
 NUM_INPUTS = 150
 NUM_OF = {"nir": 20, "hdf5": 20}
 """Read in a fork first: fewer inputs."""
-LIBRARIES = {"aedat4": "aedat", "rosbag": "rosbags"}
-"""Target → the library without which it refuses everything."""
 
 
 def mutated(data, rng):

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 
-from tests.benchmarks import gpu_nets
+from tests.benchmarks import gpu, gpu_nets
 
 
 def test_nets_run(tmp_path):
@@ -30,7 +30,7 @@ def test_nets_run(tmp_path):
     assert all(float(rows[key]["wall_ms"]) > 0 for key in expected)
     assert "outputs differ from eager torch's" in rows["exponential", "cpu"]["compared"]
     assert "fast_exp" in rows["exponential", "cpu, fast_exp"]["reason"], "an option of backends for GPUs"
-    peer = rows["sew_resnet18", "spikingjelly-torch"]
+    peer = rows["sew_resnet18", "spikingjelly"]
     assert peer["status"] == "ok" or "spikingjelly" in peer["reason"]
 
 
@@ -54,6 +54,34 @@ def test_a_backend_that_computes_something_else_is_not_timed(monkeypatch):
     assert rows["torch"].status == "ok"
     assert rows["cpu"].status == "failed"
     assert rows["cpu"].wall_ms is None
+
+
+def test_a_candidate_that_raises_is_a_row(monkeypatch, tmp_path):
+    """The figures of the others are kept. A peer's fault is none of ours."""
+
+    def broken():
+        raise AttributeError("there is no set_backend")
+
+    def working():
+        return gpu_nets.pair_step(lambda x: x, (), torch.ones(2, 1, 1, 1, 1))
+
+    for name, status in (("spikingjelly", 0), ("cpu", 1)):
+        candidates = {"torch": working, name: broken}
+        subject = gpu_nets.Subject(lambda *given, made=candidates: made, "forward+backward", "maps")
+        monkeypatch.setattr(gpu_nets, "SUBJECTS", {"one": subject})
+        path = tmp_path / f"{name}.csv"
+        assert gpu_nets.main(["--device", "cpu", "--tiny", "--backend", "cpu", "--csv", str(path)]) == status
+        with path.open(newline="") as file:
+            rows = {row["candidate"]: row for row in csv.DictReader(file)}
+        assert rows["torch"]["status"] == "ok"
+        assert rows[name]["status"] == "failed"
+        assert rows[name]["reason"] == "AttributeError: there is no set_backend"
+
+
+def test_a_process_that_a_signal_ended_is_a_failure():
+    assert gpu.exit_status([0, 0]) == 0
+    assert gpu.exit_status([0, 2, 1]) == 2
+    assert gpu.exit_status([-11, 0]) == 1
 
 
 def test_spikes_that_differ_are_counted():

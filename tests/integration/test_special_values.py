@@ -28,12 +28,12 @@ def results(name, on, x, part):
     neuron.record = tuple(neuron.state)
     given = x.clone().requires_grad_()
     out = neuron(given)
-    used = [each for each in ([out] if part == "out" else neuron.recorded.values()) if each.requires_grad]
-    found = {"out": out.detach(), **{each: value.detach() for each, value in neuron.recorded.items()}}
+    used = [value for value in ([out] if part == "out" else neuron.recorded.values()) if value.requires_grad]
+    values = {"out": out.detach(), **{key: value.detach() for key, value in neuron.recorded.items()}}
     if used:
-        (grad,) = torch.autograd.grad(used, given, [torch.ones_like(each) for each in used], allow_unused=True)
-        found["gradient"] = torch.zeros_like(x) if grad is None else grad
-    return found
+        (grad,) = torch.autograd.grad(used, given, [torch.ones_like(value) for value in used], allow_unused=True)
+        values["gradient"] = torch.zeros_like(x) if grad is None else grad
+    return values
 
 
 def test_there_is_enough_to_compare():
@@ -49,8 +49,8 @@ def test_special_values(backend, name, value):
     for part in ("out", "recorded"):
         ours, right = results(name, backend, x, part), results(name, "torch", x, part)
         assert ours.keys() == right.keys()
-        for each, expected in right.items():
-            assert torch.equal(ours[each].isnan(), expected.isnan()), each
+        for key, expected in right.items():
+            assert torch.equal(ours[key].isnan(), expected.isnan()), key
             scale = expected.abs().masked_fill(~expected.isfinite(), 0).amax(0, keepdim=True)
-            same = (ours[each] == expected) | expected.isnan()
-            assert (same | ((ours[each] - expected).abs() <= 1e-5 * scale)).all(), each
+            same = (ours[key] == expected) | expected.isnan()
+            assert (same | ((ours[key] - expected).abs() <= 1e-5 * scale)).all(), key

@@ -45,10 +45,14 @@ class TestEveryNeuron:
         with pytest.raises(ShapeError, match=r"takes \[B, \.\.\.\], got \(\): .*set_step_mode\(net, 'multi'\)"):
             neuron(torch.tensor(1.0))
 
-    @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64])
-    def test_integers(self, name, backend, dtype):
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn])
+    def test_integers_and_dtypes_without_arithmetic(self, name, backend, dtype):
         with pytest.raises(TypeError, match=rf"takes floating-point input, got {dtype}: call \.float\(\)"):
-            create("neuron", name, backend=backend)(torch.ones(3, 2, dtype=dtype))
+            create("neuron", name, backend=backend)(torch.ones(3, 2).to(dtype))
+
+    def test_sparse_input(self, name, backend):
+        with pytest.raises(TypeError, match=r"takes dense input, got torch.sparse_coo: call \.to_dense\(\)"):
+            create("neuron", name, backend=backend)(torch.ones(3, 2).to_sparse())
 
     def test_nan_stays_in_its_own_neuron_as_state_and_never_spikes(self, name, backend):
         neuron = create("neuron", name, backend=backend)
@@ -81,9 +85,9 @@ RANGES = {
 
 @pytest.mark.parametrize("option", RANGES)
 def test_out_of_range(option):
-    kinds = [each for each in RANGES[option] if isinstance(each, type)]
+    kinds = [entry for entry in RANGES[option] if isinstance(entry, type)]
     for make in kinds:
-        for value in (each for each in RANGES[option] if not isinstance(each, type)):
+        for value in (entry for entry in RANGES[option] if not isinstance(entry, type)):
             with pytest.raises(OptionError, match=rf"'{option}' must be (>|>=|<) .*, got "):
                 make(**{option: value})
             with pytest.raises(OptionError, match=rf"'{option}' must be"):

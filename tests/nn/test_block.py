@@ -57,12 +57,12 @@ class Norming(TorchBackend):
         super().__init__()
         self.normed = 0
 
-    def norm_neuron(self, *arguments):
+    def norm_neuron(self, call, save, carry):
         self.normed += 1
-        return run_normed(self, *arguments)
+        return run_normed(self, call, save, carry)
 
-    def norm_neuron_grad(self, *arguments):
-        return run_normed_bwd(self, *arguments)
+    def norm_neuron_grad(self, call, saved, *grads):
+        return run_normed_bwd(self, call, saved, *grads)
 
 
 class Plain(TorchBackend):

@@ -18,6 +18,7 @@ PLAIN = {
     "BatchNorm1d": (torch.nn.BatchNorm1d(3), (4,)),
     "GroupNorm": (torch.nn.GroupNorm(1, 3), (3, 4)),
     "PReLU": (torch.nn.PReLU(3), (3, 4)),
+    "Softmax2d": (torch.nn.Softmax2d(), (3, 4)),
 }
 
 

@@ -49,8 +49,8 @@ def test_a_step_is_the_operations_of_its_equations(make, wants_gradient):
     def ran(num_steps):
         x = torch.rand(num_steps, 2, 3, requires_grad=wants_gradient)
         with torch.set_grad_enabled(wants_gradient):
-            found = operations(lambda: neuron(x))
-        return [name for name in found if name != "detach"]  # autograd's own, of a result that it saves
+            names = operations(lambda: neuron(x))
+        return [name for name in names if name != "detach"]  # autograd's own, of a result that it saves
 
     start = ["select", *["full"] * len(neuron.state), "unbind"]
     assert ran(5) == [*start, *BY_HAND[make] * 5, "stack"]
@@ -62,8 +62,8 @@ def test_a_single_step_adds_nothing_while_state_is_kept(make):
     neuron, x = make(backend="torch", step_mode="single"), torch.rand(2, 3)
     with torch.no_grad():
         neuron(x)
-        found = operations(lambda: neuron(x))
-    assert found == BY_HAND[make] + (["clone"] if make in (NonSpikingIF, LI) else [])  # the output is the state itself
+        names = operations(lambda: neuron(x))
+    assert names == BY_HAND[make] + (["clone"] if make in (NonSpikingIF, LI) else [])  # the output is the state itself
 
 
 def test_the_backward_pass_is_as_long_as_its_steps():

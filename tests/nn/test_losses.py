@@ -324,8 +324,8 @@ def test_losses_compile_and_vmap(name):
     torch.compiler.reset()  # nine losses share one `forward`, more than dynamo keeps versions of
     compiled = torch.compile(loss, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(out, y), loss(out, y))
-    each = torch.func.vmap(lambda o, label: loss(o.unsqueeze(1), label.unsqueeze(0)), in_dims=(1, 0))(out, y)
-    torch.testing.assert_close(each.squeeze(1), loss(out, y))
+    one_by_one = torch.func.vmap(lambda o, label: loss(o.unsqueeze(1), label.unsqueeze(0)), in_dims=(1, 0))(out, y)
+    torch.testing.assert_close(one_by_one.squeeze(1), loss(out, y))
 
 
 def test_the_trainer_takes_a_loss_and_a_readout_by_name():

@@ -57,17 +57,17 @@ def trained(net, packs=False, x=X):
         saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    found = []
+    outs = []
     for _ in range(2):
         context = packed_spikes() if packs else saved_tensors_hooks(pack, lambda tensor: tensor)
         with context:
             out = net(x)
             loss = out.square().sum()
         loss.backward()
-        found.append(out.detach().clone())
+        outs.append(out.detach().clone())
     grads = [parameter.grad.clone() for parameter in net.parameters()]
     assert all(bool(grad.any()) for grad in grads[:-1])
-    return [*found, *grads, *(buffer.clone() for buffer in net.buffers())], sum(saved.values())
+    return [*outs, *grads, *(buffer.clone() for buffer in net.buffers())], sum(saved.values())
 
 
 @pytest.mark.parametrize("packs", [False, True])

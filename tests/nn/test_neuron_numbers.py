@@ -69,9 +69,9 @@ def test_parametric_lif_by_hand(hard, is_detached, decay_input):
     assert torch.equal(out, torch.stack(spikes).round())
     torch.testing.assert_close(plif.recorded["v"], torch.stack(trace))
     weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).reshape(out.shape)
-    found = torch.autograd.grad(((out + plif.recorded["v"]) * weight).sum(), [ours, plif.param_w])
+    gradients = torch.autograd.grad(((out + plif.recorded["v"]) * weight).sum(), [ours, plif.param_w])
     right = torch.autograd.grad(((torch.stack(spikes) + torch.stack(trace)) * weight).sum(), [theirs, w])
-    torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(gradients, right, rtol=1e-9, atol=1e-10)
     torch.testing.assert_close(plif.tau.detach(), torch.tensor([1.5, 3.0, 6.0], dtype=torch.float64))
 
 
@@ -106,9 +106,9 @@ def test_cuba_lif_by_hand(hard, is_detached):
     torch.testing.assert_close(cuba.recorded["current"][-1], current)
     weight = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).reshape(out.shape)
     parameters = [cuba.param_c_decay, cuba.param_v_decay]
-    found = torch.autograd.grad(((out + cuba.recorded["v"]) * weight).sum(), [ours, *parameters])
+    gradients = torch.autograd.grad(((out + cuba.recorded["v"]) * weight).sum(), [ours, *parameters])
     right = torch.autograd.grad(((torch.stack(spikes) + torch.stack(trace)) * weight).sum(), [theirs, *decays])
-    torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(gradients, right, rtol=1e-9, atol=1e-10)
 
 
 def test_cuba_lif_impulse_response():

@@ -53,10 +53,10 @@ def train(net, x):
 def test_losses_and_running_statistics_are_those_of_every_step(kind):
     net = net_of(kind)
     twin, x = copy.deepcopy(net), image()
-    found = train(net, x.expand(5, *x.shape))
+    results = train(net, x.expand(5, *x.shape))
     right = train(twin, x.expand(5, *x.shape).contiguous())
-    assert found[0] != found[2], "nothing is learned: this proves nothing"
-    for ours, theirs in zip(found, right, strict=True):
+    assert results[0] != results[2], "nothing is learned: this proves nothing"
+    for ours, theirs in zip(results, right, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-13)
 
 

@@ -1,6 +1,7 @@
 """Numeric options: what may be trained, the range that they stay in, the digits that they keep; infinite inputs."""
 
 import copy
+import math
 import pickle
 import warnings
 
@@ -90,6 +91,20 @@ OUTSIDE = {  # neuron, its option, a value outside of its range, the nearest ins
 
 
 @both
+@pytest.mark.parametrize("values", [[math.nan, 2.0, 3.0], [2.0, math.nan, 3.0]])
+def test_a_parameter_that_became_nan_is_told_as_such(values, backend):
+    """No value of the range is near to it: the message must not say that the step takes one."""
+    neuron = LIF(tau=[2.0, 3.0, 4.0], learnable=("tau",), backend=backend)
+    with torch.no_grad():
+        neuron.param_tau.copy_(torch.tensor(values))
+    with pytest.warns(UserWarning, match=r"option 'tau' of LIF is nan now.*>= 1.*: nothing is near to nan"):
+        out = neuron(torch.full((6, 2, 3), 4.0))
+    is_nan = torch.tensor(values).isnan()
+    assert not out[..., is_nan].any()
+    assert out[..., ~is_nan].any()
+
+
+@both
 @pytest.mark.parametrize("case", OUTSIDE)
 def test_a_value_outside_its_range_is_bounded_with_its_gradient_and_told_once(case, backend):
     make, option, outside, bound = OUTSIDE[case]
@@ -127,9 +142,9 @@ def test_it_is_bounded_in_transforms_compilers_and_copies_too(backend):
     torch._dynamo.reset()
     assert torch.equal(torch.compile(neuron, backend="aot_eager", fullgraph=True)(X), want)
     step, init_state = functional(neuron)
-    found = torch.func.grad(lambda p: step(p, X, init_state(X))[0].sum())({"param_tau": neuron.param_tau.detach()})
+    gradients = torch.func.grad(lambda p: step(p, X, init_state(X))[0].sum())({"param_tau": neuron.param_tau.detach()})
     (grad,) = torch.autograd.grad(want.sum(), inside.param_tau)
-    torch.testing.assert_close(found["param_tau"], grad)
+    torch.testing.assert_close(gradients["param_tau"], grad)
     twin = copy.deepcopy(neuron)
     with pytest.warns(UserWarning, match="'tau' of LIF"):
         assert torch.equal(twin(X), want)
@@ -301,8 +316,8 @@ def test_the_gradients_of_a_hard_reset_are_those_of_its_equation(detach_reset, b
     grads = [torch.autograd.grad((neuron(x) * weight).sum(), [x, *neuron.parameters()]) for neuron in (ours, plain)]
     assert torch.equal(ours(x), plain(x))
     assert 0.1 < ours(x).mean() < 0.9
-    for found, want in zip(*grads, strict=True):
-        assert torch.equal(found, want)
+    for grad, want in zip(*grads, strict=True):
+        assert torch.equal(grad, want)
         assert want.any()
 
 

@@ -44,10 +44,10 @@ def net():
     return snn.Sequential(snn.Conv2d(2, 3, 3), snn.CubaLIF(), snn.Flatten(), nn.Linear(3, 2))
 
 
-def assert_equal(found, right):
-    assert type(found) is type(right)
+def assert_equal(ours, right):
+    assert type(ours) is type(right)
     for name, value in vars(right).items():
-        got = getattr(found, name)
+        got = getattr(ours, name)
         if isinstance(value, dict):
             assert {key: part.tolist() for key, part in got.items()} == {k: part.tolist() for k, part in value.items()}
         elif isinstance(value, torch.Tensor):

@@ -72,8 +72,8 @@ def test_the_limits_of_tau():
 def test_the_distance_is_symmetric_and_adds_up_over_neurons():
     a, b = trains(seed=2), trains(seed=3)
     torch.testing.assert_close(van_rossum_distance(a, b), van_rossum_distance(b, a))
-    each = sum(van_rossum_distance(a[..., [n]], b[..., [n]]) for n in range(3))
-    torch.testing.assert_close(van_rossum_distance(a, b), each)
+    summed = sum(van_rossum_distance(a[..., [n]], b[..., [n]]) for n in range(3))
+    torch.testing.assert_close(van_rossum_distance(a, b), summed)
     torch.testing.assert_close(VanRossumLoss(tau=4.0)(a, b), van_rossum_distance(a, b, 4.0).mean())
     assert van_rossum_distance(a, b).shape == (4,)
     torch.testing.assert_close(van_rossum_distance(a[..., 0], b[..., 0]), van_rossum_distance(a[..., [0]], b[..., [0]]))

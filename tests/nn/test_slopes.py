@@ -198,9 +198,9 @@ def test_copies(copied):
     with torch.no_grad():
         other.param_surrogate_alpha.fill_(1.0)
     grads = []
-    for each in (neuron, other):
-        each(currents(3, 2).float()).sum().backward()
-        grads.append(each.param_surrogate_alpha.grad.item())
+    for twin in (neuron, other):
+        twin(currents(3, 2).float()).sum().backward()
+        grads.append(twin.param_surrogate_alpha.grad.item())
     assert neuron.param_surrogate_alpha == 3.0
     assert grads[0] != grads[1]
 

@@ -80,9 +80,9 @@ MODULES = {
     "third party": lambda: net_of(Memory()),
     "deep": lambda: torch_nn.Sequential(net_of(LIF()), Linear(3, 3), CubaLIF(), Linear(3, 2), LI(backend="torch")),
 }
-for each in NEURONS:
-    MODULES[f"{each} on torch"] = lambda each=each: net_of(create("neuron", each, backend="torch"))
-    MODULES[f"{each} on graph"] = lambda each=each: net_of(create("neuron", each, backend="graph"))
+for neuron in NEURONS:
+    MODULES[f"{neuron} on torch"] = lambda neuron=neuron: net_of(create("neuron", neuron, backend="torch"))
+    MODULES[f"{neuron} on graph"] = lambda neuron=neuron: net_of(create("neuron", neuron, backend="graph"))
 assert len(MODULES) >= 19
 
 
@@ -185,8 +185,8 @@ def test_a_kept_state_in_a_transform_is_refused_with_the_way_out():
 
 def test_a_recurrent_container_runs_in_transforms():
     net, x = ElementwiseRecurrent(net := torch_nn.Sequential(Linear(3, 3), LIF())), torch.rand(4, 5, 3) * 3
-    each = torch.func.vmap(lambda s: net(s.unsqueeze(1)).squeeze(1), in_dims=1, out_dims=1)(x)
-    torch.testing.assert_close(each, net(x))
+    one_by_one = torch.func.vmap(lambda s: net(s.unsqueeze(1)).squeeze(1), in_dims=1, out_dims=1)(x)
+    torch.testing.assert_close(one_by_one, net(x))
 
 
 WRONG = {
@@ -293,10 +293,10 @@ def test_functional_equals_the_net_and_leaves_it_alone(mode):
     state = init_state(x[0] if mode == "single" else x)
     assert set(state) == {"1", "2", "2.module.1", "3"}
     assert set(state["2.module.1"]) == {"current", "v"}
-    assert not any(value.any() for each in state.values() for value in each.values())
+    assert not any(value.any() for by_name in state.values() for value in by_name.values())
     outs, params = [], params_of(net)
     for chunk in x if mode == "single" else x.split([1, 3, 2]):
-        before = {name: {key: value.clone() for key, value in each.items()} for name, each in state.items()}
+        before = {name: {key: value.clone() for key, value in by_name.items()} for name, by_name in state.items()}
         out, following = step(params, chunk, state)
         torch.testing.assert_close(state, before)
         state = following
@@ -315,15 +315,15 @@ def test_functional_is_transparent_to_gradients():
         return out.square().sum() + following["3"]["v"].sum()
 
     params = {name: value.detach() for name, value in params_of(net).items()}
-    found = torch.func.grad(loss)(params, x)
+    gradients = torch.func.grad(loss)(params, x)
     with streaming(net):
         (net(x).square().sum() + get_state(net)["3"]["v"].sum()).backward()
-    torch.testing.assert_close(found, {name: value.grad for name, value in net.named_parameters()})
-    assert found["1.param_tau"] != 0
+    torch.testing.assert_close(gradients, {name: value.grad for name, value in net.named_parameters()})
+    assert gradients["1.param_tau"] != 0
 
     def one(sample):
-        each = {n: {k: v[:1] for k, v in s.items()} for n, s in state.items()}
-        return step(params, sample.unsqueeze(1), each)[0].squeeze(1)
+        first_states = {n: {k: v[:1] for k, v in s.items()} for n, s in state.items()}
+        return step(params, sample.unsqueeze(1), first_states)[0].squeeze(1)
 
     torch.testing.assert_close(torch.func.vmap(one, in_dims=1, out_dims=1)(x), net(x))
 

@@ -2,9 +2,12 @@
 
 import copy
 import pickle
+from functools import partial, wraps
 
 import pytest
 import torch
+from torch.nn import functional
+from torch.nn.functional import batch_norm as bn
 
 from spikecore import nn
 from spikecore.errors import ShapeError
@@ -131,6 +134,217 @@ ALLOWED = {
 @pytest.mark.parametrize("name", ALLOWED)
 def test_what_computes_right_numbers_is_allowed(name):
     assert ALLOWED[name]()(X).shape[-1] == C
+
+
+class Calls(nn.Model):
+    """x → linear → a function of the input → neuron, x `[T, B, C]`."""
+
+    def __init__(self, neuron=None):
+        super().__init__(nn.LIF, (C,), C)
+        self.linear, self.neuron = torch.nn.Linear(C, C), neuron or nn.LIF()
+
+    def layer(self, x):
+        raise NotImplementedError
+
+    def forward(self, x):
+        return self.neuron(torch.relu(self.layer(self.linear(x))) * 3)
+
+
+class CallsBatchNorm(Calls):
+    def layer(self, x):
+        return functional.batch_norm(x, None, None, training=True)
+
+
+class CallsByKeyword(Calls):
+    def layer(self, x):
+        return functional.batch_norm(training=True, running_mean=None, running_var=None, input=x)
+
+
+class CallsUnderAnotherName(Calls):
+    def layer(self, x):
+        return bn(x, None, None, training=True)
+
+
+class CallsTorch(Calls):
+    def layer(self, x):
+        return torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-5, False)
+
+
+class CallsGroupNorm(Calls):
+    def layer(self, x):
+        return functional.group_norm(x, 1)
+
+
+class CallsInstanceNorm(Calls):
+    def layer(self, x):
+        return functional.instance_norm(x)
+
+
+class CallsResponseNorm(Calls):
+    def layer(self, x):
+        return functional.local_response_norm(x, 2)
+
+
+class CallsConv(Calls):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.rand(C, B, 1))
+
+    def layer(self, x):
+        return functional.conv1d(x, self.weight)
+
+
+class CallsFeatureDropout(Calls):
+    def layer(self, x):
+        return functional.dropout1d(x, 0.4)
+
+
+class CallsShuffle(Calls):
+    def layer(self, x):
+        return functional.channel_shuffle(x, B)
+
+
+def helper(x):
+    return functional.batch_norm(x, None, None, training=True)
+
+
+class CallsHelper(Calls):
+    def layer(self, x):
+        return helper(x)
+
+
+def keep(function):
+    @wraps(function)
+    def called(self, x):
+        return function(self, x)
+
+    return called
+
+
+class CallsDecorated(Calls):
+    @keep
+    def layer(self, x):
+        return helper(x)
+
+
+class CallsInAComprehension(Calls):
+    def layer(self, x):
+        return sum([helper(x) for _ in range(2)])
+
+
+class CallsAnAttribute(Calls):
+    def __init__(self):
+        super().__init__()
+        self.layer = partial(functional.batch_norm, running_mean=None, running_var=None, training=True)
+
+
+class CallsBehindTheNeuron(Calls):
+    def layer(self, x):
+        return x
+
+    def forward(self, x):
+        return helper(self.neuron(self.linear(x) * 3))
+
+
+FUNCTIONAL = {
+    CallsBatchNorm: "batch_norm",
+    CallsByKeyword: "batch_norm",
+    CallsUnderAnotherName: "batch_norm",
+    CallsTorch: "batch_norm",
+    CallsGroupNorm: "group_norm",
+    CallsInstanceNorm: "instance_norm",
+    CallsResponseNorm: "local_response_norm",
+    CallsConv: "conv1d",
+    CallsFeatureDropout: "dropout1d",
+    CallsShuffle: "channel_shuffle",
+    CallsHelper: "batch_norm",
+    CallsDecorated: "batch_norm",
+    CallsInAComprehension: "batch_norm",
+    CallsAnAttribute: "batch_norm",
+    CallsBehindTheNeuron: "batch_norm",
+}
+
+
+@pytest.mark.parametrize("make", FUNCTIONAL)
+def test_a_function_that_takes_time_for_the_batch_is_named(make):
+    net = make()
+    message = rf"{FUNCTIONAL[make]}\(\) at .*test_time_axis.py:\d+ would be given a sequence.*unflatten"
+    if make is CallsAnAttribute:  # torch's own code makes the call
+        message = rf"{FUNCTIONAL[make]}\(\).* would be given a sequence.*unflatten"
+    for _ in range(2):
+        with pytest.raises(ShapeError, match=message):
+            net(X)
+    with pytest.raises(ShapeError, match=message):
+        nn.Sequential(nn.Linear(C, C), make())(X)
+
+
+def test_a_function_of_a_net_in_single_step_mode_is_allowed():
+    net = CallsBatchNorm()
+    nn.set_step_mode(net, "single")
+    assert net(X[0]).shape == (B, C)
+
+
+class FoldsByItself(Calls):
+    def layer(self, x):
+        return helper(x.flatten(0, 1)).unflatten(0, (T, B))
+
+
+class SwapsAxes(Calls):
+    def layer(self, x):
+        return helper(x.transpose(1, 2)).transpose(1, 2)
+
+
+class NormsTheRate(Calls):
+    def layer(self, x):
+        return x
+
+    def forward(self, x):
+        return helper(self.neuron(self.linear(x) * 3).mean(0))
+
+
+class RepeatsTheNormed(Calls):
+    def layer(self, x):
+        return helper(x[0]).unsqueeze(0).expand(T, B, C)
+
+
+class CallsStepByStep(Calls):
+    def layer(self, x):
+        return torch.stack([helper(x[t]) for t in range(T)])
+
+
+class PoolsAndNormsTheLastAxis(Calls):
+    def layer(self, x):
+        pooled = functional.max_pool1d(functional.layer_norm(x, (C,)), 1)
+        return functional.dropout(functional.interpolate(pooled, scale_factor=1), 0.1)
+
+
+class NamesAMethodSo(Calls):
+    def layer(self, x):
+        return self.group_norm(x)
+
+    def group_norm(self, x):
+        return x / x.abs().amax(-1, keepdim=True).clamp_min(1e-3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(FoldsByItself, SwapsAxes, NormsTheRate, RepeatsTheNormed, CallsStepByStep),
+        *(PoolsAndNormsTheLastAxis, NamesAMethodSo),
+    ],
+)
+def test_a_function_on_other_axes_is_allowed(make):
+    torch.manual_seed(0)
+    assert make()(X).shape[-2:] == (B, C)
+
+
+def test_layers_of_the_last_axes_are_allowed():
+    """`PixelShuffle` moves channels into the picture, whatever the axes before them."""
+    x = 3 * torch.rand(T, B, 4, 2, 2)
+    net = nn.Sequential(torch.nn.PixelShuffle(2), nn.LIF())
+    out = net(x)
+    assert out.any()
+    assert torch.equal(out[:, 1], net[1](torch.stack([torch.pixel_shuffle(step[1], 2) for step in x])))
 
 
 def test_a_stem_before_the_time_axis_is_allowed():

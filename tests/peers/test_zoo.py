@@ -39,14 +39,14 @@ def compare(ours, other, x, parameters=None, rtol=1e-9):
     """Outputs are equal, gradients close; `parameters` are pairs of leaves (ours, theirs)."""
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     pairs = parameters or []
-    found = []
+    results = []
     for net, leaves in ((ours, [a for a, _ in pairs]), (other, [b for _, b in pairs])):
         given = x.clone().requires_grad_()
         out = net(given * 1.0)  # a copy: some write into their input
         out = torch.stack(out) if isinstance(out, list | tuple) else out
         gradients = torch.autograd.grad((out * weight).sum(), [given, *leaves])
-        found.append((out.detach(), gradients))
-    (out, gradients), (their_out, their_gradients) = found
+        results.append((out.detach(), gradients))
+    (out, gradients), (their_out, their_gradients) = results
     torch.testing.assert_close(out, their_out, rtol=rtol, atol=1e-12)
     assert (out != 0).double().mean() > 0.02
     assert gradients[0].count_nonzero() > x.numel() / 20
@@ -299,15 +299,15 @@ def test_surrogates_of_spikingjelly(name, options, peer, other, spiking):
     ours = create("surrogate", name, **options, **({} if spiking else {"spiking": False}))
     their = getattr(their_surrogate, peer)(**other, **smooth)
     u = torch.cat([currents(300, scale=1.5), torch.tensor([-2.0, 2.0], dtype=torch.float64)])
-    found: list[tuple[Tensor, Tensor]] = []
+    results: list[tuple[Tensor, Tensor]] = []
     for surrogate in (ours, their):
         given = u.clone().requires_grad_()
         out = surrogate(given)
         (gradient,) = torch.autograd.grad(out.sum(), given)
-        found.append((out, gradient))
+        results.append((out, gradient))
     rough = {"rtol": 0.0, "atol": 1e-4} if name == "s2nn" and not spiking else {"rtol": 1e-9, "atol": 1e-12}
-    torch.testing.assert_close(found[0][0], found[1][0], **rough)  # theirs adds 1e-5 within the logarithm
-    torch.testing.assert_close(found[0][1], found[1][1], **rough)
+    torch.testing.assert_close(results[0][0], results[1][0], **rough)  # theirs adds 1e-5 within the logarithm
+    torch.testing.assert_close(results[0][1], results[1][1], **rough)
 
 
 def test_poisson_pass_has_the_same_rate_and_gradient():
@@ -465,8 +465,8 @@ def test_izhikevich_of_norse():
         v_threshold=30.0,
         record=("v", "w"),
     )
-    found = ours(x.unsqueeze(-1)).squeeze(-1)
+    out = ours(x.unsqueeze(-1)).squeeze(-1)
     assert spikes.sum() > 30
-    assert torch.equal(found, spikes)
+    assert torch.equal(out, spikes)
     torch.testing.assert_close(ours.recorded["v"][-1, :, 0], state.v, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ours.recorded["w"][-1, :, 0], state.u, rtol=1e-6, atol=1e-6)

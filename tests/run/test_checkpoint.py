@@ -53,14 +53,14 @@ def bits(tensor):
 @given(trees)
 @settings(deadline=None, max_examples=150)
 def test_any_state_comes_back_as_it_was(tree):
-    data, found = flatten(tree)
-    assert same(restore(json.loads(json.dumps(data)), found), tree)
+    data, tensors = flatten(tree)
+    assert same(restore(json.loads(json.dumps(data)), tensors), tree)
 
 
 @pytest.mark.parametrize("tree", [{"$tensor": "x"}, {"$items": []}, {"$float": "a"}, {"a": {"$tuple": [1]}}, {1: 2}])
 def test_keys_that_look_like_ours_are_no_trap(tree):
-    data, found = flatten(tree)
-    assert restore(json.loads(json.dumps(data)), found) == tree
+    data, tensors = flatten(tree)
+    assert restore(json.loads(json.dumps(data)), tensors) == tree
 
 
 def test_tensors_that_share_memory_are_stored_each_by_itself(tmp_path):

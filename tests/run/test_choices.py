@@ -107,9 +107,9 @@ def test_what_is_wrong_is_told_with_its_path(given, path, says):
             make_config(Changed, options)
         assert f"option '{where}{path}'" in str(caught.value)
         assert says in str(caught.value)
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as raised:
         resolve({"dataset": {"name": "changed-digits", "rest": [given]}})
-    (line,) = found.value.problems
+    (line,) = raised.value.problems
     assert line.startswith(f"dataset.rest[0]{path}: ")
     assert says in line
 

@@ -15,9 +15,9 @@ import pytest
 
 from spikecore.run import console as module
 from spikecore.run.clock import Clock
-from spikecore.run.console import Pace, Stopwatch, epoch_text, wrapped
+from spikecore.run.console import Pace, Stopwatch, epoch_text
 from spikecore.run.text import bytes_text, clock_text, count_text, rate_text, seconds_text
-from spikecore.terminal import listed
+from spikecore.terminal import filled, listed, wrapped
 
 METRICS = {"train_loss": 0.43121, "val_loss": 0.332, "val_accuracy": 0.9133}
 PACE = Pace(5420.3, "samples", 80.2)
@@ -267,3 +267,22 @@ def test_nothing_is_printed_twice_above_a_bar(capsys):
     quiet.epoch(1, 2, METRICS, PACE)
     quiet.warn("w")
     assert capsys.readouterr().err == "warning: w\n"
+
+
+def test_lines_are_broken_at_words_and_hang():
+    text = "spike: no neuron 'lfi'. Known neurons: if, leaky, lif\n  at line 3"
+    assert wrapped(text, None) == text
+    assert wrapped(text, 41) == "spike: no neuron 'lfi'. Known neurons:\n  if, leaky, lif\n  at line 3"
+    assert wrapped("a/path/that/is/longer/than/the/terminal/itself", 10) == (
+        "a/path/that/is/longer/than/the/terminal/itself"
+    )
+
+
+def test_prose_is_filled_again_and_equations_keep_their_lines():
+    text = "One sentence that is too wide\nfor the terminal.\n\nh = v + x\nv = (1 - s) h\n\nArgs:\n    a: b\n    c: d"
+    assert filled(text, None) == filled(text, 80) == text
+    assert filled(text, 21).splitlines() == [
+        *("One sentence that is", "too wide for the", "terminal.", ""),
+        *("h = v + x", "v = (1 - s) h", ""),
+        *("Args:", "    a: b", "    c: d"),
+    ]

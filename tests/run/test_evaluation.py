@@ -69,6 +69,7 @@ def test_json_says_what_was_measured(finished):
     said = json.loads(done.stdout)
     store = CheckpointStore(out, Record.read(out).id)
     assert said == {
+        "schema": 1,
         "directory": str(out),
         "checkpoint": store.find("last"),
         "split": "val",

@@ -73,10 +73,10 @@ def finish(server, name):
 
 
 def test_what_is_compared_is_there(whole):
-    found = whole["outcome"]
-    assert len(found["log"].splitlines()) == 3
-    assert len(found["checkpoints"]) in (2, 3)  # the last two and the best
-    last = found["checkpoints"][max(found["checkpoints"])]
+    finished = whole["outcome"]
+    assert len(finished["log"].splitlines()) == 3
+    assert len(finished["checkpoints"]) in (2, 3)  # the last two and the best
+    last = finished["checkpoints"][max(finished["checkpoints"])]
     assert any(name.startswith("$") for name in last["state"]["trainer"]["optimizer"]["state"])  # by number: AdamW's
     assert last["count"] == 3 * 10 + 1  # the last one holds the confusion matrix of the test split
 

@@ -174,8 +174,8 @@ def looked_at(neuron, num_steps=6, count=4):
 
 def test_rates_silent_and_saturated_shares_are_counted():
     # IF with 0.5 a step: 0.5, 1.0 → fires at every second step
-    found, _ = looked_at(create("neuron", "if"))
-    (layer,) = found["layers"]
+    notes, _ = looked_at(create("neuron", "if"))
+    (layer,) = notes["layers"]
     assert layer["name"] == "neuron"
     assert layer["num_neurons"] == 4
     assert layer["rate"] == pytest.approx((0 + 1 / 2 + 1 + 1 / 4) / 4)
@@ -185,13 +185,13 @@ def test_rates_silent_and_saturated_shares_are_counted():
     assert layer["spikes"][1].T.tolist() == [[0] * 6, [0, 1] * 3, [1] * 6, [0] * 6]
     assert layer["v"][1, :, 1].tolist() == [0.5, 0.0] * 3
     assert layer["v_threshold"] == 1.0
-    assert found["labels"] == [0, 1, 0, 1]
+    assert notes["labels"] == [0, 1, 0, 1]
 
 
 def test_a_single_step_neuron_shows_as_one_step():
-    found, model = looked_at(create("neuron", "lif", step_mode="single"), num_steps=4)
+    notes, model = looked_at(create("neuron", "lif", step_mode="single"), num_steps=4)
     # the batch is what a single-step net takes: here the whole sequence counts as a batch of one step
-    assert found["layers"][0]["spikes"].shape[1] == 1
+    assert notes["layers"][0]["spikes"].shape[1] == 1
     assert get_state(model) == {"neuron": None}
 
 

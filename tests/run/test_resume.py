@@ -312,6 +312,19 @@ def flipped(path):
     return bytes(data)
 
 
+def test_whoever_reads_a_damaged_record_is_told_what_rebuilds_it(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    flipped(out / "run.json")
+    for read in (evaluate, load, write_report):
+        with pytest.raises(ConfigError, match=r"run\.json: is damaged.*; `spike run --resume .*/r` rebuilds it from a"):
+            read(out)
+    for path in (out / "checkpoints").glob("*/run.json"):
+        path.unlink()
+    with pytest.raises(ConfigError, match=r"run\.json: is damaged") as error:
+        resume(out)
+    assert "--resume" not in str(error.value), "it is of no use here"
+
+
 @pytest.mark.parametrize("way", ["flip", "remove", "link", "nest"])
 def test_damaged_files_are_rebuilt_from_a_checkpoint(way, tmp_path, monkeypatch, capsys):
     whole = spikecore.run(small(), out=tmp_path / "whole")
@@ -449,7 +462,7 @@ def test_a_record_that_lost_a_part_is_refused_by_every_reader(lost, tmp_path, mo
     del record[lost]
     (out / "run.json").write_text(records.sealed(record))
     for refused in (load, evaluate, write_report, lambda directory: compare.read([directory])):
-        with pytest.raises(ConfigError, match=rf"run\.json: is damaged: it lacks {lost}$"):
+        with pytest.raises(ConfigError, match=rf"run\.json: is damaged: it lacks {lost};"):
             refused(out)
 
 
@@ -632,6 +645,21 @@ def test_a_loss_that_is_nan_from_the_first_step_is_noted(tmp_path, own_registry,
     notes = [note for note in record["notes"] if note.startswith("metric ")]
     assert [note.split(":")[0] for note in notes] == ["metric 'loss' became nan", "metric 'score' became inf"]
     assert capsys.readouterr().err.count("metric 'loss' became nan") == 1
+
+
+def test_an_average_that_is_not_finite_is_noted(tmp_path, own_registry):
+    class Averaged(Classify):
+        def fit(self, task, context):
+            average = {name: value * float("nan") for name, value in task.model.state_dict().items()}
+            for epoch in (1, 2):
+                context.log(epoch=epoch, loss=1.0)
+                context.checkpoint(score=float(epoch), weights=average)
+            return {"loss": 1.0}
+
+    own_registry.register("trainer", "averaged", Averaged)
+    spikecore.run(small(trainer={"name": "averaged"}), out=tmp_path / "r")
+    (note,) = (note for note in record_of(tmp_path / "r")["notes"] if "in place of the model's own" in note)
+    assert "nan or infinite" in note
 
 
 def test_ctrl_c_on_the_command_line(tmp_path, heeds_ctrl_c):

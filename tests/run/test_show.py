@@ -231,8 +231,8 @@ def report_of(tmp_path, values):
 
 def pictures(html):
     """Alternative text → file, of each picture in a page."""
-    found = re.findall(r'<img [^>]*alt="([^"]*)" src="data:image/png;base64,([^"]*)">', html)
-    return {unescape(name): b64decode(data) for name, data in found}
+    images = re.findall(r'<img [^>]*alt="([^"]*)" src="data:image/png;base64,([^"]*)">', html)
+    return {unescape(name): b64decode(data) for name, data in images}
 
 
 def test_the_report_lays_all_of_it_out(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -14,7 +15,10 @@ from spikecore.registry import Blocking, Registry, use
 from spikecore.run.build import prepare
 from spikecore.run.config import resolve
 from spikecore.run.experiment import evaluate, resume
+from spikecore.trainers import Optimizer, Schedule, factors_of, make_optimizer
 from spikecore.trainers.classify import Classify
+from spikecore.trainers.optimizers import AdamW
+from spikecore.trainers.schedules import Cosine
 from tests.run.toy_trainers import Alone
 
 
@@ -145,12 +149,58 @@ def test_a_state_that_is_no_dict_is_refused_before_a_resume_needs_it(method, tmp
     [
         (lambda parts: None, r"Careless\.prepare must return a spikecore\.interfaces\.Task, as in .*, got None"),
         (lambda parts: Task(len), r"prepare must return .* whose model is a torch\.nn\.Module, .* got <built-in"),
+        (
+            lambda parts: Task(torch.nn.ReLU(), train=[]),
+            "split 'train' has samples, got an empty one; None stands",
+        ),
+        (lambda parts: Task(torch.nn.ReLU(), test=iter("a")), "whose split 'test' has samples, got <str_"),
     ],
 )
 def test_prepare_returns_a_task(make, says, monkeypatch):
     monkeypatch.setattr(Careless, "prepare", lambda self, parts: make(parts))
     with pytest.raises(ContractError, match=says):
         prepare(resolve(CONFIG))
+
+
+@dataclass(frozen=True)
+class Forgetful(Optimizer):
+    """Returns what it is told to."""
+
+    def __call__(self, parameters, lr):
+        torch.optim.SGD(parameters, lr)  # without a return
+
+
+@dataclass(frozen=True)
+class Short(Schedule):
+    """Gives what it is told to."""
+
+    given = None
+
+    def factors(self, num):
+        return self.given
+
+
+def test_an_optimizer_that_returns_nothing_is_named():
+    with pytest.raises(ContractError, match=r"optimizer .*test_trainer_faults\.Forgetful must return a .*None"):
+        make_optimizer(Forgetful(), torch.nn.Linear(2, 2).parameters(), 0.1)
+    assert isinstance(make_optimizer(AdamW(), torch.nn.Linear(2, 2).parameters(), 0.1), torch.optim.AdamW)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (None, r"Short\.factors\(3\) must give a factor for each of the 3 epochs \(or steps\), got None"),
+        ([1.0, 1.0], "for each of the 3 epochs .*, got 2"),
+        ([1.0, float("nan"), 1.0], "must give finite numbers, got nan at place 1"),
+        ([1.0, 1.0, "1"], "must give finite numbers, got '1' at place 2"),
+        ([True, 1.0, 1.0], "must give finite numbers, got True at place 0"),
+    ],
+)
+def test_a_schedule_gives_a_number_for_each_epoch(given, says, monkeypatch):
+    monkeypatch.setattr(Short, "given", given)
+    with pytest.raises(ContractError, match=says):
+        factors_of(Short(), 3)
+    assert factors_of(Cosine(), 2) == (1.0, 0.5)
 
 
 @pytest.mark.parametrize(

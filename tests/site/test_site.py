@@ -54,4 +54,5 @@ def test_docstrings_become_markup_without_markup_of_their_own():
     assert "    h = v + x" in lines
     assert lines[lines.index("``tau``, ``beta``") + 1] == "    in steps."
     assert "* a bullet" in lines
+    assert "    h = v + x   soft:  v = h - s" in rst("h = v + x   soft:  v = h - s")
     assert rst("h = v + x\nv = (1 - s) h") == ["", "| h = v + x", "| v = (1 - s) h", ""]

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / ".build"
 RESULTS = BUILD / "results"
+CONFORMANCE = RESULTS / "conformance"
 
 
 def plugins() -> list[Path]:

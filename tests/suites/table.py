@@ -21,7 +21,7 @@ from tests.suites.places import BUILD, ROOT, plugins
 from tests.tools import release
 
 OTHER_PYTHONS = ("3.10", "3.12", "3.13")
-NOT_CORE = ("closing", "alone", "browser", "examples", "integration", "scaffold", "peers", "site")
+NOT_CORE = ("closing", "alone", "browser", "examples", "firsthour", "integration", "scaffold", "peers", "site")
 """Folders of tests that are not part of the suite `core`."""
 
 BUDGETS_S = {
@@ -50,7 +50,8 @@ BUDGETS_S = {
     "check-browser": 120,
     "check-integration": 600,
     "check-external": 250,
-    "check-site": 400,  # ten tutorials of 10 to 20 s, some of which train from the command line, and the site
+    "check-site": 250,  # builds it; its pages in a browser
+    "check-first-hour": 450,  # README and ten tutorials of 10 to 20 s each, in a clone with an environment of its own
     **{f"python{version}": 120 for version in OTHER_PYTHONS},
 }
 NEW_PLUGIN_BUDGET_S = 300
@@ -129,6 +130,7 @@ def _checks() -> list[Suite]:
         Suite("check-integration", "check", _all_plugins, ("tests/integration",), {}),
         Suite("check-external", "check", _external, (*rooted(EXTERNAL), str(EXTERNAL / "tests")), {}),
         Suite("check-site", "check", _site, ("tests/site",), {}),
+        Suite("check-first-hour", "check", _first_hour, ("tests/firsthour",), {}),
     ]
 
 
@@ -190,6 +192,12 @@ def _external() -> Path:
 
 def _site() -> Path:
     return environments.site_environment() / "bin/python"
+
+
+def _first_hour() -> Path:
+    """Its environment is made by what README says, from the files of this one."""
+    environments.core_base()
+    return Path(sys.executable)
 
 
 def _examples() -> Path:

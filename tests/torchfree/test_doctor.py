@@ -39,8 +39,8 @@ def findings(done):
     return answer["findings"]
 
 
-def of(found, plugin):
-    return {item["what"]: item for item in found if item["plugin"] == plugin}
+def of(items, plugin):
+    return {item["what"]: item for item in items if item["plugin"] == plugin}
 
 
 def test_only_what_is_broken_makes_the_doctor_fail(spike, tmp_path):
@@ -50,12 +50,12 @@ def test_only_what_is_broken_makes_the_doctor_fail(spike, tmp_path):
         (tmp_path / "site" / f"{name}_mod_hooks.py").write_text(HOOKS)
     done = spike("doctor", "b", "c", "--json")
     assert done.returncode == 0, done.stderr
-    found = findings(done)
-    assert of(found, "b")["backend two"]["status"] == "missing"
-    assert of(found, "b")["requirement certainly-missing"]["hint"] == "pip install 'certainly-missing'"
-    assert of(found, "c")["backend three"]["status"] == "ok"
-    assert of(found, "c")["backend three"]["seconds"] >= 0
-    assert of(found, "c")["licence"]["hint"] == "buy one"
+    items = findings(done)
+    assert of(items, "b")["backend two"]["status"] == "missing"
+    assert of(items, "b")["requirement certainly-missing"]["hint"] == "pip install 'certainly-missing'"
+    assert of(items, "c")["backend three"]["status"] == "ok"
+    assert of(items, "c")["backend three"]["seconds"] >= 0
+    assert of(items, "c")["licence"]["hint"] == "buy one"
     install(tmp_path, "a", FAULTS["raises"].source, target="a_mod:Good", component="one")
     done = spike("doctor", "a")
     assert done.returncode == 1
@@ -97,11 +97,11 @@ def test_collisions_and_left_overs_are_told(spike, tmp_path):
     install(tmp_path, "c", SOUND, target="c_mod:Good")
     site = tmp_path / "site"
     fake_distribution(site, "spikecore-a", {"spikecore.backends": {"old": "a_mod:Good"}}, version="0.9")
-    found = findings(spike("doctor", "--json", SPIKE_DISABLE_PLUGINS=""))
-    assert any("spikecore-a is installed 2 times" in item["what"] for item in found)
-    assert of(found, "b")["backend torch is shadowed"]["status"] == "warning"
-    assert of(found, "a")["backend mine is ambiguous"]["hint"] == "write 'spikecore-a:mine'"
-    assert "backend old" not in of(found, "a")  # the newer of two in one directory counts
+    items = findings(spike("doctor", "--json", SPIKE_DISABLE_PLUGINS=""))
+    assert any("spikecore-a is installed 2 times" in item["what"] for item in items)
+    assert of(items, "b")["backend torch is shadowed"]["status"] == "warning"
+    assert of(items, "a")["backend mine is ambiguous"]["hint"] == "write 'spikecore-a:mine'"
+    assert "backend old" not in of(items, "a")  # the newer of two in one directory counts
 
 
 def test_stale_editable_metadata_are_told(spike, tmp_path):
@@ -167,8 +167,8 @@ def test_a_hook_that_raises_names_its_plugin(tmp_path, monkeypatch):
 def test_a_probe_keeps_the_state_of_what_may_not_be_loaded(tmp_path):
     fake_distribution(tmp_path, "z", {"spikecore.neurons": {"n": "z:N"}}, requires=("spikecore>=99",))
     registry = Registry(path=[str(tmp_path)], blocking=Blocking(), builtins=False)
-    (found,) = probe(registry.components(), registry.blocking).probes
-    assert found.status == "incompatible"
+    (result,) = probe(registry.components(), registry.blocking).probes
+    assert result.status == "incompatible"
 
 
 ODD = """

@@ -7,7 +7,7 @@ import pytest
 
 from spikecore.documents import MOST_DEPTH, DocumentError, parse_json, parse_toml
 from spikecore.errors import ConfigError
-from spikecore.run.config import _read
+from spikecore.run.config import _read, resolve
 from spikecore.run.overrides import parse_override
 
 DEEP = {
@@ -68,3 +68,22 @@ def test_a_configuration_that_is_a_pipe_or_too_large(tmp_path):
 def test_a_deep_value_on_the_command_line():
     with pytest.raises(ConfigError, match="100 deep"):
         parse_override("run.name=" + "[" * 20_000 + "]" * 20_000)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"trainer.epochs = {'9' * 4000}",
+        f"trainer.epochs = 0x{'f' * 6000}",
+        f"trainer.lr = {'9' * 400}",
+        f"run.seed = {1 << 63}",
+        f"run.checkpoint_every_steps = -{'9' * 30}",
+        f"model.hidden = [8, {'9' * 4000}]",
+    ],
+)
+def test_a_number_that_no_machine_has_is_refused(line, tmp_path):
+    (tmp_path / "c.toml").write_text(f"model.name = 'mlp'\n{line}\n")
+    name = line.partition(" ")[0]
+    with pytest.raises(ConfigError, match=rf"{name}: must be .* 63 bits, got one of \d+") as error:
+        resolve(tmp_path / "c.toml")
+    assert len(str(error.value)) < 200

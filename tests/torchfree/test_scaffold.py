@@ -52,23 +52,23 @@ def test_all_names_follow_from_one():
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_every_kind_renders_whole_files(kind, tmp_path):
     directory = render("fresh-thing", kind, tmp_path / "deep" / "er")
-    found = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    assert set(found) == FILES
+    files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
+    assert set(files) == FILES
     assert list(directory.parent.iterdir()) == [directory]
-    for path in found.values():
+    for path in files.values():
         text = path.read_text(encoding="utf-8")
         assert "$" not in re.sub(r"\$\{\{.*?\}\}|\$SPIKECORE|\$PWD|\$\(echo", "", text)
         if path.suffix == ".py":
             ast.parse(text)
-    project = tomllib.loads(found["pyproject.toml"].read_text())["project"]
+    project = tomllib.loads(files["pyproject.toml"].read_text())["project"]
     assert project["name"] == "spikecore-fresh-thing"
     assert project["entry-points"]["spikecore.plugins"] == {"fresh-thing": "spikecore_fresh_thing.plugin"}
     ((component, target),) = project["entry-points"][KINDS[kind].group].items()
     assert component == "fresh_thing"
-    classes = [node.name for node in ast.parse(found[f"src/{target.split('.')[0]}/component.py"].read_text()).body
+    classes = [node.name for node in ast.parse(files[f"src/{target.split('.')[0]}/component.py"].read_text()).body
                if isinstance(node, ast.ClassDef)]  # fmt: skip
     assert target.split(":")[1] in classes
-    assert found["CHANGELOG.md"].read_text().split("## ")[1].split()[0] == project["version"]
+    assert files["CHANGELOG.md"].read_text().split("## ")[1].split()[0] == project["version"]
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def measure(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, tu
                 clock, cpu = time.perf_counter(), time.process_time()
                 call()
                 times[name].append((1000 * (time.perf_counter() - clock), 1000 * (time.process_time() - cpu)))
-    return {name: tuple(map(statistics.median, zip(*each, strict=True))) for name, each in times.items()}
+    return {name: tuple(map(statistics.median, zip(*samples, strict=True))) for name, samples in times.items()}
 
 
 def table(shape: tuple[int, int, int], rounds: int) -> dict[str, object]:
@@ -93,12 +93,12 @@ def table(shape: tuple[int, int, int], rounds: int) -> dict[str, object]:
         "torch": training(eager, given, grad),
         "spikingjelly": training(theirs, given, grad),
     }
-    found = {
+    by_kind = {
         "inference": measure({**first, "floor": lambda: backend.stream_copy(copy, x)}, rounds),
         "training": measure(second, rounds),
     }
     row: dict[str, object] = {"shape": "x".join(map(str, shape))}
-    for kind, times in found.items():
+    for kind, times in by_kind.items():
         for name, (clock, cpu) in times.items():
             row[f"{kind} {name} ms"], row[f"{kind} {name} cpu ms"] = round(clock, 3), round(cpu, 3)
         row[f"{kind} ratio"] = round(times["spikingjelly"][0] / times["cpu"][0], 1)

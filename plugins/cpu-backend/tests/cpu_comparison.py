@@ -23,15 +23,15 @@ def outcome(neuron, x, start=None, weights=None):
     total = (out * weights).sum().to(wide.dtype)
     for final in finals.values():
         total = total + (final * (wide[0] if len(wide) else 1)).sum()
-    for each in neuron.recorded.values():
-        total = total + (each * wide**2).sum()
+    for sequence in neuron.recorded.values():
+        total = total + (sequence * wide**2).sum()
     wanted = {"grad x": given, **{f"grad {n}": v for n, v in initial.items()}}
     wanted |= {f"grad {n}": p for n, p in neuron.named_parameters()}
     grads = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
-    found = {"out": out.detach(), **{n: v.detach() for n, v in finals.items()}}
-    found |= {f"recorded {n}": v.detach() for n, v in neuron.recorded.items()}
+    results = {"out": out.detach(), **{n: v.detach() for n, v in finals.items()}}
+    results |= {f"recorded {n}": v.detach() for n, v in neuron.recorded.items()}
     zeros = (torch.zeros_like(t) if g is None else g for t, g in zip(wanted.values(), grads, strict=True))
-    return found | dict(zip(wanted, zeros, strict=True))
+    return results | dict(zip(wanted, zeros, strict=True))
 
 
 def worst(ours, right):

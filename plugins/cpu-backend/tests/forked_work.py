@@ -25,10 +25,10 @@ def bits(neuron, x, weights):
     given = x.detach().requires_grad_()
     out = neuron(given)
     grads = torch.autograd.grad(out, [given, neuron.param_tau], weights)
-    found = hashlib.sha256()
-    for each in (out.detach(), *grads):
-        found.update(each.numpy().tobytes())
-    return found.digest()
+    digest = hashlib.sha256()
+    for tensor in (out.detach(), *grads):
+        digest.update(tensor.numpy().tobytes())
+    return digest.digest()
 
 
 def num_workers():
@@ -43,8 +43,8 @@ class Spikes(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         x, weights = inputs()
-        found = bits(make(), x * (index + 1), weights)
-        return torch.tensor(list(found), dtype=torch.uint8), os.getpid(), num_workers()
+        digest = bits(make(), x * (index + 1), weights)
+        return torch.tensor(list(digest), dtype=torch.uint8), os.getpid(), num_workers()
 
 
 def two_threads(index):

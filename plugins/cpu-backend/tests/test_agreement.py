@@ -17,8 +17,8 @@ NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "c
 SURROGATES = [entry.name for entry in components("surrogate") if entry.plugin.id == "core"]
 TRANSCENDENTAL = {"sigmoid", "piecewise_exponential", "erf"}
 CASES = [
-    dict(zip(("reset", "detach_reset", "v_reset"), each, strict=True))
-    for each in itertools.product(("hard", "soft"), (False, True), (0.0, -0.25))
+    dict(zip(("reset", "detach_reset", "v_reset"), combination, strict=True))
+    for combination in itertools.product(("hard", "soft"), (False, True), (0.0, -0.25))
 ]
 
 
@@ -219,13 +219,13 @@ def test_strides(kind):
 def test_gradients_that_do_not_arrive_are_zero():
     x = noise(6, 3, 20).requires_grad_()
     for part in ("out", "recorded"):
-        found = []
+        gradients = []
         for on in ("cpu", "torch"):
             neuron = LIF(backend=on, record=("v",))
             out = neuron(x)
             total = out.sum() if part == "out" else neuron.recorded["v"].square().sum()
-            found.append(torch.autograd.grad(total, x)[0])
-        assert worst(*found) <= 1e-6
+            gradients.append(torch.autograd.grad(total, x)[0])
+        assert worst(*gradients) <= 1e-6
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e-42, -1e-42, 3e38, -0.0])
@@ -240,14 +240,14 @@ def test_special_values_are_those_of_eager(name, value):
 @pytest.mark.parametrize("shape", [(6, 3, 5), (1, 1, 1), (6, 3, 7000)], ids=str)
 def test_lazily_negated_views(shape):
     x, weights = torch._neg_view(noise(*shape)), torch._neg_view(noise(*shape))
-    found = []
+    results = []
     for on in ("cpu", "torch"):
         neuron, given = LIF(backend=on), noise(*shape).requires_grad_()
         grad = torch.autograd.grad(neuron(given), given, weights)[0]
-        found.append((neuron(x), neuron(x.detach().requires_grad_()).detach(), grad))
-    assert torch.equal(found[0][0], found[1][0])
-    assert torch.equal(found[0][1], found[1][1])
-    assert worst(found[0][2], found[1][2]) <= 1e-6
+        results.append((neuron(x), neuron(x.detach().requires_grad_()).detach(), grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    assert worst(results[0][2], results[1][2]) <= 1e-6
 
 
 def test_denormals_are_kept():
@@ -262,7 +262,7 @@ def test_streaming_and_single_steps_continue_the_sequence():
     x = noise(8, 2, 30)
     whole = LIF(backend="cpu")(x)
     single = LIF(backend="cpu", step_mode="single")
-    assert torch.equal(torch.stack([single(each) for each in x]), whole)
+    assert torch.equal(torch.stack([single(current) for current in x]), whole)
     reset_state(single)
     assert torch.equal(single(x[0]), whole[0])
 
@@ -293,7 +293,7 @@ def test_a_stiff_neuron_is_as_near_to_float64_as_eager_is():
     ours, eager = (outcome(Quadratic(backend=on), x) for on in ("cpu", "torch"))
     same = (ours["out"] == exact["out"]).all(0) & (eager["out"] == exact["out"]).all(0)
     assert same.float().mean() > 0.9
-    errors = [worst(found["grad x"][:, same], exact["grad x"][:, same]) for found in (ours, eager)]
+    errors = [worst(results["grad x"][:, same], exact["grad x"][:, same]) for results in (ours, eager)]
     assert errors[0] <= 2 * errors[1]
 
 

@@ -87,7 +87,7 @@ def backend(compiler, tmp_path):
 
 
 def test_no_warnings(compiler, tmp_path):
-    found = next(compilers(compiler))
+    candidate = next(compilers(compiler))
     texts: dict = {"runtime": (runtime_source(), ())}
     for name, make in NEURONS.items():
         texts[name] = (kernel_source(make().program(), False), ())
@@ -95,7 +95,17 @@ def test_no_warnings(compiler, tmp_path):
     source, library = tmp_path / "text.c", tmp_path / "text.so"
     for name, (text, flags) in texts.items():
         source.write_text(text)
-        command = [found.path, *found.flags, *WARNINGS, *NOT_MEANT, *flags, str(source), "-o", str(library), "-lm"]
+        command = [
+            candidate.path,
+            *candidate.flags,
+            *WARNINGS,
+            *NOT_MEANT,
+            *flags,
+            str(source),
+            "-o",
+            str(library),
+            "-lm",
+        ]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, f"{name}: {done.stderr}"
 

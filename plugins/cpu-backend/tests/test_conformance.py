@@ -30,14 +30,14 @@ def test_the_block_of_convolution_and_norm_is_fused_and_agrees(dtype):
         for backend in ("cpu", "torch")
     ]
     blocks[1].load_state_dict(blocks[0].state_dict())
-    found = []
+    results = []
     for block in blocks:
         given = x.clone().requires_grad_()
         out = block(given)
         (out * torch.linspace(-1, 1, out.numel(), dtype=dtype).reshape(out.shape)).sum().backward()
-        found.append([out, given.grad, *(parameter.grad for parameter in block.parameters())])
+        results.append([out, given.grad, *(parameter.grad for parameter in block.parameters())])
     choice = blocks[0].neuron.choose_backend(x.device, dtype, affine=True)
     assert (choice.backend, choice.reason) == ("cpu", "backend 'cpu' offers affine_neuron")
     tolerance = 1e-4 if dtype == torch.float32 else 1e-10
-    for ours, right in zip(*found, strict=True):
+    for ours, right in zip(*results, strict=True):
         torch.testing.assert_close(ours, right, rtol=tolerance, atol=tolerance)

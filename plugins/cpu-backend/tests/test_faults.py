@@ -32,8 +32,8 @@ def runs(backend):
     support = backend.supports(PROGRAM, X.device, X.dtype)
     assert support, support.reason
     backend.learn(PROGRAM)
-    found = backend.run(PROGRAM.key, X, [torch.zeros(3, 4)], [], False, False)[0]
-    return torch.equal(found, RIGHT)
+    out = backend.run(PROGRAM.key, X, [torch.zeros(3, 4)], [], False, False)[0]
+    return torch.equal(out, RIGHT)
 
 
 def script(folder, text):
@@ -281,21 +281,21 @@ def test_auto_passes_over_a_compiler_that_fails(folder, tmp_path):
 def test_a_cc_that_answers_but_does_not_compile_leads_to_the_next(folder, tmp_path, monkeypatch):
     real = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
     broken = script(tmp_path, '[ "$1" = --version ] && echo "broken cc" && exit 0; exit 3')
-    found = {"cc": broken, "gcc": real, "clang": None}
-    monkeypatch.setattr(compiler.shutil, "which", lambda name: found.get(name, name))
+    commands = {"cc": broken, "gcc": real, "clang": None}
+    monkeypatch.setattr(compiler.shutil, "which", lambda name: commands.get(name, name))
     backend = CPUBackend(cache_dir=str(folder))
     assert backend.compiler.path == real
     assert runs(backend)
     with pytest.raises(BackendError, match="exit status 3"):  # one that is named is the only one
         CPUBackend(compiler=broken, cache_dir=str(folder))
-    found.update(cc=real, gcc=broken, clang=real)
+    commands.update(cc=real, gcc=broken, clang=real)
     backend = CPUBackend(cache_dir=str(folder))  # its runtime comes from the cache
-    found.update(cc=broken, gcc=broken)
+    commands.update(cc=broken, gcc=broken)
     backend.runtime.cache.compiler = next(compiler.compilers())
     assert runs(backend)
     assert backend.compiler.path == real
     (tmp_path / "other").mkdir()
-    found.update(clang=script(tmp_path / "other", '[ "$1" = --version ] && echo "other cc" && exit 0; exit 4'))
+    commands.update(clang=script(tmp_path / "other", '[ "$1" = --version ] && echo "other cc" && exit 0; exit 4'))
     with pytest.raises(BackendError, match=r"exit status 3.*; .*exit status 4"):  # all of them are named
         CPUBackend(cache_dir=str(folder / "another"))
 

@@ -47,20 +47,20 @@ def in_child(work):
     answers, _, _ = select.select([reading], [], [], LIMIT_S)
     if not answers:
         os.kill(pid, signal.SIGKILL)
-    found = os.read(reading, 1 << 12) if answers else b""
+    answer = os.read(reading, 1 << 12) if answers else b""
     os.close(reading)
     status = ended(pid)
     assert answers, f"a forked child did not answer within {LIMIT_S:g} s"
     assert status == 0
-    return found
+    return answer
 
 
 def ended(pid):
     """The exit status of a child; one that hangs is killed, which shows as -9."""
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
+        ended_pid, status = os.waitpid(pid, os.WNOHANG)
+        if ended_pid:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.002)
     os.kill(pid, signal.SIGKILL)
@@ -109,7 +109,7 @@ def test_while_a_call_is_running_in_another_thread(forks_in):
     long = inputs(400)[0]
     with torch.no_grad():
         right_long = neuron(long)
-    is_inside, stop, wrong, found = threading.Event(), threading.Event(), [], []
+    is_inside, stop, wrong, digests = threading.Event(), threading.Event(), [], []
 
     def compute():
         other = make()
@@ -125,7 +125,7 @@ def test_while_a_call_is_running_in_another_thread(forks_in):
         try:
             for _ in range(8):
                 is_inside.wait(LIMIT_S)
-                found.append(in_child(lambda: bits(neuron, *given)))
+                digests.append(in_child(lambda: bits(neuron, *given)))
         finally:
             stop.set()
 
@@ -136,25 +136,25 @@ def test_while_a_call_is_running_in_another_thread(forks_in):
     beside.join(LIMIT_S)
     assert not beside.is_alive()
     assert not wrong
-    assert found == [right] * 8
+    assert digests == [right] * 8
     assert bits(neuron, *given) == right
 
 
 def test_from_a_thread_that_has_called_and_from_one_that_has_not():
     neuron, given = make(), inputs()
     right = bits(neuron, *given)
-    found = []
+    digests = []
 
     def work(calls):
         if calls:
-            found.append(bits(neuron, *given))
-        found.append(in_child(lambda: bits(neuron, *given)))
+            digests.append(bits(neuron, *given))
+        digests.append(in_child(lambda: bits(neuron, *given)))
 
     for calls in (True, False):
         thread = threading.Thread(target=work, args=(calls,))
         thread.start()
         thread.join(3 * LIMIT_S)
-    assert found == [right] * 3
+    assert digests == [right] * 3
 
 
 def test_a_child_with_threads_of_its_own_that_call_at_once():
@@ -162,13 +162,13 @@ def test_a_child_with_threads_of_its_own_that_call_at_once():
     right = bits(neuron, *given)
 
     def work():
-        found = []
-        callers = [threading.Thread(target=lambda: found.append(bits(make(), *given))) for _ in range(3)]
+        digests = []
+        callers = [threading.Thread(target=lambda: digests.append(bits(make(), *given))) for _ in range(3)]
         for caller in callers:
             caller.start()
         for caller in callers:
             caller.join()
-        return b"".join(found)
+        return b"".join(digests)
 
     assert in_child(work) == right * 3
 
@@ -195,8 +195,8 @@ x = torch.linspace(-1, 3, 16 * 24000).reshape(16, 24000)
 neuron = LIF(backend="cpu")
 right = neuron(x)
 is_child = os.fork() == 0
-found = neuron(x)
-assert (found.numpy() == right.numpy()).all()
+out = neuron(x)
+assert (out.numpy() == right.numpy()).all()
 if not is_child:
     sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """

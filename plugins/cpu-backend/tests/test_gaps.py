@@ -54,13 +54,15 @@ def gradients(neuron, x, part):
         "first recorded": recorded[:1],
         "out and finals": [out, *finals],
     }[part]
-    used = [each for each in used if each.requires_grad]
+    used = [output for output in used if output.requires_grad]
     wanted = {"x": given, **start, **dict(neuron.named_parameters())}
     if not used:
         return dict.fromkeys(wanted)
-    weights = [torch.linspace(0.5, 1.5, max(each.numel(), 1))[: each.numel()].reshape(each.shape) for each in used]
-    found = torch.autograd.grad(used, list(wanted.values()), weights, allow_unused=True)
-    return dict(zip(wanted, found, strict=True))
+    weights = [
+        torch.linspace(0.5, 1.5, max(output.numel(), 1))[: output.numel()].reshape(output.shape) for output in used
+    ]
+    grads = torch.autograd.grad(used, list(wanted.values()), weights, allow_unused=True)
+    return dict(zip(wanted, grads, strict=True))
 
 
 def same(make, x, part="out", on="cpu", tolerance=1e-5):
@@ -174,16 +176,16 @@ def test_the_interpreter_leaves_the_same_terms_out():
             choice = [ones if pattern >> place & 1 else none for place in range(1 + len(states))]
             grads = (
                 choice[0][0],
-                [None if each is none else x[0] * 0 + 1 for each in choice[1:]],
+                [None if arriving is none else x[0] * 0 + 1 for arriving in choice[1:]],
                 [None] * len(states),
             )
-            found = []
+            results = []
             for name in ("cpu", "torch"):
                 backend = backend_named(name)
                 backend.learn(program)
                 saved = backend.run(program.key, x, states, params, True, True)[3]
                 grad_x, grad_states, sums = backend.run_bwd(program.key, saved, x, states, params, *grads)
-                found.append([grad_x, *grad_states, *sums])
-            for ours, right in zip(*found, strict=True):
+                results.append([grad_x, *grad_states, *sums])
+            for ours, right in zip(*results, strict=True):
                 assert torch.equal(ours.isnan(), right.isnan())
                 assert worst(ours, right) <= 1e-5

@@ -60,8 +60,8 @@ def kept_bytes(neuron, x):
 )
 def test_bytes_for_each_element_step(backend, options, dtype, expected):
     x = torch.randn(200, 2, 40, dtype=dtype, requires_grad=True)
-    found = kept_bytes(LIF(backend=backend, **options), x)
-    assert expected <= found < expected + 0.2  # the initial state, 1/200 of a sequence, and parameters
+    num_bytes = kept_bytes(LIF(backend=backend, **options), x)
+    assert expected <= num_bytes < expected + 0.2  # the initial state, 1/200 of a sequence, and parameters
 
 
 def test_nothing_is_kept_without_gradients():
@@ -90,16 +90,16 @@ def test_learnable_threshold(way):
 @pytest.mark.parametrize("options", [{}, {"learnable": ("v_threshold",)}], ids=["constant", "learnable"])
 def test_a_threshold_that_is_never_reached(options):
     x = torch.randn(9, 3, 7, generator=torch.Generator().manual_seed(2))
-    found = agree(lambda on: LIF(v_threshold=float("inf"), detach_reset=False, backend=on, **options), x)
-    assert found["grad x"].isfinite().all()
+    results = agree(lambda on: LIF(v_threshold=float("inf"), detach_reset=False, backend=on, **options), x)
+    assert results["grad x"].isfinite().all()
 
 
 @pytest.mark.parametrize("learnable", [(), ("v_threshold",)], ids=["buffer", "learnable"])
 def test_channels_whose_threshold_is_never_reached(learnable):
     x = torch.randn(9, 3, 2, generator=torch.Generator().manual_seed(2))
     thresholds = (float("inf"), 0.5)
-    found = agree(lambda on: LIF(v_threshold=thresholds, detach_reset=False, learnable=learnable, backend=on), x)
-    assert found["grad x"].isfinite().all()
+    results = agree(lambda on: LIF(v_threshold=thresholds, detach_reset=False, learnable=learnable, backend=on), x)
+    assert results["grad x"].isfinite().all()
 
 
 def test_sixteen_bits_cost_a_thousandth():

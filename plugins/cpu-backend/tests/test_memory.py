@@ -99,13 +99,13 @@ def test_idle_memory_is_told_to_the_kernel(recycler, monkeypatch):
 
 def resident(address):
     """Bytes in memory of the mapping that holds an address."""
-    found = False
+    is_inside = False
     for line in Path("/proc/self/smaps").read_text().splitlines():
         head = line.split()[0]
         if "-" in head and ":" not in head:
             low, high = (int(part, 16) for part in head.split("-"))
-            found = low <= address < high
-        elif found and head == "Rss:":
+            is_inside = low <= address < high
+        elif is_inside and head == "Rss:":
             return int(line.split()[1]) << 10
     return 0
 
@@ -145,9 +145,9 @@ def test_many_threads(recycler):
 @pytest.fixture
 def unraisable(monkeypatch):
     """What finalizers raise."""
-    found = []
-    monkeypatch.setattr(sys, "unraisablehook", lambda event: found.append(event.exc_value))
-    return found
+    raised = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda event: raised.append(event.exc_value))
+    return raised
 
 
 def test_leases_that_end_while_idle_memory_is_looked_at(unraisable):

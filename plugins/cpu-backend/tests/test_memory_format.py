@@ -144,6 +144,6 @@ def test_transforms_and_compilers():
     assert torch.equal(out, want)
     assert out.movedim(2, -1).is_contiguous()
     (gradient,) = torch.autograd.grad((out * x).sum(), given)
-    torch.testing.assert_close(gradient, torch.func.grad(lambda each: (neuron(each) * x).sum())(x))
+    torch.testing.assert_close(gradient, torch.func.grad(lambda values: (neuron(values) * x).sum())(x))
     pair = torch.stack([x, x.flip(0)])
     assert torch.equal(torch.func.vmap(neuron)(pair), torch.stack([neuron(x), neuron(x.flip(0))]))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikecore.backends.kit import NormCall
 from spikecore.backends.selection import backend_named
 from spikecore.nn import IF, LIF, ConvBNNeuron, CubaLIF, LinearBNNeuron, ParametricLIF, get_state, streaming
 from spikecore.nn.surrogates import Sigmoid
@@ -114,23 +115,23 @@ def test_each_way_to_cut_it_and_any_number_of_threads(case, dtype):
     start = {name: value.clone() for name, value in ours.state_dict().items()}
     theirs.load_state_dict(start)
     threads = torch.get_num_threads()
-    found = []
+    results = []
     try:
         for number in (1, 2, 3, 7):
             torch.set_num_threads(number)
             ours.load_state_dict(start)
-            found.append(everything(ours, y))
+            results.append(everything(ours, y))
     finally:
         torch.set_num_threads(threads)
-    for other in found[1:]:
-        assert_same(other, found[0], "with another number of threads")
-    assert 0.02 < found[0][0].mean() < 0.98
+    for other in results[1:]:
+        assert_same(other, results[0], "with another number of threads")
+    assert 0.02 < results[0][0].mean() < 0.98
     right = everything(theirs, y)
-    flips = int((found[0][0] != right[0]).sum())
+    flips = int((results[0][0] != right[0]).sum())
     assert flips == 0, f"{flips} spikes differ"
     distances = [
         float((a.double() - b.double()).norm() / b.double().norm())
-        for a, b in zip(found[0][1:], right[1:], strict=True)
+        for a, b in zip(results[0][1:], right[1:], strict=True)
     ]
     assert max(distances) < (3e-6 if dtype == torch.float32 else 1e-12), distances
 
@@ -220,10 +221,10 @@ def test_a_sequence_too_long_for_its_states_runs_one_by_one(monkeypatch):
     backend = backend_named("cpu")
     key = ours.neuron.program().key
     y = values(shape)
-    found = everything(ours, y)
+    results = everything(ours, y)
     state = torch.zeros(shape[1:], dtype=torch.float64)
-    assert backend.norm_neuron(key, y, None, None, 1e-5, [state], [], False, True) is None
-    assert_close(found, everything(theirs, y), "[output, gradients, statistics]")
+    assert backend.norm_neuron(NormCall(key, y, None, None, 1e-5, [state], []), False, True) is None
+    assert_close(results, everything(theirs, y), "[output, gradients, statistics]")
 
 
 @pytest.mark.parametrize(
@@ -240,8 +241,8 @@ def test_channels_last_blocks_hold_whole_rows_of_channels_or_none_is_made(channe
         assert tiles.block * 4 % tuning.LINE == 0
     y = values((3, 5, channels), torch.float32)
     block = block_of(y.shape, "lif", "cpu", torch.float32)
-    key = block.neuron.program().key
-    results = backend_named("cpu").norm_neuron(key, y, None, None, 1e-5, [torch.zeros(5, channels)], [], False, True)
+    call = NormCall(block.neuron.program().key, y, None, None, 1e-5, [torch.zeros(5, channels)], [])
+    results = backend_named("cpu").norm_neuron(call, False, True)
     assert (results is not None) == is_taken
 
 

@@ -84,11 +84,11 @@ def test_the_same_bits_as_with_constants(make, keep, dtype):
     states = [torch.full(X.shape[1:], 0.125, dtype=dtype) for _ in program.states]
     weights = torch.linspace(-1, 2, x.numel(), dtype=dtype).view(x.shape)
     results = []
-    for each in (program, constant):
-        assert backend.supports(each, x.device, dtype)
-        backend.learn(each)
-        out, finals, _, saved = backend.run(each.key, x, states, [], True, True)
-        grads = backend.run_bwd(each.key, saved, x, states, [], weights, [None for _ in states], [])
+    for variant in (program, constant):
+        assert backend.supports(variant, x.device, dtype)
+        backend.learn(variant)
+        out, finals, _, saved = backend.run(variant.key, x, states, [], True, True)
+        grads = backend.run_bwd(variant.key, saved, x, states, [], weights, [None for _ in states], [])
         results.append([out, *finals, *saved, grads[0], *grads[1]])
     assert 0.02 < results[0][0].mean() < 0.98
     for ours, right in zip(*results, strict=True):

@@ -15,16 +15,16 @@ def steps(num_steps=6, seed=3):
 
 
 def test_the_short_way_is_taken(monkeypatch):
-    backend, found = backend_named("cpu"), []
+    backend, steps_taken = backend_named("cpu"), []
     real = type(backend).step
-    monkeypatch.setattr(type(backend), "step", lambda *given: found.append(real(*given)) or found[-1])
+    monkeypatch.setattr(type(backend), "step", lambda *given: steps_taken.append(real(*given)) or steps_taken[-1])
     monkeypatch.setattr(type(backend), "run", lambda *_: pytest.fail("a step without gradient went through `run`"))
     try:
         ours, right = LIF(backend="cpu", step_mode="single"), LIF(backend="torch", step_mode="single")
         for x in steps():
             assert torch.equal(ours(x), right(x))
-        assert len(found) == 6
-        assert None not in found
+        assert len(steps_taken) == 6
+        assert None not in steps_taken
     finally:
         monkeypatch.undo()
 

@@ -33,12 +33,12 @@ def learning(channels):
 
 @pytest.mark.parametrize("shape", [(5, 7, 1300), (40, 2, 30, 11, 13), (6, 3, 3, 50000)], ids=str)
 def test_sums_have_equal_bits_for_any_number_of_threads(threads, shape):
-    found = []
+    results = []
     for count in (1, 2, 3, 3, 2):
         threads(count)
-        found.append(outcome(learning(shape[2]), noise(*shape)))
-    for other in found[1:]:
-        for name, value in found[0].items():
+        results.append(outcome(learning(shape[2]), noise(*shape)))
+    for other in results[1:]:
+        for name, value in results[0].items():
             assert torch.equal(value, other[name]), name
 
 
@@ -166,7 +166,7 @@ def test_loader_workers_run_neurons(threads):
             return LIF(backend="cpu")(x).sum()
 
     loader = torch.utils.data.DataLoader(Data(), num_workers=2, timeout=CHILD_LIMIT_S)
-    assert [float(each) for each in loader] == [float(right.sum())] * 4
+    assert [float(total) for total in loader] == [float(right.sum())] * 4
 
 
 def test_callers_at_once(threads):

@@ -79,9 +79,9 @@ def test_long_sums_for_parameters_lose_nothing(tau):
     """Millions of terms of one sign (v stays behind a current that rises), against float64."""
     slope = torch.rand(1, 1, 4, 1024, generator=torch.Generator().manual_seed(2)) + 0.5
     x = torch.arange(1000.0).reshape(-1, 1, 1, 1) * slope
-    found = []
+    gradients = []
     for on, dtype in (("cpu", torch.float32), ("torch", torch.float64)):
         neuron = LI(tau=tau, learnable=("tau",), backend=on).to(dtype)
         neuron(x.to(dtype)).sum(dtype=torch.float64).backward()
-        found.append(neuron.param_tau.grad.double())
-    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
+        gradients.append(neuron.param_tau.grad.double())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=0)

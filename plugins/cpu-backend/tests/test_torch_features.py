@@ -34,7 +34,7 @@ def test_second_derivatives_are_refused_whatever_is_kept(make, x):
 
 def test_second_derivatives_are_refused_in_transforms(x):
     def penalty(given):
-        return torch.func.grad(lambda each: LIF(backend="cpu")(each).sum())(given).square().sum()
+        return torch.func.grad(lambda current: LIF(backend="cpu")(current).sum())(given).square().sum()
 
     with pytest.raises(BackendError, match="second derivatives"):
         torch.func.grad(penalty)(x)
@@ -142,7 +142,7 @@ def lazily_negated(tensor):
 @pytest.mark.parametrize("make", [LIF, ParametricLIF])
 def test_gradients_that_torch_negates_when_it_reads(make, x):
     weight = torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
-    found = []
+    gradients = []
     for on in ("cpu", "torch"):
         neuron, given = make(backend=on, record=("v",)), x.clone().requires_grad_()
         with streaming(neuron):
@@ -151,8 +151,8 @@ def test_gradients_that_torch_negates_when_it_reads(make, x):
             final = get_state(neuron)[""]["v"]
         (lazily_negated(neuron.recorded["v"]) * weight).sum().backward(retain_graph=True)
         (lazily_negated(final) * weight[0]).sum().backward()
-        found.append(given.grad)
-    torch.testing.assert_close(*found)
+        gradients.append(given.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_zeros_that_torch_only_thinks_of(x):
@@ -161,7 +161,9 @@ def test_zeros_that_torch_only_thinks_of(x):
     given = x.requires_grad_()
     out = LIF(backend="cpu", record=("v",))
     values = (out(given), out.recorded["v"])
-    (found,) = torch.autograd.grad(values, given, (nothing, torch.ones_like(x)))
+    (gradient,) = torch.autograd.grad(values, given, (nothing, torch.ones_like(x)))
     right = LIF(backend="torch", record=("v",))
     values = (right(given), right.recorded["v"])
-    torch.testing.assert_close(found, torch.autograd.grad(values, given, (torch.zeros_like(x), torch.ones_like(x)))[0])
+    torch.testing.assert_close(
+        gradient, torch.autograd.grad(values, given, (torch.zeros_like(x), torch.ones_like(x)))[0]
+    )

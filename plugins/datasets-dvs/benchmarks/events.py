@@ -165,30 +165,32 @@ def integration(largest: int, directory: Path) -> list[Row]:
             if name != "tonic":  # its segments are others
                 np.testing.assert_array_equal(calls[name](), wanted)
         repeats, inner = REPEATS if count < 5_000_000 else 5, max(1, 2_000_000 // count)
-        found = medians(calls, repeats, inner)
-        for name, seconds in found.items():
+        seconds_by_name = medians(calls, repeats, inner)
+        for name, seconds in seconds_by_name.items():
             rows.append((f"frames by {by}, {name}", "M events/s", count / seconds / 1e6, size))
-        for name in list(found)[1:]:
+        for name in list(seconds_by_name)[1:]:
             if name != "spikecore from an .npz":
-                own = found["spikecore from an .npz" if "npz" in name else "spikecore"]
-                rows.append((f"frames by {by}, spikecore / {name}", "ratio", found[name] / own, size))
+                own = seconds_by_name["spikecore from an .npz" if "npz" in name else "spikecore"]
+                rows.append((f"frames by {by}, spikecore / {name}", "ratio", seconds_by_name[name] / own, size))
         if by == "number":
-            rows += floor_rows(events, side, found, size, repeats, inner)
+            rows += floor_rows(events, side, seconds_by_name, size, repeats, inner)
     events = recording(largest)
     grid = median_s(lambda: VoxelGrid(num_steps=STEPS)(events, SENSOR))
     return [*rows, ("voxel grid", "M events/s", largest / grid / 1e6, f"{largest} events, T = {STEPS}, 128 × 128")]
 
 
-def floor_rows(events: Events, side: int, found: dict[str, float], size: str, repeats: int, inner: int) -> list[Row]:
+def floor_rows(
+    events: Events, side: int, seconds_by_name: dict[str, float], size: str, repeats: int, inner: int
+) -> list[Row]:
     """Nanoseconds an event of what cannot be left out, beside a fifth of the peer's time."""
     alone = medians(floor(events, side), repeats, inner)
     ns = {name: seconds / len(events) * 1e9 for name, seconds in alone.items()}
     rows = [(f"frames by number, {name}", "ns/event", value, size) for name, value in ns.items()]
     least = ns.pop("addresses alone") + ns.pop("output alone") + min(ns.values())
     rows.append(("frames by number, addresses, output and the fastest counting", "ns/event", least, size))
-    rows.append(("frames by number, spikecore", "ns/event", found["spikecore"] / len(events) * 1e9, size))
-    if "spikingjelly" in found:
-        fifth = found["spikingjelly"] / 5 / len(events) * 1e9
+    rows.append(("frames by number, spikecore", "ns/event", seconds_by_name["spikecore"] / len(events) * 1e9, size))
+    if "spikingjelly" in seconds_by_name:
+        fifth = seconds_by_name["spikingjelly"] / 5 / len(events) * 1e9
         rows.append(("frames by number, a fifth of spikingjelly", "ns/event", fifth, size))
     return rows
 
@@ -316,8 +318,10 @@ def cached(directory: Path) -> list[Row]:
             offset = int(cache.indices[i // 16]["offset"][i % 16])
             np.array(plain[i][offset : offset + size])
 
-    found = medians({"ours": ours, "theirs": theirs}, 21)
-    return [("cached sample / plain memory map", "ratio", found["theirs"] / found["ours"], f"{size} bytes a sample")]
+    seconds = medians({"ours": ours, "theirs": theirs}, 21)
+    return [
+        ("cached sample / plain memory map", "ratio", seconds["theirs"] / seconds["ours"], f"{size} bytes a sample")
+    ]
 
 
 def memory_of(path: Path) -> int:
@@ -337,13 +341,13 @@ def _processor() -> str:
 
 
 def _versions() -> str:
-    found = [f"Python {platform.python_version()}"]
+    versions = [f"Python {platform.python_version()}"]
     for name in ("spikecore-datasets-dvs", "numpy", "torch", "spikingjelly", "tonic"):
         try:
-            found.append(f"{name} {importlib.metadata.version(name)}")
+            versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return ", ".join(found)
+    return ", ".join(versions)
 
 
 def main() -> None:

@@ -212,13 +212,13 @@ def test_buckets_save_padding():
 
 def test_statistics():
     events = make_events([0, 10, 10, 1_000_000], [1, 1, 2, 3], [0, 0, 1, 1], [1, 0, 1, 1])
-    found = statistics(events, (2, 4))
-    assert found.num_events == 4
-    assert found.duration_us == 1_000_000
-    assert found.rate_hz == pytest.approx(4.0)
-    assert found.share_on == pytest.approx(0.75)
-    assert found.share_active == pytest.approx(3 / 8)
-    assert found.busiest == (0, 1, 2)
+    figures = statistics(events, (2, 4))
+    assert figures.num_events == 4
+    assert figures.duration_us == 1_000_000
+    assert figures.rate_hz == pytest.approx(4.0)
+    assert figures.share_on == pytest.approx(0.75)
+    assert figures.share_active == pytest.approx(3 / 8)
+    assert figures.busiest == (0, 1, 2)
     assert statistics(empty(), (2, 4)).rate_hz == 0.0
 
 

@@ -35,7 +35,7 @@ def written(directory, parts):
     return directory / names[0]
 
 
-def found(directory):
+def contents(directory):
     return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
@@ -43,7 +43,7 @@ def found(directory):
 def test_out_comes_what_went_in(tools, tmp_path, write):
     path = written(tmp_path, write({"top": None, **FILES}))
     assert rar.extract(path, tmp_path / "out") == tmp_path / "out"
-    assert found(tmp_path / "out") == FILES
+    assert contents(tmp_path / "out") == FILES
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -51,12 +51,12 @@ def test_out_comes_what_went_in(tools, tmp_path, write):
 def test_parts_are_joined(tools, tmp_path, write, room):
     parts = write(FILES, room=room)
     assert len(parts) == math.ceil(sum(map(len, FILES.values())) / room)
-    assert found(rar.extract(written(tmp_path, parts), tmp_path / "out")) == FILES
+    assert contents(rar.extract(written(tmp_path, parts), tmp_path / "out")) == FILES
 
 
 def test_a_member_that_begins_with_a_part(tools, tmp_path):
     """bsdtar reads it in RAR 5; in RAR 4 it takes the end of the part before for the end of all, without a word."""
-    assert found(rar.extract(written(tmp_path / "5", writers.rar5(FILES, room=2_500)), tmp_path / "out5")) == FILES
+    assert contents(rar.extract(written(tmp_path / "5", writers.rar5(FILES, room=2_500)), tmp_path / "out5")) == FILES
     with pytest.raises(DatasetError, match=r"2 of 4 members did not come, 'b\.bin' among them; unpack it"):
         rar.extract(written(tmp_path / "4", writers.rar4(FILES, room=2_500)), tmp_path / "out4")
     assert not (tmp_path / "out4").exists()
@@ -95,7 +95,7 @@ def test_members_that_escape_are_refused_member_by_member_too(tmp_path, monkeypa
     monkeypatch.setattr(rarfile, "tool_setup", lambda **options: None)
     for number, write in enumerate(WRITERS):
         good = written(tmp_path / f"good{number}", write(FILES))
-        assert found(rar.extract(good, tmp_path / f"out{number}")) == FILES
+        assert contents(rar.extract(good, tmp_path / f"out{number}")) == FILES
         for members, says in (({"../evil": b"x"}, "leads out"), ({"a": (b"b",)}, "'a' is a link")):
             with pytest.raises(DatasetError, match=says):
                 rar.extract(written(tmp_path / f"bad{number}", write(members)), tmp_path / "no")
@@ -122,14 +122,14 @@ def test_any_damage_is_an_error_of_ours_or_harmless(tools, tmp_path, write):
             out = rar.extract(path, tmp_path / f"{number}" / "out")
         except DatasetError:
             continue
-        assert set(found(out).values()) <= {b"hello" * 20, b"abc"}, place
+        assert set(contents(out).values()) <= {b"hello" * 20, b"abc"}, place
     for cut in range(0, len(whole), 9):
         path = written(tmp_path / f"cut{cut}", [whole[:cut]])
         try:
             out = rar.extract(path, tmp_path / f"cut{cut}" / "out")
         except DatasetError:
             continue
-        assert set(found(out).values()) <= {b"hello" * 20, b"abc"}, cut
+        assert set(contents(out).values()) <= {b"hello" * 20, b"abc"}, cut
 
 
 def test_no_rar_at_all(tools, tmp_path):

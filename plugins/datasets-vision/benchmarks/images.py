@@ -81,11 +81,11 @@ def step(batch: object) -> Callable[[], object]:
     return once
 
 
-def measure(each: dict[str, Callable[[], object]]) -> dict[str, float]:
+def measure(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
     """CPU milliseconds."""
-    times: dict[str, list[float]] = {name: [] for name in each}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(ROUNDS + 1):
-        for name, call in each.items():
+        for name, call in calls.items():
             start = time.process_time()
             call()
             if number:  # the first round warms up
@@ -107,13 +107,13 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as directory:
-        found = measure(candidates(files(Path(directory)), given.batch))
+        times = measure(candidates(files(Path(directory)), given.batch))
     size = f"batch of {given.batch} of CIFAR-10, {given.threads} thread{'s' if given.threads > 1 else ''}"
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy"))
     versions = f"Python {platform.python_version()}, {versions}"
     rows = [
-        [name, "ms of CPU time", f"{value:.2f}", f"{value / found['training step']:.3f}", size, processor(), versions]
-        for name, value in found.items()
+        [name, "ms of CPU time", f"{value:.2f}", f"{value / times['training step']:.3f}", size, processor(), versions]
+        for name, value in times.items()
     ]
     for row in rows:
         print(f"{row[0]:28} {row[2]:>9} ms  {row[3]:>7} of a training step")

@@ -26,8 +26,8 @@ def through(function, levels):
     out = []
     for image in levels:
         mode = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
-        found = np.asarray(function(Image.fromarray(mode)))
-        out.append(found.transpose(2, 0, 1) if found.ndim == 3 else found[None])
+        mapped = np.asarray(function(Image.fromarray(mode)))
+        out.append(mapped.transpose(2, 0, 1) if mapped.ndim == 3 else mapped[None])
     return torch.from_numpy(np.stack(out).astype(np.float64))
 
 
@@ -48,11 +48,11 @@ def ours(function, levels, *arguments):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_enhancement(function, theirs, slack, factor, channels):
     levels = pixels(channels=channels)
-    found = ours(function, levels, torch.full((4,), factor))
+    enhanced = ours(function, levels, torch.full((4,), factor))
     wanted = through(lambda image: theirs(image).enhance(factor), levels)
-    assert (found - wanted).abs().max() <= slack
+    assert (enhanced - wanted).abs().max() <= slack
     if factor == 1:
-        torch.testing.assert_close(found, torch.from_numpy(levels).double())
+        torch.testing.assert_close(enhanced, torch.from_numpy(levels).double())
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 256), (40, 90), (7, 8)])
@@ -72,24 +72,24 @@ def test_equalise_any_image(height, width, seed):
 
 @pytest.mark.parametrize("bits", [1, 4, 7, 8])
 def test_posterise(bits):
-    found = ours(colour.posterise, pixels(), torch.full((4,), bits))
-    torch.testing.assert_close(found, through(lambda image: ImageOps.posterize(image, bits), pixels()))
+    posterised = ours(colour.posterise, pixels(), torch.full((4,), bits))
+    torch.testing.assert_close(posterised, through(lambda image: ImageOps.posterize(image, bits), pixels()))
 
 
 @pytest.mark.parametrize("threshold", [0, 100, 255, 256])
 def test_solarise(threshold):
-    found = ours(colour.solarise, pixels(), torch.full((4,), threshold / 255, dtype=torch.float64))
-    torch.testing.assert_close(found, through(lambda image: ImageOps.solarize(image, threshold), pixels()))
+    solarised = ours(colour.solarise, pixels(), torch.full((4,), threshold / 255, dtype=torch.float64))
+    torch.testing.assert_close(solarised, through(lambda image: ImageOps.solarize(image, threshold), pixels()))
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=20), st.floats(-0.5, 0.5))
 def test_hue(colours, turn):
     x = torch.tensor(colours, dtype=torch.float64).T[None, :, :, None] / 255
-    found = colour.hue(x, torch.tensor([turn], dtype=torch.float64))
+    turned = colour.hue(x, torch.tensor([turn], dtype=torch.float64))
     for i, rgb in enumerate(colours):
         h, s, v = colorsys.rgb_to_hsv(*(c / 255 for c in rgb))
         wanted = torch.tensor(colorsys.hsv_to_rgb((h + turn) % 1, s, v), dtype=torch.float64)
-        torch.testing.assert_close(found[0, :, i, 0], wanted, atol=1e-9, rtol=0)
+        torch.testing.assert_close(turned[0, :, i, 0], wanted, atol=1e-9, rtol=0)
 
 
 def test_each_sample_has_its_own_factor():

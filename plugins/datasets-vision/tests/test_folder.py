@@ -26,21 +26,21 @@ def opened(root, **options):
 
 
 def test_a_directory_per_class(tmp_path):
-    root = tiny.pictures(tmp_path / "p", each=10)
+    root = tiny.pictures(tmp_path / "p", per_class=10)
     dataset = opened(root, test_share=0.3)
     assert dataset.info.classes == ("bird", "cat", "dog")
     assert dataset.sample_shape == (3, 16, 12)
     train, test = dataset.split("train"), dataset.split("test")
     assert torch.bincount(train.labels).tolist() == [7, 7, 7]
     assert torch.bincount(test.labels).tolist() == [3, 3, 3]
-    found = {path for split in (train, test) for path in split.stored.images.paths}
-    assert found == set(root.rglob("*.png")), "each picture is in one split"
+    paths = {path for split in (train, test) for path in split.stored.images.paths}
+    assert paths == set(root.rglob("*.png")), "each picture is in one split"
     assert opened(root, test_share=0.3, seed=1).split("test").stored.images.paths != test.stored.images.paths
 
 
 def test_train_and_test_as_they_stand(tmp_path):
-    tiny.pictures(tmp_path / "train", each=3)
-    tiny.pictures(tmp_path / "test", ("cat", "dog"), each=2, seed=1)
+    tiny.pictures(tmp_path / "train", per_class=3)
+    tiny.pictures(tmp_path / "test", ("cat", "dog"), per_class=2, seed=1)
     dataset = opened(tmp_path)
     assert dataset.split("train").labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert dataset.split("test").labels.tolist() == [1, 1, 2, 2]
@@ -65,8 +65,8 @@ def test_pixels_of_formats_with_loss(tmp_path, suffix, slack):
     y, x = np.mgrid[:16, :12]
     image = np.stack([10 * x, 10 * y, 5 * (x + y)], 2).astype(np.uint8)
     Image.fromarray(image).save(tmp_path / f"a{suffix}", quality=95)
-    found = decode(tmp_path / f"a{suffix}", (16, 12), "colour", "crop")
-    assert np.abs(found.transpose(1, 2, 0).astype(int) - image).mean() < slack
+    pixels = decode(tmp_path / f"a{suffix}", (16, 12), "colour", "crop")
+    assert np.abs(pixels.transpose(1, 2, 0).astype(int) - image).mean() < slack
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "RGBA", "LA", "CMYK", "I;16"])
@@ -110,13 +110,13 @@ def test_a_turned_camera(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
     image.save(tmp_path / "a.png", exif=exif)
-    found = decode(tmp_path / "a.png", (16, 8), "grey", "crop")[0]
-    assert found[2].tolist() == [10] * 8
-    assert found[-2].tolist() == [200] * 8
+    pixels = decode(tmp_path / "a.png", (16, 8), "grey", "crop")[0]
+    assert pixels[2].tolist() == [10] * 8
+    assert pixels[-2].tolist() == [200] * 8
 
 
 def test_what_is_no_image_is_passed_over(tmp_path):
-    root = tiny.pictures(tmp_path, each=4)
+    root = tiny.pictures(tmp_path, per_class=4)
     (root / "cat" / "notes.txt").write_text("x")
     (root / "cat" / ".hidden.png").write_text("x")
     (root / "cat" / "deeper").mkdir()
@@ -167,7 +167,7 @@ DATA = struct.pack(">I", 4) + b"IDAT" + bytes(8)
     ],
 )
 def test_a_bad_image_is_named(tmp_path, name, content, says):
-    root = tiny.pictures(tmp_path, each=4)
+    root = tiny.pictures(tmp_path, per_class=4)
     for path in (root / "cat").iterdir():
         path.unlink()
     (root / "cat" / name).write_bytes(content)
@@ -218,14 +218,14 @@ def test_any_damage_to_a_jpeg(tmp_path_factory, cut, at, value):
     path = tmp_path_factory.getbasetemp() / "damaged.jpg"
     path.write_bytes(bytes(content))
     try:
-        found = decode(path, (8, 8), "colour", "crop")
+        pixels = decode(path, (8, 8), "colour", "crop")
     except DatasetError:
         return
-    assert found.shape == (3, 8, 8)
+    assert pixels.shape == (3, 8, 8)
 
 
 def test_a_class_without_images(tmp_path):
-    root = tiny.pictures(tmp_path, each=4)
+    root = tiny.pictures(tmp_path, per_class=4)
     (root / "eel").mkdir()
     with pytest.raises(DatasetError, match="class 'eel' has no images"):
         opened(root).split("test")
@@ -236,8 +236,8 @@ def test_a_class_without_images(tmp_path):
 
 
 def test_a_class_in_one_split_only(tmp_path):
-    tiny.pictures(tmp_path / "train", ("cat", "dog"), each=3)
-    tiny.pictures(tmp_path / "test", ("cat", "eel"), each=2, seed=1)
+    tiny.pictures(tmp_path / "train", ("cat", "dog"), per_class=3)
+    tiny.pictures(tmp_path / "test", ("cat", "eel"), per_class=2, seed=1)
     with pytest.raises(DatasetError, match="train: class 'eel' has no images"):
         opened(tmp_path).split("train")
     with pytest.raises(DatasetError, match="train: class 'eel' has no images"):

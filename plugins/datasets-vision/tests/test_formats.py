@@ -25,17 +25,17 @@ def written(path, content):
 @pytest.mark.parametrize("code", [*VALUES, "f", "d"])
 def test_every_type_of_idx(tmp_path, code):
     values = VALUES.get(code, [-1.5, 0.25, 3e10])
-    found = read_idx(written(tmp_path / "a", writers.idx(values * 4, (2, 3, 2), code)))
-    assert found.shape == (2, 3, 2)
-    assert found.flatten().tolist() == [struct.unpack(code, struct.pack(code, value))[0] for value in values * 4]
+    array = read_idx(written(tmp_path / "a", writers.idx(values * 4, (2, 3, 2), code)))
+    assert array.shape == (2, 3, 2)
+    assert array.flatten().tolist() == [struct.unpack(code, struct.pack(code, value))[0] for value in values * 4]
 
 
 def test_idx_has_the_last_axis_fastest_and_cannot_be_written_to(tmp_path):
-    found = read_idx(written(tmp_path / "a", writers.idx(range(24), (2, 3, 4))))
-    assert found[1, 2, 3] == 23
-    assert found[0, 1].tolist() == [4, 5, 6, 7]
+    array = read_idx(written(tmp_path / "a", writers.idx(range(24), (2, 3, 4))))
+    assert array[1, 2, 3] == 23
+    assert array[0, 1].tolist() == [4, 5, 6, 7]
     with pytest.raises(ValueError, match="read-only"):
-        found[0, 0, 0] = 1
+        array[0, 0, 0] = 1
 
 
 GOOD = writers.idx(range(12), (3, 2, 2))
@@ -78,8 +78,8 @@ def test_idx_without_values(tmp_path):
 def test_images_of_idx(tmp_path):
     images = IdxImages(written(tmp_path / "a", writers.idx(range(24), (4, 3, 2))))
     assert (len(images), images.size) == (4, (3, 2))
-    found = images.take(np.array([2, 0, 2]))
-    assert found[:, 0].reshape(3, -1).tolist() == [[*range(12, 18)], [*range(6)], [*range(12, 18)]]
+    pixels = images.take(np.array([2, 0, 2]))
+    assert pixels[:, 0].reshape(3, -1).tolist() == [[*range(12, 18)], [*range(6)], [*range(12, 18)]]
     again = pickle.dumps(images)
     assert len(again) < 500, "the path, not the values"
     assert (pickle.loads(again).take(np.array([3])) == images.take(np.array([3]))).all()
@@ -92,10 +92,10 @@ def test_images_of_idx(tmp_path):
 def test_any_bytes_as_idx(tmp_path_factory, content):
     path = written(tmp_path_factory.getbasetemp() / "any-idx", content)
     try:
-        found = read_idx(path)
+        array = read_idx(path)
     except DatasetError:
         return
-    assert 4 + 4 * content[3] + found.nbytes == len(content)
+    assert 4 + 4 * content[3] + array.nbytes == len(content)
 
 
 @given(
@@ -124,8 +124,8 @@ def test_records_of_several_files(tmp_path, num_labels):
     images, whole = RecordImages(paths, num_labels), [record for part in parts for record in part]
     assert len(images) == 8
     order = [7, 0, 3, 4, 2, 3]
-    found = images.take(np.array(order))
-    for image, number in zip(found, order, strict=True):
+    pixels = images.take(np.array(order))
+    for image, number in zip(pixels, order, strict=True):
         assert image.shape == (3, 32, 32)
         assert image.tobytes() == whole[number][1]
         assert image[1, 2, 5] == whole[number][1][1024 + 2 * 32 + 5]  # green, third row, sixth column

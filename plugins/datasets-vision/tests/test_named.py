@@ -69,8 +69,8 @@ def test_cifar100_has_two_kinds_of_labels(data, monkeypatch, labels, place, coun
     tiny.put(monkeypatch, CIFAR100, data / "cifar100", archive)
     dataset = opened("cifar100", labels=labels)
     assert dataset.num_outputs == len(dataset.info.classes) == count
-    found = dataset.split("train").labels.tolist()
-    assert found == [head[place] for head, _ in tiny.records(4, 60, 2)]
+    coarse_labels = dataset.split("train").labels.tolist()
+    assert coarse_labels == [head[place] for head, _ in tiny.records(4, 60, 2)]
 
 
 def test_the_classes_of_cifar100():
@@ -320,13 +320,13 @@ def test_kill_9_while_unpacking(data, monkeypatch):
 
 def test_two_at_once(data, monkeypatch):
     tiny.put(monkeypatch, MNIST, data / "mnist", tiny.mnist_archives())
-    found = []
-    threads = [threading.Thread(target=lambda: found.append(len(opened("mnist").split("train")))) for _ in range(4)]
+    sizes = []
+    threads = [threading.Thread(target=lambda: sizes.append(len(opened("mnist").split("train")))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [tiny.NUM_TRAIN] * 4
+    assert sizes == [tiny.NUM_TRAIN] * 4
 
 
 def test_a_part_of_each_class(data, monkeypatch):
@@ -350,11 +350,11 @@ def test_normalisation_is_that_of_the_training_images(data, monkeypatch):
     plain, scaled = opened("cifar10"), opened("cifar10", normalise="channels")
     x = torch.stack([x for x, _ in plain.split("train")]).double()
     mean, std = x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
-    found = torch.stack([x for x, _ in scaled.split("train")]).double()
-    torch.testing.assert_close(found.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.std((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5, rtol=0)
+    images = torch.stack([x for x, _ in scaled.split("train")]).double()
+    torch.testing.assert_close(images.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(images.std((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5, rtol=0)
     monkeypatch.setattr("spikecore_datasets_vision.normalisation.CHUNK", 7)
-    torch.testing.assert_close(opened("cifar10", normalise="channels").split("train")[2][0], found[2].float())
+    torch.testing.assert_close(opened("cifar10", normalise="channels").split("train")[2][0], images[2].float())
     split = opened("cifar10", normalise="channels").split("test")
     torch.testing.assert_close(split.unnormalised(split[1][0]), plain.split("test")[1][0])
     unit = plain.split("test")

@@ -19,8 +19,8 @@ def smooth(count=3, height=24, width=30):
 @pytest.mark.parametrize("degrees", [-30.0, 10.0, 90.0])
 def test_rotation_is_pillows(degrees):
     x = smooth(height=25, width=25)
-    found = affine(x, rotation(torch.full((3,), degrees, dtype=torch.float64)))
-    for image, own in zip(x, found, strict=True):
+    rotated = affine(x, rotation(torch.full((3,), degrees, dtype=torch.float64)))
+    for image, own in zip(x, rotated, strict=True):
         for c in range(3):
             theirs = Image.fromarray(image[c].numpy().astype(np.float32)).rotate(degrees, Image.Resampling.BILINEAR)
             inner = (slice(6, -6), slice(6, -6))
@@ -29,26 +29,26 @@ def test_rotation_is_pillows(degrees):
 
 def test_a_quarter_turn_is_exact():
     x = smooth(height=8, width=8)
-    found = affine(x, rotation(torch.full((3,), 90.0, dtype=torch.float64)))
-    torch.testing.assert_close(found, x.rot90(1, (2, 3)), atol=1e-9, rtol=0)
+    rotated = affine(x, rotation(torch.full((3,), 90.0, dtype=torch.float64)))
+    torch.testing.assert_close(rotated, x.rot90(1, (2, 3)), atol=1e-9, rtol=0)
 
 
 def test_whole_pixels_of_translation_are_exact_and_bring_in_the_fill():
     x = smooth()
-    found = affine(x, translation(torch.full((3,), 4.0).double(), torch.full((3,), -2.0).double()), fill=0.25)
-    torch.testing.assert_close(found[:, :, 2:, :-4], x[:, :, :-2, 4:])
-    torch.testing.assert_close(found[:, :, :2], torch.full_like(found[:, :, :2], 0.25))
-    torch.testing.assert_close(found[:, :, :, -4:], torch.full_like(found[..., -4:], 0.25))
+    moved = affine(x, translation(torch.full((3,), 4.0).double(), torch.full((3,), -2.0).double()), fill=0.25)
+    torch.testing.assert_close(moved[:, :, 2:, :-4], x[:, :, :-2, 4:])
+    torch.testing.assert_close(moved[:, :, :2], torch.full_like(moved[:, :, :2], 0.25))
+    torch.testing.assert_close(moved[:, :, :, -4:], torch.full_like(moved[..., -4:], 0.25))
 
 
 def test_shear_moves_rows_by_their_height():
     x = smooth(height=9, width=30)
-    found = affine(x, shear(torch.full((3,), 0.5).double(), torch.zeros(3).double()))
-    torch.testing.assert_close(found[:, :, 4], x[:, :, 4])  # the middle row
-    torch.testing.assert_close(found[:, :, 6, :-1], x[:, :, 6, 1:])  # two below: one pixel
-    torch.testing.assert_close(found[:, :, 2, 1:], x[:, :, 2, :-1])
+    sheared = affine(x, shear(torch.full((3,), 0.5).double(), torch.zeros(3).double()))
+    torch.testing.assert_close(sheared[:, :, 4], x[:, :, 4])  # the middle row
+    torch.testing.assert_close(sheared[:, :, 6, :-1], x[:, :, 6, 1:])  # two below: one pixel
+    torch.testing.assert_close(sheared[:, :, 2, 1:], x[:, :, 2, :-1])
     turned = affine(x.transpose(2, 3), shear(torch.zeros(3).double(), torch.full((3,), 0.5).double()))
-    torch.testing.assert_close(turned, found.transpose(2, 3))
+    torch.testing.assert_close(turned, sheared.transpose(2, 3))
 
 
 def test_each_sample_has_its_own_matrix():
@@ -73,9 +73,9 @@ def test_without_strength_only_the_even_ones_change_anything():
     x = (smooth() * 255).round() / 255
     x[:, :, 0, 0] = 1
     for name, change in CHANGES.items():
-        found = change(x, torch.zeros(3).double(), 0.5)
+        changed = change(x, torch.zeros(3).double(), 0.5)
         if name not in ("auto_contrast", "equalise"):
-            torch.testing.assert_close(found, x, msg=name)
+            torch.testing.assert_close(changed, x, msg=name)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_without_strength_only_the_even_ones_change_anything():
 def test_how_strong_a_change_is(name, strength, theirs):
     levels = np.random.default_rng(2).integers(0, 256, (12, 14, 3)).astype(np.uint8)
     x = torch.from_numpy(levels).permute(2, 0, 1)[None].double() / 255
-    found = CHANGES[name](x, torch.tensor([strength]).double(), 0.5)[0].permute(1, 2, 0) * 255
-    assert np.abs(found.numpy() - np.asarray(theirs(Image.fromarray(levels)))).max() <= 2
+    changed = CHANGES[name](x, torch.tensor([strength]).double(), 0.5)[0].permute(1, 2, 0) * 255
+    assert np.abs(changed.numpy() - np.asarray(theirs(Image.fromarray(levels)))).max() <= 2
 
 
 @pytest.mark.parametrize(

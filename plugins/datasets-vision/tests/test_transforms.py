@@ -96,8 +96,8 @@ def test_random_crop_takes_every_place_of_the_padded_image(margin):
     pad = {"fill": {"mode": "constant", "constant_values": 0.5}, "mirror": {"mode": "reflect"}}[margin]
     padded = np.pad(x[0].numpy(), ((0, 0), (2, 2), (2, 2)), **pad)
     wanted = {padded[:, i : i + 6, j : j + 5].tobytes(): (i, j) for i in range(5) for j in range(5)}
-    found = [wanted[image.contiguous().numpy().tobytes()] for image in out]
-    counts = np.unique(np.array(found), axis=0, return_counts=True)[1]
+    places = [wanted[image.contiguous().numpy().tobytes()] for image in out]
+    counts = np.unique(np.array(places), axis=0, return_counts=True)[1]
     assert len(counts) == 25
     assert ((counts - 80) ** 2 / 80).sum() < 56  # χ² with 24 degrees of freedom: its 99.98th percentile
 
@@ -155,14 +155,14 @@ def test_random_resized_crop_of_a_ramp():
     seed=st.integers(0, 1000),
 )
 def test_boxes_are_inside(height, width, area, ratio, seed):
-    top, left, high, wide, found = boxes(draws(range(32), seed), (height, width), area, ratio)
+    top, left, high, wide, is_valid = boxes(draws(range(32), seed), (height, width), area, ratio)
     assert (top >= 0).all()
     assert (left >= 0).all()
-    assert (top + high)[found].le(height).all()
-    assert (left + wide)[found].le(width).all()
-    assert high[found].ge(1).all()
-    exact = high[found] * wide[found]
-    slack = (high[found] + wide[found]) / 2 + 0.25  # each side is rounded
+    assert (top + high)[is_valid].le(height).all()
+    assert (left + wide)[is_valid].le(width).all()
+    assert high[is_valid].ge(1).all()
+    exact = high[is_valid] * wide[is_valid]
+    slack = (high[is_valid] + wide[is_valid]) / 2 + 0.25  # each side is rounded
     assert (exact >= area[0] * height * width - slack).all()
     assert (exact <= area[1] * height * width + slack).all()
 

@@ -82,12 +82,12 @@ def put(monkeypatch, cls, directory, files):
         (directory / name).write_bytes(content)
 
 
-def pictures(root, classes=("bird", "cat", "dog"), each=10, suffix=".png", seed=0):
+def pictures(root, classes=("bird", "cat", "dog"), per_class=10, suffix=".png", seed=0):
     """A directory per class of noise of various sizes."""
     rng = np.random.default_rng(seed)
     for name in classes:
         (root / name).mkdir(parents=True)
-        for i in range(each):
+        for i in range(per_class):
             height, width = rng.integers(20, 50, 2)
             Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(root / name / f"{i:02}{suffix}")
     return root

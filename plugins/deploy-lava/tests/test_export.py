@@ -219,8 +219,8 @@ def test_records_of_quantization_are_used():
     layer = planned(net, spikes_in((4,)), "fixed_pt").network.layers[0]
     assert np.array_equal(layer.synapses.weight, 2 * values.numpy().astype(float))
     assert Lava().check(net, spikes_in((4,)))[0].outcome == "mapped"
-    each = QuantizedLayer(values, scale.expand(3).contiguous(), torch.zeros(3, dtype=torch.int32), 8, axis=0)
-    nn.quantized.attach(net[0], each)
+    quantized = QuantizedLayer(values, scale.expand(3).contiguous(), torch.zeros(3, dtype=torch.int32), 8, axis=0)
+    nn.quantized.attach(net[0], quantized)
     record = Lava().check(net, spikes_in((4,)))[0]
     assert record.outcome == "approximated"
     assert "scale for each channel" in record.reason

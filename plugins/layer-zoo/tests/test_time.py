@@ -43,8 +43,8 @@ def test_the_synapse_filter_follows_its_equation(xs, tau):
     for x in xs:
         o = o - (1 - x) * o / tau + x
         wanted.append(o)
-    found = SynapseFilter(tau=tau)(torch.tensor(xs, dtype=torch.float64).view(-1, 1))
-    assert found.flatten().tolist() == pytest.approx(wanted, rel=1e-12)
+    filtered = SynapseFilter(tau=tau)(torch.tensor(xs, dtype=torch.float64).view(-1, 1))
+    assert filtered.flatten().tolist() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_the_synapse_filter_learns_tau_and_is_traced():

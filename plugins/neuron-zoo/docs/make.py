@@ -59,12 +59,12 @@ def inputs(height: float) -> dict[str, Tensor]:
     """Step, ramp and noise `[T, 1, 1]`."""
     t = torch.arange(NUM_STEPS, dtype=torch.float64)
     noise = torch.randn(NUM_STEPS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = {
+    currents = {
         "step": height * (t >= 10),
         "ramp": height * 2 * (t - 10).clamp(min=0) / NUM_STEPS,
         "noise": height * (0.2 + 1.3 * noise),
     }
-    return {name: x.double().reshape(-1, 1, 1) for name, x in found.items()}
+    return {name: x.double().reshape(-1, 1, 1) for name, x in currents.items()}
 
 
 def response(name: str, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -87,13 +87,13 @@ def response(name: str, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 def draw(name: str) -> str:
     """The drawing of a neuron, as SVG: input, states where it has some that are shown, output."""
     kinds = inputs(SHOWN[name][1])
-    found = {kind: response(name, x) for kind, x in kinds.items()}
-    has_states = any(states for _, states in found.values())
+    responses = {kind: response(name, x) for kind, x in kinds.items()}
+    has_states = any(states for _, states in responses.values())
     heights = [1.0, 2.4, 0.8] if has_states else [1.0, 0.8]
     figure = Figure(figsize=(7.2, 0.75 * sum(heights)))
     axes = figure.subplots(len(heights), 3, sharex=True, gridspec_kw={"height_ratios": heights, "wspace": 0.3})
     for column, (kind, x) in enumerate(kinds.items()):
-        out, states = found[kind]
+        out, states = responses[kind]
         axes[0][column].plot(x.flatten().numpy(), color="0.4", linewidth=0.8)
         axes[0][column].set_title(kind, fontsize=8)
         for state, values in states.items():

@@ -34,5 +34,5 @@ for _name in SURROGATES:
 
 
 def test_all_of_them_are_here():
-    suites = [each for name, each in globals().items() if name.startswith("Test")]
+    suites = [suite for name, suite in globals().items() if name.startswith("Test")]
     assert len(suites) == 2 * len(NEURONS) + len(SURROGATES) >= 50

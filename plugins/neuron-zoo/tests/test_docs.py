@@ -60,8 +60,8 @@ def test_drawing_gives_the_same_picture_twice():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings_are_what_comes_out(module):
-    found = doctest.testmod(importlib.import_module(f"spikecore_neuron_zoo.{module}"))
-    assert found.failed == 0
+    outcome = doctest.testmod(importlib.import_module(f"spikecore_neuron_zoo.{module}"))
+    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize("kind_name", [("neuron", n) for n in NEURONS] + [("surrogate", n) for n in SURROGATES])

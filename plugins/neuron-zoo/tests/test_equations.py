@@ -209,10 +209,10 @@ def test_a_neuron_follows_its_equations(name, data):
     outputs, distances, trace = integrate(step, xs, options, names)
     assume(min(abs(distance) for distance in distances) > 1e-6)  # no verdict by rounding
     assume(max(abs(value) for state in trace for value in state.values()) < 1e6)
-    found = neuron(torch.tensor(xs, dtype=torch.float64).reshape(-1, 1, 1)).flatten().tolist()
-    assert found == pytest.approx(outputs, rel=1e-9, abs=1e-9)
+    simulated = neuron(torch.tensor(xs, dtype=torch.float64).reshape(-1, 1, 1)).flatten().tolist()
+    assert simulated == pytest.approx(outputs, rel=1e-9, abs=1e-9)
     for state in names:
-        wanted = [each[state] for each in trace]
+        wanted = [row[state] for row in trace]
         assert neuron.recorded[state].flatten().tolist() == pytest.approx(wanted, rel=1e-6, abs=1e-9)
 
 

@@ -21,21 +21,21 @@ def by_graph(neuron, x, grad_out):
     outs, before = [], []
     for current in x.detach().numpy():
         before.append(state)
-        found = interpreter.run_graph(
+        results = interpreter.run_graph(
             program.forward, {"x": current, **given, **{f"state.{name}": value for name, value in state.items()}}
         )
-        outs.append(np.broadcast_to(found["out"], current.shape))
-        state = {name: np.broadcast_to(found[f"state.{name}"], current.shape) for name in program.states}
+        outs.append(np.broadcast_to(results["out"], current.shape))
+        state = {name: np.broadcast_to(results[f"state.{name}"], current.shape) for name in program.states}
     grads = {f"grad.state.{name}": np.zeros(x.shape[1:]) for name in program.states}
     sums = {param.name: np.zeros(shapes[param.name]) for param in program.params if param.learnable}
     grad_x = []
     for t in range(len(x) - 1, -1, -1):
         seen = {"x": x[t].detach().numpy(), **{f"state.{name}": value for name, value in before[t].items()}, **given}
-        found = interpreter.run_graph(program.backward, {**seen, **grads, "grad.out": grad_out[t].numpy()})
-        grads = {name: np.broadcast_to(found[name], x.shape[1:]) for name in grads}
-        grad_x.append(np.broadcast_to(found["grad.x"], x.shape[1:]))
+        results = interpreter.run_graph(program.backward, {**seen, **grads, "grad.out": grad_out[t].numpy()})
+        grads = {name: np.broadcast_to(results[name], x.shape[1:]) for name in grads}
+        grad_x.append(np.broadcast_to(results["grad.x"], x.shape[1:]))
         for name, total in sums.items():
-            share = np.broadcast_to(found[f"grad.param.{name}"], x.shape[1:])
+            share = np.broadcast_to(results[f"grad.param.{name}"], x.shape[1:])
             sums[name] = total + (share.sum(0) if total.ndim else share.sum())
     return np.stack(outs), np.stack(grad_x[::-1]), sums
 

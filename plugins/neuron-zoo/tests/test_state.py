@@ -170,9 +170,9 @@ def test_it_compiles_as_one_graph(name):
     neuron, x = make(name), currents(NUM_STEPS, 2, FEATURES)
     compiled = torch.compile(neuron, backend="aot_eager", fullgraph=True)
     given = [x.clone().requires_grad_() for _ in range(2)]
-    outs = [net(each) for net, each in zip((compiled, neuron), given, strict=True)]
+    outs = [net(current) for net, current in zip((compiled, neuron), given, strict=True)]
     assert torch.equal(outs[0], outs[1])
-    gradients = [torch.autograd.grad(out.sum(), each)[0] for out, each in zip(outs, given, strict=True)]
+    gradients = [torch.autograd.grad(out.sum(), current)[0] for out, current in zip(outs, given, strict=True)]
     torch.testing.assert_close(gradients[0], gradients[1])
 
 

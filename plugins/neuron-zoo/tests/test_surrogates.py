@@ -172,11 +172,11 @@ def test_the_graph_says_the_same(name, spiking):
     x = torch.cat([x, torch.tensor([0.0, 0.5, -0.5, 1.0])]).requires_grad_()
     out, _ = step(x, Namespace(), Namespace())
     (grad,) = torch.autograd.grad(out.sum(), x)
-    found = interpreter.run_graph(program.forward, {"x": x.detach().numpy()})["out"]
-    np.testing.assert_allclose(found, out.detach(), rtol=1e-12, atol=1e-14)
+    result = interpreter.run_graph(program.forward, {"x": x.detach().numpy()})["out"]
+    np.testing.assert_allclose(result, out.detach(), rtol=1e-12, atol=1e-14)
     given_grad = {"x": x.detach().numpy(), "grad.out": np.ones(204)}
-    found = interpreter.run_graph(program.backward, given_grad)["grad.x"]
-    np.testing.assert_allclose(np.broadcast_to(found, 204), grad, rtol=1e-12, atol=1e-14)
+    result = interpreter.run_graph(program.backward, given_grad)["grad.x"]
+    np.testing.assert_allclose(np.broadcast_to(result, 204), grad, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("name", SURROGATES)

@@ -146,9 +146,9 @@ def test_a_saved_buffer_goes_on_in_the_same_way():
     made.update(torch.tensor([0, 1]), torch.tensor([3.0, 0.5]))
     other = buffer(alpha=0.6, num_steps=2)
     other.load_state_dict(made.state_dict())
-    for each in (made, other):
-        each.add(torch.tensor([[22.0]]), torch.tensor([7]), moves(23, 5, truncated=True))
-    first, second = (each.sample(64, torch.Generator().manual_seed(1), 0.4) for each in (made, other))
+    for memory in (made, other):
+        memory.add(torch.tensor([[22.0]]), torch.tensor([7]), moves(23, 5, truncated=True))
+    first, second = (memory.sample(64, torch.Generator().manual_seed(1), 0.4) for memory in (made, other))
     for name in vars(first):
         assert torch.equal(getattr(first, name), getattr(second, name)), name
     with pytest.raises(RunError, match="cannot change when a run is resumed"):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import triton
 
 from spikecore.dynamics import (
     OPS,
@@ -25,10 +26,12 @@ from spikecore.dynamics import (
     tanh,
     where,
 )
+from spikecore.errors import BackendError
 from spikecore.nn import LIF, Neuron, configure_backend
 from spikecore.registry import Registry, components, create, load, use
 from spikecore.testing.backend_runs import PARAMETERS, RESETS, SLOPES, SURROGATES, noise, outcome
 from spikecore.testing.compare import assert_close, assert_same
+from spikecore_triton_backend import interpreted as interpreter
 
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
 
@@ -116,6 +119,17 @@ def test_signs_of_zero_and_infinities(interpreted):
     assert_same(ours, right, "1 / -x")
     numbers = ~right.isnan()
     assert torch.equal(ours[numbers].signbit(), right[numbers].signbit())
+
+
+def test_an_interpreter_that_fails_names_its_versions():
+    """As Triton 3.6's does with numpy 2.4."""
+
+    def kernel(x_ptr, BLOCK):  # noqa: N803
+        raise TypeError("only 0-dimensional arrays can be converted")
+
+    launch = interpreter.interpreted(kernel)
+    with pytest.raises(BackendError, match=rf"triton {triton.__version__} .*numpy .*: .*only 0-dimensional arrays"):
+        launch(torch.zeros(4), num_lanes=4)
 
 
 def test_auto_never_interprets(interpreted):

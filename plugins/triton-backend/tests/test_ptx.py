@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from spikecore.backends.kit import BackwardPlan, ForwardPlan, backward_calls, segment_length
-from spikecore.dynamics import OPS
+from spikecore.dynamics import OPS, where
 from spikecore.errors import BackendError
-from spikecore.nn import LIF, CubaLIF
+from spikecore.nn import LIF, CubaLIF, Neuron
 from spikecore.registry import components, create
 from spikecore_triton_backend import ahead
 from spikecore_triton_backend.ahead import compile_ahead
@@ -47,6 +47,24 @@ def check(program, dtype, architecture):
         assert kernel.local_bytes == 0
         assert kernel.registers <= 168, "fewer than three blocks of 128 threads fit on a multiprocessor"
     return kernels
+
+
+class Halved(Neuron):
+    """Has a zero with a minus sign: 1 / h is -inf where x is not positive."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        return 1.0 / where(x > 0.0, x, -0.0), {"v": x * 0.5}
+
+
+def test_a_zero_keeps_its_sign():
+    """Triton 3.6 makes 0.0 of the literal -0.0."""
+    program = Halved().program()
+    kernel = compile_ahead(program, next(plans(program)), torch.float64, 90)
+    assert "0d8000000000000000" in kernel.ptx
+    assert not re.findall(r"tl\.full\(\(\), -0\.0,", kernel.source)
 
 
 def test_most_neurons_are_exact():

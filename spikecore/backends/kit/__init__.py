@@ -4,6 +4,7 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 `spikecore.interfaces.backend.Backend` and takes the rest from here and from `spikecore.dynamics` (printers, passes).
 """
 
+from spikecore.backends.kit.bounded import BoundedDict
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
 from spikecore.backends.kit.divisions import multiply_by_reciprocals
 from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, Place, state_dtype, sum_lanes
@@ -28,9 +29,9 @@ from spikecore.backends.kit.plans import (
     num_rows,
     segment_length,
 )
-from spikecore.backends.kit.store import KernelStore, cache_folder
+from spikecore.backends.kit.store import KernelStore, cache_folder, open_library
 from spikecore.backends.spike_bits import bits_of, note_bits
-from spikecore.interfaces.backend import Backend, BackendCapabilities, Support
+from spikecore.interfaces.backend import Backend, BackendCapabilities, NormCall, Support
 
 __all__ = [
     "ALIGNMENT",
@@ -41,6 +42,7 @@ __all__ = [
     "BackwardCall",
     "BackwardPlan",
     "BackwardStep",
+    "BoundedDict",
     "ForwardPlan",
     "FusedBackend",
     "Interpreter",
@@ -48,6 +50,7 @@ __all__ = [
     "KernelText",
     "Lanes",
     "Launch",
+    "NormCall",
     "Place",
     "Support",
     "arguments",
@@ -62,6 +65,7 @@ __all__ = [
     "multiply_by_reciprocals",
     "note_bits",
     "num_rows",
+    "open_library",
     "pointer",
     "read_sequence",
     "read_state",

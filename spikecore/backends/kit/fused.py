@@ -33,7 +33,7 @@ from spikecore.backends.kit.plans import (
     segment_length,
 )
 from spikecore.dynamics import Program, normed
-from spikecore.interfaces.backend import Backend, Support
+from spikecore.interfaces.backend import Backend, NormCall, Support
 
 ALIGNMENT = 16
 _HALF = (torch.float16, torch.bfloat16)
@@ -210,49 +210,32 @@ class FusedBackend(Backend):
         return grad_x, firsts, sums
 
     def norm_neuron(
-        self,
-        key: str,
-        y: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        eps: float,
-        states: Sequence[Tensor],
-        params: Sequence[Tensor],
-        save: bool,
-        carry: bool,
+        self, call: NormCall, save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]]:
         """See `Backend.norm_neuron`: the statistics, then one kernel that normalises what it reads."""
-        var, mean = _var_mean(y)
-        inverse = torch.rsqrt(var + eps)
-        gamma = torch.ones_like(mean) if gamma is None else gamma
-        beta = torch.zeros_like(mean) if beta is None else beta
-        given = [*params, mean, inverse, gamma, beta]
-        out, finals, recorded, saved = self.run(self._normed_key(key), y, states, given, save, carry)
+        var, mean = _var_mean(call.y)
+        inverse = torch.rsqrt(var + call.eps)
+        params = [*call.params, mean, inverse, *_scale_and_shift(call, mean)]
+        out, finals, recorded, saved = self.run(self._normed_key(call.key), call.y, call.states, params, save, carry)
         # The mean and the variance belong to the caller, who may change them.
         return out, finals, recorded, mean, var, [mean.clone(), inverse, *saved] if save else []
 
     def norm_neuron_grad(
         self,
-        key: str,
+        call: NormCall,
         saved: Sequence[Tensor],
-        y: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        eps: float,
-        states: Sequence[Tensor],
-        params: Sequence[Tensor],
         grad_out: Tensor | None,
         grad_states: Sequence[Tensor | None],
         grad_recorded: Sequence[Tensor | None],
         wants_states: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
         """See `Backend.norm_neuron_grad`; the equations are those of `run_normed`."""
+        y = call.y
         mean, inverse, *rows = saved
-        scale = torch.ones_like(mean) if gamma is None else gamma
-        shift = torch.zeros_like(mean) if beta is None else beta
-        given = [*params, mean, inverse, scale, shift]
+        scale, shift = _scale_and_shift(call, mean)
+        params = [*call.params, mean, inverse, scale, shift]
         grads = (grad_out, grad_states, grad_recorded)
-        grad_y, grad_firsts, sums = self.run_bwd(self._normed_key(key), rows, y, states, given, *grads)
+        grad_y, grad_firsts, sums = self.run_bwd(self._normed_key(call.key), rows, y, call.states, params, *grads)
         *grad_params, _, _, grad_gamma, grad_beta = sums
         # dL/dy = gamma inverse (dL/dx - (grad_beta + y' grad_gamma) / n); the kernel gave the first term.
         share = scale * inverse / (y.numel() // y.shape[2])
@@ -260,8 +243,8 @@ class FusedBackend(Backend):
         through_statistics = (y - _along(mean, y)) * slope + _along(share * grad_beta, y)
         return (
             grad_y.sub_(through_statistics),
-            None if gamma is None else grad_gamma,
-            None if beta is None else grad_beta,
+            None if call.gamma is None else grad_gamma,
+            None if call.beta is None else grad_beta,
             grad_firsts if wants_states else [],
             grad_params,
         )
@@ -347,6 +330,13 @@ def sum_lanes(values: Tensor, inner: int, channels: int) -> Tensor:
         folded[: len(rows) - half] += rows[half:]
         rows = folded
     return rows[0]
+
+
+def _scale_and_shift(call: NormCall, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """Gamma and beta of a norm, `[C]`, written out where they are None."""
+    scale = torch.ones_like(mean) if call.gamma is None else call.gamma
+    shift = torch.zeros_like(mean) if call.beta is None else call.beta
+    return scale, shift
 
 
 def _var_mean(y: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,11 +2,11 @@
 
 It is the reference for backends that fuse the two, and all that one needs which has nothing better to offer:
 
-    def norm_neuron(self, *arguments):
-        return run_normed(self, *arguments)
+    def norm_neuron(self, call, save, carry):
+        return run_normed(self, call, save, carry)
 
-    def norm_neuron_grad(self, *arguments):
-        return run_normed_bwd(self, *arguments)
+    def norm_neuron_grad(self, call, saved, grad_out, grad_states, grad_recorded, wants_states):
+        return run_normed_bwd(self, call, saved, grad_out, grad_states, grad_recorded, wants_states)
 
     y' = (y - mean) / sqrt(var + eps),  x = gamma y' + beta
     dL/dbeta = sum(dL/dx),  dL/dgamma = sum(dL/dx y'),  sums over all axes but the channels'
@@ -22,42 +22,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spikecore.interfaces.backend import Backend
+from spikecore.interfaces.backend import Backend, NormCall
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
 def run_normed(
-    backend: Backend,
-    key: str,
-    y: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    eps: float,
-    states: Sequence[Tensor],
-    params: Sequence[Tensor],
-    save: bool,
-    carry: bool,
+    backend: Backend, call: NormCall, save: bool, carry: bool
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]]:
     """What `Backend.norm_neuron` promises, with torch's operators for the norm."""
-    wide = y.float() if y.dtype in _HALF else y
-    var, mean = torch.var_mean(wide, _other_axes(y), correction=0)
-    x = _scaled(_standardised(wide, mean, var, eps), gamma, beta).to(y.dtype)
-    out, finals, recorded, saved = backend.run(key, x, states, params, save, carry)
+    wide = _wide(call.y)
+    var, mean = torch.var_mean(wide, _other_axes(wide), correction=0)
+    x = _scaled(_standardised(wide, mean, var, call.eps), call).to(call.y.dtype)
+    out, finals, recorded, saved = backend.run(call.key, x, call.states, call.params, save, carry)
     # The mean and the variance belong to the caller, who may change them.
     return out, finals, recorded, mean, var, [mean.clone(), var.clone(), *saved] if save else []
 
 
 def run_normed_bwd(
     backend: Backend,
-    key: str,
+    call: NormCall,
     saved: Sequence[Tensor],
-    y: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    eps: float,
-    states: Sequence[Tensor],
-    params: Sequence[Tensor],
     grad_out: Tensor | None,
     grad_states: Sequence[Tensor | None],
     grad_recorded: Sequence[Tensor | None],
@@ -65,26 +50,32 @@ def run_normed_bwd(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
     """What `Backend.norm_neuron_grad` promises, after `run_normed`."""
     mean, var, *rest = saved
-    wide = y.float() if y.dtype in _HALF else y
-    standardised = _standardised(wide, mean, var, eps)
-    x = _scaled(standardised, gamma, beta).to(y.dtype)
-    grad, grad_firsts, grad_params = backend.run_bwd(key, rest, x, states, params, grad_out, grad_states, grad_recorded)
+    y, wide = call.y, _wide(call.y)
+    standardised = _standardised(wide, mean, var, call.eps)
+    x = _scaled(standardised, call).to(y.dtype)
+    grad, grad_firsts, grad_params = backend.run_bwd(
+        call.key, rest, x, call.states, call.params, grad_out, grad_states, grad_recorded
+    )
     grad = grad.to(wide.dtype)
     axes = _other_axes(y)
     grad_beta, grad_gamma = grad.sum(axes), (grad * standardised).sum(axes)
     count = y.numel() // y.shape[2]
     centred = grad - (_along(grad_beta, y) + standardised * _along(grad_gamma, y)) / count
-    factor = torch.rsqrt(var + eps)
-    if gamma is not None:
-        factor = factor * gamma
+    factor = torch.rsqrt(var + call.eps)
+    if call.gamma is not None:
+        factor = factor * call.gamma
     grad_y = (centred * _along(factor, y)).to(y.dtype).contiguous()
     return (
         grad_y,
-        None if gamma is None else grad_gamma,
-        None if beta is None else grad_beta,
+        None if call.gamma is None else grad_gamma,
+        None if call.beta is None else grad_beta,
         grad_firsts if wants_states else [],
         grad_params,
     )
+
+
+def _wide(y: Tensor) -> Tensor:
+    return y.float() if y.dtype in _HALF else y
 
 
 def _other_axes(y: Tensor) -> list[int]:
@@ -100,7 +91,7 @@ def _standardised(wide: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor
     return (wide - _along(mean, wide)) * _along(torch.rsqrt(var + eps), wide)
 
 
-def _scaled(standardised: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
-    if gamma is not None:
-        standardised = standardised * _along(gamma, standardised)
-    return standardised if beta is None else standardised + _along(beta, standardised)
+def _scaled(standardised: Tensor, call: NormCall) -> Tensor:
+    if call.gamma is not None:
+        standardised = standardised * _along(call.gamma, standardised)
+    return standardised if call.beta is None else standardised + _along(call.beta, standardised)

@@ -4,23 +4,28 @@ One file for each kernel, named by the hash of all that it depends on: source, c
 processor. So another compiler or machine finds nothing rather than something wrong. A file ends with the hash of its
 own name and bytes and is only ever put in place whole. What is damaged or foreign is compiled again; where the
 directory cannot be used, kernels live in a private directory until the process ends. The files used longest ago go when
-there are more than `MOST_FILES`, or more bytes than `MOST_BYTES`.
+there are more than `MOST_FILES`, or more bytes than `MOST_BYTES`; in memory there are at most `MOST_LOADED` kernels.
 """
 
 from __future__ import annotations
 
+import _ctypes
 import atexit
 import contextlib
+import ctypes
 import hashlib
 import os
 import shutil
 import stat
+import sys
 import tempfile
+import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from spikecore.backends.kit.bounded import BoundedDict
 from spikecore.errors import BackendError
 from spikecore.files import read_file, write_with
 
@@ -29,6 +34,8 @@ MARK = b"spikecore kernel"
 LARGEST_FILE = 1 << 28
 MOST_FILES, MOST_BYTES = 4096, 1 << 30
 """Of a folder of kernels; one is a few tens of kilobytes, and a sweep may compile hundreds."""
+MOST_LOADED = 256
+"""Kernels that a store holds in memory, about 24 KB for each; whoever calls one holds it too."""
 END_BYTES = len(MARK) + hashlib.sha256().digest_size
 
 
@@ -52,10 +59,12 @@ class KernelStore(Generic[Loaded]):
     def __init__(self, folder: Path, load: Callable[[Path], Loaded], suffix: str = ".so") -> None:
         self.folder, self.suffix = folder.absolute(), suffix
         self._load = load
-        self._loaded: dict[str, Loaded] = {}
+        self._loaded: BoundedDict[str, Loaded] = BoundedDict(MOST_LOADED)
 
     def get(self, identity: str, compile: Callable[[], bytes]) -> Loaded:
         """The kernel of this identity, from this process, from the folder, or compiled.
+
+        The store may forget it: the caller holds it for as long as its code may run.
 
         Args:
             identity: text of all that the compiled bytes depend on.
@@ -65,9 +74,10 @@ class KernelStore(Generic[Loaded]):
             BackendError: it cannot be stored anywhere, or does not load; and what `compile` raises.
         """
         name = hashlib.sha256(identity.encode()).hexdigest()
-        if name not in self._loaded:
-            self._loaded[name] = self._get(self.folder / f"{name}{self.suffix}", compile)
-        return self._loaded[name]
+        loaded = self._loaded.get(name)
+        if loaded is None:
+            loaded = self._loaded[name] = self._get(self.folder / f"{name}{self.suffix}", compile)
+        return loaded
 
     def _get(self, path: Path, compile: Callable[[], bytes]) -> Loaded:
         if self._is_whole(path):
@@ -98,6 +108,21 @@ class KernelStore(Generic[Loaded]):
             return False
         kernel, end = content[:-END_BYTES], content[-END_BYTES:]
         return end == _end(path, kernel)
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """A shared library that is unloaded when nothing refers to it any more; ctypes alone never unloads one.
+
+    A function of the library refers to it. An address does not: whoever keeps one also keeps the library.
+
+    Raises:
+        OSError: it does not load.
+    """
+    library = ctypes.CDLL(str(path))
+    if sys.platform != "win32":
+        unload = weakref.finalize(library, _ctypes.dlclose, library._handle)
+        unload.atexit = False  # daemon threads may still be in it when the process ends
+    return library
 
 
 def content(path: Path) -> bytes:

@@ -28,7 +28,7 @@ OVER: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class MembraneCrossEntropy(Loss):
-    """CE of membrane potentials: of their maximum, mean or last value over time, or of every step by itself.
+    """CE of membrane potentials: of their maximum, mean or last value over time, or of each step.
 
     `over="every"` is 1/T Σ_t CE(out[t], y), which is also `TET(mse_weight=0)`.
 
@@ -59,7 +59,7 @@ class MembraneCrossEntropy(Loss):
 
 
 class MembraneMSE(Loss):
-    """MSE of membrane potentials against y': of every step by itself, or of their maximum, mean or last value.
+    """MSE of membrane potentials against y': of each step, or of their maximum, mean or last value.
 
     Example:
         >>> v = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
@@ -86,7 +86,7 @@ class MembraneMSE(Loss):
 
 
 class TET(Loss):
-    """Temporal-efficient training: every step must tell the class.
+    """Temporal-efficient training: the loss of each step, averaged over time.
 
         L = (1 - λ)/T Σ_t CE(out[t], y) + λ/T Σ_t MSE(out[t], level)
 

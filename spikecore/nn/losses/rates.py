@@ -26,7 +26,7 @@ class RateCrossEntropy(Loss):
 
 
 class RateMSE(Loss):
-    """MSE(r, y'), r = 1/T Σ_t out[t]: the class fires in every step, the others never, unless `on` and `off` say else.
+    """MSE(r, y'), r = 1/T Σ_t out[t]: by default the class should fire in every step, the others never.
 
     Gradients: 2 (r - y') / (C T), the same for every step.
 

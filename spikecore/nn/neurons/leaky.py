@@ -14,7 +14,7 @@ from spikecore.nn.surrogates import ATan, Surrogate
 
 
 class Leaky(Neuron):
-    """Leaky integrate and fire, whose reset is decided by the potential that the step before left.
+    """Leaky integrate and fire, whose reset is decided by the potential after the previous step.
 
     r = 1 where v > v_threshold, without gradient
     soft: h = beta v + x - r v_threshold        hard: h = beta (1 - r) v + x        none: h = beta v + x

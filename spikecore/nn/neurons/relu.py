@@ -11,7 +11,7 @@ from spikecore.nn.neuron import Neuron
 
 
 class ReLU(Neuron):
-    """Rectifier, without state: every step is computed by itself.
+    """Rectifier without state: each step is computed independently.
 
     out = max(x, 0)
 

@@ -101,9 +101,9 @@ class KeepsSaved(ToyBackend):
     """keeps what it saved for every backward pass"""
 
     def run(self, *args):
-        found = super().run(*args)
-        self.__dict__.setdefault("kept", []).extend(found[3])
-        return found
+        results = super().run(*args)
+        self.__dict__.setdefault("kept", []).extend(results[3])
+        return results
 
 
 @fault("test_expanded_states_and_gradients", "of expanded inputs")

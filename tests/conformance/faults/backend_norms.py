@@ -45,20 +45,20 @@ class ToyNormed(ToyBackend):
 
     capabilities = BackendCapabilities(norm_neuron=True)
 
-    def norm_neuron(self, *args):
-        return run_normed(self, *args)
+    def norm_neuron(self, call, save, carry):
+        return run_normed(self, call, save, carry)
 
-    def norm_neuron_grad(self, *args):
-        return run_normed_bwd(self, *args)
+    def norm_neuron_grad(self, call, saved, *grads):
+        return run_normed_bwd(self, call, saved, *grads)
 
 
 @fault("test_norm_neuron", "of the block in training")
 class UnbiasedVariance(ToyNormed):
     """gives the variance of the sample, which the running statistics then correct twice"""
 
-    def norm_neuron(self, *args):
-        *results, mean, var, saved = super().norm_neuron(*args)
-        count = args[1].numel() / mean.numel()
+    def norm_neuron(self, call, save, carry):
+        *results, mean, var, saved = super().norm_neuron(call, save, carry)
+        count = call.y.numel() / mean.numel()
         return *results, mean, var * count / (count - 1), saved
 
 
@@ -66,22 +66,25 @@ class UnbiasedVariance(ToyNormed):
 class ConstantStatistics(ToyNormed):
     """wrong gradient of y: none goes through mean and variance"""
 
-    def norm_neuron_grad(self, key, saved, y, gamma, beta, eps, states, params, *grads):
+    def norm_neuron_grad(self, call, saved, *grads):
         mean, var, *rest = saved
-        shape = [-1, *[1] * (y.dim() - 3)]
-        scale = torch.rsqrt(var + eps) if gamma is None else torch.rsqrt(var + eps) * gamma
-        shift = 0 if beta is None else beta.reshape(shape)
-        x = (y - mean.reshape(shape)) * scale.reshape(shape) + shift
-        _, *others = super().norm_neuron_grad(key, saved, y, gamma, beta, eps, states, params, *grads)
-        return self.run_bwd(key, rest, x, states, params, *grads[:3])[0] * scale.reshape(shape), *others
+        shape = [-1, *[1] * (call.y.dim() - 3)]
+        scale = torch.rsqrt(var + call.eps)
+        if call.gamma is not None:
+            scale = scale * call.gamma
+        shift = 0 if call.beta is None else call.beta.reshape(shape)
+        x = (call.y - mean.reshape(shape)) * scale.reshape(shape) + shift
+        grad_x = self.run_bwd(call.key, rest, x, call.states, call.params, *grads[:3])[0]
+        _, *others = super().norm_neuron_grad(call, saved, *grads)
+        return grad_x * scale.reshape(shape), *others
 
 
 @fault("test_norm_neuron", "of the block in training")
 class SwapsGammaAndBeta(ToyNormed):
     """wrong gradients of gamma and beta: each is the other's"""
 
-    def norm_neuron_grad(self, *args):
-        grad_y, grad_gamma, grad_beta, *rest = super().norm_neuron_grad(*args)
+    def norm_neuron_grad(self, call, saved, *grads):
+        grad_y, grad_gamma, grad_beta, *rest = super().norm_neuron_grad(call, saved, *grads)
         return grad_y, grad_beta, grad_gamma, *rest
 
 
@@ -89,15 +92,15 @@ class SwapsGammaAndBeta(ToyNormed):
 class ForgetsEps(ToyNormed):
     """takes its own eps in the place of the norm's"""
 
-    def norm_neuron(self, key, y, gamma, beta, eps, *args):
-        return super().norm_neuron(key, y, gamma, beta, 1e-5, *args)
+    def norm_neuron(self, call, save, carry):
+        return super().norm_neuron(replace(call, eps=1e-5), save, carry)
 
 
 @fault("test_norm_neuron", "returned None")
 class NeverNorms(ToyNormed):
     """mis-declared capability: says that it runs norm and neuron in one call, and never does"""
 
-    def norm_neuron(self, *args):
+    def norm_neuron(self, call, save, carry):
         return None
 
 
@@ -105,18 +108,18 @@ class NeverNorms(ToyNormed):
 class SharesStatistics(ToyNormed):
     """keeps for the gradient the very mean that it hands out"""
 
-    def norm_neuron(self, *args):
-        *results, mean, var, saved = super().norm_neuron(*args)
-        return *results, mean, var, [mean, var, *saved[2:]] if saved else []
+    def norm_neuron(self, call, save, carry):
+        *results, mean, var, saved = super().norm_neuron(call, save, carry)
+        return *results, mean, var, [mean, var, *saved[2:]] if save else []
 
 
 @fault("test_norm_neuron_call", "of y")
 class SingleSums(ToyNormed):
     """takes the variance as mean square minus squared mean, in single precision"""
 
-    def norm_neuron(self, *args):
-        *results, mean, _, saved = super().norm_neuron(*args)
-        y = args[1].float()
+    def norm_neuron(self, call, save, carry):
+        *results, mean, _, saved = super().norm_neuron(call, save, carry)
+        y = call.y.float()
         axes = [axis for axis in range(y.dim()) if axis != 2]
         return *results, mean, ((y * y).mean(axes) - y.mean(axes) ** 2).to(mean.dtype), saved
 
@@ -125,35 +128,70 @@ class SingleSums(ToyNormed):
 class AlwaysGivesStates(ToyNormed):
     """gradients of initial states that nobody wants"""
 
-    def norm_neuron_grad(self, *args):
-        return super().norm_neuron_grad(*args[:-1], True)
+    def norm_neuron_grad(self, call, saved, grad_out, grad_states, grad_recorded, wants_states):
+        return super().norm_neuron_grad(call, saved, grad_out, grad_states, grad_recorded, True)
 
 
 @fault("test_norm_neuron_gradients_that_do_not_arrive", "met an infinite potential")
 class ZerosForMissing(ToyNormed):
     """zero in the place of a gradient that does not arrive"""
 
-    def norm_neuron_grad(self, *args):
-        *given, grad_out, grad_states, grad_recorded, wants = args
-        grad_states = [torch.zeros_like(s) if g is None else g for g, s in zip(grad_states, given[6], strict=True)]
-        return super().norm_neuron_grad(*given, grad_out, grad_states, grad_recorded, wants)
+    def norm_neuron_grad(self, call, saved, grad_out, grad_states, grad_recorded, wants_states):
+        filled = []
+        for state, grad in zip(call.states, grad_states, strict=True):
+            filled.append(torch.zeros_like(state) if grad is None else grad)
+        return super().norm_neuron_grad(call, saved, grad_out, filled, grad_recorded, wants_states)
 
 
 @fault("test_norm_neuron_strides", "of expanded inputs")
 class TakesOneStepForMany(ToyNormed):
     """a y of stride 0 along T counts T times in the gradient of gamma, and once in all else"""
 
-    def norm_neuron_grad(self, *args):
-        grad_y, grad_gamma, *rest = super().norm_neuron_grad(*args)
-        return grad_y, grad_gamma * args[2].shape[0] if args[2].stride(0) == 0 else grad_gamma, *rest
+    def norm_neuron_grad(self, call, saved, *grads):
+        grad_y, grad_gamma, *rest = super().norm_neuron_grad(call, saved, *grads)
+        if call.y.stride(0) == 0:
+            grad_gamma = grad_gamma * call.y.shape[0]
+        return grad_y, grad_gamma, *rest
+
+
+@fault("test_norm_neuron_limits", "of \\(300, 2, 3\\)")
+class FirstStepsAlone(ToyNormed):
+    """takes the statistics of the first 256 steps"""
+
+    def norm_neuron(self, call, save, carry):
+        *results, _, var, saved = super().norm_neuron(call, save, carry)
+        axes = [axis for axis in range(call.y.dim()) if axis != 2]
+        return *results, call.y[:256].mean(axes), var, saved
+
+
+@fault("test_norm_neuron_limits", "of \\(4, 3, 270\\)")
+class EightBitsOfChannels(ToyNormed):
+    """counts channels in eight bits: those from 256 on get no gradient of beta"""
+
+    def norm_neuron_grad(self, call, saved, *grads):
+        grad_y, grad_gamma, grad_beta, *rest = super().norm_neuron_grad(call, saved, *grads)
+        if grad_beta is not None:
+            grad_beta[256:] = 0
+        return grad_y, grad_gamma, grad_beta, *rest
+
+
+@fault("test_norm_neuron_limits", "of \\(3, 1, 3, 23334\\)")
+class SixteenBitsOfNeurons(ToyNormed):
+    """sums the gradient of gamma over the first 65536 neurons"""
+
+    def norm_neuron_grad(self, call, saved, *grads):
+        grad_y, grad_gamma, *rest = super().norm_neuron_grad(call, saved, *grads)
+        if call.y[0].numel() > 65536 and grad_gamma is not None:
+            grad_gamma[-1] *= 0.9
+        return grad_y, grad_gamma, *rest
 
 
 @fault("test_norm_neuron_determinism", "another number of threads")
 class ThreadsChangeSums(ToyNormed):
     """sums of gradients in an order that the number of threads decides"""
 
-    def norm_neuron_grad(self, *args):
-        grad_y, grad_gamma, *rest = super().norm_neuron_grad(*args)
+    def norm_neuron_grad(self, call, saved, *grads):
+        grad_y, grad_gamma, *rest = super().norm_neuron_grad(call, saved, *grads)
         return grad_y, grad_gamma * (1 + 1e-15 * torch.get_num_threads()), *rest
 
 
@@ -161,6 +199,6 @@ class ThreadsChangeSums(ToyNormed):
 class HalfStatistics(ToyNormed):
     """takes the statistics of half-precision input in half precision"""
 
-    def norm_neuron(self, *args):
-        *results, mean, var, saved = super().norm_neuron(*args)
-        return *results, mean.to(args[1].dtype).to(mean.dtype) * 1.01, var, saved
+    def norm_neuron(self, call, save, carry):
+        *results, mean, var, saved = super().norm_neuron(call, save, carry)
+        return *results, mean.to(call.y.dtype).to(mean.dtype) * 1.01, var, saved

@@ -25,8 +25,8 @@ class ToySeeded(ToyDataset):
     Config = SeededConfig
 
     def split(self, name):
-        found = super().split(name)
-        return replace(found, seed=found.seed + 5000 * self.config.seed)
+        split = super().split(name)
+        return replace(split, seed=split.seed + 5000 * self.config.seed)
 
 
 @fault("test_every_seed_has_an_effect", "the option 'seed' and ignores it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,10 @@ from spikecore.cli.describe import Description, Section, describe
 from spikecore.errors import SpikeError
 from spikecore.kinds import KINDS
 from spikecore.registry import Entry, Plugin, components, plugins
+from spikecore.registry.catalogue import CORE_ID
 from spikecore.registry.summaries import summary
 from tests.suites.places import ROOT
+from tests.tools import conformance
 from tests.tools.site.markup import definitions, inline, literal, rst
 
 
@@ -92,7 +95,7 @@ def _plugin_page(plugin: Plugin, entries: list[Entry]) -> Iterator[str]:
         [
             ("distribution", f"``{plugin.distribution}`` {plugin.version}"),
             ("needs", ", ".join(f"``{line}``" for line in needs)),
-            ("extras", ", ".join(f"``{line}``" for line in extras)),
+            ("extras", ", ".join(map(_extra, extras))),
         ]
     )
     for kind in KINDS:
@@ -105,6 +108,13 @@ def _plugin_page(plugin: Plugin, entries: list[Entry]) -> Iterator[str]:
         yield from title("Guide", "-")
         more = sorted(page.stem for page in (readme.parent / "docs").glob("*.md"))
         yield from _toctree([f"/plugins/{plugin.id}/README", *(f"/plugins/{plugin.id}/docs/{name}" for name in more)])
+
+
+def _extra(line: str) -> str:
+    """`onnx>=1.16; extra == "onnx"` as the name of the extra and what it installs."""
+    requirement, _, marker = line.partition(";")
+    name = marker.split("extra ==")[1].split("'" if "'" in marker else '"')[1]
+    return f"``{name}`` (``{requirement.strip()}``)"
 
 
 def _component_page(entry: Entry) -> Iterator[str]:
@@ -125,8 +135,38 @@ def _component_page(entry: Entry) -> Iterator[str]:
         yield from _section(section)
         if section.title == "options" and described.remarks:
             yield from rst(described.remarks)
-    yield from title("checks", "-")
-    yield f"``spike test {entry.kind}:{entry.name}`` runs the checks of its kind: :doc:`/docs/reference/conformance`."
+    yield from title("conformance", "-")
+    yield from _conformance(entry)
+
+
+def _conformance(entry: Entry) -> Iterator[str]:
+    """What the suite of its kind executed, from the committed table."""
+    suite = "core" if entry.plugin.id == CORE_ID else f"plugin-{entry.plugin.id}"
+    page = ":doc:`The checks of its kind </docs/reference/conformance>`"
+    checks = f"{page} run with ``spike test {entry.kind}:{entry.name}``."
+    result = conformance.table().get((entry.kind, entry.name))
+    if result is None:
+        reason = conformance.unproved(entry.plugin.id).get((entry.kind, entry.name))
+        if reason is None:
+            yield f"No result is recorded on this page. The suite ``{suite}`` of ``make test`` runs its checks."
+            yield checks
+        else:
+            yield f"It {reason}, so ``make test`` does not run its checks. {checks}"
+        return
+    where = (
+        "``spike test``" if result.suite == conformance.BY_HAND else f"the suite ``{result.suite}`` of ``make test``"
+    )
+    yield f"**{result.executed} checks executed, {result.failed} failed**, {result.not_applicable} not applicable to"
+    yield f"its capabilities or to the machine; at least {result.minimum} are needed. Executed by {where} on"
+    yield f"``{result.distribution}`` {result.version}, api_version {result.api_version}."
+    if result.long_elsewhere:
+        yield f"Long checks, which ran for another component of its kind and plugin: {result.long_elsewhere}."
+    if result.version != entry.plugin.version:
+        yield f"The version here is {entry.plugin.version}."
+    if options := json.loads(result.options):
+        made = ", ".join(f"{name}={value}" for name, value in options.items())
+        yield from ("", f"Options: ``{made}``.")
+    yield from ("", checks)
 
 
 def _version(described: Description) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 SECTION = re.compile(r"(Args|Returns|Raises|Yields|Gradients|Example|Examples|Source|Parity):$")
 LITERAL_SECTIONS = ("Example", "Examples")
 ITEM = re.compile(r"([\w.*, `\[\]:]*?\w`?): (.*)")
+COLUMNS = re.compile(r"\S {2,}\S")
+"""Equations beside one another, or beside the option that chooses them."""
 BULLET = re.compile(r"[*-] ")
 CODE = re.compile(r"(``[^`]+``|`[^`]+`)")
 MARKUP = re.compile(r"([\\*|_`])")
@@ -67,7 +69,11 @@ def _blocks(lines: list[str]) -> Iterator[str]:
             yield from _section(heading.group(1), block)
             continue
         block, lines = _paragraph(lines)
-        if len(block) > 1 and all(" = " in part for part in block):  # equations keep their lines
+        are_equations = all(" = " in part for part in block)
+        if are_equations and any(COLUMNS.search(part) for part in block):
+            yield from literal(block)
+            continue
+        if are_equations and len(block) > 1:  # they keep their lines
             yield from ("", *(f"| {inline(part)}" for part in block), "")
             continue
         is_bullet = bool(BULLET.match(block[0]))

@@ -39,7 +39,7 @@ def expectations(given: Prepared) -> dict[str, Expected]:
 
 
 class Ann2SNN(OnnxSource, Configurable):
-    """Converts a trained net whose rectifiers become neurons, by one of several recipes.
+    """Converts a trained net with rectifiers into a spiking net, by one of several recipes.
 
     Every call of the net is accounted for: what is linear stays, rectifiers become neurons, norms are folded, and what
     has no counterpart is an error that names it, unless `allow` names it too. The new net takes `[T, B, ...]`: the same

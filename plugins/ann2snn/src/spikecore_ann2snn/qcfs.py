@@ -14,7 +14,7 @@ from spikecore.nn import Neuron
 
 
 class QCFS(Neuron):
-    """Quantized clip-floor-shift activation, without state: every step is computed by itself.
+    """Quantized clip-floor-shift activation without state: each step is computed independently.
 
     out = θ clip(floor(L x / θ + φ) / L, 0, 1)
 

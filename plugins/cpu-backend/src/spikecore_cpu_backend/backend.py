@@ -17,6 +17,7 @@ from torch import Tensor
 from spikecore.backends.kit import (
     Backend,
     BackendCapabilities,
+    BoundedDict,
     Support,
     channels,
     check_arguments,
@@ -24,7 +25,7 @@ from spikecore.backends.kit import (
 )
 from spikecore.dynamics import Program, phases
 from spikecore.errors import BackendError
-from spikecore.interfaces import ProductGeometry, Range, SpikeBits, SpikeProduct
+from spikecore.interfaces import NormCall, ProductGeometry, Range, SpikeBits, SpikeProduct
 from spikecore_cpu_backend import layout, norm, tuning
 from spikecore_cpu_backend.cache import KernelCache, default_folder
 from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, ForwardCall
@@ -42,6 +43,8 @@ from spikecore_cpu_backend.products import (
 )
 
 CPU = torch.device("cpu")
+MOST_KERNELS = 2048
+"""Programs that are held ready to be called, 4 KB for each; one that was dropped is made again in 0.1 ms."""
 _LIVE: weakref.WeakSet[CPUBackend] = weakref.WeakSet()
 
 
@@ -86,7 +89,8 @@ class CPUBackend(Backend):
         folder = Path(self.config.cache_dir).expanduser() if self.config.cache_dir else default_folder()
         self.runtime = Runtime(KernelCache(self.config.compiler, folder, self.config.compile_timeout_s))
         self.recycler = Recycler(self.config.recycle_mib << 20)
-        self._kernels: dict[tuple[str, torch.dtype], Kernel] = {}
+        # A call holds its kernel, so that one that another thread drops stays whole until the call returns.
+        self._kernels: BoundedDict[tuple[str, torch.dtype], Kernel] = BoundedDict(MOST_KERNELS)
         self._products: Products | BackendError | None = None
         _LIVE.add(self)
 
@@ -303,42 +307,26 @@ class CPUBackend(Backend):
         return self._products
 
     def norm_neuron(
-        self,
-        key: str,
-        y: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        eps: float,
-        states: Sequence[Tensor],
-        params: Sequence[Tensor],
-        save: bool,
-        carry: bool,
+        self, call: NormCall, save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]] | None:
         """See `interfaces.backend.Backend.norm_neuron`; None where `tuning.norm_tiles` gives none."""
-        kernel = self._kernels.get((key, y.dtype)) or self._kernel(key, y.dtype)
-        return norm.forward(self, kernel, y, gamma, beta, eps, states, params, save, carry)
+        kernel = self._kernels.get((call.key, call.y.dtype)) or self._kernel(call.key, call.y.dtype)
+        return norm.forward(self, kernel, call, save, carry)
 
     def norm_neuron_grad(
         self,
-        key: str,
+        call: NormCall,
         saved: Sequence[Tensor],
-        y: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        eps: float,
-        states: Sequence[Tensor],
-        params: Sequence[Tensor],
         grad_out: Tensor | None,
         grad_states: Sequence[Tensor | None],
         grad_recorded: Sequence[Tensor | None],
         wants_states: bool,
     ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
         """See `interfaces.backend.Backend.norm_neuron_grad`."""
-        kernel = self._kernels.get((key, y.dtype)) or self._kernel(key, y.dtype)
+        kernel = self._kernels.get((call.key, call.y.dtype)) or self._kernel(call.key, call.y.dtype)
         arriving = tuple([grad is not None for grad in (grad_out, *grad_states, *grad_recorded)])
-        table = _phase_table(kernel.program, arriving, y.shape[0])
-        grads = (grad_out, grad_states, grad_recorded)
-        return norm.backward(self, kernel, saved, y, gamma, beta, states, params, *grads, wants_states, table)
+        phases = _phase_table(kernel.program, arriving, call.y.shape[0])
+        return norm.backward(self, kernel, call, saved, grad_out, grad_states, grad_recorded, wants_states, phases)
 
     @staticmethod
     def num_threads(count: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from pathlib import Path
 
-from spikecore.backends.kit import KernelStore, cache_folder
+from spikecore.backends.kit import KernelStore, cache_folder, open_library
 from spikecore.errors import BackendError
 from spikecore_cpu_backend.compiler import Compiler, CompilerStopped, compilers
 
@@ -29,7 +29,7 @@ class KernelCache:
 
     def __init__(self, named: str, folder: Path, timeout_s: float) -> None:
         self.named, self.timeout_s = named, timeout_s
-        self.store = KernelStore(folder, lambda path: ctypes.CDLL(str(path)))
+        self.store = KernelStore(folder, open_library)
         self.compiler = next(compilers(named))
         self._stopped: dict[str, str] = {}  # compiler → why it is not asked again
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from spikecore.backends.kit import BoundedDict
 from spikecore.dynamics import Program, keep_distance
 from spikecore_cpu_backend.cache import KernelCache
 from spikecore_cpu_backend.call import BackwardCall, ForwardCall, Pack
@@ -15,6 +16,8 @@ from spikecore_cpu_backend.source import kernel_source, runtime_source
 
 ELEMENTS = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}
 """Input dtype → element type as in driver.c."""
+MOST_CODES = 256
+"""Structures whose code is held in memory; one that was dropped is loaded again from its file."""
 SMALL_BLOCK = 1024
 """Lanes of a block in a small call."""
 
@@ -89,7 +92,7 @@ class Runtime:
 
     def __init__(self, cache: KernelCache) -> None:
         self.cache = cache
-        self._codes: dict[tuple[str, bool, str], Code] = {}
+        self._codes: BoundedDict[tuple[str, bool, str], Code] = BoundedDict(MOST_CODES)
         self.library = cache.load(runtime_source())
         self.has_float16 = bool(self.library.sc_has_float16())
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
@@ -108,6 +111,8 @@ class Runtime:
 
     def code(self, program: Program, is_double: bool, normed: str = "") -> Code:
         """The compiled code, which programs that differ in their numbers alone share; `normed` as of `print_program`.
+
+        Held by its callers for as long as they use its address: it is unloaded when nobody holds it.
 
         Raises:
             BackendError: it does not compile or load.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from spikecore.backends.kit import channels, check_arguments
+from spikecore.backends.kit import NormCall, channels, check_arguments
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError
 from spikecore_cpu_backend import layout, tuning
-from spikecore_cpu_backend.kernels import Kernel
+from spikecore_cpu_backend.kernels import Code, Kernel
 from spikecore_cpu_backend.norm_call import NormBackwardCall, NormForwardCall
 
 if TYPE_CHECKING:
@@ -28,12 +28,13 @@ Gradients = tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tenso
 class _Form:
     """y as the driver sees it: `[T, outer, channels, inner]`, and its blocks."""
 
-    def __init__(self, kernel: Kernel, y: Tensor, gamma: Tensor | None, beta: Tensor | None) -> None:
+    def __init__(self, kernel: Kernel, call: NormCall) -> None:
+        y = call.y
         if y.dim() < 3 or not y.numel():
             raise BackendError(f"norm_neuron takes [T, B, C, ...] that is not empty, got {tuple(y.shape)}")
         self.num_steps, self.outer, self.channels = y.shape[:3]
         self.inner = math.prod(y.shape[3:])
-        for name, value in (("gamma", gamma), ("beta", beta)):
+        for name, value in (("gamma", call.gamma), ("beta", call.beta)):
             if value is not None and (value.shape != (self.channels,) or value.dtype != kernel.state_dtype):
                 raise BackendError(
                     f"norm_neuron needs {name} as [{self.channels}] of {kernel.state_dtype}, got {tuple(value.shape)} "
@@ -56,10 +57,10 @@ def _steps(y: Tensor, used: list[Tensor]) -> layout.Words:
     return address, step, lanes
 
 
-def _rows(backend: CPUBackend, kernel: Kernel, form: _Form) -> int:
-    """The address of the program whose rows read y * scale + shift."""
+def _rows(backend: CPUBackend, kernel: Kernel, form: _Form) -> Code:
+    """The program whose rows read y * scale + shift."""
     normed = "row" if form.tiles is not None and form.tiles.block else "number"
-    return backend.runtime.code(kernel.program, kernel.state_dtype == torch.float64, normed).address
+    return backend.runtime.code(kernel.program, kernel.state_dtype == torch.float64, normed)
 
 
 def _address(tensor: Tensor | None, used: list[Tensor]) -> int:
@@ -69,22 +70,12 @@ def _address(tensor: Tensor | None, used: list[Tensor]) -> int:
     return used[-1].data_ptr()
 
 
-def forward(
-    backend: CPUBackend,
-    kernel: Kernel,
-    y: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    eps: float,
-    states: Sequence[Tensor],
-    params: Sequence[Tensor],
-    save: bool,
-    carry: bool,
-) -> Results | None:
+def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, carry: bool) -> Results | None:
     """See `interfaces.backend.Backend.norm_neuron`."""
-    form, program = _Form(kernel, y, gamma, beta), kernel.program
+    form, program = _Form(kernel, call), kernel.program
     if form.tiles is None:
         return None
+    y, states, params = call.y, call.states, call.params
     check_arguments(program, form.num_lanes, kernel.state_dtype, CPU, states, params)
     channels(program, y.shape, params)
     wide, used = kernel.state_dtype, []
@@ -96,9 +87,10 @@ def forward(
     state_views: list[int] = []
     for state in states:
         state_views += layout.state(state, used)
-    epsilon = ctypes.c_double(eps)
-    call = NormForwardCall(
-        program=_rows(backend, kernel, form),
+    epsilon = ctypes.c_double(call.eps)
+    code = _rows(backend, kernel, form)  # held until the call has returned
+    arguments = NormForwardCall(
+        program=code.address,
         numbers=kernel.numbers,
         num_threads=backend.num_threads(y.numel()),
         outer=form.outer,
@@ -111,8 +103,8 @@ def forward(
         streams=tuning.streams(y.numel() * kernel.element_bytes, tuning.TRAINING),
         num_steps=form.num_steps,
         eps=ctypes.addressof(epsilon),
-        gamma=_address(gamma, used),
-        beta=_address(beta, used),
+        gamma=_address(call.gamma, used),
+        beta=_address(call.beta, used),
         mean=mean.data_ptr(),
         var=var.data_ptr(),
         inverse=inverse.data_ptr(),
@@ -126,19 +118,15 @@ def forward(
         params=[_address(param, used) for param in params],
     )
     entry = kernel.norm_forward
-    _run(entry, y, call.pack(NormForwardCall.packer(program)))
+    _run(entry, y, arguments.pack(NormForwardCall.packer(program)))
     return out, finals, recorded, mean.clone(), var.clone(), [numbers] if save else []
 
 
 def backward(
     backend: CPUBackend,
     kernel: Kernel,
+    call: NormCall,
     saved: Sequence[Tensor],
-    y: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    states: Sequence[Tensor],
-    params: Sequence[Tensor],
     grad_out: Tensor | None,
     grad_states: Sequence[Tensor | None],
     grad_recorded: Sequence[Tensor | None],
@@ -146,16 +134,17 @@ def backward(
     phases: Any,
 ) -> Gradients:
     """See `interfaces.backend.Backend.norm_neuron_grad`."""
-    form, program = _Form(kernel, y, gamma, beta), kernel.program
+    form, program = _Form(kernel, call), kernel.program
     if form.tiles is None:
         raise BackendError("norm_neuron_grad got a shape that norm_neuron does not take")
+    y, states, params = call.y, call.states, call.params
     check_arguments(program, form.num_lanes, kernel.state_dtype, CPU, states, params)
     channels(program, y.shape, params)
     wide, used = kernel.state_dtype, []
     mean, _, inverse, scale, shift = saved[0].unbind()
     grad_y = backend._empty(y.shape, y.dtype)
     grad_x = grad_y if y.dtype == wide else backend._empty(y.shape, wide)
-    grad_gamma, grad_beta = (None if value is None else torch.empty_like(mean) for value in (gamma, beta))
+    grad_gamma, grad_beta = (None if value is None else torch.empty_like(mean) for value in (call.gamma, call.beta))
     grad_firsts = [backend._empty(state.shape, wide) for state in states if wants_states]
     sums = [torch.zeros_like(param, memory_format=torch.contiguous_format) for param in params]
     state_views: list[int] = []
@@ -164,8 +153,9 @@ def backward(
         state_views += layout.state(state, used)
         grad_views += layout.state(grad, used)
     recorded_views, arrives_recorded = _recorded(program, grad_recorded, used)
-    call = NormBackwardCall(
-        program=_rows(backend, kernel, form),
+    code = _rows(backend, kernel, form)  # held until the call has returned
+    arguments = NormBackwardCall(
+        program=code.address,
         numbers=kernel.numbers,
         num_threads=backend.num_threads(y.numel()),
         outer=form.outer,
@@ -178,8 +168,8 @@ def backward(
         num_steps=form.num_steps,
         phases=ctypes.addressof(phases),
         arrives_recorded=arrives_recorded,
-        gamma=_address(gamma, used),
-        beta=_address(beta, used),
+        gamma=_address(call.gamma, used),
+        beta=_address(call.beta, used),
         mean=mean.data_ptr(),
         inverse=inverse.data_ptr(),
         scale=scale.data_ptr(),
@@ -197,7 +187,7 @@ def backward(
         params=[_address(param, used) for param in params],
         grad_params=[total.data_ptr() for total in sums],
     )
-    _run(kernel.norm_backward, y, call.pack(NormBackwardCall.packer(program)))
+    _run(kernel.norm_backward, y, arguments.pack(NormBackwardCall.packer(program)))
     return grad_y, grad_gamma, grad_beta, grad_firsts, sums
 
 

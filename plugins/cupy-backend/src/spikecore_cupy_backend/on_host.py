@@ -24,6 +24,7 @@ from spikecore.backends.kit import (
     arguments,
     cache_folder,
     integer_arguments,
+    open_library,
 )
 from spikecore.dynamics import Program
 from spikecore.errors import BackendError, PluginUnavailable
@@ -69,7 +70,7 @@ class HostCompiler:
 
     def __init__(self) -> None:
         self.path, self.version = find_compiler()
-        self._store: KernelStore[ctypes.CDLL] = KernelStore(cache_folder("cupy-backend"), lambda p: ctypes.CDLL(str(p)))
+        self._store: KernelStore[ctypes.CDLL] = KernelStore(cache_folder("cupy-backend"), open_library)
 
     def load(self, source: str, program: Program, plan: ForwardPlan | BackwardPlan, is_double: bool) -> Any:
         """The function `sc_run(first, end, *arguments)` of a kernel; see `host_source`.

@@ -92,7 +92,7 @@ def saccade(time_us: float, amplitude: float, saccade_us: float = 100_000.0) -> 
 
 
 class NDigits(Simulated):
-    """Core's digits as a camera sees them that moves through N-MNIST's saccades; `[T, 2, 24, 24]`."""
+    """Core's digits as an event camera sees them while it makes N-MNIST's saccades; `[T, 2, 24, 24]`."""
 
     name: ClassVar[str] = "ndigits"
     size: ClassVar[int] = 24

@@ -30,7 +30,7 @@ Bit = Annotated[int, Range(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class CropTime(Transform):
-    """A part of the time.
+    """Keeps the events of an interval of time.
 
     Args:
         start_us: the first moment that stays.
@@ -85,7 +85,7 @@ def _pixels(events: Events, sensor_size: Sensor) -> np.ndarray:
 
 @dataclass(frozen=True)
 class HotPixels(Transform):
-    """Pixels that are busier than anything could make them are left out.
+    """Drops the events of pixels that are busier than any scene could make them.
 
     A recording of a single moment has no rates, and stays as it is.
 
@@ -109,7 +109,7 @@ class HotPixels(Transform):
 
 @dataclass(frozen=True)
 class DropPixels(Transform):
-    """Named pixels are left out.
+    """Drops the events of named pixels.
 
     Args:
         places: `[[x, y], …]`.
@@ -135,7 +135,7 @@ class DropPixels(Transform):
 
 @dataclass(frozen=True)
 class Decimate(Transform):
-    """Of the events of each pixel every n-th stays.
+    """Keeps every n-th event of each pixel.
 
     Args:
         n: 1 keeps all.

@@ -273,17 +273,17 @@ class EventFolder(EventDataset):
     def _by_directory(self) -> Splits:
         parts = list(self._halves.values()) or [self.directory]
         classes = self.class_names
-        found = [self._within(top) for top in parts]
-        if not any(found):
+        parts_read = [self._within(top) for top in parts]
+        if not any(parts_read):
             self._explain_none(parts)
-        labels = [{recording.label for recording in part} for part in found]
+        labels = [{recording.label for recording in part} for part in parts_read]
         for top, there in zip(parts, labels, strict=True):
             self._explain_deeper(top, [name for label, name in enumerate(classes) if label not in there])
         what = f"recordings (suffixes: {', '.join(self._suffixes)})"
         check_filled(list(zip(parts, labels, strict=True)), classes, what)
         if self._halves:
-            return dict(zip(self._halves, found, strict=True))
-        return self._divided(found[0])
+            return dict(zip(self._halves, parts_read, strict=True))
+        return self._divided(parts_read[0])
 
     def _divided(self, recordings: list[Recording]) -> Splits:
         config = self.config
@@ -298,7 +298,7 @@ class EventFolder(EventDataset):
                 raise DatasetError(
                     f"{self.directory / self.config.labels}: line {row.line} names {row.path}, which is missing"
                 )
-        found = [
+        recordings = [
             Recording(
                 row.path.relative_to(self.directory).as_posix(),
                 classes.index(row.label),
@@ -311,10 +311,10 @@ class EventFolder(EventDataset):
         ]
         if any(row.split for row in rows):
             splits: Splits = {name: [] for name in self.splits}
-            for row, recording in zip(rows, found, strict=True):
+            for row, recording in zip(rows, recordings, strict=True):
                 splits[row.split].append(recording)
         else:
-            splits = self._divided(found)
+            splits = self._divided(recordings)
         split_of = {recording.item: name for name, part in splits.items() for recording in part}
         check_disjoint(rows, [split_of[row.line] for row in rows])
         return splits

@@ -175,9 +175,9 @@ def read(path: Path) -> Events:
     Raises:
         DatasetError: the file is damaged, or wants anything but lists, numbers and arrays.
     """
-    found, size = _load(path)
+    content, size = _load(path)
     rows: list[Any] = []
-    stack = [found]
+    stack = [content]
     # Whatever is written once takes a byte at least, and a row four; more than that is named again and again.
     for _ in range(size + 1):
         if not stack:

@@ -94,7 +94,7 @@ class Crop(Transform):
 
 @dataclass(frozen=True)
 class RandomCrop(Transform):
-    """A part of the picture, anywhere; with an empty margin around it first.
+    """Crops a random part of the picture, after adding an empty margin.
 
     Args:
         height, width: what is left; 0 is as many as there were before the margin.
@@ -120,7 +120,7 @@ class RandomCrop(Transform):
 
 @dataclass(frozen=True)
 class Downsample(Transform):
-    """Pixels are joined in squares; all events stay.
+    """Joins pixels in squares; keeps all events.
 
     Args:
         factor: side of a square.
@@ -160,7 +160,7 @@ class Flip(Transform):
 
 @dataclass(frozen=True)
 class RandomFlip(Flip):
-    """`flip`, or not.
+    """Applies `flip` at random.
 
     Args:
         axis: what is flipped.
@@ -176,7 +176,7 @@ class RandomFlip(Flip):
 
 @dataclass(frozen=True)
 class DropEvents(Transform):
-    """Events are left out: each with probability p, or all in a random window or box that covers the share p.
+    """Drops events: each with probability p, or all in a random window or box that covers the share p.
 
     Source: Gu et al., EventDrop: Data Augmentation for Event-based Learning (IJCAI 2021).
 
@@ -207,7 +207,7 @@ class DropEvents(Transform):
 
 @dataclass(frozen=True)
 class SpatialJitter(Transform):
-    """Every event moves by a rounded normal deviate in x and in y; what leaves the sensor is lost.
+    """Moves every event by a rounded normal deviate in x and in y; drops those that leave the sensor.
 
     Args:
         std: in pixels.
@@ -226,7 +226,7 @@ class SpatialJitter(Transform):
 
 @dataclass(frozen=True)
 class TimeJitter(Transform):
-    """Every event moves by a rounded normal deviate in time; the order is made good again.
+    """Moves every event by a rounded normal deviate in time, and sorts them again.
 
     Args:
         std_us: in microseconds.
@@ -243,7 +243,7 @@ class TimeJitter(Transform):
 
 @dataclass(frozen=True)
 class Denoise(Transform):
-    """Background activity filter: an event stays when one of its 8 neighbours had one within the window before it.
+    """Background activity filter: keeps an event if one of its 8 neighbours had one within the window before it.
 
     Source: Delbrück, Frame-free dynamic digital vision (Symposium on Secure-Life Electronics 2008).
 
@@ -283,7 +283,7 @@ class Denoise(Transform):
 
 @dataclass(frozen=True)
 class Refractory(Transform):
-    """After an event that stays, its pixel is blind for a while.
+    """Drops the events of a pixel during a refractory period after each event that is kept.
 
     Args:
         delay_us: how long.

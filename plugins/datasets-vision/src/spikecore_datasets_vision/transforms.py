@@ -112,7 +112,7 @@ class Crop(Transform):
 
 @dataclass(frozen=True)
 class RandomCrop(Transform):
-    """A part of the image, anywhere; with a margin around it first.
+    """Crops a random part of the image, after adding a margin.
 
     Args:
         height, width: what is left; 0 is as many as there were before the margin.
@@ -149,7 +149,7 @@ class RandomCrop(Transform):
 
 @dataclass(frozen=True)
 class RandomResizedCrop(Transform):
-    """A part of random area and shape, brought to one size by linear interpolation.
+    """Crops a part of random area and shape, and resizes it by linear interpolation.
 
     Area in `min_area` .. `max_area` of the image, uniform; width / height in `min_ratio` .. `max_ratio`, uniform in its
     logarithm; of ten such parts the first that fits is taken, the whole image where none does.
@@ -192,7 +192,7 @@ class RandomResizedCrop(Transform):
 
 @dataclass(frozen=True)
 class RandomFlip(Transform):
-    """The image as in a mirror, or not.
+    """Mirrors the image at random.
 
     Args:
         axis: `x` exchanges left and right, `y` top and bottom.
@@ -210,7 +210,7 @@ class RandomFlip(Transform):
 
 @dataclass(frozen=True)
 class RandomErasing(Transform):
-    """A box of the image is replaced, or not.
+    """Replaces a box of the image at random.
 
     Source: Zhong et al., Random Erasing Data Augmentation (AAAI 2020); its defaults.
 

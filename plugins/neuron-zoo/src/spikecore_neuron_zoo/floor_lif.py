@@ -11,7 +11,7 @@ from spikecore.nn import Neuron, PiecewiseExp, Surrogate
 
 
 class FloorLIF(Neuron):
-    """LIF with several spikes per step: as often as the threshold goes into its potential.
+    """LIF with several spikes per step: as many as the times the threshold fits into its potential.
 
     h = decay v + x        scale_input=True: h = decay v + (1 - decay) x
     s = floor(h / v_threshold) where h >= v_threshold, else 0

@@ -122,7 +122,7 @@ class TimedGLIF(Gated):
     As `GLIF`, with conductance[t] = sigmoid(conductances[t]) learnable, one for each of `num_steps` steps (and each
     channel, where `beta` has one per channel), 1/2 at first. It scales the whole input at once; the recurrence is then
     a declared, elementwise step, which backends fuse. For sequences of `num_steps` steps only, in multi-step mode;
-    inside `streaming` v and s go on from one to the next.
+    inside `streaming`, v and s carry over between calls.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[num_steps, B, ...]` and dtype.

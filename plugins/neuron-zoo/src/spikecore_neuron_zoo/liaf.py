@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 class LIAF(Neuron):
-    """LIF that puts out an analog value: spikes only reset it.
+    """LIF that outputs an analog value: spikes only reset it.
 
     h = LIF charge of (v, x)
     s = Θ(h - v_threshold);  v is reset by s

@@ -26,7 +26,7 @@ SMALLEST = 36
 
 
 class AtariConvNet(Model):
-    """See this module.
+    """The convolutional net of deep Q-learning on Atari, with spiking neurons; layers as in this module.
 
     Raises:
         ShapeError: the input shape is not `[C, H, W]`, or too small.

@@ -17,7 +17,7 @@ from spikecore.analysis import RateMeter
 from spikecore.errors import OptionError, RunError
 from spikecore.interfaces import Batch, Parts, RunContext, Split, Table, Task, TrainerCapabilities
 from spikecore.nn import synchronize_batch_norms
-from spikecore.trainers import Trainer, begin_epoch, in_batches, unaugmented
+from spikecore.trainers import Trainer, begin_epoch, in_batches, make_optimizer, unaugmented
 from spikecore_training.average import Average
 from spikecore_training.groups import parameter_groups
 from spikecore_training.limits import deterministic_algorithms, explained_memory
@@ -176,7 +176,8 @@ class Loop(Trainer):
             context.note("batch norms share their statistics between the processes; blocks with one run unfused")
         self._average = Average(model, config.ema) if config.ema else None
         with context.timed("building"):  # torch imports its compiler for the first optimizer
-            self._optimizer = config.optimizer(parameter_groups(model, config.decay == "all"), config.lr)
+            groups = parameter_groups(model, config.decay == "all")
+            self._optimizer = make_optimizer(config.optimizer, groups, config.lr)
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=context.dtype == torch.float16)
         if self._pending is not None:
             self._optimizer.load_state_dict(self._pending["optimizer"])

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from spikecore.trainers import Schedule
+from spikecore.trainers import Schedule, factors_of
 from spikecore_training.schedules import Plateau
 
 
 @functools.lru_cache(maxsize=8)
 def _factors(schedule: Schedule, num: int) -> tuple[float, ...]:
-    return tuple(schedule.factors(num))
+    return factors_of(schedule, num)
 
 
 class LearningRates:

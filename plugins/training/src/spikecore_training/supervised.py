@@ -19,7 +19,7 @@ from spikecore_training.options import LoopConfig, NotNegative, Share, idle_loop
 
 
 class Supervised(Loop):
-    """Trains a classifier; every optimizer step is a safe point, so it resumes anywhere, to the same bits.
+    """Trains a classifier; every optimizer step is a safe point, so it resumes anywhere with bit-identical results.
 
     Sources: Szegedy et al., Rethinking the Inception architecture (CVPR 2016), label smoothing; Zhang et al., mixup
     (ICLR 2018); Yun et al., CutMix (ICCV 2019); Polyak and Juditsky (1992), averaging of weights.

@@ -14,9 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import triton
 from torch import Tensor
 from triton import language as tl
+from triton.runtime.errors import InterpreterError
 from triton.runtime.interpreter import InterpretedFunction, TensorHandle, interpreter_builder
+
+from spikecore.errors import BackendError
 
 LARGEST_BLOCK = 1 << 15
 _RUNNING = Lock()
@@ -65,13 +69,23 @@ def _rounds_to_nearest() -> Iterator[None]:
 
 
 def interpreted(function: Callable[..., None]) -> Callable[..., None]:
-    """A launcher `(*arguments, num_lanes)` of a kernel that runs in the interpreter."""
+    """A launcher `(*arguments, num_lanes)` of a kernel that runs in the interpreter.
+
+    Raises:
+        BackendError: the interpreter fails.
+    """
     kernel: Any = InterpretedFunction(function)
 
     def launch(*arguments: Any, num_lanes: int) -> None:
         block = min(1 << max(num_lanes - 1, 1).bit_length(), LARGEST_BLOCK)
-        # Infinities and NaN are results like others.
-        with _RUNNING, _rounds_to_nearest(), np.errstate(all="ignore"):
-            kernel[(-(-num_lanes // block),)](*arguments, BLOCK=block)
+        try:
+            # Infinities and NaN are results like others.
+            with _RUNNING, _rounds_to_nearest(), np.errstate(all="ignore"):
+                kernel[(-(-num_lanes // block),)](*arguments, BLOCK=block)
+        except InterpreterError as error:
+            raise BackendError(
+                f"the interpreter of triton {triton.__version__} fails with numpy {np.__version__}: "
+                f"{error}. That of triton 3.6 does with numpy 2.4, that of triton 3.9 does not"
+            ) from error
 
     return launch

@@ -22,7 +22,7 @@ OPERATIONS: Mapping[str, str] = {
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
-    "neg": "{0} * -1.0",  # Triton's own minus is 0 - a, which loses the sign of zero
+    "neg": "{0} * -1.0",  # Triton 3.6's own minus is 0 - a, which loses the sign of zero
     "lt": "{0} < {1}",
     "le": "{0} <= {1}",
     "gt": "{0} > {1}",
@@ -92,6 +92,8 @@ class TritonPrinter(Printer):
         """The name of a constant of the kernel, see `constants`: a literal would be float32 in some places."""
         literal, dtype = (str(int(value)), "tl.int1") if is_bool else (_literal(value), self.dtype)
         text = f"tl.full((), {literal}, {dtype})"
+        if value == 0 and math.copysign(1.0, value) < 0:  # Triton 3.6 makes 0.0 of the literal
+            text = f"tl.full((), 0.0, {dtype}) * -1.0"
         return self._constants.setdefault(text, f"constant{len(self._constants)}")
 
     def number(self, slot: int, value: float) -> str:

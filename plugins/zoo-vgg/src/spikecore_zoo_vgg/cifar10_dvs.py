@@ -29,7 +29,7 @@ STAGE_FACTORS = ((1, 2), (4, 4), (8, 8), (8, 8))
 
 
 class CIFAR10DVSVGG(PlainNet):
-    """See the module."""
+    """The VGG for CIFAR10-DVS of temporal efficient training, 48² in two polarities; layers as in this module."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=16, input_rank=3)
     info: ClassVar[ModelInfo] = ModelInfo(9_271_498, 1_361_654_784, (2, 48, 48), 10, REFERENCE)

@@ -89,7 +89,7 @@ class _StandardizedNet(PlainNet):
 
 
 class OTTTSpikingVGGWS(_StandardizedNet):
-    """The net for CIFAR-10 and CIFAR-100, with one linear layer; see the module."""
+    """The net for CIFAR-10 and CIFAR-100, with one linear layer."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=8, input_rank=3)
     info: ClassVar[ModelInfo] = ModelInfo(9_228_362, 605_754_368, (3, 32, 32), 10, REFERENCE)
@@ -212,14 +212,14 @@ def _info(parameters: int, macs: int) -> ModelInfo:
 
 
 class OTTTSpikingVGG11(OTTTSpikingVGG):
-    """VGG-11 with plain weights; see the module."""
+    """VGG-11 with plain weights."""
 
     depths = DEPTHS[11]
     info = _info(parameters=132_863_336, macs=7_609_090_048)
 
 
 class OTTTSpikingVGG11WS(OTTTSpikingVGG):
-    """VGG-11 with standardised weights; see the module."""
+    """VGG-11 with standardised weights."""
 
     depths = DEPTHS[11]
     is_standardized = True
@@ -227,14 +227,14 @@ class OTTTSpikingVGG11WS(OTTTSpikingVGG):
 
 
 class OTTTSpikingVGG13(OTTTSpikingVGG):
-    """VGG-13 with plain weights; see the module."""
+    """VGG-13 with plain weights."""
 
     depths = DEPTHS[13]
     info = _info(parameters=133_047_848, macs=11_308_466_176)
 
 
 class OTTTSpikingVGG13WS(OTTTSpikingVGG):
-    """VGG-13 with standardised weights; see the module."""
+    """VGG-13 with standardised weights."""
 
     depths = DEPTHS[13]
     is_standardized = True
@@ -242,14 +242,14 @@ class OTTTSpikingVGG13WS(OTTTSpikingVGG):
 
 
 class OTTTSpikingVGG16(OTTTSpikingVGG):
-    """VGG-16 with plain weights; see the module."""
+    """VGG-16 with plain weights."""
 
     depths = DEPTHS[16]
     info = _info(parameters=138_357_544, macs=15_470_264_320)
 
 
 class OTTTSpikingVGG16WS(OTTTSpikingVGG):
-    """VGG-16 with standardised weights; see the module."""
+    """VGG-16 with standardised weights."""
 
     depths = DEPTHS[16]
     is_standardized = True
@@ -257,14 +257,14 @@ class OTTTSpikingVGG16WS(OTTTSpikingVGG):
 
 
 class OTTTSpikingVGG19(OTTTSpikingVGG):
-    """VGG-19 with plain weights; see the module."""
+    """VGG-19 with plain weights."""
 
     depths = DEPTHS[19]
     info = _info(parameters=143_667_240, macs=19_632_062_464)
 
 
 class OTTTSpikingVGG19WS(OTTTSpikingVGG):
-    """VGG-19 with standardised weights; see the module."""
+    """VGG-19 with standardised weights."""
 
     depths = DEPTHS[19]
     is_standardized = True

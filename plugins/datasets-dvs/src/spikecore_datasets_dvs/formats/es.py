@@ -71,6 +71,8 @@ def _header(file: BinaryIO, path: Path) -> tuple[int, Sensor]:
             f"{path}: is Event Stream {major}.{minor}.{patch} of type {TYPES.get(kind, kind)}; version 2 of type DVS "
             "or ATIS is read"
         )
+    if not (width and height):
+        raise DatasetError(f"{path}: its header states a sensor of H, W = {(height, width)}: it is damaged")
     return kind, (height, width)
 
 
