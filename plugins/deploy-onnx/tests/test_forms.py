@@ -290,3 +290,29 @@ def test_numbers_that_are_not_finite_are_refused(name):
     torch.nn.init.constant_(getattr(net[0], name), float("inf"))
     (record,) = [record for record in ONNX().check(net, inputs((5,))) if record.outcome == "refused"]
     assert (record.name, record.reason) == ("0", f"its {name} holds a number that is not finite")
+
+
+class Overwritten(torch.nn.Module):
+    """Adds in place, and reads the sum under the old name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.fire, self.other = torch.nn.Linear(5, 4), torch.nn.Linear(5, 4), nn.IF(), nn.IF()
+
+    def forward(self, x):
+        y = self.first(x)
+        z = y.add_(self.second(x))
+        return self.fire(z) + self.other(y)
+
+
+class TwoInputs(torch.nn.Module):
+    """Computes nothing, and returns two values."""
+
+    def forward(self, x):
+        return x, x
+
+
+@pytest.mark.parametrize(("net", "word"), [(Overwritten(), "writes into"), (TwoInputs(), "one value")])
+def test_nets_of_which_a_model_would_compute_something_else(tmp_path, net, word):
+    with pytest.raises(ConversionError, match=word):
+        ONNX().export(net, inputs((5,)), tmp_path / "net.onnx")
