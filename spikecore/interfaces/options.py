@@ -289,11 +289,10 @@ def _check(hint: Any, value: Any, default: Any, per_channel: bool) -> tuple[Any,
 def _plain_value(hint: Any, value: Any, per_channel: bool) -> Any:
     marks = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     plain = get_args(hint)[0] if marks else hint
-    if get_origin(plain) is UnionType and NoneType in get_args(plain):
+    if get_origin(plain) in (UnionType, Union) and NoneType in get_args(plain):
         if value is None:
             return None
-        others = [part for part in get_args(plain) if part is not NoneType]
-        plain = others[0] if len(others) == 1 else plain
+        plain = Union[tuple(part for part in get_args(plain) if part is not NoneType)]  # noqa: UP007  (one may be left)
     value = _check_type(plain, value, per_channel)
     numbers = numbers_in(value)
     for number in numbers:

@@ -6,6 +6,7 @@ fx runs `forward` with stand-ins (proxies) for the tensors and writes down what 
 * Arguments of `forward` that have a default take it; fx would put a proxy there, for which `is None` is never true.
 * The net stays as it was: fx would hang constants on it, and `forward` may set plain attributes.
 * A random number that `forward` draws is a call in the graph; fx would freeze it to a constant.
+* `y += x` writes into `y`; fx would write down `y = y + x`. The same, unless somebody reads the old `y`: an error here.
 * Nets that other threads run meanwhile run as always: fx patches `torch.nn.Module` for the whole process.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -81,6 +83,7 @@ class NetTracer(fx.Tracer):
         self._caller = ""
         self._failed_in: tuple[str, str] | None = None  # innermost module, and its class
         self._thread = threading.get_ident()
+        self.overwritten: dict[fx.Node, tuple[str, int]] = {}  # by `+=` and the like, and where
         named = [*net.named_parameters(), *net.named_buffers()]
         self._paths = {id(value): name for name, value in named}
 
@@ -162,11 +165,25 @@ class NetTracer(fx.Tracer):
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)
+        self._check_reads(node)
         # While a leaf's node is made, fx's scope is the leaf itself.
         node.meta[SCOPE] = self._caller if node.op == "call_module" else self.scope.module_path
         frame, line = _innermost(_frames_up())
         node.meta[PLACE] = ("", 0) if frame is None else (frame.f_code.co_filename, line)
         return node
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def _check_reads(self, node: fx.Node) -> None:
+        for given in node.all_input_nodes:
+            if given in self.overwritten and node.target is not getattr:
+                file, line = self.overwritten[given]
+                raise NetTraceError(
+                    f"{type(self.net).__name__} cannot be traced to a graph: `forward` reads {given.name!r} after it "
+                    f"wrote into it{_source(file, line)}\n"
+                    "  write the result to a new tensor: y = y + x in the place of y += x"
+                )
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
@@ -223,6 +240,41 @@ class NetTracer(fx.Tracer):
 
 class _Homeless(NameError):
     """A module that belongs to no net."""
+
+
+class _Proxy(fx.Proxy):
+    """Remembers what `+=` and the like write into. fx's own proxy computes a new value and forgets the old one."""
+
+    def _overwritten_by(self, result: Any) -> Any:
+        if not _is_number(self.node):  # a number is not written into: Python makes a new one
+            frame, line = _innermost(_frames_up())
+            tracer: Any = self.tracer
+            tracer.overwritten[self.node] = ("", 0) if frame is None else (frame.f_code.co_filename, line)
+        return result
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._overwritten_by(operator.add(self, other))
+
+    def __isub__(self, other: Any) -> Any:
+        return self._overwritten_by(operator.sub(self, other))
+
+    def __imul__(self, other: Any) -> Any:
+        return self._overwritten_by(operator.mul(self, other))
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._overwritten_by(operator.truediv(self, other))
+
+
+def _is_number(node: fx.Node) -> bool:
+    """Whether it is a size or a number made of sizes, as far as fx knows."""
+    if node.op == "call_method":
+        return node.target in ("size", "dim", "ndimension", "numel", "nelement", "item")
+    if node.op != "call_function":
+        return False
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim")
+    given = node.all_input_nodes
+    return bool(given) and getattr(node.target, "__module__", "") == "_operator" and all(map(_is_number, given))
 
 
 class _Calls(TorchFunctionMode):

@@ -24,11 +24,12 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
+from spikecore.errors import ShapeError
 from spikecore.interfaces.deployer import OperatorRecord
 from spikecore.nn import layers
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.graph import NetGraph
-from spikecore.nn.node import NetNode, Ref
+from spikecore.nn.node import NetNode, Ref, refs
 from spikecore.nn.state import set_step_mode
 from spikecore.nn.tracing import trace_net
 
@@ -43,6 +44,8 @@ IDENTITIES = (
     *(layers.Dropout, layers.Dropout1d, layers.Dropout2d, layers.Dropout3d),
 )
 """Layers that do nothing in evaluation mode."""
+_VIEWS = (*FLATTENS, "Flatten", *(kind.__name__ for kind in IDENTITIES))
+"""What may give the memory of its input, under another shape."""
 
 
 class RefusedError(Exception):
@@ -63,11 +66,18 @@ def graph_for_deployment(model: nn.Module, example_input: Tensor) -> NetGraph:
 
     Args:
         model: left as it is.
-        example_input: `[T, B, ...]`.
+        example_input: `[T, B, ...]`, T and B at least 1.
 
     Raises:
+        ShapeError: the example input is not such a tensor.
         NetTraceError: the net cannot be traced.
     """
+    if not isinstance(example_input, Tensor):
+        raise ShapeError(f"expected an example input [T, B, ...] as a tensor, got {type(example_input).__name__}")
+    if example_input.dim() < 2 or not all(example_input.shape):
+        raise ShapeError(
+            f"expected an example input [T, B, ...] with a step and a sample at least, got {tuple(example_input.shape)}"
+        )
     net = copy.deepcopy(model).eval().requires_grad_(False)
     set_step_mode(net, "multi")
     return trace_net(net, example_input)
@@ -146,8 +156,8 @@ class NetWalker(ABC, Generic[V]):
                 self._take(node)
         output = self.net.output
         value = self.values.get(output.name) if isinstance(output, Ref) else None
-        if value is None and self.records:
-            last = self.records.pop()
+        if value is None:
+            last = self.records.pop() if self.records else OperatorRecord("net", "net", "mapped", "net")
             self.refuse(last.name, last.operator, "the net returns something else than one value", "return one tensor")
         return value
 
@@ -183,6 +193,7 @@ class NetWalker(ABC, Generic[V]):
         with self.refusing(node.name, node.operation):
             if missing:
                 raise RefusedError(f"it takes {', '.join(missing)}, which is no value of a layer", "use layers instead")
+            self._check_overwriting(node)
             if node.module is not None and len(values) == 1:
                 result = self.module(node.name, node.module, values[0], node)
             elif node.operation in FLATTENS and len(values) == 1:
@@ -196,6 +207,44 @@ class NetWalker(ABC, Generic[V]):
             is_folded = shape[:1] == (math.prod(self.lead),) and shape[:2] != self.lead
             result = self.unknown(node.name, tuple(shape[1:] if is_folded else shape[2:]), next(iter(values), None))
         self.values[node.name] = result
+
+    def _check_overwriting(self, node: NetNode) -> None:
+        """What is written into must not be read again: on the target, a result of its own takes its place."""
+        if not (node.is_inplace or _begins_in_place(node.module)):
+            return
+        order = {one.name: index for index, one in enumerate(self.net.nodes)}
+        name = node.inputs[0]
+        while True:
+            # What read it before is done, unless it has a view of it.
+            readers = [
+                user.name
+                for user in self.net.users(name)
+                if user.name != node.name
+                and not self._is_above(user.name, node)
+                and (order[user.name] > order[node.name] or user.operation in _VIEWS)
+            ]
+            if name in set(refs(self.net.output)):
+                readers.append("the output")
+            if readers:
+                raise RefusedError(
+                    f"it writes into the value {name!r}, which {', '.join(readers)} reads as well; a target has no "
+                    "such writes",
+                    "write the result to a new tensor: inplace=False, or x = x + y",
+                )
+            before = self.net[name]
+            if before.operation not in _VIEWS or not before.inputs:
+                return
+            name = before.inputs[0]  # a view shares the memory of what it was taken from
+
+    def _is_above(self, name: str, node: NetNode) -> bool:
+        """Whether `name` is a view on the way to what `node` writes into."""
+        above = self.net[node.inputs[0]]
+        while True:
+            if above.name == name:
+                return True
+            if above.operation not in _VIEWS or not above.inputs:
+                return False
+            above = self.net[above.inputs[0]]
 
     def module(self, name: str, module: nn.Module, value: V, node: NetNode | None = None) -> V | None:
         """A layer, a neuron, or something with parts; None where a part was refused."""
@@ -257,3 +306,12 @@ class NetWalker(ABC, Generic[V]):
             self.folded(name, operator, "nothing", "a step has one axis already")
             return value
         return self.flat(name, operator, value)
+
+
+def _begins_in_place(module: nn.Module | None) -> bool:
+    """Whether the first of folded layers writes into what it is given, a view of what the fold is given."""
+    if not isinstance(module, layers.FoldTime):
+        return False
+    inner = module.module
+    first = inner[0] if isinstance(inner, nn.Sequential) and len(inner) else inner
+    return bool(getattr(first, "inplace", False))

@@ -415,6 +415,45 @@ def test_the_net_is_left_alone(net):
     assert torch.nn.Module.__call__.__qualname__ == "Module._wrapped_call_impl"
 
 
+def add_and_read(self, x):
+    y = x * 2
+    old = y
+    y += x
+    return y * old
+
+
+def divide_and_return(self, x):
+    y = x * 2
+    old = y
+    y /= 3
+    return old
+
+
+@pytest.mark.parametrize("body", [add_and_read, divide_and_return])
+def test_what_was_overwritten_under_another_name_is_not_read_as_it_was(body):
+    """fx takes `y += x` for `y = y + x`: the graph would compute with the old numbers."""
+    with pytest.raises(NetTraceError, match=r"(?s)after it wrote into it.*y [+/]= .*y = y \+ x"):
+        trace_net(Odd(body))
+
+
+def test_writing_into_what_nobody_reads_again_is_a_new_value():
+    def body(self, x):
+        size = x.shape[1]
+        half = size
+        half //= 2
+        twice = size
+        twice *= 2
+        y = x * 2
+        y += x
+        y -= twice + size
+        return y
+
+    x = torch.rand(3, 4)
+    graph = trace_net(Odd(body), x)
+    assert [node.name for node in graph.layers if node.value is None][-1] == "sub"
+    assert torch.equal(graph.run(x), body(None, x))
+
+
 def test_a_plain_note_of_the_user_is_no_state():
     net = Odd(lambda self, x: setattr(self, "last", x) or x * 2)
     assert names(trace_net(net)) == ["mul"]

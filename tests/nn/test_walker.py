@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from spikecore import nn
+from spikecore.errors import ShapeError
 from spikecore.nn import NetWalker, RefusedError, graph_for_deployment
 
 LEAD = (3, 2)
@@ -111,3 +112,89 @@ def test_the_net_is_left_alone():
     assert net[1].step_mode == "single"
     assert net[0].weight.requires_grad
     assert graph["0"].module is not net[0]
+
+
+class InPlace(torch.nn.Module):
+    """`forward` is a function of (net, the result of a layer)."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body, self.linear, self.lif = body, torch.nn.Linear(4, 4), nn.LIF()
+        self.relu = torch.nn.ReLU(inplace=True)
+        self.folded = nn.fold_time(torch.nn.Sequential(torch.nn.ReLU(inplace=True), torch.nn.Linear(4, 4)))
+
+    def forward(self, x):
+        return self.body(self, self.linear(x))
+
+
+def relu_then_read(net, y):
+    z = net.relu(y)
+    return net.lif(z), y
+
+
+def view_then_read(net, y):
+    z = net.relu(y.flatten(2))
+    return z + net.lif(y)
+
+
+def read_through_a_view(net, y):
+    view = y.flatten(2)
+    z = net.relu(y)
+    return z + net.lif(view)
+
+
+def folded_then_read(net, y):
+    return net.folded(y) + net.lif(y)
+
+
+def function_then_returned(net, y):
+    torch.relu_(y)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("body", "operator"),
+    [
+        (relu_then_read, "relu"),
+        (view_then_read, "relu"),
+        (read_through_a_view, "relu"),
+        (folded_then_read, "folded"),
+        (function_then_returned, "relu_"),
+    ],
+)
+def test_what_is_overwritten_must_not_be_read_again(body, operator):
+    """On a target, what is written becomes a value of its own: the reader would get the numbers from before."""
+    _, records = walked(InPlace(body), (4,))
+    reasons = {record.name: record.reason for record in records if record.outcome == "refused"}
+    assert "writes into the value" in reasons[operator]
+
+
+def test_what_was_read_before_it_is_overwritten_is_right():
+    class Net(InPlace):
+        def forward(self, x):
+            y = self.linear(x)
+            self.lif(y)
+            return self.lif(self.linear(self.relu(y)))
+
+    walker = Shapes(graph_for_deployment(Net(None), torch.zeros(*LEAD, 4)), LEAD)
+    walker.walk(("input", (4,)))
+    (refused,) = [record for record in walker.records if record.outcome == "refused"]
+    assert (refused.name, refused.reason) == ("relu", "it is strange")
+
+
+def test_a_net_that_computes_nothing_and_returns_two_values_is_refused():
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return x, x
+
+    out, records = walked(Net(), (4,))
+    assert out is None
+    assert outcomes(records) == {"net": "refused"}
+
+
+@pytest.mark.parametrize(
+    "example", [[1.0], torch.tensor(1.0), torch.zeros(3), torch.zeros(0, 2, 4), torch.zeros(3, 0, 4)]
+)
+def test_an_example_without_steps_or_samples_is_refused(example):
+    with pytest.raises(ShapeError, match=r"expected an example input \[T, B, ...\]"):
+        graph_for_deployment(torch.nn.Sequential(torch.nn.Linear(4, 4)), example)

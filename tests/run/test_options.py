@@ -74,6 +74,30 @@ def test_an_option_of_one_of_several_types():
             Sized(size=wrong)
 
 
+class Optional(Configurable):
+    """Options that may be left open, with a choice: typing makes another union of those than of classes."""
+
+    @dataclass(frozen=True)
+    class Config:
+        form: Literal["a", "b"] | None = None
+        size: Literal["auto"] | int | None = None
+
+    def __init__(self, **options):
+        self.config = make_config(type(self), options)
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "b"}, {"form": None, "size": 3}, {"size": "auto"}])
+def test_an_option_that_may_be_left_open(options):
+    config = Optional(**options).config
+    assert {name: getattr(config, name) for name in options} == options
+
+
+@pytest.mark.parametrize(("options", "says"), [({"form": "c"}, "one of 'a', 'b'; got 'c'"), ({"size": 1.5}, "or it")])
+def test_what_is_no_choice_is_refused_where_an_option_may_be_left_open(options, says):
+    with pytest.raises(OptionError, match=says):
+        Optional(**options)
+
+
 def faults(**options):
     return [name for name, _ in check_options(Limits, options)[1]]
 

@@ -11,9 +11,11 @@ from loihi import loihi
 from spikecore import nn
 from spikecore.analysis import record_spikes
 from spikecore.errors import ConversionError
-from spikecore.interfaces import QuantizedLayer
+from spikecore.interfaces import Artefact, QuantizedLayer
 from spikecore.testing.small_nets import settle_weights
 from spikecore_deploy_lava import Lava, LoihiLIF
+from spikecore_deploy_lava.files import write_network
+from spikecore_deploy_lava.network import Layer, Network, Population, Synapses
 from spikecore_deploy_lava.planning import planned
 
 
@@ -294,3 +296,117 @@ def test_floating_point(tmp_path):
         assert 0.05 < float(right.mean()) < 0.95
         assert torch.equal(traced[name], right)
     assert not (tmp_path / "net" / "network.net").exists()
+
+
+def test_a_net_without_operators_is_refused():
+    (record,) = refusals(torch.nn.Sequential(), spikes_in((3,)))
+    assert "neither the spikes" in record.reason
+
+
+LOOPS = {
+    "lateral": lambda neuron: nn.LateralRecurrent(neuron, 6),
+    "lateral with bias": lambda neuron: nn.LateralRecurrent(neuron, torch.nn.Linear(6, 6)),
+    "added": nn.ElementwiseRecurrent,
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
+def test_loops_take_the_spikes_of_the_step_before(loop, tmp_path):
+    """Between two layers, so that there is a lag; the net of the files computes the same."""
+    parts = OrderedDict(first=torch.nn.Linear(4, 6, bias=False), rec=loop(nn.IF(v_threshold=0.75, backend="torch")))
+    parts |= {"last": torch.nn.Linear(6, 3, bias=False), "out": nn.IF(v_threshold=1.5, backend="torch")}
+    net, x = chain_of(parts), spikes_in((4,), num_steps=24)
+    out, spikes = record_spikes(net, x)
+    without = record_spikes(torch.nn.Sequential(net.first, net.rec.module, net.last, net.out), x)[1]
+    assert not torch.equal(spikes["rec.module"], without["1"])
+    artefact = assert_same_spikes(net, x, tmp_path / "net")
+    names = [record.name for record in artefact.mapping]
+    assert names == ["first", "rec.module", "rec.lateral" if "lateral" in str(names) else "rec.feedback", "last", "out"]
+    assert {record.outcome for record in artefact.mapping} == {"mapped"}
+    loaded = Lava().load(artefact.path)
+    assert torch.equal(loaded(x), out)
+    again = Lava().export(loaded, x, tmp_path / "again")
+    assert torch.equal(Lava().simulate(again, x), out)
+    assert not (artefact.path / "network.net").exists()
+    assert any("takes its own spikes" in note for note in artefact.notes)
+
+
+def chain_of(parts, seed=0):
+    return settle_weights(torch.nn.Sequential(parts), seed, -40, 60)
+
+
+def behind_a_matrix(part):
+    return torch.nn.Sequential(torch.nn.Linear(4, 4), part)
+
+
+def test_a_loop_with_decays_is_near(tmp_path):
+    """Both matrices have one scale of 8 bits; weights that are no multiples are rounded, and that is said."""
+    neuron = nn.CubaLIF(c_decay=0.5, v_decay=0.75, v_threshold=1.5, backend="torch")
+    parts = OrderedDict(first=torch.nn.Linear(4, 6, bias=False), rec=nn.LateralRecurrent(neuron, 6))
+    net, x = chain_of(parts), spikes_in((4,), num_steps=24)
+    assert_same_spikes(net, x, tmp_path / "net")
+    with torch.no_grad():
+        net.rec.lateral.weight.mul_(1.01)
+    artefact, _, traced = deployed(net, x, tmp_path / "rounded")
+    assert [record.outcome for record in artefact.mapping] == ["approximated", "mapped", "approximated"]
+    right = record_spikes(net, x)[1]["rec.module"]
+    assert float((traced["rec.module"] != right).float().mean()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "word"),
+    [
+        (lambda: nn.LateralRecurrent(nn.IF(), 4), (4,), "Linear before it"),
+        (
+            lambda: torch.nn.Sequential(torch.nn.Linear(4, 4), nn.LinearRecurrent(nn.IF(), 4, 4)),
+            (4,),
+            "LateralRecurrent",
+        ),
+        (lambda: torch.nn.Sequential(torch.nn.Linear(4, 4), nn.LateralRecurrent(nn.Leaky(), 4)), (4,), "single neuron"),
+        (
+            lambda: torch.nn.Sequential(nn.Conv2d(1, 1, 1), nn.LateralRecurrent(nn.IF(), torch.nn.Conv2d(1, 1, 1))),
+            (1, 3, 3),
+            "Linear before it",
+        ),
+        (lambda: torch.nn.Sequential(nn.Conv1d(2, 3, 3), nn.IF()), (2, 8), r"[C, 1, L]"),
+    ],
+)
+def test_other_loops_and_conv1d_are_refused_with_a_cure(net, shape, word):
+    assert word in refusals(torch.nn.Sequential(net()).eval(), spikes_in(shape))[0].cure
+
+
+def test_the_cure_for_conv1d(tmp_path):
+    net = chain(nn.Conv2d(2, 3, (1, 3)), nn.IF(v_threshold=0.75, backend="torch"))
+    assert_same_spikes(net, spikes_in((2, 1, 8)), tmp_path / "net")
+
+
+def test_sums_beyond_24_bits_are_not_rounded(tmp_path):
+    """float32 would make 2^24 + 1 an even number; a readout gives sums as they are."""
+    layer = Layer("sums", -1, (1,), Synapses(np.array([[1.0, 3.0]])), np.zeros(1), None)
+    (tmp_path / "net").mkdir()
+    write_network(Network("fixed_pt", (2,), (layer,)), tmp_path / "net")
+    x = torch.tensor([[[2.0**24, 7.0]]], dtype=torch.float64)
+    assert Lava().simulate(Artefact(tmp_path / "net"), x).item() == 2**24 + 21
+
+
+def test_sums_beyond_24_bits_wrap_as_integers_do(tmp_path):
+    """Counts of hundreds, and decays that leave odd numbers behind."""
+    rng = np.random.default_rng(0)
+    population = Population(1000.0, 700.0, 90_000.0, np.zeros(1))
+    weight = rng.integers(-128, 128, (16, 24)) * 2.0
+    layer = Layer("only", -1, (16,), Synapses(weight), np.zeros(16), population)
+    (tmp_path / "net").mkdir()
+    write_network(Network("fixed_pt", (24,), (layer,)), tmp_path / "net")
+    x = torch.from_numpy(rng.integers(0, 400, (60, 1, 24))).float()
+    sums = (x.numpy().astype(np.int64) @ weight.T.astype(np.int64))[:, 0]
+    assert np.abs(sums).max() > 2**18
+    right = loihi(sums, 1000, 700, 90_000)[0]
+    assert 0.02 < right.mean() < 0.98
+    assert np.array_equal(Lava().trace(Artefact(tmp_path / "net"), x)["only"][:, 0].numpy(), right)
+
+
+def test_counts_whose_sums_wrap_are_told():
+    net = chain(torch.nn.Linear(4, 3, bias=False), nn.IF(v_threshold=900.0, backend="torch"))
+    counts = 2000 * spikes_in((4,))
+    assert "inputs of 2000 arrive at once" in planned(net, counts, "fixed_pt").notes[0]
+    assert not planned(net, spikes_in((4,)), "fixed_pt").notes

@@ -13,9 +13,10 @@ import pytest
 import torch
 from loihi import loihi
 
+from spikecore import nn
 from spikecore.errors import PluginUnavailable
 from spikecore.interfaces import Artefact
-from spikecore.testing.small_nets import small_nets
+from spikecore.testing.small_nets import settle_weights, small_nets
 from spikecore_deploy_lava import Lava, runner
 from spikecore_deploy_lava.files import write_network
 from spikecore_deploy_lava.interpreter import lava_python
@@ -46,6 +47,14 @@ def random_population(index):
     return Network("fixed_pt", (24,), (Layer("only", -1, (16,), Synapses(weight), bias, population),))
 
 
+def loop_net():
+    """A population that takes its own spikes, between two others."""
+    loop = nn.LateralRecurrent(nn.CubaLIF(c_decay=0.5, v_decay=0.8, v_threshold=1.5, backend="torch"), 6)
+    parts = [torch.nn.Linear(4, 5, bias=False), nn.LIF(tau=3.0, v_threshold=0.2, backend="torch")]
+    parts += [torch.nn.Linear(5, 6, bias=False), loop, torch.nn.Linear(6, 3, bias=False), nn.IF(backend="torch")]
+    return settle_weights(torch.nn.Sequential(*parts), 0, -40, 60)
+
+
 @pytest.fixture(scope="module")
 def results(python, tmp_path_factory):
     """Case → (directory, input, outputs of its layers by lava-nc)."""
@@ -63,6 +72,9 @@ def results(python, tmp_path_factory):
             directory = folder / f"{precision}{index}"
             Lava(precision=precision).export(nets[name].make(), nets[name].input(), directory)
             cases[f"{name}, {precision}"] = (directory, nets[name].input(3).numpy())
+    x = torch.randint(0, 2, (16, 3, 4), generator=torch.Generator().manual_seed(1)).float()
+    Lava().export(loop_net(), x, folder / "loop")
+    cases["loop, fixed_pt"] = (folder / "loop", x.numpy())
     jobs = []
     for index, (directory, x) in enumerate(cases.values()):
         np.save(folder / f"in{index}.npy", x)
@@ -90,7 +102,7 @@ def test_a_population_equals_the_equations(results, index):
     assert 0.02 < spikes.mean() < 0.98
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", [*NETS, "loop"])
 def test_a_network_equals_the_simulation(results, name):
     """Fixed point: every spike of every layer, and the sums that are read out."""
     directory, x, outs = results[f"{name}, fixed_pt"]

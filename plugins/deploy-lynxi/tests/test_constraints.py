@@ -153,3 +153,11 @@ def test_a_neuron_that_is_not_declared():
     (record,) = refused(torch.nn.Sequential(Adaptive(backend="torch")), inputs((4,)))
     assert "not registered" in record.reason or "neuron language" in record.reason
     assert record.cure
+
+
+def test_numbers_that_are_not_finite():
+    net = small_net()
+    with torch.no_grad():
+        net[0].bias[1] = float("nan")
+    (record,) = refused(net, inputs((5,)))
+    assert record.reason == "its bias holds a number that is not finite"

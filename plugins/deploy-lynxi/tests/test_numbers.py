@@ -168,3 +168,17 @@ def test_equal_nets_give_equal_bytes_and_no_paths(tmp_path):
         assert (tmp_path / "other" / "net" / name).read_bytes() == content, name
         assert here.encode() not in content
         assert b"mangle" not in content
+
+
+def test_a_quantized_net(tmp_path):
+    """The record of quantization has scales in doubles; the layer computes in float32."""
+    from spikecore.interfaces import QuantizedLayer
+
+    net = small_net()
+    layer = next(part for part in net.modules() if isinstance(part, torch.nn.Linear))
+    values = (layer.weight.detach() * 32).round().clamp(-128, 127).to(torch.int8)
+    record = QuantizedLayer(values, torch.tensor(2.0**-5), torch.tensor(0, dtype=torch.int32), bits=8)
+    nn.quantized.attach(layer, record)
+    with torch.no_grad():
+        layer.weight.copy_(record.dequantize())
+    assert_equal_bits(net, inputs((5,)), tmp_path)

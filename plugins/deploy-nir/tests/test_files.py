@@ -157,6 +157,19 @@ def test_a_directory_and_nothing(tmp_path):
             NIR().load(place)
 
 
+def test_places_that_cannot_be_written(tmp_path):
+    """What is there stays; a file is replaced."""
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), nn.LIF())
+    (tmp_path / "taken.nir").mkdir()
+    (tmp_path / "taken.nir" / "mine").write_text("kept")
+    for place in (tmp_path / "taken.nir", tmp_path / "missing" / "net.nir"):
+        with pytest.raises(ConversionError, match="cannot be written"):
+            NIR().export(net, inputs((4,)), place)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "taken.nir"]
+    (tmp_path / "old.nir").write_text("old")
+    NIR().load(NIR().export(net, inputs((4,)), tmp_path / "old.nir").path)
+
+
 def test_files_of_the_oldest_version(path):
     """nir 1.0.4 has no v_reset: it is left out where it is 0, and 0 where it is missing."""
     with h5py.File(path, "r+") as file:

@@ -47,6 +47,16 @@ def test_what_files_may_hold_and_core_has_no_layer_for(tmp_path):
     torch.testing.assert_close(steps, net(x), rtol=0, atol=0)
 
 
+def test_options_for_each_place(tmp_path):
+    """Arrays of the shape of a step; of another shape they are refused."""
+    values = 0.25 + 0.125 * (torch.arange(18).reshape(2, 3, 3) % 5)
+    places = tuple(tuple(map(tuple, channel)) for channel in values.tolist())
+    net = torch.nn.Sequential(nn.LIF(tau=1.5, v_threshold=places, backend="torch"))
+    spikes, _ = assert_deployed(net, inputs((2, 3, 3)), tmp_path / "net.nir", keeps_names=False)
+    assert 0.1 < spikes["0"].mean() < 0.9
+    assert nir.read(tmp_path / "net.nir").nodes["n0"].v_threshold.shape == (2, 3, 3)
+
+
 def test_recurrence_of_input_and_output_together(tmp_path):
     net = settle_weights(
         torch.nn.Sequential(nn.LinearRecurrent(nn.LIF(v_threshold=1.0, backend="torch"), 5, 5), torch.nn.Linear(5, 3))

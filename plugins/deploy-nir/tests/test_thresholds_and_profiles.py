@@ -10,7 +10,7 @@ from nir_nets import assert_deployed, inputs
 
 from spikecore import nn
 from spikecore.analysis import record_spikes
-from spikecore.errors import ConversionError
+from spikecore.errors import ConversionError, OptionError
 from spikecore.testing.small_nets import settle_weights
 from spikecore_deploy_nir import NIR
 
@@ -195,3 +195,49 @@ def test_if_is_read_as_the_equation_or_as_readers_do(tmp_path):
     counts = NIR(dt=1e-3).load(tmp_path / "net.nir")(x)
     assert abs(int(counts.sum()) - math.floor(4000 / 1501)) <= 1
     assert NIR(dt=1e-3, if_input="step").load(tmp_path / "net.nir")(x[:4]).flatten().tolist() == [0, 1, 0, 1]
+
+
+class SideBranch(torch.nn.Module):
+    """Computes what nobody takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.side, self.fire = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3), nn.IF()
+
+    def forward(self, x):
+        self.fire(self.side(x))
+        return self.linear(x)
+
+
+def test_what_nothing_uses_is_refused_by_name(tmp_path):
+    """Readers refuse such a file, and a trace would lack the neuron."""
+    net, x = SideBranch(), inputs((4,))
+    assert {record.name for record in refusal(net, x)} == {"side", "fire"}
+    with pytest.raises(ConversionError, match="nothing uses"):
+        NIR().export(net, x, tmp_path / "net.nir")
+    assert not list(tmp_path.iterdir())
+
+
+class Overwritten(torch.nn.Module):
+    """Adds in place, and reads the sum under the old name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.fire, self.other = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3), nn.IF(), nn.IF()
+
+    def forward(self, x):
+        y = self.first(x)
+        z = y.add_(self.second(x))
+        return self.fire(z) + self.other(y)
+
+
+def test_what_is_overwritten_must_not_be_read_again():
+    """An edge would bring the value from before."""
+    (record,) = refusal(Overwritten(), inputs((4,)))
+    assert (record.name, "writes into" in record.reason) == ("add_", True)
+
+
+@pytest.mark.parametrize("options", [{"profile": "Euler"}, {"if_input": "steps"}])
+def test_options_that_are_no_choice_are_refused(options):
+    with pytest.raises(OptionError, match="must be one of"):
+        NIR(**options)

@@ -259,8 +259,60 @@ class TestFiles:
         self.refused(tmp_path / "missing.onnx", "expected an .onnx file")
 
 
+def test_places_that_cannot_be_written(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), nn.LIF())
+    (tmp_path / "taken.onnx").mkdir()
+    for place in (tmp_path / "taken.onnx", tmp_path / "missing" / "net.onnx"):
+        with pytest.raises(ConversionError, match="cannot be written"):
+            ONNX().export(net, inputs((5,)), place)
+    assert [path.name for path in tmp_path.rglob("*")] == ["taken.onnx"]
+
+
 def test_only_unrolled_models_have_one_length():
     """Capabilities are those of an instance."""
     fixed = {form: ONNX(form=form, weights="int8").capabilities.fixed_shape for form in FORMS}
     assert fixed == {"scan": False, "unrolled": True, "step": False}
     assert ONNX(form="unrolled", weights="int8").capabilities.tolerance > ONNX(form="unrolled").capabilities.tolerance
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_input_without_steps_or_samples_is_refused(tmp_path, form):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), nn.LIF(backend="torch"))
+    artefact = ONNX(form=form).export(net, inputs((5,)), tmp_path / "net.onnx")
+    for x in (inputs((5,), num_steps=0), inputs((5,), batch=0)):
+        with pytest.raises(ShapeError, match="takes"):
+            ONNX().simulate(artefact, x)
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_numbers_that_are_not_finite_are_refused(name):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 4), nn.IF())
+    torch.nn.init.constant_(getattr(net[0], name), float("inf"))
+    (record,) = [record for record in ONNX().check(net, inputs((5,))) if record.outcome == "refused"]
+    assert (record.name, record.reason) == ("0", f"its {name} holds a number that is not finite")
+
+
+class Overwritten(torch.nn.Module):
+    """Adds in place, and reads the sum under the old name."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.fire, self.other = torch.nn.Linear(5, 4), torch.nn.Linear(5, 4), nn.IF(), nn.IF()
+
+    def forward(self, x):
+        y = self.first(x)
+        z = y.add_(self.second(x))
+        return self.fire(z) + self.other(y)
+
+
+class TwoInputs(torch.nn.Module):
+    """Computes nothing, and returns two values."""
+
+    def forward(self, x):
+        return x, x
+
+
+@pytest.mark.parametrize(("net", "word"), [(Overwritten(), "writes into"), (TwoInputs(), "one value")])
+def test_nets_of_which_a_model_would_compute_something_else(tmp_path, net, word):
+    with pytest.raises(ConversionError, match=word):
+        ONNX().export(net, inputs((5,)), tmp_path / "net.onnx")

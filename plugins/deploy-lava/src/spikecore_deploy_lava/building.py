@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.errors import ConversionError
-from spikecore.nn import Conv2d, CubaLIF, Flatten
+from spikecore.nn import Conv2d, CubaLIF, Flatten, LateralRecurrent
 from spikecore_deploy_lava.loihi_lif import LoihiLIF
 from spikecore_deploy_lava.network import ALIGN, INPUT, Layer, Network
 from spikecore_deploy_lava.start import start_after
@@ -56,7 +56,7 @@ def parts_of(network: Network, index: int, where: str) -> Parts:
             fires="above",
             **options,
         )
-        return Parts(weight, neuron.double())
+        return Parts(weight, _looped(layer, neuron.double(), dtype))
     neuron = LoihiLIF(
         v_threshold=float(population.vth),
         du=int(population.du),
@@ -66,7 +66,17 @@ def parts_of(network: Network, index: int, where: str) -> Parts:
         scale=1,
         **options,
     )
-    return Parts(_weight(layer, None, 1.0, dtype), neuron)
+    return Parts(_weight(layer, None, 1.0, dtype), _looped(layer, neuron, dtype))
+
+
+def _looped(layer: Layer, neuron: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The neuron, in its loop if it has one."""
+    if layer.recurrent is None:
+        return neuron
+    loop = LateralRecurrent(neuron, len(layer.recurrent)).to(dtype)
+    with torch.no_grad():
+        loop.lateral.weight.copy_(torch.from_numpy(layer.recurrent))
+    return loop.requires_grad_(False)
 
 
 def _one_or_many(values: np.ndarray[Any, Any]) -> float | tuple[float, ...]:

@@ -140,8 +140,9 @@ class Lava(Configurable):
             return [
                 torch.from_numpy(out).to(x.dtype) for out in run_in_lava(path, x.cpu().numpy(), self.config.timeout)
             ]
-        given = x.float() if network.model == "fixed_pt" else x.double()
-        return [out.to(x.dtype) for out in LavaNet(network, str(path)).eval().all_layers(given)]
+        # Doubles hold sums of counts that float32 would round; what is beyond 24 bits wraps, as in lava-nc.
+        net = LavaNet(network, str(path)).eval().double()
+        return [out.to(x.dtype) for out in net.all_layers(x.double())]
 
     def _read(self, path: Path) -> Network:
         if path.is_file():

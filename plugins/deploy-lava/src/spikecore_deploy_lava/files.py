@@ -21,7 +21,8 @@ import numpy as np
 from spikecore.errors import ConversionError
 from spikecore_deploy_lava.network import INPUT, Doubles, Layer, Network, Population, Synapses
 
-FORM = 1
+FORM = 2
+"""1 has no loops."""
 MANIFEST, ARRAYS = "network.json", "arrays"
 MAX_LAYERS = 1000
 MAX_AXES = 4
@@ -39,6 +40,8 @@ def write_network(network: Network, directory: Path) -> None:
         _save(arrays / f"{index}.bias.npy", layer.bias.astype(np.int64 if is_integer_bias else np.float64))
         if layer.population is not None:
             _save(arrays / f"{index}.v.npy", layer.population.v.astype(kind))
+        if layer.recurrent is not None:
+            _save(arrays / f"{index}.recurrent.npy", layer.recurrent.astype(kind))
         layers.append(_described(layer))
     manifest = {
         "form": FORM,
@@ -61,7 +64,7 @@ def _described(layer: Layer) -> dict[str, Any]:
             "groups": synapses.groups,
         }
     else:
-        about["dense"] = {"flattens": synapses.flattens}
+        about["dense"] = {"flattens": synapses.flattens, "recurrent": layer.recurrent is not None}
     if population is not None:
         about["lif"] = {"du": population.du, "dv": population.dv, "vth": population.vth}
     return about
@@ -126,7 +129,10 @@ class _Reader:
             population = Population(*numbers, self.array(f"{index}.v"))
         bias = self.array(f"{index}.bias")
         shape = _shape(about["shape"])
-        return Layer(str(about["name"]), int(about["source"]), shape, synapses, bias, population, float(about["unit"]))
+        is_loop = bool(about.get("dense", {}).get("recurrent", False))
+        recurrent = self.array(f"{index}.recurrent") if is_loop else None
+        name, source, unit = str(about["name"]), int(about["source"]), float(about["unit"])
+        return Layer(name, source, shape, synapses, bias, population, unit, recurrent)
 
     def array(self, name: str) -> Doubles:
         path = self.directory / ARRAYS / f"{name}.npy"
@@ -178,7 +184,11 @@ def _problems(network: Network, index: int) -> Any:
     channels = layer.shape[0]
     if layer.bias.shape != (channels,):
         yield f"has {layer.bias.shape} biases for {channels} channels"
-    population = layer.population
+    population, recurrent = layer.population, layer.recurrent
+    if recurrent is not None and (population is None or layer.shape != (channels,)):
+        yield "has a loop, and no population with one axis"
+    if recurrent is not None and recurrent.shape != (channels, channels):
+        yield f"has a loop of {recurrent.shape} weights for {channels} neurons"
     if population is None:
         return
     limits = (4095, 4096) if network.model == "fixed_pt" else (1, 1)
@@ -187,10 +197,11 @@ def _problems(network: Network, index: int) -> Any:
     if population.v.shape not in ((channels,), (1,)):
         yield f"has {population.v.shape} first potentials for {channels} channels"
     if network.model == "fixed_pt":
-        numbers = [weight, layer.bias, population.v, np.array([population.du, population.dv, population.vth])]
+        weights = weight if recurrent is None else np.concatenate([weight, recurrent], 1)
+        numbers = [weights, layer.bias, population.v, np.array([population.du, population.dv, population.vth])]
         if any(not np.array_equal(array, np.rint(array)) for array in numbers):
             yield "holds fractions, expected whole numbers"
-        if not 0 <= population.vth < 2**17 or np.abs(weight).max(initial=0) > 256:
+        if not 0 <= population.vth < 2**17 or np.abs(weights).max(initial=0) > 256:
             yield "has a threshold or a weight that no register holds"
     elif not math.isfinite(population.vth):
         yield f"has the threshold {population.vth}"

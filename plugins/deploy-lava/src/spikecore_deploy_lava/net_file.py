@@ -35,6 +35,8 @@ def unwritten_part(network: Network) -> str:
     if network.model != "fixed_pt":
         return "netx computes in fixed point"
     for index, layer in enumerate(network.layers):
+        if layer.recurrent is not None:
+            return f"layer {layer.name} takes its own spikes, and only lava-nc was compared with that"
         if layer.source != index - 1:
             return f"layer {layer.name} does not take the layer before it, and netx knows chains only"
     return ""

@@ -72,6 +72,7 @@ class Layer:
         shape: of its output, without T.
         bias: one for each channel.
         unit: what 1 of its sums is in the net, for a readout.
+        recurrent: `[n, n]`, from the population's own spikes back to it; None without a loop.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Layer:
     bias: Doubles
     population: Population | None
     unit: float = 1.0
+    recurrent: Doubles | None = None
 
 
 @dataclass(frozen=True, eq=False)

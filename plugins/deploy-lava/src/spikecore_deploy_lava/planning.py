@@ -13,7 +13,7 @@ from torch import Tensor
 from spikecore import nn
 from spikecore.interfaces import OperatorRecord
 from spikecore.nn import NetGraph, NetNode, NetWalker, RefusedError, graph_for_deployment
-from spikecore_deploy_lava.integers import factor_of, held, rounded_weights
+from spikecore_deploy_lava.integers import exact_weights, factor_of, held, rounded_weights
 from spikecore_deploy_lava.network import (
     ALIGN,
     INPUT,
@@ -27,7 +27,7 @@ from spikecore_deploy_lava.network import (
     Population,
     Shape,
 )
-from spikecore_deploy_lava.neurons import Dynamics, decay, dynamics_of
+from spikecore_deploy_lava.neurons import READERS, Dynamics, decay, dynamics_of
 from spikecore_deploy_lava.start import start_after, start_before
 from spikecore_deploy_lava.synapses import (
     ADAPTIVE,
@@ -38,6 +38,8 @@ from spikecore_deploy_lava.synapses import (
     POOLS,
     Pending,
     Pooling,
+    bias_of,
+    checked,
     convolution,
     linear,
     normed,
@@ -85,8 +87,9 @@ def planned(model: torch.nn.Module, example_input: Tensor, precision: Model) -> 
     Raises:
         NetTraceError: the net cannot be traced.
     """
+    graph = graph_for_deployment(model, example_input)
     lead = (int(example_input.shape[0]), int(example_input.shape[1]))
-    planner = _Planner(graph_for_deployment(model, example_input), lead, precision, example_input)
+    planner = _Planner(graph, lead, precision, example_input)
     shape = tuple(example_input.shape[2:])
     output = planner.walk(Signal(INPUT, shape))
     if output is not None:
@@ -102,6 +105,7 @@ class _Planner(NetWalker[Signal]):
         self.layers: list[Layer] = []
         self.notes: list[str] = []
         self.input_shape = tuple(example.shape[2:])
+        self.largest_input = max(1.0, float(example.abs().max()))
         whole = example == example.round()
         self.odd_input = None if bool(whole.all()) else float(example[~whole][0])
 
@@ -130,6 +134,10 @@ class _Planner(NetWalker[Signal]):
             return self.norm(name, module, value, node)
         if isinstance(module, nn.Neuron):
             return self.neuron(name, module, value)
+        if isinstance(module, nn.Recurrent):
+            return self.loop(name, module, value)
+        if kind in (torch.nn.Conv1d, nn.Conv1d):
+            raise RefusedError("Lava's Conv has two spatial axes", "use Conv2d with a kernel (1, k) on [C, 1, L]")
         raise RefusedError(
             f"Lava has no {kind.__name__} that computes the same",
             "use Linear, Conv2d, AvgPool2d, SumPool2d, Flatten, batch norm after a weight, and neurons",
@@ -189,7 +197,36 @@ class _Planner(NetWalker[Signal]):
 
     # populations
 
-    def neuron(self, name: str, neuron: nn.Neuron, value: Signal) -> Signal:
+    def loop(self, name: str, container: nn.Recurrent, value: Signal) -> Signal:
+        """A neuron that takes its own spikes of the step before: a population linked to itself, a step later."""
+        neuron, kind = container.module, type(container)
+        if type(neuron) not in READERS or not isinstance(neuron, nn.Neuron):
+            raise RefusedError(f"it has a {type(neuron).__name__} in its loop", "put a single neuron of Lava into it")
+        if value.pending is None or len(value.shape) != 1:
+            raise RefusedError(
+                f"it takes steps of the shape {value.shape}, on Lava a loop follows a matrix", "put a Linear before it"
+            )
+        back, bias = np.eye(value.shape[0]), np.zeros(value.shape[0])
+        if kind is nn.LateralRecurrent and isinstance(container, nn.LateralRecurrent):
+            if type(container.lateral) not in LINEAR:
+                raise RefusedError(f"its lateral is a {type(container.lateral).__name__}", "use a Linear there")
+            back, bias = checked(container.lateral).value, bias_of(container.lateral, len(bias))
+        elif not (isinstance(container, nn.ElementwiseRecurrent) and container.combine is torch.add):
+            raise RefusedError(f"Lava has no {kind.__name__} that computes the same", "use LateralRecurrent")
+        pending = value.pending
+        # Both matrices get one scale, since a population has one threshold for the sum of them.
+        both = exact_weights(np.concatenate([pending.weights.value, back], 1))
+        joined = replace(pending, weights=both, bias=pending.bias + bias)
+        if self.precision == "fixed_pt":
+            self.correct(joined)
+        result = self.neuron(f"{name}.module", neuron, replace(value, pending=joined), back.shape[0])
+        operator = "Linear" if kind is nn.LateralRecurrent else "add"
+        inexact = rounded_weights(both).inexact if self.precision == "fixed_pt" else ""
+        self.mapped(f"{name}.{'lateral' if operator == 'Linear' else 'feedback'}", operator, "Dense", inexact)
+        return result
+
+    def neuron(self, name: str, neuron: nn.Neuron, value: Signal, num_back: int = 0) -> Signal:
+        """A population; the last `num_back` columns of its weights take its own spikes."""
         dynamics = dynamics_of(neuron)
         if value.pending is None:
             raise RefusedError(
@@ -227,6 +264,9 @@ class _Planner(NetWalker[Signal]):
                 f"its bias acts {lag} steps before spikes arrive; the potential starts up to {off:.2g} thresholds away"
             )
         layer = replace(layer, population=replace(population, v=start))
+        if num_back:
+            forward, back = np.split(layer.synapses.weight, [-num_back], axis=1)
+            layer = replace(layer, synapses=replace(layer.synapses, weight=forward), recurrent=back)
         self.layers.append(layer)
         self.mapped(name, type(neuron).__name__, "LIF", "; ".join(inexact))
         return Signal(len(self.layers) - 1, value.shape)
@@ -286,11 +326,12 @@ class _Planner(NetWalker[Signal]):
         highest = max(abs(start) for start in dynamics.start)
         if highest * unit * ALIGN >= STATE_LIMIT:
             raise RefusedError(f"it starts at {float(highest):g}, beyond 24 bits", "start nearer to 0")
-        largest = float(np.abs(weights).reshape(len(weights), -1).sum(1).max(initial=0))
+        count = self.largest_input if value.source == INPUT else 1.0
+        largest = count * float(np.abs(weights).reshape(len(weights), -1).sum(1).max(initial=0))
         if largest > MAX_SUM:
             self.notes.append(
                 f"Layer {name}: sums of up to {largest:.0f} are possible and wrap round beyond {MAX_SUM}, if that many "
-                "inputs spike at once."
+                + ("inputs spike at once." if count == 1 else f"inputs of {count:g} arrive at once: send smaller ones.")
             )
         synapses = replace(pending.synapses, weight=weights)
         population = Population(du.value, dv.value, vth, np.zeros(1))
@@ -315,7 +356,7 @@ class _Planner(NetWalker[Signal]):
             is_last = output.source == len(self.layers) - 1 and output.source != INPUT
             if is_last and output.pooling is None and output.shape == self.layers[-1].shape:
                 return
-            last = self.records.pop()
+            last = self.records.pop() if self.records else OperatorRecord("net", "net", "mapped", "net")
             reason = "the net returns neither the spikes of its last neurons nor sums of weights"
             self.refuse(last.name, last.operator, reason, "end with a weight or a neuron")
             return

@@ -87,6 +87,8 @@ class _Network:
             if "lif" in layer:
                 population = self._population(layer, arrays, index, shape, is_fixed)
                 out.connect(population.a_in)
+                if f"{index}.recurrent" in arrays:
+                    self._close_loop(population, arrays[f"{index}.recurrent"])
                 out = population.s_out
             outs.append(out)
             sink = Sink(shape=shape, buffer=len(data))
@@ -113,6 +115,15 @@ class _Network:
         )
         self.starts.append((population, spread("{}.v")))
         return population
+
+    def _close_loop(self, population, weight):
+        """Spikes come back a step later, which is what a loop of the net does."""
+        from lava.proc.dense.process import Dense
+
+        dense = Dense(weights=weight, num_message_bits=0)
+        population.s_out.connect(dense.s_in)
+        dense.a_out.connect(population.a_in)
+        self.buffers.append(dense.a_buff)
 
     def set_back(self):
         """To the first step: potentials, currents, and what synapses hold for the next step."""

@@ -115,7 +115,7 @@ def linear(name: str, layer: torch.nn.Module, shape: Shape, source: Shape, pooli
         spread = _spread_matrix(pooling)
         weights = weights.transformed(spread, pooling.divisor)
     outputs = weights.value.shape[0]
-    return Pending(name, weights, _bias(layer, outputs), Synapses(weights.value, len(source) > 1), (outputs,))
+    return Pending(name, weights, bias_of(layer, outputs), Synapses(weights.value, len(source) > 1), (outputs,))
 
 
 def convolution(name: str, layer: torch.nn.Module, shape: Shape, pooling: Pooling | None) -> Pending:
@@ -146,7 +146,7 @@ def convolution(name: str, layer: torch.nn.Module, shape: Shape, pooling: Poolin
         padding = tuple(size * pad for size, pad in zip(pooling.size, padding, strict=True))
         dilation = (1, 1)
     synapses = Synapses(weights.value, False, _two(stride), _two(padding), _two(dilation), options.groups)
-    return Pending(name, weights, _bias(layer, outputs), synapses, (outputs, *places))
+    return Pending(name, weights, bias_of(layer, outputs), synapses, (outputs, *places))
 
 
 def normed(pending: Pending, norm: torch.nn.Module) -> Pending:
@@ -181,7 +181,8 @@ def checked(layer: torch.nn.Module) -> Weights:
     return weights_of(layer)
 
 
-def _bias(layer: torch.nn.Module, outputs: int) -> Doubles:
+def bias_of(layer: torch.nn.Module, outputs: int) -> Doubles:
+    """Of a layer; zeros where it has none."""
     return np.zeros(outputs) if layer.bias is None else array_of(layer.bias)  # type: ignore[arg-type]
 
 

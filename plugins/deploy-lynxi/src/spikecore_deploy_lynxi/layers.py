@@ -22,12 +22,6 @@ Function = Callable[[Tensor, Tensors], Tensor]
 Layer = Any
 """A module of a known type; its attributes are not in the types of `torch.nn.Module`."""
 
-IDENTITIES = (
-    *(torch.nn.Identity, torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d),
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-)
-"""Layers that do nothing in evaluation mode."""
-
 
 @dataclass(frozen=True, eq=False)
 class Converted:
@@ -57,9 +51,12 @@ def converted(layer: Layer) -> Converted:
         raise RefusedError(
             f"{type(layer).__name__} has no form for the chip", f"use {', '.join(KNOWN)}, and registered neurons"
         )
-    for name, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+    # Its own: the record of a quantized layer is a module in it, with scales in doubles.
+    for name, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:
             raise RefusedError(f"its {name} is {tensor.dtype}", "use float32: net.float()")
+        if not bool(torch.isfinite(tensor).all()):
+            raise RefusedError(f"its {name} holds a number that is not finite", "look at its training")
     return maker(layer)
 
 

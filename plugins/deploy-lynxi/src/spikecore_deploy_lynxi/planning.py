@@ -17,14 +17,13 @@ from spikecore import nn
 from spikecore.interfaces import OperatorRecord
 from spikecore.nn import NetGraph, NetNode, NetWalker, Ref, RefusedError, graph_for_deployment
 from spikecore_deploy_lynxi.cells import cell_of, unrolled
-from spikecore_deploy_lynxi.layers import IDENTITIES, Tensors, converted
+from spikecore_deploy_lynxi.layers import Tensors, converted
 
 Shape = tuple[int, ...]
 Compute = Callable[[Sequence[Tensor], Tensors], Tensor]
 MAX_AXES = 4
 """Of any tensor on the chip, batch included."""
 
-FLATTENS = (".flatten()", "flatten", ".reshape()", "reshape", ".view()")
 BINARY: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     **dict.fromkeys(("add", "iadd", ".add()", ".add_()"), torch.add),
     **dict.fromkeys(("sub", "isub", ".sub()", ".sub_()"), torch.sub),
@@ -37,7 +36,6 @@ UNARY: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 DYNAMIC = ("nonzero", "unique", "masked_select", "argwhere", "repeat_interleave", "bincount")
 """Functions whose result has a size that depends on values."""
-VIEWS = (*FLATTENS, "Flatten", *(kind.__name__ for kind in IDENTITIES))
 HALF_REASON = "float16: its weights and results are rounded to 11 significant bits"
 
 
@@ -148,8 +146,6 @@ class _Planner(NetWalker[str]):
                 "the size of its result depends on values; the chip needs shapes that are known before",
                 "use a mask of fixed size: multiply with 0 and 1",
             )
-        if node.is_inplace:
-            self.check_overwriting(node)
         if node.operation in BINARY:
             return self.binary(node)
         if node.operation in UNARY and len(values) == 1:
@@ -162,33 +158,6 @@ class _Planner(NetWalker[str]):
     def check_dtype(self) -> None:
         if self.dtype != torch.float32:
             raise RefusedError(f"the example input is {self.dtype}", "give float32")
-
-    def check_overwriting(self, node: NetNode) -> None:
-        """What is written into must not be read again: a result of its own takes its place."""
-        name = node.inputs[0]
-        while True:
-            readers = [user.name for user in self.net.users(name) if user.name != node.name]
-            before = self.net[name]
-            readers = [reader for reader in readers if not self.is_above(reader, node)]
-            if readers:
-                raise RefusedError(
-                    f"it writes into the value {name!r}, which {', '.join(readers)} reads as well; the chip loses "
-                    "such writes",
-                    "write the result to a new tensor: inplace=False, or x = x + y",
-                )
-            if before.operation not in VIEWS or not before.inputs:
-                return
-            name = before.inputs[0]  # a view shares the memory of what it was taken from
-
-    def is_above(self, name: str, node: NetNode) -> bool:
-        """Whether `name` is a view on the way to what `node` writes into."""
-        above = self.net[node.inputs[0]]
-        while True:
-            if above.name == name:
-                return True
-            if above.operation not in VIEWS or not above.inputs:
-                return False
-            above = self.net[above.inputs[0]]
 
     def binary(self, node: NetNode) -> str:
         parts = [part for part in node.args if isinstance(part, Ref)]
@@ -210,8 +179,6 @@ class _Planner(NetWalker[str]):
 
     def layer(self, name: str, module: torch.nn.Module, value: str, node: NetNode | None) -> str:
         self.check_dtype()
-        if node is not None and node.is_inplace:
-            self.check_overwriting(node)
         if isinstance(module, nn.Stateful):
             return self.stateful(name, module, value)
         return self.stateless(name, module, value)

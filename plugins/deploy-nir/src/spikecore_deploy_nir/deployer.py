@@ -80,10 +80,10 @@ class NIR(Configurable):
         return planned(model, example_input, self._settings()).records
 
     def export(self, model: torch.nn.Module, example_input: Tensor, path: Path) -> Artefact:
-        """Write the file, whole or not at all.
+        """Write the file, whole or not at all, in the place of one that is there.
 
         Raises:
-            ConversionError: an operator is refused; names all of them.
+            ConversionError: an operator is refused; names all of them. Also where the file cannot be written.
         """
         plan = planned(model, example_input, self._settings())
         require_mapped(plan.records, "NIR")

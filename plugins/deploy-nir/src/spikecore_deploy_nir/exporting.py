@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,17 +13,15 @@ from torch import Tensor
 from spikecore import nn
 from spikecore.errors import ConversionError
 from spikecore.interfaces import OperatorRecord
-from spikecore.nn import NetGraph, NetNode, Ref, trace_net
+from spikecore.nn import NetGraph, NetNode, NetWalker, Ref, RefusedError, graph_for_deployment
 from spikecore_deploy_nir.graph import INPUT, MATRICES, OUTPUT, NirGraph, NirNode
-from spikecore_deploy_nir.layers_out import IDENTITIES, NORMS, flatten_node, folded_norm, written_layer
+from spikecore_deploy_nir.layers_out import NORMS, flatten_node, folded_norm, written_layer
 from spikecore_deploy_nir.modules import Delay, PerNeuron
 from spikecore_deploy_nir.names import escaped_name
 from spikecore_deploy_nir.neurons_out import written_neuron
-from spikecore_deploy_nir.refusal import RefusedError
 from spikecore_deploy_nir.settings import Settings
 from spikecore_deploy_nir.shapes import Shape, output_shape
 
-FLATTENS = (".flatten()", "flatten", ".reshape()", "reshape", ".view()")
 ADDS = ("add", "iadd", ".add()", ".add_()")
 WEIGHTED = ("Affine", "Linear", "Conv1d", "Conv2d")
 NORM_CURE = "put it right after a Linear or convolution that nothing else uses"
@@ -67,56 +63,53 @@ def planned(model: torch.nn.Module, example_input: Tensor, settings: Settings) -
     Raises:
         NetTraceError: the net cannot be traced.
     """
-    net = copy.deepcopy(model).eval()
-    nn.set_step_mode(net, "multi")
-    graph = trace_net(net, example_input)
-    planner = _Planner(graph, settings, tuple(example_input.shape[:2]))
-    planner.begin(tuple(example_input.shape[2:]))
-    for node in graph.layers:
-        if node.value is None:  # others are numbers, such as `x.dim()`
-            planner.take(node)
-    planner.end()
+    graph = graph_for_deployment(model, example_input)
+    planner = _Planner(graph, (int(example_input.shape[0]), int(example_input.shape[1])), settings)
+    shape = tuple(example_input.shape[2:])
+    planner.nodes["input"] = NirNode(INPUT, {"shape": np.array(shape, dtype=np.int64)})
+    output = planner.walk(_Value(("input",), shape))
+    if output is not None:
+        planner.end(output)
     return planner.plan()
 
 
-@dataclass
-class _Planner:
-    net: NetGraph
-    settings: Settings
-    lead: tuple[int, ...]
-    records: list[OperatorRecord] = field(default_factory=list)
-    nodes: dict[str, NirNode] = field(default_factory=dict)
-    edges: list[tuple[str, str]] = field(default_factory=list)
-    values: dict[str, _Value] = field(default_factory=dict)
-    names: dict[str, str] = field(default_factory=dict)
-    fires_at: set[str] = field(default_factory=set)
-    flattened_neurons: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
+class _Planner(NetWalker[_Value]):
+    def __init__(self, net: NetGraph, lead: tuple[int, int], settings: Settings) -> None:
+        super().__init__(net, lead)
+        self.settings = settings
+        self.nodes: dict[str, NirNode] = {}
+        self.edges: list[tuple[str, str]] = []
+        self.names: dict[str, str] = {}
+        self.fires_at: set[str] = set()
+        self.flattened_neurons: set[str] = set()
+        self.notes: list[str] = []
 
-    # the ends
+    def shape(self, value: _Value) -> Shape:
+        return value.shape
 
-    def begin(self, shape: Shape) -> None:
-        first, *others = self.net.inputs
-        self.nodes["input"] = NirNode(INPUT, {"shape": np.array(shape, dtype=np.int64)})
-        self.values[first.name] = _Value(("input",), shape)
-        for other in others:
-            self.refuse(other.name, "input", "a graph has one input", "give the net one input")
+    def unknown(self, name: str, shape: Shape, value: _Value | None) -> _Value:
+        return _Value((), shape)
 
-    def end(self) -> None:
-        output = self.net.output
-        value = self.values.get(output.name) if isinstance(output, Ref) else None
-        if value is None:
-            last = self.records[-1] if self.records else OperatorRecord("net", "net", "mapped", "NIRGraph")
-            self.records = self.records[:-1]
-            self.refuse(last.name, last.operator, "the net returns something else than one value", "return one tensor")
-            return
-        used = {source for source, _ in self.edges} | set(value.sources)
-        for name in [name for name in self.nodes if name not in used and name != "input"]:
-            self.notes.append(f"Node {name} is used by nothing and left out.")
-            self.nodes.pop(name)
-            self.edges = [edge for edge in self.edges if name not in edge]
+    # the graph
+
+    def end(self, value: _Value) -> None:
+        """Refuse what no way leads from, and close the graph."""
+        if not any(record.outcome == "refused" for record in self.records):
+            self.refuse_unused(value)
         self.nodes["output"] = NirNode(OUTPUT, {"shape": np.array(value.shape, dtype=np.int64)})
         self.edges += [(source, "output") for source in value.sources]
+
+    def refuse_unused(self, output: _Value) -> None:
+        """Every node of a file lies on a way to the output."""
+        reached = set(output.sources)
+        while more := {start for start, end in self.edges if end in reached} - reached:
+            reached |= more
+        unused = {self.names[name] for name in self.nodes if name not in reached and name != "input"}
+        for index, record in enumerate(self.records):
+            if record.name in unused:
+                reason = "nothing uses what it gives, and every node of a file lies on a way to the output"
+                cure = "leave it out of the net"
+                self.records[index] = OperatorRecord(record.name, record.operator, "refused", "", reason, cure)
 
     def plan(self) -> Plan:
         marks = {"fires_at": frozenset(self.fires_at), "flat": frozenset(self.flattened_neurons)}
@@ -124,29 +117,9 @@ class _Planner:
         graph = NirGraph(self.nodes, tuple(self.edges), settings.to_metadata())
         return Plan(tuple(self.records), graph, settings, tuple(dict.fromkeys(self.notes)))
 
-    # records
-
-    def mapped(self, name: str, operator: str, node: str, inexact: str = "") -> None:
-        kind = self.nodes[node].type
-        if inexact:
-            self.records.append(OperatorRecord(name, operator, "approximated", kind, inexact))
-        else:
-            self.records.append(OperatorRecord(name, operator, "mapped", kind))
-
-    def folded(self, name: str, operator: str, target: str, reason: str) -> None:
-        self.records.append(OperatorRecord(name, operator, "folded", target, reason))
-
-    def refuse(self, name: str, operator: str, reason: str, cure: str) -> None:
-        self.records.append(OperatorRecord(name, operator, "refused", "", reason, cure))
-
-    @contextmanager
-    def refusing(self, name: str, operator: str) -> Iterator[None]:
-        try:
-            yield
-        except RefusedError as refused:
-            self.refuse(name, operator, refused.reason, refused.cure)
-
-    # the graph
+    def written(self, name: str, operator: str, node: str, inexact: str = "") -> None:
+        """Record that an operator became this node."""
+        self.mapped(name, operator, self.nodes[node].type, inexact)
 
     def add(self, name: str, node: NirNode, value: _Value) -> _Value:
         """A node that takes `value`."""
@@ -165,41 +138,14 @@ class _Planner:
         self.edges += [(source, node_name) for source in value.sources]
         return _Value((node_name,), shape, value.lag)
 
-    def take(self, node: NetNode) -> None:
-        """One call of the net."""
-        tensors = [self.values[name] for name in node.inputs if name in self.values]
-        unknown = [name for name in node.inputs if name not in self.values and self.net[name].value is None]
-        result: _Value | None = None
-        before = len(self.records)
-        with self.refusing(node.name, node.operation):
-            if unknown:
-                raise RefusedError(
-                    f"it takes {', '.join(unknown)}, which is no value of the graph", "use layers instead"
-                )
-            if node.operation in ADDS:
-                result = self.sum_of(node)
-            elif len(tensors) != 1:
-                raise RefusedError(f"it takes {len(tensors)} values; nodes take the sum of values", "use a sum")
-            elif node.kind == "module":
-                assert node.module is not None
-                result = self.module(node.name, node.module, tensors[0], node)
-            elif node.operation in FLATTENS:
-                result = self.flattened(node, tensors[0])
-            else:
-                raise RefusedError(
-                    f"NIR has no {node.operation}", "use a layer that NIR has: Linear, Conv2d, AvgPool2d"
-                )
-        if result is None:
-            if len(self.records) == before:
-                self.refuse(node.name, node.operation, "a part of it is refused", "see its parts")
-            result = self.dangling(node)
-        self.values[node.name] = result
+    # operators
 
-    def dangling(self, node: NetNode) -> _Value:
-        """What follows a refusal still has a shape, so that later operators get their own records."""
-        shape = node.shape or ()
-        is_folded = shape[:1] == (math.prod(self.lead),) and shape[:2] != self.lead
-        return _Value((), tuple(shape[1:] if is_folded else shape[2:]))
+    def function(self, node: NetNode, values: Sequence[_Value]) -> _Value:
+        if node.operation in ADDS:
+            return self.sum_of(node)
+        if len(values) != 1:
+            raise RefusedError(f"it takes {len(values)} values; nodes take the sum of values", "use a sum")
+        raise RefusedError(f"NIR has no {node.operation}", "use a layer that NIR has: Linear, Conv2d, AvgPool2d")
 
     def sum_of(self, node: NetNode) -> _Value:
         numbers = [part for part in (*node.args, *node.kwargs.values()) if not isinstance(part, Ref)]
@@ -221,56 +167,30 @@ class _Planner:
         self.folded(node.name, node.operation, "edges", "what several edges bring to a node is summed")
         return _Value(tuple(sources), parts[0].shape, max(part.lag for part in parts))
 
-    def flattened(self, node: NetNode, value: _Value) -> _Value:
-        count = math.prod(value.shape)
-        shape = node.shape or ()
-        if tuple(shape[-1:]) != (count,) or math.prod(shape) != count * math.prod(self.lead) or len(shape) > 3:
-            raise RefusedError(
-                f"it gives {tuple(shape)}; only flattening a whole step is supported", "flatten whole steps"
-            )
-        return self.flat(node.name, node.operation, value)
-
     def flat(self, name: str, operator: str, value: _Value) -> _Value:
         if len(value.shape) == 1:
             self.folded(name, operator, "nothing", "a step has one axis already")
             return value
         result = self.add(name, flatten_node(value.shape), value)
-        self.mapped(name, operator, result.sources[0])
+        self.written(name, operator, result.sources[0])
         return result
 
-    # modules
-
-    def module(self, name: str, module: torch.nn.Module, value: _Value, node: NetNode | None = None) -> _Value | None:
-        """A layer, a neuron, or something with parts; None where a part was refused."""
+    def layer(self, name: str, module: torch.nn.Module, value: _Value, node: NetNode | None) -> _Value:
         kind = type(module)
-        operator = kind.__name__
-        if kind is nn.FoldTime:
-            inner = module.module
-            path = f"{name}.module" if type(inner) is torch.nn.Sequential else name
-            return self.module(path, inner, value, node)
-        if kind is torch.nn.Sequential:
-            return self.chain(name, module, value)
-        if kind in (nn.ConvBNNeuron, nn.LinearBNNeuron):
-            return self.block(name, module, value)
         if isinstance(module, nn.Recurrent):
             return self.recurrent(name, module, value)
-        if kind in IDENTITIES:
-            self.folded(name, operator, "nothing", "it does nothing in evaluation mode")
-            return value
-        if kind in (torch.nn.Flatten, nn.Flatten, torch.nn.Unflatten):
-            return self.flatten_module(name, module, value, node)
         if kind in NORMS:
             return self.norm(name, module, value, node)
-        if kind is Delay:
+        if isinstance(module, Delay) and kind is Delay:
             return self.delay(name, module, value)
-        if kind is PerNeuron:
+        if isinstance(module, PerNeuron) and kind is PerNeuron:
             return self.neuron(f"{name}.neuron", module.neuron, value, is_flat=True)
         if isinstance(module, nn.Neuron):
             return self.neuron(name, module, value)
-        written = written_layer(module, value.shape, self.settings.dtype)
-        self.check_bias(written, value)
-        result = self.add(name, written, value)
-        self.mapped(name, operator, result.sources[0])
+        node_of_layer = written_layer(module, value.shape, self.settings.dtype)
+        self.check_bias(node_of_layer, value)
+        result = self.add(name, node_of_layer, value)
+        self.written(name, kind.__name__, result.sources[0])
         return result
 
     def check_bias(self, node: NirNode, value: _Value) -> None:
@@ -279,42 +199,6 @@ class _Planner:
                 "its bias acts from the first step on, spikes before it arrive a step later in profile 'late'",
                 "train without bias behind neurons, or use another profile",
             )
-
-    def chain(self, name: str, chain: torch.nn.Sequential, value: _Value) -> _Value | None:
-        result: _Value | None = value
-        for part_name, part in chain.named_children():
-            path = f"{name}.{part_name}"
-            if result is None:
-                self.refuse(path, type(part).__name__, "what comes before it is refused", "see there")
-                continue
-            given, result = result, None
-            with self.refusing(path, type(part).__name__):
-                result = self.module(path, part, given)
-        return result
-
-    def block(self, name: str, block: nn.ConvBNNeuron | nn.LinearBNNeuron, value: _Value) -> _Value | None:
-        parts = [(f"{name}.{block.layer_name}", block.layer), (f"{name}.norm", block.norm), (name, block.neuron)]
-        result: _Value | None = value
-        for path, part in parts:
-            if result is None:
-                self.refuse(path, type(part).__name__, "what comes before it is refused", "see there")
-                continue
-            given, result = result, None
-            with self.refusing(path, type(part).__name__):
-                result = self.module(path, part, given)
-        return result
-
-    def flatten_module(self, name: str, module: torch.nn.Module, value: _Value, node: NetNode | None) -> _Value:
-        if type(module) is torch.nn.Unflatten:
-            raise RefusedError("NIR has no Unflatten", "keep the shape")
-        if node is not None and node.module is module:
-            return self.flattened(node, value)
-        # Within a folded chain: axes are those of `[N, C, ...]`.
-        axes = len(value.shape)
-        start, end = module.start_dim % (axes + 1), module.end_dim % (axes + 1)
-        if (start, end) != (1, axes):
-            raise RefusedError("only flattening a whole step is supported", "use Flatten(1, -1)")
-        return self.flat(name, type(module).__name__, value)
 
     def norm(self, name: str, norm: torch.nn.Module, value: _Value, node: NetNode | None) -> _Value:
         source = value.sources[0] if len(value.sources) == 1 else ""
@@ -333,7 +217,7 @@ class _Planner:
     def delay(self, name: str, delay: Delay, value: _Value) -> _Value:
         seconds = delay.num_steps.cpu().numpy() * self.settings.dt_s
         result = self.add(name, NirNode("Delay", {"delay": np.array(np.broadcast_to(seconds, value.shape))}), value)
-        self.mapped(name, "Delay", result.sources[0])
+        self.written(name, "Delay", result.sources[0])
         return result
 
     def neuron(
@@ -355,7 +239,7 @@ class _Planner:
             self.flattened_neurons.add(node_name)
         if written.fires_at:
             self.fires_at.add(node_name)
-        self.mapped(name, type(neuron).__name__, node_name, written.inexact)
+        self.written(name, type(neuron).__name__, node_name, written.inexact)
         return replace(result, lag=value.lag + 1)
 
     def recurrent(self, name: str, container: nn.Recurrent, value: _Value) -> _Value:
@@ -388,7 +272,7 @@ class _Planner:
         self.nodes[node_name] = lateral
         self.names[node_name] = name
         self.edges += [(neuron, node_name), (node_name, neuron)]
-        self.mapped(name, "Linear", node_name)
+        self.written(name, "Linear", node_name)
 
     def linear_recurrent(
         self, name: str, base: str, container: nn.LinearRecurrent, neuron: nn.Neuron, value: _Value
@@ -399,7 +283,7 @@ class _Planner:
         weight = np.asarray(both.values["weight"])
         forward = {**both.values, "weight": weight[:, : container.in_features].copy()}
         taken = self.add_as(f"{base}.linear", f"{name}.linear", NirNode(both.type, forward), value)
-        self.mapped(f"{name}.linear", "Linear", f"{base}.linear")
+        self.written(f"{name}.linear", "Linear", f"{base}.linear")
         result = self.neuron(f"{name}.module", neuron, taken, node_name=f"{base}.neuron")
         back = NirNode("Linear", {"weight": weight[:, container.in_features :].copy()})
         node_name = f"{base}.lateral"

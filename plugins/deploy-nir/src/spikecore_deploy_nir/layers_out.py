@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from spikecore import nn
+from spikecore.nn import RefusedError
 from spikecore_deploy_nir.graph import NirNode, Value
 from spikecore_deploy_nir.modules import Scale
-from spikecore_deploy_nir.refusal import RefusedError
 from spikecore_deploy_nir.shapes import Shape
 
 Layer = Any
@@ -20,12 +20,6 @@ NORMS = (
     *(torch.nn.BatchNorm1d, torch.nn.BatchNorm2d, torch.nn.BatchNorm3d, torch.nn.SyncBatchNorm),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
 )
-IDENTITIES = (
-    *(torch.nn.Identity, torch.nn.Dropout, torch.nn.Dropout1d, torch.nn.Dropout2d, torch.nn.Dropout3d),
-    *(torch.nn.AlphaDropout, torch.nn.FeatureAlphaDropout),
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-)
-"""Layers that do nothing in evaluation mode."""
 
 
 def written_layer(layer: Layer, shape: Shape, dtype: str) -> NirNode:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from spikecore import nn
+from spikecore.nn import RefusedError
 from spikecore_deploy_nir.graph import NirNode, Value
 from spikecore_deploy_nir.profiles import Doubles, invert, next_below
-from spikecore_deploy_nir.refusal import RefusedError
 from spikecore_deploy_nir.settings import Settings
 from spikecore_deploy_nir.shapes import Shape
 
@@ -65,11 +65,17 @@ class _Options:
         numbers = np.asarray(self.values[name], dtype=np.float64)
         if not np.isfinite(numbers).all():
             raise RefusedError(f"its option {name} is not finite ({self.values[name]})", "give it a finite value")
-        if numbers.ndim and numbers.shape[0] != (self.shape[0] if self.shape else 1):
+        if numbers.ndim > 1 and numbers.shape != self.shape:
+            raise RefusedError(
+                f"its option {name} has the shape {numbers.shape}, a step {self.shape}",
+                "give it one value for each place",
+            )
+        if numbers.ndim == 1 and numbers.shape[0] != (self.shape[0] if self.shape else 1):
             raise RefusedError(
                 f"its option {name} has {numbers.shape[0]} values for the shape {self.shape}", "give one"
             )
-        spread = numbers.reshape(-1, *[1] * (len(self.shape) - 1)) if numbers.ndim else numbers
+        is_per_channel = numbers.ndim == 1
+        spread = numbers.reshape(-1, *[1] * (len(self.shape) - 1)) if is_per_channel else numbers
         return np.array(np.broadcast_to(spread, self.shape))
 
     def mapped(self, array: Doubles, function: Callable[[float], float]) -> Doubles:

@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from spikecore.errors import ConversionError
 from spikecore.files import write_file
 from spikecore_deploy_nir.graph import NirGraph, NirNode
 
@@ -19,13 +20,16 @@ def write_graph(graph: NirGraph, path: Path) -> None:
     """Write a file, whole or not at all. Equal graphs give equal bytes.
 
     Raises:
-        OSError: the disk refused.
+        ConversionError: the disk refused, or the path is a directory or in none.
     """
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_dataset("version", data=VERSION, dtype=h5py.string_dtype())
         _write(file.create_group("node"), graph)
-    write_file(path, buffer.getvalue())
+    try:
+        write_file(Path(path), buffer.getvalue())
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be written ({error}): give a path in a directory that exists") from error
 
 
 def _write(group: h5py.Group, node: NirNode | NirGraph) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from spikecore import name_of, nn
+from spikecore.nn import RefusedError
 from spikecore_deploy_onnx.body import Array, Body
 from spikecore_deploy_onnx.language import emit_graph, unknown_operations
 from spikecore_deploy_onnx.layers import emit_layer
-from spikecore_deploy_onnx.refusal import RefusedError
 
 Shape = tuple[int, ...]
 Step = Callable[[Body, str, Mapping[str, str]], tuple[str, dict[str, str]]]

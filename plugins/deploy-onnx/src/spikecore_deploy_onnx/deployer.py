@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from spikecore.errors import ConversionError
 from spikecore.files import write_file
 from spikecore.interfaces import (
     Artefact,
@@ -72,15 +73,20 @@ class ONNX(Configurable):
         return planned(model, example_input, self.config.weights == "int8").records
 
     def export(self, model: torch.nn.Module, example_input: Tensor, path: Path) -> Artefact:
-        """Write the model, whole or not at all.
+        """Write the model, whole or not at all, in the place of one that is there.
 
         Raises:
-            ConversionError: an operator is refused; names all of them.
+            ConversionError: an operator is refused; names all of them. Also where the file cannot be written.
         """
         plan = planned(model, example_input, self.config.weights == "int8")
         require_mapped(plan.records, "ONNX")
         written = written_model(plan, self.config.form, int(example_input.shape[0]))
-        write_file(path, written.SerializeToString(deterministic=True))
+        try:
+            write_file(Path(path), written.SerializeToString(deterministic=True))
+        except OSError as error:
+            raise ConversionError(
+                f"{path} cannot be written ({error}): give a path in a directory that exists"
+            ) from error
         return Artefact(path, plan.records, plan.notes)
 
     def simulate(self, artefact: Artefact, x: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def _check_shape(loaded: Loaded, shape: tuple[int, ...]) -> None:
     dims = [dim.dim_value or None for dim in loaded.model.graph.input[0].type.tensor_type.shape.dim]
     allowed = [None, *dims] if loaded.kind == "step" else dims
     fits = len(shape) == len(allowed) and all(size in (None, got) for size, got in zip(allowed, shape, strict=True))
-    if not fits:
+    if not fits or not all(shape[:2]):
         raise ShapeError(f"the model takes {['any' if size is None else size for size in allowed]}, got {list(shape)}")
 
 
