@@ -453,3 +453,16 @@ def test_the_examples_are_true(module):
     result = doctest.testmod(importlib.import_module(f"spikecore.analysis.{module}"), extraglobs=names)
     assert result.attempted >= 1
     assert result.failed == 0
+
+
+def test_counts_are_whole_beyond_what_float32_counts():
+    """2**24 + 3 steps in one call: the sum of so many ones in float32 is 2**24."""
+    net = nn.Sequential(IF())
+    with RateMeter(net) as meter, torch.inference_mode():
+        net[0].register_forward_hook(
+            lambda *_: torch.ones((1 << 24) + 3, dtype=torch.uint8)[:, None, None], prepend=True
+        )
+        net(torch.zeros(1, 1, 1))
+    (rates,) = meter.rates.values()
+    assert rates.num_steps == (1 << 24) + 3
+    assert rates.rate == rates.saturated == 1.0

@@ -391,7 +391,7 @@ class Short(Schedule):
             r"Mean\.per_sample must return a loss for each of the \d+ samples, .* got the shape \(\): .*'none'",
         ),
         ("readout=unread", r"the readout 'unread' must give scores of the shape \(\d+, 10\), .* got \(\d+, \d+, 10\)"),
-        ("schedule=short", r"Short\.factors\(1\) must give a factor for each of the 1 epochs, got 0"),
+        ("schedule=short", r"Short\.factors\(1\) must give a factor for each of the 1 epochs \(or steps\), got 0"),
     ],
 )
 def test_a_choice_that_gives_something_else_is_refused_by_name(choice, says, tmp_path, monkeypatch):
