@@ -24,14 +24,15 @@ from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-from spikecore.errors import ShapeError
+from spikecore.errors import NetTraceError, ShapeError
 from spikecore.interfaces.deployer import OperatorRecord
 from spikecore.nn import layers
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.graph import NetGraph
 from spikecore.nn.node import NetNode, Ref, refs
-from spikecore.nn.state import set_step_mode
+from spikecore.nn.state import Stateful, set_step_mode
 from spikecore.nn.tracing import trace_net
+from spikecore.torch_internals import has_hooks
 
 Shape = tuple[int, ...]
 V = TypeVar("V")
@@ -46,6 +47,8 @@ IDENTITIES = (
 """Layers that do nothing in evaluation mode."""
 _VIEWS = (*FLATTENS, "Flatten", *(kind.__name__ for kind in IDENTITIES))
 """What may give the memory of its input, under another shape."""
+_CHANNELS_SECOND = tuple(f"torch.nn.modules.{name}" for name in ("batchnorm", "conv", "pooling"))
+"""Where PyTorch has its layers that take the second axis as channels."""
 
 
 class RefusedError(Exception):
@@ -70,13 +73,20 @@ def graph_for_deployment(model: nn.Module, example_input: Tensor) -> NetGraph:
 
     Raises:
         ShapeError: the example input is not such a tensor.
-        NetTraceError: the net cannot be traced.
+        NetTraceError: the net cannot be traced, or has forward hooks.
     """
     if not isinstance(example_input, Tensor):
         raise ShapeError(f"expected an example input [T, B, ...] as a tensor, got {type(example_input).__name__}")
     if example_input.dim() < 2 or not all(example_input.shape):
         raise ShapeError(
             f"expected an example input [T, B, ...] with a step and a sample at least, got {tuple(example_input.shape)}"
+        )
+    hooked = [name or type(part).__name__ for name, part in model.named_modules() if has_hooks(part)]
+    if hooked:
+        # A hook may replace what a module takes or gives, and a graph shows no hooks.
+        raise NetTraceError(
+            f"forward hooks on {', '.join(hooked)}: they may change results, and a target cannot run them; "
+            "remove them before deployment (handle.remove(), close a Monitor, or make weight norm or pruning permanent)"
         )
     net = copy.deepcopy(model).eval().requires_grad_(False)
     set_step_mode(net, "multi")
@@ -156,6 +166,8 @@ class NetWalker(ABC, Generic[V]):
                 self._take(node)
         output = self.net.output
         value = self.values.get(output.name) if isinstance(output, Ref) else None
+        if value is not None and isinstance(output, Ref):
+            self._check_output(output.name)
         if value is None:
             last = self.records.pop() if self.records else OperatorRecord("net", "net", "mapped", "net")
             self.refuse(last.name, last.operator, "the net returns something else than one value", "return one tensor")
@@ -194,6 +206,7 @@ class NetWalker(ABC, Generic[V]):
             if missing:
                 raise RefusedError(f"it takes {', '.join(missing)}, which is no value of a layer", "use layers instead")
             self._check_overwriting(node)
+            self._check_lead(node)
             if node.module is not None and len(values) == 1:
                 result = self.module(node.name, node.module, values[0], node)
             elif node.operation in FLATTENS and len(values) == 1:
@@ -207,6 +220,32 @@ class NetWalker(ABC, Generic[V]):
             is_folded = shape[:1] == (math.prod(self.lead),) and shape[:2] != self.lead
             result = self.unknown(node.name, tuple(shape[1:] if is_folded else shape[2:]), next(iter(values), None))
         self.values[node.name] = result
+
+    def _check_output(self, name: str) -> None:
+        shape, records = self.net[name].shape, self.records
+        if shape is None or tuple(shape[:2]) == self.lead or any(record.outcome == "refused" for record in records):
+            return
+        operator = records.pop().operator if records and records[-1].name == name else self.net[name].operation
+        reason = f"the net returns {tuple(shape)}, which does not begin with T and B, {self.lead}"
+        self.refuse(name, operator, reason, "return [T, B, ...]")
+
+    def _check_lead(self, node: NetNode) -> None:
+        """T and B must lie where a layer expects them; a target has them there whatever the net did to them."""
+        module, given = node.module, node.inputs[:1]
+        if module is None or not given or self.net[given[0]].shape is None:
+            return
+        shape = tuple(self.net[given[0]].shape or ())
+        if isinstance(module, Stateful) and shape[:2] != self.lead:
+            raise RefusedError(
+                f"it takes {shape}, which does not begin with T and B, {self.lead}", "reshape to [T, B, ...] before it"
+            )
+        is_unfolded = given[0] in self.values and len(shape) == 2 + len(self.shape(self.values[given[0]]))
+        if type(module).__module__ in _CHANNELS_SECOND and is_unfolded:
+            kind = type(module).__name__
+            raise RefusedError(
+                f"PyTorch's {kind} takes [N, C, ...]; given {shape}, it takes the batch for channels",
+                f"use {kind} of spikecore.nn, which folds time into the batch, or FoldTime",
+            )
 
     def _check_overwriting(self, node: NetNode) -> None:
         """What is written into must not be read again: on the target, a result of its own takes its place."""
@@ -285,7 +324,8 @@ class NetWalker(ABC, Generic[V]):
         """
         count = math.prod(self.shape(value))
         shape = node.shape or ()
-        if tuple(shape[-1:]) != (count,) or math.prod(shape) != count * math.prod(self.lead) or len(shape) > 3:
+        # Other leading axes, such as [B, T], would mix samples and steps.
+        if tuple(shape) not in ((*self.lead, count), (math.prod(self.lead), count)):
             raise RefusedError(
                 f"it gives {tuple(shape)}; only flattening a whole step is supported", "flatten whole steps"
             )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spikecore import nn
-from spikecore.errors import ShapeError
+from spikecore.errors import NetTraceError, ShapeError
 from spikecore.nn import NetWalker, RefusedError, graph_for_deployment
 
 LEAD = (3, 2)
@@ -198,3 +198,64 @@ def test_a_net_that_computes_nothing_and_returns_two_values_is_refused():
 def test_an_example_without_steps_or_samples_is_refused(example):
     with pytest.raises(ShapeError, match=r"expected an example input \[T, B, ...\]"):
         graph_for_deployment(torch.nn.Sequential(torch.nn.Linear(4, 4)), example)
+
+
+class Calls(torch.nn.Module):
+    """A net of one matrix and one neuron, called as `body` says."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.linear, self.lif, self.body = torch.nn.Linear(4, 5), nn.LIF(), body
+
+    def forward(self, x):
+        return self.body(self, x)
+
+
+@pytest.mark.parametrize(
+    ("body", "operator"),
+    [
+        (lambda net, x: net.lif(net.linear(x.reshape(2, 3, 4))).reshape(3, 2, 5), "reshape"),
+        (lambda net, x: net.lif(net.linear(x).reshape(1, 6, 5)).reshape(3, 2, 5), "reshape"),
+        (lambda net, x: net.lif(net.linear(x.flatten(0, 1))).reshape(3, 2, 5), "lif"),
+        (lambda net, x: net.lif(net.linear(x)).flatten(0, 1), "flatten"),
+    ],
+    ids=["steps and samples are swapped", "steps are samples", "samples are steps", "the output is folded"],
+)
+def test_steps_and_samples_that_are_mixed_are_refused(body, operator):
+    _, records = walked(Calls(body), (4,))
+    refused = next(record for record in records if record.outcome == "refused")
+    assert refused.name == operator
+    assert "(3, 2" in refused.reason or "whole step" in refused.reason
+
+
+def test_time_may_be_folded_into_the_batch_around_a_matrix():
+    _, records = walked(Calls(lambda net, x: net.lif(net.linear(x.flatten(0, 1)).reshape(3, 2, 5))), (4,))
+    assert [record.outcome for record in records] == ["folded", "mapped", "folded", "mapped"]
+
+
+def test_layers_of_pytorch_that_take_the_batch_for_channels_are_refused():
+    net = torch.nn.Sequential(torch.nn.BatchNorm1d(2), nn.LIF()).eval()
+    assert net(torch.zeros(*LEAD, 4)).shape == (*LEAD, 4)  # it runs, with a batch of 2 only
+    _, records = walked(net, (4,))
+    assert outcomes(records) == {"0": "refused", "1": "mapped"}
+    assert "takes the batch for channels" in records[0].reason
+    folded = Calls(lambda net, x: net.norm(net.linear(x.flatten(0, 1))).reshape(3, 2, 5))
+    folded.norm = torch.nn.BatchNorm1d(5)
+    _, records = walked(folded, (4,))
+    assert [record.reason for record in records if record.name == "norm"] == ["it is strange"]  # by the planner here
+
+
+def doubled(module, given, result):
+    return 2 * result
+
+
+def test_forward_hooks_are_refused():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Sequential(nn.LIF()))
+    handles = [net[0].register_forward_hook(doubled), net[1].register_forward_pre_hook(lambda module, given: None)]
+    with pytest.raises(NetTraceError, match="forward hooks on 0, 1: .* remove them"):
+        graph_for_deployment(net, torch.zeros(*LEAD, 4))
+    for handle in handles:
+        handle.remove()
+    net.register_forward_hook(doubled)
+    with pytest.raises(NetTraceError, match="forward hooks on Sequential"):
+        graph_for_deployment(net, torch.zeros(*LEAD, 4))
