@@ -70,8 +70,10 @@ def random_nets(draw):
         options = {"stride": draw(st.sampled_from((1, 2, (2, 1)))), "padding": draw(st.sampled_from((0, 1, (1, 0))))}
         groups = draw(st.sampled_from((1, 2)))
         parts += [nn.Conv2d(2, 4, (3, 2), groups=groups, bias=False, **options), draw(random_neurons())]
-        parts += [nn.AvgPool2d(2)] if draw(st.booleans()) else []
-        parts += [nn.Flatten()]
+        places = torch.nn.Sequential(*parts)(torch.zeros(1, 1, *shape)).shape[-2:]
+        if min(places) >= 2 and draw(st.booleans()):
+            parts.append(nn.AvgPool2d(2))
+        parts.append(nn.Flatten())
         width = torch.nn.Sequential(*parts)(torch.zeros(1, 1, *shape)).shape[-1]
     parts += [torch.nn.Linear(width, 5, bias=False), draw(random_neurons())]
     parts += [torch.nn.Linear(5, 3, bias=False), draw(random_neurons())]
@@ -204,11 +206,19 @@ def test_damaged_directories(directory):
         (directory / "network.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(ConversionError, match=word):
             Lava().load(directory)
+    (directory / "network.json").write_text("[" * 100_000)
+    with pytest.raises(ConversionError, match="damaged"):
+        Lava().load(directory)
     (directory / "network.json").write_text(json.dumps(manifest))
     weight = directory / "arrays" / "1.weight.npy"
     np.save(weight, np.array([{}], dtype=object))
     with pytest.raises(ConversionError, match="damaged"):
         Lava().load(directory)
+    header = np.lib.format.magic(1, 0) + (8).to_bytes(2, "little")
+    for content in (b"", header + b"{'a': (\n", header + b"{"):
+        weight.write_bytes(content)
+        with pytest.raises(ConversionError, match="damaged"):
+            Lava().load(directory)
     with weight.open("wb") as file:  # a header that promises a terabyte
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (2**18, 2**19)})
     with pytest.raises(ConversionError, match="damaged"):

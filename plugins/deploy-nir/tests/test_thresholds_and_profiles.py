@@ -89,6 +89,19 @@ def test_layers_that_compute_something_else_are_refused(layer, shape, word):
     assert word in refusal(torch.nn.Sequential(layer), x)[0].reason
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_net_without_weights_computes_in_the_dtype_of_its_input(dtype, tmp_path):
+    """A potential just below the threshold reaches it in float32."""
+    net = torch.nn.Sequential(nn.IF(backend="torch"))
+    x = torch.full((4, 1, 2), 1 - 2.0**-30, dtype=torch.float64).to(dtype)
+    (record,) = refusal(net, x)
+    assert f"the example input is {str(dtype).removeprefix('torch.')}" in record.reason
+    if dtype == torch.float64:
+        assert not torch.equal(net(x), net(x.float()).double())
+        artefact = NIR(dtype="float64").export(net, x, tmp_path / "net.nir")
+        assert torch.equal(NIR().simulate(artefact, x), net(x))
+
+
 def test_a_file_says_how_it_is_meant_and_options_come_first(tmp_path):
     net = torch.nn.Sequential(nn.LIF(tau=3.0, v_threshold=0.4, backend="torch"))
     x = inputs((4,))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import tokenize
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from spikecore_deploy_lava.network import INPUT, Doubles, Layer, Network, Popula
 FORM = 2
 """1 has no loops."""
 MANIFEST, ARRAYS = "network.json", "arrays"
+DAMAGE = (OSError, EOFError, ValueError, RecursionError, tokenize.TokenError)
+"""What reading a file may raise; NumPy parses the header of an array as Python."""
 MAX_LAYERS = 1000
 MAX_AXES = 4
 
@@ -89,7 +92,7 @@ def read_network(directory: Path, max_bytes: int) -> Network:
         return _Reader(directory, max_bytes).network(manifest)
     except ConversionError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, AttributeError) as error:
+    except (*DAMAGE, KeyError, TypeError, IndexError, OverflowError, AttributeError) as error:
         raise ConversionError(
             f"{path}: is missing or damaged ({type(error).__name__}: {error}): export the net again"
         ) from error

@@ -323,6 +323,11 @@ class _Planner(NetWalker[Signal]):
             )
         if float(np.abs(exact - bias).max(initial=0)) > 1e-6:
             inexact.append(f"its bias is rounded to whole units, of which a threshold has {float(level):.4g}")
+        if dynamics.scale is None and any(0 < loss < 1 for loss in (dynamics.u_loss, dynamics.v_loss)):
+            # loihi_lif computes the same in the net; others decay without rounding.
+            inexact.append(
+                f"decays are rounded towards zero, to 1/{ALIGN} of a unit, of which a threshold has {float(level):.4g}"
+            )
         highest = max(abs(start) for start in dynamics.start)
         if highest * unit * ALIGN >= STATE_LIMIT:
             raise RefusedError(f"it starts at {float(highest):g}, beyond 24 bits", "start nearer to 0")

@@ -64,7 +64,8 @@ def planned(model: torch.nn.Module, example_input: Tensor, settings: Settings) -
         NetTraceError: the net cannot be traced.
     """
     graph = graph_for_deployment(model, example_input)
-    planner = _Planner(graph, (int(example_input.shape[0]), int(example_input.shape[1])), settings)
+    lead = (int(example_input.shape[0]), int(example_input.shape[1]))
+    planner = _Planner(graph, lead, settings, str(example_input.dtype).removeprefix("torch."))
     shape = tuple(example_input.shape[2:])
     planner.nodes["input"] = NirNode(INPUT, {"shape": np.array(shape, dtype=np.int64)})
     output = planner.walk(_Value(("input",), shape))
@@ -74,9 +75,9 @@ def planned(model: torch.nn.Module, example_input: Tensor, settings: Settings) -
 
 
 class _Planner(NetWalker[_Value]):
-    def __init__(self, net: NetGraph, lead: tuple[int, int], settings: Settings) -> None:
+    def __init__(self, net: NetGraph, lead: tuple[int, int], settings: Settings, dtype: str) -> None:
         super().__init__(net, lead)
-        self.settings = settings
+        self.settings, self.dtype = settings, dtype
         self.nodes: dict[str, NirNode] = {}
         self.edges: list[tuple[str, str]] = []
         self.names: dict[str, str] = {}
@@ -177,6 +178,12 @@ class _Planner(NetWalker[_Value]):
 
     def layer(self, name: str, module: torch.nn.Module, value: _Value, node: NetNode | None) -> _Value:
         kind = type(module)
+        if self.dtype != self.settings.dtype:  # a net without weights computes in the dtype of its input
+            raise RefusedError(
+                f"the example input is {self.dtype}, the file is for readers in {self.settings.dtype}",
+                "convert net and input"
+                + (f", or set dtype={self.dtype} where a reader has it" if self.dtype == "float64" else ""),
+            )
         if isinstance(module, nn.Recurrent):
             return self.recurrent(name, module, value)
         if kind in NORMS:
