@@ -252,7 +252,7 @@ def doubled(module, given, result):
 def test_forward_hooks_are_refused():
     net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Sequential(nn.LIF()))
     handles = [net[0].register_forward_hook(doubled), net[1].register_forward_pre_hook(lambda module, given: None)]
-    with pytest.raises(NetTraceError, match="forward hooks on 0, 1: .* remove them"):
+    with pytest.raises(NetTraceError, match=r"forward hooks on 0, 1: .* remove them"):
         graph_for_deployment(net, torch.zeros(*LEAD, 4))
     for handle in handles:
         handle.remove()

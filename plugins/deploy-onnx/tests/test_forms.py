@@ -179,6 +179,13 @@ def test_int8_weights(tmp_path):
     right = net(x)
     assert 0.1 < right.mean() < 0.9
     assert torch.equal(deployer.simulate(artefact, x), right)
+    with torch.no_grad():
+        net[0].weight[2, 3] += scale[2] / 2  # trained on, without its record
+    record = deployer.check(net, x)[0]
+    assert record.outcome == "refused"
+    assert "by up to 0.00781: it changed since" in record.reason
+    nn.quantized.remove(net[0])
+    assert deployer.check(net, x)[0].outcome == "approximated"
     other = torch.nn.Sequential(torch.nn.Linear(64, 8))
     x = torch.rand(3, 2, 64)
     plain = other(x)

@@ -55,7 +55,9 @@ def lava_python() -> Path:
         raise PluginUnavailable(f"lava-nc needs Python 3.10, and there is none here. With one: {RECIPE}")
     problem = why_unusable(candidate)
     if problem:
-        raise PluginUnavailable(f"{where}, which cannot import lava-nc: {problem}. To make one that can: {RECIPE}")
+        raise PluginUnavailable(
+            f"{where}, which cannot import lava-nc: {problem.rstrip('.')}. To make one that can: {RECIPE}"
+        )
     return candidate
 
 

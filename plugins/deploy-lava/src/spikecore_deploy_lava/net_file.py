@@ -61,7 +61,7 @@ def write_net_file(network: Network, path: Path) -> list[str]:
     notes = []
     late = [layer.name for layer in network.layers if layer.population is not None and layer.population.v.any()]
     if late:
-        notes.append(f"{NET_FILE}: netx starts {', '.join(late)} at 0, and their bias acts before spikes arrive.")
+        notes.append(f"{NET_FILE}: netx starts {', '.join(late)} at 0, though a bias acts before spikes arrive.")
     if network.layers[-1].population is None:
         notes.append(f"{NET_FILE}: its last layer never fires; what the net returns is its potential.")
     return notes

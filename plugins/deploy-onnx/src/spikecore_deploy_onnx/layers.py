@@ -57,7 +57,7 @@ def quantized_weight(layer: Layer) -> tuple[Array, Array]:
     """(int8 values, scale per output): those of its record where it has one, else symmetric, largest weight to 127.
 
     Raises:
-        RefusedError: its record does not fit 8 bits with one scale per output.
+        RefusedError: its record does not fit 8 bits with one scale per output, or is not that of its weight.
     """
     record = nn.quantized.read(layer)
     weight = array_of(layer.weight)
@@ -72,6 +72,13 @@ def quantized_weight(layer: Layer) -> tuple[Array, Array]:
             "its record of quantization does not fit int8 with one scale per output", "quantize to 8 bits"
         )
     scale = np.broadcast_to(array_of(record.scale), len(weight)).astype(weight.dtype)
+    steps = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    error = np.abs(values * steps - weight)
+    if bool((error > 1e-5 * (np.abs(weight) + steps)).any()):
+        raise RefusedError(
+            f"its weight differs from its record of quantization by up to {float(error.max()):.3g}: it changed since",
+            "quantize it again, or call spikecore.nn.quantized.remove on it",
+        )
     return values.astype(np.int8), scale
 
 
