@@ -385,6 +385,48 @@ def test_firing_rates_are_counted_by_layer():
     assert row[:2] == ("2", pytest.approx(spikes.mean().item(), abs=1e-6))
 
 
+class Halves:
+    """Sequences of which every second one has its first two steps only, padded with noise."""
+
+    def __init__(self, split):
+        self._split = split
+
+    def __len__(self):
+        return len(self._split)
+
+    def __getitem__(self, index):
+        return self._split[index]
+
+    def collate(self, own, generator):
+        x = torch.stack([x for x, _ in own], 1)
+        mask = torch.ones(x.shape[:2], dtype=torch.bool)
+        mask[2:, 1::2] = False
+        return Batch(x, torch.tensor([label for _, label in own]), mask)
+
+
+def test_firing_rates_leave_padding_out():
+    trainer = Supervised(epochs=0, batch_size=16, firing_rates=True)
+    task = spiking_task(trainer, is_sequence=True)
+    metrics = trainer.fit(dataclasses.replace(task, test=Halves(task.test), val=None), Recorder())
+    x = torch.stack([task.test[index][0] for index in range(24)], 1)
+    with torch.no_grad():
+        spikes = task.model[:3](x)
+    own = torch.cat([spikes[:2].flatten(0, 1), spikes[2:, ::2].flatten(0, 1)])
+    assert metrics["test_firing_rate"] == pytest.approx(own.mean().item(), rel=1e-6)
+    assert metrics["test_firing_rate"] != pytest.approx(spikes.mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("loss", "cure"), [("cross_entropy", "mse"), ("mse", "cross_entropy")])
+def test_a_loss_that_does_not_take_the_labels_of_sequences_is_refused(loss, cure):
+    trainer = Sequence(epochs=1, batch_size=16, loss=loss)
+    task = spiking_task(Sequence(batch_size=16))
+    if cure == "cross_entropy":
+        classes = [(x, torch.zeros(len(x), dtype=torch.int64)) for x, _ in (task.train[index] for index in range(16))]
+        task = dataclasses.replace(task, train=classes)
+    with pytest.raises(OptionError, match=f"set trainer.loss = '{cure}'"):
+        trainer.fit(task, Recorder())
+
+
 class Labelled:
     """A split whose labels are known beforehand."""
 

@@ -335,6 +335,8 @@ class Loop(Trainer):
         rate_meter = RateMeter(model) if config.firing_rates else None
         with torch.no_grad(), context.timed("evaluate"), rate_meter or nullcontext():
             for batch in loader.batches([shard.index for shard in shards if shard.weight]):
+                if rate_meter is not None:
+                    rate_meter.own_steps(batch.mask)
                 with autocast(context):
                     out = model(sequence_of(task, batch, generator, config.channels_last))
                 label = batch.stacked.to(out.device)
@@ -354,8 +356,14 @@ def _shown_rates(meter: RateMeter, context: RunContext, split: str, is_shown: bo
     """Mean firing rate, silent and saturated share of all neurons; those of each layer as a table."""
     rows: list[tuple[str, float | None, float | None, float | None]] = []
     sums, num_neurons = torch.zeros(3, dtype=torch.float64), 0
-    for name, layer in meter.rates.items():
-        counts = context.all_sum((layer.per_neuron * layer.num_steps).nan_to_num())
+    rates_of = meter.rates
+    sizes = torch.zeros(len(rates_of), context.world_size, dtype=torch.int64)
+    sizes[:, context.rank] = torch.tensor([layer.num_neurons for layer in rates_of.values()], dtype=torch.int64)
+    # A process without a sample has seen no neuron; it must add as many zeros as the others have neurons.
+    largest = context.all_sum(sizes).amax(1).tolist()
+    for (name, layer), size in zip(rates_of.items(), largest, strict=True):
+        own = (layer.per_neuron * layer.num_steps).nan_to_num().flatten().to(context.device)
+        counts = context.all_sum(own if len(own) == size else own.new_zeros(size))
         num_steps = int(context.all_sum(torch.tensor(layer.num_steps)))
         if not num_steps:
             rows.append((name, None, None, None))
