@@ -352,6 +352,54 @@ def test_half_precision(dtype):
     assert trainer.state_dict()["scaler"] == {} or dtype == torch.float16
 
 
+class NoGradient(torch.autograd.Function):
+    """Identity, whose gradient is nan."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("nan")
+
+
+class Spoiled(torch.nn.Module):
+    """Identity; nan in evaluation, or on the way back."""
+
+    def __init__(self, in_evaluation):
+        super().__init__()
+        self.in_evaluation = in_evaluation
+
+    def forward(self, x):
+        if not self.in_evaluation:
+            return NoGradient.apply(x)
+        return x if self.training else x * float("nan")
+
+
+def test_float16_says_when_it_skips_all_steps_of_an_epoch():
+    trainer = Supervised(epochs=1, batch_size=12)
+    task, recorder = spiking_task(trainer), Recorder(dtype=torch.float16)
+    task.model.append(Spoiled(in_evaluation=False))
+    before = weights(task.model)
+    trainer.fit(task, recorder)
+    assert same(weights(task.model), before)
+    assert "epoch 1: with float16 the gradient was not finite in any of its 4 steps, so no weight moved" in str(
+        recorder.notes
+    )
+    _, recorder, _ = trained(Supervised(epochs=1, batch_size=12))
+    assert "float16" not in str(recorder.notes)
+
+
+def test_metrics_that_are_not_finite_are_told_once():
+    trainer = Supervised(epochs=2, batch_size=12)
+    task, recorder = spiking_task(trainer), Recorder()
+    task.model.append(Spoiled(in_evaluation=True))
+    trainer.fit(task, recorder)
+    (note,) = [note for note in recorder.notes if "not finite" in note]
+    assert note.startswith("epoch 1: not finite: val_loss. ")
+
+
 def test_steps_are_logged_with_the_learning_rate():
     trainer = Supervised(epochs=2, batch_size=12, log_every=2, lr=0.5, schedule="constant")
     _, recorder, _ = trained(trainer)

@@ -222,13 +222,16 @@ class Loop(Trainer):
 
     def _run_epoch(self, task: Task, context: RunContext, passes: Passes) -> None:
         progress, config = self._progress, self.config
-        num_before = progress.num_samples
+        num_before, steps_before = progress.num_samples, progress.steps
+        passes.begin_epoch()
         self._train_epoch(task, context, passes)
+        self._warn_of_overflows(passes.num_overflows(), progress.steps - steps_before, context)
         if passes.task.model is not task.model:
             context.share_buffers(task.model)  # a net that was trained in parts is whole again
         loss, num_trained = progress.mean_loss, progress.num_samples - num_before
         self._warn_of_gradients(passes.task.model, context)
         metrics = {} if task.val is None else self._measured(task, context)
+        self._warn_of_metrics(metrics, context)
         name = f"val_{self.score_name}"
         score = -loss
         if name in metrics:
@@ -320,6 +323,25 @@ class Loop(Trainer):
             if key not in self._told:
                 self._told.add(key)
                 context.note(f"epoch {self._progress.epoch + 1}: {text}")
+
+    def _warn_of_overflows(self, num_overflows: int, num_steps: int, context: RunContext) -> None:
+        if num_steps and num_overflows == num_steps:
+            context.note(
+                f"epoch {self._progress.epoch + 1}: with float16 the gradient was not finite in any of its "
+                f"{num_steps} steps, so no weight moved. The first steps of a run may be so, until the scale of the "
+                "loss is small enough; in later epochs set run.precision = 'bfloat16' or 'float32'"
+            )
+
+    def _warn_of_metrics(self, metrics: Mapping[str, float], context: RunContext) -> None:
+        """The weights are finite here; an output in evaluation mode need not be."""
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad and "metrics" not in self._told:
+            self._told.add("metrics")
+            context.note(
+                f"epoch {self._progress.epoch + 1}: not finite: {', '.join(bad)}. The loss of training is finite, so "
+                "look at what differs in evaluation: the validation data, and layers such as batch norms, whose "
+                "running statistics may be of too few batches"
+            )
 
     def _evaluate(
         self, task: Task, model: nn.Module, context: RunContext, split: str, is_shown: bool = True
