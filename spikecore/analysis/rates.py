@@ -82,7 +82,7 @@ class RateMeter:
     Raises:
         OptionError: no such layer.
         StateError: in a call: the layers changed inside the block.
-        ShapeError: in a call: a layer's spikes have another shape than before.
+        ShapeError: in a call: a layer's spikes have another shape than before, or than the mask of own steps.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(2, 3), IF())
@@ -94,6 +94,14 @@ class RateMeter:
 
     def __init__(self, net: nn.Module, where: Where = Neuron) -> None:
         self._counter = _Counter(net, where)
+
+    def own_steps(self, mask: Tensor | None) -> None:
+        """In the calls that follow only these steps count, where shorter samples are padded.
+
+        Args:
+            mask: bool `[T, B]`, True for a sample's own steps (`Batch.mask`); None: all of them.
+        """
+        self._counter.mask = mask
 
     def __enter__(self) -> RateMeter:
         self._counter.__enter__()
@@ -136,6 +144,7 @@ class _Counter(Monitor):
 
     def __init__(self, net: nn.Module, where: Where) -> None:
         super().__init__(net, "output", where, reduce="sum")
+        self.mask: Tensor | None = None
 
     def clear(self) -> None:
         super().clear()
@@ -149,8 +158,17 @@ class _Counter(Monitor):
             raise ShapeError(f"rates are counted of spikes {form}; layer {name!r} returned {got}")
         axes = (0, 1) if multi else (0,)
         most = value.shape[0] * (value.shape[1] if multi else 1)
-        self.num_steps[name] += most
         fired = value != 0
+        if self.mask is not None:
+            if not multi or value.shape[:2] != self.mask.shape:
+                raise ShapeError(
+                    f"own steps {tuple(self.mask.shape)} are [T, B] of the spikes of every layer; layer {name!r} "
+                    f"returned {tuple(value.shape)}"
+                )
+            most = int(self.mask.sum())
+            own = self.mask.to(value.device)
+            fired &= own.view(*own.shape, *[1] * (value.dim() - 2))
+        self.num_steps[name] += most
         if most > EXACT:
             return fired.sum(axes)
         return fired.float().sum(axes).long()  # several times as fast as the sum of booleans

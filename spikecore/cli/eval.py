@@ -52,6 +52,7 @@ def command(
     from spikecore.registry import registry
     from spikecore.run.experiment import evaluate
     from spikecore.run.joining import is_left_to_another
+    from spikecore.run.text import aligned_value_text
 
     if is_left_to_another():  # one process measures, and says so once
         return
@@ -65,4 +66,4 @@ def command(
         click.echo(json.dumps(result.to_plain()))
         return
     for name, value in result.metrics.items():
-        click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")
+        click.echo(f"{name:14s} {aligned_value_text(name, value)}")

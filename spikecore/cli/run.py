@@ -203,6 +203,7 @@ def _tell(processes: Group, text: str) -> None:
 
 
 def _show(result: Result, as_json: bool) -> None:
+    from spikecore.run.text import aligned_value_text
     from spikecore.terminal import listed, width
 
     if as_json:
@@ -215,7 +216,7 @@ def _show(result: Result, as_json: bool) -> None:
         )
         return
     for name, value in result.metrics.items():
-        click.echo(f"{name:14s} {value:.2%}" if name.endswith("accuracy") else f"{name:14s} {value:.4f}")
+        click.echo(f"{name:14s} {aligned_value_text(name, value)}")
     times = [f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()]
     click.echo(listed("time           ", times, width(sys.stdout)))
     click.echo(f"run directory  {result.directory}")

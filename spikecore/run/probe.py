@@ -60,6 +60,7 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         def feed(index: Sequence[int]) -> None:
             reset_state(task.model)
             sequence = inputs.sequence(index, context.device)
+            rates.own_steps = inputs.own_steps
             for net in _nets(task.model):
                 net(sequence)
             reset_state(task.model)
@@ -129,6 +130,7 @@ class Sampler:
                     norm.train()
                 reset_state(model)
                 sequence = self._inputs.sequence(range(self._num_samples), context.device)
+                rates.own_steps = self._inputs.own_steps
                 for net in _nets(model):
                     net(sequence)
             finally:
@@ -175,13 +177,16 @@ class _Samples:
         self._indices = _spread(len(split), num_samples).tolist()
         self._samples = [split[i] for i in self._indices]
         self._generator: torch.Generator | None = None
+        self.own_steps: Tensor | None = None
+        """Of the latest sequence, `[T, B]`, where its samples were padded."""
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
         samples, indices = [self._samples[i] for i in index], [self._indices[i] for i in index]
-        x = put_together(self._split, samples, self._task.is_sequence, indices=indices).x.to(device)
+        batch = put_together(self._split, samples, self._task.is_sequence, indices=indices)
+        x, self.own_steps = batch.x.to(device), batch.mask
         if self._task.is_sequence:
             return x
         if self._generator is None:
@@ -198,6 +203,7 @@ class _Example:
     """Inputs that the trainer gave."""
 
     split = ""
+    own_steps: Tensor | None = None
 
     def __init__(self, x: Tensor) -> None:
         self._x = x[:, :NUM_SAMPLES]
@@ -225,6 +231,8 @@ class _Rates:
         self._counts: dict[str, Tensor] = {}
         self._totals: dict[str, int] = {}
         self.num_steps = 0
+        self.own_steps: Tensor | None = None
+        """Of what the net is called with: the steps that count, `[T, B]`, where samples were padded."""
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -255,9 +263,12 @@ class _Rates:
             out = _sequence(module, output)
             if out is None:
                 return
-            spikes = (out != 0).sum((0, 1)).flatten().cpu()
-            self._counts[name] = self._counts.get(name, 0) + spikes
-            self._totals[name] = self._totals.get(name, 0) + out.shape[0] * out.shape[1]
+            fired, num_steps, own = out != 0, out.shape[0] * out.shape[1], self.own_steps
+            if own is not None and own.shape == out.shape[:2]:  # a layer may change T, and then padding is not known
+                fired = fired & own.to(out.device).view(*own.shape, *[1] * (out.dim() - 2))
+                num_steps = int(own.sum())
+            self._counts[name] = self._counts.get(name, 0) + fired.sum((0, 1)).flatten().cpu()
+            self._totals[name] = self._totals.get(name, 0) + num_steps
             if module.step_mode == "multi":
                 self.num_steps = max(self.num_steps, out.shape[0])
 

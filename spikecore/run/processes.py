@@ -99,7 +99,10 @@ class Group(Processes):
                 lines.append(f"{name}: {values[0]!r} in process 0, {values[rank]!r} in process {rank}{more}")
         if lines:
             cure = "start all of them with the same command line, the same files and the same versions"
-            error = ConfigError(["the processes of this run are not started alike:", *lines, cure])
+            said = "\n".join(
+                ["the processes of this run are not started alike:", *(f"  {line}" for line in lines), cure]
+            )
+            error = ConfigError([said])
             error.is_told = not self.is_first
             raise error
 

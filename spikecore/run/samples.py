@@ -73,4 +73,7 @@ def from_split(task: Task, count: int, name: str, device: torch.device | None = 
         x = task.sequence(x, torch.Generator(device).manual_seed(0))
     labels = [label for _, label in samples]
     are_classes = all(isinstance(label, int) for label in labels)
-    return Samples(x, torch.tensor(labels) if are_classes else None, f"{count} samples of the {name} split")
+    source = f"{count} samples of the {name} split"
+    if batch.mask is not None and not bool(batch.mask.all()):
+        source += f", padded to {len(x)} steps (the padding is counted, too)"
+    return Samples(x, torch.tensor(labels) if are_classes else None, source)

@@ -15,6 +15,13 @@ def value_text(name: str, value: float) -> str:
     return f"{value:.2%}" if "accuracy" in name else f"{value:.4g}"
 
 
+def aligned_value_text(name: str, value: float) -> str:
+    """A metric in a column of them: four decimals, and four digits where these would be zeros."""
+    if "accuracy" in name:
+        return f"{value:.2%}"
+    return f"{value:.4g}" if 0 < abs(value) < 0.001 else f"{value:.4f}"
+
+
 def seconds_text(seconds: float) -> str:
     """A duration: `12.3 s`, `1 min 20 s`, `3 h 04 min`."""
     if seconds < 60:

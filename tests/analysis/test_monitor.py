@@ -419,6 +419,29 @@ def test_rates_in_single_step_mode():
         assert single.rates[name].num_steps == 30
 
 
+def test_rates_leave_padding_out():
+    """A neuron with a bias fires in the padding, too."""
+    net = IF(reset="soft")
+    current = torch.ones(4, 2, 3)
+    current[2:, 1, 0] = 0.0
+    mask = torch.tensor([[True, True], [True, True], [True, False], [True, False]])
+    with RateMeter(net) as meter:
+        meter.own_steps(mask)
+        net(current)
+        assert (meter.rates[""].rate, meter.rates[""].num_steps, meter.rates[""].saturated) == (1.0, 6, 1.0)
+        meter.own_steps(~mask)
+        meter.clear()
+        net(current)
+        assert meter.rates[""].per_neuron.tolist() == [0.0, 1.0, 1.0]
+        meter.own_steps(None)
+        meter.clear()
+        net(current)
+        assert meter.rates[""].num_steps == 8
+        meter.own_steps(mask[:3])
+        with pytest.raises(ShapeError, match=r"own steps \(3, 2\)"):
+            net(current)
+
+
 def test_rates_of_one_neuron():
     net = nn.Identity()
     with RateMeter(net, where="") as meter:

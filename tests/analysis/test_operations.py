@@ -54,6 +54,17 @@ def test_a_net_counted_by_hand():
     assert {name: (access.reads, access.writes) for name, access in neuron.memory.items()} == {"state": (12, 12)}
 
 
+def test_attention_is_counted_where_torch_would_fuse_it():
+    """In evaluation mode torch has one operator for all of it, which holds 2112 products that nobody sees."""
+    net = torch_nn.Sequential(torch_nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))
+    is_allowed = torch.backends.mha.get_fastpath_enabled()
+    operations = count_operations(net, torch.rand(3, 6, 8), has_time=False)
+    # Of 6 tokens: projections to query, key and value, and of the result; scores and mixture of 2 heads.
+    assert operations["0.self_attn"].dense == 6 * 8 * 24 + 6 * 8 * 8 + 2 * (2 * 6 * 6 * 4)
+    assert operations["0.linear1"].dense == 6 * 8 * 16
+    assert torch.backends.mha.get_fastpath_enabled() is is_allowed is True
+
+
 def by_loops(x, weight, stride, padding, dilation, groups, out_size):
     """Every connection of a 2-d convolution, one at a time: all of them, and those without a zero."""
     num, per_group_out = 0, weight.shape[0] // groups

@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -85,12 +86,18 @@ def numbers(text):
 
 def test_every_line_of_the_results_is_compared_below():
     assert list(results()) == [
-        *("digits (1797 images)", "`ndigits` (simulated event camera)", "MNIST", "CartPole-v1", "Pendulum-v1")
+        "digits (1797 images)",
+        "`ndigits` (simulated event camera)",
+        "digits, `ndigits`, `moving-bars`",
+        "MNIST, trained",
+        "MNIST, converted",
+        "CartPole-v1",
+        "Pendulum-v1",
     ]
 
 
 def test_the_accuracy_of_a_converted_net_is_in_its_file():
-    cells = results()["MNIST"]
+    cells = results()["MNIST, converted"]
     given, num_steps = numbers(cells[1])
     (shown,) = numbers(cells[2])
     measured = [
@@ -100,6 +107,24 @@ def test_the_accuracy_of_a_converted_net_is_in_its_file():
     ]
     assert [(row["given"], row["accuracy"]) for row in measured] == [(f"{given / 100:.4f}", f"{shown / 100:.4f}")]
     assert num_steps == 32
+
+
+def accuracies(path):
+    """Test accuracy in percent of each seed in a file of the trainer `supervised`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [100 * float(row["test_accuracy"]) for row in csv.DictReader(file)]
+
+
+def test_the_accuracies_of_the_trainer_are_in_their_files():
+    folder = README.parent / "docs" / "benchmarks"
+    measured = {name: accuracies(folder / f"accuracy_{name}.csv") for name in ("digits", "ndigits", "moving-bars")}
+    assert {len(values) for values in measured.values()} == {5}
+    shown = results()["digits, `ndigits`, `moving-bars`"][2]
+    expected = [f"{mean(values):.1f} ± {stdev(values):.1f}" for values in (measured["digits"], measured["ndigits"])]
+    assert shown.startswith(", ".join(expected))
+    assert set(measured["moving-bars"]) == {100.0}
+    mnist = ", ".join(f"{value:.1f}" for value in accuracies(folder / "accuracy_mnist.csv"))
+    assert results()["MNIST, trained"][2] == f"{mnist} %"
 
 
 def test_the_returns_of_agents_are_in_their_files():

@@ -16,7 +16,7 @@ import pytest
 from spikecore.run import console as module
 from spikecore.run.clock import Clock
 from spikecore.run.console import Pace, Stopwatch, epoch_text
-from spikecore.run.text import bytes_text, clock_text, count_text, rate_text, seconds_text
+from spikecore.run.text import aligned_value_text, bytes_text, clock_text, count_text, rate_text, seconds_text
 from spikecore.terminal import filled, listed, wrapped
 
 METRICS = {"train_loss": 0.43121, "val_loss": 0.332, "val_accuracy": 0.9133}
@@ -286,3 +286,17 @@ def test_prose_is_filled_again_and_equations_keep_their_lines():
         *("h = v + x", "v = (1 - s) h", ""),
         *("Args:", "    a: b", "    c: d"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("val_accuracy_without_ema", 0.3793, "37.93%"),
+        ("test_mse", 0.0000312, "3.12e-05"),
+        ("test_loss", 1.519, "1.5190"),
+        ("test_silent", 0.0, "0.0000"),
+        ("test_loss", float("nan"), "nan"),
+    ],
+)
+def test_a_final_metric_shows_its_digits(name, value, text):
+    assert aligned_value_text(name, value) == text

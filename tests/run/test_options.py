@@ -459,3 +459,20 @@ def test_losses_are_values_unless_they_hold_tensors():
     assert one == one
     assert one != Learned()
     assert one != TET()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"trainer.epochs = {'9' * 4000}",
+        f"trainer.epochs = 0x{'f' * 6000}",
+        f"trainer.lr = {'9' * 400}",
+        f"model.hidden = [8, {'9' * 4000}]",
+    ],
+)
+def test_an_option_that_no_machine_has_is_refused(line, tmp_path):
+    (tmp_path / "c.toml").write_text(f"model.name = 'mlp'\n{line}\n")
+    name = line.partition(" ")[0]
+    with pytest.raises(ConfigError, match=rf"{name}: must be .* 63 bits, got one of \d+") as error:
+        resolve(tmp_path / "c.toml")
+    assert len(str(error.value)) < 200

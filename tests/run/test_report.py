@@ -18,6 +18,7 @@ from spikecore import create
 from spikecore.analysis import figures
 from spikecore.cli import spike as spike_command
 from spikecore.errors import ConfigError
+from spikecore.interfaces.dataset import Batch
 from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, get_state
 from spikecore.run import compare, probe
@@ -29,6 +30,7 @@ from spikecore.run.gallery import Gallery, read_gallery
 from spikecore.run.log import read_lines
 from spikecore.run.record import Record
 from spikecore.run.report import build, write_report
+from spikecore.run.samples import from_split
 from spikecore.trainers import confusion
 
 SMALL = {
@@ -186,6 +188,28 @@ def test_rates_silent_and_saturated_shares_are_counted():
     assert layer["v"][1, :, 1].tolist() == [0.5, 0.0] * 3
     assert layer["v_threshold"] == 1.0
     assert notes["labels"] == [0, 1, 0, 1]
+
+
+class Padded(Samples):
+    """Sequences of three steps, padded to six."""
+
+    def collate(self, own, generator):
+        x = torch.stack([x for x, _ in own], 1)
+        mask = torch.zeros(x.shape[:2], dtype=torch.bool)
+        mask[:3] = True
+        return Batch(x, torch.tensor([label for _, label in own]), mask)
+
+
+def test_padding_is_not_counted():
+    # As above, but over three steps, of which the second neuron fires in one.
+    model = Three(create("neuron", "if"))
+    samples = Padded((torch.full((6, 1), float(i == 0)), i % 2) for i in range(4))
+    task = Task(model, None, samples, samples, 2, is_sequence=True)
+    (layer,) = probe.probe(task, Context(torch.device("cpu"), torch.float32, torch.Generator(), model))["layers"]
+    assert layer["rate"] == pytest.approx((0 + 1 / 3 + 1 + 1 / 4) / 4)
+    assert from_split(task, 4, "train").source == (
+        "4 samples of the train split, padded to 6 steps (the padding is counted, too)"
+    )
 
 
 def test_a_single_step_neuron_shows_as_one_step():

@@ -81,7 +81,8 @@ def test_a_run_name_stays_inside_its_folder(name):
 @pytest.mark.parametrize(
     ("tables", "says"),
     [
-        ({"run": {"seed": 2**64}}, "run.seed: must be >= 0 and <"),
+        ({"run": {"seed": 2**64}}, "run.seed: must be a number of at most 63 bits, got one of 65"),
+        ({"run": {"seed": -1}}, "run.seed: must be >= 0 and <"),
         ({"backend": {"name": "abacus"}}, "backend.name: no backend 'abacus'"),
         ({"backend": {"keep": "input"}}, "backend.keep: 'auto' takes no options"),
         ({"dataset": {"nmae": "digits"}}, "dataset.nmae: is unknown (options: test_share, split_seed); did you mean"),

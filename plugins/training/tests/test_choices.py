@@ -73,6 +73,13 @@ def test_schedules_follow_their_equations(name):
     assert Supervised(schedule=name).config.schedule.factors(0) == []
 
 
+@pytest.mark.parametrize(("rise", "num"), [(0.5, 2), (0.3, 1), (0.3, 3)])
+def test_one_cycle_needs_more_than_one_epoch_to_rise_in(rise, num):
+    with pytest.raises(OptionError, match=r"rises over .* must be more than one: set trainer.schedule_per"):
+        schedules.OneCycle(rise=rise).factors(num)
+    assert schedules.OneCycle(rise=0.35).factors(3)[0] == pytest.approx(1 / 25)
+
+
 def test_one_cycle_is_that_of_torch():
     factors = schedules.OneCycle(rise=0.4, anneal="linear", div_factor=10.0, final_div_factor=100.0).factors(NUM)
     assert factors[0] == pytest.approx(0.1)

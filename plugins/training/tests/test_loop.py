@@ -352,6 +352,54 @@ def test_half_precision(dtype):
     assert trainer.state_dict()["scaler"] == {} or dtype == torch.float16
 
 
+class NoGradient(torch.autograd.Function):
+    """Identity, whose gradient is nan."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("nan")
+
+
+class Spoiled(torch.nn.Module):
+    """Identity; nan in evaluation, or on the way back."""
+
+    def __init__(self, in_evaluation):
+        super().__init__()
+        self.in_evaluation = in_evaluation
+
+    def forward(self, x):
+        if not self.in_evaluation:
+            return NoGradient.apply(x)
+        return x if self.training else x * float("nan")
+
+
+def test_float16_says_when_it_skips_all_steps_of_an_epoch():
+    trainer = Supervised(epochs=1, batch_size=12)
+    task, recorder = spiking_task(trainer), Recorder(dtype=torch.float16)
+    task.model.append(Spoiled(in_evaluation=False))
+    before = weights(task.model)
+    trainer.fit(task, recorder)
+    assert same(weights(task.model), before)
+    assert "epoch 1: with float16 the gradient was not finite in any of its 4 steps, so no weight moved" in str(
+        recorder.notes
+    )
+    _, recorder, _ = trained(Supervised(epochs=1, batch_size=12))
+    assert "float16" not in str(recorder.notes)
+
+
+def test_metrics_that_are_not_finite_are_told_once():
+    trainer = Supervised(epochs=2, batch_size=12)
+    task, recorder = spiking_task(trainer), Recorder()
+    task.model.append(Spoiled(in_evaluation=True))
+    trainer.fit(task, recorder)
+    (note,) = [note for note in recorder.notes if "not finite" in note]
+    assert note.startswith("epoch 1: not finite: val_loss. ")
+
+
 def test_steps_are_logged_with_the_learning_rate():
     trainer = Supervised(epochs=2, batch_size=12, log_every=2, lr=0.5, schedule="constant")
     _, recorder, _ = trained(trainer)
@@ -383,6 +431,48 @@ def test_firing_rates_are_counted_by_layer():
     assert metrics["test_silent"] == pytest.approx((spikes.sum((0, 1)) == 0).float().mean().item())
     (row,) = recorder.gallery.values["firing rates"].rows
     assert row[:2] == ("2", pytest.approx(spikes.mean().item(), abs=1e-6))
+
+
+class Halves:
+    """Sequences of which every second one has its first two steps only, padded with noise."""
+
+    def __init__(self, split):
+        self._split = split
+
+    def __len__(self):
+        return len(self._split)
+
+    def __getitem__(self, index):
+        return self._split[index]
+
+    def collate(self, own, generator):
+        x = torch.stack([x for x, _ in own], 1)
+        mask = torch.ones(x.shape[:2], dtype=torch.bool)
+        mask[2:, 1::2] = False
+        return Batch(x, torch.tensor([label for _, label in own]), mask)
+
+
+def test_firing_rates_leave_padding_out():
+    trainer = Supervised(epochs=0, batch_size=16, firing_rates=True)
+    task = spiking_task(trainer, is_sequence=True)
+    metrics = trainer.fit(dataclasses.replace(task, test=Halves(task.test), val=None), Recorder())
+    x = torch.stack([task.test[index][0] for index in range(24)], 1)
+    with torch.no_grad():
+        spikes = task.model[:3](x)
+    own = torch.cat([spikes[:2].flatten(0, 1), spikes[2:, ::2].flatten(0, 1)])
+    assert metrics["test_firing_rate"] == pytest.approx(own.mean().item(), rel=1e-6)
+    assert metrics["test_firing_rate"] != pytest.approx(spikes.mean().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize(("loss", "cure"), [("cross_entropy", "mse"), ("mse", "cross_entropy")])
+def test_a_loss_that_does_not_take_the_labels_of_sequences_is_refused(loss, cure):
+    trainer = Sequence(epochs=1, batch_size=16, loss=loss)
+    task = spiking_task(Sequence(batch_size=16))
+    if cure == "cross_entropy":
+        classes = [(x, torch.zeros(len(x), dtype=torch.int64)) for x, _ in (task.train[index] for index in range(16))]
+        task = dataclasses.replace(task, train=classes)
+    with pytest.raises(OptionError, match=f"set trainer.loss = '{cure}'"):
+        trainer.fit(task, Recorder())
 
 
 class Labelled:

@@ -115,6 +115,32 @@ def test_parts_of_sequences_are_as_many_in_all_processes(parallel):
         torch.testing.assert_close(weights, one, rtol=1e-6, atol=1e-8)
 
 
+class Few:
+    """The first sample only."""
+
+    def __init__(self, split):
+        self._split = split
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return self._split[range(1)[index]]
+
+
+def rates_of_one_sample(recorder):
+    trainer = Supervised(epochs=0, batch_size=8, firing_rates=True)
+    task = spiking_task(trainer)
+    return trainer.fit(dataclasses.replace(task, val=None, test=Few(task.test)), recorder)
+
+
+def test_a_process_without_a_sample_takes_part_in_the_sums():
+    one = rates_of_one_sample(Recorder())
+    assert one["test_firing_rate"] > 0
+    for metrics in in_processes(lambda group: rates_of_one_sample(SharedRecorder(group)), 2):
+        assert metrics == pytest.approx(one)
+
+
 class Poisoned:
     def __init__(self, split, at):
         self._split, self._at = split, at

@@ -136,6 +136,7 @@ class OperationCounter(DispatchMode):  # type: ignore[no-untyped-call]
         self._stack: list[tuple[str, nn.Module]] = []
         self._handles: list[RemovableHandle] = []
         self._weights: set[int] = set()
+        self._had_fastpath = True
 
     def __enter__(self) -> OperationCounter:
         if self._handles:
@@ -145,11 +146,15 @@ class OperationCounter(DispatchMode):  # type: ignore[no-untyped-call]
         for name, module in self.net.named_modules():
             self._handles.append(module.register_forward_pre_hook(self._entering(name)))
             self._handles.append(module.register_forward_hook(self._leaving(name), always_call=True))
+        # In evaluation mode torch computes attention in one fused operator, which hides its products.
+        self._had_fastpath = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        torch.backends.mha.set_fastpath_enabled(self._had_fastpath)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -222,13 +222,16 @@ class Loop(Trainer):
 
     def _run_epoch(self, task: Task, context: RunContext, passes: Passes) -> None:
         progress, config = self._progress, self.config
-        num_before = progress.num_samples
+        num_before, steps_before = progress.num_samples, progress.steps
+        passes.begin_epoch()
         self._train_epoch(task, context, passes)
+        self._warn_of_overflows(passes.num_overflows(), progress.steps - steps_before, context)
         if passes.task.model is not task.model:
             context.share_buffers(task.model)  # a net that was trained in parts is whole again
         loss, num_trained = progress.mean_loss, progress.num_samples - num_before
         self._warn_of_gradients(passes.task.model, context)
         metrics = {} if task.val is None else self._measured(task, context)
+        self._warn_of_metrics(metrics, context)
         name = f"val_{self.score_name}"
         score = -loss
         if name in metrics:
@@ -321,6 +324,25 @@ class Loop(Trainer):
                 self._told.add(key)
                 context.note(f"epoch {self._progress.epoch + 1}: {text}")
 
+    def _warn_of_overflows(self, num_overflows: int, num_steps: int, context: RunContext) -> None:
+        if num_steps and num_overflows == num_steps:
+            context.note(
+                f"epoch {self._progress.epoch + 1}: with float16 the gradient was not finite in any of its "
+                f"{num_steps} steps, so no weight moved. The first steps of a run may be so, until the scale of the "
+                "loss is small enough; in later epochs set run.precision = 'bfloat16' or 'float32'"
+            )
+
+    def _warn_of_metrics(self, metrics: Mapping[str, float], context: RunContext) -> None:
+        """The weights are finite here; an output in evaluation mode need not be."""
+        bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if bad and "metrics" not in self._told:
+            self._told.add("metrics")
+            context.note(
+                f"epoch {self._progress.epoch + 1}: not finite: {', '.join(bad)}. The loss of training is finite, so "
+                "look at what differs in evaluation: the validation data, and layers such as batch norms, whose "
+                "running statistics may be of too few batches"
+            )
+
     def _evaluate(
         self, task: Task, model: nn.Module, context: RunContext, split: str, is_shown: bool = True
     ) -> dict[str, float]:
@@ -335,6 +357,8 @@ class Loop(Trainer):
         rate_meter = RateMeter(model) if config.firing_rates else None
         with torch.no_grad(), context.timed("evaluate"), rate_meter or nullcontext():
             for batch in loader.batches([shard.index for shard in shards if shard.weight]):
+                if rate_meter is not None:
+                    rate_meter.own_steps(batch.mask)
                 with autocast(context):
                     out = model(sequence_of(task, batch, generator, config.channels_last))
                 label = batch.stacked.to(out.device)
@@ -354,8 +378,14 @@ def _shown_rates(meter: RateMeter, context: RunContext, split: str, is_shown: bo
     """Mean firing rate, silent and saturated share of all neurons; those of each layer as a table."""
     rows: list[tuple[str, float | None, float | None, float | None]] = []
     sums, num_neurons = torch.zeros(3, dtype=torch.float64), 0
-    for name, layer in meter.rates.items():
-        counts = context.all_sum((layer.per_neuron * layer.num_steps).nan_to_num())
+    rates_of = meter.rates
+    sizes = torch.zeros(len(rates_of), context.world_size, dtype=torch.int64)
+    sizes[:, context.rank] = torch.tensor([layer.num_neurons for layer in rates_of.values()], dtype=torch.int64)
+    # A process without a sample has seen no neuron; it must add as many zeros as the others have neurons.
+    largest = context.all_sum(sizes).amax(1).tolist()
+    for (name, layer), size in zip(rates_of.items(), largest, strict=True):
+        own = (layer.per_neuron * layer.num_steps).nan_to_num().flatten().to(context.device)
+        counts = context.all_sum(own if len(own) == size else own.new_zeros(size))
         num_steps = int(context.all_sum(torch.tensor(layer.num_steps)))
         if not num_steps:
             rows.append((name, None, None, None))

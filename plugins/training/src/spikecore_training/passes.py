@@ -57,9 +57,16 @@ class Passes:
     _first_bad: Tensor = field(init=False)
     """Number of the first step whose loss was no number, kept on the device; infinite for none."""
     _batch: Batch | None = None
+    _num_overflows: Tensor = field(init=False)
+    """Of the steps of this epoch, those whose gradient was not finite; kept on the device."""
 
     def __post_init__(self) -> None:
         self._first_bad = torch.full((), float("inf"), device=self.context.device)
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Count the steps that float16 skips from 0."""
+        self._num_overflows = torch.zeros((), dtype=torch.int64, device=self.context.device)
 
     def begin_step(self, epoch: int, step: int) -> None:
         """A step of an epoch begins, both counted from 0."""
@@ -96,6 +103,7 @@ class Passes:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm = total_norm(p.grad for p in parameters if p.grad is not None)
             self._check(loss, norm)
+            self._num_overflows += ~norm.isfinite()
             if self.clip_value:
                 nn.utils.clip_grad_value_(parameters, self.clip_value)
                 norm = total_norm(p.grad for p in parameters if p.grad is not None)
@@ -114,6 +122,10 @@ class Passes:
         first = float(self._first_bad)
         if first < float("inf"):
             raise self._error(int(first), "it was looked for after the fact, since a GPU runs ahead")
+
+    def num_overflows(self) -> int:
+        """Steps of this epoch that the scaler of float16 skipped; waits for the device."""
+        return int(self._num_overflows) if self.scaler.is_enabled() else 0
 
     def _check(self, loss: Tensor, norm: Tensor) -> None:
         """A spike hides what is no number: a neuron that gets nan is silent, and only the gradient shows it."""

@@ -179,6 +179,11 @@ class OneCycle(TorchSchedule):
     final_div_factor: Annotated[float, Range(ge=1.0, lt=math.inf)] = 1e4
 
     def make(self, optimizer: torch.optim.Optimizer, num: int) -> lr_scheduler.LRScheduler:
+        if self.rise * num <= 1:  # torch divides by the length of the rise, rise * num - 1, or begins above the peak
+            raise OptionError(
+                f"the schedule 'one_cycle' rises over rise = {self.rise:g} of {num} epochs (or steps), which must be "
+                f"more than one: set trainer.schedule_per = 'step', train longer, or set rise above {1 / num:.3g}"
+            )
         return lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=1.0,

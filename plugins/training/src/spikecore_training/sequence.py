@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
+from spikecore.errors import OptionError
 from spikecore.interfaces import Range, Task, TrainerCapabilities
 from spikecore.trainers import SEQUENCE_LOSS
 from spikecore_training.loop import Loop
@@ -44,6 +45,23 @@ class Sequence(Loop):
         self._has_classes = bool(self.config.loss.has_classes)
         self.score_name = "accuracy" if self._has_classes else "mse"
         self.is_error = not self._has_classes
+
+    def remarks(self, task: Task) -> list[str]:
+        """None; but the labels must be what the loss takes.
+
+        Raises:
+            OptionError: the labels are classes, and the loss takes values; or the other way round.
+        """
+        label = task.split("train")[0][1]
+        are_classes = isinstance(label, Tensor) and not label.is_floating_point()
+        if are_classes != self._has_classes:
+            kinds = {True: "a class for each step", False: "values for each step"}
+            cure = "cross_entropy" if are_classes else "mse"
+            raise OptionError(
+                f"the labels are {kinds[are_classes]}, and the loss {type(self.config.loss).__name__} takes "
+                f"{kinds[self._has_classes]}: set trainer.loss = {cure!r}"
+            )
+        return super().remarks(task)
 
     def meter(self, task: Task, device: torch.device) -> Meter:
         """Accuracy of classes, errors of values."""
