@@ -38,19 +38,24 @@ HANG_S = 240.0
 
 
 def launch(folder, scenario, **environment):
-    """`torchrun --nproc-per-node 2`; ends all of its processes where they hang."""
+    """`torchrun --nproc-per-node 2`; where it hangs, its processes say in which lines, and are ended."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(SCENARIO), scenario]
     env = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1", "SPIKE_TEST": str(folder), **environment}
+    env["PYTHONFAULTHANDLER"] = "1"
     process = subprocess.Popen(
         command, env=env, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         output, _ = process.communicate(timeout=HANG_S)
     except subprocess.TimeoutExpired:
-        for pid in workers(folder):
-            os.kill(pid, signal.SIGKILL)
-        process.kill()
-        raise
+        for pid in set(workers(folder)) - {process.pid}:
+            os.kill(pid, signal.SIGABRT)
+        try:
+            output, _ = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, _ = process.communicate()
+        pytest.fail(f"{scenario} hangs:\n{output[-20_000:]}")
     return process.returncode, output
 
 
