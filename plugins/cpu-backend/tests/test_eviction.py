@@ -9,7 +9,7 @@ import pytest
 import torch
 from spikecore_cpu_backend import CPUBackend, backend, cache, kernels
 
-from spikecore.backends.kit import store
+from spikecore.backends.kit import NormCall, store
 from spikecore.nn import IF, LIF, CubaLIF
 
 MOST = 1
@@ -45,11 +45,10 @@ def everything(made, program, x):
     states = [torch.zeros(x.shape[1:]) for _ in program.states]
     out, finals, _, saved = made.run(program.key, x, states, [], True, True)
     grad_x, grad_states, _ = made.run_bwd(program.key, saved, x, states, [], torch.cos(x), [None] * len(states), [])
-    normed, _, _, mean, _, kept = made.norm_neuron(program.key, x, None, None, 1e-5, states, [], True, False)
+    call = NormCall(program.key, x, None, None, 1e-5, states, [])
+    normed, _, _, mean, _, kept = made.norm_neuron(call, True, False)
     none = [None] * len(states)
-    grad_y, *_ = made.norm_neuron_grad(
-        program.key, kept, x, None, None, 1e-5, states, [], torch.cos(x), none, [], False
-    )
+    grad_y, *_ = made.norm_neuron_grad(call, kept, torch.cos(x), none, [], False)
     return [out, *finals, grad_x, *grad_states, normed, mean, grad_y]
 
 
