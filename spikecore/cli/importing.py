@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from spikecore.foreign import printable
+from spikecore.terminal import width
 
 ERASE = "\r\x1b[K"
 """Back to the beginning of the line, and clear it."""
@@ -26,8 +27,11 @@ def named_while_imported(text: str) -> Iterator[None]:
         text: says what is imported.
     """
     line = printable(text, 1000)
-    if sys.stderr.isatty():
-        print(line, end="", file=sys.stderr, flush=True)
+    columns = width()
+    if columns is not None:
+        # A line that the terminal breaks could not be wiped out.
+        shown = line if len(line) < columns else f"{line[: columns - 2]}…"
+        print(shown, end="", file=sys.stderr, flush=True)
         try:
             yield
         finally:

@@ -60,6 +60,18 @@ def test_on_a_terminal_the_line_is_there_before_and_gone_afterwards(monkeypatch,
     assert capsys.readouterr().err == ERASE
 
 
+def test_what_is_imported_fits_a_line_of_the_terminal(monkeypatch, capsys):
+    """The terminal would break a longer one, and wiping out would leave its first part."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    name = "importing backend 'cupy' (spikecore-cupy-backend 0.3.0, "
+    with named_while_imported(name + "entry point 'spikecore_cupy_backend.backend:CuPyBackend')"):
+        shown = capsys.readouterr().err
+    assert shown.startswith(name)
+    assert shown.endswith("…")
+    assert len(shown) == 59
+
+
 def test_nothing_is_printed_elsewhere_and_exit_is_as_before(capsys):
     before = os._exit
     with named_while_imported("importing a"):
