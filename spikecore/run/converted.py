@@ -166,7 +166,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is damaged: {error}") from error
     for name in manifest["files"]:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise ConfigError(f"{path}: is damaged: {name!r} is no file of this directory")
+            raise ConfigError(f"{path}: is damaged: {name!r} is not a file of this directory")
         if name != WEIGHTS:  # which are read, and verified, where they are wanted; a source has been saved without them
             _verified(directory, manifest, name)
     return manifest

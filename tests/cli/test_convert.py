@@ -354,7 +354,7 @@ def test_a_signed_manifest_of_other_types_is_refused(convert, loaded, ann, tmp_p
     (tmp_path / "secret").write_text("x")
     outside = {**good, "files": {**good["files"], "../secret": hashlib.sha256(b"x").hexdigest()}}
     Path("snn/converted.json").write_text(json.dumps({**outside, "sha256_of_the_rest": sum_of(outside)}))
-    with pytest.raises(ConfigError, match=r"'\.\./secret' is no file of this directory"):
+    with pytest.raises(ConfigError, match=r"'\.\./secret' is not a file of this directory"):
         loaded("snn")
 
 

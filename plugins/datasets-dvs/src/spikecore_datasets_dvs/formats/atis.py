@@ -67,7 +67,7 @@ def _unwrapped(t: np.ndarray, last: int | None, turns: int, path: Path) -> tuple
     first = int(t[0]) if last is None else last
     is_rising = first <= t[0] and bool((t[1:] >= t[:-1]).all())
     if not turns and is_rising and int(t[-1]) - first <= PERIOD_US - OVERFLOW_US:
-        return t, 0  # what nearly all files look like, told without the differences
+        return t, 0  # the path of nearly all files: no differences are computed
     steps = np.diff(t, prepend=np.array([first], t.dtype))
     if not turns and steps.min() >= -OVERFLOW_US and steps.max() <= PERIOD_US - OVERFLOW_US:
         return t, 0
