@@ -21,6 +21,7 @@ class _PoolsBits(nn.Module):
     """Mixin in front of `torch.nn.MaxPool2d`: where the bits of its input are known, so are those of its output."""
 
     def forward(self, input: Tensor) -> Tensor:
+        assert isinstance(self, nn.MaxPool2d)
         out: Tensor = super().forward(input)
         if not isinstance(out, Tensor) or not is_plain((input, out)):
             return out
