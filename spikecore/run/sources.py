@@ -211,7 +211,7 @@ def _from_dataset(name: str, count: int, batch_size: int, is_sequence: bool) -> 
 
 def _from_run(directory: Path, checkpoint: str, count: int, batch_size: int, is_sequence: bool) -> Calibration:
     try:
-        task = _task_of(directory, checkpoint)
+        task = task_of(directory, checkpoint)
         split = task.split("train")
     except (SpikeError, OSError) as error:
         raise ConfigError(f"{directory}: the data of this run cannot be read: {error}\n--data names others") from error
@@ -228,8 +228,8 @@ def _from_run(directory: Path, checkpoint: str, count: int, batch_size: int, is_
     return Calibration(batches, f"{len(indices)} training samples of {directory}")
 
 
-def _task_of(directory: Path, checkpoint: str) -> Task:
-    """The run's task, its encoder as the checkpoint has it: one with weights of its own gives other inputs without."""
+def task_of(directory: Path, checkpoint: str) -> Task:
+    """A run's task, its encoder as the checkpoint has it: one with weights of its own gives other inputs without."""
     saved = SavedRun.open(directory)
     prepared = prepare(saved.resolve(), torch.device("cpu"), with_weights=False)
     restored = saved.checkpoint(checkpoint, prepared.task.model)

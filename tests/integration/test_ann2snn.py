@@ -1,5 +1,6 @@
 """From a run, a file and an ONNX model to a directory that loads: the whole way of `spike convert ann2snn`."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import torch
 from torch import nn
 
 import spikecore
+from spikecore.nn import set_step_mode
 
+LEVELS = 8
 SPIKE = [sys.executable, "-m", "spikecore"]
 
 
@@ -28,6 +31,10 @@ def test_a_run_becomes_a_spiking_net_that_loads(tmp_path):
         "convert", "ann2snn", "ann", "--set", "recipe=percentile", "--set", "T=8,16", "--out", "snn", cwd=tmp_path
     )
     assert "agreement over T" in said
+    assert "accuracy over T: 1: " in said
+    page = (tmp_path / "snn/report.html").read_text()
+    assert "Accuracy against T" in page
+    assert "Correlation of each layer" in page
     assert "SynOps of the new net, T = 16" in said
     manifest = json.loads((tmp_path / "snn/converted.json").read_text())
     assert manifest["converter"]["options"]["T"] == [8, 16]
@@ -40,6 +47,61 @@ def test_a_run_becomes_a_spiking_net_that_loads(tmp_path):
         agreement = (net(x.expand(64, *x.shape)).mean(0).argmax(-1) == right).float().mean()
     assert agreement > 0.9
     assert len(right.unique()) > 4
+
+
+def test_a_quantized_resnet18_is_computed_exactly_by_few_spikes(quantized_resnet18):
+    """At T = levels; in float32 but for values that rounding puts on the other side of a level."""
+    from spikecore_ann2snn import Ann2SNN, FewSpikeReLU
+
+    distances = {}
+    for dtype in (torch.float32, torch.float64):
+        net = copy.deepcopy(quantized_resnet18).to(dtype)
+        x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(dtype)
+        made, report = Ann2SNN(recipe="few_spike", T=(LEVELS,), measure=2).convert(net, x[:1], [x])
+        with torch.no_grad():
+            right, out = net(x), made(x.expand(LEVELS, *x.shape)).mean(0)
+        distances[dtype] = (out - right).abs()
+        assert right.std() > 0.05
+        assert sum(isinstance(part, FewSpikeReLU) for part in made.modules()) == 17
+        neurons = [layer for layer in report.layers if layer.threshold is not None]
+        assert len(neurons) == 17
+        assert min(layer.correlation[-1] for layer in neurons) > 0.999
+        assert all(0.01 < layer.rate < 0.99 for layer in neurons)
+    assert distances[torch.float64].max() <= 1e-9
+    assert distances[torch.float32].mean() <= 1e-4
+
+
+def test_temporal_differences_compute_it_exactly_at_every_step(quantized_resnet18):
+    """Causal, where few spikes are not; the values are graded."""
+    from spikecore_ann2snn import Ann2SNN
+
+    net = copy.deepcopy(quantized_resnet18).double()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)).double()
+    made, _ = Ann2SNN(recipe="temporal_difference", T=(3,), measure=0).convert(net, x[:1])
+    with torch.no_grad():
+        right, out = net(x), made(x.expand(3, *x.shape))
+    for steps in (1, 3):
+        torch.testing.assert_close(out[:steps].mean(0), right, rtol=0, atol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def quantized_resnet18():
+    """ResNet-18 for 32² of zoo-resnet, its neurons QCFS; norms with the statistics of some inputs."""
+    pytest.importorskip("spikecore_ann2snn")
+    pytest.importorskip("spikecore_zoo_resnet")
+    torch.manual_seed(0)
+
+    def neuron():
+        return spikecore.create("neuron", "qcfs", levels=LEVELS, v_threshold=3.0)
+
+    net = spikecore.create("model", "spiking_resnet18", neuron, (3, 32, 32), 10, stem="small")
+    set_step_mode(net, "single")
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
+    with torch.no_grad():
+        net.train()(torch.randn(16, 3, 32, 32))
+    return net.eval()
 
 
 def test_an_onnx_model_becomes_one(tmp_path):

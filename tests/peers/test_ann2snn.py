@@ -68,6 +68,22 @@ def test_rate_coding(mode, options):
         assert float(((out - right).abs() > 1e-4).double().mean()) < 0.01
 
 
+def test_local_threshold_balancing():
+    """One update for each batch, as theirs; half a threshold to start from."""
+    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    batches = [(part, torch.zeros(8, dtype=torch.long)) for part in x.split(8)]
+    run = theirs(ann2snn.LocalThresholdBalancingRecipe(batches))
+    ours, report = Ann2SNN(recipe="threshold_balancing", updates=1, fold=False, T=(8,), measure=0).convert(
+        net(), x[:1], x.split(8)
+    )
+    with torch.no_grad():
+        out = ours(x.expand(32, *x.shape))
+    right = run(x, 32)
+    assert out.std() > 0.01
+    assert float(((out - right).abs() > 1e-4).double().mean()) < 0.01
+    assert sum(layer.threshold is not None for layer in report.layers) == 3
+
+
 def test_straight_through_functions():
     from spikingjelly.activation_based import quantize
 
