@@ -96,7 +96,8 @@ def from_file(file: Path, converter: Any) -> Source:
         content: bytes = converter.content(file)
         net: nn.Module = converter.from_content(content).eval()
     except ConversionError as error:
-        raise ConfigError(f"SOURCE {file}: {error}") from error
+        text = str(error) if str(file) in str(error) else f"{file}: {error}"
+        raise ConfigError(f"SOURCE {text}") from error
     name = f"net{file.suffix}"
     about: dict[str, Any] = {"kind": FILE, "file": str(file), "stored": name, "step_mode": as_given(net)}
     return Source(net, about, {name: content}, None, None)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import spikecore
+from spikecore.bench.candidates import backends
 from spikecore.nn import set_step_mode
 
 LEVELS = 8
@@ -130,3 +131,42 @@ def test_an_onnx_model_becomes_one(tmp_path):
     assert done.returncode == 2
     assert "truncated" in done.stderr + done.stdout
     assert not (tmp_path / "no").exists()
+
+
+def test_a_converted_net_runs_on_every_backend_trains_on_and_deploys(tmp_path):
+    settings = {
+        "neuron": {"name": "relu"},
+        "encoder": {"num_steps": 1},
+        "model": {"name": "convnet", "channels": [8, 8]},
+        "trainer": {"epochs": 2},
+    }
+    spikecore.run(settings, out=tmp_path / "ann")
+    spike("convert", "ann2snn", "ann", "--set", "T=16", "--out", "snn", cwd=tmp_path)
+    split = spikecore.create("dataset", "digits").split("test")
+    x = torch.stack([split[index][0] for index in range(32)]).expand(16, 32, 1, 8, 8)
+    labels = torch.tensor([split[index][1] for index in range(32)])
+    right = spikecore.load(tmp_path / "snn", backend="torch")
+    with torch.no_grad():
+        wanted = right(x)
+    others = [candidate.name for candidate in backends()[0][1:]]
+    assert "cpu" in others
+    for name in others:
+        net = spikecore.load(tmp_path / "snn", backend=name)
+        with torch.no_grad():
+            out = net(x)
+        assert float(((out - wanted).abs() > 1e-4).double().mean()) < 1e-3, name
+    net = right.train()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    losses = []
+    for _ in range(8):
+        loss = torch.nn.functional.cross_entropy(net(x).mean(0) * 4, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.9 * losses[0]
+    for name in ("onnx", "lynxi"):
+        spike("deploy", name, "snn", "--out", name, "--verify", "16", cwd=tmp_path)
+        fidelity = json.loads((tmp_path / name / "fidelity.json").read_text())
+        assert all(layer["expected_spikes"] > 0 for layer in fidelity["layers"])
+        assert fidelity["agreement"] >= 0.9999

@@ -122,8 +122,13 @@ def test_quantizers_round_as_torchs_fake_quantization(axis):
     weight = numbers(6, 40, seed=1).float()
     (ours,) = torch.autograd.grad((out * weight).sum(), x)
     (right,) = torch.autograd.grad((wanted * weight).sum(), x)
-    torch.testing.assert_close(ours, right)
-    assert 0 < int((ours == 0).sum()) < x.numel()
+    # The paper cuts the gradient where the ratio leaves -8 .. 7, torch where its rounded value does.
+    ratio = x.detach() / (steps.reshape(-1, 1) if axis == 0 else steps)
+    outside = (ratio - ratio.clamp(-8, 7)).abs()
+    is_same = (outside == 0) | (outside > 0.5)
+    torch.testing.assert_close(ours[is_same], right[is_same])
+    assert is_same.float().mean() > 0.9
+    assert 0 < int((ours[is_same] == 0).sum()) < x.numel() / 2
     largest = x.detach().abs().amax(1) if axis == 0 else x.detach().abs().max()
     if axis is None:
         wanted = torch.fake_quantize_per_tensor_affine(x.detach(), float(largest / 15), 0, -15, 15)

@@ -56,10 +56,11 @@ def measure(
     counter = OperationCounter(made, lambda layer, by_value: by_value or layer in behind)
     following = _Following(right, scores, len(x))
     chunk = num_steps if is_whole or at_once is None else min(num_steps, max(1, at_once // len(x)))
-    with torch.no_grad(), counter, contextlib.nullcontext() if is_whole else streaming(made):
+    with torch.no_grad(), contextlib.nullcontext() if is_whole else streaming(made):
         for start in range(0, num_steps, chunk):
             size = min(chunk, num_steps - start)
-            values, sequence = _values(ours, neurons, x.expand(size, *x.shape))
+            with counter:  # not around the products of the comparison
+                values, sequence = _values(ours, neurons, x.expand(size, *x.shape))
             following.add(values, sequence, size)
     done = counter.operations(len(x), num_steps)
     model = ENERGY_MODELS["horowitz-fp32"]
