@@ -109,12 +109,12 @@ def test_min_max_and_fixed_point():
 def test_quantizers_round_as_torchs_fake_quantization(axis):
     """torch's operators as the reference: values, and gradients to the input."""
     x = numbers(6, 40, scale=2.0).float().requires_grad_()
-    steps = torch.linspace(0.05, 0.2, 6) if axis == 0 else torch.tensor(0.1)
+    steps = torch.linspace(0.2, 0.5, 6) if axis == 0 else torch.tensor(0.3)
     learned = LearnedStep(x.detach(), bits=4, axis=axis)
     with torch.no_grad():
         learned.step_size.copy_(steps.reshape_as(learned.step_size))
     if axis is None:
-        wanted = torch.fake_quantize_per_tensor_affine(x, 0.1, 0, -8, 7)
+        wanted = torch.fake_quantize_per_tensor_affine(x, 0.3, 0, -8, 7)
     else:
         wanted = torch.fake_quantize_per_channel_affine(x, steps, torch.zeros(6), 0, -8, 7)
     out = learned(x)
