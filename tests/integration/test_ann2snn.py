@@ -112,6 +112,9 @@ def test_an_onnx_model_becomes_one(tmp_path):
     made = spikecore.load(tmp_path / "snn")
     with torch.no_grad():
         assert (made(x.expand(256, *x.shape)).mean(0) - net(x)).abs().max() < 0.05
+    done = subprocess.run([*SPIKE, "eval", "snn"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "converted from net.onnx, which is no run and has no data" in " ".join(done.stderr.split())
     spike("convert", "quantize", "net.onnx", "--data", "x.npy", "--out", "int8", cwd=tmp_path)
     quantized = spikecore.load(tmp_path / "int8")
     with torch.no_grad():
@@ -137,7 +140,7 @@ def test_a_converted_net_runs_on_every_backend_trains_on_and_deploys(tmp_path):
         "trainer": {"epochs": 2},
     }
     spikecore.run(settings, out=tmp_path / "ann")
-    spike("convert", "ann2snn", "ann", "--set", "T=16", "--out", "snn", cwd=tmp_path)
+    spike("convert", "ann2snn", "ann", "--set", "T=8,16", "--out", "snn", cwd=tmp_path)
     split = spikecore.create("dataset", "digits").split("test")
     x = torch.stack([split[index][0] for index in range(32)]).expand(16, 32, 1, 8, 8)
     labels = torch.tensor([split[index][1] for index in range(32)])
