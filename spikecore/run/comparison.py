@@ -176,10 +176,10 @@ def compare(given: nn.Module, made: nn.Module, inputs: Inputs | None, num_steps:
 
 def _parts(inputs: Inputs, axis: int) -> Iterator[tuple[Tensor, Tensor | None]]:
     """A few samples at a time."""
-    labels: Any = [None] * len(inputs.x.split(AT_ONCE, axis))
+    labels: Any = [None] * len(torch.split(inputs.x, AT_ONCE, axis))
     if inputs.labels is not None:
-        labels = inputs.labels.split(AT_ONCE)
-    yield from zip(inputs.x.split(AT_ONCE, axis), labels, strict=True)
+        labels = torch.split(inputs.labels, AT_ONCE)
+    yield from zip(torch.split(inputs.x, AT_ONCE, axis), labels, strict=True)
 
 
 def _over_steps(net: nn.Module, x: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -88,7 +88,7 @@ class _Following:
         self.centred: dict[str, Tensor] = {}
         self.correlation: dict[str, list[float]] = {}
         for name, value in right.items():
-            flat = value.flatten()
+            flat = value.detach().flatten()
             mean = flat.mean()
             centred = flat - mean
             is_constant = float(centred.norm()) <= CONSTANT * float(mean.abs()) * flat.numel() ** 0.5
