@@ -13,7 +13,7 @@ from spikecore.run.clock import Clock
 from spikecore.run.console import Pace, Stopwatch, epoch_text
 from spikecore.run.text import aligned_value_text, bytes_text, clock_text, count_text, rate_text, seconds_text
 from spikecore.terminal import filled, folded, listed, wrapped
-from tests.terminals import ANSI, plain, session
+from tests.terminals import plain, session
 
 METRICS = {"train_loss": 0.43121, "val_loss": 0.332, "val_accuracy": 0.9133}
 PACE = Pace(5420.3, "samples", 80.2)
@@ -258,7 +258,9 @@ ROWS = [("layer", "kind", "spikes", "energy in nJ"), ("conv", "Conv2d", "", "12"
 def test_columns_that_do_not_fit_stand_below_one_another():
     whole = "layer  kind    spikes  energy in nJ\nconv   Conv2d                    12\nlif    LIF      1,024"
     assert folded(ROWS, 2, None) == folded(ROWS, 2, 36) == whole
-    in_two = "layer  kind    spikes\nconv   Conv2d\nlif    LIF      1,024\n\nlayer  energy in nJ\nconv             12\nlif"
+    left = "layer  kind    spikes\nconv   Conv2d\nlif    LIF      1,024"
+    right = "layer  energy in nJ\nconv             12\nlif"
+    in_two = f"{left}\n\n{right}"
     assert folded(ROWS, 2, 35) == in_two, "the last column of a terminal stays free"
     assert folded(ROWS, 2, 22) == in_two, "as wide as two blocks must be"
     assert folded(ROWS, 2, 21).count("\n\n") == 2
