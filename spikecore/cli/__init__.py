@@ -176,7 +176,7 @@ def _spare_torch() -> None:
         click.echo(f"{printable_lines(text)}: repair or remove this file", err=True)
 
 
-IS_HELP = getattr(click.exceptions, "NoArgsIsHelpError", ())
+IS_HELP: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
 """What click raises for `spike` alone, with the help as its message; click 8.1 prints the help itself."""
 
 
