@@ -45,7 +45,7 @@ def listed(label: str, parts: Sequence[str], width: int | None) -> str:
         return f"{label}{', '.join(parts)}"
     # A part is not broken: textwrap takes a no-break space for a letter.
     text = ", ".join(part.replace(" ", "\xa0") for part in parts)
-    filled = textwrap.fill(
+    block = textwrap.fill(
         text,
         width - 1,
         initial_indent=label,
@@ -53,7 +53,7 @@ def listed(label: str, parts: Sequence[str], width: int | None) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return filled.replace("\xa0", " ")
+    return block.replace("\xa0", " ")
 
 
 def folded(rows: Sequence[Sequence[str]], num_words: int, width: int | None) -> str:
@@ -123,7 +123,10 @@ def wrapped(text: str, width: int | None) -> str:
     """
     if width is None:
         return text
-    return "\n".join(part for line in text.split("\n") for part in _broken(line, width, HANGING))
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines += _broken(line, width, HANGING)
+    return "\n".join(lines)
 
 
 def filled(text: str, width: int | None) -> str:
@@ -140,7 +143,8 @@ def filled(text: str, width: int | None) -> str:
             indent = _indent(paragraph[0])
             lines += _broken(indent + " ".join(line.strip() for line in paragraph), width, "")
         else:
-            lines += [part for line in paragraph for part in _broken(line, width, HANGING)]
+            for line in paragraph:
+                lines += _broken(line, width, HANGING)
     return "\n".join(lines)
 
 
