@@ -90,7 +90,7 @@ directory = Path(tempfile.mkdtemp())
 for make, epochs in ((digits, 8), (ndigits, 10)):
     title = make.__name__
     if title not in INSTALLED:
-        print(f"{title}: pip install spikecore-datasets-dvs")
+        print(f"{title}: pip install ./plugins/datasets-dvs in a checkout")
         continue
     torch.manual_seed(0)
     train, test, net = make()

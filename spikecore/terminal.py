@@ -9,11 +9,13 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-__all__ = ["filled", "listed", "width", "wrapped"]
+__all__ = ["filled", "folded", "listed", "width", "wrapped"]
 
 MIN_WIDTH, DEFAULT_WIDTH = 40, 80
 HANGING = "  "
 """What the rest of a broken line is indented by."""
+GAP = "  "
+"""Between the columns of a table."""
 LAID_OUT = re.compile(r" = |>>>|\S  +\S|^\s*[*-] ")
 """Equations, examples, columns and bullets: such a line stays by itself."""
 LABEL = re.compile(r"\s*[\w.*, `]+: ")
@@ -52,6 +54,64 @@ def listed(label: str, parts: Sequence[str], width: int | None) -> str:
         break_on_hyphens=False,
     )
     return block.replace("\xa0", " ")
+
+
+def folded(rows: Sequence[Sequence[str]], num_words: int, width: int | None) -> str:
+    """A table; where the terminal is narrower, its columns stand in several blocks, one below the other.
+
+    Each block repeats the first column. Where that one takes more than half of the terminal, its cells get lines of
+    their own, with the rest of their row below them.
+
+    Args:
+        rows: cells, the heading first; all rows have as many.
+        num_words: so many columns at the left hold words, which are aligned at the left; numbers at the right.
+        width: columns of the terminal; None where lines may be as long as they need be.
+    """
+    columns = []
+    for position, column in enumerate(zip(*rows, strict=True)):
+        size = max(map(len, column))
+        columns.append([cell.ljust(size) if position < num_words else cell.rjust(size) for cell in column])
+    names, *rest = columns
+    if width is None:
+        blocks, separator = [rest], GAP
+    elif len(names[0]) <= width // 2:
+        blocks, separator = _evenly(rest, width - 1 - len(names[0] + GAP)), GAP
+    else:
+        blocks, separator = _evenly(rest, width - 1 - len(GAP)), "\n" + GAP
+    texts = []
+    for block in blocks:
+        lines = []
+        for name, *cells in zip(names, *block, strict=True):
+            # A line of its own needs no padding.
+            label = name if separator == GAP else name.rstrip()
+            lines.append(f"{label}{separator}{GAP.join(cells)}".rstrip())
+        texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def _evenly(columns: list[list[str]], room: int) -> list[list[list[str]]]:
+    """The columns in as few blocks as the room allows, and these as narrow as that number allows."""
+    blocks = _greedily(columns, room)
+    for narrower in range(room - 1, 0, -1):
+        others = _greedily(columns, narrower)
+        if len(others) > len(blocks):
+            break
+        blocks = others
+    return blocks
+
+
+def _greedily(columns: list[list[str]], room: int) -> list[list[list[str]]]:
+    """Blocks of columns; one that is wider than the room is a block of its own."""
+    blocks: list[list[list[str]]] = []
+    left = 0
+    for column in columns:
+        needed = len(GAP + column[0])
+        if not blocks or needed > left:
+            blocks.append([])
+            left = room + len(GAP)  # the first column of a block has no gap before it
+        blocks[-1].append(column)
+        left -= needed
+    return blocks
 
 
 def wrapped(text: str, width: int | None) -> str:

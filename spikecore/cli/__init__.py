@@ -176,8 +176,14 @@ def _spare_torch() -> None:
         click.echo(f"{printable_lines(text)}: repair or remove this file", err=True)
 
 
+IS_HELP: type[click.UsageError] | tuple[()] = getattr(click.exceptions, "NoArgsIsHelpError", ())
+"""What click raises for `spike` alone, with the help as its message; click 8.1 prints the help itself."""
+
+
 def _error_text(error: click.ClickException) -> str:
     """`spike: …`, and where the command was called wrongly also how to see the right way."""
+    if isinstance(error, IS_HELP):
+        return error.format_message()
     message = f"spike: {error.format_message()}"
     if isinstance(error, click.MissingParameter) and error.ctx is not None:
         return f"{message}\n{error.ctx.get_usage()}"

@@ -120,7 +120,7 @@ def _show(result: Profile, energy: str) -> None:
     from spikecore.terminal import width, wrapped
 
     operations, columns = result.operations, width(sys.stdout)
-    click.echo(operations.table(energy))
+    click.echo(operations.table(energy, columns))
     click.echo(wrapped(f"per sample, over T = {operations.num_steps} steps; {result.remark}", columns))
     sparsity = (
         f"activation sparsity {operations.activation_sparsity:.4f}, connection sparsity "

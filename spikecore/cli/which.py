@@ -29,7 +29,8 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     _say(f"{kind} {entry.name}")
     _say(f"  target        {entry.target}")
     _say(f"  file          {_place(component)}")
-    _say(f"  distribution  {plugin.distribution} {plugin.version} ({plugin.path or plugin.source})")
+    _say(f"  distribution  {plugin.distribution} {plugin.version}")
+    _say(f"  installed in  {plugin.path or plugin.source}")
     for rival in registry().entries():
         if (rival.kind, rival.name) == (entry.kind, entry.name) and rival != entry:
             _say(f"  rival         {rival.qualified} ({rival.status})")

@@ -42,5 +42,6 @@ def check_input(name: str, x: object) -> None:
 def not_a_tensor(name: str, x: object) -> str:
     """What to say to an input of another type."""
     module = type(x).__module__
+    kind = type(x).__name__ if module == "builtins" else f"{module}.{type(x).__name__}"
     cure = "torch.from_numpy(x).float()" if module == "numpy" else "torch.as_tensor(x, dtype=torch.float32)"
-    return f"{name} takes a tensor, got {module}.{type(x).__name__}: give it {cure}"
+    return f"{name} takes a tensor, got {kind}: give it {cure}"

@@ -250,7 +250,8 @@ def wide_sequence(out: Tensor, name: str) -> Tensor:
     if out.dim() < 3 or not out.shape[0]:
         raise ShapeError(
             f"{name} takes the output over time [T, B, C, ...] with T >= 1, got {tuple(out.shape)}: "
-            "run the net in step_mode 'multi', or stack the outputs of its steps"
+            "run the net in step_mode 'multi' on an input [T, B, ...] (one of [B, N] is taken for B steps without a "
+            "batch: encode it, or give x[None]), or stack the outputs of its steps"
         )
     return widened(out)
 

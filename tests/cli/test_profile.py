@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from tests.terminals import plain, session
+
 CONFIG = """
 [model]
 name = "mlp"
@@ -72,6 +74,21 @@ def test_the_report_of_a_run_shows_what_it_costs(spike, config, tmp_path):
     assert spike("report", "r")[0] == 0
     assert report.read_text(encoding="utf-8") == text  # made from the files alone
     assert spike("eval", "r", "--json")[0] == 0  # the directory is still a sound run
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_fits_the_terminal(config, tmp_path, columns):
+    arguments = ("profile", config, "--samples", "2", "--calls", "1", "--set", "model.hidden=[1000, 8]")
+    status, _, written = session(columns, arguments, tmp_path, is_stdout_too=True)
+    assert status == 0, written
+    lines = plain(written)
+    assert max(map(len, lines)) < columns
+    heads = [line for line in lines if line.startswith("layer ")]
+    shown = "  ".join(heads)
+    names = ("kind", "parameters", "MAC", "AC", "SynOps", "spikes", "rate", "state", "accesses", "energy", "time in")
+    assert all(shown.count(f"  {name}") == 1 for name in names), heads
+    assert len(heads) == 2 or columns == 120, "twelve columns take more than 80"
+    assert sum(line.startswith("layers.0 ") for line in lines) == len(heads)
 
 
 @pytest.mark.parametrize("damage", ["{", '{"source": 3}', "[]"])

@@ -12,6 +12,7 @@ from spikecore.registry import Blocking, Registry, components, use
 from spikecore.registry.catalogue import known
 from spikecore.testing.catalogue import page, suite_of
 from spikecore.testing.proving import prove
+from tests.suites.places import reports_of
 from tests.tools import conformance
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -92,6 +93,33 @@ def test_a_result_on_a_page_is_what_the_suite_gives(kind, name):
     assert result.executed + result.long_elsewhere + result.not_applicable == len(report["checks"])
     assert result.version == report["version"]
     assert result.api_version == report["api_version"]
+
+
+def test_the_full_suites_add_rows_and_leave_those_of_make_test(tmp_path, monkeypatch):
+    """The closing report of `make test` could not compare a row of what only the full ones run."""
+    report, file = prove("surrogate", "atan"), tmp_path / "table.csv"
+    reports = tmp_path / "reports"
+
+    def leave(suite, **changes):
+        folder = reports / suite
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "surrogate-atan.json").write_text(json.dumps({**report, **changes}))
+
+    def written():
+        conformance.write(reports, file)
+        (row,) = conformance.table(file).values()
+        return row.suite, row.version, row.is_full
+
+    monkeypatch.setenv("SPIKE_FULL", "1")
+    leave(reports_of("core"))
+    assert written() == ("core in full", report["version"], True)
+    monkeypatch.delenv("SPIKE_FULL")
+    leave(reports_of("core"))
+    assert written() == ("core", report["version"], False), "both ran: that of make test"
+    (reports / "core/surrogate-atan.json").unlink()
+    assert written() == ("core", report["version"], False), "kept"
+    leave("core in full", version="9.9")
+    assert written() == ("core in full", "9.9", True), "another version"
 
 
 def test_a_report_that_is_not_ok_is_no_result(tmp_path):

@@ -1,15 +1,10 @@
 """What a run prints: in a scripted terminal of 80 and 200 columns, without colours, and where there is no terminal."""
 
-import fcntl
 import os
-import pty
 import re
 import shlex
-import signal
-import struct
 import subprocess
 import sys
-import termios
 
 import pytest
 
@@ -17,7 +12,8 @@ from spikecore.run import console as module
 from spikecore.run.clock import Clock
 from spikecore.run.console import Pace, Stopwatch, epoch_text
 from spikecore.run.text import aligned_value_text, bytes_text, clock_text, count_text, rate_text, seconds_text
-from spikecore.terminal import filled, listed, wrapped
+from spikecore.terminal import filled, folded, listed, wrapped
+from tests.terminals import plain, session
 
 METRICS = {"train_loss": 0.43121, "val_loss": 0.332, "val_accuracy": 0.9133}
 PACE = Pace(5420.3, "samples", 80.2)
@@ -36,7 +32,6 @@ from spikecore.nn import LIF
 class Mine(LIF):
     """Mine."""
 '''
-ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38;5;\d+|38;2;[\d;]+)m")
 
 
@@ -150,51 +145,6 @@ def test_a_resumed_epoch_counts_what_was_spent_on_it_before(monkeypatch):
     assert fresh.lap(1, 3, None, "samples").left_s == 2.0
 
 
-def heed_ctrl_c():
-    """As on a terminal: a shell has its jobs in the background, and what they start, ignore SIGINT."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def session(columns, arguments, cwd, interrupt_after=None, **environment):
-    """`spike` on a terminal of this width: exit status, what it wrote to stdout and to the terminal."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
-    env |= {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, "-m", "spikecore", *arguments]
-    process = subprocess.Popen(
-        command,
-        env=env,
-        cwd=cwd,
-        stdin=follower,
-        stdout=subprocess.PIPE,
-        stderr=follower,
-        text=True,
-        preexec_fn=heed_ctrl_c,
-    )
-    os.close(follower)
-    written = b""
-    while True:
-        try:
-            part = os.read(leader, 1 << 16)
-        except OSError:  # Linux ends a terminal that nobody holds any more with an error
-            break
-        if not part:
-            break
-        written += part
-        if interrupt_after and interrupt_after.encode() in written:
-            process.send_signal(signal.SIGINT)
-            interrupt_after = None
-    os.close(leader)
-    out, _ = process.communicate(timeout=600)
-    return process.returncode, out, written.decode().replace("\r\n", "\n")
-
-
-def plain(text):
-    """As it stands on the screen in the end, without what was drawn over, as far as lines go."""
-    return [line.rpartition("\r")[2].rstrip() for line in ANSI.sub("", text).splitlines()]
-
-
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize("no_color", [False, True])
 def test_a_session_on_a_terminal(columns, no_color, tmp_path):
@@ -304,3 +254,23 @@ def test_prose_is_filled_again_and_equations_keep_their_lines():
 )
 def test_a_final_metric_shows_its_digits(name, value, text):
     assert aligned_value_text(name, value) == text
+
+
+ROWS = [("layer", "kind", "spikes", "energy in nJ"), ("conv", "Conv2d", "", "12"), ("lif", "LIF", "1,024", "")]
+
+
+def test_columns_that_do_not_fit_stand_below_one_another():
+    whole = "layer  kind    spikes  energy in nJ\nconv   Conv2d                    12\nlif    LIF      1,024"
+    assert folded(ROWS, 2, None) == folded(ROWS, 2, 36) == whole
+    left = "layer  kind    spikes\nconv   Conv2d\nlif    LIF      1,024"
+    right = "layer  energy in nJ\nconv             12\nlif"
+    in_two = f"{left}\n\n{right}"
+    assert folded(ROWS, 2, 35) == in_two, "the last column of a terminal stays free"
+    assert folded(ROWS, 2, 22) == in_two, "as wide as two blocks must be"
+    assert folded(ROWS, 2, 21).count("\n\n") == 2
+
+
+def test_a_long_name_has_a_line_of_its_own():
+    rows = [("layer", "spikes", "rate"), ("stages.0.blocks.1", "7", "0.5")]
+    assert folded(rows, 1, 30) == "layer\n  spikes  rate\nstages.0.blocks.1\n       7   0.5"
+    assert folded(rows, 1, 40) == "layer              spikes  rate\nstages.0.blocks.1       7   0.5"

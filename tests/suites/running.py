@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.suites.environments import remove_left_overs
-from tests.suites.places import CONFORMANCE, RESULTS, ROOT
+from tests.suites.places import CONFORMANCE, RESULTS, ROOT, reports_of
 from tests.suites.results import COUNTS, Result
 from tests.suites.table import Suite
 
@@ -56,9 +56,10 @@ def _pytest(suite: Suite, python: Path, arguments: Sequence[str], result: Result
     # Suites run side by side in one tree: no shared cache.
     options = ["-p", "no:cacheprovider", f"--junitxml={report}", "-o", "junit_family=xunit2"]
     options += [f"--timeout={TEST_LIMIT_S}", "--timeout-method=signal"]
-    shutil.rmtree(CONFORMANCE / suite.name, ignore_errors=True)
+    reports = CONFORMANCE / reports_of(suite.name)
+    shutil.rmtree(reports, ignore_errors=True)
     if suite.action == "test":  # what the suites of components executed: see tests/tools/conformance.py
-        options.append(f"--spike-report={CONFORMANCE / suite.name}")
+        options.append(f"--spike-report={reports}")
     command = [str(python), "-m", "pytest", *suite.pytest_arguments, *arguments, *options]
     status = subprocess.run(command, cwd=ROOT, env={**os.environ, **suite.environment}).returncode
     if report.is_file():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecore.registry.catalogue import known
-from tests.suites.places import CONFORMANCE, ROOT
+from tests.suites.places import CONFORMANCE, FULL, ROOT
 
 BY_HAND = "spike test"
 """The suite of a row that `spike test` wrote, not a suite of `make test`."""
@@ -32,7 +32,7 @@ class Result:
         kind, name: of the component.
         distribution, version: whose it is.
         api_version: of the contract that was checked.
-        suite: of `make test`, in which it ran; or `BY_HAND`.
+        suite: of `make test`, in which it ran; of `make test-full`, with `FULL` behind it; or `BY_HAND`.
         executed: checks that ran.
         failed: of these; a failure that the plugin declares as expected is none.
         long_elsewhere: checks that take long, and ran for another component of this kind and plugin.
@@ -58,6 +58,11 @@ class Result:
     def key(self) -> tuple[str, str]:
         """Kind and name."""
         return self.kind, self.name
+
+    @property
+    def is_full(self) -> bool:
+        """Whether `make test-full` alone runs it."""
+        return self.suite.endswith(FULL)
 
 
 def read_reports(suite: str, directory: Path = CONFORMANCE) -> Iterator[Result]:
@@ -94,9 +99,9 @@ def best(results: Iterable[Result]) -> dict[tuple[str, str], Result]:
     return chosen
 
 
-def _rank(result: Result) -> tuple[int, int, int]:
-    """The smaller, the better: nothing failed, more checks, fewer options."""
-    return result.failed, -result.executed, len(result.options)
+def _rank(result: Result) -> tuple[int, bool, int, int]:
+    """The smaller, the better: nothing failed, run by `make test`, more checks, fewer options."""
+    return result.failed, result.is_full, -result.executed, len(result.options)
 
 
 def table(file: Path = FILE) -> dict[tuple[str, str], Result]:
@@ -142,7 +147,12 @@ def write(directory: Path = CONFORMANCE, file: Path = FILE) -> None:
         raise SystemExit(f"these do not conform, so nothing was written: {', '.join(wrong)}")
     # The rows of suites that left no report stay, as long as their components exist.
     before = table(file) if file.is_file() else {}
-    merged = {key: result for key, result in before.items() if key in known()} | fresh
+    kept = {key: result for key, result in before.items() if key in known()}
+    for key, result in kept.items():
+        # What `make test` ran for this version stays: its closing report can compare it.
+        if key in fresh and fresh[key].is_full and not result.is_full and result.version == fresh[key].version:
+            del fresh[key]
+    merged = kept | fresh
     rows = [merged[key] for key in sorted(merged)]
     with file.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.DictWriter(lines, [field.name for field in fields(Result)], lineterminator="\n")

@@ -79,6 +79,14 @@ def test_names_of_other_tools_lead_to_ours(spike):
     assert "did you mean" not in spike("info", "no-such-thing").stderr
 
 
+def test_the_command_alone_shows_its_help(spike):
+    done = spike()
+    shown = done.stdout + done.stderr  # by click's version
+    assert shown.startswith("Usage: spike [OPTIONS] COMMAND")
+    assert "shows how to call it" not in shown
+    assert "\n  list-plugins " in shown
+
+
 def test_a_missing_word_shows_where_it_belongs(spike):
     for words, usage in (
         (("convert", "ann2snn"), "Usage: spike convert [OPTIONS] NAME SOURCE"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from spikecore.analysis.operations.energy import EnergyModel, energy_model
 from spikecore.errors import OptionError
+from spikecore.terminal import folded
 
 
 @dataclass(frozen=True)
@@ -173,20 +174,18 @@ class Operations:
             "layers": rows,
         }
 
-    def table(self, model: str | EnergyModel = "horowitz-fp32") -> str:
-        """A row per layer, as text."""
+    def table(self, model: str | EnergyModel = "horowitz-fp32", width: int | None = None) -> str:
+        """A row per layer, as text.
+
+        Args:
+            model: of the energy.
+            width: columns of the terminal, where a wider table gets several blocks of columns; None for one block.
+        """
         chosen = energy_model(model)
         rows = [HEAD, *(_row(layer, chosen) for layer in self.layers), self._last_row(chosen)]
-        timed = any(layer.time_s is not None for layer in self.layers)
-        if not timed:
+        if all(layer.time_s is None for layer in self.layers):
             rows = [row[:-1] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            words = [cell.ljust(width) for cell, width in zip(row[:2], widths, strict=False)]
-            numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-            lines.append("  ".join([*words, *numbers]).rstrip())
-        return "\n".join(lines)
+        return folded(rows, num_words=2, width=width)
 
     def _last_row(self, model: EnergyModel) -> tuple[str, ...]:
         names = ("num_parameters", "macs", "acs", "synops", "spikes")

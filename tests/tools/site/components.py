@@ -12,7 +12,7 @@ from spikecore.kinds import KINDS
 from spikecore.registry import Entry, Plugin, components, plugins
 from spikecore.registry.catalogue import CORE_ID
 from spikecore.registry.summaries import summary
-from tests.suites.places import ROOT
+from tests.suites.places import FULL, ROOT
 from tests.tools import conformance
 from tests.tools.site.markup import definitions, inline, literal, rst
 
@@ -153,9 +153,11 @@ def _conformance(entry: Entry) -> Iterator[str]:
         else:
             yield f"It {reason}, so ``make test`` does not run its checks. {checks}"
         return
-    where = (
-        "``spike test``" if result.suite == conformance.BY_HAND else f"the suite ``{result.suite}`` of ``make test``"
-    )
+    where = f"the suite ``{result.suite}`` of ``make test``"
+    if result.suite == conformance.BY_HAND:
+        where = "``spike test``"
+    elif result.is_full:
+        where = f"the suite ``{result.suite.removesuffix(FULL)}`` of ``make test-full``"
     yield f"**{result.executed} checks executed, {result.failed} failed**, {result.not_applicable} not applicable to"
     yield f"its capabilities or to the machine; at least {result.minimum} are needed. Executed by {where} on"
     yield f"``{result.distribution}`` {result.version}, api_version {result.api_version}."
