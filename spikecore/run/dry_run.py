@@ -36,7 +36,7 @@ def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[s
     resolved = saved.resolve(overrides)
     try:
         with _offline():
-            since = saved.resumable(checkpoint, prepare(resolved, with_weights=not saved.has_begun))
+            since = saved.resumable(checkpoint, prepare(resolved, loaded_bytes=saved.weight_bytes))
     except NotDownloadedError as error:
         unchecked = "the files of the dataset, its splits, and whether the checkpoint fits the net and the metrics"
         return "\n".join([*_plan(resolved, error), _checked(unchecked)])
