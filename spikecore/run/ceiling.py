@@ -78,15 +78,24 @@ def _is_factory(func: Any, named: dict[str, Any]) -> bool:
 def _bytes_of_new(func: Any, args: Any, kwargs: dict[str, Any], named: dict[str, Any]) -> int:
     """Of what a factory makes; it is not called."""
     if (size := named.get("size")) is not None:
-        dtype = named.get("dtype") or (named["self"].dtype if "self" in named else torch.get_default_dtype())
-        return int(math.prod(size) * dtype.itemsize)
+        return int(math.prod(size) * _dtype_of(named).itemsize)
     if "device" not in named:
         return 0
     options = {**kwargs, "device": torch.device("meta")}  # without memory
-    options.pop("generator", None)  # which is of another device
+    if "generator" in options:
+        options["generator"] = None  # the one given is of another device
     try:
         made = func(*args, **options)
     except (RuntimeError, NotImplementedError) as error:
         # Of a size that no number holds, or an operator that needs a device.
         return sys.maxsize if "overflow" in str(error) else 0
     return made.numel() * made.itemsize if isinstance(made, Tensor) else 0
+
+
+def _dtype_of(named: dict[str, Any]) -> torch.dtype:
+    dtype = named.get("dtype")
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is not None:  # a default of the schema, written as a number: `randint` makes int64
+        return torch.int64
+    return named["self"].dtype if "self" in named else torch.get_default_dtype()
