@@ -36,11 +36,11 @@ def ceiling(loaded_bytes: int | None) -> AbstractContextManager[object]:
     return nullcontext() if loaded_bytes is None else _Ceiling(loaded_bytes)
 
 
-class _Ceiling(DispatchMode):
+class _Ceiling(DispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that are made, whether they live on or not."""
 
     def __init__(self, loaded_bytes: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._loaded_bytes = loaded_bytes
         self._most_bytes = BASE_BYTES + MOST_RATIO * loaded_bytes
         self._left = self._most_bytes

@@ -374,12 +374,12 @@ def load_on_memory(folder: Path) -> Outcomes:
     x = torch.rand(100_000, 1, 4) * 3
     with torch.no_grad():
         wanted = net(x)
-        run = functional(net)
-        state = None
+        step, init_state = functional(net)
+        params, state = {**dict(net.named_parameters()), **dict(net.named_buffers())}, init_state(x[:100])
         steps = []
         before = resident_mib()
         for start in range(0, len(x), 100):
-            out, state = run(x[start : start + 100], state)
+            out, state = step(params, x[start : start + 100], state)
             steps.append(out)
         yield torch.equal(torch.cat(steps), wanted) and bool(0.02 < wanted.mean() < 0.98)
         yield resident_mib() - before < 16

@@ -324,7 +324,7 @@ class Evil:
         (npy(np.array([{"a": 1}], object), allow_pickle=True), "operation that no list of numbers needs"),
         (npy(np.array(["a"], object), allow_pickle=True), "holds a str"),
         (npy(np.zeros((3, 4))), "holds no objects"),
-        (b"", "is damaged"),
+        (b"", "has 0 bytes"),
         (npy(np.array([[1, 2]], object), allow_pickle=True)[:-4], "is damaged"),
     ],
 )
