@@ -16,7 +16,7 @@ from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve, tables_of
 from spikecore.run.kept_profile import Profile
 from spikecore.run.origin import Origin
-from spikecore.run.parts import Parts, rebuilt
+from spikecore.run.parts import Parts, rebuild_model
 from spikecore.run.samples import Samples, from_split
 
 UNTRAINED = "the seed's weights, untrained"
@@ -94,7 +94,7 @@ def _of_ann(resolved: Resolved, prepared: Prepared, samples: Samples) -> tuple[O
         ordinary = resolve(tables)
         ordinary = replace(ordinary, registry=resolved.registry)
         own_bytes = sum(value.nbytes for value in prepared.task.model.state_dict().values())
-        net = rebuilt(Parts(ordinary, prepared.context.device, own_bytes), prepared.nets)
+        net = rebuild_model(Parts(ordinary, prepared.context.device, own_bytes), prepared.nets)
         ann = count_operations(net.eval(), samples.x.mean(0, keepdim=True))
     except (SpikeError, RuntimeError) as error:
         return None, f"no artificial net beside it: this model does not take neuron = relu ({error})"

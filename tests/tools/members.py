@@ -125,7 +125,7 @@ def make_net(member: Member, input_shape: tuple[int, ...], num_outputs: int, **m
     return net
 
 
-def shifted(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+def shift(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     """A batch moved as a whole by some pixels, zeros behind it; `[..., H, W]`."""
     if not max_shift:
         return x
@@ -152,7 +152,7 @@ def train(member: Member, seed: int) -> nn.Model:
             begin, loss_sum = time.process_time(), 0.0
             net.train()
             for chosen in torch.randperm(len(images), generator=generator).split(member.batch_size):
-                x = shifted(images[chosen], member.max_shift, generator)
+                x = shift(images[chosen], member.max_shift, generator)
                 scores = net(in_time(x, phase.num_steps)).mean(0)
                 # Votes are rates from 0 to 1: a factor lets their softmax become sure.
                 scale = 10.0 if net.capabilities.targets == ("class",) else 1.0
@@ -216,10 +216,10 @@ def _reached(part: Any, x: Tensor) -> float:
         return float(active.sum() * part.out_features)
     rank = part.weight.dim() - 2
     flat = active.flatten(0, x.dim() - rank - 2)
+    assert part.groups == 1, "no shipped net has groups"
     convolve = torch.nn.functional.conv2d if rank == 2 else torch.nn.functional.conv1d
     ones = torch.ones_like(part.weight[:1])  # every output channel has the same number
-    sums = convolve(flat, ones, None, part.stride, part.padding, part.dilation) if part.groups == 1 else None
-    assert sums is not None, "no shipped net has groups"
+    sums = convolve(flat, ones, None, part.stride, part.padding, part.dilation)
     return float(sums.sum() * part.out_channels)
 
 

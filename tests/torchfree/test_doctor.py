@@ -190,6 +190,7 @@ for number in range(3, 20):
         b'{"index": 0, "probe": {"status": "ok", "seconds": "1"}}\n',
         b'{"start": 999}\n',
         b'{"start": true}\n',
+        b'{"index": 99, "probe": {"status": "ok"}}\n',
     ],
 )
 def test_a_foreign_line_on_the_pipe_breaks_one_plugin(line, spike, tmp_path):
@@ -218,6 +219,15 @@ def test_nobody_answers_for_another(spike, tmp_path):
     listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
     status = {name: listing[f"spikecore-{name}", "backend", name * 3]["status"] for name in "abc"}
     assert status == {"a": "ok", "b": "broken", "c": "ok"}
+
+
+def test_a_foreign_line_before_the_end_does_not_start_the_process_for_ever(spike, tmp_path):
+    source = ODD.format(line=b'{"start": 99}\n') + "os._exit(3)\n"
+    install(tmp_path, "a", source, target="a_mod:Good", component="one")
+    install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
+    assert "wrote to the descriptor" in listing["spikecore-a", "backend", "one"]["reason"]
+    assert listing["spikecore-c", "backend", "three"]["status"] == "ok"
 
 
 LEFT_BEHIND = {
