@@ -46,6 +46,7 @@ __all__ = [
     "own_size",
     "read_file",
     "refuse_link",
+    "refuse_special",
     "remove_directory",
     "sync",
     "sync_tree",
@@ -217,6 +218,22 @@ def refuse_link(path: Path) -> None:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
 
 
+def refuse_special(path: Path, *, follows_link: bool = False) -> None:
+    """Raises `OSError` (`EINVAL`, `ELOOP`) when the path is a pipe, a device or a socket, which may keep whoever opens
+    it waiting for ever. For libraries that open a file by its name; what is missing is theirs to tell.
+
+    Args:
+        path: of the file.
+        follows_link: as of `read_file`.
+    """
+    if not follows_link:
+        refuse_link(path)
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
 def open_to_append(path: Path) -> int:
     """The descriptor of a regular file, made where it is missing, to write at its end.
 
@@ -233,7 +250,7 @@ def open_to_append(path: Path) -> int:
 
 def sync(path: Path) -> None:
     """Flush a file, or the list of names of a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would be waited for
     try:
         os.fsync(descriptor)
     finally:
@@ -241,13 +258,13 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(directory: Path) -> None:
-    """Flush a directory and everything below it."""
+    """Flush a directory and everything below it, but pipes and devices, which have nothing to flush."""
     paths = list(directory.rglob("*"))
     if len(paths) > _MANY_FILES:
         os.sync()
         return
     for path in [*paths, directory]:
-        if not path.is_symlink():
+        if not path.is_symlink() and (path.is_file() or path.is_dir()):
             sync(path)
 
 

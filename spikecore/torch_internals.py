@@ -6,7 +6,7 @@ elsewhere in core. Before you raise the version, check this module and run all t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -45,7 +45,7 @@ NAMES: Mapping[str, str] = {
     "torch.UntypedStorage._cdata": "the identity of a tensor's storage, see `backends.spike_bits`",
     "torch.Tensor._version": "how often the tensor was written to",
     "torch.utils._python_dispatch.TorchDispatchMode": "sees every operator below autograd; nothing public counts them",
-    "_schema": "the name of an operator that a dispatch mode sees, without its overload",
+    "_schema": "the name of an operator that a dispatch mode sees, its arguments' names, and what it makes anew",
     "torch._dynamo.reset": "forgets what was compiled; the conformance suite compiles many small nets",
 }
 
@@ -165,6 +165,19 @@ def operator_name(operator: Any) -> str:
     return name
 
 
+def arguments_of(operator: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Name → value of what an operator that a dispatch mode sees is called with."""
+    arguments = operator._schema.arguments
+    names = [argument.name for argument in arguments]
+    defaults = {argument.name: argument.default_value for argument in arguments}
+    return {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+
+
+def makes_memory(operator: Any) -> bool:
+    """Whether an operator that a dispatch mode sees gives tensors of their own, and no views of what it is given."""
+    return any(value.alias_info is None for value in operator._schema.returns)
+
+
 def fake_mode() -> Any:
     """A mode in which tensors have no memory; imported here, since it loads much of the compiler."""
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -187,6 +200,7 @@ __all__ = [
     "NormBase",
     "WeakStorage",
     "apply_unchecked",
+    "arguments_of",
     "backward_function",
     "constant_when_compiled",
     "convolve",
@@ -198,6 +212,7 @@ __all__ = [
     "has_forward_derivatives",
     "has_hooks",
     "is_zero_tensor",
+    "makes_memory",
     "next_node",
     "node_number",
     "num_dispatch_modes",

@@ -10,6 +10,7 @@ import bz2
 import errno
 import gzip
 import lzma
+import os
 import re
 import shutil
 import struct
@@ -31,8 +32,9 @@ class Limits:
     """Upper limits for an archive.
 
     Args:
-        num_bytes: of all members, unpacked; by default 1 GiB and 100 times the archive. It is never more than what the
-            disk has free.
+        num_bytes: of all members, unpacked; by default 1 GiB and 100 times the archive, or as many GiB as the
+            environment variable SPIKECORE_UNPACK_GIB says, where that is more. It is never more than what the disk has
+            free.
         num_members: files and directories.
         num_header_bytes: of the headers before one member, unpacked: long names, attributes.
     """
@@ -65,6 +67,9 @@ DAMAGED = (
 )
 BASE_BYTES, MOST_RATIO = 1 << 30, 100
 """Every archive may unpack to so many bytes, and to so many times its own size besides."""
+VARIABLE = "SPIKECORE_UNPACK_GIB"
+"""Raises that limit, for the archives of a user who knows what is in them."""
+MOST_GIB = 1 << 30
 MOST_BEHIND = 1 << 24
 """Most bytes after the end mark of a tar archive, which is padded to a multiple of some kilobytes."""
 DAMAGED_NUMBERS = (None, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ)
@@ -161,12 +166,27 @@ def _most_bytes(limits: Limits, num_packed: int, into: Path) -> tuple[int, str]:
     most = limits.num_bytes
     text = f"{most} bytes; is it the right archive?"
     if most is None:
-        most = BASE_BYTES + MOST_RATIO * num_packed
-        text = f"{most} bytes (1 GiB and {MOST_RATIO} times the archive); if that is right, unpack it yourself"
+        most = max(BASE_BYTES + MOST_RATIO * num_packed, _asked_bytes())
+        text = (
+            f"{most} bytes (1 GiB and {MOST_RATIO} times the archive, or what {VARIABLE} says); if that is right, set "
+            f"{VARIABLE} to the number of GiB that it may unpack to"
+        )
     free = shutil.disk_usage(into).free
     if free < most:
         return free, f"the {free} bytes that are free there; free some space, or choose another directory"
     return most, text
+
+
+def _asked_bytes() -> int:
+    """What the user allows; 0 where nothing is said."""
+    text = os.environ.get(VARIABLE, "0")
+    try:
+        asked = float(text)
+    except ValueError:
+        asked = -1.0
+    if not 0 <= asked < MOST_GIB:
+        raise DatasetError(f"{VARIABLE}={text}: must be a number of GiB, such as 50")
+    return int(asked * (1 << 30))
 
 
 def _copy(content: IO[bytes], file: IO[bytes], size: int) -> int:

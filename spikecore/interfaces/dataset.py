@@ -53,6 +53,8 @@ class DataFile:
         urls: where to download it, best first; none if it must be downloaded manually.
         size: bytes.
         md5, sha256: digests in hex, as the authors or other users of the data record them; "" if none is published.
+        unpacked_bytes: what it unpacks to at most, where that is published or follows from its format; None for the
+            limit of `spikecore.datasets.Limits`.
     """
 
     name: str
@@ -60,6 +62,7 @@ class DataFile:
     size: int | None = None
     md5: str = ""
     sha256: str = ""
+    unpacked_bytes: int | None = None
 
 
 @dataclass(frozen=True)

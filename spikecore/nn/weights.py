@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, OptionError
+from spikecore.files import refuse_special
 from spikecore.registry import name_of
 
 NOTE = "spikecore"
@@ -107,6 +108,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
         CheckpointError: there is no such file, it is damaged, holds Python objects, or not one dictionary of tensors.
     """
     try:
+        refuse_special(path, follows_link=True)
         with path.open("rb") as file:
             head = file.read(9)
     except OSError as error:

@@ -44,6 +44,12 @@ class DoctorCheck:
     detail: str = ""
     hint: str = ""
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether a plugin filled it with what it is declared to hold."""
+        is_text = all(isinstance(value, str) for value in (self.name, self.status, self.detail, self.hint))
+        return is_text and self.status in ("ok", "missing", "broken")
+
 
 class HookSpecs:
     """The hooks, in the order of a run."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HEADER = "spike_report_header"
 ANSWERS: dict[str, tuple[type, str]] = {
     HEADER: (str, "a string or a list of strings"),
-    "spike_doctor_checks": (DoctorCheck, "a list of DoctorCheck"),
+    "spike_doctor_checks": (DoctorCheck, "a list of DoctorCheck, of texts, with a status of ok, missing or broken"),
 }
 """Hook → of what its answer is made."""
 HOOKS = tuple(name for name in vars(HookSpecs) if name.startswith("spike_"))
@@ -147,7 +147,8 @@ def _check_answer(answer: Any, hook: str, entry: Entry) -> None:
         return
     kind, text = ANSWERS[hook]
     items = [answer] if hook == HEADER and isinstance(answer, str) else answer
-    if not isinstance(items, list) or not all(isinstance(item, kind) for item in items):
+    is_sound = isinstance(items, list) and all(isinstance(item, kind) for item in items)
+    if not is_sound or not all(item.is_sound for item in items if isinstance(item, DoctorCheck)):
         what = f"its {hook} must return {text}, got {type(answer).__name__}"
         raise BrokenPluginError(f"{who(entry)}: {what}. {cure(entry)}")
 

@@ -44,6 +44,12 @@ class Probe:
     reason: str = ""
     seconds: float = 0.0
 
+    @property
+    def is_sound(self) -> bool:
+        """Whether it is one that this module makes."""
+        is_typed = isinstance(self.reason, str) and type(self.seconds) in (int, float)
+        return is_typed and self.status in ("ok", "unavailable", "broken")
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -71,10 +77,9 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
         answers, end = _call({"wanted": wanted, "plugin": plugin if asks_checks else ""}, blocking, timeout_s)
         num_before = len(waiting) + asks_checks
         started: int | None = None  # what was loading when the next line came
+        startable = {*waiting, CHECKS} if asks_checks else {*waiting}
         for answer in answers:
-            # A line of ours is about something that was asked for. Whoever was loading then wrote any other.
-            about = CHECKS if answer is None else answer.get("index", answer.get("start", CHECKS))
-            if answer is None or about not in (*waiting, CHECKS):
+            if answer is None or not _is_in_turn(answer, started, startable):  # whoever was loading then wrote it
                 if started == CHECKS:
                     checks, asks_checks = [DoctorCheck("doctor checks", "broken", FOREIGN_LINE)], False
                 elif started is not None:
@@ -98,6 +103,15 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
         waiting = left
     kept = [Probe(entry.status, entry.reason) for entry in entries]
     return Findings([results.get(index, kept[index]) for index in range(len(entries))], checks)
+
+
+def _is_in_turn(answer: dict[str, Any], started: int | None, startable: set[int]) -> bool:
+    """Whether the answer is about what was loading, or begins something that was asked for."""
+    if "probe" in answer:
+        return bool(answer["index"] == started)
+    if "checks" in answer:
+        return started == CHECKS
+    return answer["start"] in startable
 
 
 def _call(question: dict[str, Any], blocking: Blocking, timeout_s: float) -> tuple[list[dict[str, Any] | None], str]:
@@ -152,13 +166,10 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         if not isinstance(value, dict):
             return None
         if "probe" in value:
-            Probe(**value["probe"])
-            return value if isinstance(value["index"], int) else None
+            return value if Probe(**value["probe"]).is_sound and type(value["index"]) is int else None
         if "checks" in value:
-            for check in value["checks"]:
-                DoctorCheck(**check)
-            return value
-        return value if isinstance(value["start"], int) else None
+            return value if all(DoctorCheck(**check).is_sound for check in value["checks"]) else None
+        return value if type(value["start"]) is int else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
 

@@ -11,6 +11,8 @@ import re
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from spikecore.files import read_file
+
 END_OF_SENTENCE = re.compile(r"(?<=[^.\s]\.) ")
 """A space behind a full stop that stands at a word: not the one in `0 .. 1`."""
 MOST_BYTES = 1 << 20
@@ -59,9 +61,7 @@ def _tree(place: Path | None) -> ast.Module | None:
     if place is None:
         return None
     try:
-        if place.stat().st_size > MOST_BYTES:
-            return None
-        return ast.parse(place.read_bytes())
+        return ast.parse(read_file(place, MOST_BYTES, follows_link=True))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # the component's own error is told when it is loaded
 

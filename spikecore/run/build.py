@@ -91,7 +91,7 @@ def prepare(
     output: Output | None = None,
     processes: Group | None = None,
     *,
-    with_weights: bool = True,
+    loaded_bytes: int | None = None,
 ) -> Prepared:
     """Build the trainer and, through it, what it trains.
 
@@ -100,8 +100,8 @@ def prepare(
         device: instead of the configuration's.
         output: clock and console of the run; None for new ones.
         processes: that train together; None for this one alone.
-        with_weights: nets start from the weights that the configuration names; False where a checkpoint is loaded
-            anyway, so that their files are not needed.
+        loaded_bytes: of the weights that are loaded into the nets anyway: files of others are not needed then, and nets
+            that take far more are refused. None where nets start from what the configuration says.
 
     Raises:
         ConfigError: the trainer works in one process only, or there is no GPU for this one.
@@ -111,7 +111,7 @@ def prepare(
     device = device or device_of(options.device, processes)
     with output.clock.timed("building"), use(resolved.registry):
         seed_everything(options.seed)
-        parts = Parts(resolved, device, with_weights)
+        parts = Parts(resolved, device, loaded_bytes)
         trainer: Any = build("trainer", resolved.names["trainer"], resolved.tables["trainer"])
         if processes.world_size > 1 and not trainer.capabilities.multi_process:
             raise ConfigError(

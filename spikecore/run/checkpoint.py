@@ -231,6 +231,13 @@ class CheckpointStore:
             raise CheckpointError(f"{self._folder / name}: does not keep {', '.join(KEPT)}")
         return {file: _read_verified(self._folder / name / file, body["kept"][file]) for file in KEPT}
 
+    def weight_bytes(self, name: str) -> int:
+        """Size of the file of weights; 0 where there is none. Nothing is verified."""
+        try:
+            return (self._folder / name / MODEL).lstat().st_size
+        except OSError:
+            return 0
+
     def log_position(self, name: str) -> Mapping[str, Any]:
         """Length and SHA-256 of `metrics.jsonl` at this checkpoint."""
         position: Mapping[str, Any] = self._index(name)["log"]
@@ -389,13 +396,14 @@ def _tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _read_verified(path: Path, expected: Mapping[str, Any]) -> bytes:
     try:
-        data = read_file(path, path.lstat().st_size)
+        size = path.lstat().st_size
+        if size != expected["bytes"]:  # before a file with holes fills the memory
+            raise CheckpointError(f"{path}: is truncated or padded: {size} bytes, {expected['bytes']} were written")
+        data = read_file(path, size)
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: is incomplete: {path.name} is missing") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    if len(data) != expected["bytes"]:
-        raise CheckpointError(f"{path}: is truncated or padded: {len(data)} bytes, {expected['bytes']} were written")
     if hashlib.sha256(data).hexdigest() != expected["sha256"]:
         raise CheckpointError(f"{path}: is damaged: its content does not have the SHA-256 of what was written")
     return data

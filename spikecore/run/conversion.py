@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from spikecore.analysis import conversion_page
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError, RunError
+from spikecore.files import read_file
 from spikecore.interfaces.converter import ConversionReport, Converter
 from spikecore.nn import set_step_mode
 from spikecore.nn.weights import plain_options
@@ -32,6 +32,7 @@ from spikecore.run.converted import (
     input_shape,
     is_converted,
     load_converted,
+    read_manifest,
     sum_of,
 )
 from spikecore.run.directory import CONFIG
@@ -95,8 +96,10 @@ def _from_directory(directory: Path, checkpoint: str) -> Source:
     net = load(directory, checkpoint)
     if is_converted(directory):
         about: dict[str, Any] = {"kind": CONVERTED, "directory": str(directory)}
-        # All but the weights, which the newly converted net has its own of.
-        files = _files_below(directory, lambda name: not name.endswith(".safetensors") or "example" in name)
+        # All but the weights, which the newly converted net has its own of. What the manifest does not list is not
+        # copied: it may be a link to a secret, which would be given away with the new directory.
+        listed = [name for name in read_manifest(directory)["files"] if _is_no_weights(name)]
+        files = _contents(directory, [MANIFEST, *listed])
         shape: tuple[int, ...] | None = input_shape(directory)
     else:
         record = Record.read(directory)
@@ -104,15 +107,20 @@ def _from_directory(directory: Path, checkpoint: str) -> Source:
         if names:
             raise ConfigError(f"{directory}: this run has the nets {', '.join(names)}; only a single net is converted")
         about = {"kind": RUN, "directory": str(directory), "checkpoint": checkpoint, "id": record.id}
-        files = _files_below(directory, lambda name: name in (RECORD, CONFIG))
+        files = _contents(directory, [RECORD, CONFIG])
         shape = record.nets[""].input_shape if record.nets else None
     about["step_mode"] = set_given_mode(net)
     return Source(net, about, files, shape, directory)
 
 
-def _files_below(directory: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    names = [str(path.relative_to(directory)) for path in sorted(directory.rglob("*")) if path.is_file()]
-    return {name: (directory / name).read_bytes() for name in names if wanted(name)}
+def _is_no_weights(name: str) -> bool:
+    return not name.endswith(".safetensors") or "example" in name
+
+
+def _contents(directory: Path, names: list[str]) -> dict[str, bytes]:
+    """Of those files that are there; links are not followed."""
+    paths = {name: directory / name for name in names if (directory / name).exists()}
+    return {name: read_file(path, path.lstat().st_size) for name, path in paths.items()}
 
 
 def convert(

@@ -73,16 +73,22 @@ def load_converted(directory: Path, backend: str | None = None) -> nn.Module:
     return net.eval()
 
 
-def skeleton(directory: Path) -> nn.Module:
-    """The net in a directory that `convert` wrote, with new weights; errors are those of `load_converted`."""
+def skeleton(directory: Path, loaded_bytes: int | None = None) -> nn.Module:
+    """The net in a directory that `convert` wrote, with new weights; errors are those of `load_converted`.
+
+    Args:
+        directory: with a converted.json.
+        loaded_bytes: of the weights that are to be loaded; None for those in the directory.
+    """
     manifest = read_manifest(directory)
+    loaded_bytes = weight_bytes(directory) if loaded_bytes is None else loaded_bytes
     tensors = _tensors(directory, manifest, EXAMPLE)
     if "example" not in tensors:
         raise CheckpointError(f"{directory / EXAMPLE}: is damaged: it holds no tensor named example")
     example = tensors["example"]
     how = manifest["converter"]
     converter = create("converter", how["name"], **how["options"])
-    net = rebuild_source(manifest["source"], directory / SOURCE, converter)
+    net = rebuild_source(manifest["source"], directory / SOURCE, converter, loaded_bytes)
     try:
         made: nn.Module = converter.convert(net, example, [example])[0]
     except (ConversionError, NetTraceError) as error:
@@ -101,26 +107,38 @@ def input_shape(directory: Path) -> tuple[int, ...]:
     return tuple(manifest["example_shape"][num_lead:])
 
 
-def rebuild_source(about: dict[str, Any], directory: Path, converter: Any) -> nn.Module:
+def weight_bytes(directory: Path) -> int:
+    """Size of the weights in a directory that `convert` wrote; 0 where they are missing."""
+    try:
+        return (directory / WEIGHTS).lstat().st_size
+    except OSError:
+        return 0
+
+
+def rebuild_source(about: dict[str, Any], directory: Path, converter: Any, loaded_bytes: int) -> nn.Module:
     """The net of a source with new weights, in the step mode in which it was converted.
 
     Args:
         about: of the `Source`.
         directory: that holds its `files`.
         converter: that converted it, and reads files of other programs.
+        loaded_bytes: of the weights that the converted net gets.
 
     Raises:
         ConfigError: what it is built from is not here.
     """
     if about["kind"] == RUN:
-        net = SavedRun.open(directory).net()
+        net = SavedRun.open(directory).net(loaded_bytes=loaded_bytes)
     elif about["kind"] == CONVERTED:
-        net = skeleton(directory)
+        net = skeleton(directory, loaded_bytes)
     elif about["kind"] == FILE:
+        path = directory / about["stored"]
         try:
-            net = converter.from_content((directory / about["stored"]).read_bytes())
+            net = converter.from_content(read_file(path, path.lstat().st_size))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
         except ConversionError as error:
-            raise ConfigError(f"{directory / about['stored']}: {error}") from error
+            raise ConfigError(f"{path}: {error}") from error
     else:
         module = find_module(about["sha256"])
         if module is None:

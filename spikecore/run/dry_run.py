@@ -36,7 +36,7 @@ def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[s
     resolved = saved.resolve(overrides)
     try:
         with _offline():
-            prepared = prepare(resolved, with_weights=not saved.has_begun)
+            prepared = prepare(resolved, loaded_bytes=saved.weight_bytes)
             saved.refuse_other_samples(prepared)
             since = saved.resumable(checkpoint, prepared)
     except NotDownloadedError as error:

@@ -93,7 +93,7 @@ def evaluate(
     others = _other_samples(saved, resolved) if changes else ()
     if others and not other_samples:
         raise ConfigError(_samples_problem(others, split, resolved))
-    prepared = _prepare(Path(directory), resolved)
+    prepared = _prepare(origin, resolved)
     is_resized = prepared.num_samples != saved.record.samples
     if is_resized or prepared.label_sums != saved.record.labels:
         if not other_samples:
@@ -158,15 +158,15 @@ def _labels_problem(directory: str | Path, saved: SavedRun, prepared: Prepared, 
     ]
 
 
-def _prepare(directory: Path, resolved: Resolved) -> Prepared:
+def _prepare(origin: Origin, resolved: Resolved) -> Prepared:
     try:
-        return prepare(resolved, with_weights=False)
+        return prepare(resolved, loaded_bytes=origin.loaded_bytes)
     except (DatasetError, OSError) as error:
         if "dataset" not in resolved.names:
             raise
         raise DatasetError(
-            f"{directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
-            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(directory)!r})"
+            f"{origin.directory}: the data of this run (dataset {resolved.names['dataset']!r}) cannot be read, and an "
+            f"evaluation needs them: {error}\nThe net alone needs no data: spikecore.load({str(origin.directory)!r})"
         ) from error
 
 

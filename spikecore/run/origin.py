@@ -13,7 +13,7 @@ from spikecore.errors import CheckpointError, ConfigError
 from spikecore.registry import create
 from spikecore.run.build import Prepared
 from spikecore.run.checkpoint import LAST
-from spikecore.run.converted import SOURCE, is_converted, load_converted, read_manifest
+from spikecore.run.converted import SOURCE, is_converted, load_converted, read_manifest, weight_bytes
 from spikecore.run.restore import SavedRun
 from spikecore.run.sources import CONVERTED, RUN
 
@@ -63,6 +63,11 @@ class Origin:
     def is_converted(self) -> bool:
         """Whether the net is another one than the run's."""
         return self.saved.directory != self.directory
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Of the weights in the directory, the largest where there are several; 0 where there are none."""
+        return weight_bytes(self.directory) if self.is_converted else self.saved.weight_bytes or 0
 
     @property
     def overrides(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from spikecore.backends.selection import AUTO, REFERENCE, configure_backend
 from spikecore.errors import ConfigError, ContractError, SpikeError
 from spikecore.nn.weights import load_weights, weights_file
 from spikecore.registry import build
+from spikecore.run.ceiling import ceiling
 from spikecore.run.config import WEIGHTS, Resolved
 from spikecore.run.record import NetRecord, WeightsRecord
 from spikecore.run.roles import ROLES, Role
@@ -31,13 +32,15 @@ class Parts:
     Args:
         resolved: the configuration.
         device: where nets go.
-        with_weights: nets start from the weights that the configuration names; False where others are loaded anyway.
+        loaded_bytes: of the weights that are loaded into the nets anyway, which bound what the nets may take; None
+            where nets start from those that the configuration names, or from new ones.
     """
 
-    def __init__(self, resolved: Resolved, device: torch.device, with_weights: bool = True) -> None:
+    def __init__(self, resolved: Resolved, device: torch.device, loaded_bytes: int | None = None) -> None:
         self.resolved = resolved
         self.device = device
-        self.weights = resolved.weights if with_weights else {}
+        self.loaded_bytes = loaded_bytes
+        self.weights = resolved.weights if loaded_bytes is None else {}
         self.seed: int = resolved.tables["run"].seed
         self._nets: list[tuple[nn.Module, NetRecord]] = []
         self.backend = resolved.names.get("backend", AUTO)
@@ -128,10 +131,12 @@ def model(parts: Parts, role: Role, input_shape: Sequence[int], num_outputs: int
 
     Raises:
         ContractError: the trainer gave no sizes.
+        CheckpointError: the net takes far more memory than the weights that are to be loaded.
     """
     how = NetRecord(role.name, *_sizes(input_shape, num_outputs))
     name, config = parts.resolved.names[role.name], parts.resolved.tables[role.name]
-    net: nn.Module = build(str(role.kind), name, config, parts.make_neuron, how.input_shape, how.num_outputs)
+    with ceiling(parts.loaded_bytes):
+        net: nn.Module = build(str(role.kind), name, config, parts.make_neuron, how.input_shape, how.num_outputs)
     if role.name in parts.weights:
         how = replace(how, weights=_start_from(net, parts.weights[role.name], role.name, name))
     net = net.to(parts.device)

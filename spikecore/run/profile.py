@@ -74,7 +74,7 @@ def _from_directory(
         return None
     origin = Origin.of(Path(source))
     resolved = origin.saved.reopen_with((*origin.overrides, *changes))
-    prepared, name = origin.restore(prepare(resolved, with_weights=False), checkpoint)
+    prepared, name = origin.restore(prepare(resolved, loaded_bytes=origin.loaded_bytes), checkpoint)
     return prepared, resolved, name
 
 
@@ -93,7 +93,8 @@ def _of_ann(resolved: Resolved, prepared: Prepared, samples: Samples) -> tuple[O
     try:
         ordinary = resolve(tables)
         ordinary = replace(ordinary, registry=resolved.registry)
-        net = rebuild_model(Parts(ordinary, prepared.context.device, with_weights=False), prepared.nets)
+        own_bytes = sum(value.nbytes for value in prepared.task.model.state_dict().values())
+        net = rebuild_model(Parts(ordinary, prepared.context.device, own_bytes), prepared.nets)
         ann = count_operations(net.eval(), samples.x.mean(0, keepdim=True))
     except (SpikeError, RuntimeError) as error:
         return None, f"no artificial net beside it: this model does not take neuron = relu ({error})"

@@ -126,17 +126,23 @@ class SavedRun:
                 origins.append(f"this run had {table} {part.name!r} from {origin}{OVERRIDES.get(table, '')}")
         return ConfigError([*error.problems, *origins])
 
-    def net(self, backend: str | None = None) -> nn.Module:
-        """Its net with new weights, on the CPU.
+    def net(self, backend: str | None = None, loaded_bytes: int | None = None) -> nn.Module:
+        """Its net with new weights, on the CPU, for those that were saved.
+
+        Args:
+            backend: to run the neurons on; None for the run's own.
+            loaded_bytes: of the weights that are to be loaded; None for those of its checkpoints.
 
         Raises:
             ConfigError: what it is built from is not installed, or a file that defined it is not here.
+            CheckpointError: it takes far more memory than the weights.
         """
+        loaded_bytes = (self.weight_bytes or 0) if loaded_bytes is None else loaded_bytes
         overrides = [*self.record.changes, *([f"backend.name={backend}"] if backend else [])]
         device = torch.device("cpu")
         if not self.record.nets:  # the trainer made it, so the trainer has to make it again
             resolved = self.reopen_with(overrides[len(self.record.changes) :])
-            return prepare(resolved, device, with_weights=False).task.model
+            return prepare(resolved, device, loaded_bytes=loaded_bytes).task.model
         parts = {"neuron", "backend", *(how.role for how in self.record.nets.values())}
         provenance.check_files(self.record, registry(), parts - ({"backend"} if backend else set()))
         needed = {"run", "plugins", *parts}
@@ -146,7 +152,7 @@ class SavedRun:
             raise self._with_origin(error) from error
         with use(resolved.registry):
             seed_everything(self.record.seed)
-            return rebuild_model(Parts(resolved, device, with_weights=False), self.record.nets)
+            return rebuild_model(Parts(resolved, device, loaded_bytes), self.record.nets)
 
     def checkpoint(self, which: str, model: nn.Module) -> Checkpoint:
         """The checkpoint asked for, verified against the net.
@@ -157,9 +163,10 @@ class SavedRun:
         return find(store_of(self.directory, self.record.id), which, model)
 
     @property
-    def has_begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
-        return bool(store_of(self.directory, self.record.id).names())
+    def weight_bytes(self) -> int | None:
+        """Size of the largest weights among its checkpoints; None where there is no checkpoint to go on from."""
+        store = store_of(self.directory, self.record.id)
+        return max(map(store.weight_bytes, store.names()), default=None)
 
     def refuse_other_samples(self, prepared: Prepared) -> None:
         """Refuse to go on with other data than those of before.

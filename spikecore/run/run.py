@@ -120,7 +120,7 @@ class Run:
         cls, saved: SavedRun, checkpoint: str, overrides: Sequence[str], output: Output, processes: Group
     ) -> Run:
         resolved = saved.resolve(overrides)
-        prepared = prepare(resolved, output=output, processes=processes, with_weights=not saved.has_begun)
+        prepared = prepare(resolved, output=output, processes=processes, loaded_bytes=saved.weight_bytes)
         saved.refuse_other_samples(prepared)
         with output.clock.timed("restore"):
             since = saved.resumable(checkpoint, prepared)

@@ -49,7 +49,8 @@ def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Sam
         DatasetError: the data are not here, or damaged.
     """
     origin = Origin.of(Path(directory))
-    prepared = prepare(origin.saved.reopen_with(origin.overrides), torch.device("cpu"), with_weights=False)
+    resolved = origin.saved.reopen_with(origin.overrides)
+    prepared = prepare(resolved, torch.device("cpu"), loaded_bytes=origin.loaded_bytes)
     task, trainer = prepared.task, prepared.trainer
     if task.test is None and task.train is None:
         example = trainer.example(task)

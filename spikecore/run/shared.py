@@ -121,7 +121,7 @@ def load_shared(directory: Path, backend: str | None = None) -> nn.Module:
         raise CheckpointError(f"{path}: is damaged, or is not the file that {CONFIG} was written with")
     with use(resolved.registry):
         seed_everything(0)
-        net = rebuild_model(Parts(resolved, torch.device("cpu"), with_weights=False), records)
+        net = rebuild_model(Parts(resolved, torch.device("cpu"), len(data)), records)
     try:
         state = tensors_of(data)
         quantized.prepare(net, state)

@@ -249,7 +249,7 @@ def _from_run(directory: Path, checkpoint: str, count: int, batch_size: int, is_
 def task_of(directory: Path, checkpoint: str) -> Task:
     """A run's task, its encoder as the checkpoint has it: one with weights of its own gives other inputs without."""
     saved = SavedRun.open(directory)
-    prepared = prepare(saved.resolve(), torch.device("cpu"), with_weights=False)
+    prepared = prepare(saved.resolve(), torch.device("cpu"), loaded_bytes=saved.weight_bytes or 0)
     restored = saved.checkpoint(checkpoint, prepared.task.model)
     prepared.context.restore(restored, prepared.trainer, prepared.task.encoder)
     return prepared.task

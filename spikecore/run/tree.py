@@ -21,7 +21,7 @@ from torch import Tensor
 
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, ContractError
-from spikecore.files import write_file
+from spikecore.files import refuse_special, write_file
 
 MOST_TREE_BYTES = 1 << 28
 TENSOR, TUPLE, ITEMS, FLOAT = "$tensor", "$tuple", "$items", "$float"
@@ -75,6 +75,7 @@ def write_tree(path: Path, tree: dict[str, Any]) -> None:
 
 def read_tree(path: Path) -> dict[str, Any]:
     """What `write_tree` was given; raises whatever a damaged file leads to."""
+    refuse_special(path)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         tree: dict[str, Any] = restore(parse_json(file.metadata()["tree"], most_bytes=MOST_TREE_BYTES), tensors)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -407,6 +408,20 @@ def test_a_signed_manifest_of_other_types_is_refused(convert, loaded, ann, tmp_p
     Path("snn/converted.json").write_text(json.dumps({**outside, "sha256_of_the_rest": sum_of(outside)}))
     with pytest.raises(ConfigError, match=r"'\.\./secret' is not a file of this directory"):
         loaded("snn")
+
+
+def test_what_a_manifest_does_not_list_is_not_given_away(convert, loaded, ann, tmp_path):
+    """A link in a directory of somebody else: converted again, its net would take a file of one's own along."""
+    assert convert("toy", ann, "--out", "snn")[0] == 0
+    (tmp_path / "secret").write_text("mine")
+    Path("snn/extra.json").symlink_to(tmp_path / "secret")
+    Path("snn/source/folder").symlink_to(tmp_path)
+    os.mkfifo("snn/source/pipe")
+    save_file({"x": torch.rand(10, 6, 1, 8, 8)}, "inputs.safetensors")
+    status, printed = convert("toy-pass", "snn", "--data", "inputs.safetensors", "--out", "twice")
+    assert status == 0, printed
+    loaded("twice")
+    assert not [path for path in Path("twice").rglob("*") if path.is_file() and b"mine" in path.read_bytes()]
 
 
 def test_other_versions_and_checkpoints_are_refused(convert, loaded, ann):

@@ -110,6 +110,20 @@ def test_the_default_limit_follows_from_the_size_of_the_archive(tmp_path, monkey
     assert (extract(archive, tmp_path / "asked", limits=Limits(num_bytes=1 << 28)) / "zeros").stat().st_size == 40 << 20
 
 
+def test_a_user_raises_the_default_limit(tmp_path, monkeypatch):
+    archive = bomb(tmp_path / "x", 40 << 20)
+    monkeypatch.setattr("spikecore.datasets.archives.BASE_BYTES", 1 << 20)
+    refused(archive, tmp_path / "out", "set SPIKECORE_UNPACK_GIB to the number of GiB that it may unpack to")
+    monkeypatch.setenv("SPIKECORE_UNPACK_GIB", "0.0390624")
+    refused(archive, tmp_path / "out", "unpacks to more than 41942")
+    monkeypatch.setenv("SPIKECORE_UNPACK_GIB", "0.0390625")  # 40 MiB
+    assert (extract(archive, tmp_path / "asked") / "zeros").stat().st_size == 40 << 20
+    refused(archive, tmp_path / "out", "more than 1000 bytes", limits=Limits(num_bytes=1000))  # a declared size stays
+    for text in ("much", "-1", "nan", "inf", "1e30", ""):
+        monkeypatch.setenv("SPIKECORE_UNPACK_GIB", text)
+        refused(archive, tmp_path / "out", "must be a number of GiB")
+
+
 @pytest.mark.parametrize("limits", [None, Limits(num_bytes=1 << 40)])
 def test_no_more_than_the_disk_has(tmp_path, monkeypatch, limits):
     usage = namedtuple("usage", "total used free")

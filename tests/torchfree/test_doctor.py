@@ -184,13 +184,13 @@ for number in range(3, 20):
 @pytest.mark.parametrize(
     "line",
     [
-        b"garbage\n",
-        b"glued",
-        b"[]\n",
-        b'{"index": 0, "probe": {"x": 1}}\n',
+        *(b"garbage\n", b"glued", b"[]\n", b'{"index": 0, "probe": {"x": 1}}\n', b'{"checks": 3}\n'),
+        b'{"index": 0, "probe": {"status": "lol"}}\n',
+        b'{"index": 0, "probe": {"status": "ok", "reason": 5}}\n',
+        b'{"index": 0, "probe": {"status": "ok", "seconds": "1"}}\n',
+        b'{"start": 999}\n',
+        b'{"start": true}\n',
         b'{"index": 99, "probe": {"status": "ok"}}\n',
-        b'{"start": 99}\n',
-        b'{"checks": 3}\n',
     ],
 )
 def test_a_foreign_line_on_the_pipe_breaks_one_plugin(line, spike, tmp_path):
@@ -199,6 +199,26 @@ def test_a_foreign_line_on_the_pipe_breaks_one_plugin(line, spike, tmp_path):
     listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
     assert "wrote to the descriptor" in listing["spikecore-a", "backend", "one"]["reason"]
     assert listing["spikecore-c", "backend", "three"]["status"] == "ok"
+
+
+@pytest.mark.parametrize("line", [b'{"start": 999}\n', b'{"index": 999, "probe": {"status": "ok"}}\n', b""])
+def test_whoever_lies_on_the_pipe_and_dies_is_not_asked_for_ever(line, spike, tmp_path):
+    install(tmp_path, "a", ODD.format(line=line) + "os._exit(0)\n", target="a_mod:Good", component="one")
+    install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
+    assert listing["spikecore-a", "backend", "one"]["status"] == "broken"
+    assert listing["spikecore-c", "backend", "three"]["status"] == "ok"
+
+
+def test_nobody_answers_for_another(spike, tmp_path):
+    """Each component in turn says that every other one is broken."""
+    for name in "abc":
+        forged = "".join(f'{{"index": {index}, "probe": {{"status": "broken"}}}}\n' for index in range(20))
+        own = ODD.format(line=forged.encode()) if name == "b" else ""
+        install(tmp_path, name, own + SOUND, target=f"{name}_mod:Good", component=name * 3)
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
+    status = {name: listing[f"spikecore-{name}", "backend", name * 3]["status"] for name in "abc"}
+    assert status == {"a": "ok", "b": "broken", "c": "ok"}
 
 
 def test_a_foreign_line_before_the_end_does_not_start_the_process_for_ever(spike, tmp_path):
@@ -252,6 +272,27 @@ def spike_epoch_end(metrics):
     class Mine(BaseException): pass
     raise Mine("own")
 """
+
+
+ODD_CHECKS = [
+    "DoctorCheck(5, 'ok')",
+    "DoctorCheck('a', 'lol')",
+    "DoctorCheck('a', 'ok', object())",
+    "DoctorCheck('a', 'ok', '', None)",
+    "DoctorCheck('a', ['ok'])",
+]
+
+
+@pytest.mark.parametrize("number", range(len(ODD_CHECKS)))
+def test_a_check_of_other_types_is_refused(number, tmp_path, monkeypatch):
+    source = "from spikecore.registry.hookspecs import DoctorCheck, hookimpl\n@hookimpl\ndef spike_doctor_checks():\n"
+    module = {f"odd_check_{number}.py": f"{source}    return [{ODD_CHECKS[number]}]\n"}
+    fake_distribution(
+        tmp_path / "site", "spikecore-h", {"spikecore.plugins": {"h": f"odd_check_{number}"}}, modules=module
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(BrokenPluginError, match=r"spikecore-h.*must return a list of DoctorCheck, of texts"):
+        Hooks(Registry(blocking=Blocking()), only="h").doctor_checks()
 
 
 @pytest.mark.parametrize("answer", ["5", "b'abc'", "[1]", "('a',)", "{}", "['a', None]"])

@@ -187,3 +187,31 @@ def test_a_lock_is_a_regular_file(tmp_path):
             pass
     assert victim.read_text() == "precious"
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("follows", [False, True])
+def test_what_a_library_may_open_by_name(tmp_path, follows):
+    (tmp_path / "file").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "trap").symlink_to(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("file", ".", "missing"):
+        files.refuse_special(tmp_path / name, follows_link=follows)
+    for name in ("pipe", "trap", "/dev/zero"):
+        with pytest.raises(OSError, match=r"not a regular file|symbolic links"):
+            files.refuse_special(tmp_path / name, follows_link=follows)
+    with pytest.raises(OSError, match="symbolic links"):
+        files.refuse_special(tmp_path / "loop", follows_link=follows)
+    if follows:
+        files.refuse_special(tmp_path / "link", follows_link=True)
+    else:
+        with pytest.raises(OSError, match="symbolic links"):
+            files.refuse_special(tmp_path / "link")
+
+
+def test_a_planted_pipe_does_not_hold_up_a_flush(tmp_path):
+    (tmp_path / "a").write_text("x")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    files.sync_tree(tmp_path)

@@ -96,6 +96,20 @@ def test_n_caltech101_in_nested_archives(data, monkeypatch):
     same(train, 4, columns(number))
 
 
+def test_nothing_is_unpacked_where_a_planted_link_leads(data, tmp_path, monkeypatch):
+    """An interrupted build is resumed, and the directory that it left may come from somebody else."""
+    archive = zip_of({"N-Caltech101-archive/ReadMe.txt": b""})
+    top = data / "n-caltech101"
+    put(monkeypatch, load("dataset", "n-caltech101"), top, {"N-Caltech101-archive.zip": archive})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.zip").write_bytes(zip_of({"b": b"1"}))
+    (top / ".extracted.partial").mkdir()
+    (top / ".extracted.partial" / "N-Caltech101-archive").symlink_to(tmp_path / "mine")
+    with pytest.raises(DatasetError):
+        opened("n-caltech101").split("train")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["a.zip"]
+
+
 @pytest.mark.parametrize(("test", "numbers"), [("first", {0, 1}), ("last", {18, 19})])
 def test_cifar10_dvs(data, monkeypatch, test, numbers):
     files = {}
@@ -310,7 +324,7 @@ class Evil:
         (npy(np.array([{"a": 1}], object), allow_pickle=True), "operation that no list of numbers needs"),
         (npy(np.array(["a"], object), allow_pickle=True), "holds a str"),
         (npy(np.zeros((3, 4))), "holds no objects"),
-        (b"", "is damaged"),
+        (b"", "has 0 bytes"),
         (npy(np.array([[1, 2]], object), allow_pickle=True)[:-4], "is damaged"),
     ],
 )

@@ -1,5 +1,6 @@
 """idx and CIFAR records, written byte by byte and read back value by value; and with every kind of damage."""
 
+import os
 import pickle
 import struct
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_vision.cifar import RecordImages, read_records
+from spikecore_datasets_vision.decoding import decode
 from spikecore_datasets_vision.idx import IdxImages, read_idx
 
 VALUES = {"B": [0, 7, 255], "b": [-128, 0, 127], "h": [-32768, 1, 32767], "i": [-(2**31), 2, 2**31 - 1]}
@@ -69,6 +71,19 @@ def test_missing_idx(tmp_path):
         read_idx(tmp_path / "a")
     with pytest.raises(DatasetError, match="cannot be read"):
         read_idx(tmp_path)
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+@pytest.mark.parametrize(
+    "read",
+    [read_idx, lambda path: read_records(path, 1), lambda path: decode(path, (8, 8), "grey", "crop")],
+    ids=["idx", "records", "image"],
+)
+def test_a_pipe_is_not_waited_for(read, is_link, tmp_path):
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it: a plain open would wait for ever
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    with pytest.raises(DatasetError, match="not a regular file|is empty"):
+        read(tmp_path / ("link" if is_link else "pipe"))
 
 
 def test_idx_without_values(tmp_path):

@@ -1,5 +1,6 @@
 """The well-known datasets from tiny archives in the authors' form: every value, and every fault of a file."""
 
+import dataclasses
 import errno
 import gzip
 import hashlib
@@ -198,6 +199,37 @@ def test_a_gz_that_unpacks_to_far_too_much(data, monkeypatch):
     assert not (data / "mnist" / "extracted").exists()
 
 
+SIZES = {"train-images": 47_040_016, "train-labels": 60_008, "t10k-images": 7_840_016, "t10k-labels": 10_008}
+"""Of MNIST's and Fashion-MNIST's files, unpacked, as the format has it: http://yann.lecun.com/exdb/mnist/."""
+
+
+@pytest.mark.parametrize("cls", [MNIST, FashionMNIST])
+def test_a_gz_that_unpacks_to_more_than_its_declared_size(data, monkeypatch, cls):
+    declared = {file.name.partition("-idx")[0]: file.unpacked_bytes for file in cls.info.files}
+    assert declared == SIZES
+    files = tiny.mnist_archives()
+    tiny.put(monkeypatch, cls, data / cls.name, files)
+    name = "t10k-images-idx3-ubyte.gz"
+    size = len(gzip.decompress(files[name]))
+
+    def declare(num_bytes):
+        others = [file for file in cls.info.files if file.name != name]
+        own = next(file for file in cls.info.files if file.name == name)
+        own = dataclasses.replace(own, unpacked_bytes=num_bytes)
+        monkeypatch.setattr(cls, "info", dataclasses.replace(cls.info, files=(*others, own)))
+
+    declare(size - 1)
+    with pytest.raises(DatasetError, match=f"unpacks to more than {size - 1} bytes"):
+        opened(cls.name).split("train")
+    declare(size)
+    opened(cls.name).split("train")
+
+
+@pytest.mark.parametrize(("cls", "num_bytes"), [(CIFAR10, 184_380_000), (CIFAR100, 184_440_000)])
+def test_cifar_declares_its_records_and_little_more(cls, num_bytes):
+    assert 0 < cls.info.files[0].unpacked_bytes - num_bytes < 2_000_000
+
+
 def test_a_wrong_digest(data, monkeypatch):
     files = tiny.mnist_archives()
     tiny.put(monkeypatch, MNIST, data / "mnist", files)
@@ -293,8 +325,8 @@ KILLED = """
 import sys, time, gzip
 from spikecore_datasets_vision import named
 real = named.gunzip
-def slow(archive, target):
-    real(archive, target)
+def slow(archive, target, most_bytes):
+    real(archive, target, most_bytes)
     print(target.name, flush=True)
     time.sleep(60 if target.name.startswith("t10k") else 0)
 import spikecore_datasets_vision.mnist as module
@@ -390,7 +422,7 @@ def test_images_of_one_value_cannot_be_normalised(tmp_path):
 def test_a_disk_that_is_full(data, monkeypatch):
     tiny.put(monkeypatch, MNIST, data / "mnist", tiny.mnist_archives())
 
-    def full(archive, target):
+    def full(archive, target, most_bytes):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("spikecore_datasets_vision.mnist.gunzip", full)

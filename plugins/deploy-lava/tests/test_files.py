@@ -1,6 +1,7 @@
 """Files: what lava-dl's layout holds, round trips, and files of strangers, damaged or hostile."""
 
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -225,6 +226,14 @@ def test_damaged_directories(directory):
         Lava().load(directory)
     with pytest.raises(ConversionError, match="max_bytes"):
         Lava(max_bytes=100).load(directory)
+
+
+@pytest.mark.parametrize("name", ["network.json", "arrays/1.weight.npy"])
+def test_a_pipe_is_not_waited_for(directory, name):
+    (directory / name).unlink()
+    os.mkfifo(directory / name)
+    with pytest.raises(ConversionError, match="not a regular file"):
+        Lava().load(directory)
 
 
 def test_damaged_loops(tmp_path):

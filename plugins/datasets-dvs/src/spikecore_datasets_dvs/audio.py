@@ -25,6 +25,7 @@ from spikecore_datasets_dvs import declarations
 from spikecore_datasets_dvs.dataset import Recording
 from spikecore_datasets_dvs.events import Events
 from spikecore_datasets_dvs.formats import reading_errors
+from spikecore_datasets_dvs.formats.binary import opened
 from spikecore_datasets_dvs.named import NamedDataset, text, the_directory
 from spikecore_datasets_dvs.representations import Frames
 
@@ -67,7 +68,8 @@ def read_wav(path: Path) -> np.ndarray:
         DatasetError: it is damaged or of another kind.
     """
     try:
-        with reading_errors(path), wave.open(str(path), "rb") as file:
+        # `opened` refuses a pipe; `wave` closes no file that it is given.
+        with reading_errors(path), opened(path) as source, wave.open(source, "rb") as file:
             kind = (file.getnchannels(), file.getsampwidth(), file.getframerate())
             if kind != (1, 2, RATE_HZ):
                 raise DatasetError(f"{path}: has channels, bytes and rate {kind}; (1, 2, {RATE_HZ}) was expected")

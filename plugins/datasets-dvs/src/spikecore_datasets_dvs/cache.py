@@ -37,13 +37,15 @@ if sys.platform != "win32":
 from spikecore.datasets import make_directory, write_aside
 from spikecore.documents import parse_json
 from spikecore.errors import DatasetError, SpikeError
-from spikecore.files import discard, read_file, remove_directory
+from spikecore.files import discard, read_file, refuse_special, remove_directory
 
 INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4"), ("crc", "<u4")])
 SMALLEST_SHARD, LARGEST_SHARD = 16, 256
 VERSION = 2
 MOST_BYTES = 1 << 26
 """Of cache.json."""
+MOST_HEAD_BYTES = 1 << 12
+"""Of an index, before its entries."""
 MOST_CACHED_BYTES = 1 << 37
 """Of all caches of a dataset: 128 GiB."""
 KIND = re.compile(rb"[|<>]([ui][1248]|f[248])")
@@ -113,13 +115,15 @@ class FrameCache:
         return DatasetError(f"{self.directory}: the cache is damaged: {what}; delete this directory")
 
     def _size(self, shard: int) -> int:
-        size, wanted = (self.directory / f"{shard:05}.bin").stat().st_size, self.shards[shard]["bytes"]
+        path, wanted = self.directory / f"{shard:05}.bin", self.shards[shard]["bytes"]
+        refuse_special(path)
+        size = path.stat().st_size
         if size != wanted:
             raise ValueError(f"{shard:05}.bin has {size} bytes, {wanted} were expected")
         return size
 
     def _index(self, shard: int, length: int) -> np.ndarray:
-        raw = (self.directory / f"{shard:05}.npy").read_bytes()
+        raw = read_file(self.directory / f"{shard:05}.npy", MOST_HEAD_BYTES + length * INDEX.itemsize)
         if zlib.crc32(raw) != self.shards[shard]["index_crc"]:
             raise ValueError(f"{shard:05}.npy is not the one that was written")
         index: np.ndarray = np.load(io.BytesIO(raw), allow_pickle=False)

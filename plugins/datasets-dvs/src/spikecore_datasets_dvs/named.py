@@ -14,12 +14,15 @@ from typing import ClassVar, Literal
 
 from spikecore.datasets import DataFile, extract, fetch, make_directory
 from spikecore.errors import DatasetError
+from spikecore.files import read_file
 from spikecore.interfaces import DatasetCapabilities
 from spikecore_datasets_dvs import rar
 from spikecore_datasets_dvs.dataset import EventDataset, Recording
 from spikecore_datasets_dvs.events import Events, Unit
 from spikecore_datasets_dvs.formats import read_events
 
+MOST_TEXT_BYTES = 1 << 28
+"""Of a list of names and labels; that of a million recordings has 50 MB."""
 ARCHIVES = (".zip", ".tar.gz", ".tgz", ".tar", ".rar")
 
 
@@ -88,7 +91,7 @@ class NamedDataset(EventDataset):
                 rar.extract(path, into)
             return
         extract(path, into)
-        if self.nested:
+        if self.nested and not into.is_symlink():  # as somebody may have left it: archives elsewhere stay as they are
             for inner in sorted(into.rglob("*.zip")):
                 if not inner.name.startswith("."):
                     extract(inner, inner.with_suffix(""))
@@ -151,7 +154,7 @@ def text(path: Path, what: str) -> str:
         DatasetError: it is missing, or no text.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path, MOST_TEXT_BYTES, follows_link=True).decode("utf-8")
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: the {what} is missing; get the archive again") from error
     except (OSError, UnicodeDecodeError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from spikecore.errors import DatasetError
+from spikecore.files import refuse_special
 from spikecore_datasets_dvs.events import COLUMNS, DTYPE, Events
 
 EVENTS, INDEX = "events.npy", "index.npy"
@@ -29,6 +30,8 @@ class Packed:
 
     def __init__(self, directory: Path) -> None:
         try:
+            for name in (INDEX, EVENTS):
+                refuse_special(directory / name)
             # Mapped: a file that claims more than it has is refused, where reading it would take the memory first.
             self._starts, labels = np.array(np.load(directory / INDEX, mmap_mode="r", allow_pickle=False))
             self._events = np.load(directory / EVENTS, mmap_mode="r" if self._starts[-1] else None, allow_pickle=False)

@@ -18,6 +18,7 @@ import numpy as np
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs.events import Events, make_events
+from spikecore_datasets_dvs.formats.binary import opened
 
 
 class _Dtype:
@@ -147,7 +148,8 @@ class _Restricted(pickle._Unpickler):  # type: ignore[name-defined]
 
 def _load(path: Path) -> tuple[Any, int]:
     """The object in a `.npy` file of objects, and the size of the file."""
-    raw = path.read_bytes()
+    with opened(path) as file:
+        raw = file.read()
     try:
         stream = io.BytesIO(raw)
         version = np.lib.format.read_magic(stream)

@@ -23,7 +23,7 @@ from spikecore_datasets_vision.dataset import Stored
 from spikecore_datasets_vision.named import MOST_BYTES, NamedDataset
 
 PIXELS = 3 * 32 * 32
-LIMITS = Limits(num_bytes=MOST_BYTES, num_members=1000)
+MOST_MEMBERS = 1000
 
 
 def read_records(path: Path, num_labels: int) -> np.ndarray:
@@ -91,7 +91,8 @@ class _CIFAR(NamedDataset):
     num_labels: ClassVar[int] = 1
 
     def unpack(self, archives: Sequence[Path], into: Path) -> None:
-        extract(archives[0], into, limits=LIMITS)
+        num_bytes = self.info.files[0].unpacked_bytes or MOST_BYTES
+        extract(archives[0], into, limits=Limits(num_bytes, MOST_MEMBERS))
 
     def _label(self) -> int:
         return 0

@@ -13,8 +13,19 @@ from spikecore.interfaces import DataFile, DatasetInfo
 SEE_PAGE = "none stated; see the authors' page"
 
 
-def _file(name: str, size: int, md5: str, *places: str) -> DataFile:
-    return DataFile(name, tuple(place + name for place in places), size=size, md5=md5)
+def _file(name: str, size: int, md5: str, unpacked_bytes: int, *places: str) -> DataFile:
+    urls = tuple(place + name for place in places)
+    return DataFile(name, urls, size=size, md5=md5, unpacked_bytes=unpacked_bytes)
+
+
+def _idx(num_images: int, image_bytes: int = 28 * 28) -> int:
+    """Size of an idx file: a header of four bytes and four for each axis, then a byte for each value."""
+    return 16 + num_images * image_bytes if image_bytes > 1 else 8 + num_images
+
+
+def _records(record_bytes: int) -> int:
+    """CIFAR's records, and room for what lies beside them: names of classes and a page, some kilobytes."""
+    return 60_000 * record_bytes + (1 << 20)
 
 
 _MNIST_AT = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
@@ -33,10 +44,10 @@ MNIST = DatasetInfo(
     "used libraries record.",
     num_samples=(("train", 60_000), ("test", 10_000)),
     files=(
-        _file("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873", *_MNIST_AT),
-        _file("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432", *_MNIST_AT),
-        _file("t10k-images-idx3-ubyte.gz", 1_648_877, "9fb629c4189551a2d022fa330f9573f3", *_MNIST_AT),
-        _file("t10k-labels-idx1-ubyte.gz", 4_542, "ec29112dd5afa0611ce80d1b7f02629c", *_MNIST_AT),
+        _file("train-images-idx3-ubyte.gz", 9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873", _idx(60_000), *_MNIST_AT),
+        _file("train-labels-idx1-ubyte.gz", 28_881, "d53e105ee54ea40749a09fcbcd1e9432", _idx(60_000, 1), *_MNIST_AT),
+        _file("t10k-images-idx3-ubyte.gz", 1_648_877, "9fb629c4189551a2d022fa330f9573f3", _idx(10_000), *_MNIST_AT),
+        _file("t10k-labels-idx1-ubyte.gz", 4_542, "ec29112dd5afa0611ce80d1b7f02629c", _idx(10_000, 1), *_MNIST_AT),
     ),
 )
 
@@ -53,10 +64,10 @@ FASHION_MNIST = DatasetInfo(
     homepage="https://github.com/zalandoresearch/fashion-mnist",
     num_samples=(("train", 60_000), ("test", 10_000)),
     files=(
-        _file("train-images-idx3-ubyte.gz", 26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d", *_FASHION_AT),
-        _file("train-labels-idx1-ubyte.gz", 29_515, "25c81989df183df01b3e8a0aad5dffbe", *_FASHION_AT),
-        _file("t10k-images-idx3-ubyte.gz", 4_422_102, "bef4ecab320f06d8554ea6380940ec79", *_FASHION_AT),
-        _file("t10k-labels-idx1-ubyte.gz", 5_148, "bb300cfdad3c16e7a12a480ee83cd310", *_FASHION_AT),
+        _file("train-images-idx3-ubyte.gz", 26_421_880, "8d4fb7e6c68d591d4c3dfef9ec88bf0d", _idx(60_000), *_FASHION_AT),
+        _file("train-labels-idx1-ubyte.gz", 29_515, "25c81989df183df01b3e8a0aad5dffbe", _idx(60_000, 1), *_FASHION_AT),
+        _file("t10k-images-idx3-ubyte.gz", 4_422_102, "bef4ecab320f06d8554ea6380940ec79", _idx(10_000), *_FASHION_AT),
+        _file("t10k-labels-idx1-ubyte.gz", 5_148, "bb300cfdad3c16e7a12a480ee83cd310", _idx(10_000, 1), *_FASHION_AT),
     ),
 )
 
@@ -86,7 +97,9 @@ CIFAR10 = DatasetInfo(
     homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
     notes="The binary version; the Python version is pickled, and not read.",
     num_samples=(("train", 50_000), ("test", 10_000)),
-    files=(_file("cifar-10-binary.tar.gz", 170_052_171, "c32a1d4ab5d03f1284b67883e8d87530", *_CIFAR_AT),),
+    files=(
+        _file("cifar-10-binary.tar.gz", 170_052_171, "c32a1d4ab5d03f1284b67883e8d87530", _records(3073), *_CIFAR_AT),
+    ),
 )
 
 GROUPS = {
@@ -122,7 +135,9 @@ CIFAR100 = DatasetInfo(
     homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
     notes="The binary version; the Python version is pickled, and not read. With labels = 'coarse' the twenty groups.",
     num_samples=(("train", 50_000), ("test", 10_000)),
-    files=(_file("cifar-100-binary.tar.gz", 168_513_733, "03b5dce01913d631647c71ecec9e9cb8", *_CIFAR_AT),),
+    files=(
+        _file("cifar-100-binary.tar.gz", 168_513_733, "03b5dce01913d631647c71ecec9e9cb8", _records(3074), *_CIFAR_AT),
+    ),
 )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from spikecore.errors import DatasetError
+from spikecore.files import refuse_special
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 SUFFIXES = frozenset(
@@ -49,6 +50,7 @@ def decode(
     """
     height, width = size
     try:
+        refuse_special(path, follows_link=True)
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > most_pixels:
                 raise DatasetError(

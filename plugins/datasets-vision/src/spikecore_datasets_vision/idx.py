@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from spikecore.errors import DatasetError
+from spikecore.files import refuse_special
 
 TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
@@ -27,6 +28,7 @@ def read_idx(path: Path) -> np.ndarray:
         DatasetError: the file is missing, empty, no idx file, or shorter or longer than its header says.
     """
     try:
+        refuse_special(path, follows_link=True)
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(4)

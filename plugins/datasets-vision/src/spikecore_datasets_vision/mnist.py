@@ -39,9 +39,11 @@ class MNIST(NamedDataset):
         return super().archive(file)
 
     def unpack(self, archives: Sequence[Path], into: Path) -> None:
+        sizes = {file.name: file.unpacked_bytes for file in self.info.files}
+
         def fill(aside: Path) -> None:
             for path in archives:
-                gunzip(path, aside / path.name.removesuffix(".gz"))
+                gunzip(path, aside / path.name.removesuffix(".gz"), sizes.get(path.name))
 
         make_directory(into, fill)
 

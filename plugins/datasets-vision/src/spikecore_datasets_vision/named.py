@@ -18,7 +18,7 @@ from spikecore.interfaces import DataFile, DatasetCapabilities
 from spikecore_datasets_vision.dataset import ImageDataset, Images, Stored
 
 MOST_BYTES = 1 << 30
-"""More than any of these files holds."""
+"""More than any of these files holds; the limit of one that declares no size."""
 
 
 class NamedDataset(ImageDataset):
@@ -115,19 +115,24 @@ class NamedDataset(ImageDataset):
         return Stored(images, labels)
 
 
-def gunzip(archive: Path, target: Path) -> None:
+def gunzip(archive: Path, target: Path, most_bytes: int | None = None) -> None:
     """Write what a gz file holds.
+
+    Args:
+        archive: the file.
+        target: a new one.
+        most_bytes: that it may hold; None for `MOST_BYTES`.
 
     Raises:
         DatasetError: it is damaged, or a bomb.
     """
-    size = 0
+    size, most_bytes = 0, MOST_BYTES if most_bytes is None else most_bytes
     try:
         with gzip.open(archive) as content, target.open("xb") as file:
             while chunk := content.read(1 << 20):
                 size += len(chunk)
-                if size > MOST_BYTES:
-                    raise DatasetError(f"{archive}: unpacks to more than {MOST_BYTES} bytes; is it the right file?")
+                if size > most_bytes:
+                    raise DatasetError(f"{archive}: unpacks to more than {most_bytes} bytes; is it the right file?")
                 file.write(chunk)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DatasetError(f"{archive}: cannot be unpacked: {error}; delete it and fetch it again") from error

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from spikecore.documents import parse_json
 from spikecore.errors import ConversionError
+from spikecore.files import read_file, refuse_special
 from spikecore_deploy_lava.network import INPUT, Doubles, Layer, Network, Population, Synapses
 
 FORM = 2
@@ -88,7 +90,7 @@ def read_network(directory: Path, max_bytes: int) -> Network:
     try:
         if path.stat().st_size > max_bytes:
             raise ConversionError(f"{path}: has {path.stat().st_size} bytes; raise max_bytes if you trust it")
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_file(path, max_bytes, follows_link=True), most_bytes=max_bytes)
         return _Reader(directory, max_bytes).network(manifest)
     except ConversionError:
         raise
@@ -139,6 +141,7 @@ class _Reader:
 
     def array(self, name: str) -> Doubles:
         path = self.directory / ARRAYS / f"{name}.npy"
+        refuse_special(path, follows_link=True)
         size = path.stat().st_size
         if size > self.left:
             raise ConversionError(

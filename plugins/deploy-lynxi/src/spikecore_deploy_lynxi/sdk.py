@@ -137,6 +137,8 @@ def _imported(name: str, wanted: tuple[str, ...]) -> Any:
 
 def _check_file(path: str, about: dict[str, Any]) -> None:
     try:
+        if not os.path.isfile(path):
+            raise SDKError(f"{path} is no regular file: copy it again")
         if os.path.getsize(path) != about["bytes"]:
             raise SDKError(
                 f"{path} has {os.path.getsize(path)} bytes, the manifest says {about['bytes']}: copy it again"

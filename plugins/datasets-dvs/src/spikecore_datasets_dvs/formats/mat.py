@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from spikecore.errors import DatasetError
+from spikecore_datasets_dvs.formats.binary import opened
 
 HEADER = 128
 NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -39,7 +40,8 @@ def read_mat(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     Raises:
         DatasetError: the file is damaged or of another version, or lacks one of them.
     """
-    raw = memoryview(path.read_bytes())
+    with opened(path) as file:
+        raw = memoryview(file.read())
     order = {b"IM": "<", b"MI": ">"}.get(bytes(raw[126:128]), "")
     if not order or struct.unpack_from(f"{order}H", raw, 124)[0] >> 8 != 1:
         raise DatasetError(f"{path}: is not a MATLAB file of version 5; save it again with -v7")
