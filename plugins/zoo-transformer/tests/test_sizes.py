@@ -2,8 +2,9 @@
 
 The formulas below follow from the papers' shapes and know nothing of the code. The papers' millions are those of nets
 that have biases where a norm follows, which it makes useless and we leave out: in the projection of the attention (d)
-and in both layers of the MLP (r d and d for a ratio r, mostly 4), 2 d + r d for each block of d channels. With them ours are the papers', to one in
-the last digit that is printed (some were cut, some rounded: 8_384 and 10_512 of Spikformer cannot both be either).
+and in both layers of the MLP (r d and d for a ratio r, mostly 4), 2 d + r d for each block of d channels. With them
+ours are the papers', to one in the last digit that is printed (some were cut, some rounded: 8_384 and 10_512 of
+Spikformer cannot both be either).
 """
 
 import math
