@@ -83,17 +83,26 @@ def with_gaps(program: Program, arriving: Iterable[str] | None = None) -> Graph:
     return vjp(program.forward, arriving, wanted)
 
 
-def reached_inputs(forward: Graph, seeds: Iterable[str]) -> frozenset[str]:
-    """The inputs that a gradient reaches when those of the outputs `seeds` flow in."""
+def reached_inputs(forward: Graph, seeds: Iterable[str], through_flat: bool = False) -> frozenset[str]:
+    """The inputs that a gradient reaches when those of the outputs `seeds` flow in.
+
+    Args:
+        forward: one step.
+        seeds: outputs whose gradients flow in.
+        through_flat: whether it passes functions whose derivative is 0 everywhere, too. The result is then a gradient
+            of zeros, as under torch's autograd, and not none.
+    """
     live = {forward.outputs[name] for name in seeds}
     for index in range(len(forward.nodes) - 1, -1, -1):
         if index in live:
-            live.update(_passing(forward.nodes[index]))
+            live.update(_passing(forward.nodes[index], through_flat))
     return frozenset(name for name, index in forward.inputs.items() if index in live)
 
 
-def _passing(node: Node) -> Sequence[int]:
+def _passing(node: Node, through_flat: bool) -> Sequence[int]:
     """The arguments to which a node passes its gradient."""
+    if node.op in FLAT:
+        return node.args if through_flat else ()
     if node.op in PASSES_NOTHING:
         return ()
     if node.op == SPIKE:
@@ -186,4 +195,6 @@ RULES: dict[str, Rule] = {
 }
 """Operations without a rule pass no gradient: comparisons, logic, `sign`, `floor`, `round`, `detach`."""
 
-PASSES_NOTHING = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "sign", "floor", "round", DETACH})
+PASSES_NOTHING = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", DETACH})
+FLAT = frozenset({"sign", "floor", "round"})
+"""Their derivative is 0 wherever they have one."""

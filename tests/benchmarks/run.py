@@ -1,4 +1,4 @@
-"""`spike run` from beginning to end, on every backend that is installed here, in turns: docs/benchmarks/run.csv.
+"""`spike run` from beginning to end, on every backend that can be used here, in turns: docs/benchmarks/run.csv.
 
 The default configuration: a small spiking net on handwritten digits. Medians of what each run's record says.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from table import write
 
-from spikecore.registry import registry
+from spikecore.bench.candidates import backends
 
 ROUNDS = 5
 PARTS = ("forward", "backward", "total")
@@ -32,7 +32,10 @@ def one_run(backend: str, folder: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    names = [entry.name for entry in registry().components("backend") if entry.status == "ok"]
+    usable, reasons = backends()
+    for name, reason in reasons.items():
+        print(f"{name} is left out: {reason}")
+    names = [candidate.name for candidate in usable]
     runs_by_name: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(ROUNDS):

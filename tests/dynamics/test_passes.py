@@ -32,6 +32,7 @@ from spikecore.dynamics import (
     where,
     with_gaps,
 )
+from spikecore.dynamics import round as round_
 from spikecore.nn import IF, LI, LIF, CubaLIF, Neuron, ParametricLIF
 from spikecore.nn.surrogates import ATan
 
@@ -94,6 +95,28 @@ def test_phases_of_known_neurons():
     arrivals = [phase.arriving for phase in phases(chain, (True, False, False, False), 9)]
     assert arrivals == [{"out"}, {"out", "state.v", "state.b"}, {"out", "state.v", "state.b", "state.a"}]
     assert len(phases(Swap().program(), (False, True, False), 6)) == 6
+
+
+class Rounds(Neuron):
+    """x counts by its whole part alone."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = state.v * 0.5 + round_(x)
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": h - s * h}
+
+
+def test_a_gradient_of_zeros_is_one():
+    """Rounding has the derivative 0: no step computes anything for x, and x still has a gradient, as in torch."""
+    program = Rounds().program()
+    assert reached_inputs(program.forward, ["out"]) == {"state.v"}
+    assert reached_inputs(program.forward, ["out"], through_flat=True) == {"x", "state.v"}
+    assert phases(program, (True, False), 5) == (({"out"}, 1), ({"out", "state.v"}, 4))
+    assert reached_in_pass(program, (True, False), 5) == {"x", "state.v"}
+    assert reached_in_pass(program, (False, False), 5) == set()
 
 
 def test_no_steps_have_no_phases():

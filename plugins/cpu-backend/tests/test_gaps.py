@@ -8,7 +8,8 @@ import torch
 from cpu_comparison import worst
 from spikecore_cpu_backend import CPUBackend
 
-from spikecore.dynamics import spike
+from spikecore.dynamics import floor, sign, spike
+from spikecore.dynamics import round as round_
 from spikecore.nn import IF, LIF, CubaLIF, Neuron, get_state, set_state, streaming
 from spikecore.registry import Blocking, Registry, components, create, use
 
@@ -107,6 +108,23 @@ def test_special_values_of_every_neuron(name, value):
 def test_special_values_of_every_reset(make, value, case, on):
     for part in PARTS:
         same(lambda backend: make(backend=backend, **case), sprinkled(value), part, on)
+
+
+class Whole(Neuron):
+    """Whole numbers alone: nothing but gradients of zeros."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        h = floor(state.v * 0.5) + round_(x)
+        s = spike(h - params.v_threshold, params.surrogate)
+        return s, {"v": h - sign(s) * h}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_gradients_of_zeros_are_there(part):
+    same(lambda on: Whole(backend=on, learnable=("v_threshold",)), torch.randn(5, 2, 9) * 3, part)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 33])

@@ -41,6 +41,8 @@ def phases(program: Program, arriving: Sequence[bool], steps: int) -> tuple[Phas
 def reached_in_pass(program: Program, arriving: Sequence[bool], steps: int) -> frozenset[str]:
     """The inputs (`x`, `state.NAME` of the initial states, `param.NAME`) that a gradient reaches in a whole pass.
 
+    As under torch's autograd, what is reached through `round`, `floor` or `sign` alone has a gradient, of zeros.
+
     Args:
         program: the program.
         arriving: as in `phases`.
@@ -58,13 +60,15 @@ def gradient_at(program: Program, arriving: frozenset[str]) -> Graph:
 
 
 @lru_cache(maxsize=4096)
-def _phases(program: Program, arriving: tuple[bool, ...], steps: int) -> tuple[Phase, ...]:
+def _phases(
+    program: Program, arriving: tuple[bool, ...], steps: int, through_flat: bool = False
+) -> tuple[Phase, ...]:
     from_states, always = _seeds(program, arriving)
     result: list[Phase] = []
     num_left = steps
     while num_left:
         at_step = from_states | always
-        to_previous = _states(reached_inputs(program.forward, at_step))
+        to_previous = _states(reached_inputs(program.forward, at_step, through_flat))
         # Once a step passes on what it received, all earlier steps receive the same.
         count = num_left if to_previous == from_states else 1
         if result and result[-1].arriving == at_step:
@@ -83,8 +87,8 @@ def _reached_by(program: Program, arriving: tuple[bool, ...], steps: int) -> fro
         return finals | {"x"} if "out" in always else finals
     not_states: set[str] = set()
     names: frozenset[str] = frozenset()
-    for phase in phases(program, arriving, steps):
-        names = reached_inputs(program.forward, phase.arriving)
+    for phase in _phases(program, arriving, steps, through_flat=True):
+        names = reached_inputs(program.forward, phase.arriving, through_flat=True)
         not_states |= names - _states(names)
     # x and parameters get gradients from all steps, the initial states only from step 0, which is visited last.
     return _states(names) | not_states
