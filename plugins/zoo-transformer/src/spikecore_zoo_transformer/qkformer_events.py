@@ -60,7 +60,7 @@ class QKFormer2x256(TokenNet):
     """QKFormer HST-2-256 for event data of 128 × 128 pixels."""
 
     capabilities: ClassVar[ModelCapabilities] = ModelCapabilities(min_input_size=TOKEN_SIZE, input_rank=3)
-    info = ModelInfo(0, 0, (2, 128, 128), 10, REFERENCE)
+    info = ModelInfo(1_502_986, 507_513_344, (2, 128, 128), 10, REFERENCE)
 
     @dataclass(frozen=True)
     class Config:
