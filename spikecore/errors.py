@@ -18,10 +18,12 @@ SpikeError
 │   ├── StateGraphError            backward through state whose graph is gone
 │   └── StreamingError             `streaming` nested on the same net
 ├── DynamicsError                  a step function is outside the neuron language
+│   └── StepError                  a step would compute something else, even on the reference
 ├── BackendError                   a backend that was named cannot run this
 ├── NetTraceError                  a net cannot be traced; shows the user's line
 ├── ConversionError                a converter or deployer refuses a model, with the reason
 ├── DatasetError                   files are missing, damaged or not what they claim
+│   └── NotDownloadedError         a file is not here, and downloads are switched off
 └── RunError                       a run cannot start or continue
     ├── CheckpointError            a checkpoint is damaged, foreign or of another model
     ├── ProcessError               another process of the run failed or is gone
@@ -146,7 +148,7 @@ class NotDownloadedError(DatasetError):
     """A file is not here, and downloads are switched off.
 
     Args:
-        message: for people.
+        message: what is missing, and how to get it.
         directory: where the file would go.
     """
 

@@ -67,15 +67,17 @@ _POLL_S = 0.05
 def write_file(path: Path, data: bytes | str) -> None:
     """Replace a file by a new one; after a crash the old one or the new one is there, whole.
 
+    Several processes and threads may write one file at the same time: the last one wins.
+
     Raises:
         OSError: the disk refused; the old file is untouched.
     """
-    aside = path.with_name(path.name + PARTIAL)
+    aside = _aside(path)
     try:
         _write_new(aside, data.encode() if isinstance(data, str) else data)
         os.replace(aside, path)
         sync(path.parent)
-    except OSError:
+    except BaseException:
         discard(aside)
         raise
 
@@ -90,8 +92,7 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: the disk refused; the old file is untouched, as it is whenever `write` raises.
     """
-    # A name of its own for each thread: several may write one file at the same time, and the last one wins.
-    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    aside = _aside(path)
     try:
         _write_new(aside, b"")  # ours from now on: `write` cannot be led through a planted link
         write(aside)
@@ -262,7 +263,7 @@ def is_refused(error: OSError) -> bool:
 
 def cure(error: OSError) -> str:
     """What the system says, and what the user can do about it."""
-    advice = "see to that"
+    advice = "correct this, then try again"
     if error.errno == errno.EDQUOT:
         advice = "free some space within your quota"
     elif is_full(error):
@@ -369,6 +370,11 @@ class FileLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _aside(path: Path) -> Path:
+    """Where a file is written before it is renamed: a name of its own for each thread of each process."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
 
 
 def _about(data: bytes) -> dict[str, object]:

@@ -56,12 +56,12 @@ def _ask(candidate: Path, version: str) -> Path | None:
     if not os.access(candidate, os.X_OK) or candidate.is_dir():
         return None
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             [str(candidate), "-I", "-c", ASK], capture_output=True, text=True, timeout=ANSWER_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    answer = done.stdout.splitlines()
-    if done.returncode != 0 or len(answer) != 2 or answer[0] != version:
+    answer = result.stdout.splitlines()
+    if result.returncode != 0 or len(answer) != 2 or answer[0] != version:
         return None
     return Path(answer[1])

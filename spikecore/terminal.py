@@ -43,7 +43,7 @@ def listed(label: str, parts: Sequence[str], width: int | None) -> str:
         return f"{label}{', '.join(parts)}"
     # A part is not broken: textwrap takes a no-break space for a letter.
     text = ", ".join(part.replace(" ", "\xa0") for part in parts)
-    filled = textwrap.fill(
+    block = textwrap.fill(
         text,
         width - 1,
         initial_indent=label,
@@ -51,7 +51,7 @@ def listed(label: str, parts: Sequence[str], width: int | None) -> str:
         break_long_words=False,
         break_on_hyphens=False,
     )
-    return filled.replace("\xa0", " ")
+    return block.replace("\xa0", " ")
 
 
 def wrapped(text: str, width: int | None) -> str:
@@ -63,7 +63,10 @@ def wrapped(text: str, width: int | None) -> str:
     """
     if width is None:
         return text
-    return "\n".join(part for line in text.split("\n") for part in _broken(line, width, HANGING))
+    lines: list[str] = []
+    for line in text.split("\n"):
+        lines += _broken(line, width, HANGING)
+    return "\n".join(lines)
 
 
 def filled(text: str, width: int | None) -> str:
@@ -80,7 +83,8 @@ def filled(text: str, width: int | None) -> str:
             indent = _indent(paragraph[0])
             lines += _broken(indent + " ".join(line.strip() for line in paragraph), width, "")
         else:
-            lines += [part for line in paragraph for part in _broken(line, width, HANGING)]
+            for line in paragraph:
+                lines += _broken(line, width, HANGING)
     return "\n".join(lines)
 
 

@@ -120,6 +120,11 @@ def has_hooks(module: torch.nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+def num_hooks(module: torch.nn.Module) -> int:
+    """How many hooks watch what goes into the module or comes out of it."""
+    return len(module._forward_hooks) + len(module._forward_pre_hooks)
+
+
 def convolves_itself(layer: torch.nn.Conv2d) -> bool:
     """Does a subclass convolve in a way of its own?"""
     return type(layer)._conv_forward is not torch.nn.Conv2d._conv_forward
@@ -129,11 +134,6 @@ def convolve(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
     """What a convolution of torch gives with another weight, padding of every kind included."""
     out: Tensor = layer._conv_forward(x, weight, layer.bias)
     return out
-
-
-def num_hooks(module: torch.nn.Module) -> int:
-    """How many do."""
-    return len(module._forward_hooks) + len(module._forward_pre_hooks)
 
 
 def storage_key(tensor: Tensor) -> int:

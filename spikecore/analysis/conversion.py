@@ -90,7 +90,7 @@ def compare_conversion(
 
     Raises:
         OptionError: a layer is not in one of the graphs, `num_steps` is less than 1, or there are no batches.
-        ShapeError: a layer's outputs have another shape than in the given net.
+        ShapeError: a layer's outputs have another shape than in the given net, or labels are not `[B]`.
         NetTraceError: a net cannot be traced.
 
     Example:
@@ -227,6 +227,8 @@ class _Scores:
         decided, ours = given.argmax(-1), total.argmax(-1)
         self.agreeing[t] += int((decided == ours).sum())
         if labels is not None:
+            if labels.shape != ours.shape:  # `[B, 1]` would be compared with every decision
+                raise ShapeError(f"expected one label for each of {len(ours)} samples, got {tuple(labels.shape)}")
             labels = labels.to(ours.device)
             self.right[t] += int((ours == labels).sum())
             self.given_right += int((decided == labels).sum()) if t == 0 else 0

@@ -391,6 +391,10 @@ def _layer_to_dict(layer: LayerFidelity) -> dict[str, Any]:
 
 def _layer_from_dict(values: Mapping[str, Any]) -> LayerFidelity:
     own = {field.name: values[field.name] for field in dataclasses.fields(LayerFidelity)}
+    counts = [own[name] for name in ("num_different", "expected_spikes", "got_spikes")]
+    for number in (*counts, *own["shape"]):
+        if type(number) is not int:
+            raise TypeError(f"counts and sizes are whole numbers, got {number!r:.80}")
     first = own["first"]
     if first is not None:
         numbers = {"expected": float(first["expected"]), "got": float(first["got"])}

@@ -6,7 +6,7 @@ Every picture is drawn 440 units wide, which stays readable on a phone. Text tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -14,7 +14,12 @@ WIDTH = 440
 NUM_COLOURS = 8
 MAX_POINTS = 400
 MAX_COLUMNS = 240
+MAX_DOTS = 60
+"""Points of a curve that are also drawn as dots, with their values as tips."""
 DASHES = ("", "6 4", "2 3")
+"""Of the first curves in each colour, of the next ones, and so on."""
+NAMED_CELL, COUNTED_CELL = 9, 18
+"""The smallest cells of a matrix with names at its borders, and with counts inside; smaller text cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,7 @@ def curves(
     return _svg(height, parts, ", ".join(one.name for one in series))
 
 
-def _curve(one: Series, index: int, at: object) -> list[str]:
-    assert callable(at)
+def _curve(one: Series, index: int, at: Callable[[float, float], tuple[float, float]]) -> list[str]:
     path, pen_down = [], False
     points = thin_out(one.points)
     for x, y in points:
@@ -83,7 +87,7 @@ def _curve(one: Series, index: int, at: object) -> list[str]:
     dash = DASHES[index // NUM_COLOURS % len(DASHES)]
     style = f'stroke="{colour(index)}"' + (f' stroke-dasharray="{dash}"' if dash else "")
     parts = [f'<path class="line" {style} d="{"".join(path)}"><title>{escape(one.name)}</title></path>']
-    if len(points) <= 60:
+    if len(points) <= MAX_DOTS:
         for x, y in points:
             if y is not None and math.isfinite(y):
                 across, down = at(x, y)
@@ -118,7 +122,7 @@ def matrix(
     for row, line in enumerate(counts):
         total = sum(line)
         y = top + row * cell
-        if cell >= 9:
+        if cell >= NAMED_CELL:
             parts.append(_text(left - 5, y + cell / 2 + 4, _short(rows[row]), "end"))
             parts.append(
                 _text(
@@ -134,12 +138,11 @@ def matrix(
             x = left + column * cell
             place = f"{axes[0]} {rows[row]}, {axes[1]} {columns[column]}"
             title = f"<title>{escape(place)}: {count} ({share:.1%})</title>"
-            shade = (
-                f'fill="{"var(--c0)" if row == column else "var(--c5)"}" fill-opacity="{share if share else 0.0:.3f}"'
-            )
+            shade = "var(--c0)" if row == column else "var(--c5)"  # right and wrong, as of predictions
             box = f'x="{x:.1f}" y="{y:.1f}" width="{cell:.1f}" height="{cell:.1f}"'
-            parts.append(f'<rect {box} {shade} stroke="var(--grid)">{title}</rect>')
-            if count and cell >= 18:
+            fill = f'fill="{shade}" fill-opacity="{share:.3f}"'
+            parts.append(f'<rect {box} {fill} stroke="var(--grid)">{title}</rect>')
+            if count and cell >= COUNTED_CELL:
                 kind = "full" if share > 0.55 else "strong"
                 parts.append(_text(x + cell / 2, y + cell / 2 + font * 0.36, str(count), "middle", kind, font))
     return _svg(top + cell * size + 6, parts, label)
@@ -317,16 +320,19 @@ def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> tuple
         low, high = low - room, high + room
     rough = (high - low) / max(1, wanted - 1)
     scale = 10.0 ** math.floor(math.log10(rough))
+    # The factors in front of `rough` and beside the quotients keep rounding from adding a tick.
     step = next(scale * factor for factor in (1, 2, 2.5, 5, 10) if scale * factor >= rough * 0.999)
-    if whole:
-        step = max(1.0, math.ceil(step) if step < 10 else step)
+    if whole and step < 10:  # from 10 on every step is whole
+        step = max(1.0, math.ceil(step))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     if whole and first < 0 <= low:
         first = 0
     values = [float(f"{index * step:.12g}") for index in range(first, last + 1)]
     if whole:  # an x axis ends with the data, not with the next round number
         inside = [value for value in values if low <= value <= high]
-        return ([low] if not inside or inside[0] - low > step / 2 else []) + inside, low, high
+        if not inside or inside[0] - low > step / 2:  # the first step would be without a mark
+            inside = [low, *inside]
+        return inside, low, high
     return values, values[0], values[-1]
 
 

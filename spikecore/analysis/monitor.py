@@ -149,7 +149,7 @@ class Monitor:
     def __enter__(self) -> Monitor:
         if self._open:
             raise StateError("this monitor is already recording: leave its `with` block first, or make another Monitor")
-        self._layers_are_still_there()
+        self._refuse_changed_layers()
         self._open = True
         try:
             self._handles.append(self.net.register_forward_pre_hook(self._guard()))
@@ -176,7 +176,7 @@ class Monitor:
     def _guard(self) -> Callable[..., None]:
         def check(module: nn.Module, args: Any) -> None:
             if module is self.net:
-                self._layers_are_still_there()
+                self._refuse_changed_layers()
 
         return check
 
@@ -300,7 +300,7 @@ class Monitor:
                 stacklevel=2,
             )
 
-    def _layers_are_still_there(self) -> None:
+    def _refuse_changed_layers(self) -> None:
         now = dict(self.net.named_modules())
         changed = []
         for name, module in self._layers.items():

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from spikecore.interfaces.surrogate import Surrogate
+
 SPIKE, TRACE, LIMIT = "#1f4e79", "#2a7f62", "#b03a2e"
 
 
@@ -47,7 +49,8 @@ def raster(spikes: Tensor, sample: int = 0, *, rates: bool = False, ax: Axes | N
     else:
         figure, ax = _axes(ax, (6.0, 3.0))
     steps, neurons = (part.tolist() for part in (train != 0).nonzero(as_tuple=True))
-    ax.scatter(steps, neurons, marker="|", s=max(4.0, min(80.0, 4000 / max(train.shape[1], 1))), color=SPIKE)
+    size = max(4.0, min(80.0, 4000 / train.shape[1]))  # of a mark: the smaller, the more rows there are
+    ax.scatter(steps, neurons, marker="|", s=size, color=SPIKE)
     ax.set(xlabel="step", ylabel="neuron", xlim=(-0.5, len(train) - 0.5), ylim=(-0.5, train.shape[1] - 0.5))
     return figure
 
@@ -172,7 +175,7 @@ def feature_maps(maps: Tensor, *, columns: int | None = None) -> Figure:
     return figure
 
 
-def surrogate_curves(surrogate: Any, *, limit: float = 2.0, ax: Axes | None = None) -> Figure:
+def surrogate_curves(surrogate: Surrogate, *, limit: float = 2.0, ax: Axes | None = None) -> Figure:
     """A surrogate: the spike Θ(u), the derivative g'(u), and the primitive g(u) where it is declared.
 
     Args:
@@ -214,7 +217,8 @@ def _list(values: Tensor) -> Any:
 
 
 def _sample(values: Tensor, sample: int, name: str) -> Tensor:
-    if values.dim() < 2 or not len(values) or not values.shape[2 if values.dim() > 2 else 1 :].numel():
+    first_of_neurons = 2 if values.dim() > 2 else 1  # `[T, B, ...]`, or `[T, N]`
+    if values.dim() < 2 or not len(values) or not values.shape[first_of_neurons:].numel():
         raise ShapeError(f"{name} draws [T, N] or [T, B, ...] with steps and neurons, got {tuple(values.shape)}")
     values = values.detach().cpu()
     if values.dim() == 2:

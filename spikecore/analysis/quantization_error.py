@@ -51,8 +51,8 @@ def quantization_errors(net: nn.Module) -> tuple[QuantizationError, ...]:
         weight = getattr(module, "weight", None)
         if not isinstance(record, QuantizedLayer) or not isinstance(weight, Tensor) or not weight.numel():
             continue
-        size = weight.detach().double()
-        distance = (size - record.dequantize().double()).abs()
-        numbers = (float(distance.max()), float(distance.mean()), float(size.abs().max()))
+        exact = weight.detach().double()
+        distance = (exact - record.dequantize().double()).abs()
+        numbers = (float(distance.max()), float(distance.mean()), float(exact.abs().max()))
         errors.append(QuantizationError(name or "net", record.bits, *numbers))
     return tuple(errors)

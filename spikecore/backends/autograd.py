@@ -82,7 +82,7 @@ class _Run(torch.autograd.Function):
             tensors = (_stand_in(shape, saved, anchor) if once else anchor.sum().expand(shape), *tensors)
         plan = (ctx.name, ctx.key, ctx.num_states, ctx.num_recorded, ctx.num_given)
         arrived: tuple[Tensor | None, ...] = grads[: 1 + ctx.num_finals + ctx.num_recorded]
-        if not ctx.num_finals:
+        if not ctx.num_finals:  # without final states their gradients are missing; they keep their places
             arrived = (arrived[0], *[None] * ctx.num_states, *arrived[1:])
         call: Any = _backward if once else _RunBackward.apply
         results = call(*plan, *tensors, *arrived)
@@ -124,8 +124,9 @@ def _begin(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> tuple[
 class _PlainRun(torch.autograd.Function):
     """The same where no transform is at work: without `setup_context`, torch does not inspect each call's arguments.
 
-    An x that the backend does not read again is not kept. None of its steps is, which has no memory but a place in the
-    graph: whoever differentiates twice with respect to x must come by here and be refused.
+    An x that the backend does not read again is not kept. In its place the context keeps a selection of none of its
+    steps (`_anchor`): it takes no memory, but belongs to the graph of x, so a second derivative with respect to x still
+    passes through here and is refused.
     """
 
     @staticmethod

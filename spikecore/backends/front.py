@@ -41,7 +41,8 @@ def run_program(
         finals = [from_rows(final, shape, 0) for final in finals]
         return from_rows(out, shape, 1), finals, [from_rows(sequence, shape, 1) for sequence in recorded]
     tensors: Sequence[Tensor] = (x, *states, *params)
-    if not (direct := is_plain(tensors)) and not torch.compiler.is_compiling():
+    direct = is_plain(tensors)
+    if not direct and not torch.compiler.is_compiling():
         if has_tangent(tensors):
             raise BackendError(no_derivative("forward-mode", name))
         tensors = [in_memory(tensor) for tensor in tensors]

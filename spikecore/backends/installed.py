@@ -42,17 +42,22 @@ class InstalledBackend:
         self.name = name
         self.backend = backend
         self.programs: dict[str, Program] = {}
-        identifier = re.sub(r"\W", "_", name)
+        identifier = _identifier(name)
         self._define(f"run_{identifier}", f"run_bwd_{identifier}")
         self.run_operator: Any = getattr(torch.ops.spikecore, f"run_{identifier}")
         self.run_bwd_operator: Any = getattr(torch.ops.spikecore, f"run_bwd_{identifier}")
 
     def replace(self, backend: Backend) -> None:
         """Give the name, with all programs, to another backend."""
-        if backend is not self.backend:
-            for program in self.programs.copy().values():  # another thread may learn meanwhile
-                backend.learn(program)
-            self.backend = backend
+        if backend is self.backend:
+            return
+        # Another thread may learn meanwhile: a copy can be iterated over, and what reached only the old backend follows
+        # in the second pass. A lock would do as well, but a fork could leave it closed in the child.
+        for program in self.programs.copy().values():
+            backend.learn(program)
+        self.backend = backend
+        for program in self.programs.copy().values():
+            backend.learn(program)
 
     def learn(self, program: Program) -> None:
         """Make a program callable by its key."""
@@ -141,6 +146,11 @@ def installed_backend(name: str) -> InstalledBackend:
 def learn(name: str, program: Program) -> None:
     """Make a program callable by its key on the backend of this name."""
     installed_backend(name).learn(program)
+
+
+def _identifier(name: str) -> str:
+    """A backend's name as a part of an operator's: `my-gpu` and `my_gpu` become different operators."""
+    return re.sub(r"[^A-Za-z0-9_]", lambda sign: f"_{ord(sign[0]):x}_", name)
 
 
 def _like(tensor: Tensor) -> Tensor:

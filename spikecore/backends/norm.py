@@ -191,8 +191,8 @@ def _one_by_one(
         norm = torch.nn.functional.batch_norm
         flat = norm(call.y.flatten(0, 1), None, None, call.gamma, call.beta, training=True, eps=call.eps)
         out, finals, recorded = run_program(plan.name, plan.key, flat.view(call.y.shape), call.states, call.params)
-        every = (out, *finals, *recorded)
-        return tuple(every[index] for index in wanted)
+        outputs = (out, *finals, *recorded)
+        return tuple(outputs[index] for index in wanted)
 
     pull = torch.func.vjp(results, *(given[index] for index in places))[1]
     gradients = iter(pull(tuple(grads[index] for index in wanted)))

@@ -105,9 +105,10 @@ def product(
     if backend is None:
         return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, reason)
     y, outcome = product_on(name, backend, mode == EVENT, geometry, x, weight, bias, half_gradient)
-    path, ran = (DENSE, _REFERENCE) if y is None else (EVENT, name)
-    choice = ProductChoice(path, ran, outcome.reason, outcome.rate, outcome.crossover)
-    return dense_product(geometry, x, weight, bias) if y is None else y, choice
+    told = (outcome.reason, outcome.rate, outcome.crossover)
+    if y is None:
+        return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, *told)
+    return y, ProductChoice(EVENT, name, *told)
 
 
 def product_on(
@@ -215,16 +216,23 @@ def _gradients(
     geometry = call.geometry
     grad_x = grad_weight = grad_bias = None
     if needs_x:
-        wide = (grad, weight)
+        factors = (grad, weight)
         if call.half_gradient:
-            wide = (grad.bfloat16(), weight.bfloat16())
-        grad_x = _input_gradient(geometry, x_shape, is_channels_last, *wide).to(grad.dtype)
+            factors = (grad.bfloat16(), weight.bfloat16())
+        grad_x = _input_gradient(geometry, x_shape, is_channels_last, *factors).to(grad.dtype)
     if needs_weight:
         grad_weight = call.backend.product_grad(geometry, kept, x_shape, grad, weight)
     if needs_bias:
-        over = (0, 2, 3) if geometry.kind == "conv2d" else tuple(range(grad.dim() - 1))
-        grad_bias = grad.sum(over)
+        grad_bias = _bias_gradient(geometry, grad)
     return grad_x, grad_weight, grad_bias
+
+
+def _bias_gradient(geometry: ProductGeometry, grad: Tensor) -> Tensor:
+    """The sum over all positions, `[O]`."""
+    if geometry.kind == "conv2d":
+        return grad.sum((0, 2, 3))
+    # One row has no axis to sum over, and torch's `sum(())` would sum over all of them.
+    return grad.sum(tuple(range(grad.dim() - 1))) if grad.dim() > 1 else grad
 
 
 def _input_gradient(

@@ -58,12 +58,13 @@ def choose(asked: str, program: Program, device: torch.device, dtype: torch.dtyp
         learn(asked, program)
         return Choice(asked, "asked for")
     offered = tuple((entry.name, entry.status, entry.plugin) for entry in registry().components("backend"))
-    known, question = _chosen.setdefault(registry(), {}), (offered, device, dtype, program.key)
-    if question not in known:
-        known[question] = _first(program, device, dtype)
-    elif known[question].backend != REFERENCE:
-        backend_named(known[question].backend)  # another registry may have put its own under this name
-    return known[question]
+    chosen = _chosen.setdefault(registry(), {})
+    question = (offered, device, dtype, program.key)
+    if question not in chosen:
+        chosen[question] = _first(program, device, dtype)
+    elif chosen[question].backend != REFERENCE:
+        backend_named(chosen[question].backend)  # another registry may have put its own under this name
+    return chosen[question]
 
 
 def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice:
@@ -71,21 +72,25 @@ def _first(program: Program, device: torch.device, dtype: torch.dtype) -> Choice
     for name, candidate in _candidates():
         if isinstance(candidate, FAILURES):
             passed_over.append(f"{name}: {candidate}")
-        elif device.type not in (declared := registry().load("backend", name).capabilities.devices):
-            # An option may let an instance run elsewhere (a GPU backend's interpreter on the CPU): slow, and never
-            # what `auto` should choose.
+            continue
+        # Of the class: an option may let an instance run elsewhere (a GPU backend's interpreter on the CPU). That is
+        # slow, and `auto` should never choose it.
+        declared = registry().load("backend", name).capabilities.devices
+        if device.type not in declared:
             passed_over.append(f"{name}: it runs on {', '.join(declared)}")
-        elif support := candidate.supports(program, device, dtype):
+            continue
+        support = candidate.supports(program, device, dtype)
+        if support:
             learn(name, program)
             return Choice(name, "; ".join(["first by priority", *passed_over]))
-        else:
-            passed_over.append(f"{name}: {support.reason}")
+        passed_over.append(f"{name}: {support.reason}")
     return Choice(REFERENCE, "; ".join(passed_over) or "no other backend is installed")
 
 
 def product_backend(kind: str, device_type: str) -> tuple[str, Backend | None, str]:
     """The backend for spike products of this kind, the first by priority: its name, itself, and why, or why none."""
-    chosen, question = _products.setdefault(registry(), {}), (kind, device_type)
+    chosen = _products.setdefault(registry(), {})
+    question = (kind, device_type)
     if question not in chosen:
         chosen[question] = _first_with_products(kind, device_type)
     return chosen[question]
@@ -143,7 +148,8 @@ def backend_named(name: str) -> Backend:
             known[name] = error
     backend = known[name]
     if isinstance(backend, FAILURES):
-        raise backend
+        # Raised again and again, it would gather the frames of all who asked, and keep their tensors alive.
+        raise backend.with_traceback(None)
     install(name, backend)
     return backend
 
@@ -160,4 +166,5 @@ def _candidates() -> list[tuple[str, Backend | PluginError | BackendError]]:
 
 
 def _priority(candidate: Backend | PluginError | BackendError) -> int:
+    """Failures come first, so that the reason of a choice names all of them."""
     return 1 << 30 if isinstance(candidate, FAILURES) else candidate.capabilities.priority

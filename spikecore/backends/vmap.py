@@ -39,7 +39,6 @@ def _run_separately(
     tensors: Sequence[Any], dims: Sequence[Any], size: int, call: Callable[..., tuple[Any, ...]]
 ) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """`call` once for every index of the mapped axis; results stacked along a new first axis."""
-
     results = []
     for index in range(size):
         sample = [_pick(tensor, dim, index) for tensor, dim in zip(tensors, dims, strict=True)]

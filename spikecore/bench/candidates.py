@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,6 +12,9 @@ from spikecore.backends.selection import REFERENCE, backend_named
 from spikecore.bench.cases import STEP, Case, Runner, options_of
 from spikecore.errors import DynamicsError, PluginError
 from spikecore.registry import create, load, registry
+
+if TYPE_CHECKING:
+    from spikecore.interfaces.backend import Backend
 
 
 class Unsupported(Exception):
@@ -44,7 +47,7 @@ class Candidate:
     caches: bool = False
     compiles_per_shape: bool = False
     about: str = ""
-    backend: Any = field(default=None, compare=False)
+    backend: Backend | None = field(default=None, compare=False)
 
 
 def reference() -> Candidate:
@@ -84,7 +87,7 @@ def backends(asked: Sequence[str] = ()) -> tuple[list[Candidate], dict[str, str]
     return candidates, unusable
 
 
-def _of_backend(name: str, backend: Any) -> Candidate:
+def _of_backend(name: str, backend: Backend | None) -> Candidate:
     def make(case: Case, measure: str) -> Runner:
         return neuron_runner(case, measure, name, backend)
 
@@ -92,7 +95,7 @@ def _of_backend(name: str, backend: Any) -> Candidate:
     return Candidate(name, make, version, is_backend=True, caches=backend is not None, backend=backend)
 
 
-def neuron_runner(case: Case, measure: str, name: str, backend: Any = None) -> Runner:
+def neuron_runner(case: Case, measure: str, name: str, backend: Backend | None = None) -> Runner:
     """Our own neuron on a backend.
 
     Raises:

@@ -66,7 +66,7 @@ class Case:
 
     @classmethod
     def unpack(cls, packed: Sequence[Any]) -> Case:
-        """What `packed` gave."""
+        """What `pack` gave."""
         neuron, shape, device, dtype = packed
         return cls(neuron, tuple(shape), torch.device(device), getattr(torch, dtype))
 

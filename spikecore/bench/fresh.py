@@ -98,7 +98,7 @@ def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float
     environment = {**os.environ, **registry().blocking.environment(), **cache}
     files = [plugin.path for plugin in registry().files]
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             input=json.dumps({**question, "files": files}),
             env=environment,
@@ -108,10 +108,13 @@ def _ask(question: Mapping[str, Any], cache: Mapping[str, str], timeout_s: float
         )
     except subprocess.TimeoutExpired:
         return {"problem": f"a fresh process did not answer within {timeout_s:g} s"}
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
+    if result.returncode:
+        last = result.stderr.strip().splitlines()[-1:] or [f"status {result.returncode}"]
         return {"problem": f"a fresh process failed: {last[0]}"}
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    lines = result.stdout.splitlines()
+    if not lines:  # a candidate may end its process, as by `os._exit(0)`
+        return {"problem": "a fresh process ended without an answer"}
+    answer: dict[str, Any] = json.loads(lines[-1])
     return {"problem": "", **answer}
 
 

@@ -85,8 +85,10 @@ def backend_gate(candidate: Candidate, reference: Candidate, case: Case) -> Verd
         if problem:
             return Verdict(False, f"at {here.title}{' strided' if strided else ''}: {problem}")
         compared += here.num_elements
-    if SINGLE in _neuron(runner).capabilities.step_modes and (problem := _step_differs(candidate, reference, case)):
-        return Verdict(False, f"single steps: {problem}")
+    if SINGLE in _neuron(runner).capabilities.step_modes:
+        problem = _step_differs(candidate, reference, case)
+        if problem:
+            return Verdict(False, f"single steps: {problem}")
     return Verdict(True, f"equal to eager over {compared} element-steps")
 
 
@@ -169,7 +171,8 @@ def _compare(got: Outcome, want: Outcome, eager: Runner, x: Tensor, grad: Tensor
     for name, start in (("output", want.start), ("output without gradients", neuron.initial_state(x[0]))):
         value, other = pairs.pop(name)
         differ = int(_differs(value, other, spiking).sum())
-        if differ > (0 if exact else MOST_DIFFERENT * int((other != 0).sum())):
+        most = 0.0 if exact else MOST_DIFFERENT * int((other != 0).sum())
+        if differ > most:
             return f"{differ} of {other.numel()} values of the {name} differ"
         if differ and spiking:
             ulps = first_mismatches(neuron, x, start, value, other)
@@ -233,13 +236,17 @@ def _distance(value: Tensor, want: Tensor, equal: Tensor) -> float:
     if not want.numel():
         return 0.0
     odd = ~torch.isfinite(want)
-    if bool((odd != ~torch.isfinite(value)).any()) or bool((value[odd] != want[odd])[~want[odd].isnan()].any()):
+    if bool((odd != ~torch.isfinite(value)).any()):
+        return float("inf")
+    infinite = want.isinf()
+    if bool((value[infinite] != want[infinite]).any()):  # of the other sign, or NaN
         return float("inf")
     difference = (value - want).abs().masked_fill(odd, 0)
     scale = want.abs().masked_fill(odd, 0)
     scale = scale.amax(0, keepdim=True) if scale.dim() > 1 else scale
     if is_state:
         scale = scale.clamp_min(float(scale.square().mean().sqrt()))
+    # What is tiny beside the largest value is compared with that: its own digits are rounding. No scale is 0.
     return float((difference / scale.clamp_min(1e-30 + 1e-6 * float(scale.max()))).max())
 
 

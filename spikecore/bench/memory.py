@@ -77,14 +77,18 @@ def in_child(work: Callable[[], float]) -> float:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(read)
-        signal.alarm(CHILD_TIMEOUT_S)  # a candidate that does not survive the fork may hang
+        status = 1
         try:
-            answer: object = work()
-        except BaseException as error:
-            answer = f"{type(error).__name__}: {error}"
-        os.write(write, json.dumps(answer).encode())
-        os._exit(0)
+            os.close(read)
+            signal.alarm(CHILD_TIMEOUT_S)  # a candidate that does not survive the fork may hang
+            try:
+                answer: object = work()
+            except BaseException as error:
+                answer = f"{type(error).__name__}: {error}"
+            os.write(write, json.dumps(answer).encode())
+            status = 0
+        finally:
+            os._exit(status)  # whatever happens: a child that returned would go on as a second parent
     os.close(write)
     with os.fdopen(read, "rb") as file:
         text = file.read()

@@ -144,10 +144,10 @@ def _git_state() -> dict[str, str]:
 
     def ask(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
+            result = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return result.stdout.strip() if result.returncode == 0 else None
 
     commit = ask("rev-parse", "HEAD")
     changes = ask("status", "--porcelain", "--untracked-files=no", "--", str(here.parent))

@@ -133,7 +133,7 @@ class Session:
             self._nets()
             self._stacks()
         self._finish()
-        self._refuse_nothing()
+        self._check_that_backends_ran()
         return self.report
 
     def case(self, neuron: str, shape: tuple[int, ...]) -> Case:
@@ -293,7 +293,7 @@ class Session:
         subject, text = f"{name} at {rate:.0%}", ",".join(map(str, shape))
         self.tell(f"{subject}: {measure}")
         candidates = stacks.candidates_of(name, rate, measure, shape)
-        runs: dict[str, timing.Run] = dict(candidates.runs)
+        runs: dict[str, Callable[[], Tensor]] = dict(candidates.runs)
         kinds = {who: "backend" if who in (stacks.EVENTS, stacks.OPTIMIZED) else "peer" for who in runs}
         if self.plan.with_peers:
             try:
@@ -302,7 +302,7 @@ class Session:
             except ImportError as error:
                 self.report.notes.append(f"{subject}: without {nets.PEER}: {error}")
         rows = {who: Row(subject, text, measure, who, "", kinds[who]) for who in runs}
-        right: Any = runs[stacks.DENSE]()
+        right = runs[stacks.DENSE]()
         changed = f"{candidates.flips} of {candidates.num_spikes} spikes change, block by block"
         timed: dict[str, timing.Run] = {}
         for who, run in runs.items():
@@ -351,7 +351,7 @@ class Session:
             if lif and row.ps_per_byte is not None:
                 row.per_byte_of_lif = row.ps_per_byte / lif
 
-    def _refuse_nothing(self) -> None:
+    def _check_that_backends_ran(self) -> None:
         """A backend that was asked for and ran nothing is an error, not an empty column."""
         for name in self.plan.backends:
             own = [row for row in self.report.rows if row.candidate == name]

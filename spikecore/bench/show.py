@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
@@ -37,7 +37,8 @@ def show(report: Report, common: Mapping[str, Any], console: Console | None = No
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _order(rows: Iterable[Row]) -> Any:
+def _order(rows: Iterable[Row]) -> Callable[[Row], int]:
+    """A key for sorting: subjects and measures in the order in which the report has them."""
     keys = dict.fromkeys((row.subject, row.measure) for row in rows)
     place = {key: index for index, key in enumerate(keys)}
     return lambda row: place[row.subject, row.measure]
@@ -102,7 +103,7 @@ def number(value: float | None) -> str:
 
 
 def _left_out(report: Report) -> Iterator[str]:
-    said: dict[str, None] = {}
+    said: dict[str, None] = {}  # a set that keeps its order: the same line is true of many rows
     for row in report.rows:
         where = " ".join(part for part in (row.subject, row.shape) if part)
         if row.status == FAILED:

@@ -29,7 +29,9 @@ WARM_UP_S = 25e-3
 core that another thread wants too."""
 MOST_REPEATS = 1000
 SHORTEST_CALL_S = 1e-7
+"""Taken for a call that the clock shows as 0 s, so that the untimed calls before a sample end."""
 SLOW_S = 10.0
+"""A call this long is tried twice instead of three times; from a tenth of it on, no untimed calls precede samples."""
 PATIENCE_S, ENOUGH = 20.0, 3
 """A candidate that has taken `PATIENCE_S` seconds in a cell is not timed any more once it has `ENOUGH` samples."""
 
@@ -150,15 +152,15 @@ def interleave(
     times = {name: Times() for name in runs}
     with _quiet():
         for name, run in runs.items():
-            _catch_error(times[name], lambda run=run, timed=times[name]: _warm_up(run, clock, timed))  # type: ignore[misc]
+            _catch_error(_warm_up, run, clock, times[name])
         start = now()
-        for done in range(effort.most):
-            if done >= effort.least and now() - start >= effort.seconds:
+        for num_rounds in range(effort.most):
+            if num_rounds >= effort.least and now() - start >= effort.seconds:
                 break
             for name, run in runs.items():
                 timed = times[name]
                 if not timed.error and not timed.has_enough:
-                    _catch_error(timed, lambda run=run, timed=timed: _take(run, clock, timed))  # type: ignore[misc]
+                    _catch_error(_take_sample, run, clock, timed)
     return times
 
 
@@ -174,16 +176,16 @@ def _warm_up(run: Run, clock: Clock, times: Times) -> None:
         times.repeats = min(MOST_REPEATS, max(1, math.ceil(SHORTEST_SAMPLE_S / once)))
 
 
-def _take(run: Run, clock: Clock, times: Times) -> None:
+def _take_sample(run: Run, clock: Clock, times: Times) -> None:
     spent = 0.0
     while times.is_quick and spent < WARM_UP_S:
         spent += max(clock(run, times.repeats).wall, SHORTEST_CALL_S) * times.repeats
     times.samples.append(clock(run, times.repeats))
 
 
-def _catch_error(times: Times, work: Callable[[], None]) -> None:
+def _catch_error(work: Callable[[Run, Clock, Times], None], run: Run, clock: Clock, times: Times) -> None:
     try:
-        work()
+        work(run, clock, times)
     except Exception as error:
         times.error = f"{type(error).__name__}: {error}"
 

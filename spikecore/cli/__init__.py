@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
             module = importlib.import_module(f"spikecore.cli.{cmd_name.replace('-', '_')}")
             command: click.Command = module.command
             return command
-        entries = _matching(cmd_name)
+        entries = _commands_named(cmd_name)
         if not entries:
             return None
         from spikecore.registry.loading import load_target, who
@@ -109,7 +109,7 @@ class LazyGroup(click.Group):
         return {entry.name: entry for entry in registry().entries() if entry.kind == "command" and entry.status == "ok"}
 
 
-def _matching(name: str) -> list[Entry]:
+def _commands_named(name: str) -> list[Entry]:
     """The plugins' commands of this name, by `distribution:name` as well."""
     from spikecore.registry import registry
 
@@ -176,7 +176,7 @@ def _spare_torch() -> None:
         click.echo(f"{printable_lines(text)}: repair or remove this file", err=True)
 
 
-def _told(error: click.ClickException) -> str:
+def _error_text(error: click.ClickException) -> str:
     """`spike: …`, and where the command was called wrongly also how to see the right way."""
     message = f"spike: {error.format_message()}"
     if isinstance(error, click.MissingParameter) and error.ctx is not None:
@@ -199,7 +199,7 @@ def main() -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        _complain(_told(error))
+        _complain(_error_text(error))
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)

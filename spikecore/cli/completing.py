@@ -20,34 +20,34 @@ def kinds_and_names(ctx: Context, param: Parameter, incomplete: str) -> list[Com
     """Of `KIND NAME`: kinds first, then the names of that kind."""
     words = ctx.params.get(param.name or "") or ()
     if not words:
-        return _starting(incomplete, dict.fromkeys(sorted({entry.kind for entry in _usable()}), ""))
-    return _named(words[0], incomplete) if len(words) == 1 else []
+        return _complete(incomplete, dict.fromkeys(sorted({entry.kind for entry in _usable()}), ""))
+    return _complete_names(words[0], incomplete) if len(words) == 1 else []
 
 
 def qualified_names(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """`KIND:NAME` of every component, and plugins."""
     items = {f"{entry.kind}:{entry.name}": entry.plugin.id for entry in _usable()}
-    return _starting(incomplete, {**items, **dict.fromkeys((plugin.id for plugin in registry().plugins()), "plugin")})
+    return _complete(incomplete, {**items, **dict.fromkeys((plugin.id for plugin in registry().plugins()), "plugin")})
 
 
 def plugins(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """The ids of installed plugins."""
-    return _starting(incomplete, dict.fromkeys((plugin.id for plugin in registry().plugins()), ""))
+    return _complete(incomplete, dict.fromkeys((plugin.id for plugin in registry().plugins()), ""))
 
 
 def converters(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of installed converters."""
-    return _named("converter", incomplete)
+    return _complete_names("converter", incomplete)
 
 
 def deployers(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of installed deployers."""
-    return _named("deployer", incomplete)
+    return _complete_names("deployer", incomplete)
 
 
 def datasets_and_files(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of installed datasets; where none begins so, files."""
-    return _named("dataset", incomplete) or [CompletionItem(incomplete, type="file")]
+    return _complete_names("dataset", incomplete) or [CompletionItem(incomplete, type="file")]
 
 
 def run_directories(ctx: Context, param: Parameter, incomplete: str) -> list[CompletionItem]:
@@ -63,10 +63,11 @@ def run_directories(ctx: Context, param: Parameter, incomplete: str) -> list[Com
     items = []
     for child in children:
         if child.name.startswith(begins) and (begins or not child.name.startswith(".")):
-            is_run = (child / FILE).is_file()
-            items.append(
-                CompletionItem(parent + child.name + ("" if is_run else "/"), help="a run" if is_run else None)
-            )
+            path = parent + child.name
+            if (child / FILE).is_file():
+                items.append(CompletionItem(path, help="a run"))
+            else:
+                items.append(CompletionItem(f"{path}/"))
     return items
 
 
@@ -92,12 +93,12 @@ def settings(ctx: Context, param: Parameter, incomplete: str) -> list[Completion
     if not equals:
         named = {f"{table}.name=": f"now {name}" for table, name in resolved.names.items()}
         keys = {f"{key}=": f"now {value}" for key, value in _leaves(tables)}
-        return _starting(incomplete, dict(sorted({**named, **keys}.items())))
+        return _complete(incomplete, dict(sorted({**named, **keys}.items())))
     table, _, last = key.rpartition(".")
     if last == "name" and (kind := kind_of(table)) is not None:
-        return [CompletionItem(f"{key}={item.value}", help=item.help) for item in _named(kind, value)]
+        return [CompletionItem(f"{key}={item.value}", help=item.help) for item in _complete_names(kind, value)]
     if isinstance(dict(_leaves(tables)).get(key), bool):
-        return _starting(incomplete, {f"{key}={word}": "" for word in ("true", "false")})
+        return _complete(incomplete, {f"{key}={word}": "" for word in ("true", "false")})
     return []
 
 
@@ -114,11 +115,11 @@ def _usable() -> list[Entry]:
     return [entry for entry in registry().entries() if entry.status == "ok"]
 
 
-def _named(kind: str, incomplete: str) -> list[CompletionItem]:
+def _complete_names(kind: str, incomplete: str) -> list[CompletionItem]:
     names = {entry.name: entry.plugin.id for entry in _usable() if entry.kind == kind}
-    return _starting(incomplete, dict(sorted(names.items())))
+    return _complete(incomplete, dict(sorted(names.items())))
 
 
-def _starting(incomplete: str, items: Mapping[str, str]) -> list[CompletionItem]:
+def _complete(incomplete: str, items: Mapping[str, str]) -> list[CompletionItem]:
     """The items that begin so, each with its help."""
     return [CompletionItem(value, help=text or None) for value, text in items.items() if value.startswith(incomplete)]

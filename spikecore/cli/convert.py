@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from spikecore.cli import completing
-from spikecore.errors import ConfigError
 
 if TYPE_CHECKING:
     from spikecore.interfaces.converter import Points
@@ -70,11 +69,12 @@ def command(
     source, the data or an option cannot be used.
     """
     from spikecore.cli.out import require_empty
+    from spikecore.cli.shape import parse_shape
     from spikecore.registry import create, registry
     from spikecore.run.overrides import parse_settings
 
     require_empty(out)
-    shape = _shape(input_shape)
+    shape = None if input_shape is None else parse_shape(input_shape)
     for file in files:
         registry().load_file(file)
     converter = create("converter", name, **parse_settings(settings))
@@ -88,20 +88,13 @@ def command(
     _show(convert(converter, name, given, calibration, example_of(given, calibration, shape), out))
 
 
-def _shape(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        sizes = tuple(int(size) for size in text.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise ConfigError(f"--input-shape {text}: expected sizes, as in 1,28,28")
-    return sizes
+COLUMNS = ("name", "outcome", "threshold", "corr.", "rate", "what")
+OPTIONAL = ("threshold", "corr.", "rate")
+"""Columns that are left out where the converter says nothing for any layer."""
 
 
 def _show(conversion: Conversion) -> None:
-    rows = [("name", "outcome", "threshold", "corr.", "rate", "what")]
+    rows = [COLUMNS]
     for layer in conversion.report.layers:
         threshold = ""
         if isinstance(layer.threshold, tuple):
@@ -111,8 +104,10 @@ def _show(conversion: Conversion) -> None:
         correlation = f"{layer.correlation[-1]:.3f}" if layer.correlation else ""
         rate = "" if layer.rate is None else f"{layer.rate:.3f}"
         rows.append((layer.name, layer.outcome, threshold, correlation, rate, layer.reason))
-    # A column that no converter fills is left out.
-    columns = [column for column in range(6) if column in (0, 1, 5) or any(row[column] for row in rows[1:])]
+    columns: list[int] = []
+    for column, heading in enumerate(COLUMNS):
+        if heading not in OPTIONAL or any(row[column] for row in rows[1:]):
+            columns.append(column)
     widths = [max(len(row[column]) for row in rows) for column in columns[:-1]]
     for row in rows:
         cells = [row[column] for column in columns]
@@ -128,5 +123,9 @@ def _show(conversion: Conversion) -> None:
 
 def _some(points: Points) -> str:
     """Points at powers of two, and the last one."""
-    chosen = [(x, y) for x, y in points if (x > 0 and (int(x) & (int(x) - 1)) == 0) or (x, y) == points[-1]]
+    chosen = [(x, y) for x, y in points[:-1] if _is_power_of_two(int(x))] + list(points[-1:])
     return ", ".join(f"{x:g}: {y:.4g}" for x, y in chosen)
+
+
+def _is_power_of_two(number: int) -> bool:
+    return number > 0 and number.bit_count() == 1

@@ -52,13 +52,14 @@ def command(
 
     Exit status: 0 it is written; 2 the file, the source, the model or an option cannot be used.
     """
+    from spikecore.cli.shape import parse_shape
     from spikecore.registry import create, registry
 
     for path in files:
         registry().load_file(path)
     _check_out(out, force)
     options, neuron_options = _options(settings)
-    shape = _shape(input_shape)
+    shape = parse_shape(input_shape)
     net = create("model", name, lambda: create("neuron", neuron, **neuron_options), shape, num_outputs, **options)
     state, digest = _import_weights(net, name, source, file)
 
@@ -121,13 +122,6 @@ def _check_out(out: Path, force: bool) -> None:
         raise ConfigError(f"--out {out}: exists already: choose another name, or --force to replace it")
     if not out.parent.is_dir():
         raise ConfigError(f"--out {out}: there is no directory {out.parent}")
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--input-shape {text}: expected whole numbers, as in 3,224,224") from None
 
 
 def _options(settings: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -95,6 +95,11 @@ def command(
         example = _random_input(run_dir, part, num_steps, batch)
     else:
         assert samples is not None
+        if samples.x.shape[1] < batch:
+            raise ConfigError(
+                f"--batch {batch}: there are only {samples.x.shape[1]} samples ({samples.source}) for an input of this "
+                "many; choose a smaller --batch, or make an input up with --num-steps T"
+            )
         example = samples.x[:, :batch]
     try:
         records = deployer.check(net, example)

@@ -177,7 +177,10 @@ def _arguments(kind: type) -> dict[str, list[str]]:
 
 
 def _fields(instance: Any) -> Iterator[str]:
-    for field in dataclasses.fields(instance) if instance is not None else ():
+    """A line for each field of a dataclass: its name and value; nothing for None."""
+    if instance is None:
+        return
+    for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
         if isinstance(value, tuple) and value and all(map(dataclasses.is_dataclass, value)):
             yield f"{field.name}:"

@@ -40,13 +40,13 @@ def named_while_imported(text: str) -> Iterator[None]:
     plain, own = os._exit, os.getpid()
     is_importing = True
 
-    def told_exit(status: int) -> NoReturn:
+    def exit_with_notice(status: int) -> NoReturn:
         # A module may keep this function (`from os import _exit`), and a child of a fork may call it.
         if is_importing and os.getpid() == own:
             print(f"{line}: it ended the process with os._exit({status})", file=sys.stderr, flush=True)
         plain(status)
 
-    os._exit = told_exit
+    os._exit = exit_with_notice
     try:
         yield
     finally:

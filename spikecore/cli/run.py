@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 @click.option("--seeds", metavar="0,1,2", help="Train once with each seed, and print mean ± deviation.")
 @click.option("--dry-run", is_flag=True, help="Resolve and build everything, then stop; nothing is downloaded.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress bar and no line per epoch; warnings stay.")
-@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON: directory, metrics, timings.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print the outcome as JSON: directory, metrics, timings; of each seed with --seeds.",
+)
 @click.option("--print-config", is_flag=True, help="Print the configuration with every default filled in, then stop.")
 @click.option(
     "--resume",
@@ -80,7 +85,7 @@ def command(
     if seeds is not None:
         if run_dir is not None or dry_run or print_config:
             raise click.UsageError("--seeds trains new runs; leave out --resume, --dry-run and --print-config")
-        _several(seeds, config, overrides, out, quiet, files)
+        _several(seeds, config, overrides, out, quiet, as_json, files)
         return
     clock = Clock()
     with (
@@ -99,7 +104,13 @@ def command(
 
 
 def _several(
-    seeds: str, config: str | None, overrides: tuple[str, ...], out: str | None, quiet: bool, files: tuple[str, ...]
+    seeds: str,
+    config: str | None,
+    overrides: tuple[str, ...],
+    out: str | None,
+    quiet: bool,
+    as_json: bool,
+    files: tuple[str, ...],
 ) -> None:
     """A run for each seed: in `OUT/seed-N`, or in directories of their own; then all of them beside each other."""
     from pathlib import Path
@@ -118,13 +129,17 @@ def _several(
         processes.together(lambda: [registry().load_file(file) for file in files])
         # Before the first one is trained: a configuration or a directory that cannot be used.
         configs = processes.together(lambda: [resolve(config, [*overrides, f"run.seed={seed}"]) for seed in numbers])
-        directories = []
+        results: list[Result] = []
         for seed, resolved in zip(numbers, configs, strict=True):
             place = None if out is None else str(Path(out) / f"seed-{seed}")
             output = experiment.Output(Clock(), Console(is_quiet=quiet))
-            directories.append(experiment.run(resolved, out=place, output=output).directory)
-        if processes.is_first:
-            head, lines = compare.rows(compare.read(directories))
+            results.append(experiment.run(resolved, out=place, output=output))
+        if not processes.is_first:
+            return
+        if as_json:
+            click.echo(json.dumps({"schema": 1, "runs": [_plain(result) for result in results]}))
+        else:
+            head, lines = compare.rows(compare.read([result.directory for result in results]))
             click.echo(compare.table_text(head, lines, width(sys.stdout)))
 
 
@@ -202,18 +217,20 @@ def _tell(processes: Group, text: str) -> None:
         click.echo(text, nl=False)
 
 
+def _plain(result: Result) -> dict[str, Any]:
+    """The outcome of a run as plain JSON data; a metric that is not finite is None."""
+    from spikecore.run.log import finite
+
+    metrics = {name: finite(value) for name, value in result.metrics.items()}
+    return {"directory": str(result.directory), "metrics": metrics, "timings": dict(result.timings)}
+
+
 def _show(result: Result, as_json: bool) -> None:
     from spikecore.run.text import aligned_value_text
     from spikecore.terminal import listed, width
 
     if as_json:
-        from spikecore.run.log import finite
-
-        metrics = {name: finite(value) for name, value in result.metrics.items()}
-        timings = dict(result.timings)
-        click.echo(
-            json.dumps({"schema": 1, "directory": str(result.directory), "metrics": metrics, "timings": timings})
-        )
+        click.echo(json.dumps({"schema": 1, **_plain(result)}))
         return
     for name, value in result.metrics.items():
         click.echo(f"{name:14s} {aligned_value_text(name, value)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 STEPS_SHOWN = 16
+"""Steps of a sequence in a picture, at most; of a longer one, steps at equal distances."""
+MOST_COLUMNS = 8
 VALUES_SHOWN = 8
+"""Values of a label that are printed one by one."""
+GIF_SIDE = 240
+"""Pixels of a GIF's longer side, at least: a smaller sample is enlarged by a whole factor."""
 
 
 @click.command()
@@ -58,7 +64,7 @@ def command(
     if is_file_name(dataset) and not _is_dataset(dataset):
         _view_recording(Path(dataset), options, out, fps, is_all or index != 0)
         return
-    made, split = _opened(dataset, split_name, options)
+    made, split = _open_split(dataset, split_name, options)
     if is_all:
         directory = Path(out or f"{dataset.replace(':', '-')}-{split_name}")
         _write_all(made, split, f"{dataset} {split_name}", directory, form, fps)
@@ -107,7 +113,7 @@ def _view_recording(path: Path, options: Sequence[str], out: str | None, fps: fl
     click.echo(f"  {'picture':<9} {picture_path}")
 
 
-def _opened(dataset: str, split_name: str, options: Sequence[str]) -> tuple[Any, Any]:
+def _open_split(dataset: str, split_name: str, options: Sequence[str]) -> tuple[Any, Any]:
     """The dataset and its split."""
     from spikecore.registry import create
     from spikecore.run.config import resolve
@@ -177,7 +183,10 @@ def _write_all(made: Any, split: Any, title: str, directory: Path, form: str | N
 
 
 def _axes(values: np.ndarray) -> str:
-    return ", ".join(("T", "C", "H", "W")[-values.ndim :] if values.ndim != 2 else ("T", "W"))
+    """Names of the axes of a sample, as in `T, C, H, W`; one of two axes is a sequence of lines."""
+    if values.ndim == 2:
+        return "T, W"
+    return ", ".join(("T", "C", "H", "W")[-values.ndim :])
 
 
 def _check_name(path: Path, is_moving: bool, axes: str) -> None:
@@ -234,7 +243,10 @@ def picture(step: np.ndarray, top: float, is_signed: bool = False) -> np.ndarray
         return (np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     if len(step) == 1 and not is_signed:
         return np.repeat((np.clip(scaled, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0), 3, axis=2)
-    down, up = (np.clip(-scaled[0], 0, 1), np.clip(scaled[0], 0, 1)) if len(step) == 1 else np.clip(scaled[:2], 0, 1)
+    if len(step) == 1:
+        down, up = np.clip(-scaled[0], 0, 1), np.clip(scaled[0], 0, 1)
+    else:
+        down, up = np.clip(scaled[:2], 0, 1)
     rgb = np.stack([1 - down, 1 - np.maximum(up, down), 1 - up], axis=2)
     return (rgb * 255).astype(np.uint8)
 
@@ -252,7 +264,7 @@ def _write_gif(path: Path, values: np.ndarray, fps: float) -> None:
     from PIL import Image
 
     top, is_signed = _top(values), bool((values < 0).any())
-    factor = max(1, 240 // max(values.shape[-2:]))
+    factor = max(1, GIF_SIDE // max(values.shape[-2:]))
     size = (values.shape[-1] * factor, values.shape[-2] * factor)
     pictures = [picture(step, top, is_signed) for step in values]
     frames = [Image.fromarray(step).resize(size, Image.Resampling.NEAREST) for step in pictures]
@@ -270,9 +282,9 @@ def _write_png(path: Path, values: np.ndarray, title: str, is_sequence: bool) ->
         axes.set(title=title, xlabel="step", ylabel="unit")
     else:
         steps: Any = values if is_sequence else values[None]
-        chosen = range(0, len(steps), -(-len(steps) // STEPS_SHOWN)) if len(steps) > STEPS_SHOWN else range(len(steps))
-        columns = min(len(chosen), 8)
-        rows = -(-len(chosen) // columns)
+        chosen = range(0, len(steps), math.ceil(len(steps) / STEPS_SHOWN))
+        columns = min(len(chosen), MOST_COLUMNS)
+        rows = math.ceil(len(chosen) / columns)
         figure = Figure(figsize=(1.4 * columns + 0.4, 1.6 * rows + 0.4), layout="constrained")
         figure.suptitle(title)
         top, is_signed = _top(values), bool((values < 0).any())

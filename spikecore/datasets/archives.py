@@ -87,7 +87,8 @@ def extract(
         keep: chooses members by name; all by default.
 
     Raises:
-        DatasetError: it is damaged, no archive, or holds what a dataset has no use for (a way out, a link, a bomb).
+        DatasetError: it is missing, damaged or no archive; or a member is refused: a path out of the directory, a link,
+            a device, more members or bytes than the limits allow.
     """
 
     def make(aside: Path) -> None:
@@ -96,10 +97,12 @@ def extract(
                 raise DatasetError(f"{archive}: is no regular file; name the archive itself")
             with archive.open("rb") as file:
                 head = file.read(512)
-            is_zip = head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
-            most_bytes = (limits or Limits()).num_header_bytes
-            with _zip(archive) if is_zip else _tar(archive, head, most_bytes) as members:
-                chosen = members if keep is None else (m for m in members if keep(m.name))
+            if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+                opened = _zip(archive)
+            else:
+                opened = _tar(archive, head, (limits or Limits()).num_header_bytes)
+            with opened as members:
+                chosen = members if keep is None else (member for member in members if keep(member.name))
                 unpack(chosen, aside, source=str(archive), limits=limits, num_packed=archive.stat().st_size)
         except FileNotFoundError as error:
             raise DatasetError(f"{archive}: is missing: {error}") from error
@@ -227,7 +230,7 @@ class _Metered:
         return self._stream.tell()
 
 
-def _opened(archive: Path, head: bytes) -> Any:
+def _open_uncompressed(archive: Path, head: bytes) -> Any:
     """The archive's bytes without their compression."""
     if head.startswith(b"\x1f\x8b"):
         return gzip.open(archive)
@@ -251,7 +254,7 @@ def _tar(archive: Path, head: bytes, num_header_bytes: int) -> Iterator[Iterable
             is_ended = is_ended or buf == bytes(tarfile.BLOCKSIZE)
             return super().frombuf(buf, encoding, errors)
 
-    with _opened(archive, head) as stream:
+    with _open_uncompressed(archive, head) as stream:
         metered = _Metered(stream)
         metered.left = num_header_bytes
         try:
@@ -260,7 +263,7 @@ def _tar(archive: Path, head: bytes, num_header_bytes: int) -> Iterator[Iterable
         except DatasetError as error:
             raise DatasetError(f"{archive}: {error}") from error
 
-        def following() -> tarfile.TarInfo | None:
+        def next_item() -> tarfile.TarInfo | None:
             metered.left = num_header_bytes
             try:
                 item: tarfile.TarInfo | None = opened.next()
@@ -271,7 +274,7 @@ def _tar(archive: Path, head: bytes, num_header_bytes: int) -> Iterator[Iterable
             return item
 
         def members() -> Iterator[Member]:
-            while (item := following()) is not None:
+            while (item := next_item()) is not None:
                 plain = ""
                 if item.isreg():
                     plain = "file"

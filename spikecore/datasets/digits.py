@@ -54,7 +54,7 @@ class Digits(Configurable):
         """
 
         test_share: Annotated[float, Range(gt=0.0, lt=1.0)] = 0.2
-        split_seed: int = 0
+        split_seed: Annotated[int, Range(ge=0)] = 0
 
     def __init__(self, **options: Any) -> None:
         self.config = make_config(type(self), options)

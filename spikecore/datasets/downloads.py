@@ -26,8 +26,9 @@ from spikecore.version import __version__
 
 CHUNK = 1 << 18
 PAUSE_S = 0.2
-MOST_NOTE_BYTES = 1 << 16
 """Before the second attempt; doubled before each further one."""
+MOST_NOTE_BYTES = 1 << 16
+"""Of the note beside a partial file, which says where it comes from."""
 
 _counting = threading.Lock()
 _num_offline = 0
@@ -86,13 +87,13 @@ def fetch(file: DataFile, directory: Path, *, manual: str = "", attempts: int = 
     Args:
         file: name, places and digests.
         directory: where it is, or goes.
-        manual: what a person has to do, for a file without urls.
+        manual: how to download a file without urls, for the message.
         attempts: per url; every attempt resumes where the last one stopped.
         timeout_s: of one read.
 
     Raises:
         NotDownloadedError: it is missing, inside `offline`.
-        DatasetError: it cannot be had, or is not what it should be.
+        DatasetError: it cannot be downloaded, or its size or a digest differs.
     """
     path = directory / file.name
     if path.is_file():
@@ -220,11 +221,12 @@ def _receive(url: str, file: DataFile, partial: Path, timeout_s: float, advance:
             raise ConnectionError("the server resumes at another offset than requested")
         start = have if resumed else 0
         declared = response.headers.get("Content-Length")
-        total = start + int(declared) if declared and declared.isdigit() else None
+        total = start + int(declared) if declared and declared.isdecimal() else None
         if file.size is not None and total is not None and total != file.size:
             raise DatasetError(f"the server's file has {total} bytes instead of {file.size}")
         mark = response.headers.get("ETag", "")
-        mark = response.headers.get("Last-Modified", "") if mark.startswith("W/") or not mark else mark
+        if not mark or mark.startswith("W/"):  # a weak tag also stands for files that differ in some bytes
+            mark = response.headers.get("Last-Modified", "")
         write_file(_note(partial), json.dumps({"url": url, "tag": mark}))
         _append(response, partial, file, start, total, advance)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
@@ -36,9 +37,11 @@ def split_per_class(
 
     Returns:
         Both in the order of `samples`.
+
+    Raises:
+        OptionError: the share is not between 0 and 1.
     """
-    if not 0 < test_share < 1:
-        raise OptionError(f"test_share must be > 0 and < 1, got {test_share!r}")
+    _check_test_share(test_share)
     rng = None if seed is None else np.random.default_rng(seed)
     chosen: set[int] = set()
     for members in _groups(samples, label):
@@ -63,8 +66,9 @@ def split_by_subject(
         subject: how to get at it.
 
     Raises:
-        OptionError: there are fewer than two subjects.
+        OptionError: there are fewer than two subjects, or the share is not between 0 and 1.
     """
+    _check_test_share(test_share)
     names = list(dict.fromkeys(subject(sample) for sample in samples))
     if len(names) < 2:
         raise OptionError(f"a split by subject needs two subjects; there are {len(names)}: {names!r}")
@@ -78,12 +82,31 @@ def split_by_subject(
 
 
 def subset(samples: Sequence[T], share: float, seed: int = 0, label: Callable[[T], Hashable] = _label) -> list[T]:
-    """A part of each class, rounded up, in the order of `samples`."""
+    """A part of each class, rounded up, in the order of `samples`.
+
+    Args:
+        samples: anything with a label.
+        share: of each class that is taken, above 0, to 1.
+        seed: which ones.
+        label: how to get at it.
+
+    Raises:
+        OptionError: the share is not above 0, or above 1.
+    """
+    if not 0 < share <= 1:
+        raise OptionError(f"share must be > 0 and <= 1, got {share!r}")
     rng = np.random.default_rng(seed)
     chosen: set[int] = set()
     for members in _groups(samples, label):
-        chosen.update(rng.permutation(members)[: int(np.ceil(share * len(members)))].tolist())
+        # Rounded first: 0.07 * 100 is a little more than 7 in floating point, and means 7.
+        count = math.ceil(round(share * len(members), 9))
+        chosen.update(rng.permutation(members)[: max(count, 1)].tolist())
     return [sample for i, sample in enumerate(samples) if i in chosen]
+
+
+def _check_test_share(test_share: float) -> None:
+    if not 0 < test_share < 1:
+        raise OptionError(f"test_share must be > 0 and < 1, got {test_share!r}")
 
 
 def _groups(samples: Sequence[T], label: Callable[[T], Hashable]) -> list[list[int]]:

@@ -202,7 +202,8 @@ class Backend(Configurable):
     ) -> tuple[Tensor, list[Tensor]] | None:
         """One step without gradient, `x` and `out` `[B, ...]`; otherwise like `run` with T = 1.
 
-        Core calls it for small inputs, where the overhead of a call costs more than the step itself.
+        Core calls it in single-step mode where no gradient, compiler or transform is at work. It is for small inputs,
+        where the overhead of a call costs more than the step itself.
 
         Returns:
             `(out, final states)`, or None to fall back to `run`, which is the default.

@@ -220,6 +220,11 @@ def records_from_json(rows: Sequence[Mapping[str, Any]]) -> tuple[OperatorRecord
         OptionError: a row is not that of a record.
     """
     try:
-        return tuple(OperatorRecord(**row) for row in rows)
-    except TypeError as error:
-        raise OptionError(f"expected the rows of operator records, got {rows!r}") from error
+        records = tuple(OperatorRecord(**row) for row in rows)
+    except (TypeError, AttributeError) as error:  # other names, no table, or a number in the place of a text
+        raise OptionError(f"expected the rows of operator records, got {rows!r:.300}") from error
+    for record in records:
+        for name, value in vars(record).items():
+            if not isinstance(value, str):
+                raise OptionError(f"operator {record.name!r}: {name} must be a string, got {value!r:.300}")
+    return records

@@ -330,14 +330,9 @@ def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
     if get_origin(plain) in (UnionType, Union):
         return _check_union(get_args(plain), value, per_channel)
     if get_origin(plain) is Literal:
-        if value not in get_args(plain):
-            hint = did_you_mean(value, map(str, get_args(plain))) if isinstance(value, str) else ""
-            raise OptionError(f"must be one of {', '.join(map(repr, get_args(plain)))}; got {value!r}{hint}")
-        return value
+        return _check_literal(get_args(plain), value)
     if get_origin(plain) is tuple:
-        if not isinstance(value, list | tuple):
-            raise OptionError(f"must be a list, got {value!r}")
-        return tuple(_check_type(get_args(plain)[0], item, False) for item in value)
+        return _check_tuple(get_args(plain), value)
     if plain is float and per_channel and isinstance(value, list | tuple):
         if not value:
             raise OptionError("must hold a number for each channel, got none")
@@ -350,6 +345,27 @@ def _check_type(plain: Any, value: Any, per_channel: bool) -> Any:
         names = {float: "a number", int: "a whole number", bool: "true or false", str: "a string"}
         raise OptionError(f"must be {names[plain]}, got {value!r}")
     return value
+
+
+def _check_literal(allowed: Sequence[Any], value: Any) -> Any:
+    for choice in allowed:
+        # To Python 2.0 equals 2, and True equals 1, of whose type it even is.
+        is_same_type = isinstance(value, type(choice)) and isinstance(value, bool) == isinstance(choice, bool)
+        if is_same_type and value == choice:
+            return value
+    hint = did_you_mean(value, map(str, allowed)) if isinstance(value, str) else ""
+    raise OptionError(f"must be one of {', '.join(map(repr, allowed))}; got {value!r}{hint}")
+
+
+def _check_tuple(plains: Sequence[Any], value: Any) -> tuple[Any, ...]:
+    """A list of any length for `tuple[float, ...]`; of as many items as there are types for `tuple[int, int]`."""
+    if not isinstance(value, list | tuple):
+        raise OptionError(f"must be a list, got {value!r}")
+    if plains[-1] is Ellipsis:
+        plains = [plains[0]] * len(value)
+    if len(value) != len(plains):
+        raise OptionError(f"must be a list of {len(plains)}, got {len(value)}: {value!r}")
+    return tuple(_check_type(plain, item, False) for plain, item in zip(plains, value, strict=True))
 
 
 def _check_union(plains: Sequence[Any], value: Any, per_channel: bool) -> Any:

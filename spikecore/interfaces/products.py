@@ -72,7 +72,7 @@ class SpikeBits:
             for column in range(kernel[1]):
                 part = words[:, row : row + (height - 1) * stride[0] + 1 : stride[0]]
                 part = part[:, :, column : column + (width - 1) * stride[1] + 1 : stride[1]]
-                pooled = part | part if pooled is None else pooled.bitwise_or_(part)
+                pooled = part.clone() if pooled is None else pooled.bitwise_or_(part)
         assert pooled is not None
         return SpikeBits(pooled.reshape(-1), self.channels, height, width)
 

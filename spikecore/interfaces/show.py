@@ -70,8 +70,8 @@ class Curve:
                 f"{type(self.series).__name__}"
             )
         for name, values in self.series.items():
-            _several(values, f"Curve: series {name!r}")
-        _several(self.x, "Curve: x")
+            _require_list(values, f"Curve: series {name!r}")
+        _require_list(self.x, "Curve: x")
         _expect(0 < len(self.series) <= MAX_SERIES, f"Curve: 1 to {MAX_SERIES} series, got {len(self.series)}")
         lengths = {len(values) for values in self.series.values()}
         _expect(len(lengths) == 1, f"Curve: series of one length, got lengths {sorted(lengths)}")
@@ -166,10 +166,10 @@ class Table:
     caption: str = ""
 
     def __post_init__(self) -> None:
-        _several(self.head, "Table: head")
-        _several(self.rows, "Table: rows")
+        _require_list(self.head, "Table: head")
+        _require_list(self.rows, "Table: rows")
         for number, row in enumerate(self.rows):
-            _several(row, f"Table: row {number}")
+            _require_list(row, f"Table: row {number}")
         head = tuple(_text(name, "Table: a name in head") for name in self.head)
         _expect(bool(head), "Table: at least one column")
         num_cells = len(head) * len(self.rows)
@@ -220,7 +220,7 @@ class Histogram:
 
     def __post_init__(self) -> None:
         for field in ("values", "edges", "names"):
-            _several(getattr(self, field), f"Histogram: {field}")
+            _require_list(getattr(self, field), f"Histogram: {field}")
         count = len(self.values)
         _expect(1 <= count <= MAX_BARS, f"Histogram: 1 to {MAX_BARS} values, got {count}")
         _expect(bool(len(self.edges)) != bool(len(self.names)), "Histogram: give either edges or names")
@@ -250,7 +250,7 @@ def _expect(is_right: bool, text: str) -> None:
         raise ContractError(text)
 
 
-def _several(value: object, what: str) -> None:
+def _require_list(value: object, what: str) -> None:
     """A list, tuple, array or tensor with an axis; a string is one value."""
     is_list = (
         hasattr(value, "__len__") and hasattr(value, "__getitem__") and not isinstance(value, str | bytes | Mapping)

@@ -32,6 +32,7 @@ ANSWERS: dict[str, tuple[type, str]] = {
     "spike_doctor_checks": (DoctorCheck, "a list of DoctorCheck"),
 }
 """Hook → of what its answer is made."""
+HOOKS = tuple(name for name in vars(HookSpecs) if name.startswith("spike_"))
 
 
 class Hooks:
@@ -100,13 +101,12 @@ class Hooks:
 
     def _require_hooks(self, listener: object) -> None:
         names = [name for name in dir(listener) if self._manager.parse_hookimpl_opts(listener, name) is not None]
-        known = [name for name in vars(HookSpecs) if name.startswith("spike_")]
         for name in names:
-            if name not in known:
-                raise BrokenPluginError(f"{listener!r}: there is no hook {name!r} (hooks: {', '.join(known)})")
+            if name not in HOOKS:
+                raise BrokenPluginError(f"{listener!r}: there is no hook {name!r} (hooks: {', '.join(HOOKS)})")
         if not names:
             raise BrokenPluginError(
-                f"{listener!r} has no hook: mark its methods with @spikecore.hookimpl (hooks: {', '.join(known)})"
+                f"{listener!r} has no hook: mark its methods with @spikecore.hookimpl (hooks: {', '.join(HOOKS)})"
             )
 
     def epoch_end(self, directory: Path, epoch: int, metrics: Mapping[str, float]) -> None:
@@ -129,8 +129,8 @@ class Hooks:
         hooks = _Guarded()
         for name in dir(module):
             if self._manager.parse_hookimpl_opts(module, name) is not None:
-                if not hasattr(HookSpecs, name):
-                    known = ", ".join(name for name in vars(HookSpecs) if name.startswith("spike_"))
+                if name not in HOOKS:
+                    known = ", ".join(HOOKS)
                     raise BrokenPluginError(f"{who(entry)}: there is no hook {name!r} (hooks: {known}). {cure(entry)}")
                 setattr(hooks, name, _guard(getattr(module, name), name, entry))
         try:

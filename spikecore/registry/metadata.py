@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
@@ -94,18 +93,18 @@ def source_tree() -> Metadata:
     Raises:
         PluginError: there is no pyproject.toml beside the package either.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    from spikecore.documents import parse_toml  # not needed where core is installed
+
     package = Path(__file__).resolve().parents[1]
     try:
-        project = tomllib.loads((package.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        project = parse_toml((package.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, KeyError, ValueError):
+        project = {}
+    if project.get("name") != "spikecore":  # none, or that of a program that the package was copied into
         raise PluginError(
-            f"spikecore {__version__} in {package} has no metadata of this version, and no pyproject.toml beside it: "
-            "install it again, so that pip writes its metadata"
-        ) from error
+            f"spikecore {__version__} in {package} has no metadata of this version, and no pyproject.toml of its own "
+            "beside it: install it again, so that pip writes its metadata"
+        )
     points = []
     for group, targets in project["entry-points"].items():
         if group in GROUPS:

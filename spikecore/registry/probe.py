@@ -69,9 +69,12 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
     while waiting or asks_checks:
         wanted = [[index, entries[index].kind, entries[index].qualified] for index in waiting]
         answers, end = _call({"wanted": wanted, "plugin": plugin if asks_checks else ""}, blocking, timeout_s)
-        started, num_before = None, len(waiting) + asks_checks
+        num_before = len(waiting) + asks_checks
+        started: int | None = None  # what was loading when the next line came
         for answer in answers:
-            if answer is None:  # no line of ours: whoever was loading then wrote it
+            # A line of ours is about something that was asked for. Whoever was loading then wrote any other.
+            about = CHECKS if answer is None else answer.get("index", answer.get("start", CHECKS))
+            if answer is None or about not in (*waiting, CHECKS):
                 if started == CHECKS:
                     checks, asks_checks = [DoctorCheck("doctor checks", "broken", FOREIGN_LINE)], False
                 elif started is not None:
@@ -87,11 +90,12 @@ def probe(entries: Sequence[Entry], blocking: Blocking, *, plugin: str = "", tim
             checks, asks_checks = [DoctorCheck("doctor checks", "broken", end)], False
         elif started is not None and started != CHECKS:
             results.setdefault(started, Probe("broken", end))
-        elif sum(index not in results for index in waiting) + asks_checks == num_before:
+        left = [index for index in waiting if index not in results]
+        if len(left) + asks_checks == num_before:
             # It died before the first component, so none of them in particular is to blame: all are.
-            results |= {index: Probe("broken", end) for index in waiting}
-            asks_checks = False
-        waiting = [index for index in waiting if index not in results]
+            results |= {index: Probe("broken", end) for index in left}
+            left, asks_checks = [], False
+        waiting = left
     kept = [Probe(entry.status, entry.reason) for entry in entries]
     return Findings([results.get(index, kept[index]) for index in range(len(entries))], checks)
 

@@ -228,13 +228,13 @@ class Registry:
 
         plugin = file_source(path)
         before, self._source = self._source, plugin
-        count = len(self._registered)
         try:
             with use(self):
                 run_file(plugin)
         finally:
             self._source = before
-        if len(self._registered) == count:
+        # Not by their number: a file may replace what another one registered.
+        if not any(entry.plugin is plugin for _, entry in self._registered.values()):
             raise PluginError(
                 f"{path}: registers nothing; decorate a component with @spikecore.register(KIND, NAME) in it"
             )
@@ -311,7 +311,10 @@ class Registry:
         return exact or [entry for entry in named if entry.plugin.id == owner]
 
     def _check_kind_or_table(self, kind: str) -> None:
-        if kind not in KINDS and kind not in (tables := self.tables()):
+        if kind in KINDS:
+            return
+        tables = self.tables()
+        if kind not in tables:
             raise UnknownComponentError(
                 f"no kind {kind!r}{did_you_mean(kind, (*KINDS, *tables))} (kinds: {', '.join(KINDS)}; "
                 f"tables of choices: {', '.join(tables) or 'none'})"

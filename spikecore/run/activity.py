@@ -84,7 +84,8 @@ def _rate_bars(layers: Mapping[str, Mapping[str, Layer]], moments: Sequence[str]
     for name in names:
         known = [moment for moment in moments if name in layers[moment]]
         groups.append([(layers[moment][name]["rate"], MOMENTS[moment]) for moment in known])
-    legend = figures.legend([f"{moment} training" for moment in moments], [MOMENTS[moment] for moment in moments])
+    titles = [f"{moment} training" for moment in moments]
+    legend = figures.legend(titles, [MOMENTS[moment] for moment in moments])
     return legend + figures.bars(names, groups, "firing rate per layer")
 
 
@@ -132,14 +133,19 @@ def _headings(classes: Sequence[str], looks: Mapping[str, Look]) -> tuple[list[s
     labels: list[int] = next((look["labels"] for look in looks.values() if look.get("labels")), [])
     if not labels:
         return None, "the number of each sample"
-    names = [str(classes[label]) if 0 <= label < len(classes) else str(label) for label in labels]
+    names: list[str] = []
+    for label in labels:
+        is_named = 0 <= label < len(classes)
+        names.append(str(classes[label]) if is_named else str(label))
     return names, "the class of each sample"
 
 
 def _pictures(name: str, seen: Mapping[str, Layer], headings: Sequence[str] | None, meaning: str) -> str:
     """Rasters and traces of one layer, before and after, of the same neurons and samples."""
     num_samples = len(next(iter(seen.values()))["spikes"])
-    labels = [f"#{number}" for number in range(1, num_samples + 1)] if headings is None else headings
+    labels = headings
+    if labels is None:
+        labels = [f"#{number}" for number in range(1, num_samples + 1)]
     total = sum(layer["spikes"].sum((0, 1)).long() for layer in seen.values())
     return page.grid([*_rasters(name, seen, total, labels, meaning), *_traces(name, seen, total, labels)])
 

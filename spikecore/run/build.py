@@ -18,9 +18,10 @@ from spikecore.run.blame import naming_layers
 from spikecore.run.clock import Clock
 from spikecore.run.config import Resolved
 from spikecore.run.console import Console, Mute
-from spikecore.run.context import Context, seed_everything
+from spikecore.run.context import Context
 from spikecore.run.parts import Parts
 from spikecore.run.processes import Group
+from spikecore.run.randomness import seed_everything
 from spikecore.run.record import NetRecord
 
 
@@ -161,6 +162,12 @@ def device_of(name: str, processes: Group | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"run.device: {name!r} was asked for, but there is no usable GPU here; use 'auto' or 'cpu'")
+    index = name.partition(":")[2]
+    num_gpus = torch.cuda.device_count() if index else 0
+    if index and int(index) >= num_gpus:
+        raise ConfigError(
+            f"run.device: {name!r} was asked for, and the GPUs here are cuda:0 to cuda:{num_gpus - 1}: name one of them"
+        )
     return torch.device(name)
 
 

@@ -161,7 +161,7 @@ class CheckpointStore:
             OSError: the disk refused; what was there before is untouched.
         """
         name = _name(count)
-        files, body = _packed(model, state, large or {})
+        files, body = _pack(model, state, large or {})
         if name in self.names():
             if self._same(name, body):
                 return name
@@ -229,7 +229,7 @@ class CheckpointStore:
             raise CheckpointError(f"{self._folder / name}: belongs to run {body['run']}, this is run {self._run}")
         if not set(KEPT) <= set(body["kept"]):
             raise CheckpointError(f"{self._folder / name}: does not keep {', '.join(KEPT)}")
-        return {file: _verified(self._folder / name / file, body["kept"][file]) for file in KEPT}
+        return {file: _read_verified(self._folder / name / file, body["kept"][file]) for file in KEPT}
 
     def log_position(self, name: str) -> Mapping[str, Any]:
         """Length and SHA-256 of `metrics.jsonl` at this checkpoint."""
@@ -238,9 +238,12 @@ class CheckpointStore:
 
     def best(self) -> str | None:
         """The first one with the highest score; None where no score is known."""
-        scored = [(score, name) for name in self.names() if (score := self._score(name)) is not None]
-        top = max((score for score, _ in scored), default=None)
-        return next((name for score, name in scored if score == top), None)
+        best, highest = None, -math.inf
+        for name in self.names():
+            score = self._score(name)
+            if score is not None and score > highest:
+                best, highest = name, score
+        return best
 
     def find(self, which: str) -> str:
         """The checkpoint that `last`, `best` or a name means.
@@ -251,7 +254,11 @@ class CheckpointStore:
         names = self.names()
         if not names:
             raise CheckpointError(f"{self.directory}: holds no checkpoint yet")
-        name = {LAST: names[-1], BEST: self.best()}.get(which, which)
+        name: str | None = which
+        if which == LAST:
+            name = names[-1]
+        elif which == BEST:
+            name = self.best()
         if name is None:
             raise CheckpointError(f"{self.directory}: no checkpoint has a score; use {LAST!r} or one of {_list(names)}")
         if name not in names:
@@ -352,7 +359,7 @@ def refuse_other_model(path: Path, expected: Mapping[str, Any], saved: Mapping[s
         raise CheckpointError(f"{path}: is of another model than the one this configuration builds:\n  {text}")
 
 
-def _packed(
+def _pack(
     model: Mapping[str, Any], state: Mapping[str, Any], large: Mapping[str, Any]
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The files of a checkpoint, and what its index says of them."""
@@ -373,14 +380,14 @@ def _sums(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
 
 
 def _tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
-    data = _verified(path, expected)
+    data = _read_verified(path, expected)
     try:
         return load_tensors(data)
     except SafetensorError as error:  # the sums fit, so this is how it was written
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
 
 
-def _verified(path: Path, expected: Mapping[str, Any]) -> bytes:
+def _read_verified(path: Path, expected: Mapping[str, Any]) -> bytes:
     try:
         data = read_file(path, path.lstat().st_size)
     except FileNotFoundError:

@@ -22,6 +22,8 @@ from spikecore.terminal import listed
 SEED = "run.seed"
 SAMPLES = "/".join(SPLIT_NAMES)
 """Heading of the samples in each split."""
+NOTHING = "–"
+"""In a cell of what a run does not have."""
 
 
 @dataclass(frozen=True)
@@ -54,33 +56,37 @@ def rows(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     Runs that differ in nothing but the seed are followed by a line with their mean ± standard deviation (n - 1).
     """
     metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
-    differing = _differing(runs)
+    differing = _differing_settings(runs)
     have_samples = any(run.samples for run in runs)
     samples_head = [SAMPLES] if have_samples else []
     lines: list[list[str]] = []
     for run in runs:
         line = [run.name, run.status]
-        line += [value_text(name, run.metrics[name]) if name in run.metrics else "–" for name in metrics]
-        line.append("–" if run.seconds is None else seconds_text(run.seconds))
+        line += [_metric_text(run, name) for name in metrics]
+        line.append(NOTHING if run.seconds is None else seconds_text(run.seconds))
         if have_samples:
             line.append(_samples(run))
-        line += [run.settings.get(key, "–") for key in differing]
+        line += [run.settings.get(key, NOTHING) for key in differing]
         lines.append(line)
     for group in _same_but_seed(runs):
         line = [f"mean of {len(group)} seeds", ""]
-        line += [_mean_text(name, [run.metrics.get(name) for run in group]) for name in metrics]
-        line += ["", *["" for _ in samples_head]]  # neither time nor samples have a mean
-        seeds = ", ".join(run.settings[SEED] for run in group)
-        line += [seeds if key == SEED else group[0].settings.get(key, "–") for key in differing]
+        line += [_mean_text(name, group) for name in metrics]
+        line += ["", *("" for _ in samples_head)]  # neither time nor samples have a mean
+        shared = {**group[0].settings, SEED: ", ".join(run.settings[SEED] for run in group)}
+        line += [shared.get(key, NOTHING) for key in differing]
         lines.append(line)
     return ["run", "status", *metrics, "time", *samples_head, *differing], lines
+
+
+def _metric_text(run: Compared, name: str) -> str:
+    return value_text(name, run.metrics[name]) if name in run.metrics else NOTHING
 
 
 def _samples(run: Compared) -> str:
     """`809/90/898`, in the order of the heading."""
     if not run.samples:
-        return "–"
-    return "/".join(str(run.samples.get(split, "–")) for split in SPLIT_NAMES)
+        return NOTHING
+    return "/".join(str(run.samples.get(split, NOTHING)) for split in SPLIT_NAMES)
 
 
 def _same_but_seed(runs: Sequence[Compared]) -> list[list[Compared]]:
@@ -90,22 +96,30 @@ def _same_but_seed(runs: Sequence[Compared]) -> list[list[Compared]]:
         if run.status == FINISHED and SEED in run.settings:
             rest = {key: value for key, value in run.settings.items() if key != SEED}
             groups.setdefault(frozenset(rest.items()), []).append(run)
-    # The same seed twice is the same run twice: no deviation to speak of.
-    return [group for group in groups.values() if len({run.settings[SEED] for run in group}) > 1]
+    of_several_seeds: list[list[Compared]] = []
+    for group in groups.values():
+        # The same seed twice is the same run twice: no deviation to speak of.
+        seeds = {run.settings[SEED] for run in group}
+        if len(seeds) > 1:
+            of_several_seeds.append(group)
+    return of_several_seeds
 
 
-def _mean_text(name: str, values: Sequence[Any]) -> str:
+def _mean_text(name: str, group: Sequence[Compared]) -> str:
+    """Mean ± standard deviation of a metric; none where a run does not have it, or it was not finite."""
+    values = [run.metrics.get(name) for run in group]
     numbers = [float(value) for value in values if value is not None]
     if len(numbers) < len(values):
-        return "–"
+        return NOTHING
     return f"{value_text(name, statistics.mean(numbers))} ± {value_text(name, statistics.stdev(numbers))}"
 
 
 def to_plain(runs: Sequence[Compared]) -> dict[str, Any]:
     """Plain JSON data: metrics, and the settings in which the runs differ, as text; what is not finite is None."""
-    differing = _differing(runs)
-    shown = [
-        {
+    differing = _differing_settings(runs)
+    shown: list[dict[str, Any]] = []
+    for run in runs:
+        outcome = {
             "run": run.name,
             "status": run.status,
             "metrics": {name: finite(value) for name, value in run.metrics.items()},
@@ -113,15 +127,18 @@ def to_plain(runs: Sequence[Compared]) -> dict[str, Any]:
             "samples": dict(run.samples),
             "settings": {key: run.settings.get(key) for key in differing},
         }
-        for run in runs
-    ]
+        shown.append(outcome)
     return {"schema": 1, "runs": shown}
 
 
-def _differing(runs: Sequence[Compared]) -> list[str]:
+def _differing_settings(runs: Sequence[Compared]) -> list[str]:
     """The settings that are not the same in all runs."""
-    keys = list(dict.fromkeys(key for run in runs for key in run.settings))
-    return [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+    values: dict[str, set[str | None]] = {}
+    for run in runs:
+        for key in run.settings:
+            if key not in values:
+                values[key] = {other.settings.get(key) for other in runs}
+    return [key for key, different in values.items() if len(different) > 1]
 
 
 def table_text(head: Sequence[str], lines: Sequence[Sequence[str]], width: int | None) -> str:
@@ -199,10 +216,10 @@ def _read(path: Path, name: str) -> Compared:
 
 
 def _settings(record: Record) -> dict[str, str]:
+    """Dotted key → value as text: of the configuration, which has what was changed when the run was resumed, and of the
+    environment.
+    """
     settings = {key: str(value) for key, value in flatten(record.config).items()}
-    for change in record.changes:
-        key, _, value = change.partition("=")
-        settings[key.strip()] = value.strip()
     settings.pop("run.name", None)
     settings["spikecore"] = record.environment["spikecore"]
     settings["torch"] = record.environment["torch"]

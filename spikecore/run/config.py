@@ -24,7 +24,7 @@ from spikecore.registry import Registry, registry, use
 from spikecore.registry.blocking import ALL
 from spikecore.registry.metadata import normalise
 from spikecore.registry.nearest import nearest
-from spikecore.run.overrides import joined, merged, nested, parse_override
+from spikecore.run.overrides import expand_keys, join_changes, merge, parse_override
 from spikecore.run.roles import ROLES, TABLES, Declared, kind_of, role_problems, tables_for
 
 CHANGEABLE = ("checkpoint_every_s", "checkpoint_every_steps", "keep_last", "keep_best", "report")
@@ -148,10 +148,11 @@ def resolve(
     together: dict[str, Any] = {}
     for text in overrides:
         try:
-            together = joined(together, parse_override(text))
+            together = join_changes(together, parse_override(text))
         except ConfigError as error:
             problems += error.problems
-    changes = [nested(copy.deepcopy(dict(source))) if isinstance(source, Mapping) else _read(source), together]
+    given_tables = expand_keys(copy.deepcopy(dict(source))) if isinstance(source, Mapping) else _read(source)
+    changes = [given_tables, together]
     tables = _defaults()
     for change in changes:
         problems += _merge(tables, change)
@@ -174,14 +175,14 @@ def resolve(
                 for change in (dict(trainer.defaults), *changes):
                     _merge(tables, change)  # its problems are known from the first time
             given = [table for table in ROLES if any(table in change for change in changes)]
-            wanted, wrong_roles = _wanted(trainer, str(tables["trainer"].get("name", "")), given)
+            wanted, wrong_roles = _choose_tables(trainer, str(tables["trainer"].get("name", "")), given)
             problems += wrong_roles
             if trainer is not None:
                 own |= trainer.tables()
         if "run" in wanted and "name" not in tables["run"]:
             tables["run"]["name"] = _run_name(tables, wanted, own)
         weights, wrong_weights = _weights(active, tables, wanted)
-        configs, names, wrong_tables = _checked(active, tables, wanted, own)
+        configs, names, wrong_tables = _check_tables(active, tables, wanted, own)
     problems += [*wrong_weights, *wrong_tables]
     if "run" in wanted:
         problems += _run_problems(tables["run"])
@@ -206,7 +207,7 @@ def _trainer(active: Registry, tables: Mapping[str, Any]) -> Declared | None:
         return None
 
 
-def _wanted(trainer: Declared | None, name: str, given: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+def _choose_tables(trainer: Declared | None, name: str, given: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
     """The tables of this run, and what is wrong with those that were `given`."""
     if trainer is None:  # which tables it would use is unknown, so every table that is given is checked
         return tables_for([*DEFAULT_ROLES, *(table for table in given if kind_of(table))]), []
@@ -260,7 +261,7 @@ def _weights(active: Registry, tables: dict[str, Any], wanted: Sequence[str]) ->
     return weights, problems
 
 
-def _checked(
+def _check_tables(
     active: Registry, tables: Mapping[str, Any], wanted: Sequence[str], own: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, str], list[str]]:
     """Config by table, component name by table, and everything that is wrong."""
@@ -285,14 +286,16 @@ def _checked(
         elif component is None:
             continue  # a role that the trainer does not fill, which `role_problems` tells
         usable = {name: config for name, config in configs.items() if name not in without}
-        configs[table], wrong = check_options(component, {**_shared(component, usable), **options})
+        configs[table], wrong = check_options(component, {**_shared_options(component, usable), **options})
         if table == "dataset" and getattr(component, "is_sequence", False) is True:
             without = ("encoder",)  # the samples have a length of their own
         if component is AutoOptions:
             wrong = [(option, "'auto' takes no options; set backend.name as well") for option, _ in wrong]
         if is_named:  # whose key `name` is no option
             wrong = [(option, text + _name_hint(option, text)) for option, text in wrong]
-        problems += [f"{table}.{option}: {text}" if option else f"{table}: {text}" for option, text in wrong]
+        for option, text in wrong:  # a problem of the options together names none of them
+            place = f"{table}.{option}" if option else table
+            problems.append(f"{place}: {text}")
     return configs, names, problems
 
 
@@ -315,15 +318,20 @@ def refuse_changes(before: Resolved, after: Resolved) -> None:
         if before.weights.get(table) != after.weights.get(table):
             problems.append(f"{table}.{WEIGHTS}: cannot change in the middle of a run")
         old, new = before.options(table), after.options(table)
-        for key in (key for key in new if old[key] != new[key]):
+        for key in new:
+            if old[key] == new[key]:
+                continue
             if table == "trainer" and key in extendable:
                 if new[key] < old[key]:
                     problems.append(f"trainer.{key}: may only grow when a run is resumed, from {old[key]!r}")
             elif table != "run" or key not in CHANGEABLE:
                 problems.append(f"{table}.{key}: cannot change in the middle of a run, from {old[key]!r}")
     if problems:
-        allowed = ", ".join([*(f"trainer.{key}" for key in extendable), *(f"run.{key}" for key in CHANGEABLE)])
-        raise ConfigError([*problems, f"with --resume, --set may change {allowed}; for the rest start a new run"])
+        allowed = [f"trainer.{key}" for key in extendable]
+        allowed += [f"run.{key}" for key in CHANGEABLE]
+        raise ConfigError(
+            [*problems, f"with --resume, --set may change {', '.join(allowed)}; for the rest start a new run"]
+        )
 
 
 def tables_of(text: str) -> dict[str, Any]:
@@ -334,7 +342,7 @@ def tables_of(text: str) -> dict[str, Any]:
 def _run_problems(table: Mapping[str, Any]) -> list[str]:
     problems = []
     device, name = str(table.get("device", "auto")), str(table.get("name", "run"))
-    if device not in DEVICES and not (device.startswith("cuda:") and device[5:].isdigit()):
+    if device not in DEVICES and not re.fullmatch(r"cuda:(0|[1-9][0-9]*)", device):
         problems.append(f"run.device: must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}")
     if not name or name != Path(name).name or name.startswith(".") or not name.isprintable():
         problems.append(f"run.name: must be a plain file name, since the run directory begins with it; got {name!r}")
@@ -361,7 +369,7 @@ def _name_hint(option: str, text: str) -> str:
     return "; did you mean 'name'?" if near and text.startswith("is unknown") else ""
 
 
-def _shared(component: Any, configs: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_options(component: Any, configs: Mapping[str, Any]) -> dict[str, Any]:
     """Options marked `SameAs` another table's, with their values there."""
     values = {}
     for option, mark in options_marked(component.Config, SameAs):
@@ -386,7 +394,7 @@ def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
             problems.append(f"{table}: must be a table, got {values!r}")
         else:
             try:
-                tables[table] = merged(tables.get(table), values, table, is_named=kind_of(table) is not None)
+                tables[table] = merge(tables.get(table), values, table, is_named=kind_of(table) is not None)
             except ConfigError as error:
                 problems += error.problems
     return problems
@@ -422,5 +430,11 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
     if isinstance(value, Mapping):
-        return f"{{ {', '.join(f'{key} = {_toml(item)}' for key, item in value.items())} }}"
+        pairs = [f"{_toml_key(key)} = {_toml(item)}" for key, item in value.items()]
+        return f"{{ {', '.join(pairs)} }}"
     return repr(value)
+
+
+def _toml_key(key: str) -> str:
+    """A key as TOML has it: quoted, unless it is of letters, digits, `_` and `-`."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)

@@ -220,13 +220,13 @@ class Connected(Group):
         except BaseException as error:
             # `torchrun` sends SIGTERM to those that are left, which must still say why they end.
             self._is_guarded = True
-            explained = self._explained(error)
+            explained = self._explain(error)
             if explained is error:
                 self._publish(error)
                 raise
             raise explained from error
 
-    def _explained(self, error: BaseException) -> BaseException:
+    def _explain(self, error: BaseException) -> BaseException:
         """The error itself where it is this process's own; else what happened to another one."""
         if isinstance(error, SpikeError | SystemExit):
             return error
@@ -287,9 +287,9 @@ class Connected(Group):
         if self.rank == teller:
             assert own is not None
             if len(failed) < self.world_size and isinstance(own, SpikeError) and teller != 0:
-                raise _told_by(own, teller, self.world_size)
+                raise _name_process(own, teller, self.world_size)
             raise own
-        raise _rebuilt(outcomes[teller], teller, self.world_size) from own
+        raise _rebuild_error(outcomes[teller], teller, self.world_size) from own
 
     def _leave(self) -> None:
         """Wait until all have come to the end: one that closes its connections early may cut off the last answers."""
@@ -352,7 +352,7 @@ def _outcome_of(result: Any, error: Exception | None) -> _Outcome:
     return _Outcome(None, f"{type(error).__name__}: {error}", pickled)
 
 
-def _rebuilt(outcome: _Outcome, rank: int, world_size: int) -> SpikeError:
+def _rebuild_error(outcome: _Outcome, rank: int, world_size: int) -> SpikeError:
     """The error of another process, which shows it."""
     error: SpikeError = ProcessError(f"process {rank} of {world_size} failed: {outcome.text}")
     if outcome.pickled:
@@ -362,7 +362,7 @@ def _rebuilt(outcome: _Outcome, rank: int, world_size: int) -> SpikeError:
     return error
 
 
-def _told_by(error: SpikeError, rank: int, world_size: int) -> SpikeError:
+def _name_process(error: SpikeError, rank: int, world_size: int) -> SpikeError:
     """The same error, saying in which process it came up."""
     try:
         same = type(error)(f"process {rank} of {world_size}: {error}")

@@ -160,7 +160,7 @@ def epoch_text(
     """
     head = f"epoch {epoch}" if num_epochs is None else f"epoch {epoch:>{len(str(num_epochs))}}/{num_epochs}"
     parts = [head, *(f"{name} {value_text(name, value)}" for name, value in metrics.items())]
-    short = [head, *_grouped(metrics)]
+    short = [head, *_group_by_metric(metrics)]
     if pace.rate is not None:
         parts.append(f"{rate_text(pace.rate)} {pace.unit}/s")
         short.append(f"{rate_text(pace.rate)}/s")
@@ -170,10 +170,10 @@ def epoch_text(
     line = "  ".join(parts)
     if width is None or len(line) < width:
         return line
-    return _filled(short, width)
+    return _fill_lines(short, width)
 
 
-def _grouped(metrics: Mapping[str, float]) -> list[str]:
+def _group_by_metric(metrics: Mapping[str, float]) -> list[str]:
     """`train_loss`, `val_loss` → `loss 0.4312 val 0.3321`."""
     groups: dict[str, list[str]] = {}
     for name, value in metrics.items():
@@ -185,7 +185,7 @@ def _grouped(metrics: Mapping[str, float]) -> list[str]:
     return [f"{metric} {' '.join(values)}" for metric, values in groups.items()]
 
 
-def _filled(parts: list[str], width: int) -> str:
+def _fill_lines(parts: list[str], width: int) -> str:
     """The parts in lines of less than `width` columns, so that a terminal breaks none of them."""
     lines = [parts[0]]
     for part in parts[1:]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,15 +31,11 @@ from spikecore.run.log import MetricsLog
 from spikecore.run.metrics import check_epoch, check_line, check_score, checked_state
 from spikecore.run.order import EpochOrder
 from spikecore.run.processes import Group
+from spikecore.run.randomness import generator_on, random_state, rank_seed, seed_everything, set_random_state
 from spikecore.run.signals import TERMINATIONS, handling
 from spikecore.torch_internals import BatchNorm
 
 T = TypeVar("T")
-
-DEVICE_STREAM = 1
-"""Tells the streams of `device_generator` from others that are derived from the run's seed."""
-RANK_STREAM = 2
-"""Tells the streams of the processes after the first from others that are derived from the run's seed."""
 
 
 @dataclass
@@ -210,8 +204,8 @@ class Context:
         self.order.checkpoint(score)
         if self.keeping is None:
             return
-        count, moment = self._saved_at
-        due = 0 < self.keeping.every_steps <= self.count - count or time.monotonic() - moment >= self.keeping.every_s
+        self._tell_no_score(score)
+        due = self._is_due(self.keeping)
         # The processes' clocks differ, and a signal may reach one of them only: all do what one has to.
         with self._exchange():
             due, stopping, stopped = self.processes.any(
@@ -225,6 +219,21 @@ class Context:
             raise KeyboardInterrupt
         if stopped:
             raise StopRun(self.stop_reason or "a hook in process 0 ended the run")
+
+    def _is_due(self, keeping: Keeping) -> bool:
+        """Whether a checkpoint is due by the number of safe points, or by the clock."""
+        count, moment = self._saved_at
+        if 0 < keeping.every_steps <= self.count - count:
+            return True
+        return time.monotonic() - moment >= keeping.every_s
+
+    def _tell_no_score(self, score: float | None) -> None:
+        """Warn once of a score that is nan or infinite: if all are, `best` names nothing."""
+        if score is not None and not math.isfinite(score):
+            self.note(
+                "a score given to checkpoint() was nan or infinite: such a checkpoint is kept, and it is never `best`; "
+                "expected a finite number, higher for a better net, or None for a safe point without an evaluation"
+            )
 
     def tell_plugins(self, is_saved: bool) -> None:
         """The hooks of an epoch that is over; at a safe point, so that one that fails costs no epoch.
@@ -335,7 +344,7 @@ class Context:
         self.generator.set_state(checkpoint.state["generator"])
         own = [checkpoint.state, *checkpoint.state.get("other_processes", [])]
         if len(own) == self.world_size or self.rank == 0:
-            _set_random_state(own[self.rank]["random"], self.device)
+            set_random_state(own[self.rank]["random"], self.device)
             self._restore_device_generator(*own[self.rank]["device_generator"])
         else:
             self.begin_random()
@@ -421,7 +430,7 @@ class Context:
             "shown": self.gallery.state(),
             "generator": self.generator.get_state(),
             "device_generator": self._device_generator_state(),
-            "random": _random_state(self.device),
+            "random": random_state(self.device),
         }
         if self.world_size > 1:
             state["rank_generator"], state["other_processes"] = self.rank_generator.get_state(), self._others()
@@ -436,7 +445,7 @@ class Context:
         own = {
             "rank_generator": self.rank_generator.get_state(),
             "device_generator": self._device_generator_state(),
-            "random": _random_state(self.device),
+            "random": random_state(self.device),
         }
         everyone = self.processes.gather((own, self.generator.get_state(), self.count))
         _, shared, count = everyone[0]
@@ -477,8 +486,7 @@ class Context:
 
     def _rank_seed(self) -> int:
         """A seed of this process alone, and of this safe point."""
-        words = [self.generator.initial_seed(), RANK_STREAM, self.rank, self.count]
-        return int(np.random.SeedSequence(words).generate_state(1)[0])
+        return rank_seed(self.generator.initial_seed(), self.rank, self.count)
 
     @contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -498,48 +506,3 @@ class Context:
 def _has_own_statistics(module: nn.Module) -> bool:
     """Whether it normalises over the samples of a batch that this process has."""
     return isinstance(module, BatchNorm) and not is_synchronised(module)
-
-
-def seed_everything(seed: int) -> None:
-    """Start every global random generator from the seed; what is random in a run comes from these or its own."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)
-    random.seed(seed)
-
-
-def generator_on(device: torch.device, seed: int, rank: int = 0) -> torch.Generator:
-    """A generator on a device, with a stream of its own: unlike that of a generator with the same seed."""
-    (word,) = np.random.SeedSequence([seed, DEVICE_STREAM, rank]).generate_state(1)
-    return torch.Generator(device).manual_seed(int(word))
-
-
-@contextmanager
-def undisturbed(device: torch.device) -> Iterator[None]:
-    """What is done inside draws from no random generator, as far as the outside can tell."""
-    before = _random_state(device)
-    try:
-        yield
-    finally:
-        _set_random_state(before, device)
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    legacy: Any = np.random.get_state()
-    _, keys, position, has_gauss, gauss = legacy
-    version, words, next_gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state(),
-        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        "numpy": [torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(gauss)],
-        "python": [version, torch.tensor(words), next_gauss],
-    }
-
-
-def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and state["device"] is not None:
-        torch.cuda.set_rng_state(state["device"], device)
-    keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), position, has_gauss, gauss))
-    version, words, next_gauss = state["python"]
-    random.setstate((version, tuple(words.tolist()), next_gauss))

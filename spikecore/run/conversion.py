@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +37,13 @@ from spikecore.run.loading import load
 from spikecore.run.out import whole_directory
 from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import Record
-from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, as_given, from_file, from_function
+from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, from_file, from_function, set_given_mode
 from spikecore.version import __version__
 
 COMPARED = 64
 """At most so many inputs on which the decisions of both nets are compared."""
+NUM_STEPS = 4
+"""T of an input that is made up: enough for a neuron to charge, fire and be reset."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def _from_directory(directory: Path, checkpoint: str) -> Source:
         about = {"kind": RUN, "directory": str(directory), "checkpoint": checkpoint, "id": record.id}
         files = _files_below(directory, lambda name: name in (RECORD, CONFIG))
         shape = record.nets[""].input_shape if record.nets else None
-    about["step_mode"] = as_given(net)
+    about["step_mode"] = set_given_mode(net)
     return Source(net, about, files, shape, directory)
 
 
@@ -185,7 +186,7 @@ def _check_loads(directory: Path, name: str, net: nn.Module, example: Tensor, st
         again = load_converted(directory)
     except (CheckpointError, ConfigError, SafetensorError) as error:
         raise RunError(f"converter {name!r}: the converted net cannot be loaded without the data: {error}") from error
-    x = example if step_mode == "multi" else example.expand(4, *example.shape)
+    x = example if step_mode == "multi" else example.expand(NUM_STEPS, *example.shape)
     with torch.no_grad():
         out, right = again(x), net(x)
     if not torch.equal(out, right):
@@ -219,18 +220,32 @@ def _agreement(converter: Converter, source: Source, net: nn.Module, x: Tensor |
 def example_of(source: Source, calibration: Calibration | None, shape: tuple[int, ...] | None) -> Tensor:
     """One batch of one sample, from the data or of the recorded shape.
 
+    Args:
+        source: the net.
+        calibration: its inputs, where there are any.
+        shape: of one sample, as asked for with `--input-shape`; None for that of the data, or the recorded one.
+
+    Returns:
+        `[1, *shape]`; `[T, 1, *shape]` for a net with state.
+
     Raises:
-        ConfigError: neither is there.
+        ConfigError: there are neither data nor a shape, or the data are of another shape than asked for.
     """
     axis = 1 if source.about["step_mode"] == "multi" else 0
     if calibration is not None:
-        batches: Iterator[Tensor] = calibration.batches()
-        batch = next(chain(batches, [torch.empty(0)]))
-        if not batch.numel():
+        batch = next(calibration.batches(), None)
+        if batch is None or not batch.numel():
             raise ConfigError(f"{calibration.source}: there are no inputs")
+        own = tuple(batch.shape[axis + 1 :])
+        if shape is not None and shape != own:
+            sizes = ",".join(map(str, shape))
+            raise ConfigError(
+                f"--input-shape {sizes}: the inputs of the data ({calibration.source}) are of the shape {own}: leave "
+                "--input-shape out"
+            )
         return batch.narrow(axis, 0, 1).clone()
     shape = shape or source.shape
     if shape is None:
         raise ConfigError("the shape of an input is not known: give --data, or --input-shape C,H,W")
-    lead = (4, 1) if axis else (1,)
+    lead = (NUM_STEPS, 1) if axis else (1,)
     return torch.rand((*lead, *shape), generator=torch.Generator().manual_seed(0))

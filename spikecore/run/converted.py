@@ -26,7 +26,7 @@ from spikecore.files import read_file
 from spikecore.nn import quantized, set_backend, set_step_mode
 from spikecore.registry import create
 from spikecore.run.restore import SavedRun
-from spikecore.run.sources import CONVERTED, FILE, RUN, imported, made_by
+from spikecore.run.sources import CONVERTED, FILE, RUN, call_factory, find_module
 from spikecore.run.typed import Mismatch, from_plain
 
 FORM = 1
@@ -82,7 +82,7 @@ def skeleton(directory: Path) -> nn.Module:
     example = tensors["example"]
     how = manifest["converter"]
     converter = create("converter", how["name"], **how["options"])
-    net = rebuilt(manifest["source"], directory / SOURCE, converter)
+    net = rebuild_source(manifest["source"], directory / SOURCE, converter)
     try:
         made: nn.Module = converter.convert(net, example, [example])[0]
     except (ConversionError, NetTraceError) as error:
@@ -101,7 +101,7 @@ def input_shape(directory: Path) -> tuple[int, ...]:
     return tuple(manifest["example_shape"][num_lead:])
 
 
-def rebuilt(about: dict[str, Any], directory: Path, converter: Any) -> nn.Module:
+def rebuild_source(about: dict[str, Any], directory: Path, converter: Any) -> nn.Module:
     """The net of a source with new weights, in the step mode in which it was converted.
 
     Args:
@@ -122,13 +122,13 @@ def rebuilt(about: dict[str, Any], directory: Path, converter: Any) -> nn.Module
         except ConversionError as error:
             raise ConfigError(f"{directory / about['stored']}: {error}") from error
     else:
-        module = imported(about["sha256"])
+        module = find_module(about["sha256"])
         if module is None:
             raise ConfigError(
                 f"this net was made by {about['file']}:{about['function']} (sha256 {about['sha256'][:12]}), which is "
                 "run only when you ask for it: import that file before, unchanged"
             )
-        net = made_by(getattr(module, about["function"], None), f"{about['file']}:{about['function']}")
+        net = call_factory(getattr(module, about["function"], None), f"{about['file']}:{about['function']}")
     set_step_mode(net.eval(), about["step_mode"])
     return net
 
@@ -168,12 +168,12 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ConfigError(f"{path}: is damaged: {name!r} is not a file of this directory")
         if name != WEIGHTS:  # which are read, and verified, where they are wanted; a source has been saved without them
-            _verified(directory, manifest, name)
+            _read_verified(directory, manifest, name)
     return manifest
 
 
 def _check_source(about: dict[str, Any]) -> None:
-    """What `rebuilt` reads of a source.
+    """What `rebuild_source` reads of a source.
 
     Raises:
         Mismatch: a part is missing or of another type.
@@ -190,13 +190,13 @@ def _check_source(about: dict[str, Any]) -> None:
 
 def _tensors(directory: Path, manifest: dict[str, Any], name: str) -> dict[str, Tensor]:
     try:
-        tensors: dict[str, Tensor] = tensors_of(_verified(directory, manifest, name))
+        tensors: dict[str, Tensor] = tensors_of(_read_verified(directory, manifest, name))
     except SafetensorError as error:
         raise CheckpointError(f"{directory / name}: is damaged: {error}") from error
     return tensors
 
 
-def _verified(directory: Path, manifest: dict[str, Any], name: str) -> bytes:
+def _read_verified(directory: Path, manifest: dict[str, Any], name: str) -> bytes:
     path = directory / name
     try:
         data = read_file(path, path.lstat().st_size)

@@ -105,9 +105,9 @@ def deploy(
         notes = list(artefact.notes)
         fidelity = None
         if samples is not None:
-            samples = _fitting(deployer, samples, example, notes)
+            samples = _fit_samples(deployer, samples, example, notes)
             try:
-                fidelity = _compared(deployer, name, artefact, net, samples, example, tolerance)
+                fidelity = _compare(deployer, name, artefact, net, samples, example, tolerance)
             except PluginUnavailable as error:
                 if is_asked_for:
                     raise
@@ -129,7 +129,7 @@ def _export(deployer: Deployer, name: str, net: nn.Module, example: Tensor, asid
     return artefact
 
 
-def _fitting(deployer: Deployer, samples: Samples, example: Tensor, notes: list[str]) -> Samples:
+def _fit_samples(deployer: Deployer, samples: Samples, example: Tensor, notes: list[str]) -> Samples:
     """Samples that the artefact takes: of a fixed shape, whole batches only."""
     if not deployer.capabilities.fixed_shape:
         return samples
@@ -146,7 +146,7 @@ def _fitting(deployer: Deployer, samples: Samples, example: Tensor, notes: list[
     return replace(samples, x=samples.x[:, :whole], labels=labels)
 
 
-def _compared(
+def _compare(
     deployer: Deployer,
     name: str,
     artefact: Artefact,
@@ -161,7 +161,9 @@ def _compared(
     try:
         outs = [deployer.simulate(artefact, x) for x in batches]
         traces = [deployer.trace(artefact, x) for x in batches]
-        trace = {layer: torch.cat([one[layer] for one in traces], 1) for layer in traces[0]}
+        trace: dict[str, Tensor] = {}
+        for layer in traces[0]:
+            trace[layer] = torch.cat([of_batch[layer] for of_batch in traces], 1)
         fidelity = compare_traces(spikes, trace, tolerance)
         decides = out.dim() == 3 and samples.labels is not None
         return fidelity.with_output(out, torch.cat(outs, 1), samples.labels if decides else None)

@@ -1,7 +1,7 @@
 """`spike run --dry-run`: builds all that a run would train, and downloads nothing.
 
-Where the files of a dataset are not here, or it would connect to a server by means of its own, it says what would be
-fetched and what could not be checked for that reason.
+Where the files of a dataset are not here, or a part of the run would connect to a server by means of its own, it says
+what would be fetched and what could not be checked for that reason.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ def inspect(resolved: Resolved) -> str:
         with _offline():
             return f"sound: {prepare(resolved)}"
     except NotDownloadedError as error:
-        unchecked = "the files of the dataset, its splits, and the net that is built for them"
-        return "\n".join([*_plan(resolved, error), _checked(unchecked)])
+        unchecked = f"{_data_text(resolved)}, and the net that is built for them"
+        return "\n".join([*_plan(resolved, error), _unchecked_text(unchecked)])
 
 
 def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[str]) -> str:
@@ -36,10 +36,12 @@ def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[s
     resolved = saved.resolve(overrides)
     try:
         with _offline():
-            since = saved.resumable(checkpoint, prepare(resolved, with_weights=not saved.has_begun))
+            prepared = prepare(resolved, with_weights=not saved.has_begun)
+            saved.refuse_other_samples(prepared)
+            since = saved.resumable(checkpoint, prepared)
     except NotDownloadedError as error:
-        unchecked = "the files of the dataset, its splits, and whether the checkpoint fits the net and the metrics"
-        return "\n".join([*_plan(resolved, error), _checked(unchecked)])
+        unchecked = f"{_data_text(resolved)}, and whether the checkpoint fits the net and the metrics"
+        return "\n".join([*_plan(resolved, error), _unchecked_text(unchecked)])
     return f"sound: would go on from {since.name if since else 'the seed'}"
 
 
@@ -58,19 +60,26 @@ def _offline() -> Iterator[None]:
         except Exception as error:
             if not refused:
                 raise
-            raise NotDownloadedError(f"{refused[0]} was to be connected to ({error})") from error
+            text = f"a connection to {refused[0]} was refused, since a dry run downloads nothing ({error})"
+            raise NotDownloadedError(text) from error
 
 
-def _checked(unchecked: str) -> str:
+def _data_text(resolved: Resolved) -> str:
+    return "the files of the dataset, its splits" if "dataset" in resolved.names else "the parts that are not here"
+
+
+def _unchecked_text(unchecked: str) -> str:
     return f"sound so far: the configuration and the options of every component\nnot checked: {unchecked}"
 
 
 def _plan(resolved: Resolved, error: NotDownloadedError) -> list[str]:
     """What a run would fetch."""
-    name, directory = resolved.names.get("dataset", ""), Path(error.directory)
+    starts = [f"{table} starts from the weights {weights!r}" for table, weights in resolved.weights.items()]
+    if "dataset" not in resolved.names:  # the trainer itself, or its environment, wanted to connect
+        return [*starts, f"a part of this run is not here: {error}"]
+    name, directory = resolved.names["dataset"], Path(error.directory)
     with use(resolved.registry):
         info: DatasetInfo = build("dataset", name, resolved.tables["dataset"]).info
-    starts = [f"{table} starts from the weights {weights!r}" for table, weights in resolved.weights.items()]
     missing = [file for file in info.files if not (directory / file.name).is_file()]
     if not missing or not error.directory:  # the dataset fetches what its info does not list
         return [*starts, f"dataset {name!r} is not here: {error}"]

@@ -83,7 +83,9 @@ def evaluate(
     """
     if split not in SPLITS:
         raise ConfigError(f"--split {split}: must be one of {', '.join(SPLITS)}")
-    changes = (*overrides, *([f"run.device={device}"] if device is not None else []))
+    changes = tuple(overrides)
+    if device is not None:
+        changes = (*changes, f"run.device={device}")
     _refuse_changes(changes)
     origin = Origin.of(Path(directory))
     saved = origin.saved
@@ -91,7 +93,7 @@ def evaluate(
     others = _other_samples(saved, resolved) if changes else ()
     if others and not other_samples:
         raise ConfigError(_samples_problem(others, split, resolved))
-    prepared = _prepared(Path(directory), resolved)
+    prepared = _prepare(Path(directory), resolved)
     is_resized = prepared.num_samples != saved.record.samples
     if is_resized or prepared.label_sums != saved.record.labels:
         if not other_samples:
@@ -156,7 +158,7 @@ def _labels_problem(directory: str | Path, saved: SavedRun, prepared: Prepared, 
     ]
 
 
-def _prepared(directory: Path, resolved: Resolved) -> Prepared:
+def _prepare(directory: Path, resolved: Resolved) -> Prepared:
     try:
         return prepare(resolved, with_weights=False)
     except (DatasetError, OSError) as error:
@@ -198,5 +200,6 @@ def _refuse_changes(changes: Sequence[str]) -> None:
                 continue
             problems.append(f"--set {text}: cannot change in an evaluation: it would be another net, or other samples")
     if problems:
-        keys = [*(f"{table}.*" for table in CHANGEABLE_TABLES), *(f"run.{key}" for key in CHANGEABLE_RUN_KEYS)]
+        keys = [f"{table}.*" for table in CHANGEABLE_TABLES]
+        keys += [f"run.{key}" for key in CHANGEABLE_RUN_KEYS]
         raise ConfigError([*problems, f"an evaluation may change {', '.join(keys)}"])

@@ -93,8 +93,11 @@ def _without_none(row: Sequence[Any]) -> list[Any]:
 
 def _matrix(name: str, value: Table) -> tuple[str, str]:
     first, _, second = value.head[0].partition("/")  # the heading of the corner names both axes
-    counts = [[int(cell or 0) for cell in row[1:]] for row in value.rows]
-    rows = [str(row[0]) for row in value.rows]
+    rows: list[str] = []
+    counts: list[list[int]] = []
+    for title, *cells in value.rows:
+        rows.append(str(title))
+        counts.append([int(cell or 0) for cell in cells])
     axes = (first.strip(), second.strip())
     picture = figures.matrix(counts, rows, value.head[1:], axes, name.replace("_", " "))
     return picture, "Blue: right; red: wrong; the deeper, the larger the share of its row."
@@ -104,11 +107,16 @@ def _histogram(name: str, value: Histogram) -> tuple[str, str]:
     if value.edges:
         return figures.histogram(value.values, value.edges, name, percent=value.is_share), ""
     heights = value.values[:MAX_NAMED_BARS]
-    groups = [[] if height is None else [(height, "var(--c0)")] for height in heights]  # an unknown one has no bar
+    groups = [_bar(height) for height in heights]
     remark = ""
     if len(value.names) > MAX_NAMED_BARS:
         remark = f"The first {MAX_NAMED_BARS} of {len(value.names)}."
     return figures.bars(value.names[:MAX_NAMED_BARS], groups, name, percent=value.is_share), remark
+
+
+def _bar(height: float | None) -> list[tuple[float, str]]:
+    """The bar of a category, with its colour; an unknown height has none."""
+    return [] if height is None else [(height, "var(--c0)")]
 
 
 DRAWN: dict[type[Shown], Callable[[str, Any], tuple[str, str]]] = {

@@ -57,7 +57,7 @@ def run(
         resolved = config if isinstance(config, Resolved) else processes.together(lambda: resolve(config))
         processes.require_same({"--out": str(out), **_facts(resolved)})
         prepared = processes.together(lambda: prepare(resolved, output=output, processes=processes))
-        directory = processes.first(lambda: _locked(new_directory(out, resolved.tables["run"].name), stack))
+        directory = processes.first(lambda: _lock(new_directory(out, resolved.tables["run"].name), stack))
         processes.remember_run(str(directory))
         with resolved.registry.hooks.with_listeners(hooks):
             return Run.begin(directory, resolved, prepared).carry_out()
@@ -94,7 +94,7 @@ def resume(
         for line in processes.first(lambda: rebuild(directory)):
             if processes.is_first:
                 print(f"{directory}: {line}", file=sys.stderr)
-        processes.first(lambda: _locked(directory, stack))
+        processes.first(lambda: _lock(directory, stack))
         saved = processes.together(lambda: SavedRun.open(directory))
         asked = {"--checkpoint": checkpoint, "--set": " ".join(overrides), "the run": saved.record.id}
         processes.require_same({**asked, **_versions()})
@@ -108,7 +108,7 @@ def resume(
             return run.carry_out()
 
 
-def _locked(directory: Path, stack: ExitStack) -> Path:
+def _lock(directory: Path, stack: ExitStack) -> Path:
     """The directory, locked until the stack is unwound."""
     stack.enter_context(DirectoryLock(directory))
     return directory

@@ -58,7 +58,7 @@ def is_one_of_several() -> bool:
         ConfigError: the environment says how many, but not how to reach them.
     """
     size = os.environ.get("WORLD_SIZE", "1")
-    if not size.isdigit() or int(size) < 2:
+    if not size.isdecimal() or int(size) < 2:
         return False
     missing = [name for name in ADDRESS if name not in os.environ]
     if missing:

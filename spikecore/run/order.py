@@ -43,7 +43,9 @@ class EpochOrder:
         """
         # A line with the same numbers is the line of this epoch; one without them may be that of a step.
         is_its_line = bool(metrics) and all(self._line.get(name) == value for name, value in metrics.items())
-        is_late = (is_its_line and self._num_since_line > 0) or (self._is_scored_first and bool(self._line))
+        is_late = is_its_line and self._num_since_line > 0
+        if self._is_scored_first and self._line:  # its checkpoint came before its line, too
+            is_late = True
         self._is_scored_first, self._has_told = False, True
         if is_late:
             raise ContractError(

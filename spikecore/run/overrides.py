@@ -30,7 +30,7 @@ def parse_override(text: str) -> dict[str, Any]:
         raise ConfigError(
             f"--set {text}: write table.key=value, as in --set trainer.epochs=5 or --set neuron.surrogate.alpha=3"
         )
-    return _nested(parts, parse_value(value))
+    return _nest(parts, parse_value(value))
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
         parts = [part.strip() for part in path.split(".")]
         if not equals or not all(parts):
             raise ConfigError(f"--set {text}: expected KEY=VALUE, as in tau=3.0 or surrogate.alpha=3")
-        settings = joined(settings, _nested(parts, parse_value(value)))
+        settings = join_changes(settings, _nest(parts, parse_value(value)))
     return settings
 
 
@@ -70,36 +70,36 @@ def _numbers(text: str) -> list[int | float]:
     return values if is_plain else []
 
 
-def nested(tables: Mapping[str, Any]) -> dict[str, Any]:
+def expand_keys(tables: Mapping[str, Any]) -> dict[str, Any]:
     """The same with dotted keys taken apart: `{"trainer.loss.name": "tet"}` is `{"trainer": {"loss": {…}}}`."""
     result: dict[str, Any] = {}
     for key, value in tables.items():
-        inner = nested(value) if isinstance(value, Mapping) else value
-        result = joined(result, _nested(str(key).split("."), inner))
+        inner = expand_keys(value) if isinstance(value, Mapping) else value
+        result = join_changes(result, _nest(str(key).split("."), inner))
     return result
 
 
-def _nested(parts: Sequence[str], value: Any) -> dict[str, Any]:
+def _nest(parts: Sequence[str], value: Any) -> dict[str, Any]:
     for part in reversed(parts[1:]):
         value = {part: value}
     return {parts[0]: value}
 
 
-def joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+def join_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     """Changes that are meant together, whatever their order: a name in one does not drop the options in the other."""
     result = dict(first)
     for key, value in second.items():
         before = result.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping | str):
-            result[key] = joined(before, value if isinstance(value, Mapping) else {"name": value})
+            result[key] = join_changes(before, value if isinstance(value, Mapping) else {"name": value})
         elif isinstance(before, str) and isinstance(value, Mapping):
-            result[key] = joined({"name": before}, value)
+            result[key] = join_changes({"name": before}, value)
         else:
             result[key] = value
     return result
 
 
-def merged(before: Any, change: Any, path: str, is_named: bool = True) -> Any:
+def merge(before: Any, change: Any, path: str, is_named: bool = True) -> Any:
     """`change` laid over `before`.
 
     Args:
@@ -113,13 +113,13 @@ def merged(before: Any, change: Any, path: str, is_named: bool = True) -> Any:
     """
     if not isinstance(change, Mapping):
         return change
-    if isinstance(before, list | tuple) and all(str(key).isdigit() for key in change):
-        return _merged_list(before, change, path)
+    if isinstance(before, list | tuple) and all(str(key).isdecimal() for key in change):
+        return _merge_list(before, change, path)
     table = _table(before)
     if is_named and "name" in change and change["name"] != table.get("name"):
         table = {}
     for key, value in change.items():
-        table[key] = merged(table.get(key), value, f"{path}.{key}")
+        table[key] = merge(table.get(key), value, f"{path}.{key}")
     return table
 
 
@@ -132,10 +132,10 @@ def _table(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, Mapping) else {}
 
 
-def _merged_list(before: Sequence[Any], change: Mapping[str, Any], path: str) -> list[Any]:
+def _merge_list(before: Sequence[Any], change: Mapping[str, Any], path: str) -> list[Any]:
     items = list(before)
     for key, value in change.items():
         if int(key) >= len(items):
             raise ConfigError(f"{path}.{key}: the list has {len(items)} items, numbered from 0")
-        items[int(key)] = merged(items[int(key)], value, f"{path}.{key}")
+        items[int(key)] = merge(items[int(key)], value, f"{path}.{key}")
     return items

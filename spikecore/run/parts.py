@@ -178,7 +178,7 @@ def _start_from(net: nn.Module, weights: str, table: str, name: str) -> WeightsR
     return WeightsRecord(weights, sha256)
 
 
-def rebuilt(parts: Parts, nets: dict[str, NetRecord]) -> nn.Module:
+def rebuild_model(parts: Parts, nets: dict[str, NetRecord]) -> nn.Module:
     """A task's model as `Parts.nets` said it was built, with new weights."""
     built = {name: parts.build(how.role, how.input_shape, how.num_outputs) for name, how in nets.items()}
     return built[""] if "" in built else nn.ModuleDict(built)

@@ -1,6 +1,6 @@
 """What a net does with a few validation samples, before and after training: rates per layer, rasters, membrane traces.
 
-Looking changes nothing: the net's mode, its chosen backends and every random generator are put back.
+Looking changes neither the net's mode nor any random generator: both are put back.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.task import Task
 from spikecore.nn import Neuron, get_state, reset_state, set_state
 from spikecore.nn.layers.sync_norm import is_synchronised
-from spikecore.run.context import Context, undisturbed
+from spikecore.run.context import Context
+from spikecore.run.randomness import undisturbed
 from spikecore.run.tree import read_tree, write_tree
 from spikecore.torch_internals import BatchNorm
 from spikecore.trainers.batches import put_together
@@ -26,11 +27,15 @@ from spikecore.trainers.splits import unaugmented
 
 NUM_SAMPLES = 64
 CHUNK = 8
+"""Samples that are fed in one call, so that a large net fits into memory."""
 NUM_TRACED_LAYERS = 4
-NUM_COLUMNS = 40
-"""Steps in a picture: short sequences of several samples stand side by side."""
+NUM_COLUMNS, MAX_SHOWN = 40, 10
+"""Steps in a picture, where short sequences of several samples stand side by side; and the most samples in one."""
 MAX_VALUES = 65536
+"""Values that are kept of a layer: the longer a sequence, the fewer neurons, from `MOST_TRACED` to `LEAST_TRACED`."""
+LEAST_TRACED, MOST_TRACED = 32, 256
 SATURATED_RATE = 0.95
+"""Share of the steps from which on a neuron that spikes in them is called saturated."""
 read, save = read_tree, write_tree
 """Of what `probe` found."""
 
@@ -55,27 +60,27 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         where they have none. `unseen`: neuron layers that did not run.
     """
     inputs = _Samples(task) if example is None else _Example(example)
+    layers = _neurons(task.model)
+    rates = _Rates(layers)
+
+    def feed(index: Sequence[int]) -> None:
+        reset_state(task.model)
+        sequence = inputs.sequence(index, context.device)
+        rates.own_steps = inputs.own_steps
+        for net in _nets(task.model):
+            net(sequence)
+        reset_state(task.model)
+
     with undisturbed(context.device), _evaluating(task.model), torch.no_grad(), _precision(context):
-
-        def feed(index: Sequence[int]) -> None:
-            reset_state(task.model)
-            sequence = inputs.sequence(index, context.device)
-            rates.own_steps = inputs.own_steps
-            for net in _nets(task.model):
-                net(sequence)
-            reset_state(task.model)
-
-        layers = _neurons(task.model)
-        rates = _Rates(layers)
-        every = list(range(len(inputs)))
         with rates.watching():
-            for start in range(0, len(every), CHUNK):
-                feed(every[start : start + CHUNK])
+            for start in range(0, len(inputs), CHUNK):
+                feed(range(start, min(start + CHUNK, len(inputs))))
         chosen = {module: module.chosen for module in layers.values() if isinstance(module, Neuron)}
-        shown = every[: min(10, max(1, round(NUM_COLUMNS / max(1, rates.num_steps))))]
+        shown = range(_num_shown(len(inputs), rates.num_steps))
         traces = _Traces(_some(rates.seen()))
         with traces.watching():
             feed(shown)
+        # A neuron whose potential is recorded may take another backend: the choice to report is that of plain calls.
         for module, choice in chosen.items():
             module.chosen = choice
     unseen = [name for name in layers if name not in rates.seen()]
@@ -87,6 +92,12 @@ def probe(task: Task, context: Context, example: Tensor | None = None) -> dict[s
         "layers": reports,
         "unseen": unseen,
     }
+
+
+def _num_shown(num_samples: int, num_steps: int) -> int:
+    """How many samples stand side by side in a picture of about `NUM_COLUMNS` steps."""
+    fitting = round(NUM_COLUMNS / max(1, num_steps))
+    return min(num_samples, MAX_SHOWN, max(1, fitting))
 
 
 class NothingToFeed(RunError):
@@ -184,7 +195,8 @@ class _Samples:
         return len(self._samples)
 
     def sequence(self, index: Sequence[int], device: torch.device) -> Tensor:
-        samples, indices = [self._samples[i] for i in index], [self._indices[i] for i in index]
+        samples = [self._samples[i] for i in index]
+        indices = [self._indices[i] for i in index]
         batch = put_together(self._split, samples, self._task.is_sequence, indices=indices)
         x, self.own_steps = batch.x.to(device), batch.mask
         if self._task.is_sequence:
@@ -318,8 +330,8 @@ class _Traces:
                 return
             flat = out.flatten(2)
             if name not in self._index:
-                wanted = min(256, max(32, MAX_VALUES // (out.shape[0] * out.shape[1])))
-                self._index[name] = _spread(flat.shape[2], wanted)
+                num_kept = MAX_VALUES // (out.shape[0] * out.shape[1])
+                self._index[name] = _spread(flat.shape[2], min(MOST_TRACED, max(LEAST_TRACED, num_kept)))
             index = self._index[name].to(flat.device)
             self._spikes.setdefault(name, []).append((flat[:, :, index] != 0).cpu())
             recorded = getattr(module, "recorded", {}).get("v")

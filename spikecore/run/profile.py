@@ -16,7 +16,7 @@ from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve, tables_of
 from spikecore.run.kept_profile import Profile
 from spikecore.run.origin import Origin
-from spikecore.run.parts import Parts, rebuilt
+from spikecore.run.parts import Parts, rebuild_model
 from spikecore.run.samples import Samples, from_split
 
 UNTRAINED = "the seed's weights, untrained"
@@ -93,7 +93,7 @@ def _of_ann(resolved: Resolved, prepared: Prepared, samples: Samples) -> tuple[O
     try:
         ordinary = resolve(tables)
         ordinary = replace(ordinary, registry=resolved.registry)
-        net = rebuilt(Parts(ordinary, prepared.context.device, with_weights=False), prepared.nets)
+        net = rebuild_model(Parts(ordinary, prepared.context.device, with_weights=False), prepared.nets)
         ann = count_operations(net.eval(), samples.x.mean(0, keepdim=True))
     except (SpikeError, RuntimeError) as error:
         return None, f"no artificial net beside it: this model does not take neuron = relu ({error})"

@@ -80,7 +80,7 @@ def changed_environment(
     """
     changed = [name for name in MATTERS if environment.get(name) != here[name]]
     lines = [f"{name} was {environment.get(name)}, is {here[name]}" for name in changed]
-    before, after = _used(plugins), _used(now)
+    before, after = _used_versions(plugins), _used_versions(now)
     for name in {**before, **after}:
         if after.get(name) != before.get(name):
             was, becomes = before.get(name, "not in use"), after.get(name, "not in use")
@@ -88,7 +88,7 @@ def changed_environment(
     return lines
 
 
-def _used(plugins: Sequence[PluginRecord]) -> dict[str, str]:
+def _used_versions(plugins: Sequence[PluginRecord]) -> dict[str, str]:
     """Version by distribution, of the plugins that are not switched off or broken."""
     return {plugin.distribution: plugin.version for plugin in plugins if plugin.status == "ok"}
 
@@ -113,7 +113,7 @@ def check_files(record: Record, registry: Registry, tables: Collection[str] | No
     Raises:
         ConfigError: one is missing, or its content has changed.
     """
-    given = {file.version: file.path for file in registry.files} | _imported(registry)
+    given = {file.version: file.path for file in registry.files} | _imported_files(registry)
     for file in record.files:
         if file.sha256 in given or (tables is not None and not _is_named(file, record, tables)):
             continue
@@ -162,7 +162,7 @@ def _digest(path: str) -> str:
         return ""
 
 
-def _imported(registry: Registry) -> dict[str, str]:
+def _imported_files(registry: Registry) -> dict[str, str]:
     """Hash → path of the source files whose components were registered in this process."""
     path_of = {}
     for component in registry.registered_components():
@@ -208,16 +208,24 @@ def plugins(resolved: Resolved) -> list[PluginRecord]:
 
 
 def git() -> dict[str, Any] | None:
-    """Commit of the working directory, and whether tracked files differ from it; None outside a repository."""
-    commit, changes = _output("git", "rev-parse", "HEAD"), _output("git", "status", "--porcelain", "-uno")
-    return {"commit": commit, "dirty": bool(changes)} if commit else None
+    """Commit of the working directory, and whether tracked files differ from it (`dirty`; None where git did not tell).
+
+    None outside a repository, and in one without a commit.
+    """
+    commit = _output("git", "rev-parse", "--verify", "HEAD")
+    if not commit:
+        return None
+    changes = _output("git", "status", "--porcelain", "-uno")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
-def _output(*command: str) -> str:
+def _output(*command: str) -> str | None:
+    """What a command prints; None where it is not here, fails, or takes long (git in a very large tree)."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _cpu() -> str:
@@ -225,9 +233,11 @@ def _cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "") or (
-        platform.processor() or platform.machine()
-    )
+    for line in lines:
+        key, _, name = line.partition(":")
+        if key.strip() == "model name" and name.strip():
+            return name.strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:

@@ -41,10 +41,10 @@ def rebuild(directory: Path) -> list[str]:
             raise problem
         return []
     with DirectoryLock(directory):
-        return list(_rebuilt(directory, CheckpointStore(directory, run), problem))
+        return list(_rebuild_files(directory, CheckpointStore(directory, run), problem))
 
 
-def _rebuilt(directory: Path, store: CheckpointStore, problem: ConfigError | None) -> Iterator[str]:
+def _rebuild_files(directory: Path, store: CheckpointStore, problem: ConfigError | None) -> Iterator[str]:
     name, kept = _newest_kept(store)
     if problem is not None:
         if not kept:

@@ -38,6 +38,13 @@ RUNNING, DIED = "running", "died"
 FINISHED, INTERRUPTED, FAILED = "finished", "interrupted", "failed"
 
 
+def rebuilding_cure(directory: Path) -> str:
+    """How the files of a damaged run are put back from a checkpoint; "" where it has none."""
+    if not os.path.isdir(directory / "checkpoints"):  # unlike pathlib's, also False where nothing may be read
+        return ""
+    return f"`spike run --resume {directory}` rebuilds it from a checkpoint"
+
+
 class DamageError(ConfigError):
     """The record is damaged or was edited. Where there are checkpoints, the message says how it is rebuilt from one.
 
@@ -48,9 +55,8 @@ class DamageError(ConfigError):
 
     def __init__(self, path: Path, reason: str) -> None:
         self.plain = f"{path}: {reason}"
-        has_checkpoints = os.path.isdir(path.parent / "checkpoints")
-        cure = f"; `spike run --resume {path.parent}` rebuilds it from a checkpoint" if has_checkpoints else ""
-        super().__init__(self.plain + cure)
+        cure = rebuilding_cure(path.parent)
+        super().__init__(f"{self.plain}; {cure}" if cure else self.plain)
 
 
 class SchemaError(ConfigError):
@@ -273,8 +279,8 @@ class Record:
         """The record of a run, verified.
 
         Raises:
-            DamageError: it is damaged or was edited.
-            ConfigError: there is none.
+            DamageError: it is damaged or was edited; or there is none, although the run has checkpoints.
+            ConfigError: no run began here.
             SchemaError: it is of another schema.
         """
         path = directory / FILE
@@ -284,11 +290,15 @@ class Record:
         except NotADirectoryError:
             raise ConfigError(f"{directory}: is no directory; name the directory that `spike run` printed") from None
         except FileNotFoundError:
+            if rebuilding_cure(directory):
+                raise DamageError(path, "is missing, although a folder of checkpoints is here") from None
             raise ConfigError(
                 f"{directory}: holds no {FILE}, so no run began here; name the directory that `spike run` printed"
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamageError(path, f"is damaged: {type(error).__name__}: {error}") from error
+        if type(version) is not int:
+            raise DamageError(path, f"is damaged: its schema must be a number, got {version!r:.80}")
         if version != SCHEMA:
             rest = {key: value for key, value in plain.items() if key != OWN_SUM}
             if plain.get(OWN_SUM) == _sum({"schema": SCHEMA, **rest}):
@@ -327,7 +337,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _refusal(version: Any, plain: Mapping[str, Any]) -> str:
+def _refusal(version: int, plain: Mapping[str, Any]) -> str:
     environment = plain.get("environment")
     wrote = environment.get("spikecore") if isinstance(environment, Mapping) else None
     author = f"spikecore {wrote}" if wrote else "another spikecore"

@@ -58,7 +58,7 @@ def build(directory: Path) -> str:
         *_banner(directory, record, status),
         _tiles(record, lines),
         page.section("Learning", *_by_split(record, lines), *_learning(lines)),
-        *_shown(directory),
+        *_results(directory),
         page.section("Activity", *activity(record.classes, looks), *map(page.note, [*record.notes, *problems])),
         page.section("Time", *_time(record)),
         *kept_profile.section(directory),
@@ -118,11 +118,8 @@ def _tiles(record: Record, lines: Sequence[Mapping[str, Any]]) -> str:
     if "total" in record.timings_s:
         tiles.append(("time", seconds_text(record.timings_s["total"])))
     tiles.append(("device", str(record.environment["device"])))
-    return (
-        '<dl class="tiles">'
-        + "".join(f"<div><dt>{escape(n)}</dt><dd>{escape(v)}</dd></div>" for n, v in tiles)
-        + "</dl>"
-    )
+    cells = [f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in tiles]
+    return f'<dl class="tiles">{"".join(cells)}</dl>'
 
 
 def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -137,9 +134,12 @@ def _by_split(record: Record, lines: Sequence[Mapping[str, Any]]) -> list[str]:
         table = {"samples": {split: str(count) for split, count in record.samples.items()}, **table}
     if not table:
         return []
-    splits = [split for split in SPLIT_NAMES if any(split in row for row in table.values())]
+    known: set[str] = set().union(*table.values())
+    splits = [split for split in SPLIT_NAMES if split in known]
     head = ("", *(SPLIT_NAMES[split] for split in splits))
-    rows = [(metric.replace("_", " "), *(row.get(split, "–") for split in splits)) for metric, row in table.items()]
+    rows: list[list[str]] = []
+    for metric, row in table.items():
+        rows.append([metric.replace("_", " "), *(row.get(split, "–") for split in splits)])
     caption = "Metrics of the latest epoch. Nothing is chosen by the test split, which is read once, at the end."
     return [f'<div id="splits">{page.table(head, rows)}</div>', page.note(caption)]
 
@@ -165,7 +165,7 @@ def _learning(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return [page.grid(shown), *left_out]
 
 
-def _shown(directory: Path) -> list[str]:
+def _results(directory: Path) -> list[str]:
     """What the trainer showed; no section where that is nothing."""
     values, problems = read_gallery(directory)
     if not values and not problems:
@@ -201,7 +201,10 @@ def _parts(directory: Path, record: Record) -> list[str]:
     )
     environment = {**record.environment, "argv": " ".join(record.environment["argv"])}
     if record.git:
-        environment["git commit"] = record.git["commit"] + (" (with changes)" if record.git["dirty"] else "")
+        state = " (with changes)" if record.git["dirty"] else ""
+        if record.git["dirty"] is None:
+            state = " (whether files had changed is not known)"
+        environment["git commit"] = record.git["commit"] + state
     environment |= {f"--load {file.path}": f"sha256 {file.sha256}" for file in record.files}
     rows = [(key, str(value)) for key, value in environment.items() if value is not None]
     config = json.dumps(record.config, indent=2, ensure_ascii=False)
@@ -225,13 +228,15 @@ def _parts(directory: Path, record: Record) -> list[str]:
 def _history(directory: Path, record: Record) -> list[str]:
     store = CheckpointStore(directory, record.id)
     best = store.best()
-    kept = ", ".join(f"{name} (best)" if name == best else name for name in store.names())
-    parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept or "none")}</p>']
+    names = [f"{name} (best)" if name == best else name for name in store.names()]
+    kept = ", ".join(names) or "none"
+    parts = [f'<p id="checkpoints" class="note">Checkpoints: {escape(kept)}</p>']
     if record.resumes:
         rows = []
-        for one in record.resumes:
-            changes = "; ".join([*one.changes, *one.differs]) or "–"
-            rows.append((one.at, one.after, one.checkpoint or "the seed", one.dropped_lines, changes))
+        for resumption in record.resumes:
+            changes = "; ".join([*resumption.changes, *resumption.differs]) or "–"
+            source = resumption.checkpoint or "the seed"
+            rows.append((resumption.at, resumption.after, source, resumption.dropped_lines, changes))
         head = ("resumed", "after it had", "from", "lines dropped", "changed")
         parts += ["<h3>History</h3>", f'<div id="history">{page.table(head, rows)}</div>']
     return parts

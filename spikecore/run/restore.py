@@ -19,11 +19,12 @@ from spikecore.run import provenance
 from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST, Checkpoint, CheckpointStore, refuse_other_model
 from spikecore.run.config import Resolved, refuse_changes, resolve
-from spikecore.run.context import seed_everything
 from spikecore.run.directory import CONFIG, store_of
 from spikecore.run.log import MetricsLog
-from spikecore.run.parts import Parts, rebuilt
-from spikecore.run.record import MOST_BYTES, Record
+from spikecore.run.parts import Parts, rebuild_model
+from spikecore.run.randomness import seed_everything
+from spikecore.run.record import MOST_BYTES, Record, rebuilding_cure
+from spikecore.run.text import other_labels, samples_text
 
 
 def load(directory: str | Path, checkpoint: str = LAST, *, backend: str | None = None) -> nn.Module:
@@ -77,9 +78,10 @@ class SavedRun:
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read: {cure(error)}") from error
         if hashlib.sha256(text).hexdigest() != record.config_sha256:
+            way_back = rebuilding_cure(directory) or "put it back"
             raise ConfigError(
-                f"{path}: was edited after the run began, so it no longer tells what was trained: put it back, or "
-                f"start a new run with `spike run {path}`"
+                f"{path}: was edited after the run began, so it no longer tells what was trained: {way_back}; or start "
+                f"a new run with `spike run {path}`"
             )
         return cls(directory, record)
 
@@ -144,7 +146,7 @@ class SavedRun:
             raise self._with_origin(error) from error
         with use(resolved.registry):
             seed_everything(self.record.seed)
-            return rebuilt(Parts(resolved, device, with_weights=False), self.record.nets)
+            return rebuild_model(Parts(resolved, device, with_weights=False), self.record.nets)
 
     def checkpoint(self, which: str, model: nn.Module) -> Checkpoint:
         """The checkpoint asked for, verified against the net.
@@ -158,6 +160,27 @@ class SavedRun:
     def has_begun(self) -> bool:
         """Whether there is a checkpoint to go on from."""
         return bool(store_of(self.directory, self.record.id).names())
+
+    def refuse_other_samples(self, prepared: Prepared) -> None:
+        """Refuse to go on with other data than those of before.
+
+        Raises:
+            ConfigError: a split holds more samples than then, or fewer, or samples with other labels.
+        """
+        new_run = f"start a new run with `spike run {self.directory / CONFIG}`"
+        if self.record.samples != prepared.num_samples:
+            then, here = samples_text(self.record.samples), samples_text(prepared.num_samples)
+            raise ConfigError(
+                f"{self.directory}: the run began with {then}, and its dataset now gives {here}: put the data back as "
+                f"they were, or {new_run}"
+            )
+        if self.record.labels != prepared.label_sums:
+            splits = other_labels(self.record.labels, prepared.label_sums)
+            raise ConfigError(
+                f"{self.directory}: the samples of {splits} have other labels than when the run began, or are in "
+                "another order, so that other samples would be held back for validation: put the data back as they "
+                f"were, or {new_run}"
+            )
 
     def resumable(self, which: str, prepared: Prepared) -> Checkpoint | None:
         """The checkpoint to go on from; None where a run has none yet and starts anew.

@@ -48,7 +48,7 @@ from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now, sealed
 from spikecore.run.restore import SavedRun
 from spikecore.run.signals import terminable
-from spikecore.run.text import other_labels, reason_text, samples_text
+from spikecore.run.text import reason_text
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Run:
     ) -> Run:
         resolved = saved.resolve(overrides)
         prepared = prepare(resolved, output=output, processes=processes, with_weights=not saved.has_begun)
-        _refuse_other_samples(saved, prepared)
+        saved.refuse_other_samples(prepared)
         with output.clock.timed("restore"):
             since = saved.resumable(checkpoint, prepared)
             run = cls(saved.directory, resolved, saved.record, prepared, since)
@@ -253,24 +253,23 @@ class Run:
         keeping = self.prepared.context.keeping
         assert keeping is not None
         clean(self.directory)
-        resumption = self._resumption(
-            overrides,
-            checkpoints=keeping.store.keep_until(self.since.name if self.since else None),
-            lines=keeping.log.restore(self.since.log if self.since else EMPTY),
-        )
+        if self.since is None:
+            where = "there is no checkpoint yet: starting again from the seed"
+            name, position = None, EMPTY
+        else:
+            where = f"going on from {self.since.name}"
+            name, position = self.since.name, self.since.log
+        checkpoints = keeping.store.keep_until(name)
+        lines = keeping.log.restore(position)
+        resumption = self._resumption(overrides, checkpoints, lines)
         self.prepared.context.gallery.rewrite()
         self.record.restart(resumption)
         self._write_changed_config()
         self._put_back_config()
-        where = (
-            f"going on from {self.since.name}"
-            if self.since
-            else "there is no checkpoint yet: starting again from the seed"
-        )
-        lines, checkpoints = resumption.dropped_lines, resumption.dropped_checkpoints
-        dropped = f"; dropped {lines} newer lines of metrics and {len(checkpoints)} newer checkpoints"
+        if lines or checkpoints:
+            where += f"; dropped {lines} newer lines of metrics and {len(checkpoints)} newer checkpoints"
         console = self.prepared.context.console
-        console.say(f"{self.directory}: {where}{dropped if lines or checkpoints else ''}")
+        console.say(f"{self.directory}: {where}")
         for line in resumption.differs:
             console.warn(f"{line}: the rest of the run may differ in its last bits")
 
@@ -443,28 +442,6 @@ def resume_command(directory: Path, record: Record) -> str:
     for file in record.files:
         words += ["--load", file.path]
     return shlex.join(words)
-
-
-def _refuse_other_samples(saved: SavedRun, prepared: Prepared) -> None:
-    """Refuse to go on with other data than those of before.
-
-    Raises:
-        ConfigError: a split holds more samples than then, or fewer, or samples with other labels.
-    """
-    before, now_here = saved.record.samples, prepared.num_samples
-    if before == now_here and saved.record.labels != prepared.label_sums:
-        splits = other_labels(saved.record.labels, prepared.label_sums)
-        raise ConfigError(
-            f"{saved.directory}: the samples of {splits} have other labels than when the run began, or are in another "
-            "order, so that other samples would be held back for validation: put the data back as they were, or start "
-            f"a new run with `spike run {saved.directory / CONFIG}`"
-        )
-    if before != now_here:
-        then, here = samples_text(before), samples_text(now_here)
-        raise ConfigError(
-            f"{saved.directory}: the run began with {then}, and its dataset now gives {here}: put the data back as "
-            f"they were, or start a new run with `spike run {saved.directory / CONFIG}`"
-        )
 
 
 def _new_record(resolved: Resolved, prepared: Prepared) -> Record:

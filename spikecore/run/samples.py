@@ -13,6 +13,7 @@ from spikecore.interfaces.task import Task
 from spikecore.run.build import prepare
 from spikecore.run.checkpoint import LAST
 from spikecore.run.origin import Origin
+from spikecore.run.sources import spread
 from spikecore.trainers.batches import put_together
 from spikecore.trainers.splits import unaugmented
 
@@ -60,11 +61,16 @@ def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Sam
 
 
 def from_split(task: Task, count: int, name: str, device: torch.device | None = None) -> Samples:
-    """Samples of a split, without augmentation, spread evenly over it, encoded on the device of the encoder."""
+    """Samples of a split, without augmentation, spread evenly over it, encoded on the device of the encoder.
+
+    Args:
+        task: with this split, and with the encoder where its samples are no sequences.
+        count: how many; fewer where the split has fewer.
+        name: of the split.
+        device: the encoder's, where x stays; None for the CPU.
+    """
     split = unaugmented(task.split(name))
-    size = len(split)
-    count = min(count, size)
-    indices = [index * size // count for index in range(count)]
+    indices = spread(len(split), count)
     samples = [split[index] for index in indices]
     batch = put_together(split, samples, task.is_sequence, indices=indices)
     device = device or torch.device("cpu")
@@ -73,7 +79,7 @@ def from_split(task: Task, count: int, name: str, device: torch.device | None = 
         x = task.sequence(x, torch.Generator(device).manual_seed(0))
     labels = [label for _, label in samples]
     are_classes = all(isinstance(label, int) for label in labels)
-    source = f"{count} samples of the {name} split"
+    source = f"{len(indices)} samples of the {name} split"
     if batch.mask is not None and not bool(batch.mask.all()):
         source += f", padded to {len(x)} steps (the padding is counted, too)"
     return Samples(x, torch.tensor(labels) if are_classes else None, source)

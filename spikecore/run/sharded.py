@@ -48,7 +48,7 @@ class Sharded:
         scalars = {parameter for parameter in self.net.parameters() if not parameter.dim()}
         for parameter in scalars:
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(_averaging(world_size))  # type: ignore[no-untyped-call]
+                parameter.register_post_accumulate_grad_hook(_make_averaging_hook(world_size))  # type: ignore[no-untyped-call]
         self.net.register_forward_hook(_no_view)  # before the hooks of FSDP
         device = next(model.parameters()).device.type
         try:
@@ -92,7 +92,7 @@ def _no_view(module: nn.Module, inputs: Any, out: Any) -> Any:
     return out.clone() if isinstance(out, Tensor) and out._is_view() else out
 
 
-def _averaging(world_size: int) -> Any:
+def _make_averaging_hook(world_size: int) -> Any:
     """Of the gradient of a parameter that all processes keep. What was added up before is the same in all of them."""
 
     def hook(parameter: Tensor) -> None:

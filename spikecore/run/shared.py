@@ -28,8 +28,8 @@ from spikecore.nn import quantized
 from spikecore.registry import use
 from spikecore.run.checkpoint import LAST
 from spikecore.run.config import Resolved, resolve, tables_of
-from spikecore.run.context import seed_everything
-from spikecore.run.parts import Parts, rebuilt
+from spikecore.run.parts import Parts, rebuild_model
+from spikecore.run.randomness import seed_everything
 from spikecore.run.record import MOST_BYTES, NetRecord
 from spikecore.run.restore import SavedRun
 from spikecore.run.typed import Mismatch, from_plain
@@ -106,7 +106,7 @@ def load_shared(directory: Path, backend: str | None = None) -> nn.Module:
         CheckpointError: the weights are damaged, or of another net.
     """
     config = _config(directory / CONFIG)
-    resolved = _resolved(directory, config, backend)
+    resolved = _resolve(directory, config, backend)
     try:
         records: dict[str, NetRecord] = from_plain(dict[str, NetRecord], config["nets"], "nets")
         sums: dict[str, str] = from_plain(dict[str, str], config.get("sha256"), "sha256")
@@ -121,7 +121,7 @@ def load_shared(directory: Path, backend: str | None = None) -> nn.Module:
         raise CheckpointError(f"{path}: is damaged, or is not the file that {CONFIG} was written with")
     with use(resolved.registry):
         seed_everything(0)
-        net = rebuilt(Parts(resolved, torch.device("cpu"), with_weights=False), records)
+        net = rebuild_model(Parts(resolved, torch.device("cpu"), with_weights=False), records)
     try:
         state = tensors_of(data)
         quantized.prepare(net, state)
@@ -131,7 +131,7 @@ def load_shared(directory: Path, backend: str | None = None) -> nn.Module:
     return net.eval()
 
 
-def _resolved(directory: Path, config: dict[str, Any], backend: str | None) -> Resolved:
+def _resolve(directory: Path, config: dict[str, Any], backend: str | None) -> Resolved:
     overrides = [f"backend.name={backend}"] if backend else []
     try:
         return resolve(config["tables"], overrides, only=["run", "plugins", *config["tables"]])

@@ -37,7 +37,8 @@ def handling(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
     with ExitStack() as stack:
         for number in numbers:
             if _is_ours(number):
-                stack.callback(signal.signal, number, signal.signal(number, _Owned(handler)))
+                before = signal.signal(number, _Owned(handler))
+                stack.callback(signal.signal, number, before)
         yield
 
 
@@ -58,4 +59,4 @@ def _is_ours(number: signal.Signals) -> bool:
     before = signal.getsignal(number)
     if number == signal.SIGTERM:
         return before == signal.SIG_DFL or isinstance(before, _Owned)
-    return before != signal.SIG_IGN
+    return before is not None and before != signal.SIG_IGN  # None: not set from Python, so it could not be put back

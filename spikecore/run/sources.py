@@ -28,7 +28,7 @@ from spikecore.registry import create
 from spikecore.registry.files import file_source, run_file
 from spikecore.run.build import prepare
 from spikecore.run.restore import SavedRun
-from spikecore.trainers.batches import put_together
+from spikecore.trainers.batches import assemble
 from spikecore.trainers.splits import task_split
 
 RUN, CONVERTED, FACTORY, FILE = "run", "converted", "factory", "file"
@@ -42,7 +42,7 @@ class Source:
     Args:
         net: in evaluation mode, with its weights. One without state takes batches `[B, ...]` (step mode `single`, where
             it has one), one with state sequences `[T, B, ...]`.
-        about: what it is, for the manifest, and for `rebuilt`.
+        about: what it is, for the manifest, and for `rebuild_source`.
         files: name below `source/` → content: what rebuilds it.
         shape: of one sample `[...]`; None where it is not known without data.
         directory: of the run; None for a function in a file.
@@ -64,11 +64,11 @@ def from_function(file: Path, function: str, weights: Path | None) -> Source:
         CheckpointError: the weights are not those of the net.
     """
     plugin = file_source(file, "SOURCE")
-    module = imported(plugin.version)
+    module = find_module(plugin.version)
     if module is None:
         run_file(plugin, "SOURCE")
-        module = imported(plugin.version)
-    net = made_by(getattr(module, function, None), f"{file}:{function}")
+        module = find_module(plugin.version)
+    net = call_factory(getattr(module, function, None), f"{file}:{function}")
     if weights is not None:
         tensors, _ = read_tensors(weights)
         try:
@@ -81,7 +81,7 @@ def from_function(file: Path, function: str, weights: Path | None) -> Source:
         "sha256": plugin.version,
         "function": function,
         "weights": None if weights is None else str(weights),
-        "step_mode": as_given(net.eval()),
+        "step_mode": set_given_mode(net.eval()),
     }
     return Source(net, about, {}, None, None)
 
@@ -98,11 +98,11 @@ def from_file(file: Path, converter: Any) -> Source:
     except ConversionError as error:
         raise ConfigError(f"SOURCE {file}: {error}") from error
     name = f"net{file.suffix}"
-    about: dict[str, Any] = {"kind": FILE, "file": str(file), "stored": name, "step_mode": as_given(net)}
+    about: dict[str, Any] = {"kind": FILE, "file": str(file), "stored": name, "step_mode": set_given_mode(net)}
     return Source(net, about, {name: content}, None, None)
 
 
-def made_by(function: Any, what: str) -> nn.Module:
+def call_factory(function: Any, what: str) -> nn.Module:
     """The net that a function makes.
 
     Raises:
@@ -121,7 +121,7 @@ def made_by(function: Any, what: str) -> nn.Module:
     return net
 
 
-def imported(digest: str) -> Any:
+def find_module(digest: str) -> Any:
     """The module that was imported in this process from a file with this hash."""
     for module in list(sys.modules.values()):
         path = getattr(module, "__file__", None)
@@ -134,7 +134,7 @@ def imported(digest: str) -> Any:
     return None
 
 
-def as_given(net: nn.Module) -> str:
+def set_given_mode(net: nn.Module) -> str:
     """Put a net into the step mode in which converters get it, and say which: `single` without state, else `multi`."""
     parts = [part for part in net.modules() if isinstance(part, Stateful) and not isinstance(part, Dropout)]
     mode = "multi" if any(part.state_names != () for part in parts) else "single"
@@ -160,7 +160,8 @@ def calibration_of(source: Source, data: str | None, count: int, batch_size: int
 
     Args:
         source: of the net.
-        data: name of a dataset, or a safetensors or npy file of inputs `[N, ...]`; None for the run's own.
+        data: name of a dataset, or a safetensors or npy file of inputs `[N, ...]`, of sequences `[N, T, ...]`, finite
+            floating-point numbers; None for the run's own.
         count: at most so many.
         batch_size: of each batch.
 
@@ -169,9 +170,9 @@ def calibration_of(source: Source, data: str | None, count: int, batch_size: int
     """
     is_sequence = source.about["step_mode"] == "multi"
     if data is not None and data.endswith((".safetensors", ".npy")):
-        values = _values_in(Path(data))[:count]
+        values = _values_in(Path(data), is_sequence)[:count]
         batch_axis = 1 if is_sequence else 0
-        values = values.movedim(0, batch_axis) if is_sequence else values
+        values = values.movedim(0, batch_axis)  # a file has N first, also of sequences [N, T, ...]
         return Calibration(lambda: iter(torch.split(values, batch_size, batch_axis)), f"{len(values)} inputs in {data}")
     if data is not None:
         return _from_dataset(data, count, batch_size, is_sequence)
@@ -181,16 +182,32 @@ def calibration_of(source: Source, data: str | None, count: int, batch_size: int
     return _from_run(source.directory, checkpoint, count, batch_size, is_sequence)
 
 
-def _values_in(path: Path) -> Tensor:
+def _values_in(path: Path, is_sequence: bool) -> Tensor:
+    """The inputs in a file, float32, `[N, ...]` or `[N, T, ...]`.
+
+    Raises:
+        ConfigError: it cannot be read, or holds what no net takes.
+    """
+    axes = "[N, T, ...]" if is_sequence else "[N, ...]"
     try:
         if path.suffix == ".npy":
-            return torch.from_numpy(np.load(path, allow_pickle=False))
-        tensors = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
+            tensors = {"": torch.from_numpy(np.load(path, allow_pickle=False))}
+        else:
+            tensors = load_file(path)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise ConfigError(f"--data {path}: cannot be read: {error}") from error
     if len(tensors) != 1:
-        raise ConfigError(f"--data {path}: expected one tensor of inputs [N, ...], got {', '.join(tensors) or 'none'}")
-    return next(iter(tensors.values()))
+        raise ConfigError(f"--data {path}: expected one tensor of inputs {axes}, got {', '.join(tensors) or 'none'}")
+    (values,) = tensors.values()
+    least_axes = 3 if is_sequence else 2
+    if values.dim() < least_axes or not values.is_floating_point():
+        raise ConfigError(
+            f"--data {path}: expected inputs {axes} of floating-point numbers, as the net takes them, got "
+            f"{tuple(values.shape)} of {values.dtype}"
+        )
+    if not bool(values.isfinite().all()):
+        raise ConfigError(f"--data {path}: holds nan or infinities: calibration needs finite inputs")
+    return values.float()  # NumPy's own default is float64
 
 
 def _from_dataset(name: str, count: int, batch_size: int, is_sequence: bool) -> Calibration:
@@ -199,7 +216,7 @@ def _from_dataset(name: str, count: int, batch_size: int, is_sequence: bool) -> 
         wanted = "sequences [T, B, ...]" if is_sequence else "batches [B, ...]"
         raise ConfigError(f"--data {name}: the net takes {wanted}, which this dataset does not give")
     split = task_split(dataset, "train")
-    indices = _spread(len(split), count)
+    indices = spread(len(split), count)
 
     def batches() -> Iterator[Tensor]:
         for batch in _in_batches(split, indices, batch_size, is_sequence):
@@ -215,7 +232,7 @@ def _from_run(directory: Path, checkpoint: str, count: int, batch_size: int, is_
         split = task.split("train")
     except (SpikeError, OSError) as error:
         raise ConfigError(f"{directory}: the data of this run cannot be read: {error}\n--data names others") from error
-    indices = _spread(len(split), count)
+    indices = spread(len(split), count)
 
     def batches() -> Iterator[Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -239,10 +256,10 @@ def _task_of(directory: Path, checkpoint: str) -> Task:
 
 def _in_batches(split: Split, indices: list[int], batch_size: int, is_sequence: bool) -> Iterator[Batch]:
     for start in range(0, len(indices), batch_size):
-        some = indices[start : start + batch_size]
-        yield put_together(split, [split[index] for index in some], is_sequence, indices=some)
+        yield assemble(split, indices[start : start + batch_size], is_sequence)
 
 
-def _spread(size: int, count: int) -> list[int]:
+def spread(size: int, count: int) -> list[int]:
+    """`count` indices below `size` (all where there are fewer) at equal distances, the first among them."""
     count = min(size, count)
     return [index * size // count for index in range(count)]

@@ -24,7 +24,7 @@ def aligned_value_text(name: str, value: float) -> str:
 
 def seconds_text(seconds: float) -> str:
     """A duration: `12.3 s`, `1 min 20 s`, `3 h 04 min`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -66,10 +66,12 @@ def reason_text(error: Exception) -> str:
 
 
 def bytes_text(size: int) -> str:
-    """A file size."""
-    value, unit = float(size), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
+    """A file size in decimal units, to three digits: `999 B`, `1.23 MB`."""
+    if size < 1000:
+        return f"{size} B"
+    value, unit = size / 1000, "kB"
+    for larger in ("MB", "GB", "TB"):
+        if value < 999.5:  # what is above would be rounded to 1e+03
             break
         value, unit = value / 1000, larger
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.3g} {unit}"
+    return f"{value:.3g} {unit}"

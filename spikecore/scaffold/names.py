@@ -16,7 +16,6 @@ import unicodedata
 from dataclasses import dataclass
 
 from spikecore.errors import OptionError
-from spikecore.kinds import KINDS
 from spikecore.registry import Registry, registry
 from spikecore.registry.catalogue import known
 from spikecore.registry.metadata import normalise
@@ -88,9 +87,8 @@ def _conflict(names: Names, kind: str, registry: Registry) -> str:
     if names.folder in RESERVED_IDS or names.folder.split("-")[0] == "spikecore":
         return f"the name is reserved for spikecore itself ({', '.join(RESERVED_IDS)}, spikecore-…); choose another"
     for plugin in registry.plugins():
-        if normalise(names.folder) in (normalise(plugin.id), normalise(plugin.distribution)) or (
-            plugin.distribution == names.distribution
-        ):
+        taken = {normalise(plugin.id), normalise(plugin.distribution)}
+        if normalise(names.folder) in taken or plugin.distribution == names.distribution:
             return (
                 f"{plugin.distribution} {plugin.version} is installed under this name; choose another, or uninstall it"
             )
@@ -113,8 +111,3 @@ def collisions(names: Names, kind: str) -> list[str]:
         offered = f"{names.distribution}:{names.component}"
         notes.append(f"the plugin {owner} has a {kind} {names.component!r}: with both installed, write {offered!r}")
     return notes
-
-
-def kinds() -> list[str]:
-    """The kinds that a plugin can be made for."""
-    return list(KINDS)

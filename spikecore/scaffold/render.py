@@ -6,7 +6,7 @@ A template's path is the path of what it becomes, without `.tmpl`; `$name` in pa
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -57,7 +57,8 @@ def render(name: str, kind: str, destination: Path, core: str = "") -> Path:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text, encoding="utf-8")
             whole.chmod(0o755)
-            shutil.rmtree(target, ignore_errors=True)  # an empty one
+            with contextlib.suppress(FileNotFoundError):
+                target.rmdir()  # fails where something was put into it meanwhile
             whole.rename(target)
     except OSError as error:
         raise OptionError(f"--dest {destination}: cannot be written: {error}") from error

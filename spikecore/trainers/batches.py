@@ -20,10 +20,18 @@ def assemble(split: Split, index: Iterable[Any], is_sequence: bool, generator: t
         index: which ones.
         is_sequence: samples have a time axis, which then comes first.
         generator: for a `collate` that draws; None while evaluating.
+
+    Raises:
+        DatasetError: samples are not what the dataset says, or do not fit together; see `put_together`.
+        ContractError: see `put_together`.
     """
-    wanted, at_once = [int(i) for i in index], getattr(split, "__getitems__", None)
-    samples = at_once(wanted) if at_once is not None else [split[i] for i in wanted]
-    return put_together(split, samples, is_sequence, generator, wanted)
+    indices = [int(i) for i in index]
+    read_several = getattr(split, "__getitems__", None)
+    if read_several is None:
+        samples = [split[i] for i in indices]
+    else:
+        samples = read_several(indices)
+    return put_together(split, samples, is_sequence, generator, indices)
 
 
 def put_together(
@@ -50,7 +58,7 @@ def put_together(
     collate = getattr(split, "collate", None)
     if collate is None:
         target = getattr(split, "target", None)
-        return _stacked(samples, is_sequence, "class" if target is None else target.kind, names)
+        return _stack(samples, is_sequence, "class" if target is None else target.kind, names)
     try:
         batch = collate(samples, generator)
     except SpikeError:
@@ -74,23 +82,24 @@ def stack(samples: Sequence[tuple[Tensor, int | Tensor]], is_sequence: bool, tar
         DatasetError: samples, or labels that are stacked, differ in shape.
         ContractError: the labels are not of the target.
     """
-    return _stacked(samples, is_sequence, target, [f"sample {place} of the batch" for place in range(len(samples))])
+    return _stack(samples, is_sequence, target, [f"sample {place} of the batch" for place in range(len(samples))])
 
 
-def _stacked(
+def _stack(
     samples: Sequence[tuple[Tensor, int | Tensor]], is_sequence: bool, target: TargetKind, names: Sequence[str]
 ) -> Batch:
-    inputs, labels = [x for x, _ in samples], [label for _, label in samples]
+    inputs = [x for x, _ in samples]
+    labels = [label for _, label in samples]
     _require_one_shape(inputs, names, "an x", "give the split a collate(samples, generator) that pads them")
-    if target != "items":
-        tensors = [label for label in labels if isinstance(label, Tensor)]
+    tensors = [label for label in labels if isinstance(label, Tensor)]
+    if target != "items" and len(tensors) == len(labels):  # labels of mixed types are refused by `stack_labels`
         _require_one_shape(tensors, names, "a label", "give all labels one shape, or the target 'items'")
     x = torch.stack(inputs)
     return Batch(x.transpose(0, 1) if is_sequence else x, stack_labels(labels, target))
 
 
 def _require_one_shape(tensors: Sequence[Tensor], names: Sequence[str], what: str, cure: str) -> None:
-    for tensor, name in zip(tensors, names, strict=False):  # fewer tensors where labels are of mixed types
+    for tensor, name in zip(tensors, names, strict=True):
         if tensor.shape != tensors[0].shape:
             raise DatasetError(
                 f"{name} has {what} of the shape {tuple(tensor.shape)}, {names[0]} one of {tuple(tensors[0].shape)}; "
@@ -103,7 +112,9 @@ def _names(split: Split, samples: Sequence[object], indices: Sequence[int] | Non
     if indices is None:
         return [f"sample {place} of the batch" for place in range(len(samples))]
     name_of = getattr(split, "name_of", None)
-    return [f"sample {index}" if name_of is None else name_of(index) for index in indices]
+    if name_of is None:
+        return [f"sample {index}" for index in indices]
+    return [name_of(index) for index in indices]
 
 
 def stack_labels(labels: Sequence[int | Tensor], target: TargetKind) -> Tensor | list[Tensor]:

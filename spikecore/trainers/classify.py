@@ -108,11 +108,13 @@ class Classify(Trainer):
         context.share_buffers(task.model)
         samples = unaugmented(task.split(split))
         generator = torch.Generator(context.device).manual_seed(context.rank)
-        loss, cells = 0.0, torch.zeros(task.num_outputs * task.num_outputs, dtype=torch.int64)
+        loss = 0.0
+        # Cell `label * num_outputs + answer` of the confusion matrix counts the samples of a label with this answer.
+        cells = torch.zeros(task.num_outputs * task.num_outputs, dtype=torch.int64)
         with torch.no_grad(), context.timed("evaluate"):
             for index in torch.split(torch.arange(len(samples)), self.config.batch_size):
                 shard = context.shard(index)
-                if not shard.weight:
+                if not shard.weight:  # the first sample once more, which another process counts
                     continue
                 batch = assemble(samples, shard.index, task.is_sequence)
                 label = batch.stacked
@@ -202,8 +204,17 @@ class Classify(Trainer):
 
 
 def _output(task: Task, net: nn.Module, context: RunContext, batch: Batch, generator: torch.Generator) -> Tensor:
-    """The net's output `[T, B, num_outputs]`; the encoder works on the device, and draws there."""
+    """The net's output `[T, B, num_outputs]`; the encoder works on the device, and draws there.
+
+    Raises:
+        ContractError: the output has another shape: scores of classes that there are not would be counted as others.
+    """
     x = batch.x.to(context.device)
     with torch.autocast(context.device.type, context.dtype, enabled=context.dtype != torch.float32):
         out: Tensor = net(x if task.is_sequence else task.sequence(x, generator))
+    if out.dim() != 3 or out.shape[-1] != task.num_outputs:
+        raise ContractError(
+            f"the model {type(task.model).__name__} must give [T, B, {task.num_outputs}], a number for each step, "
+            f"sample and class, got {tuple(out.shape)}: build it with parts.model(input_shape, num_outputs)"
+        )
     return out

@@ -49,7 +49,10 @@ def confusion(counts: Tensor, classes: Sequence[str] = (), split: str = "test") 
             caption=f"{split.capitalize()} split, {num_samples} samples.",
         )
     }
-    recall = [line[index] / sum(line) if sum(line) else None for index, line in enumerate(rows)]
+    recall: list[float | None] = []
+    for index, line in enumerate(rows):
+        num_own = sum(line)  # 0 for a class that the split has no sample of
+        recall.append(line[index] / num_own if num_own else None)
     caption = f"Share of the samples of each class that is recognised; {split} split."
     shown["recall"] = Histogram(recall, names=names, is_share=True, caption=caption)
     return shown

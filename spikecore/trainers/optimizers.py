@@ -1,6 +1,6 @@
 """Optimizers by name, with the options that torch gives them; the learning rate is the trainer's.
 
-adam, adamw, sgd      as in torch.optim, with its defaults unless said otherwise
+adam, adamw, sgd      as in torch.optim, with its defaults, but for weight_decay = 0.0001 of adamw and sgd
 
 Plugins add others, as `spikecore.choices` named `optimizer.NAME`: a frozen dataclass derived from `Optimizer`.
 """
@@ -63,7 +63,7 @@ class Adam(Optimizer):
     """`torch.optim.Adam`.
 
     Args:
-        betas: decay of the means of the gradient and of its square.
+        betas: how much of the running means of the gradient, and of its square, a step keeps; each from 0 to below 1.
         eps: added to the root, against division by zero.
         weight_decay: times the weights, added to the gradient.
     """
@@ -103,7 +103,7 @@ class SGD(Optimizer):
     """`torch.optim.SGD`.
 
     Args:
-        momentum: share of the last step that is repeated.
+        momentum: share of the last step that is repeated, from 0 to below 1.
         nesterov: looks ahead by the momentum.
         weight_decay: times the weights, added to the gradient.
     """

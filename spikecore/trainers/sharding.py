@@ -27,9 +27,15 @@ def whole(tensor: Tensor) -> Tensor:
 
 def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     """Norm of all elements of whole and divided tensors, as a whole one. All processes must call it."""
-    every = list(tensors)
-    kinds = [[one for one in every if is_part(one)], [one for one in every if not is_part(one)]]
-    norms = [whole(nn.utils.get_total_norm(kind)) for kind in kinds if kind]
+    divided: list[Tensor] = []
+    complete: list[Tensor] = []
+    for tensor in tensors:
+        if is_part(tensor):
+            divided.append(tensor)
+        else:
+            complete.append(tensor)
+    # Each kind by itself: torch does not take both in one call.
+    norms = [whole(nn.utils.get_total_norm(kind)) for kind in (divided, complete) if kind]
     if not norms:
         return torch.zeros(())
     return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
@@ -49,10 +55,9 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     for group, own in zip(groups, optimizer.param_groups, strict=True):
         if "foreach" in group and _is_mixed(own["params"]):
             group["foreach"] = None  # see `settle`
-    state = {
-        number: {name: whole(value) if is_part(value) else value for name, value in values.items()}
-        for number, values in plain["state"].items()
-    }
+    state: dict[int, dict[str, Any]] = {}
+    for number, values in plain["state"].items():
+        state[number] = {name: whole(value) if is_part(value) else value for name, value in values.items()}
     return {**plain, "state": state, "param_groups": groups}
 
 
@@ -66,13 +71,13 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]
     parts: dict[Any, Any] = {}
     for number, parameter in zip(numbers, parameters, strict=True):
         if number in state["state"]:
-            take = _taking(parameter)
+            take = _part_taker(parameter)
             parts[number] = {name: take(value) for name, value in state["state"][number].items()}
     optimizer.load_state_dict({**state, "state": parts})
     settle(optimizer)
 
 
-def _taking(parameter: Any) -> Callable[[Any], Any]:
+def _part_taker(parameter: Any) -> Callable[[Any], Any]:
     """Of a value of the parameter's shape, this process's part."""
     if not is_part(parameter):
         return lambda value: value

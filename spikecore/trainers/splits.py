@@ -47,7 +47,7 @@ class TaskSplit:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         number = self._number(index)
-        return self._checked(number, self.whole[number])
+        return self._check(number, self.whole[number])
 
     def __getattr__(self, name: str) -> Any:
         """The optional members. Unpickling asks for others before there is a `whole`."""
@@ -73,7 +73,7 @@ class TaskSplit:
             raise IndexError(f"sample {index} of {len(self.indices)}")
         return self.indices[index]
 
-    def _checked(self, number: int, sample: tuple[Tensor, int | Tensor]) -> tuple[Tensor, int | Tensor]:
+    def _check(self, number: int, sample: tuple[Tensor, int | Tensor]) -> tuple[Tensor, int | Tensor]:
         problem = sample_problem(sample, self.target, self.is_sequence, self.shape)
         if problem:
             raise DatasetError(f"{self.place}[{number}]: {problem}")
@@ -83,7 +83,12 @@ class TaskSplit:
         def read(indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
             numbers = [self._number(int(index)) for index in indices]
             samples = several(numbers)
-            return [self._checked(number, sample) for number, sample in zip(numbers, samples, strict=True)]
+            if len(samples) != len(numbers):
+                raise DatasetError(
+                    f"{self.place}: its __getitems__ must give a sample for each of {len(numbers)} indices, in their "
+                    f"order, got {len(samples)}"
+                )
+            return [self._check(number, sample) for number, sample in zip(numbers, samples, strict=True)]
 
         return read
 
@@ -92,9 +97,12 @@ class TaskSplit:
             return batches
         places = {number: place for place, number in enumerate(self.indices)}
 
+        def renumber(batch: Sequence[int]) -> list[int]:
+            return [places[int(number)] for number in batch]
+
         def draw(batch_size: int, generator: torch.Generator) -> list[list[int]]:
             drawn = batches(batch_size, generator, self.indices)
-            return [[places[int(number)] for number in batch] for batch in drawn]
+            return [renumber(batch) for batch in drawn]
 
         return draw
 
@@ -173,7 +181,7 @@ def cut_validation(train: TaskSplit, share: float, seed: int, classes: Sequence[
     """
     generator = torch.Generator().manual_seed(seed)
     chosen: set[int] = set()
-    for name, members in _groups(train, classes).items():
+    for name, members in _groups(train, classes):
         count = int(share * len(members) + 0.5)
         if not 0 < count < len(members):
             raise OptionError(_cure(name, len(members), share))
@@ -183,15 +191,18 @@ def cut_validation(train: TaskSplit, share: float, seed: int, classes: Sequence[
     return train.part(kept), unaugmented(train.part(sorted(chosen)))
 
 
-def _groups(train: TaskSplit, classes: Sequence[str]) -> dict[str, list[int]]:
-    """What is cut by itself: each class, or all samples where labels are no classes."""
+def _groups(train: TaskSplit, classes: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """What is cut by itself, by name: each class, or all samples where labels are no classes."""
     if train.target.kind != "class":
-        return {"the training split": list(range(len(train)))}
+        return [("the training split", list(range(len(train))))]
     groups: dict[int, list[int]] = {}
     for number, label in enumerate(_labels(train)):
         groups.setdefault(label, []).append(number)
-    names = {label: repr(classes[label]) if label < len(classes) else str(label) for label in groups}
-    return {f"class {names[label]}": groups[label] for label in sorted(groups)}
+    named: list[tuple[str, list[int]]] = []  # not by name alone, which two classes may share
+    for label in sorted(groups):
+        name = repr(classes[label]) if label < len(classes) else str(label)
+        named.append((f"class {name}", groups[label]))
+    return named
 
 
 def _labels(train: TaskSplit) -> list[int]:

@@ -118,7 +118,7 @@ def _values_problem(label: Tensor, num_outputs: int, axis: int) -> str:
 
 def _classes_problem(label: Tensor, num_classes: int) -> str:
     """`label` must hold a class for each step."""
-    if str(label.dtype) != "torch.int64":
+    if label.dtype != torch.int64:
         return f"its label is of {label.dtype}; classes of steps must be int64 [T], values of steps floating point"
     if label.dim() < 1:
         return f"its label has the shape {tuple(label.shape)}; classes of steps must be [T, ...]"

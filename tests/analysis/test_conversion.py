@@ -192,3 +192,9 @@ def test_a_layer_of_another_shape_is_told():
     odd = GraphNet(trace_net(nn.Sequential(nn.ReLU())), {"0": nn.Unflatten(1, (3, 2))})
     with pytest.raises(ShapeError, match=r"layer '0': expected \(4, 6\) as in the given net, got \(4, 3, 2\)"):
         compare_conversion(nn.Sequential(nn.ReLU()), odd, [torch.rand(4, 6)], 1, ["0"])
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(16, 1, dtype=torch.int64), torch.zeros(15, dtype=torch.int64)])
+def test_labels_of_another_shape_are_refused(given, made, wrong):
+    with pytest.raises(ShapeError, match=r"one label for each of 16 samples, got \(1"):
+        compare_conversion(given, made, [(torch.rand(16, 6), wrong)], NUM_STEPS, LAYERS)

@@ -188,6 +188,17 @@ def test_a_damaged_file_is_refused(text):
         Fidelity.from_json(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("num_different", "1"), ("got_spikes", 0.5), ("expected_spikes", None), ("shape", [2, "1", 1])]
+)
+def test_counts_that_are_no_whole_numbers_are_refused(name, wrong):
+    values = compare_traces({"a": one([0, 1])}, {"a": one([0, 0])}).to_dict()
+    assert Fidelity.from_dict(values).num_different == 1
+    values["layers"][0][name] = wrong
+    with pytest.raises(InputError, match="fidelity record is damaged: TypeError: counts and sizes are whole numbers"):
+        Fidelity.from_dict(values)
+
+
 def test_the_json_holds_what_a_reader_looks_for():
     values = json.loads(compare_traces({"a": one([0, 1])}, {"a": one([0, 0])}).to_json())
     assert (values["agreement"], values["num_outputs"], values["num_different"]) == (0.5, 2, 1)

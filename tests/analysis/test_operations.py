@@ -144,6 +144,27 @@ def test_linear_layers_with_binary_weights_still_multiply_analog_inputs(bias, ra
     assert counter.operations(x.numel() // 5).total("macs") == 15
 
 
+class Ternary(torch_nn.Module):
+    """The signs of weights."""
+
+    def forward(self, weight):
+        return weight.sign()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rank", [2, 3])
+def test_so_do_layers_whose_ternary_weights_are_computed(bias, rank):
+    layer = torch_nn.Linear(5, 3, bias=bias)
+    torch_nn.utils.parametrize.register_parametrization(layer, "weight", Ternary())
+    x = torch.rand(*[2, 4, 5][3 - rank :], generator=torch.Generator().manual_seed(0)) + 0.1
+    for given, multiplies in ((x, True), ((x > 0.5).float(), False)):
+        with OperationCounter(layer) as counter:
+            layer(given)
+        counted = counter.operations(x.numel() // 5)
+        assert counted.total("macs") == 15 * multiplies
+        assert (counted.total("acs") > 0) == (not multiplies)
+
+
 def test_blocks_recurrence_and_single_steps():
     block = nn.ConvBNNeuron(torch_nn.Conv2d(2, 3, 3), torch_nn.BatchNorm2d(3), nn.LIF(tau=1.1)).eval()
     block.norm.running_var.fill_(0.01)

@@ -283,3 +283,15 @@ def test_any_shape_equals_the_dense_product(sizes, stride, padding, kernel, rate
         y, choice = product("event", geometry, x, weight, None)
         assert choice.path == "event"
         torch.testing.assert_close(y, dense_product(geometry, x, weight, None))
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 6), (3, 2, 6)])
+def test_the_gradient_of_a_bias_is_a_sum_over_rows(calls, shape):
+    """Of one row alone it is the row: torch's sum over no axes would be one over all."""
+    x, weight, bias = spikes(*shape, rate=0.5), weight_of(4, 6), weight_of(4)
+    factors = torch.arange(1.0, 5.0)
+    y, choice = product("event", LINEAR, x, weight, bias)
+    assert choice.path == "event"
+    ours = torch.autograd.grad((y * factors).sum(), (weight, bias))
+    theirs = torch.autograd.grad((dense_product(LINEAR, x, weight, bias) * factors).sum(), (weight, bias))
+    torch.testing.assert_close(ours, theirs)

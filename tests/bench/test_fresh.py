@@ -117,3 +117,27 @@ def test_a_backend_of_this_process_alone_is_named_as_such():
         figures = fresh.measure(backends(["right"])[0][1], [Case("lif", (2, 1, 3))], 0)
     assert "no backend 'right'" in figures.problem
     assert not figures.cold_ms
+
+
+@linux
+def test_a_failure_without_a_text_ends_the_child_too():
+    """A child that went on would return to the caller a second time."""
+
+    class Mute(Exception):
+        def __str__(self):
+            raise ValueError("no text")
+
+    def fail():
+        raise Mute
+
+    with pytest.raises(RuntimeError, match="memory: the child ended with status"):
+        in_child(fail)
+
+
+def test_a_process_that_ends_without_an_answer_is_a_problem(monkeypatch):
+    """As where a candidate calls `os._exit(0)`."""
+    ended = subprocess.CompletedProcess([], 0, stdout="", stderr="")
+    monkeypatch.setattr(fresh.subprocess, "run", lambda *args, **options: ended)
+    peak, problem = fresh.measure_net("linear", "torch", CPU)
+    assert peak is None
+    assert problem == "a fresh process ended without an answer"

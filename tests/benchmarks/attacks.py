@@ -62,7 +62,7 @@ class Attack(NamedTuple):
     tries: Callable[[Path], Outcomes]
 
 
-def killed(options: list[str], num_runs: int, most_kills: int, folder: Path) -> Outcomes:
+def kill_runs(options: list[str], num_runs: int, most_kills: int, folder: Path) -> Outcomes:
     """Runs that are killed at random calls of functions, and again while they are resumed."""
     dice = random.Random(11)
     with Server(folder) as server:
@@ -77,10 +77,10 @@ def killed(options: list[str], num_runs: int, most_kills: int, folder: Path) -> 
                 if answer["status"] == KILLED:
                     at = dice.randint(1, whole["calls"] // 3)
                     answer = server.spike("run", "--resume", name, crash_at_call=at)
-            yield finished(server, name, options) and outcome(folder / name) == wanted
+            yield finish(server, name, options) and outcome(folder / name) == wanted
 
 
-def finished(server: Server, name: str, options: list[str]) -> bool:
+def finish(server: Server, name: str, options: list[str]) -> bool:
     """Resumed, or started where nothing had begun."""
     answer = server.spike("run", "--resume", name)
     if answer["status"] == 2:
@@ -89,7 +89,7 @@ def finished(server: Server, name: str, options: list[str]) -> bool:
     return answer["status"] == 0
 
 
-def signalled(folder: Path) -> Outcomes:
+def signal_runs(folder: Path) -> Outcomes:
     """SIGKILL, SIGTERM and Ctrl-C, also twice, at processes of their own; two for each run."""
     dice = random.Random(5)
     slow = [*EVERY_STEP, "--set", "trainer.epochs=12"]
@@ -102,7 +102,7 @@ def signalled(folder: Path) -> Outcomes:
             for _ in range(2):
                 interrupt(folder, command, folder / name, dice)
                 command = ["--resume", name]
-            yield finished(server, name, slow) and outcome_of_log(folder / name) == wanted
+            yield finish(server, name, slow) and outcome_of_log(folder / name) == wanted
 
 
 def interrupt(folder: Path, command: list[str], directory: Path, dice: random.Random) -> None:
@@ -146,7 +146,7 @@ def full_disks(folder: Path) -> Outcomes:
                 explained = answer["status"] in (1, 2) and "No space left on device: free some" in answer["stderr"]
                 subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
                 name = f"{disk.name}/r"
-                yield explained and finished(server, name, OPTIONS) and outcome(folder / name) == wanted
+                yield explained and finish(server, name, OPTIONS) and outcome(folder / name) == wanted
             finally:
                 subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -274,7 +274,7 @@ def flipped_records(folder: Path) -> Outcomes:
         shutil.rmtree(directory)
 
 
-def truncated(folder: Path) -> Outcomes:
+def truncate_files(folder: Path) -> Outcomes:
     dice, damaged = random.Random(3), Damaged(folder)
     files = damaged.files()
     for number in range(24):
@@ -285,7 +285,7 @@ def truncated(folder: Path) -> Outcomes:
         shutil.rmtree(directory)
 
 
-def missing(folder: Path) -> Outcomes:
+def delete_files(folder: Path) -> Outcomes:
     damaged = Damaged(folder)
     for file in damaged.files():
         directory = damaged.copy()
@@ -442,18 +442,18 @@ def eight_threads(folder: Path) -> Outcomes:
 
 
 ATTACKS = {
-    "1a": Attack("SIGKILL at random calls, a checkpoint for each step", lambda f: killed(EVERY_STEP, 8, 4, f)),
-    "1b": Attack("SIGKILL, convnet, a checkpoint for every 3 steps", lambda f: killed(CONVNET, 3, 2, f)),
-    "1c": Attack("SIGKILL, SIGTERM, Ctrl-C once and twice; two signals a run", signalled),
+    "1a": Attack("SIGKILL at random calls, a checkpoint for each step", lambda f: kill_runs(EVERY_STEP, 8, 4, f)),
+    "1b": Attack("SIGKILL, convnet, a checkpoint for every 3 steps", lambda f: kill_runs(CONVNET, 3, 2, f)),
+    "1c": Attack("SIGKILL, SIGTERM, Ctrl-C once and twice; two signals a run", signal_runs),
     "1d": Attack("disks of 4 to 250 KB", full_disks),
     "1e": Attack("commands on a read-only mount", read_only_mount),
     "1f": Attack("three processes in one directory", three_in_one),
     "1g": Attack("clocks that move back", tests("tests/run/test_resume.py", "-k", "clocks")),
     "1h": Attack("a flipped bit in a checkpoint; the one before it is named and resumed", flipped_checkpoints),
     "1j": Attack("a flipped bit in run.json, config.toml, metrics.jsonl", flipped_records),
-    "1k": Attack("truncated files of a run", truncated),
+    "1k": Attack("truncated files of a run", truncate_files),
     "1l": Attack("report and compare on damaged runs", reports_of_damage),
-    "1m": Attack("missing files of a run", missing),
+    "1m": Attack("missing files of a run", delete_files),
     "3a": Attack("archives", tests("tests/datasets/test_store.py", "tests/datasets/test_bombs.py")),
     "3b": Attack("tags in a signed record", hostile_records),
     "3d": Attack("terminal escapes and look-alikes", tests("tests/torchfree/test_foreign.py")),

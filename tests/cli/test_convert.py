@@ -205,7 +205,10 @@ def test_it_loads_in_another_process_without_the_data(convert, ann, toys, tmp_pa
 def test_a_function_in_a_file_with_weights_and_data_of_ones_own(convert, loaded, factory, kind, tmp_path):
     inputs = torch.rand(150, 6, generator=torch.Generator().manual_seed(3))
     data = tmp_path / f"inputs.{kind}"
-    np.save(data, inputs.numpy()) if kind == "npy" else save_file({"x": inputs}, data)
+    if kind == "npy":
+        np.save(data, inputs.double().numpy())  # NumPy's own default is float64
+    else:
+        save_file({"x": inputs}, data)
     spec = importlib.util.spec_from_file_location(f"nets_{kind}", factory)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -281,8 +284,18 @@ REFUSED = [
     (["{file}:nothing", "--out", "o"], "expected a torch.nn.Module, got int"),
     (["{file}:make", "--out", "o"], "--data is missing: name a dataset, or a .safetensors or .npy file"),
     (["{file}:make", "--out", "o", "--data", "gone.npy"], "--data gone.npy: cannot be read"),
+    (["{file}:make", "--out", "o", "--data", "nan.npy"], "--data nan.npy: holds nan or infinities"),
+    (
+        ["{file}:make", "--out", "o", "--data", "bytes.npy"],
+        "--data bytes.npy: expected inputs [N, ...] of floating-point numbers, as the net takes them, got (4, 6) of",
+    ),
+    (["{file}:make", "--out", "o", "--data", "flat.npy"], "as the net takes them, got (4,) of torch.float64"),
+    (["{file}:make", "--out", "o", "--data", "six.npy", "--input-shape", "2,3"], "are of the shape (6,): leave"),
     (["{file}:make", "--out", "o", "--data", "digitz"], "no dataset 'digitz'. Did you mean 'digits'"),
-    (["{file}:make", "--out", "o", "--input-shape", "6,x"], "--input-shape 6,x: expected sizes, as in 1,28,28"),
+    (
+        ["{file}:make", "--out", "o", "--input-shape", "6,x"],
+        "--input-shape 6,x: expected sizes of 1 or more",
+    ),
     (["{file}:make", "--out", "o", "--data", "digits", "--weights", "w.safetensors"], "w.safetensors: cannot be read"),
     (["{ann}", "--out", "o", "--checkpoint", "step-999"], "step-999"),
     (["{ann}", "--out", "o", "--set", "gian=2"], "did you mean 'gain'?"),
@@ -292,6 +305,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "said"), REFUSED, ids=str)
 def test_what_is_refused(convert, ann, factory, arguments, said):
+    np.save("nan.npy", np.full((4, 6), np.nan))
+    np.save("bytes.npy", np.zeros((4, 6), np.uint8))
+    np.save("flat.npy", np.zeros(4))
+    np.save("six.npy", np.zeros((4, 6)))
     places = {"ann": ann, "file": factory}
     status, printed = convert("toy", *[argument.format(**places) for argument in arguments])
     assert status == 2, printed

@@ -311,6 +311,7 @@ def test_wrong_words_are_told(deploy, spike, toys, tmp_path):
         (("toy", "--out", "x", "--checkpoint", "first"), "first"),
         (("toy", "--out", "x", "--net", "actor"), "has one net only"),
         (("toy", "--out", "x", "--verify", "-1"), "-1"),
+        (("toy", "--out", "x", "--batch", "5000"), "spike: --batch 5000: there are only "),
     ]
     for arguments, says in cases:
         status, printed = deploy(*arguments)

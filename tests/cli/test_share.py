@@ -129,6 +129,19 @@ def test_seeds_and_their_mean(spike, tmp_path):
     assert "mean of" not in mixed  # they differ in more than the seed
 
 
+def test_seeds_as_json(spike, tmp_path):
+    status, said = spike("run", *SMALL, "--seeds", "3,1", "--out", "sweep", "--json")
+    assert status == 0, said
+    (line,) = (line for line in said.splitlines() if line.startswith("{"))  # the rest is on stderr
+    outcome = json.loads(line)
+    assert outcome["schema"] == 1
+    assert [run["directory"] for run in outcome["runs"]] == ["sweep/seed-3", "sweep/seed-1"]
+    for run in outcome["runs"]:
+        record = json.loads((tmp_path / run["directory"] / "run.json").read_text())
+        assert run["metrics"] == record["metrics"]
+        assert run["timings"].keys() == record["timings_s"].keys()
+
+
 @pytest.mark.parametrize("seeds", ["", "1,1", "a", "-1", "1.5"])
 def test_seeds_that_are_none(spike, seeds):
     status, said = spike("run", *SMALL, "--seeds", seeds)

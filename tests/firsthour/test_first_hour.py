@@ -115,7 +115,7 @@ def clone(tmp_path_factory):
     copy_of_the_repository(clone)
     what_the_reader_brings(clone)
     if not os.environ.get("SPIKE_FULL"):
-        environments.linked(environments.core_base(), clone / ".venv")
+        environments.copy_by_links(environments.core_base(), clone / ".venv")
     return clone
 
 

@@ -72,6 +72,7 @@ def test_a_warning_is_broken_between_words():
     ("text", "says"),
     [
         (seconds_text(59.94), "59.9 s"),
+        (seconds_text(59.96), "1 min 00 s"),
         (seconds_text(80), "1 min 20 s"),
         (seconds_text(3 * 3600 + 245), "3 h 04 min"),
         (clock_text(5), "0:05"),
@@ -83,6 +84,9 @@ def test_a_warning_is_broken_between_words():
         (count_text(0, "file"), "0 files"),
         (bytes_text(999), "999 B"),
         (bytes_text(1_234_567), "1.23 MB"),
+        (bytes_text(999_499), "999 kB"),
+        (bytes_text(999_500), "1 MB"),
+        (bytes_text(3 * 10**15), "3e+03 TB"),
     ],
 )
 def test_numbers_as_people_read_them(text, says):

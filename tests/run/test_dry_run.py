@@ -14,6 +14,7 @@ from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.dataset import DatasetCapabilities, DatasetInfo
 from spikecore.registry import Blocking, Registry, use
 from tests.datasets.server import serving
+from tests.run.toy_trainers import Alone
 
 BODY = b"1" * 12_345
 
@@ -143,8 +144,8 @@ def test_a_dataset_that_downloads_by_its_own_means_is_refused_the_connection(reg
     with use(Registry(blocking=Blocking())) as registry:
         registry.register("dataset", "far", Own)
         said = spike("run", "--dry-run", *SMALL)
-    assert "dataset 'far' is not here: 127.0.0.1:" in said
-    assert "was to be connected to (bad luck)" in said
+    assert "dataset 'far' is not here: a connection to 127.0.0.1:" in said
+    assert "was refused, since a dry run downloads nothing (bad luck)" in said
     assert "not checked: the files of the dataset" in said
     assert registered.log == []
     with offline() as refused:
@@ -163,3 +164,22 @@ def test_offline_ends_with_its_block(registered, tmp_path):
     assert fetch(file, tmp_path / "data").read_bytes() == BODY
     with offline():
         assert fetch(file, tmp_path / "data").read_bytes() == BODY
+
+
+def test_a_trainer_without_a_dataset_that_downloads_is_told_as_well(registered, tmp_path, monkeypatch):
+    class Distant(Alone):
+        def prepare(self, parts):
+            with urllib.request.urlopen(f"{registered.url}/a.zip", timeout=5) as response:
+                response.read()
+            return super().prepare(parts)
+
+    monkeypatch.chdir(tmp_path)
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.register("trainer", "distant", Distant)
+        said = spike("run", "--dry-run", "--set", "trainer.name=distant").splitlines()
+    assert said[0].startswith("a part of this run is not here: a connection to 127.0.0.1:")
+    assert said[1:] == [
+        "sound so far: the configuration and the options of every component",
+        "not checked: the parts that are not here, and the net that is built for them",
+    ]
+    assert registered.log == []

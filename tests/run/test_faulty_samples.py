@@ -14,6 +14,7 @@ from spikecore.registry import Blocking, Registry, use
 from spikecore.run.build import prepare
 from spikecore.run.config import resolve
 from spikecore.run.conversion import source_of
+from spikecore.run.dry_run import inspect_resume
 from spikecore.run.experiment import evaluate, resume
 from spikecore.run.record import Record
 from spikecore.run.samples import samples_of
@@ -151,6 +152,22 @@ def test_labels_that_do_not_fit_together_are_named():
         assemble(split, [0, 1], False)
 
 
+def test_a_label_of_another_type_is_not_taken_for_one_of_another_shape():
+    x, labels = torch.ones(4, 2), [0, torch.zeros(1, 2), torch.zeros(1, 3)]
+    with pytest.raises(ContractError, match="labels of the target 'value' must be tensors; one is no tensor"):
+        stack([(x, label) for label in labels], False, "value")
+
+
+def test_as_many_samples_as_indices():
+    class Short(Uneven):
+        def __getitems__(self, indices):
+            return [self[index] for index in indices[1:]]
+
+    says = r"uneven train: its __getitems__ must give a sample for each of 2 indices, in their order, got 1"
+    with pytest.raises(DatasetError, match=says):
+        assemble(sequences(Short([3, 3])), [0, 1], True)
+
+
 def test_a_collate_that_fails_is_told_with_the_samples():
     class Collating(Uneven):
         def collate(self, samples, generator):
@@ -182,6 +199,8 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(faulty, tmp_path):
     assert Record.read(tmp_path / "r").samples == {"train": 37, "val": 3, "test": 12}
     assert prepare(resolve(TABLES)).num_samples == {"train": 37, "val": 3, "test": 12}
     faulty.split = lambda self, name: ToySplit(0, 40) if name == "train" else ToySplit(1000, 11)
+    with pytest.raises(ConfigError, match="the run began with 37 training, 3 validation, 12 test samples, and its"):
+        inspect_resume(tmp_path / "r", "last", ["trainer.epochs=2"])
     with pytest.raises(
         ConfigError,
         match=r"began with 37 training, 3 validation, 12 test samples, and its dataset now gives .*, 11 test samples: "

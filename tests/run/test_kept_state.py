@@ -11,8 +11,9 @@ from spikecore.errors import CheckpointError, ConfigError, ContractError
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.checkpoint import LARGE, CheckpointStore
 from spikecore.run.config import resolve
-from spikecore.run.context import Context, generator_on
+from spikecore.run.context import Context
 from spikecore.run.experiment import evaluate, load, prepare, resume
+from spikecore.run.randomness import generator_on
 from spikecore.run.record import Record
 from spikecore.trainers.classify import Classify
 from tests.conformance.toys import Replaying

@@ -74,6 +74,34 @@ def test_an_option_of_one_of_several_types():
             Sized(size=wrong)
 
 
+class Fixed(Configurable):
+    """Numbers to choose from, and a list of two."""
+
+    @dataclass(frozen=True)
+    class Config:
+        patch: Literal[1, 2, 4] = 4
+        is_sorted: Literal[False] = False
+        size: tuple[int, float] = (8, 0.5)
+
+    def __init__(self, **options):
+        self.config = make_config(type(self), options)
+
+
+def test_a_choice_is_compared_with_its_type():
+    assert Fixed(patch=2, is_sorted=False).config == Fixed.Config(patch=2)
+    assert Fixed(patch=np.int64(2)).config.patch == 2
+    for wrong in ({"patch": True}, {"patch": 2.0}, {"patch": "2"}, {"is_sorted": 0}):
+        with pytest.raises(OptionError, match="must be one of"):
+            Fixed(**wrong)
+
+
+def test_a_list_of_fixed_length_has_a_type_at_each_place():
+    assert Fixed(size=[3, 4]).config.size == (3, 4)
+    for wrong, says in (([3], "a list of 2, got 1"), ([3, 4, 5], "a list of 2, got 3"), ([0.5, 3], "a whole number")):
+        with pytest.raises(OptionError, match=says):
+            Fixed(size=wrong)
+
+
 class Optional(Configurable):
     """Options that may be left open, with a choice: typing makes another union of those than of classes."""
 

@@ -7,7 +7,7 @@ from spikecore.interfaces.component import make_config
 from spikecore.nn import LIF, ATan, Sigmoid
 from spikecore.nn.losses import TET, MembraneMSE
 from spikecore.run.config import resolve
-from spikecore.run.overrides import joined, merged, nested, parse_settings
+from spikecore.run.overrides import expand_keys, join_changes, merge, parse_settings
 from spikecore.trainers.optimizers import SGD, AdamW
 
 TOML = """
@@ -72,10 +72,11 @@ def test_a_place_in_a_list():
     before = {"transforms": [{"name": "crop", "height": 3}, "flip"]}
     change = {"transforms": {"0": {"height": 4}, "1": {"p": 0.5}}}
     wanted = [{"name": "crop", "height": 4}, {"name": "flip", "p": 0.5}]
-    assert merged(before, change, "dataset") == {"transforms": wanted}
+    assert merge(before, change, "dataset") == {"transforms": wanted}
     assert before["transforms"] == [{"name": "crop", "height": 3}, "flip"], "what was given is not written to"
     with pytest.raises(ConfigError, match=r"dataset.transforms.2: the list has 2 items, numbered from 0"):
-        merged(before, {"transforms": {"2": "flip"}}, "dataset")
+        merge(before, {"transforms": {"2": "flip"}}, "dataset")
+    assert merge(before, {"transforms": {"²": "flip"}}, "dataset") == {"transforms": {"²": "flip"}}, "no number"
 
 
 def test_python_takes_tables_instances_and_dotted_keys():
@@ -147,7 +148,7 @@ def test_settings_of_one_component():
 
 
 def test_joining_and_nesting():
-    assert joined({"a": {"b": 1}}, {"a": {"c": 2}, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
-    assert joined({"a": "x"}, {"a": {"c": 2}}) == {"a": {"name": "x", "c": 2}}
-    assert joined({"a": [1]}, {"a": {"c": 2}}) == {"a": {"c": 2}}
-    assert nested({"a.b.c": 1, "a": {"b.d": 2}}) == {"a": {"b": {"c": 1, "d": 2}}}
+    assert join_changes({"a": {"b": 1}}, {"a": {"c": 2}, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+    assert join_changes({"a": "x"}, {"a": {"c": 2}}) == {"a": {"name": "x", "c": 2}}
+    assert join_changes({"a": [1]}, {"a": {"c": 2}}) == {"a": {"c": 2}}
+    assert expand_keys({"a.b.c": 1, "a": {"b.d": 2}}) == {"a": {"b": {"c": 1, "d": 2}}}

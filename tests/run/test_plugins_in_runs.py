@@ -223,3 +223,12 @@ def test_a_file_that_is_not_there(tmp_path):
         Registry(blocking=Blocking()).load_file(tmp_path / "mine.py")
     with pytest.raises(PluginError, match=r"ends in \.py"):
         Registry(blocking=Blocking()).load_file(tmp_path / "mine.txt")
+
+
+def test_a_file_may_replace_what_another_file_registered(tmp_path):
+    registry = Registry(blocking=Blocking())
+    for name, source in (("first", NEURON), ("second", NEURON.replace('"my-lif"', '"my-lif", replace=True'))):
+        file = tmp_path / f"{name}.py"
+        file.write_text(source)
+        registry.load_file(file)
+        assert registry.find("neuron", "my-lif").plugin.path == str(file)

@@ -2,16 +2,20 @@
 
 import dataclasses
 import json
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from spikecore.errors import ConfigError
+from spikecore.run import provenance
 from spikecore.run import record as records
 from spikecore.run.record import (
     BackendRecord,
     ComponentRecord,
+    DamageError,
     FileRecord,
     NetRecord,
     PluginRecord,
@@ -64,6 +68,34 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
 def test_numbers_that_are_not_finite_become_null(tmp_path):
     dataclasses.replace(full(), metrics={"loss": float("nan"), "rate": 2.0}).write(tmp_path)
     assert Record.read(tmp_path).metrics == {"loss": None, "rate": 2.0}
+
+
+@pytest.mark.parametrize("schema", [[5], "5", 5.0, True, None, {}])
+def test_a_schema_that_is_no_number_is_damage(schema, tmp_path):
+    rewritten(tmp_path, schema=schema)
+    with pytest.raises(DamageError, match="its schema must be a number, got "):
+        Record.read(tmp_path)
+
+
+def test_a_commit_is_told_with_what_is_known_of_changes(tmp_path, monkeypatch):
+    def git(*words):
+        names = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        subprocess.run(["git", *names, *words], check=True, capture_output=True)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.git() is None, "no repository"
+    git("init")
+    assert provenance.git() is None, "no commit"
+    Path("file").write_text("1")
+    git("add", "file")
+    git("commit", "-m", "Begin")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    assert provenance.git() == {"commit": commit, "dirty": False}
+    Path("file").write_text("2")
+    assert provenance.git() == {"commit": commit, "dirty": True}
+    Path(".git/index").write_text("damaged")  # git status fails, and git rev-parse does not
+    assert provenance.git() == {"commit": commit, "dirty": None}
 
 
 def rewritten(directory, **values):

@@ -392,7 +392,11 @@ def test_report_on_the_command_line(copied, tmp_path):
 
 
 def test_compare(finished, copied, tmp_path):
-    changed(copied, changes=["trainer.epochs=9"], status="failed", metrics={"test_accuracy": 0.5, "other": 1})
+    config = Record.read(copied).config
+    config["trainer"]["epochs"] = 9
+    # As a resumption writes both: the configuration has the change already, in its own spelling.
+    changes = {"changes": ["trainer.epochs=9", "run.checkpoint_every_s=6e2"], "config": config}
+    changed(copied, **changes, status="failed", metrics={"test_accuracy": 0.5, "other": 1})
     out = tmp_path / "c.html"
     done = CliRunner().invoke(spike_command, ["compare", str(finished), str(copied), "--out", str(out)])
     assert done.exit_code == 0, done.output

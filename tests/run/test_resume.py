@@ -289,7 +289,7 @@ def test_an_edited_configuration_is_refused_and_put_back_by_resume(tmp_path, mon
     text = (out / "config.toml").read_text()
     (out / "config.toml").write_text(text.replace("tau = 2.0", "tau = 3.0"))
     for refused in (load, evaluate):
-        with pytest.raises(ConfigError, match="was edited after the run began"):
+        with pytest.raises(ConfigError, match=r"was edited after the run began.*`spike run --resume .*/r` rebuilds"):
             refused(out)
     (out / "config.toml").unlink()  # a run may have died just before it was written; the record has it too
     resume(out)
@@ -310,6 +310,14 @@ def flipped(path):
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
     return bytes(data)
+
+
+def test_whoever_misses_a_record_is_told_what_rebuilds_it(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    (out / "run.json").unlink()
+    for read in (evaluate, load, write_report):
+        with pytest.raises(ConfigError, match=r"run\.json: is missing, .*; `spike run --resume .*/r` rebuilds it"):
+            read(out)
 
 
 def test_whoever_reads_a_damaged_record_is_told_what_rebuilds_it(tmp_path, monkeypatch):
@@ -660,6 +668,24 @@ def test_an_average_that_is_not_finite_is_noted(tmp_path, own_registry):
     spikecore.run(small(trainer={"name": "averaged"}), out=tmp_path / "r")
     (note,) = (note for note in record_of(tmp_path / "r")["notes"] if "in place of the model's own" in note)
     assert "nan or infinite" in note
+
+
+def test_scores_that_are_nan_are_told_once(tmp_path, own_registry, capsys):
+    class Unscored(Classify):
+        def fit(self, task, context):
+            average = dict(task.model.state_dict())
+            for epoch in (1, 2, 3):
+                context.log(epoch=epoch, loss=1.0)
+                context.checkpoint(score=float("nan"), weights=average)
+            return {"loss": 1.0}
+
+    own_registry.register("trainer", "unscored", Unscored)
+    spikecore.run(small(trainer={"name": "unscored"}), out=tmp_path / "r")
+    (note,) = (note for note in record_of(tmp_path / "r")["notes"] if "never `best`" in note)
+    assert "a score given to checkpoint() was nan or infinite" in note
+    assert capsys.readouterr().err.replace("\n ", "").count("a score given to checkpoint()") == 1
+    with pytest.raises(CheckpointError, match="no checkpoint has a score"):
+        load(tmp_path / "r", "best")
 
 
 def test_ctrl_c_on_the_command_line(tmp_path, heeds_ctrl_c):

@@ -17,7 +17,7 @@ from spikecore.errors import ConfigError, ShapeError
 from spikecore.interfaces.task import Task
 from spikecore.nn import LIF, Direct, set_step_mode
 from spikecore.registry import Registry, load, use
-from spikecore.run.build import prepare
+from spikecore.run.build import device_of, prepare
 from spikecore.run.config import _toml, resolve
 from spikecore.run.experiment import Context, evaluate
 
@@ -70,6 +70,21 @@ def test_any_configuration_survives_printing(tau, seed, hidden):
 @given(st.text())
 def test_any_text_survives_printing(text):
     assert parse_toml(f"a = {_toml(text)}")["a"] == text
+    assert parse_toml(f"a = {_toml({text: [text]})}")["a"] == {text: [text]}
+
+
+@pytest.mark.parametrize("device", ["cuda:", "cuda:-1", "cuda:²", "cuda:01", "cuda:1\n", "gpu"])
+def test_a_device_that_is_none_is_refused(device):
+    with pytest.raises(ConfigError, match=r"run\.device: must be 'auto', 'cpu', 'cuda' or 'cuda:N'"):
+        resolve({"run": {"device": device}})
+
+
+def test_a_gpu_that_is_not_here_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [device_of(name).index for name in ("cuda", "cuda:0", "cuda:1")] == [None, 0, 1]
+    with pytest.raises(ConfigError, match=r"'cuda:2' was asked for, and the GPUs here are cuda:0 to cuda:1: name one"):
+        device_of("cuda:2")
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", ".", "..", ".hidden", "a\nb", "nul\0"])

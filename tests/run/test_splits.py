@@ -86,6 +86,12 @@ def test_a_share_that_leaves_a_class_empty_names_it_and_the_cure(counts, share, 
         cut_validation(whole(Letters(counts)), share, 0, ("a", "b", "c"))
 
 
+def test_classes_of_one_name_are_cut_one_by_one():
+    val = cut_validation(whole(), 0.25, 4, ("a", "a", "b"))[1]
+    labels = [val[i][1] for i in range(len(val))]
+    assert [labels.count(kind) for kind in range(3)] == [8, 3, 2]
+
+
 @pytest.mark.parametrize("size", [2, 3, 4, 7, 60])
 def test_the_cure_cures(size):
     with pytest.raises(OptionError) as error:

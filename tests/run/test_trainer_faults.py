@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -282,3 +282,19 @@ def test_an_error_of_the_configuration_is_not_to_be_resumed(tmp_path, monkeypatc
     said = capsys.readouterr().err
     assert "resuming would end in the same error" in said
     assert "go on with" not in said
+
+
+@pytest.mark.parametrize(("num_outputs", "shape"), [(12, "12"), (8, "8")])
+def test_a_net_with_other_outputs_than_there_are_classes_is_refused(num_outputs, shape, tmp_path, mine):
+    """Scores of an eleventh digit would be counted as answers of other samples."""
+
+    class Wider(Classify):
+        def prepare(self, parts):
+            task = super().prepare(parts)
+            return replace(task, model=parts.model((1, 8, 8), num_outputs))
+
+    mine.register("trainer", "wider", Wider)
+    tables = {"trainer": {"name": "wider", "epochs": 0}, "model": {"name": "mlp"}, "encoder": {"num_steps": 1}}
+    says = rf"model MLP must give \[T, B, 10\], .* got \(1, 64, {shape}\): build it with parts\.model"
+    with pytest.raises(ContractError, match=says):
+        spikecore.run({**tables, "run": {"report": False}}, out=tmp_path / "r")

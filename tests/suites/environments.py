@@ -53,10 +53,19 @@ def call(*command: str | Path, cwd: Path = ROOT) -> None:
         subprocess.run([str(part) for part in command], cwd=cwd, check=True, env=environment)
 
 
-def pip(env: Path, *arguments: str | Path) -> None:
-    """Install into an environment (it needs no pip of its own), with the tested versions."""
-    own = [sys.executable, "-m", "pip", "--python", env / "bin/python", "install", "-q", "--disable-pip-version-check"]
-    call(*own, "-c", ROOT / "constraints.txt", *arguments)
+def pip(env: Path, *arguments: str | Path, constraints: Path | None = ROOT / "constraints.txt") -> None:
+    """Install into an environment, which needs no pip of its own.
+
+    Args:
+        env: its directory.
+        arguments: of `pip install`.
+        constraints: the file of versions; by default the tested ones, None for any.
+    """
+    command: list[str | Path] = [sys.executable, "-m", "pip", "--python", env / "bin/python", "install"]
+    options: list[str | Path] = ["-q", "--disable-pip-version-check"]
+    if constraints is not None:
+        options += ["-c", constraints]
+    call(*command, *options, *arguments)
 
 
 @contextmanager
@@ -69,7 +78,7 @@ def locked(env: Path) -> Iterator[None]:
         yield
 
 
-def made(env: Path, inputs: Sequence[Path | str], make: Callable[[], None]) -> Path:
+def make_once(env: Path, inputs: Sequence[Path | str], make: Callable[[], None]) -> Path:
     """The environment, after `make` unless it was made from the same inputs.
 
     Args:
@@ -91,7 +100,7 @@ def made(env: Path, inputs: Sequence[Path | str], make: Callable[[], None]) -> P
     return env
 
 
-def linked(base: Path, env: Path) -> None:
+def copy_by_links(base: Path, env: Path) -> None:
     """Copy an environment by hard links; scripts start the copy's own Python."""
     shutil.copytree(base, env, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns(STAMP))
     for script in (env / "bin").iterdir():
@@ -119,7 +128,7 @@ def torch_base() -> Path:
         call(sys.executable, "-m", "venv", "--without-pip", env)
         pip(env, "torch", "numpy", "setuptools")
 
-    return made(env, [ROOT / "constraints.txt", sys.version], make)
+    return make_once(env, [ROOT / "constraints.txt", sys.version], make)
 
 
 def core_base() -> Path:
@@ -127,10 +136,10 @@ def core_base() -> Path:
     base, env = torch_base(), ENVS / "core"
 
     def make() -> None:
-        linked(base, env)
+        copy_by_links(base, env)
         pip(env, "-e", f"{ROOT}[testing]", TIMEOUT)
 
-    return made(env, [base / STAMP, ROOT / "pyproject.toml", TIMEOUT], make)
+    return make_once(env, [base / STAMP, ROOT / "pyproject.toml", TIMEOUT], make)
 
 
 def environment(
@@ -147,7 +156,7 @@ def environment(
     base, env = core_base(), ENVS / name
 
     def make() -> None:
-        linked(base, env)
+        copy_by_links(base, env)
         if projects:
             pip(env, *(part for project in projects for part in ("-e", f"{project}[testing]")))
         if without_requirements:
@@ -156,7 +165,7 @@ def environment(
             pip(env, *others)
 
     files = [project / "pyproject.toml" for project in projects]
-    return made(env, [base / STAMP, *files, *without_requirements, *others], make)
+    return make_once(env, [base / STAMP, *files, *without_requirements, *others], make)
 
 
 def plugins_environment() -> Path:
@@ -169,10 +178,10 @@ def site_environment() -> Path:
     base, env = plugins_environment(), ENVS / "site"
 
     def make() -> None:
-        linked(base, env)
+        copy_by_links(base, env)
         pip(env, "-e", f"{ROOT}[docs]")
 
-    return made(env, [base / STAMP, ROOT / "pyproject.toml", ROOT / "constraints.txt"], make)
+    return make_once(env, [base / STAMP, ROOT / "pyproject.toml", ROOT / "constraints.txt"], make)
 
 
 def floors_environment(wheels: Path, floors: Mapping[str, str]) -> Path:
@@ -186,21 +195,12 @@ def floors_environment(wheels: Path, floors: Mapping[str, str]) -> Path:
     shutil.rmtree(env, ignore_errors=True)
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     names = {name.lower() for name in floors}
-    tested = [line for line in lines if line.partition("==")[0].lower() not in names]
+    versions = [line for line in lines if line.partition("==")[0].lower() not in names]
+    versions += [f"{name}=={version}" for name, version in floors.items()]
     constraints = BUILD / "floors.txt"
-    constraints.write_text("\n".join([*tested, *(f"{name}=={version}" for name, version in floors.items())]) + "\n")
-    linked(torch_base(), env)
-    start = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        env / "bin/python",
-        "install",
-        "-q",
-        "--disable-pip-version-check",
-    ]
-    call(*start, "-c", constraints, *sorted(wheels.glob("*.whl")))
+    constraints.write_text("\n".join(versions) + "\n")
+    copy_by_links(torch_base(), env)
+    pip(env, *sorted(wheels.glob("*.whl")), constraints=constraints)
     return env
 
 
@@ -214,11 +214,11 @@ def external_environment(project: Path) -> Path:
         for left in ("build", *(path.name for path in project.glob("src/*.egg-info"))):
             shutil.rmtree(project / left, ignore_errors=True)
             shutil.rmtree(project / "src" / left, ignore_errors=True)
-        linked(base, env)
+        copy_by_links(base, env)
         pip(env, *built.glob("*.whl"))
 
     sources = sorted(path for path in project.rglob("*") if path.suffix in (".py", ".toml"))
-    return made(env, [base / STAMP, *sources], make)
+    return make_once(env, [base / STAMP, *sources], make)
 
 
 def examples_environment() -> Path:
@@ -253,10 +253,9 @@ def lava_environment(interpreter: Path) -> Path:
 
     def make() -> None:
         call(interpreter, "-m", "venv", "--without-pip", env)
-        own = [sys.executable, "-m", "pip", "--python", env / "bin/python", "install", "-q"]
-        call(*own, "--disable-pip-version-check", *LAVA)
+        pip(env, *LAVA, constraints=None)
 
-    return made(env, [*LAVA, str(interpreter)], make)
+    return make_once(env, [*LAVA, str(interpreter)], make)
 
 
 def torchfree_environment(version: str, interpreter: Path) -> Path:
@@ -268,4 +267,4 @@ def torchfree_environment(version: str, interpreter: Path) -> Path:
         pip(env, "click", "packaging", "pluggy", "pytest", TIMEOUT, "hypothesis", "tomli")
         pip(env, "--no-deps", "-e", ROOT)
 
-    return made(env, [ROOT / "pyproject.toml", ROOT / "constraints.txt", version, str(interpreter), TIMEOUT], make)
+    return make_once(env, [ROOT / "pyproject.toml", ROOT / "constraints.txt", version, str(interpreter), TIMEOUT], make)

@@ -117,7 +117,7 @@ class Pool:
             result = Result(job.name, False, f"killed: it did not end within {self.wall_limit_s:g} s")
         elif result is None:
             result = Result(job.name, False, f"ended with status {process.returncode} and left no result")
-        if not result.ok and not any(result.counts.values()) and (names := _waiting(log)):
+        if not result.ok and not any(result.counts.values()) and (names := _hanging_tests(log)):
             result.reason += f", in {', '.join(names)}"
         result.wall_s = time.monotonic() - start
         result.cpu_s = usage.ru_utime + usage.ru_stime - result.setup_cpu_s
@@ -143,7 +143,7 @@ class Pool:
             _kill(pid)
 
 
-def _waiting(log: Path) -> list[str]:
+def _hanging_tests(log: Path) -> list[str]:
     """The tests that were running when pytest showed where every thread is, which it does at its limit for one test."""
     output = log.read_text(encoding="utf-8", errors="replace")
     return list(dict.fromkeys(re.findall(r'^  File ".*", line \d+ in (test_\w+)$', output, re.MULTILINE)))

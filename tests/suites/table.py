@@ -16,7 +16,7 @@ from pathlib import Path
 
 from spikecore.pythons import find_python
 from tests.suites import environments
-from tests.suites.environments import ENVS, call, linked, pip
+from tests.suites.environments import ENVS, call, copy_by_links, pip
 from tests.suites.places import BUILD, ROOT, plugins
 from tests.tools import release
 
@@ -169,10 +169,10 @@ def _scaffold() -> Path:
     base, env = environments.core_base(), ENVS / "scaffold"
 
     def make() -> None:
-        linked(base, env)
+        copy_by_links(base, env)
         pip(env, "ruff", "setuptools")
 
-    environments.made(env, [base / environments.STAMP], make)
+    environments.make_once(env, [base / environments.STAMP], make)
     return Path(sys.executable)
 
 
@@ -226,7 +226,7 @@ def wheels() -> Path:
     wrong = [problem for source in sources for problem in release.problems(source, built)]
     if wrong:
         raise OSError("\n".join(wrong))
-    linked(environments.torch_base(), env)
+    copy_by_links(environments.torch_base(), env)
     spike = env / "bin/spike"
     pip(env, *built.glob("spikecore-*.whl"))
     call(spike, "list-plugins", "--check", cwd=empty)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from spikecore.registry.catalogue import known
 from tests.suites.places import CONFORMANCE, ROOT
@@ -104,7 +105,10 @@ def table(file: Path = FILE) -> dict[tuple[str, str], Result]:
     results = {}
     with file.open(encoding="utf-8", newline="") as lines:
         for row in csv.DictReader(lines):
-            result = Result(**{name: int(value) if name in numbers else value for name, value in row.items()})  # type: ignore[arg-type]
+            values: dict[str, Any] = dict(row)
+            for name in numbers:
+                values[name] = int(row[name])
+            result = Result(**values)
             results[result.key] = result
     return results
 
@@ -136,8 +140,10 @@ def write(directory: Path = CONFORMANCE, file: Path = FILE) -> None:
     wrong = [f"{result.kind}:{result.name}" for result in fresh.values() if result.failed]
     if wrong:
         raise SystemExit(f"these do not conform, so nothing was written: {', '.join(wrong)}")
-    kept = {key: result for key, result in (table(file) if file.is_file() else {}).items() if key in known()}
-    rows = [result for _, result in sorted({**kept, **fresh}.items())]
+    # The rows of suites that left no report stay, as long as their components exist.
+    before = table(file) if file.is_file() else {}
+    merged = {key: result for key, result in before.items() if key in known()} | fresh
+    rows = [merged[key] for key in sorted(merged)]
     with file.open("w", encoding="utf-8", newline="") as lines:
         writer = csv.DictWriter(lines, [field.name for field in fields(Result)], lineterminator="\n")
         writer.writeheader()

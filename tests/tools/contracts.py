@@ -168,12 +168,10 @@ class ByNameContract(Listed):
 
     def faults(self, graph: grimp.ImportGraph) -> Iterator[str]:
         project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
-        targets = {
-            target
-            for group, points in project["entry-points"].items()
-            if re.fullmatch(self.groups, group)
-            for target in points.values()
-        }
+        targets: set[str] = set()
+        for group, points in project["entry-points"].items():
+            if re.fullmatch(self.groups, group):
+                targets.update(points.values())
         classes = {target.partition(":")[2] for target in targets}
         modules = {target.partition(":")[0] for target in targets}
         for module in graph.modules:

@@ -128,7 +128,7 @@ def make_net(member: Member, input_shape: tuple[int, ...], num_outputs: int, **m
     return net
 
 
-def shifted(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+def shift(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     """A batch moved as a whole by some pixels, zeros behind it; `[..., H, W]`."""
     if not max_shift:
         return x
@@ -138,7 +138,7 @@ def shifted(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     return padded[..., rows : rows + height, columns : columns + width]
 
 
-def shifted_each(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+def shift_each(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     """A batch of images `[B, C, H, W]`, each moved by its own number of pixels, zeros behind it."""
     height, width = x.shape[-2:]
     rows, columns = torch.randint(0, 2 * max_shift + 1, (2, len(x)), generator=generator)
@@ -166,8 +166,8 @@ def train(member: Member, seed: int) -> nn.Model:
             begin, loss_sum = time.process_time(), 0.0
             net.train()
             for chosen in torch.randperm(len(images), generator=generator).split(member.batch_size):
-                shift = shifted_each if member.shift_each else shifted
-                x = shift(images[chosen], member.max_shift, generator)
+                move = shift_each if member.shift_each else shift
+                x = move(images[chosen], member.max_shift, generator)
                 scores = net(in_time(x, phase.num_steps)).mean(0)
                 # Votes are rates from 0 to 1: a factor lets their softmax become sure.
                 scale = 10.0 if net.capabilities.targets == ("class",) else 1.0
@@ -231,10 +231,10 @@ def _reached(part: Any, x: Tensor) -> float:
         return float(active.sum() * part.out_features)
     rank = part.weight.dim() - 2
     flat = active.flatten(0, x.dim() - rank - 2)
+    assert part.groups == 1, "no shipped net has groups"
     convolve = torch.nn.functional.conv2d if rank == 2 else torch.nn.functional.conv1d
     ones = torch.ones_like(part.weight[:1])  # every output channel has the same number
-    sums = convolve(flat, ones, None, part.stride, part.padding, part.dilation) if part.groups == 1 else None
-    assert sums is not None, "no shipped net has groups"
+    sums = convolve(flat, ones, None, part.stride, part.padding, part.dilation)
     return float(sums.sum() * part.out_channels)
 
 

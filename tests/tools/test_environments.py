@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.suites import environments
-from tests.suites.environments import STAMP, linked, made
+from tests.suites.environments import STAMP, copy_by_links, make_once
 from tests.suites.table import BUDGETS_S, EXCLUSIVE, suites
 
 
@@ -29,7 +29,7 @@ def site(env):
 
 def test_a_copy_is_an_environment_of_its_own(base, tmp_path):
     env = tmp_path / "copy"
-    linked(base, env)
+    copy_by_links(base, env)
     prefix = subprocess.run([env / "bin/python", "-c", "import sys; print(sys.prefix)"], capture_output=True, text=True)
     assert prefix.stdout.strip() == str(env)
     tool = subprocess.run([env / "bin/tool"], capture_output=True, text=True)
@@ -63,7 +63,7 @@ def test_installing_into_a_copy_leaves_the_base_alone(base, tmp_path):
 
     put(base, 1)
     env = tmp_path / "copy"
-    linked(base, env)
+    copy_by_links(base, env)
     assert value(base) == value(env) == "1"
     put(env, 2)
     assert (value(base), value(env)) == ("1", "2")
@@ -79,11 +79,11 @@ def test_made_once_and_again_when_its_inputs_change(tmp_path, monkeypatch):
 
     requirements.write_text("a")
     for _ in range(2):
-        made(env, [requirements, "3.11"], make)
+        make_once(env, [requirements, "3.11"], make)
     assert len(times) == 1
     requirements.write_text("b")
-    made(env, [requirements, "3.11"], make)
-    made(env, [requirements, "3.12"], make)
+    make_once(env, [requirements, "3.11"], make)
+    make_once(env, [requirements, "3.12"], make)
     assert len(times) == 3
 
 
@@ -96,8 +96,8 @@ def test_one_half_made_is_made_again(tmp_path, monkeypatch):
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
-        made(env, ["x"], fails)
-    made(env, ["x"], env.mkdir)
+        make_once(env, ["x"], fails)
+    make_once(env, ["x"], env.mkdir)
     assert (env / STAMP).is_file()
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from spikecore import errors
 from spikecore.errors import OptionError, SpikeError
 from spikecore.interfaces.component import Component, Configurable, Range, make_config
+from spikecore.interfaces.deployer import records_from_json, records_to_json
 from spikecore.kinds import KINDS
 
 
@@ -76,3 +77,21 @@ def test_a_config_that_can_change_is_refused():
             @dataclass
             class Config:
                 tau: float = 2.0
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"name": "0", "operator": "Linear", "outcome": "mapped", "target": 3},
+        {"name": "0", "operator": "Linear", "outcome": "mapped", "target": "Affine", "reason": 3},
+        {"name": "0", "operator": "Linear", "outcome": "mapped", "target": "Affine", "shape": "[2]"},
+        {"name": "0", "outcome": "mapped", "target": "Affine"},
+        ["0", "Linear", "mapped", "Affine"],
+    ],
+)
+def test_rows_that_are_no_operator_records_are_refused(row):
+    """A manifest comes from a file, which somebody else may have written."""
+    sound = {"name": "1", "operator": "LIF", "outcome": "mapped", "target": "LIF", "reason": "", "cure": ""}
+    assert records_to_json(records_from_json([sound])) == [sound]
+    with pytest.raises(OptionError, match=r"expected the rows of operator records|must be a string, got 3"):
+        records_from_json([sound, row])

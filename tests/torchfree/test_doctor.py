@@ -182,10 +182,28 @@ for number in range(3, 20):
 
 
 @pytest.mark.parametrize(
-    "line", [b"garbage\n", b"glued", b"[]\n", b'{"index": 0, "probe": {"x": 1}}\n', b'{"checks": 3}\n']
+    "line",
+    [
+        b"garbage\n",
+        b"glued",
+        b"[]\n",
+        b'{"index": 0, "probe": {"x": 1}}\n',
+        b'{"index": 99, "probe": {"status": "ok"}}\n',
+        b'{"start": 99}\n',
+        b'{"checks": 3}\n',
+    ],
 )
 def test_a_foreign_line_on_the_pipe_breaks_one_plugin(line, spike, tmp_path):
     install(tmp_path, "a", ODD.format(line=line) + SOUND, target="a_mod:Good", component="one")
+    install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
+    listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
+    assert "wrote to the descriptor" in listing["spikecore-a", "backend", "one"]["reason"]
+    assert listing["spikecore-c", "backend", "three"]["status"] == "ok"
+
+
+def test_a_foreign_line_before_the_end_does_not_start_the_process_for_ever(spike, tmp_path):
+    source = ODD.format(line=b'{"start": 99}\n') + "os._exit(3)\n"
+    install(tmp_path, "a", source, target="a_mod:Good", component="one")
     install(tmp_path, "c", SOUND, target="c_mod:Good", component="three")
     listing = rows(spike("list-plugins", "--check", "--kind", "backend", "--format", "json"))
     assert "wrote to the descriptor" in listing["spikecore-a", "backend", "one"]["reason"]

@@ -60,6 +60,24 @@ def test_a_planted_link_is_not_followed(tmp_path, write):
     assert not path.is_symlink()
 
 
+def test_another_writer_of_the_file_takes_nothing_away(tmp_path, monkeypatch):
+    """It comes when the first one has written its text, but not renamed it yet."""
+    path, replace = tmp_path / "a", os.replace
+
+    def replace_second(source, target):
+        monkeypatch.undo()
+        other = threading.Thread(target=files.write_file, args=(path, "second"))
+        other.start()
+        other.join()
+        assert path.read_text() == "second"
+        replace(source, target)
+
+    monkeypatch.setattr("spikecore.files.os.replace", replace_second)
+    files.write_file(path, "first")
+    assert path.read_text() == "first"
+    assert names(tmp_path) == ["a"]
+
+
 def test_threads_may_write_one_file(tmp_path):
     """Each under a temporary name of its own: the last one wins, none fails."""
     path, num_threads = tmp_path / "a", 6

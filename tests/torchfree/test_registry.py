@@ -36,10 +36,21 @@ def test_the_version_is_that_of_pyproject():
 
 def test_a_core_without_metadata_and_source_tree_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(metadata_module, "__file__", str(tmp_path / "spikecore/registry/metadata.py"))
-    with pytest.raises(PluginError, match=r"no pyproject\.toml beside it: install it again"):
+    with pytest.raises(PluginError, match=r"no pyproject\.toml of its own beside it: install it again"):
         source_tree()
     with pytest.raises(PluginError, match="install it again"):
         Registry(path=[], blocking=Blocking(), builtins=True).entries()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[project]\nname = "mine"\nversion = "2"\n', "[tool.x]\n", "[project"],
+)
+def test_the_pyproject_of_another_program_is_not_taken_for_that_of_core(tmp_path, monkeypatch, text):
+    (tmp_path / "pyproject.toml").write_text(text)
+    monkeypatch.setattr(metadata_module, "__file__", str(tmp_path / "spikecore/registry/metadata.py"))
+    with pytest.raises(PluginError, match="of its own beside it"):
+        source_tree()
 
 
 def test_every_command_has_its_module():

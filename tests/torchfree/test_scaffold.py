@@ -176,6 +176,21 @@ def test_a_directory_that_is_not_empty_stays_as_it_is(tmp_path):
         render("fresh-thing", "neuron", tmp_path / "file" / "below")
 
 
+def test_what_is_put_into_it_meanwhile_stays(tmp_path, monkeypatch):
+    (tmp_path / "fresh-thing").mkdir()
+    module = sys.modules["spikecore.scaffold.render"]  # the package has a function of this name
+    templates = module.render_templates
+
+    def write_meanwhile(*given):
+        (tmp_path / "fresh-thing" / "notes.txt").write_text("mine")
+        yield from templates(*given)
+
+    monkeypatch.setattr(module, "render_templates", write_meanwhile)
+    with pytest.raises(OptionError, match=r"cannot be written: .*not empty"):
+        render("fresh-thing", "neuron", tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["fresh-thing", "notes.txt"]
+
+
 def test_an_empty_directory_is_filled(tmp_path):
     (tmp_path / "fresh-thing").mkdir()
     assert (render("fresh-thing", "neuron", tmp_path) / "pyproject.toml").is_file()

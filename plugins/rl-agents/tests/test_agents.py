@@ -1,6 +1,7 @@
 """Agents through `spike run`: they learn, resume to the same bits, show what they did, and refuse what does not fit."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from safetensors.torch import load_file
 
 import spikecore
 from spikecore import nn
-from spikecore.errors import ConfigError, OptionError, PluginUnavailable, RunError
+from spikecore.errors import ConfigError, ContractError, OptionError, PluginUnavailable, RunError
+from spikecore.registry import Blocking, Registry, use
 from spikecore.run.config import resolve
 from spikecore.run.experiment import evaluate, resume
+from spikecore.trainers import Optimizer
 from spikecore_rl_agents.agent import energy_table
 from spikecore_rl_agents.dqn import DQN
 from spikecore_rl_agents.environments import EnvironmentConfig
@@ -382,3 +385,21 @@ def test_pictures_are_left_out_with_a_warning_where_they_cannot_be_drawn(tmp_pat
     with pytest.warns(UserWarning, match=r"no picture of an episode: .*\[render\]"):
         spikecore.run(table, out=tmp_path / "run")
     assert not (tmp_path / "run" / "episode.gif").exists()
+
+
+@dataclass(frozen=True)
+class Forgetful(Optimizer):
+    """An optimizer of another plugin, whose author forgot the return."""
+
+    def __call__(self, parameters, lr):
+        torch.optim.SGD(parameters, lr)
+
+
+@pytest.mark.parametrize("tables", [PPO, DQN_REACH, TD3_REACH], ids=["ppo", "dqn", "td3"])
+def test_an_optimizer_that_returns_nothing_is_named(tables, tmp_path):
+    tables = merged(SMALL, tables, {"trainer": {"optimizer": "forgetful"}})
+    says = r"optimizer .*\.Forgetful must return a torch\.optim\.Optimizer .*got None"
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.register("optimizer", "forgetful", Forgetful)
+        with pytest.raises(ContractError, match=says):
+            spikecore.run(tables, out=tmp_path / "r")

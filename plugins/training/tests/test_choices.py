@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch.optim import lr_scheduler
 
 import spikecore
 from spikecore import nn
-from spikecore.errors import OptionError
+from spikecore.errors import ContractError, OptionError
 from spikecore.testing.training import Recorder
+from spikecore.trainers import Schedule
 from spikecore_training import optimizers, schedules
 from spikecore_training.groups import parameter_groups
 from spikecore_training.rates import LearningRates
@@ -172,3 +174,18 @@ def test_options_of_other_libraries_are_explained():
         spikecore.create("trainer", "supervised", tbptt=3)
     with pytest.raises(OptionError, match="warmup_epochs"):
         Supervised(epochs=3, warmup_epochs=4.0)
+
+
+@dataclass(frozen=True)
+class Diverging(Schedule):
+    """Divides by the epoch."""
+
+    def factors(self, num):
+        return [math.inf, *(1 / epoch for epoch in range(1, num))]
+
+
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_a_schedule_of_another_plugin_is_checked(unit):
+    config = Supervised(epochs=3, schedule=Diverging(), schedule_per=unit).config
+    with pytest.raises(ContractError, match=r"Diverging\.factors\(\d+\) must give finite numbers, got inf at place 0"):
+        LearningRates(config, steps_per_epoch=4)

@@ -27,6 +27,8 @@ from spikecore.nn.state import Stateful, reset_state
 from spikecore.torch_internals import DispatchMode, operator_name, storage_key
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
+WEIGHT_PLACES = {"aten::addmm": 2, "aten::mm": 1}
+"""Operator → the argument that is the weight, where a linear layer calls it: with a bias, and without one."""
 
 
 @torch.no_grad()
@@ -198,7 +200,10 @@ class OperationCounter(DispatchMode):  # type: ignore[no-untyped-call]
                 self._uncounted[name] = None
         else:
             layer, module = self._stack[-1] if self._stack else ("", self.net)
-            derived = storage_key(args[2]) if isinstance(module, nn.Linear) and len(args) > 2 else None
+            # A weight that is computed for the call (quantized, masked) is no parameter of the net. In a linear layer
+            # its place among the arguments tells that it is the weight.
+            place = WEIGHT_PLACES.get(name) if isinstance(module, nn.Linear) else None
+            derived = None if place is None else storage_key(args[place])
 
             def is_weight(tensor: Tensor) -> bool:
                 key = storage_key(tensor)

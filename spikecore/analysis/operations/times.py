@@ -66,6 +66,7 @@ def _outermost(net: nn.Module) -> dict[str, nn.Module]:
     layers: dict[str, nn.Module] = {}
     for name, module in net.named_modules():
         is_layer = name in neurons or isinstance(module, FoldsTime) or not list(module.children())
+        # The name of the net itself is empty: everything is inside it.
         is_inside_one = any(name.startswith(f"{outer}.") or not outer for outer in layers)
         if is_layer and not is_inside_one:
             layers[name] = module

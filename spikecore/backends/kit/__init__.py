@@ -7,7 +7,8 @@ A backend that interprets graphs derives from `Interpreter`; one that prints and
 from spikecore.backends.kit.bounded import BoundedDict
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
 from spikecore.backends.kit.divisions import multiply_by_reciprocals
-from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, Place, state_dtype, sum_lanes
+from spikecore.backends.kit.dtypes import state_dtype
+from spikecore.backends.kit.fused import ALIGNMENT, FusedBackend, Launch, Place, sum_lanes
 from spikecore.backends.kit.interpreter import Interpreter
 from spikecore.backends.kit.kernel_text import (
     INTEGERS,

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.kit.checks import channels, check_arguments, check_support
+from spikecore.backends.kit.dtypes import state_dtype, widen
 from spikecore.backends.kit.kernel_text import INTEGERS, integer_arguments
 from spikecore.backends.kit.lanes import read_sequence, read_state
+from spikecore.backends.kit.norm import along_channels
 from spikecore.backends.kit.plans import (
     BackwardCall,
     BackwardPlan,
@@ -36,7 +38,7 @@ from spikecore.dynamics import Program, normed
 from spikecore.interfaces.backend import Backend, NormCall, Support
 
 ALIGNMENT = 16
-_HALF = (torch.float16, torch.bfloat16)
+"""In elements: a plan is `aligned` where every distance in memory is a multiple of it, and kernels may rely on that."""
 
 
 class Place(NamedTuple):
@@ -136,7 +138,7 @@ class FusedBackend(Backend):
         recorded = [_empty(x, x.shape, wide) for _ in program.record]
         saved = self.saved_like(key, x, states) if save else []
         if not num_steps:
-            for final, state in zip(finals, states, strict=bool(finals)):
+            for final, state in zip(finals, states, strict=carry):  # no finals without `carry`
                 final.copy_(state)
         if not num_steps or not num_lanes:
             return out, finals, recorded, saved
@@ -144,6 +146,7 @@ class FusedBackend(Backend):
         reads: dict[str, Place] = {"x": _place(x)}
         for name, state in zip(program.states, states, strict=True):
             reads[f"state.{name}"] = Place(*read_state(state))
+        # Without `carry` there are no finals to write, and without `save` no rows: `zip` is strict where there are.
         writes: dict[str, Tensor] = {"out": out}
         writes |= {f"final.{name}": final for name, final in zip(program.states, finals, strict=carry)}
         writes |= {f"recorded.{name}": sequence for name, sequence in zip(program.record, recorded, strict=True)}
@@ -239,8 +242,8 @@ class FusedBackend(Backend):
         *grad_params, _, _, grad_gamma, grad_beta = sums
         # dL/dy = gamma inverse (dL/dx - (grad_beta + y' grad_gamma) / n); the kernel gave the first term.
         share = scale * inverse / (y.numel() // y.shape[2])
-        slope = _along(share * inverse * grad_gamma, y)
-        through_statistics = (y - _along(mean, y)) * slope + _along(share * grad_beta, y)
+        slope = along_channels(share * inverse * grad_gamma, y)
+        through_statistics = (y - along_channels(mean, y)) * slope + along_channels(share * grad_beta, y)
         return (
             grad_y.sub_(through_statistics),
             None if call.gamma is None else grad_gamma,
@@ -304,11 +307,6 @@ class FusedBackend(Backend):
         return before
 
 
-def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Of states and parameters, for input of this dtype."""
-    return torch.float32 if dtype in _HALF else dtype
-
-
 def sum_lanes(values: Tensor, inner: int, channels: int) -> Tensor:
     """The sum over the lanes of each channel, `[channels]`; the order depends on the sizes alone.
 
@@ -341,20 +339,15 @@ def _scale_and_shift(call: NormCall, mean: Tensor) -> tuple[Tensor, Tensor]:
 
 def _var_mean(y: Tensor) -> tuple[Tensor, Tensor]:
     """Variance (of the population) and mean of each channel of `[T, B, C, ...]`, in the dtype of the state."""
-    wide = y.to(state_dtype(y.dtype))
+    wide = widen(y)
     if y.is_cuda:
         var, mean = torch.var_mean(wide, [axis for axis in range(y.dim()) if axis != 2], correction=0)
         return var, mean
     num_channels = y.shape[2]
     inner, count = math.prod(y.shape[3:]), y.numel() // num_channels
     mean = sum_lanes(wide.reshape(-1), inner, num_channels) / count
-    centred = wide - _along(mean, y)
+    centred = wide - along_channels(mean, y)
     return sum_lanes((centred * centred).reshape(-1), inner, num_channels) / count, mean
-
-
-def _along(value: Tensor, y: Tensor) -> Tensor:
-    """One value per channel, as it broadcasts to y."""
-    return value.reshape(-1, *[1] * (y.dim() - 3))
 
 
 def _backward_reads(
@@ -387,7 +380,8 @@ def _empty(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None)
 
 def _place(x: Tensor) -> Place:
     """Of a sequence `[T, ...]`: where it is, if its lanes are rows at equal distances; otherwise of a copy."""
-    groups: list[tuple[int, int]] = []  # (size, stride) of the axes behind T, those joined that are one in memory
+    # (size, stride) of the axes behind T; axes that lie in memory as one axis are joined.
+    groups: list[tuple[int, int]] = []
     for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True):
         if groups and groups[-1][1] == stride * size:
             groups[-1] = (groups[-1][0] * size, stride)

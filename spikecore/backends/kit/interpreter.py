@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.kit.checks import check_support
-from spikecore.dynamics import OPS, Graph, Program, evaluate, gradient_at, phases, reached_inputs
+from spikecore.backends.kit.dtypes import widen
+from spikecore.dynamics import OPS, Graph, Param, Program, evaluate, gradient_at, phases, reached_inputs
 from spikecore.interfaces.backend import Backend, Support
-
-HALF = (torch.float16, torch.bfloat16)
 
 
 class Interpreter(Backend):
@@ -91,7 +90,7 @@ class Interpreter(Backend):
                     inputs = {**_step_inputs(x[t], before[t], given)}
                     inputs |= {f"grad.state.{name}": grad for name, grad in grads.items()}
                     if grad_out is not None:
-                        inputs["grad.out"] = _wide(grad_out[t])
+                        inputs["grad.out"] = widen(grad_out[t])
                     values = self.evaluate(gradient, inputs)
                     grad_x[t] = values["grad.x"]
                     grads = {}
@@ -100,8 +99,8 @@ class Interpreter(Backend):
                             grads[name] = _expand(values[f"grad.state.{name}"], before[t][name])
                     for total, param in zip(sums, program.params, strict=True):
                         if param.learnable:
-                            share = _expand(values[f"grad.param.{param.name}"], _wide(x[t]))
-                            total += share.sum([a for a in range(share.dim()) if not (param.per_channel and a == 1)])
+                            share = _expand(values[f"grad.param.{param.name}"], widen(x[t]))
+                            total += _sum_for(param, share)
         firsts = []
         for name, state in zip(program.states, states, strict=True):
             firsts.append(_copy(grads[name]) if name in grads else torch.zeros_like(_copy(state)))
@@ -110,7 +109,7 @@ class Interpreter(Backend):
     def _history(
         self, program: Program, x: Tensor, states: Sequence[Tensor], given: Mapping[str, Tensor]
     ) -> list[dict[str, Tensor]]:
-        """The states before each step."""
+        """The states before each step, and those after the last."""
         before = [dict(zip(program.states, states, strict=True))]
         for current in x.unbind(0):
             before.append(self._step(program, current, before[-1], given)[1])
@@ -121,11 +120,11 @@ class Interpreter(Backend):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         values = self.evaluate(program.forward, _step_inputs(x, state, given))
         following = {name: _expand(values[f"state.{name}"], state[name]) for name in program.states}
-        return _expand(values["out"], _wide(x)).to(x.dtype), following
+        return _expand(values["out"], widen(x)).to(x.dtype), following
 
 
 def _step_inputs(x: Tensor, state: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {"x": _wide(x), **{f"state.{name}": value for name, value in state.items()}, **given}
+    return {"x": widen(x), **{f"state.{name}": value for name, value in state.items()}, **given}
 
 
 def _param_inputs(program: Program, params: Sequence[Tensor], rank: int) -> dict[str, Tensor]:
@@ -136,9 +135,12 @@ def _param_inputs(program: Program, params: Sequence[Tensor], rank: int) -> dict
     return inputs
 
 
-def _wide(x: Tensor) -> Tensor:
-    """State is float32 for half-precision input."""
-    return x.float() if x.dtype in HALF else x
+def _sum_for(param: Param, share: Tensor) -> Tensor:
+    """The gradient of a parameter from that of one step `[B, ...]`: summed over all axes that it does not follow."""
+    axes = list(range(share.dim()))
+    if param.per_channel:
+        axes.remove(1)
+    return share.sum(axes)
 
 
 def _expand(value: Any, like: Tensor) -> Tensor:

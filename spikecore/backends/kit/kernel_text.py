@@ -262,7 +262,9 @@ class KernelText:
         zero = self.of_lanes(self.printer.constant(0.0, is_bool=False))
         for place in learned:
             self._add(self.declare(f"sum{place}", zero))
-        reached = {name for step in plan.steps for name in reached_inputs(self.program.forward, step.arriving)}
+        reached: set[str] = set()
+        for step in plan.steps:
+            reached |= reached_inputs(self.program.forward, step.arriving)
         for place, name in enumerate(self.states):
             if name in plan.enters:
                 self._load_state(f"grad{place}", f"grad_state{place}_ptr", f"grad.{name}")

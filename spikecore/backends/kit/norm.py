@@ -22,16 +22,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from spikecore.backends.kit.dtypes import widen
 from spikecore.interfaces.backend import Backend, NormCall
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def run_normed(
     backend: Backend, call: NormCall, save: bool, carry: bool
 ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]]:
     """What `Backend.norm_neuron` promises, with torch's operators for the norm."""
-    wide = _wide(call.y)
+    wide = widen(call.y)
     var, mean = torch.var_mean(wide, _other_axes(wide), correction=0)
     x = _scaled(_standardised(wide, mean, var, call.eps), call).to(call.y.dtype)
     out, finals, recorded, saved = backend.run(call.key, x, call.states, call.params, save, carry)
@@ -50,7 +49,7 @@ def run_normed_bwd(
 ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], list[Tensor]]:
     """What `Backend.norm_neuron_grad` promises, after `run_normed`."""
     mean, var, *rest = saved
-    y, wide = call.y, _wide(call.y)
+    y, wide = call.y, widen(call.y)
     standardised = _standardised(wide, mean, var, call.eps)
     x = _scaled(standardised, call).to(y.dtype)
     grad, grad_firsts, grad_params = backend.run_bwd(
@@ -60,11 +59,11 @@ def run_normed_bwd(
     axes = _other_axes(y)
     grad_beta, grad_gamma = grad.sum(axes), (grad * standardised).sum(axes)
     count = y.numel() // y.shape[2]
-    centred = grad - (_along(grad_beta, y) + standardised * _along(grad_gamma, y)) / count
+    centred = grad - (along_channels(grad_beta, y) + standardised * along_channels(grad_gamma, y)) / count
     factor = torch.rsqrt(var + call.eps)
     if call.gamma is not None:
         factor = factor * call.gamma
-    grad_y = (centred * _along(factor, y)).to(y.dtype).contiguous()
+    grad_y = (centred * along_channels(factor, y)).to(y.dtype).contiguous()
     return (
         grad_y,
         None if call.gamma is None else grad_gamma,
@@ -74,24 +73,20 @@ def run_normed_bwd(
     )
 
 
-def _wide(y: Tensor) -> Tensor:
-    return y.float() if y.dtype in _HALF else y
-
-
 def _other_axes(y: Tensor) -> list[int]:
     return [axis for axis in range(y.dim()) if axis != 2]
 
 
-def _along(value: Tensor, y: Tensor) -> Tensor:
+def along_channels(value: Tensor, y: Tensor) -> Tensor:
     """One value per channel, as it broadcasts to y."""
     return value.reshape(-1, *[1] * (y.dim() - 3))
 
 
 def _standardised(wide: Tensor, mean: Tensor, var: Tensor, eps: float) -> Tensor:
-    return (wide - _along(mean, wide)) * _along(torch.rsqrt(var + eps), wide)
+    return (wide - along_channels(mean, wide)) * along_channels(torch.rsqrt(var + eps), wide)
 
 
 def _scaled(standardised: Tensor, call: NormCall) -> Tensor:
     if call.gamma is not None:
-        standardised = standardised * _along(call.gamma, standardised)
-    return standardised if call.beta is None else standardised + _along(call.beta, standardised)
+        standardised = standardised * along_channels(call.gamma, standardised)
+    return standardised if call.beta is None else standardised + along_channels(call.beta, standardised)

@@ -22,8 +22,8 @@ from typing import NamedTuple
 from spikecore.dynamics import Program, phases, reached_inputs
 
 MOST_CELLS = 2
-"""Cells of one kernel. More of them, which only programs have whose states pass gradients round in circles, are spread
-over several calls."""
+"""Cells of one kernel. More cells are spread over several calls; only programs whose states pass their gradients on in
+a cycle have more."""
 
 
 class BackwardStep(NamedTuple):

@@ -127,7 +127,7 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 def content(path: Path) -> bytes:
     """The kernel in a file of the store."""
-    return path.read_bytes()[:-END_BYTES]
+    return read_file(path, LARGEST_FILE)[:-END_BYTES]
 
 
 def _end(path: Path, kernel: bytes) -> bytes:

@@ -60,9 +60,7 @@ def gradient_at(program: Program, arriving: frozenset[str]) -> Graph:
 
 
 @lru_cache(maxsize=4096)
-def _phases(
-    program: Program, arriving: tuple[bool, ...], steps: int, through_flat: bool = False
-) -> tuple[Phase, ...]:
+def _phases(program: Program, arriving: tuple[bool, ...], steps: int, through_flat: bool = False) -> tuple[Phase, ...]:
     from_states, always = _seeds(program, arriving)
     result: list[Phase] = []
     num_left = steps

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from spikecore.interfaces import RunContext
+from spikecore.trainers import make_optimizer
 from spikecore_rl_agents.advantages import double_q, duel, one_step_targets
 from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Positive, Share
 from spikecore_rl_agents.replay import ReplayBuffer
@@ -120,7 +121,7 @@ class DQN(Agent):
         """Target net, optimizer, replay buffer."""
         config, spaces = self.config, task.known_spaces
         self._parameters = list(self.policy.parameters())
-        self._optimizer = config.optimizer(self._parameters, config.lr)
+        self._optimizer = make_optimizer(config.optimizer, self._parameters, config.lr)
         self._target = copy.deepcopy(self.policy).requires_grad_(False)
         self._counts = Counts()
         self._replay = ReplayBuffer(

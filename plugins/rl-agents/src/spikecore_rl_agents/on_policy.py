@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikecore.interfaces import Parts, Range, RunContext
+from spikecore.trainers import make_optimizer
 from spikecore_rl_agents.actions import Choice, Gaussian
 from spikecore_rl_agents.advantages import gae
 from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Share
@@ -156,7 +157,7 @@ class OnPolicy(Agent):
         self.parameters = list(
             dict.fromkeys([*self.policy.parameters(), *critic.parameters(), *self.actions.parameters()])
         )
-        self._optimizer = self.config.optimizer(self.parameters, self.config.lr)
+        self._optimizer = make_optimizer(self.config.optimizer, self.parameters, self.config.lr)
         return {
             "optimizer": self._optimizer,
             "critic": critic,

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.interfaces import Parts, Range, RunContext
+from spikecore.trainers import make_optimizer
 from spikecore_rl_agents.advantages import one_step_targets
 from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Positive, Share
 from spikecore_rl_agents.dqn import Counts, follow
@@ -150,8 +151,8 @@ class TD3(Agent):
         assert task.critic is not None
         self._critic = task.critic
         self._parameters = list(self.policy.parameters())
-        self._policy_optimizer = config.optimizer(self._parameters, config.lr)
-        self._critic_optimizer = config.optimizer(list(self._critic.parameters()), config.critic_lr)
+        self._policy_optimizer = make_optimizer(config.optimizer, self._parameters, config.lr)
+        self._critic_optimizer = make_optimizer(config.optimizer, list(self._critic.parameters()), config.critic_lr)
         for group in self._critic_optimizer.param_groups:
             group["peak_lr"] = config.critic_lr
         self._target_policy = copy.deepcopy(self.policy).requires_grad_(False)
