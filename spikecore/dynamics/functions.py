@@ -1,8 +1,8 @@
 """The functions of the neuron language: `exp`, `where`, `clamp` and the others.
 
-Every function takes tensors (eager), symbols (tracing) and Python numbers; numbers mix freely with both. They are
-generic in a way that Python's types cannot say (tensor in, tensor out; symbol in, symbol out; numbers alone give a
-number), hence their `Any`.
+Every function takes tensors (eager), symbols (tracing) and Python numbers; numbers mix freely with both. A tensor among
+the arguments gives a tensor, a symbol gives a symbol, numbers alone give a number. Python's types cannot say that
+without an overload for each function, so arguments and results are all `Operand`.
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def where(condition: Operand, a: Operand, b: Operand, *, like: Operand | None = 
     dtype = like.dtype if isinstance(like, Tensor) else torch.float32
     if a == 1 and b == 0:
         return condition.to(dtype)
-    first, second = (torch.full((), number, dtype=dtype, device=condition.device) for number in (a, b))
+    first = torch.full((), a, dtype=dtype, device=condition.device)
+    second = torch.full((), b, dtype=dtype, device=condition.device)
     return torch.where(condition, first, second)
 
 

@@ -92,8 +92,8 @@ class Program:
         backward: its vector-Jacobian product. Inputs: those of `forward`, `grad.out`, `grad.state.NAME` (of the next
             state); outputs `grad.x`, `grad.state.NAME` (of the incoming state), `grad.param.NAME` (learnable ones, per
             element: the backend sums them).
-        states: names of the states, in the order of the operators' lists.
-        params: the tensor parameters, in the order of the operators' lists.
+        states: names of the states, in the order in which a backend's `run` and `run_bwd` take them.
+        params: the tensor parameters, likewise.
         record: states whose sequence of post-step values is returned; the gradient of a recorded step is added to
             `grad.state`.
     """

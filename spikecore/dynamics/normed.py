@@ -10,6 +10,7 @@ from spikecore.dynamics.trace import make_program
 
 NORM_PARAMS = ("norm:mean", "norm:inverse", "norm:gamma", "norm:beta")
 """The parameters that a normed program has behind its own; no neuron's parameter has such a name."""
+_LEARNABLE = ("norm:gamma", "norm:beta")
 
 
 @lru_cache(maxsize=1024)
@@ -26,7 +27,7 @@ def normed(program: Program) -> Program:
     scaled = builder.op("mul", builder.op("mul", centred, inverse), gamma)
     new = copy_into(builder, program.forward, given={"x": builder.op("add", scaled, beta)})
     forward = builder.graph({name: new[index] for name, index in program.forward.outputs.items()})
-    params = [Param(name, per_channel=True, learnable=place >= 2) for place, name in enumerate(NORM_PARAMS)]
+    params = [Param(name, per_channel=True, learnable=name in _LEARNABLE) for name in NORM_PARAMS]
     return make_program(
         program.name, forward, program.numbers, program.states, (*program.params, *params), program.record
     )

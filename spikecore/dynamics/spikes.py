@@ -25,6 +25,7 @@ from spikecore.dynamics.vjp import vjp
 from spikecore.torch_internals import apply_unchecked, has_forward_derivatives, transforms_active
 
 HALF = (torch.float16, torch.bfloat16)
+"""As in `spikecore.nn.half`, which this layer cannot import."""
 
 
 def spike(u: Any, surrogate: Any, strict: bool = False) -> Any:
@@ -50,12 +51,7 @@ def spike(u: Any, surrogate: Any, strict: bool = False) -> Any:
     if isinstance(u, Tensor):
         if is_learned:
             return _learned_spike(u, surrogate, strict)
-        if torch.compiler.is_compiling():
-            return _compiled_spike(u, surrogate, strict)
-        is_watched = transforms_active() or has_forward_derivatives()
-        if not is_watched and not torch.is_grad_enabled():
-            return _spikes(u, surrogate, strict)
-        return _watched_spike(u, surrogate, strict) if is_watched else _quick_spike(u, surrogate, strict)
+        return _tensor_spike(u, surrogate, strict)
     value = _output(u, surrogate, strict)
     if not isinstance(u, Sym):
         return value
@@ -68,6 +64,17 @@ def spike(u: Any, surrogate: Any, strict: bool = False) -> Any:
     # its first term is g'(u), those of its second term are ∂g/∂α.
     slopes = surrogate.primitive(detach(u), config)
     return emit("spike", value, emit("spike", 0.0, u, derivative) + slopes, 1.0)
+
+
+def _tensor_spike(u: Tensor, surrogate: Any, strict: bool) -> Any:
+    """The spikes of a tensor, by the cheapest way that whoever looks on allows."""
+    if torch.compiler.is_compiling():
+        return _compiled_spike(u, surrogate, strict)
+    if transforms_active() or has_forward_derivatives():
+        return _watched_spike(u, surrogate, strict)
+    if torch.is_grad_enabled():
+        return _quick_spike(u, surrogate, strict)
+    return _spikes(u, surrogate, strict)
 
 
 class _Spike(torch.autograd.Function):

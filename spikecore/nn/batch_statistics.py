@@ -38,11 +38,17 @@ class BatchStatistics:
         """
         check_norm_input(self.norm, y[0] if self.is_multi else y)
 
-    def alone(self, y: Tensor) -> Tensor:
-        """The normed y, by torch."""
+    def norm_alone(self, y: Tensor) -> Tensor:
+        """The normed y, by torch, without the neuron."""
         normed: Tensor = fold(self.norm, (y,), {}, self.owner, self.norm) if self.is_multi else self.norm(y)
         return normed
 
     def update(self, mean: Tensor, var: Tensor, count: int) -> None:
-        """Update the running statistics as torch does; see `update_running`."""
+        """Update the running statistics as torch does; see `update_running`.
+
+        Args:
+            mean: of the batch, `[C]`.
+            var: of the batch, `[C]`, divided by `count`.
+            count: values of each channel, at least 2.
+        """
         update_running(self.norm, mean, var * (count / (count - 1)))

@@ -8,7 +8,7 @@ which the backend's kernels read them. Layer by layer the numbers are those of t
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -23,7 +23,8 @@ from spikecore.interfaces.products import ProductGeometry, SpikeBits
 from spikecore.nn.block import NormedNeuron
 from spikecore.nn.layers import Conv2d, Linear, MaxPool2d
 from spikecore.nn.layers.fold import fold
-from spikecore.nn.model import Sequential
+from spikecore.nn.layers.pooling import pair
+from spikecore.nn.model import Sequential, parts_of
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.products import SpikeLayer, geometry_of, is_plain_layer
 from spikecore.nn.state import stateful
@@ -65,7 +66,7 @@ class _Prepared:
 class BitSequential(Sequential):
     """A container whose parts hand their spikes on as bits in eval mode without gradients; else as any container."""
 
-    def __init__(self, parts: dict[str, nn.Module]) -> None:
+    def __init__(self, parts: Mapping[str, nn.Module]) -> None:
         super().__init__()
         for name, part in parts.items():
             self.add_module(name, part)
@@ -79,16 +80,16 @@ class BitSequential(Sequential):
         if torch.is_autocast_enabled(input.device.type):
             return self._run_tensors(input)
         value: Any = input
-        parts = list(self.named_children())
+        parts = list(parts_of(self).items())
         for index, (name, part) in enumerate(parts):
             following = parts[index + 1][1] if index + 1 < len(parts) else None
             out = self._of_bits(name, part, value) if isinstance(value, _Packed) else None
             if out is None:
-                out = part(value.unpacked() if isinstance(value, _Packed) else value)
+                out = part(_unpacked(value))
             if not isinstance(out, _Packed) and following is not None and _fires(part) and _takes_bits(following):
-                out = _pack(out, part, following)
+                out = _pack(out, following)
             value = out
-        return value.unpacked() if isinstance(value, _Packed) else value
+        return _unpacked(value)
 
     def _run_tensors(self, value: Any) -> Any:
         for part in self:
@@ -142,6 +143,10 @@ class BitSequential(Sequential):
         return {**super().__getstate__(), "_prepared": {}}  # type: ignore[no-untyped-call]
 
 
+def _unpacked(value: Any) -> Any:
+    return value.unpacked() if isinstance(value, _Packed) else value
+
+
 def _backend(kind: str, x: Tensor) -> tuple[str, Backend | None]:
     name, backend, _ = product_backend(kind, x.device.type)
     return name, backend if backend is not None and backend.capabilities.spike_bits else None
@@ -152,8 +157,8 @@ def _takes_bits(part: nn.Module) -> bool:
     if has_hooks(part):
         return False
     if isinstance(part, MaxPool2d):
-        plain = (part.padding, part.dilation) in ((0, 1), ((0, 0), (1, 1)))
-        return type(part) is MaxPool2d and plain and not part.return_indices and not part.ceil_mode
+        has_plain_windows = pair(part.padding) == (0, 0) and pair(part.dilation) == (1, 1) and not part.ceil_mode
+        return type(part) is MaxPool2d and has_plain_windows and not part.return_indices
     if type(part) in (Conv2d, Linear):
         assert isinstance(part, SpikeLayer)
         return part.products != DENSE and geometry_of(part) is not None
@@ -169,8 +174,8 @@ def _fires(part: nn.Module) -> bool:
     return isinstance(part, Neuron | NormedNeuron | MaxPool2d)
 
 
-def _pack(out: Any, part: nn.Module, following: nn.Module) -> Any:
-    """The output of a part as bits, where it is spikes and a backend packs them."""
+def _pack(out: Any, following: nn.Module) -> Any:
+    """The output of a part as bits for the one that follows, where it is spikes and a backend packs them."""
     if not isinstance(out, Tensor) or not is_plain((out,)):
         return out
     lead = 2 if getattr(following, "step_mode", "multi") == "multi" else 1
@@ -178,9 +183,12 @@ def _pack(out: Any, part: nn.Module, following: nn.Module) -> Any:
     if out.dim() not in (lead + 1, lead + 3):
         return out
     _, backend = _backend(kind, out)
-    folded = _folded(out) if lead == 2 else out
-    bits = None if backend is None else backend.pack(folded)
-    return out if bits is None else _Packed(bits, tuple(out.shape[:lead]), out)
+    if backend is None:
+        return out
+    bits = backend.pack(_folded(out) if lead == 2 else out)
+    if bits is None:  # it is not spikes alone
+        return out
+    return _Packed(bits, tuple(out.shape[:lead]), out)
 
 
 def _folded(x: Tensor) -> Tensor:
@@ -191,15 +199,11 @@ def _folded(x: Tensor) -> Tensor:
 
 
 def _pooled(part: MaxPool2d, value: _Packed) -> _Packed | None:
-    kernel, stride = _pair(part.kernel_size), _pair(part.stride)
+    kernel, stride = pair(part.kernel_size), pair(part.stride)
     bits = value.bits
     if not bits.is_image or bits.height < kernel[0] or bits.width < kernel[1]:
         return None  # torch refuses it with an error of its own
     return _Packed(bits.max_pool(kernel, stride), value.lead)
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value[0], value[1]) if isinstance(value, tuple) else (value, value)
 
 
 def _after_layer(block: NormedNeuron, y: Tensor) -> Tensor:
@@ -235,26 +239,28 @@ def optimize(net: nn.Module) -> nn.Module:
         ...     torch.equal(optimize(net)(x), net.eval()(x))
         True
     """
-    made = copy.deepcopy(net).eval().requires_grad_(False)
-    for part in stateful(made).values():
+    optimized = copy.deepcopy(net).eval().requires_grad_(False)
+    for part in stateful(optimized).values():
         part.forget()
-    made = _with_bits(made)
-    for parent, name, child in list(_containers(made)):
-        parent._modules[name] = _with_bits(child)
-    return made
+    return _with_bits(optimized, {})
 
 
-def _containers(net: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    for parent in net.modules():
-        for name, child in parent.named_children():
-            yield parent, name, child
+def _with_bits(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
+    """The module, in which every container at any depth passes bits; itself another one if it is such a container.
 
-
-def _with_bits(part: nn.Module) -> nn.Module:
-    """The container, if that is what the part is, as one that passes bits."""
-    if type(part) not in (nn.Sequential, Sequential) or has_hooks(part):
-        return part
-    return BitSequential(dict(part.named_children())).eval()
+    Args:
+        module: changed in place.
+        done: what has become of modules before, so that one which is used twice stays one.
+    """
+    if module in done:
+        return done[module]
+    for name, child in module._modules.items():
+        if child is not None:
+            module._modules[name] = _with_bits(child, done)
+    done[module] = module
+    if type(module) in (nn.Sequential, Sequential) and not has_hooks(module):
+        done[module] = BitSequential(parts_of(cast(nn.Sequential, module))).eval()
+    return done[module]
 
 
 __all__ = ["BitSequential", "optimize"]

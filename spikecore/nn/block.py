@@ -7,8 +7,7 @@ In training mode mean and var are those of y over time, batch and space; in eval
 a backend with `capabilities.affine_neuron`, the neuron gets y, and scale and shift as two more learnable parameters per
 channel of its own program, so that the normed sequence never goes through memory. In training mode a backend with
 `capabilities.norm_neuron` takes the statistics, norms and runs the neuron in one call. Elsewhere layer, norm and neuron
-run one by one.
-`spikecore.explain` says which, and why.
+run one by one. `spikecore.explain` says which, and why.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
 from spikecore.nn.layers.once import repeated_step
-from spikecore.nn.layers.sync_norm import is_synchronised
+from spikecore.nn.layers.sync_norm import is_connected, is_synchronised
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.products import SpikeLayer, is_plain_layer
 from spikecore.nn.running_statistics import uses_batch_statistics
@@ -34,13 +33,15 @@ from spikecore.nn.state import stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
 
 Block = TypeVar("Block", bound="NormedNeuron")
-Convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class NormedNeuron(SpikeLayer):
     """What `ConvBNNeuron` and `LinearBNNeuron` share; `layer` is their first part."""
 
     layer_types: ClassVar[tuple[type[nn.Module], ...]]
+    layer_name: ClassVar[str]
+    """The attribute that holds the layer, with which its keys in `state_dict` begin."""
     norm: nn.Module
     neuron: nn.Module
 
@@ -65,11 +66,9 @@ class NormedNeuron(SpikeLayer):
         self.add_module(self.layer_name, layer)
         self.norm, self.neuron = norm, neuron
 
-    layer_name: ClassVar[str]
-
     @staticmethod
     def num_channels(layer: Any) -> int:
-        """Of the layer's output."""
+        """The number of channels of the layer's output."""
         raise NotImplementedError
 
     @staticmethod
@@ -102,24 +101,25 @@ class NormedNeuron(SpikeLayer):
         Raises:
             ShapeError: the input's rank does not suit the step mode.
         """
-        multi = self.step_mode == "multi"
-        rank = self.rank(self.layer) + multi
+        is_multi = self.step_mode == "multi"
+        rank = self.rank(self.layer) + is_multi
         if x.dim() != rank:
-            form = "[T, B, C, ...]" if multi else "[B, C, ...]"
+            form = "[T, B, C, ...]" if is_multi else "[B, C, ...]"
             raise ShapeError(
                 f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form} with {rank} axes, got "
                 f"{tuple(x.shape)}: check set_step_mode(net, ...) and the layer's number of dimensions"
             )
-        run = self._run_layer
-        y: Tensor = fold(run, (x,), {}, type(self).__name__, self.layer) if multi else run(x)
-        if self._is_fused(y):
-            if not uses_batch_statistics(self.norm):
-                return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
-            statistics = BatchStatistics(self.norm, multi, type(self).__name__)
-            statistics.check(y)
-            return self.neuron(y, norm=statistics)  # type: ignore[no-any-return]
-        normed: Tensor = fold(self.norm, (y,), {}, type(self).__name__, self.norm) if multi else self.norm(y)
-        return self.neuron(normed)  # type: ignore[no-any-return]
+        name = type(self).__name__
+        y: Tensor
+        y = fold(self._run_layer, (x,), {}, name, self.layer) if is_multi else self._run_layer(x)
+        if not self._is_fused(y):
+            normed = fold(self.norm, (y,), {}, name, self.norm) if is_multi else self.norm(y)
+            return self.neuron(normed)  # type: ignore[no-any-return]
+        if not uses_batch_statistics(self.norm):
+            return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
+        statistics = BatchStatistics(self.norm, is_multi, name)
+        statistics.check(y)
+        return self.neuron(y, norm=statistics)  # type: ignore[no-any-return]
 
     def _run_layer(self, x: Tensor) -> Tensor:
         layer = self.layer
@@ -141,7 +141,7 @@ class NormedNeuron(SpikeLayer):
             return "there is no norm"
         if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
             return f"{type(self.neuron).__name__} does more than its step in the neuron language"
-        if is_synchronised(self.norm) and self.norm.training and torch.distributed.is_initialized():
+        if is_synchronised(self.norm) and self.norm.training and is_connected():
             return "the norm takes its statistics from all processes"
         if type(self.norm).forward not in (BatchNorm.forward, nn.SyncBatchNorm.forward):
             return f"{type(self.norm).__name__} has a forward of its own"
@@ -149,10 +149,12 @@ class NormedNeuron(SpikeLayer):
         return "a hook watches what passes between norm and neuron" if is_watched else ""
 
     def _is_fused(self, y: Tensor) -> bool:
-        if self._obstacle() or not isinstance(self.neuron, Neuron):
+        # Without a step, the program of norm and neuron has no gradient for the norm; torch's norm gives it zeros.
+        if self._obstacle() or not isinstance(self.neuron, Neuron) or not y.shape[0]:
             return False
         if not uses_batch_statistics(self.norm):
-            return self.neuron._choice(y.device, y.dtype, affine=True)[0] != REFERENCE
+            backend, _ = self.neuron._choice(y.device, y.dtype, affine=True)
+            return backend != REFERENCE
         # A compiler, a transform or a mode sees norm and neuron apart; torch refuses too few values by itself.
         if not is_plain((y,)) or y.numel() < 2 * self.num_channels(self.layer):
             return False
@@ -205,7 +207,9 @@ def _affine(norm: Any, mean: Tensor, var: Tensor, dtype: torch.dtype) -> tuple[T
     if norm.weight is not None:
         scale = scale * norm.weight.to(dtype)
     shift = -mean.to(dtype) * scale
-    return scale, shift if norm.bias is None else shift + norm.bias.to(dtype)
+    if norm.bias is not None:
+        shift = shift + norm.bias.to(dtype)
+    return scale, shift
 
 
 class ConvBNNeuron(NormedNeuron):
@@ -232,7 +236,7 @@ class ConvBNNeuron(NormedNeuron):
         ['conv.weight', 'conv.bias']
     """
 
-    layer_types = Convolutions
+    layer_types = CONVOLUTIONS
     layer_name = "conv"
 
     def __init__(self, conv: nn.Module, norm: nn.Module, neuron: nn.Module, **products: Any) -> None:
@@ -240,7 +244,7 @@ class ConvBNNeuron(NormedNeuron):
 
     @staticmethod
     def num_channels(layer: Any) -> int:
-        """Of the layer's output."""
+        """The number of channels of the layer's output."""
         return int(layer.out_channels)
 
     @staticmethod
@@ -286,7 +290,7 @@ class LinearBNNeuron(NormedNeuron):
 
     @staticmethod
     def num_channels(layer: Any) -> int:
-        """Of the layer's output."""
+        """The number of channels of the layer's output."""
         return int(layer.out_features)
 
     @staticmethod

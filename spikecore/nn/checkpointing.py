@@ -15,11 +15,12 @@ Both change how modules run, not what they are: names, `state_dict` and copies s
 
 from __future__ import annotations
 
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +28,12 @@ from torch.utils.checkpoint import checkpoint
 
 from spikecore.errors import OptionError, StateError
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn.block import NormedNeuron
+from spikecore.nn.block import CONVOLUTIONS, NormedNeuron
 from spikecore.nn.functional import functional
 from spikecore.nn.layers.recurrent import Recurrent
 from spikecore.torch_internals import BatchNorm
 
-SYNAPSES = (
-    *(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
+SYNAPSES = (nn.Linear, *CONVOLUTIONS)
 
 
 def checkpoint_layers(net: nn.Module, names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -53,6 +51,7 @@ def checkpoint_layers(net: nn.Module, names: Sequence[str] | None = None) -> tup
 
     Raises:
         OptionError: there is no such module, it is inside another one, or there is nothing to checkpoint.
+        StateError: in a call: parts were added to a chain, or removed, since it was cut.
 
     Example:
         >>> from spikecore.nn import LIF
@@ -67,23 +66,23 @@ def checkpoint_layers(net: nn.Module, names: Sequence[str] | None = None) -> tup
         for name in names:
             if name not in modules:
                 raise OptionError(f"checkpoint_layers: the net has no module {name!r}")
-            if any(name.startswith(f"{other}.") for other in names):
+            if any(_is_inside(name, other) for other in names):
                 raise OptionError(f"checkpoint_layers: {name!r} is inside another module that is named")
         chosen = dict.fromkeys(names, ())
     if not chosen:
         raise OptionError("checkpoint_layers: the net has no neurons; name its parts, as in names=['layer1', 'layer2']")
-    told = []
+    checkpointed = []
     for name, cuts in chosen.items():
         module = net.get_submodule(name)
         # A bound method is copied along with its module, and then bound to the copy.
         if cuts:
             setattr(module, _CUTS, cuts)
             module.forward = types.MethodType(_chain_forward, module)
-            told += [f"{name}[{first}:{last}]" for first, last in pairwise(cuts)]
+            checkpointed += [f"{name}[{first}:{last}]" for first, last in pairwise(cuts)]
         else:
             module.forward = types.MethodType(_forward, module)
-            told.append(name)
-    return tuple(told)
+            checkpointed.append(name)
+    return tuple(checkpointed)
 
 
 def checkpoint_time(net: nn.Module, num_chunks: int) -> None:
@@ -100,7 +99,7 @@ def checkpoint_time(net: nn.Module, num_chunks: int) -> None:
         StateError: in a call: a batch norm takes its statistics from the batch, and a chunk has others.
     """
     if num_chunks < 1:
-        raise OptionError(f"checkpoint_time: at least one chunk, got {num_chunks}")
+        raise OptionError(f"checkpoint_time takes at least one chunk, got {num_chunks}")
     setattr(net, _CHUNKS, num_chunks)
     net.forward = types.MethodType(_time_forward, net)
 
@@ -120,17 +119,26 @@ def _choose(net: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name → where a chain is cut; () for a module as a whole."""
     chosen: dict[str, tuple[int, ...]] = {}
     for name, module in net.named_modules():
-        if any(name.startswith(f"{other}.") or not other for other in chosen):
+        if any(_is_inside(name, other) for other in chosen):
             continue
-        children = list(module.children())
-        is_chain = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
-        if is_chain and any(_is_neuron(child) for child in children):
-            starts = [place for place, child in enumerate(children) if _has_weights(child)]
-            cuts = sorted({0, *starts, len(children)})
+        if _is_chain_with_neurons(module):
+            parts = list(module)  # not `children()`, which leaves out a part at its second place
+            starts = [place for place, part in enumerate(parts) if _has_weights(part)]
+            cuts = sorted({0, *starts, len(parts)})
             chosen[name] = tuple(cuts)
         elif _is_neuron(module):
             chosen[name] = ()
     return chosen
+
+
+def _is_inside(name: str, other: str) -> bool:
+    """Is the module of this name a part of the other one, at any depth? "" is the net itself."""
+    return name != other and (not other or name.startswith(f"{other}."))
+
+
+def _is_chain_with_neurons(module: nn.Module) -> TypeGuard[nn.Sequential]:
+    is_chain = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    return is_chain and any(_is_neuron(child) for child in module.children())
 
 
 def _is_neuron(module: nn.Module) -> bool:
@@ -142,18 +150,24 @@ def _has_weights(module: nn.Module) -> bool:
     return any(isinstance(part, SYNAPSES) for part in module.modules())
 
 
-def _own(module: nn.Module) -> Callable[..., Any]:
+def _own_forward(module: nn.Module) -> Callable[..., Any]:
+    """The `forward` of the module's class."""
     forward: Callable[..., Any] = types.MethodType(type(module).forward, module)
     return forward
 
 
 def _forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    return _again(_own(self), [self], *args, **kwargs)
+    return _run_again_later(_own_forward(self), [self], *args, **kwargs)
 
 
 def _chain_forward(self: nn.Sequential, x: Tensor) -> Tensor:
     children = list(self)
     cuts: tuple[int, ...] = getattr(self, _CUTS)
+    if cuts[-1] != len(children):
+        raise StateError(
+            f"checkpoint_layers cut a chain of {cuts[-1]} parts, and it has {len(children)} now: call "
+            "checkpoint_layers(net) again after parts were added or removed"
+        )
     for first, last in pairwise(cuts):
         part = children[first:last]
 
@@ -162,11 +176,11 @@ def _chain_forward(self: nn.Sequential, x: Tensor) -> Tensor:
                 x = child(x)
             return x
 
-        x = _again(run, part, x)
+        x = _run_again_later(run, part, x)
     return x
 
 
-def _again(run: Callable[..., Any], modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
+def _run_again_later(run: Callable[..., Any], modules: Sequence[nn.Module], *args: Any, **kwargs: Any) -> Any:
     """Run now, and once more in the backward pass where there is one."""
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():
         return run(*args, **kwargs)
@@ -195,9 +209,19 @@ def _spare_statistics(modules: Sequence[nn.Module]) -> Iterator[None]:
                 setattr(norm, name, buffer)
 
 
+class _Unwrapped(threading.local):
+    """The nets that run as their class says in this thread, though `checkpoint_time` gave them another `forward`."""
+
+    def __init__(self) -> None:
+        self.nets: set[nn.Module] = set()
+
+
+_unwrapped = _Unwrapped()
+
+
 def _time_forward(self: nn.Module, x: Tensor) -> Tensor:
-    if not torch.is_grad_enabled():
-        result: Tensor = _own(self)(x)
+    if not torch.is_grad_enabled() or self in _unwrapped.nets:
+        result: Tensor = _own_forward(self)(x)
         return result
     for name, module in self.named_modules():
         if isinstance(module, BatchNorm) and (module.training or module.running_mean is None):
@@ -209,10 +233,10 @@ def _time_forward(self: nn.Module, x: Tensor) -> Tensor:
     step, init_state = functional(self)
 
     def run(*given: Any) -> Any:
-        with _as_it_was(self):  # `functional` calls the net itself
+        with _unwrap(self):  # `functional` calls the net itself
             return step(*given)
 
-    with _as_it_was(self):
+    with _unwrap(self):
         state = init_state(x[:1])
     own = {**dict(self.named_parameters()), **dict(self.named_buffers())}
     outs = []
@@ -223,10 +247,10 @@ def _time_forward(self: nn.Module, x: Tensor) -> Tensor:
 
 
 @contextmanager
-def _as_it_was(net: nn.Module) -> Iterator[None]:
-    """Without the `forward` that this module gave it."""
-    method = net.__dict__.pop("forward")
+def _unwrap(net: nn.Module) -> Iterator[None]:
+    """Inside, calls of the net in this thread run its own `forward`; other threads may be anywhere in the same net."""
+    _unwrapped.nets.add(net)
     try:
         yield
     finally:
-        net.__dict__["forward"] = method
+        _unwrapped.nets.discard(net)

@@ -114,9 +114,9 @@ def _refuse_reentrant(state: Mapping[str, State | None]) -> None:
     It ran the step first without a graph, and sees no tensors in dictionaries: a state from there has no gradient.
 
     Raises:
-        StateError: it does.
+        StateError: a reentrant checkpoint repeats the step.
     """
-    if torch.compiler.is_compiling() or graph_task() == -1:
+    if torch.compiler.is_compiling() or graph_task() == -1:  # -1: this thread is in no backward pass
         return
     is_reentrant = backward_function() is CheckpointFunction
     values: list[Tensor] = []
@@ -131,7 +131,7 @@ def _refuse_reentrant(state: Mapping[str, State | None]) -> None:
         )
 
 
-# Whose turn it is. torch.func.functional_call puts tensors into the net while it runs, which other threads would see.
+# Threads take turns: torch.func.functional_call puts tensors into the net while it runs, which other threads would see.
 
 
 class _Turns:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spikecore.errors import ShapeError
 from spikecore.nn.layers.fold import fold
-from spikecore.nn.node import NetNode, Ref, mapped, refs
+from spikecore.nn.node import NetNode, Ref, refs, replace_refs
 
 Call = Callable[[NetNode, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -72,11 +72,12 @@ class NetGraph:
                 names.add(node.name)
         return frozenset(names)
 
-    def _is_steady(self, argument: object) -> bool:
+    def _has_no_time(self, argument: object) -> bool:
         """Whether an argument is a weight, or made of weights alone: the same at every step."""
         return isinstance(argument, Ref) and argument.name not in self._timed
 
     def _with_time(self, node: NetNode, value: Any, lead: tuple[int, int]) -> Any:
+        """An argument of a node that sees time: `[T * B, ...]` as `[T, B, ...]`."""
         if isinstance(value, Tensor) and (not value.dim() or value.shape[0] != lead[0] * lead[1]):
             raise ShapeError(
                 f"{node} sees time, and is given {tuple(value.shape)} with {lead[0]} * {lead[1]} samples folded: the "
@@ -151,24 +152,24 @@ class NetGraph:
         if len(inputs) != len(self.inputs):
             names = ", ".join(node.name for node in self.inputs)
             raise TypeError(f"the graph takes {len(self.inputs)} inputs ({names}), got {len(inputs)}")
-        own_call = call or self.call
+        do = call or self.call
         if not self.folds_time:
-            return self._walk(inputs, own_call)
+            return self._walk(inputs, do)
         lead = lead_of(inputs)
 
-        def call_with_time(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def do_over_time(node: NetNode, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             if node.name not in (self.over_time or ()):
-                return own_call(node, args, kwargs)
+                return do(node, args, kwargs)
 
             def with_time(argument: Any, value: Any) -> Any:
                 # A weight has no time, even where it happens to be as long as T * B.
-                return value if self._is_steady(argument) else self._with_time(node, value, lead)
+                return value if self._has_no_time(argument) else self._with_time(node, value, lead)
 
             timed = tuple(with_time(argument, value) for argument, value in zip(node.args, args, strict=True))
             timed_kwargs = {key: with_time(node.kwargs[key], value) for key, value in kwargs.items()}
-            return _folded(own_call(node, timed, timed_kwargs))
+            return _fold_results(do(node, timed, timed_kwargs))
 
-        return fold(lambda *folded: self._walk(folded, call_with_time), inputs, {}, type(self.net).__name__)
+        return fold(lambda *folded: self._walk(folded, do_over_time), inputs, {}, type(self.net).__name__)
 
     @property
     def folds_time(self) -> bool:
@@ -176,7 +177,8 @@ class NetGraph:
         return self.over_time is not None and getattr(self.net, "step_mode", "single") == "multi"
 
     def _walk(self, inputs: Sequence[Any], call: Call) -> Any:
-        given, values = iter(inputs), dict[str, Any]()
+        given = iter(inputs)
+        values: dict[str, Any] = {}
 
         def value_of(ref: Ref) -> Any:
             return values[ref.name]
@@ -187,12 +189,12 @@ class NetGraph:
             elif node.kind == "attribute":
                 value = self.attribute(node)
             else:
-                value = call(node, mapped(node.args, value_of), mapped(dict(node.kwargs), value_of))
+                value = call(node, replace_refs(node.args, value_of), replace_refs(dict(node.kwargs), value_of))
             values[node.name] = value
             del value  # nothing but `values` may keep it
             for name in self._last_use.get(node.name, ()):
                 del values[name]
-        return mapped(self.output, value_of)
+        return replace_refs(self.output, value_of)
 
     def __str__(self) -> str:
         rows = [("name", "operation", "takes", "shape")]
@@ -225,12 +227,13 @@ def unfolded(value: Any, lead: tuple[int, int]) -> Any:
     return value.reshape(*lead, *value.shape[1:]) if has_time else value
 
 
-def _folded(value: Any) -> Any:
+def _fold_results(value: Any) -> Any:
+    """Every tensor `[T, B, ...]` as `[T * B, ...]`, alone or in tuples, lists and dictionaries."""
     if isinstance(value, Tensor):
         return value.flatten(0, 1)
     if isinstance(value, tuple | list):
-        parts = [_folded(part) for part in value]
+        parts = [_fold_results(part) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, dict):
-        return {key: _folded(part) for key, part in value.items()}
+        return {key: _fold_results(part) for key, part in value.items()}
     return value

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikecore.errors import OptionError
 from spikecore.nn.graph import NetGraph
 from spikecore.nn.node import NetNode, Ref
+from spikecore.nn.state import check_step_mode
 from spikecore.nn.tracing import check_leaves, trace_net
 
 
@@ -45,8 +46,7 @@ class GraphNet(nn.Module):
 
     def __init__(self, graph: NetGraph, replaced: Mapping[str, nn.Module], step_mode: str = "multi") -> None:
         super().__init__()
-        if step_mode not in ("single", "multi"):
-            raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        check_step_mode(step_mode)
         names = [node.name for node in graph.layers]
         if unknown := [name for name in replaced if name not in names]:
             raise OptionError(f"replaced names {', '.join(map(repr, unknown))}; the graph calls {', '.join(names)}")
@@ -77,10 +77,12 @@ class GraphNet(nn.Module):
 
     def _place(self, graph: NetGraph, replaced: Mapping[str, nn.Module]) -> dict[str, str]:
         """Put the replacements where their nodes are; node name → path of the module that it calls."""
-        originals = {
-            node.name: self.get_submodule(str(node.target) or "net") for node in graph.nodes if node.kind == "module"
-        }
-        paths = {node.name: str(node.target) or "net" for node in graph.nodes if node.kind == "module"}
+        paths: dict[str, str] = {}
+        originals: dict[str, nn.Module] = {}
+        for node in graph.nodes:
+            if node.kind == "module":
+                paths[node.name] = str(node.target) or "net"
+                originals[node.name] = self.get_submodule(paths[node.name])
         for name, module in replaced.items():
             paths[name] = self._put(name, module)
         overwritten = {paths[name] for name in replaced}
@@ -146,7 +148,7 @@ def features(net: nn.Module, names: Sequence[str], leaves: Sequence[type[nn.Modu
         leaves: as for `trace_net`.
 
     Raises:
-        OptionError: `names` are no strings, or `leaves` no classes of modules (inputs go to the result).
+        OptionError: `names` are no strings or none at all, or `leaves` no classes of modules (inputs go to the result).
         KeyError: there is no such node; the message holds the nearest names.
         NetTraceError: the net cannot be traced.
 
@@ -160,15 +162,17 @@ def features(net: nn.Module, names: Sequence[str], leaves: Sequence[type[nn.Modu
         raise OptionError(f"features: net must be a torch.nn.Module, got {type(net).__name__}: features(net, names)")
     if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise OptionError(f"features: names must be a list of names of nodes, as in ['layer1.1'], got {names!r:.80}")
+    if not names:
+        raise OptionError("features needs the name of at least one node")
     check_leaves("features", leaves, "inputs go to the net that it returns: features(net, names)(x)")
     return _Features(net, tuple(names), tuple(leaves))
 
 
 class _Features(nn.Module):
+    """`net`, run up to the last of the named nodes; it gives the values of all of them."""
+
     def __init__(self, net: nn.Module, names: tuple[str, ...], leaves: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
-        if not names:
-            raise OptionError("features needs the name of at least one node")
         self.net, self.names, self.leaves = net, names, leaves
         self.training = net.training
         self._graph, self._modes = self._traced()

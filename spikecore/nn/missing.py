@@ -44,9 +44,11 @@ def no_such_name(name: str, exported: Iterable[type]) -> str:
     for kind, registered in known():
         if kind == "neuron" and _plain(registered) == plain:
             hint = install_hint(kind, registered)
-            return f"{message}: it is spikecore.create('neuron', '{registered}'){f'; {hint}' if hint else ''}"
+            cure = f"it is spikecore.create('neuron', '{registered}')"
+            return f"{message}: {cure}; {hint}" if hint else f"{message}: {cure}"
     return message
 
 
 def _plain(name: str) -> str:
+    """Without the conventions of class names and registered names: `CubaLIF` and `cuba_lif` are one."""
     return name.replace("_", "").lower()

@@ -28,6 +28,14 @@ class Sequential(nn.Sequential):
         return guarded(self, super().__call__, *args, **kwargs)
 
 
+def parts_of(chain: nn.Sequential) -> dict[str, nn.Module]:
+    """Name → part of a chain, in the order in which they run.
+
+    A part that stands at two places is there twice; `named_children` would leave out all its places but the first.
+    """
+    return dict(zip(chain._modules, chain, strict=True))
+
+
 class Model(Configurable, nn.Module):
     """Base of models: checks the options and the input shape; a subclass adds its layers and `forward`.
 

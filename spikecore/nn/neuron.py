@@ -15,7 +15,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -29,18 +29,17 @@ from spikecore.interfaces.neuron import NeuronCapabilities
 from spikecore.interfaces.options import default_of
 from spikecore.interfaces.plain_values import numbers_in
 from spikecore.nn.batch_statistics import BatchStatistics
-from spikecore.nn.half import DTYPES, HALF, not_a_tensor, state_dtype
+from spikecore.nn.half import DTYPES, HALF, STRIDED, check_input, state_dtype
 from spikecore.nn.memory import Form
 from spikecore.nn.missing import Recorded
 from spikecore.nn.parameters import Parametrized, check_names
 from spikecore.nn.placement import Placed
-from spikecore.nn.runner import RESERVED, run, traced
-from spikecore.nn.state import Stateful
+from spikecore.nn.runner import RESERVED, run, trace_step
+from spikecore.nn.state import Stateful, check_step_mode
 from spikecore.nn.surrogates import ATan, Surrogate
 
-STRIDED = torch.strided
 LARGE = 1 << 15
-"""Neurons from which on writing an initial state costs more than it tells."""
+"""From this many neurons on, writing an initial state takes a share of a call that shows in its time."""
 
 
 class Neuron(Configurable, Placed, Parametrized, Stateful):
@@ -113,8 +112,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
     ) -> None:
         refuse_positional(type(self), args)
         Stateful.__init__(self)
-        if step_mode not in ("single", "multi"):
-            raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        check_step_mode(step_mode)
         if isinstance(record, str):
             raise OptionError(f"record must be a sequence of names, such as ({record!r},); got {record!r}")
         self.config = make_config(type(self), options)
@@ -188,14 +186,14 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         return self._state_of(x, x.shape)
 
     def start_state(self, x: Tensor) -> dict[str, Tensor]:
-        """The same, where it is large in shared memory: if all neurons start from one number, there is one number."""
+        """The same, but a large one is a view of one number (stride 0) where all neurons start from the same."""
         is_large = not torch.compiler.is_compiling() and x.numel() >= LARGE
         if not is_large or type(self).initial_state is not Neuron.initial_state:  # a subclass has its own
             return self.initial_state(x)
         if self._tensors or self.keeps_state or not x.is_cpu or type(x) is not Tensor:
             return self._state_of(x, ())
-        # Made once: a twentieth of a call. Only where it never leaves the call, and in plain memory: what is made while
-        # an accelerator records its work, or in a transform, does not outlive that.
+        # Made once: making it takes a twentieth of a call. Only where it never leaves the call, and in plain memory:
+        # what is made while an accelerator records its work, or in a transform, does not outlive that.
         form = (x.shape, x.dtype, torch.is_inference_mode_enabled())
         kept = self._start  # another thread may bring another form meanwhile
         if kept is None or kept[0] != form:
@@ -228,9 +226,9 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
 
         Args:
             x: the input current, floating point.
-            affine: scale and shift, one value per channel: the steps see x * scale + shift. Only for a backend that
-                `choose_backend(..., affine=True)` found; for `ConvBNNeuron`.
-            norm: a batch norm for the steps' input, in one call with them where the backend can; for the same.
+            affine: scale and shift, one value per channel: the steps see x * scale + shift. `ConvBNNeuron` passes it
+                where `choose_backend(..., affine=True)` names a backend, not the reference.
+            norm: a batch norm for the steps' input, which the backend runs in one call with them if it can; likewise.
 
         Raises:
             TypeError: `x` is not floating point, of 16 bits at least, or it is sparse.
@@ -238,8 +236,9 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
             StateShapeError: kept state belongs to another batch shape, device or dtype.
         """
         single = self.step_mode == "single"
-        if not isinstance(x, Tensor) or x.dtype not in DTYPES or x.layout is not STRIDED or x.dim() < 2 - single:
-            raise self._refusal(x)
+        fewest_axes = 1 if single else 2
+        if not isinstance(x, Tensor) or x.dtype not in DTYPES or x.layout is not STRIDED or x.dim() < fewest_axes:
+            self._refuse(x)  # the condition is written out here: a call for each input would cost more
         step = x if single else one_step(x)
         out, state, recorded = run(self, x, step, self.state_for(step), affine, norm)
         if not self.record:
@@ -248,16 +247,11 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         self._local.memory.take(dict(zip(self.record, recorded, strict=True)))
         return out
 
-    def _refusal(self, x: Any) -> Exception:
+    def _refuse(self, x: Any) -> NoReturn:
         name = type(self).__name__
-        if not isinstance(x, Tensor):
-            return TypeError(not_a_tensor(name, x))
-        if x.dtype not in DTYPES:
-            return TypeError(f"{name} takes floating-point input, got {x.dtype}: call .float() on it")
-        if x.layout is not STRIDED:
-            return TypeError(f"{name} takes dense input, got {x.layout}: call .to_dense() on it")
+        check_input(name, x)
         form, other = ("[B, ...]", "multi") if self.step_mode == "single" else ("[T, B, ...]", "single")
-        return ShapeError(
+        raise ShapeError(
             f"{name} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}: add the missing axis, or "
             f"set_step_mode(net, {other!r})"
         )
@@ -271,7 +265,7 @@ class Neuron(Configurable, Placed, Parametrized, Stateful):
         """
         program = self._programs.get((self.record, affine))
         if program is None:
-            program = self._programs[self.record, affine] = traced(self, affine)
+            program = self._programs[self.record, affine] = trace_step(self, affine)
         return program
 
     def __getstate__(self) -> dict[str, Any]:

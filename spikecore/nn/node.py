@@ -59,7 +59,7 @@ class NetNode:
     def inputs(self) -> tuple[str, ...]:
         """Names of the nodes whose values it takes, each once, in the order of the arguments."""
         names: dict[str, None] = {}
-        mapped((self.args, dict(self.kwargs)), lambda ref: names.setdefault(ref.name))
+        replace_refs((self.args, dict(self.kwargs)), lambda ref: names.setdefault(ref.name))
         return tuple(names)
 
     @property
@@ -81,35 +81,40 @@ class NetNode:
         """Whether it writes into a tensor that it is given."""
         if self.kind == "module":
             return bool(getattr(self.module, "inplace", False))
+        if self.kwargs.get("inplace"):
+            return True
         name = str(self.target) if self.kind == "method" else function_name(self.target)
-        is_dunder = name.endswith("__")
-        return bool(self.kwargs.get("inplace")) or name in _IN_PLACE or (name.endswith("_") and not is_dunder)
+        has_suffix = name.endswith("_") and not name.endswith("__")  # torch's `add_`, but not Python's `__add__`
+        return has_suffix or name in _IN_PLACE
 
     def __str__(self) -> str:
         return f"{self.name} ({self.operation})" + (f" at {self.place}" if self.place else "")
 
 
 def function_name(function: Any) -> str:
+    """The name of a function, or of the class of another callable."""
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def mapped(value: Any, function: Callable[[Ref], Any]) -> Any:
+def replace_refs(value: Any, function: Callable[[Ref], Any]) -> Any:
     """`value` with every `Ref` inside replaced by what `function` makes of it."""
     if isinstance(value, Ref):
         return function(value)
     if isinstance(value, tuple):
-        parts = [mapped(part, function) for part in value]
+        parts = [replace_refs(part, function) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, list):
-        return [mapped(part, function) for part in value]
+        return [replace_refs(part, function) for part in value]
     if isinstance(value, dict):
-        return {key: mapped(part, function) for key, part in value.items()}
+        return {key: replace_refs(part, function) for key, part in value.items()}
     if isinstance(value, slice):
-        return slice(*(mapped(part, function) for part in (value.start, value.stop, value.step)))
+        bounds = (value.start, value.stop, value.step)
+        return slice(*[replace_refs(bound, function) for bound in bounds])
     return value
 
 
 def refs(value: Any) -> list[str]:
+    """The names of the nodes that a value refers to, in order, inside tuples, lists, dictionaries and slices too."""
     names: list[str] = []
-    mapped(value, lambda ref: names.append(ref.name))
+    replace_refs(value, lambda ref: names.append(ref.name))
     return names

@@ -38,6 +38,7 @@ class Parametrized(nn.Module):
     config: Any
 
     def _make_tensors(self) -> None:
+        """Divide the options into constants, tensors and surrogates with learnable slopes, and register the tensors."""
         values = {field.name: getattr(self.config, field.name) for field in dataclasses.fields(self.config)}
         named = values.get("learnable", ())
         starts = {name: values.pop(name) for name in self.trained}
@@ -45,38 +46,22 @@ class Parametrized(nn.Module):
         for name in set(named) & set(starts):
             raise OptionError(f"learnable names {name!r}, which is always trained (as {self.trained[name][0]!r})")
         check_names("learnable", named, [*numeric, *learnable_names(values)])
-        learnable = [name for name in named if name in numeric]
-        becomes_tensor = [name for name in numeric if isinstance(values[name], tuple) or name in learnable]
-        exact: dict[str, Any] = {name: values[name] for name in becomes_tensor}
+        exact: dict[str, Any] = {}  # of every tensor: the numbers of the configuration
+        self._learnable: set[str] = set()
+        for name in numeric:
+            if name in named:
+                self._learnable.add(name)
+            if name in named or isinstance(values[name], tuple):
+                exact[name] = values[name]
         self._surrogates = learnable_surrogates(values, named)
-        self._constants = {
-            name: value for name, value in values.items() if name not in exact and name not in self._surrogates
-        }
-        config_type: Any = type(self.config)
-        # Options that are None take the value of another one, which may be a constant or a tensor.
-        self._aliases: dict[str, str] = {}
-        for name, mark in marks_of(config_type, DefaultsTo).items():
-            if name in self._constants and self._constants[name] is None:
-                del self._constants[name]
-                if mark.option in self._constants:
-                    self._constants[name] = self._constants[mark.option]
-                else:
-                    self._aliases[name] = mark.option
-        self._fixed = Namespace(**self._constants)
+        self._keep_constants({name: value for name, value in values.items() if name not in exact})
         for option, start in starts.items():
             name, first_value = self.trained[option]
             exact[name] = _map_numbers(first_value, start)
-        self._learnable = {*learnable, *(self.trained[option][0] for option in starts)}
+            self._learnable.add(name)
+        config_type: Any = type(self.config)
         ranges = {**marks_of(config_type, Range), **self._add_slopes(exact, [*values, *starts])}
-        self._tensors = [*exact]
-        self._exact = exact
-        self._is_per_neuron = any(len(shape_of(number) or ()) > 1 for number in exact.values())
-        for name, number in exact.items():
-            value = torch.as_tensor(number, dtype=torch.get_default_dtype())
-            if name in self._learnable:
-                setattr(self, f"param_{name}", nn.Parameter(value))
-            else:
-                self.register_buffer(f"param_{name}", value)
+        self._register(exact)
         self._ranges = {name: ranges[name] for name in self._learnable if name in ranges}
         # By dtype and beforehand, since torch.compile cannot look at the next number after a bound.
         self._limits: dict[str, dict[torch.dtype, tuple[float, float]]] = {}
@@ -85,12 +70,41 @@ class Parametrized(nn.Module):
         self._calls_until_check = 0
         self._warned: set[str] = set()
 
+    def _keep_constants(self, values: Mapping[str, Any]) -> None:
+        """Keep the options that are no tensors; one that is None takes the value of the option that it defaults to."""
+        self._constants = {name: value for name, value in values.items() if name not in self._surrogates}
+        self._aliases: dict[str, str] = {}  # option → the tensor that it defaults to
+        config_type: Any = type(self.config)
+        for name, mark in marks_of(config_type, DefaultsTo).items():
+            if name in self._constants and self._constants[name] is None:
+                del self._constants[name]
+                if mark.option in self._constants:
+                    self._constants[name] = self._constants[mark.option]
+                else:
+                    self._aliases[name] = mark.option
+        self._fixed = Namespace(**self._constants)
+
+    def _register(self, exact: dict[str, Any]) -> None:
+        """Make a parameter of every learnable option, a buffer of every other one with several values."""
+        self._exact = exact
+        self._tensors = [*exact]
+        self._is_per_neuron = any(len(shape_of(number) or ()) > 1 for number in exact.values())
+        for name, number in exact.items():
+            value = torch.as_tensor(number, dtype=torch.get_default_dtype())
+            if name in self._learnable:
+                setattr(self, f"param_{name}", nn.Parameter(value))
+            else:
+                self.register_buffer(f"param_{name}", value)
+
     def _add_slopes(self, exact: dict[str, Any], taken: Sequence[str]) -> dict[str, Range]:
-        """Add the learnable options of surrogates to the values that become tensors; their names and ranges.
+        """Add the learnable options of surrogates to the values that become tensors.
 
         Args:
-            exact: what becomes a tensor.
+            exact: what becomes a tensor; gets them.
             taken: the names of the neuron's own options.
+
+        Returns:
+            Their ranges, by the names of their parameters.
 
         Raises:
             DynamicsError: an option has the name of such a parameter.
@@ -174,8 +188,8 @@ class Parametrized(nn.Module):
                 return value
             if not is_inside and name not in self._warned:
                 self._warned.add(name)
-                # Of numbers and a NaN, `min` gives either, by their order.
-                is_nan = any(number != number for number in numbers)
+                # With a NaN among the numbers, what `min` and `max` give depends on their order.
+                is_nan = any(math.isnan(number) for number in numbers)
                 extremes = (math.nan, math.nan) if is_nan else (min(numbers), max(numbers))
                 self._warn_outside(name, *extremes)
         return self.within_range(name, value)
@@ -248,7 +262,9 @@ def marks_of(config: Any, kind: type[Mark]) -> dict[str, Mark]:
     """Option → its mark of this kind (a `Range`, say), where the configuration declares one."""
     marks: dict[str, Mark] = {}
     for name, hint in get_type_hints(config, include_extras=True).items():
-        for mark in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
+        if get_origin(hint) is not Annotated:
+            continue
+        for mark in get_args(hint)[1:]:  # after the type itself
             if isinstance(mark, kind):
                 marks[name] = mark
     return marks
@@ -266,6 +282,7 @@ def limits(allowed: Range, dtype: torch.dtype) -> tuple[float, float]:
 
 
 def _beside(bound: float, towards: float, dtype: torch.dtype) -> float:
+    """The next number of the dtype after `bound`, in the direction of `towards`."""
     start, end = torch.tensor(bound, dtype=dtype), torch.tensor(towards, dtype=dtype)
     return float(torch.nextafter(start, end))
 

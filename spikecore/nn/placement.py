@@ -16,10 +16,12 @@ from spikecore.backends.installed import learn
 from spikecore.backends.selection import AUTO, REFERENCE, Choice, backend_named, choose
 from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, StepError
-from spikecore.registry import registry
+from spikecore.registry import Registry, registry
 from spikecore.torch_internals import constant_when_compiled
 
-_Found = tuple[Choice, str, str]
+_Question = tuple[Registry, str, torch.device, torch.dtype, tuple[str, ...], bool]
+"""What a decision depends on: registry, `backend`, device and dtype of the input, `record`, whether it is affine."""
+_Decision = tuple[Choice, str, str]
 """The choice, its backend, and the key of the program for it; "" on the reference."""
 
 
@@ -43,8 +45,8 @@ class Placed(nn.Module):
         self.backend, self.chosen = backend, None
 
     def _begin(self) -> None:
-        """Nothing has been chosen yet."""
-        self._choices: dict[tuple[Any, ...], _Found] = {}
+        """Start without decisions, and under a number of its own for torch.compile."""
+        self._decisions: dict[_Question, _Decision] = {}
         self._token = next(_TOKENS)
         _LIVE[self._token] = self
 
@@ -62,17 +64,20 @@ class Placed(nn.Module):
             DynamicsError: the step is outside the neuron language, and a backend was named.
             StepError: the step branches on values or writes to them in place.
         """
-        return self._chosen(device, dtype, affine)[0]
+        return self._decide(device, dtype, affine)[0]
 
-    def _chosen(self, device: torch.device, dtype: torch.dtype, affine: bool) -> _Found:
-        asked = (registry(), self.backend, device, dtype, self.record, affine)
-        return self._choices.get(asked) or self._ask(asked)
+    def _decide(self, device: torch.device, dtype: torch.dtype, affine: bool) -> _Decision:
+        question = (registry(), self.backend, device, dtype, self.record, affine)
+        return self._decisions.get(question) or self._ask(question)
 
-    def _ask(self, asked: tuple[Any, ...]) -> _Found:
-        _, _, device, dtype, _, affine = asked
+    def _ask(self, question: _Question) -> _Decision:
+        _, _, device, dtype, _, affine = question
         choice = self._choose_affine(device, dtype) if affine else self._choose(device, dtype)
-        decision = choice, choice.backend, "" if choice.backend == REFERENCE else self.program(affine).key
-        self._choices[asked] = decision
+        key = ""
+        if choice.backend != REFERENCE:
+            key = self.program(affine).key
+        decision = choice, choice.backend, key
+        self._decisions[question] = decision
         return decision
 
     def _choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
@@ -108,16 +113,17 @@ class Placed(nn.Module):
         plain = self.choose_backend(device, dtype)
         if plain.backend == REFERENCE:
             return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
-        offers = backend_named(plain.backend).capabilities.norm_neuron
-        verb = "offers" if offers else "does not offer"
-        return Choice(plain.backend if offers else REFERENCE, f"backend {plain.backend!r} {verb} norm_neuron")
+        if not backend_named(plain.backend).capabilities.norm_neuron:
+            return Choice(REFERENCE, f"backend {plain.backend!r} does not offer norm_neuron")
+        return Choice(plain.backend, f"backend {plain.backend!r} offers norm_neuron")
 
     def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
+        """`(backend, key of the program)` for a call, which `chosen` then tells. Repeats `_decide` to save its call."""
         if torch.compiler.is_compiling():
             constant: tuple[str, str] = _constant_choice(self._token, self.backend, str(device), dtype, affine)
             return constant
-        asked = (registry(), self.backend, device, dtype, self.record, affine)
-        choice, backend, key = self._choices.get(asked) or self._ask(asked)
+        question = (registry(), self.backend, device, dtype, self.record, affine)
+        choice, backend, key = self._decisions.get(question) or self._ask(question)
         if choice is not self.chosen and not affine:
             self.chosen = choice
         return backend, key
@@ -127,7 +133,7 @@ class Placed(nn.Module):
         self._begin()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_choices": {}}  # type: ignore[no-untyped-call]
+        return {**super().__getstate__(), "_decisions": {}}  # type: ignore[no-untyped-call]
 
 
 _LIVE: WeakValueDictionary[int, Placed] = WeakValueDictionary()
@@ -137,7 +143,7 @@ _TOKENS = itertools.count()
 @constant_when_compiled
 def _constant_choice(token: int, backend: str, device: str, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
     """The choice as plain strings: torch.compile asks once, outside of what it traces."""
-    _, chosen, key = _LIVE[token]._chosen(torch.device(device), dtype, affine)
+    _, chosen, key = _LIVE[token]._decide(torch.device(device), dtype, affine)
     return chosen, key
 
 
@@ -149,7 +155,8 @@ def set_backend(net: nn.Module, backend: str) -> None:
         PluginError: it is blocked or does not fit.
     """
     if backend not in (AUTO, REFERENCE):
-        registry().find("backend", backend)  # before any of them is changed, or where there is none
+        # Looked up here too: a wrong name must change no neuron, and be refused even if the net has none.
+        registry().find("backend", backend)
     for module in net.modules():
         if isinstance(module, Placed):
             module.place(backend)

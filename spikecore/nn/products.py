@@ -85,9 +85,9 @@ def checked_mode(products: str) -> ProductMode:
 
 
 def geometry_of(layer: nn.Module) -> ProductGeometry | None:
-    """Of a plain convolution or linear layer; None for what no backend is asked about: its own padding, other layers.
+    """How a convolution or linear layer multiplies; None where no backend is asked.
 
-    A layer with a forward pass of its own, or a parametrized one, is another layer.
+    That is: other layers, padding with anything but zeros, and "same" padding that differs between the two sides.
     """
     if isinstance(layer, nn.Linear):
         return LINEAR
@@ -101,7 +101,7 @@ def geometry_of(layer: nn.Module) -> ProductGeometry | None:
 
 
 def _padding_of(layer: nn.Conv2d, name: str) -> tuple[int, int] | None:
-    """As numbers; None where the two sides differ."""
+    """The padding "valid" or "same" in numbers of zeros, for H and W; None where the two sides of an axis differ."""
     if name == "valid":
         return 0, 0
     totals = [dilation * (size - 1) for dilation, size in zip(layer.dilation, layer.kernel_size, strict=True)]
@@ -113,7 +113,10 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
 
 
 def is_plain_layer(layer: nn.Module) -> bool:
-    """Is this torch's own `Conv2d` or `Linear`, unchanged, with a geometry that backends may be asked about?"""
+    """Is this torch's own `Conv2d` or `Linear`, unchanged, with a geometry that backends may be asked about?
+
+    Not for subclasses, such as parametrized layers: their forward pass may be another.
+    """
     return type(layer) in (nn.Conv2d, nn.Linear) and "forward" not in layer.__dict__ and geometry_of(layer) is not None
 
 

@@ -31,6 +31,8 @@ DECAY = "decay_of_"
 _INTEGERS = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64)
 _LAYER, _NEURON = "values", "threshold"
 """The buffer that says whether a record in a `state_dict` belongs to a layer or to a neuron."""
+_NO_AXIS = -1
+"""Stands for None in a buffer of integers: one scale for the whole layer."""
 
 
 class QuantizedRecord(nn.Module):
@@ -44,7 +46,7 @@ class QuantizedRecord(nn.Module):
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        errors: list[str] = args[-1]
+        errors: list[str] = args[-1]  # torch raises what stands in it, after all modules have loaded
         for name, buffer in self.named_buffers(recurse=False):
             given = state_dict.get(prefix + name)
             if isinstance(given, Tensor) and given.dtype != buffer.dtype:
@@ -90,8 +92,12 @@ def remove(module: nn.Module) -> None:
 
 def records(net: nn.Module) -> dict[str, Record]:
     """Qualified module name → record, of every module of `net` that has one."""
-    named = {name: read(module) for name, module in net.named_modules()}
-    return {name: record for name, record in named.items() if record is not None}
+    records: dict[str, Record] = {}
+    for name, module in net.named_modules():
+        record = read(module)
+        if record is not None:
+            records[name] = record
+    return records
 
 
 def prepare(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
@@ -137,51 +143,64 @@ def prepare(net: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _buffers(record: Record) -> dict[str, Tensor]:
-    """A record as tensors by name."""
+    """A record as tensors by name; what is None in it is left out."""
     if isinstance(record, QuantizedLayer):
+        axis = _NO_AXIS if record.axis is None else record.axis
         tensors = {
-            "values": record.values,
+            _LAYER: record.values,
             "scale": record.scale,
             "zero_point": record.zero_point,
             "bits": torch.tensor(record.bits),
             "signed": torch.tensor(record.signed),
-            "axis": torch.tensor(-1 if record.axis is None else record.axis),
+            "axis": torch.tensor(axis),
             "input_scale": torch.tensor(record.input_scale, dtype=torch.float64),
         }
-        optional = {"bias": record.bias}
-    else:
-        tensors = {
-            "threshold": record.threshold,
-            "scale": record.scale,
-            "decay_bits": torch.tensor(record.decay_bits),
-            "state_bits": torch.tensor(record.state_bits),
-            **{f"{DECAY}{name}": value for name, value in record.decays.items()},
-        }
-        optional = {"v_reset": record.v_reset}
-    return {**tensors, **{name: value for name, value in optional.items() if value is not None}}
+        if record.bias is not None:
+            tensors["bias"] = record.bias
+        return tensors
+    tensors = {
+        _NEURON: record.threshold,
+        "scale": record.scale,
+        "decay_bits": torch.tensor(record.decay_bits),
+        "state_bits": torch.tensor(record.state_bits),
+    }
+    for name, decay in record.decays.items():
+        tensors[f"{DECAY}{name}"] = decay
+    if record.v_reset is not None:
+        tensors["v_reset"] = record.v_reset
+    return tensors
 
 
 def _record(holder: QuantizedRecord) -> Record:
+    """The reverse of `_buffers`.
+
+    Raises:
+        KeyError: a buffer is missing.
+    """
     buffers = dict(holder.named_buffers(recurse=False))
     if _LAYER in buffers:
         axis = int(buffers["axis"])
         return QuantizedLayer(
-            buffers["values"],
-            buffers["scale"],
-            buffers["zero_point"],
-            int(buffers["bits"]),
-            bool(buffers["signed"]),
-            None if axis < 0 else axis,
-            buffers.get("bias"),
-            float(buffers["input_scale"]),
+            values=buffers[_LAYER],
+            scale=buffers["scale"],
+            zero_point=buffers["zero_point"],
+            bits=int(buffers["bits"]),
+            signed=bool(buffers["signed"]),
+            axis=None if axis < 0 else axis,
+            bias=buffers.get("bias"),
+            input_scale=float(buffers["input_scale"]),
         )
+    decays: dict[str, Tensor] = {}
+    for name, value in buffers.items():
+        if name.startswith(DECAY):
+            decays[name.removeprefix(DECAY)] = value
     return QuantizedNeuron(
-        buffers[_NEURON],
-        buffers["scale"],
-        {name.removeprefix(DECAY): value for name, value in buffers.items() if name.startswith(DECAY)},
-        int(buffers["decay_bits"]),
-        int(buffers["state_bits"]),
-        buffers.get("v_reset"),
+        threshold=buffers[_NEURON],
+        scale=buffers["scale"],
+        decays=decays,
+        decay_bits=int(buffers["decay_bits"]),
+        state_bits=int(buffers["state_bits"]),
+        v_reset=buffers.get("v_reset"),
     )
 
 
@@ -244,7 +263,9 @@ def _neuron_problems(record: QuantizedNeuron) -> Iterator[str]:
         return
     high = 2 ** (record.state_bits - 1) - 1
     kind = f"signed {record.state_bits}-bit"
-    integers = {"threshold": record.threshold, **({} if record.v_reset is None else {"v_reset": record.v_reset})}
+    integers = {"threshold": record.threshold}
+    if record.v_reset is not None:
+        integers["v_reset"] = record.v_reset
     for name, value in integers.items():
         yield from _range_problems(name, value, -high - 1, high, kind)
     for name, value in record.decays.items():

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from spikecore.errors import InputError, ShapeError
+from spikecore.nn.half import widened
 
 __all__ = [
     "count",
@@ -213,21 +214,33 @@ def over_own_steps(function: Callable[..., Tensor], out: Tensor, mask: Tensor | 
     """
     if mask is None:
         return function(out, *per_sample)
+    check_mask(mask, out)
+    by_sample, own = out.transpose(0, 1), mask.to(out.device).T  # [B, T, ...] and [B, T]
+    counts = mask.sum(0)
+    results, order = [], []
+    for length in sorted(set(counts.tolist())):
+        samples = (counts == length).nonzero().squeeze(1).to(out.device)
+        # A bool index joins the steps of all these samples, one sample after the other.
+        steps = by_sample[samples][own[samples]].reshape(len(samples), length, *out.shape[2:])
+        results.append(function(steps.transpose(0, 1), *(values[samples] for values in per_sample)))
+        order.append(samples)
+    return torch.cat(results)[torch.argsort(torch.cat(order))]
+
+
+def check_mask(mask: Tensor, out: Tensor) -> None:
+    """Refuse what is no mask of the samples' own steps for an output `[T, B, ...]`.
+
+    Raises:
+        TypeError: it is not bool.
+        ShapeError: it is not `[T, B]`, or a sample has no step.
+    """
     if mask.dtype != torch.bool:
         raise TypeError(f"a mask of steps is bool, got {mask.dtype}")
     if mask.shape != out.shape[:2]:
         raise ShapeError(f"a mask of steps is [T, B] = {tuple(out.shape[:2])} for this output, got {tuple(mask.shape)}")
-    own = mask.to(out.device).T
-    counts, by_sample = mask.sum(0), out.transpose(0, 1)
-    results, order = [], []
-    for length in sorted(set(counts.tolist())):
-        if not length:
-            raise ShapeError(f"sample {int(counts.argmin())} of the batch has no step of its own")
-        which = (counts == length).nonzero().squeeze(1).to(out.device)
-        steps = by_sample[which][own[which]].reshape(len(which), length, *out.shape[2:]).transpose(0, 1)
-        results.append(function(steps, *(values[which] for values in per_sample)))
-        order.append(which)
-    return torch.cat(results)[torch.argsort(torch.cat(order))]
+    has_steps = mask.any(0)
+    if not bool(has_steps.all()):
+        raise ShapeError(f"sample {int(has_steps.int().argmin())} of the batch has no step of its own")
 
 
 def wide_sequence(out: Tensor, name: str) -> Tensor:
@@ -239,7 +252,7 @@ def wide_sequence(out: Tensor, name: str) -> Tensor:
             f"{name} takes the output over time [T, B, C, ...] with T >= 1, got {tuple(out.shape)}: "
             "run the net in step_mode 'multi', or stack the outputs of its steps"
         )
-    return out.float() if out.dtype in (torch.float16, torch.bfloat16) else out
+    return widened(out)
 
 
 def value_bounds(values: Tensor) -> tuple[float, float] | None:

@@ -44,48 +44,53 @@ def run(
         affine: see `Neuron.forward`.
         norm: the same.
     """
-    single = neuron.step_mode == "single"
     observed = [name for name in neuron.record if name in neuron.observed]
     backend, key = neuron._choice(x.device, x.dtype, affine is not None)
-    if backend != REFERENCE:
-        if observed:
-            # To a backend it is a state that no step reads.
-            unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
-            state = {**state, **dict.fromkeys(observed, unread)}
-        params: list[Tensor] = []
-        if affine or neuron._tensors:
-            params = [*neuron._tensors_for(one_step).values(), *(affine or ())]
-        if norm is not None:
-            # Options with one value per neuron flatten all axes into one, on which the norm's channels are lost.
-            if not neuron._is_per_neuron:
-                normed = _run_normed(neuron, x, norm, [*state.values()], params)
-                if normed is not None:
-                    out, finals, recorded = normed
-                    return out, _without(dict(zip(state, finals, strict=False)), observed), recorded
-            x = norm.alone(x)
-        flattening = Flattening(one_step) if neuron._is_per_neuron else None
-        if flattening:
-            x = flattening.flatten(x)
-            state = {name: flattening.flatten(value) for name, value in state.items()}
-            params = [flattening.flatten_option(value) for value in params]
-        if single:
-            out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
-        else:
-            out, finals, recorded = run_program(backend, key, x, [*state.values()], params, neuron.keeps_state)
-        last = dict(zip(state, finals))  # noqa: B905  (a checked zip takes twice as long)
-        if flattening:
-            out, last = flattening.restore(out), flattening.restore_all(last)
-            recorded = [flattening.restore(sequence) for sequence in recorded]
-        return out, _without(last, observed), recorded
+    if backend == REFERENCE:
+        return _run_reference(neuron, x if norm is None else norm.norm_alone(x), one_step, state, observed)
+    if observed:
+        # To a backend it is a state that no step reads.
+        unread = torch.zeros((), dtype=state_dtype(x), device=x.device).expand(one_step.shape)
+        state = {**state, **dict.fromkeys(observed, unread)}
+    params: list[Tensor] = []
+    if affine or neuron._tensors:
+        params = [*neuron._tensors_for(one_step).values(), *(affine or ())]
     if norm is not None:
-        x = norm.alone(x)
+        # Options with one value per neuron flatten all axes into one, on which the norm's channels are lost.
+        if not neuron._is_per_neuron:
+            normed = _run_normed(neuron, x, norm, [*state.values()], params)
+            if normed is not None:
+                out, finals, recorded = normed
+                return out, _without(dict(zip(state, finals, strict=False)), observed), recorded
+        x = norm.norm_alone(x)
+    flattening = Flattening(one_step) if neuron._is_per_neuron else None
+    if flattening:
+        x = flattening.flatten(x)
+        state = {name: flattening.flatten(value) for name, value in state.items()}
+        params = [flattening.flatten_option(value) for value in params]
+    if neuron.step_mode == "single":
+        out, finals, recorded = run_step(backend, key, x, [*state.values()], params)
+    else:
+        out, finals, recorded = run_program(backend, key, x, [*state.values()], params, neuron.keeps_state)
+    # Without strict=True: where no state is kept there are no final states, and a checked zip takes twice as long.
+    last = dict(zip(state, finals))  # noqa: B905
+    if flattening:
+        out, last = flattening.restore(out), flattening.restore_all(last)
+        recorded = [flattening.restore(sequence) for sequence in recorded]
+    return out, _without(last, observed), recorded
+
+
+def _run_reference(
+    neuron: Neuron, x: Tensor, one_step: Tensor, state: State, observed: Sequence[str]
+) -> tuple[Tensor, State, list[Tensor]]:
+    """As `run`, in the plain loop under autograd."""
     step = stepper(neuron, one_step)
-    if not single:
+    if neuron.step_mode == "multi":
         out, state, sequences = loop(step, x, state, {}, neuron.record)
         return out, _without(state, observed), list(sequences.values())
     out, state = step(x, state, {})
     for value in (x, *state.values()):
-        if out is value:  # a caller may change what it is given
+        if out is value:  # the caller may change what it is given
             out = out.clone()
     recorded = [state[name].clone().unsqueeze(0) for name in neuron.record]
     return out, _without(state, observed), recorded
@@ -108,7 +113,9 @@ def _run_normed(
 
 
 def _without(state: State, names: Sequence[str]) -> State:
-    return {name: value for name, value in state.items() if name not in names} if names else state
+    if not names:
+        return state
+    return {name: value for name, value in state.items() if name not in names}
 
 
 def stepper(neuron: Neuron, x: Tensor) -> Step:
@@ -116,6 +123,7 @@ def stepper(neuron: Neuron, x: Tensor) -> Step:
 
     Numbers become tensors, and no state is the input itself, which its owner may change.
     """
+    # Looked up once, not at every step.
     step, params, dtype, is_half = neuron.step, neuron.params_for(x), x.dtype, x.dtype in HALF
     unwanted = [name for name in neuron.observed if name not in neuron.record]
 
@@ -136,20 +144,20 @@ def stepper(neuron: Neuron, x: Tensor) -> Step:
     return advance
 
 
-def traced(neuron: Neuron, affine: bool) -> Program:
+def trace_step(neuron: Neuron, affine: bool) -> Program:
     """The program of the step; with `affine`, of `step(x * scale + shift, ...)`."""
-    params, step = neuron._declared_params(), _with_derived(neuron)
+    params, step = neuron._declared_params(), _add_derived(neuron)
     wanted = [name for name in neuron.observed if name in neuron.record]
     unwanted = [name for name in neuron.observed if name not in neuron.record]
     if unwanted:
-        step = _leaving_out(step, unwanted)
+        step = _leave_out(step, unwanted)
     if affine:
         params += [Param(SCALE, per_channel=True), Param(SHIFT, per_channel=True)]
-        step = _scaled(step)
+        step = _scale_input(step)
     return trace(type(neuron).__name__, step, (*neuron.state, *wanted), neuron._constants, params, neuron.record)
 
 
-def _with_derived(neuron: Neuron) -> Callable[..., Any]:
+def _add_derived(neuron: Neuron) -> Callable[..., Any]:
     """The step with what `params` has besides constants and tensors."""
     if not (neuron._aliases or neuron._surrogates):
         return neuron.step
@@ -161,7 +169,7 @@ def _with_derived(neuron: Neuron) -> Callable[..., Any]:
     return step
 
 
-def _leaving_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+def _leave_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
     """The step without the values that it returns for `record` alone and that are not recorded."""
 
     def lean(x: Any, state: Any, params: Any) -> Any:
@@ -173,7 +181,9 @@ def _leaving_out(step: Callable[..., Any], names: Sequence[str]) -> Callable[...
     return lean
 
 
-def _scaled(step: Callable[..., Any]) -> Callable[..., Any]:
+def _scale_input(step: Callable[..., Any]) -> Callable[..., Any]:
+    """The step of x * scale + shift."""
+
     def scaled(x: Any, state: Any, params: Any) -> Any:
         return step(x * getattr(params, SCALE) + getattr(params, SHIFT), state, params)
 

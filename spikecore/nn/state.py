@@ -97,6 +97,7 @@ class Stateful(nn.Module):
         if form != memory.form:
             self._check_kept(state, x, memory)
             memory.form = form
+        # Here and in `keep`, `True in [...]`: a generator for `any` costs more, on the path of every step.
         if is_grad_enabled() and True in [value.is_inference() for value in state.values()]:
             raise StateError(
                 f"the kept state of {type(self).__name__} was made under torch.inference_mode() and cannot be part of "
@@ -205,9 +206,11 @@ class _Tie(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, name: str, num_outputs: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.name, ctx.num_outputs = name, num_outputs
-        tied, wanted = tuple([tensor.detach() for tensor in tensors]), ctx.needs_input_grad[2:]
-        if not all(wanted):
-            ctx.mark_non_differentiable(*(t for t, is_wanted in zip(tied, wanted, strict=True) if not is_wanted))
+        tied = tuple([tensor.detach() for tensor in tensors])
+        needs_grad = ctx.needs_input_grad[2:]  # without the name and the number of outputs
+        if not all(needs_grad):
+            constants = [tensor for tensor, needed in zip(tied, needs_grad, strict=True) if not needed]
+            ctx.mark_non_differentiable(*constants)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(_NOTHING)
         return tied
@@ -400,14 +403,23 @@ def _checked(name: str, module: Stateful, state: Mapping[str, Tensor]) -> State:
     return {key: state[key] for key in (wanted or state)}
 
 
-def set_step_mode(net: nn.Module, step_mode: str) -> None:
-    """Switch every module of `net` that has a step mode; kept state is dropped.
+def check_step_mode(step_mode: str) -> None:
+    """Refuse what is no step mode.
 
     Raises:
         OptionError: it is neither `single` nor `multi`.
     """
     if step_mode not in ("single", "multi"):
         raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+
+
+def set_step_mode(net: nn.Module, step_mode: str) -> None:
+    """Switch every module of `net` that has a step mode; kept state is dropped.
+
+    Raises:
+        OptionError: it is neither `single` nor `multi`.
+    """
+    check_step_mode(step_mode)
     reset_state(net)
     for module in net.modules():
         if hasattr(module, "step_mode"):

@@ -111,17 +111,17 @@ def _may_confuse(net: nn.Module) -> bool:
         has_plain = has_plain or _takes_no_sequence(part)
     if "multi" not in modes:
         return False
-    return has_plain or "single" in modes or any(may_call_one(module) for module in _written_by_hand(net))
+    return has_plain or "single" in modes or any(may_call_one(module) for module in _traced_modules(net))
 
 
-def _written_by_hand(module: nn.Module) -> Iterator[nn.Module]:
+def _traced_modules(module: nn.Module) -> Iterator[nn.Module]:
     """The modules whose `forward` a trace looks into, at any depth."""
     if not is_leaf(module):
         yield module
     elif type(module).forward is not nn.Module.forward:  # ModuleList and ModuleDict have none, and hold others
         return
     for child in module.children():
-        yield from _written_by_hand(child)
+        yield from _traced_modules(child)
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
@@ -199,6 +199,7 @@ class _Group:
 
 
 def _groups(graph: NetGraph, path: str) -> list[_Group]:
+    # Union-find: from every value, `parents` leads to the one value that stands for its group.
     parents: dict[str, str] = {node.name: node.name for node in graph}
 
     def root(name: str) -> str:

@@ -15,7 +15,7 @@ from spikecore.backends.selection import AUTO, REFERENCE, Choice
 from spikecore.errors import BackendError, OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, make_config, refuse_positional
 from spikecore.interfaces.neuron import NeuronCapabilities
-from spikecore.nn.half import not_a_tensor, widened
+from spikecore.nn.half import check_input, widened
 from spikecore.nn.state import Stateful
 
 
@@ -68,21 +68,20 @@ class TorchNeuron(Configurable, Stateful):
             given: handed to `run`, which says what it is.
 
         Raises:
-            TypeError: `x` is not floating point.
+            TypeError: `x` is not floating point, of 16 bits at least, or it is sparse.
+            OptionError: the neuron does not run in its step mode.
             ShapeError: the rank, the number of steps or the number of channels does not suit.
             StateShapeError: kept state belongs to another batch shape, device or dtype.
         """
-        if not isinstance(x, Tensor):
-            raise TypeError(not_a_tensor(type(self).__name__, x))
-        if not x.is_floating_point():
-            raise TypeError(f"{type(self).__name__} takes floating-point input, got {x.dtype}: call .float() on it")
+        check_input(type(self).__name__, x)
         if self.step_mode not in self.capabilities.step_modes:
             raise OptionError(f"{type(self).__name__} does not run in step_mode {self.step_mode!r}: {self.why_torch}")
         multi = self.step_mode == "multi"
         if x.dim() < 1 + multi:
             form = "[T, B, ...]" if multi else "[B, ...]"
             raise ShapeError(
-                f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}"
+                f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}: add the "
+                "missing axis with unsqueeze(0), or check set_step_mode(net, ...)"
             )
         sequence = x if multi else x.unsqueeze(0)
         state = self.state_for(one_step(sequence))

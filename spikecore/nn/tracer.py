@@ -94,13 +94,14 @@ class NetTracer(fx.Tracer):
             NetTraceError: the net cannot be traced.
         """
         with _LOCK, _Calls(self):
+            # `forward` may set attributes to proxies; each module gets back what it had.
             before = [(name, module, _attributes(module)) for name, module in self.net.named_modules()]
             try:
                 graph = self.trace(self.net)
             except NetTraceError:
                 raise
             except Exception as error:
-                raise NetTraceError(self._explained(error)) from error
+                raise NetTraceError(self._explain(error)) from error
             finally:
                 written = _put_back(before)
         if written:
@@ -143,7 +144,7 @@ class NetTracer(fx.Tracer):
     def path_of_module(self, mod: nn.Module) -> str:
         path = (self.submodule_paths or {}).get(mod)
         if path is None:
-            raise _Homeless(f"it calls a {type(mod).__name__} that is not among its submodules")
+            raise _HomelessModuleError(f"it calls a {type(mod).__name__} that is not among its submodules")
         return path
 
     def create_arg(self, a: Any) -> Any:
@@ -155,13 +156,18 @@ class NetTracer(fx.Tracer):
         path = self._paths.get(id(value)) or self.tensor_attrs.get(value)
         if path:
             return self.create_node("get_attr", path, (), {})
-        known = [index for index, constant in enumerate(self.constants) if constant is value]
-        index = known[0] if known else len(self.constants)
-        if not known:
-            self.constants.append(value)
+        index = self._constant_index(value)
         node = self.create_node("get_attr", f"constant_{index}", (), {})
         node.meta[CONSTANT] = index
         return node
+
+    def _constant_index(self, value: Tensor) -> int:
+        """The place of this very tensor in `constants`, where it is put if it is new."""
+        for index, constant in enumerate(self.constants):
+            if constant is value:  # `in` would compare values
+                return index
+        self.constants.append(value)
+        return len(self.constants) - 1
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)
@@ -202,6 +208,11 @@ class NetTracer(fx.Tracer):
         return call, proxies
 
     def _input_names(self, forward: Callable[..., Any]) -> list[str]:
+        """The arguments of `forward` that are inputs, in order.
+
+        Raises:
+            NetTraceError: it takes fewer or more than `num_inputs`.
+        """
         positional: list[str] = []
         named: list[str] = []
         many, num_needed = "", 0
@@ -210,14 +221,20 @@ class NetTracer(fx.Tracer):
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 many = parameter.name
             elif parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-                named += [parameter.name] if is_needed else []
+                if is_needed:
+                    named.append(parameter.name)
             elif parameter.kind is not inspect.Parameter.VAR_KEYWORD:
                 positional.append(parameter.name)
                 num_needed += is_needed
         count = self.num_inputs
         if count is None:
-            only_one = positional[:1] or [many][: bool(many)]
-            return [*positional[:num_needed], *named] or only_one
+            needed = [*positional[:num_needed], *named]
+            if needed:
+                return needed
+            # All arguments have defaults, or `forward` takes `*args`: a net has an input, so the first one is it.
+            if positional:
+                return positional[:1]
+            return [many] if many else []
         num_positional = count - len(named)
         if many:
             positional += [f"{many}_{index}" for index in range(num_positional - len(positional))]
@@ -228,7 +245,7 @@ class NetTracer(fx.Tracer):
             )
         return [*positional[:num_positional], *named]
 
-    def _explained(self, error: Exception) -> str:
+    def _explain(self, error: Exception) -> str:
         frame, line = _where(error.__traceback__)
         text, cure = _advice(error)
         where = "" if frame is None else _source(frame.f_code.co_filename, line)
@@ -238,7 +255,7 @@ class NetTracer(fx.Tracer):
         return f"{type(self.net).__name__} cannot be traced to a graph: {text}{inside}{where}\n  {cure}"
 
 
-class _Homeless(NameError):
+class _HomelessModuleError(NameError):
     """A module that belongs to no net."""
 
 
@@ -403,7 +420,7 @@ def _advice(error: Exception) -> tuple[str, str]:
         return "it takes the len() of a tensor", f"write x.shape[0] or x.size(0), {_LEAF}"
     if "item assignment" in text:
         return "it writes into a part of a tensor", f"build the result with torch.cat, torch.where or a mask, {_LEAF}"
-    if isinstance(error, _Homeless):
+    if isinstance(error, _HomelessModuleError):
         return text, "make the module in `__init__`, as an attribute or in a torch.nn.ModuleList or ModuleDict"
     if isinstance(error, SpikeError):
         return text, f"see the line; {_LEAF.removeprefix('or ')}"

@@ -19,6 +19,15 @@ from spikecore.nn.node import Kind, NetNode, Ref, function_name
 from spikecore.nn.state import carried
 from spikecore.nn.tracer import CONSTANT, PLACE, SCOPE, NetTracer
 
+KINDS: dict[str, Kind] = {
+    "placeholder": "input",
+    "get_attr": "attribute",
+    "call_module": "module",
+    "call_function": "function",
+    "call_method": "method",
+}
+"""What fx calls a node → its kind."""
+
 
 def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Module]] = ()) -> NetGraph:
     """The graph of a net, in the mode (train or eval) and step mode it is in. The net is left as it was.
@@ -51,7 +60,7 @@ def trace_net(net: nn.Module, *example_inputs: Any, leaves: Sequence[type[nn.Mod
         graph: NetGraph = own_graph()
     else:
         tracer = NetTracer(net, tuple(leaves), len(example_inputs) or None)
-        graph = _named(net, tracer.traced(), tracer.constants)
+        graph = _net_graph(net, tracer.traced(), tracer.constants)
     return _with_shapes(graph, example_inputs) if example_inputs else graph
 
 
@@ -61,10 +70,10 @@ def check_leaves(function: str, leaves: object, cure: str) -> None:
     Raises:
         OptionError: with `cure`, for the case that something else was meant.
     """
-    if isinstance(leaves, list | tuple | set | frozenset) and all(
-        isinstance(leaf, type) and issubclass(leaf, nn.Module) for leaf in leaves
-    ):
-        return
+    if isinstance(leaves, list | tuple | set | frozenset):
+        are_classes = all(isinstance(leaf, type) and issubclass(leaf, nn.Module) for leaf in leaves)
+        if are_classes:
+            return
     raise OptionError(
         f"{function}: leaves must be a list of classes of modules, as in [MyLayer], got {type(leaves).__name__}; {cure}"
     )
@@ -79,11 +88,11 @@ def _unwrapped(net: nn.Module) -> nn.Module:
     return net
 
 
-def _named(net: nn.Module, graph: fx.Graph, constants: Sequence[Tensor]) -> NetGraph:
-    """From fx's nodes to ours."""
+def _net_graph(net: nn.Module, graph: fx.Graph, constants: Sequence[Tensor]) -> NetGraph:
+    """From fx's nodes to ours, with the names that a user would choose."""
     modules = dict(net.named_modules())
     # A layer has its own name even where a function of that name comes before it.
-    taken = {*modules, *(name for name, _ in (*net.named_parameters(), *net.named_buffers()))}
+    taken = {*modules, *dict(net.named_parameters()), *dict(net.named_buffers())}
     names: dict[fx.Node, str] = {}
     nodes: list[NetNode] = []
     values: dict[str, Tensor] = {}
@@ -91,12 +100,12 @@ def _named(net: nn.Module, graph: fx.Graph, constants: Sequence[Tensor]) -> NetG
     called: set[str] = set()
     output: Any = None
 
-    def referred(part: Any) -> Any:
+    def ref_of(part: Any) -> Any:
         return Ref(names[part]) if isinstance(part, fx.Node) else part
 
     def argument(value: Any) -> Any:
-        mapped: Any = fx.node.map_aggregate(value, referred)
-        return _without_fx_types(mapped)
+        with_refs: Any = fx.node.map_aggregate(value, ref_of)
+        return _without_fx_types(with_refs)
 
     for node in graph.nodes:
         if node.op == "output":
@@ -116,18 +125,17 @@ def _named(net: nn.Module, graph: fx.Graph, constants: Sequence[Tensor]) -> NetG
             attributes[node.target] = name
         if CONSTANT in node.meta:
             values[name] = constants[node.meta[CONSTANT]]
-        kinds: dict[str, Kind] = {"placeholder": "input", "get_attr": "attribute", "call_module": "module"}
-        kind = kinds.get(node.op) or ("function" if node.op == "call_function" else "method")
+        is_call = node.op.startswith("call_")
         nodes.append(
             NetNode(
                 name,
-                kind,
+                KINDS[node.op],
                 node.target,
-                argument(node.args) if node.op != "placeholder" else (),
-                argument(node.kwargs),
-                node.meta[SCOPE] if node.op.startswith("call_") else "",
-                _place(node) if node.op.startswith("call_") else "",
-                modules[node.target] if node.op == "call_module" else None,
+                args=() if node.op == "placeholder" else argument(node.args),
+                kwargs=argument(node.kwargs),
+                scope=node.meta[SCOPE] if is_call else "",
+                place=_place(node) if is_call else "",
+                module=modules[node.target] if node.op == "call_module" else None,
             )
         )
     return NetGraph(net, tuple(nodes), output, values)
@@ -197,8 +205,8 @@ def _with_shapes(graph: NetGraph, inputs: tuple[Any, ...]) -> NetGraph:
                 f"the example inputs do not pass {node} of {type(graph.net).__name__}: "
                 f"{type(error).__name__}: {error}\n  give inputs as `forward` takes them in this step mode"
             ) from error
-        has_batch_alone = graph.folds_time and node.name not in (graph.over_time or ())
-        results[node.name] = _Form.of(unfolded(value, lead_of(inputs)) if has_batch_alone else value)
+        is_folded = graph.folds_time and node.name not in (graph.over_time or ())
+        results[node.name] = _Form.of(unfolded(value, lead_of(inputs)) if is_folded else value)
         return value
 
     buffers = {f"net.{name}": buffer.clone() for name, buffer in graph.net.named_buffers()}

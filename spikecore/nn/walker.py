@@ -29,6 +29,7 @@ from spikecore.interfaces.deployer import OperatorRecord
 from spikecore.nn import layers
 from spikecore.nn.block import ConvBNNeuron, LinearBNNeuron
 from spikecore.nn.graph import NetGraph
+from spikecore.nn.model import parts_of
 from spikecore.nn.node import NetNode, Ref, refs
 from spikecore.nn.state import Stateful, set_step_mode
 from spikecore.nn.tracing import trace_net
@@ -217,8 +218,9 @@ class NetWalker(ABC, Generic[V]):
             if len(self.records) == before:
                 self.refuse(node.name, node.operation, "a part of it is refused", "see its parts")
             shape = node.shape or ()
-            is_folded = shape[:1] == (math.prod(self.lead),) and shape[:2] != self.lead
-            result = self.unknown(node.name, tuple(shape[1:] if is_folded else shape[2:]), next(iter(values), None))
+            is_folded = shape[:1] == (math.prod(self.lead),) and shape[:2] != self.lead  # [T * B, ...], not [T, B, ...]
+            one_step = shape[1:] if is_folded else shape[2:]
+            result = self.unknown(node.name, tuple(one_step), values[0] if values else None)
         self.values[node.name] = result
 
     def _check_output(self, name: str) -> None:
@@ -251,18 +253,17 @@ class NetWalker(ABC, Generic[V]):
         """What is written into must not be read again: on the target, a result of its own takes its place."""
         if not (node.is_inplace or _begins_in_place(node.module)):
             return
-        order = {one.name: index for index, one in enumerate(self.net.nodes)}
+        order = {other.name: index for index, other in enumerate(self.net.nodes)}
         name = node.inputs[0]
         while True:
-            # What read it before is done, unless it has a view of it.
-            readers = [
-                user.name
-                for user in self.net.users(name)
-                if user.name != node.name
-                and not self._is_above(user.name, node)
-                and (order[user.name] > order[node.name] or user.operation in _VIEWS)
-            ]
-            if name in set(refs(self.net.output)):
+            readers = []
+            for user in self.net.users(name):
+                if user.name == node.name or self._is_above(user.name, node):
+                    continue
+                # What read the value before has its result, unless that is a view, which changes with the value.
+                if order[user.name] > order[node.name] or user.operation in _VIEWS:
+                    readers.append(user.name)
+            if name in refs(self.net.output):
                 readers.append("the output")
             if readers:
                 raise RefusedError(
@@ -292,8 +293,8 @@ class NetWalker(ABC, Generic[V]):
             inner: nn.Module = module.module  # type: ignore[assignment]
             path = f"{name}.module" if type(inner) is nn.Sequential else name
             return self.module(path, inner, value, node)
-        if kind is nn.Sequential:
-            return self.chain([(f"{name}.{key}", part) for key, part in module.named_children()], value)
+        if isinstance(module, nn.Sequential) and kind is nn.Sequential:
+            return self.chain([(f"{name}.{key}", part) for key, part in parts_of(module).items()], value)
         if isinstance(module, ConvBNNeuron | LinearBNNeuron) and kind in (ConvBNNeuron, LinearBNNeuron):
             parts = [(f"{name}.{module.layer_name}", module.layer), (f"{name}.norm", module.norm)]
             return self.chain([*parts, (name, module.neuron)], value)
@@ -336,7 +337,9 @@ class NetWalker(ABC, Generic[V]):
             return self.flattened(node, value)
         # Within a folded chain: axes are those of `[N, C, ...]`.
         axes = len(self.shape(value))
-        start, end = (int(axis) % (axes + 1) for axis in (module.start_dim, module.end_dim))  # type: ignore[arg-type]
+        rank = axes + 1
+        start = int(module.start_dim) % rank  # type: ignore[arg-type]
+        end = int(module.end_dim) % rank  # type: ignore[arg-type]
         if (start, end) != (1, axes):
             raise RefusedError("only flattening a whole step is supported", "use Flatten(1, -1)")
         return self._flat(name, type(module).__name__, value)

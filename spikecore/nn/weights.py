@@ -28,6 +28,16 @@ NOTE = "spikecore"
 """The key of the note in the metadata of a safetensors file."""
 MOST_NOTE_BYTES = 1 << 22
 NUM_SHOWN = 20
+"""Differences that a message lists."""
+_NOTE_TYPES: dict[str, type] = {
+    "model": str,
+    "options": dict,
+    "input_shape": tuple,
+    "num_outputs": int,
+    "neuron": dict,
+    "source": str,
+    "source_sha256": str,
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,19 @@ class WeightsNote:
     neuron: dict[str, Any]
     source: str
     source_sha256: str
+
+    def __post_init__(self) -> None:
+        """Check the types, which a file may have wrong.
+
+        Raises:
+            TypeError: a field has another type.
+        """
+        for name, kind in _NOTE_TYPES.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(f"expected {name} to be {kind.__name__}, got {value!r:.80}")
+        if not all(isinstance(size, int) for size in self.input_shape):
+            raise TypeError(f"expected input_shape to hold whole numbers, got {self.input_shape!r:.80}")
 
     def to_metadata(self) -> dict[str, str]:
         """For a safetensors file."""
@@ -113,9 +136,8 @@ def _object_in(reason: str) -> str:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], WeightsNote | None]:
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, WeightsNote.from_metadata(  # noqa: SIM118
-                file.metadata(), path
-            )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it cannot be iterated)
+            return tensors, WeightsNote.from_metadata(file.metadata(), path)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: is damaged: {error}") from error
 
@@ -127,7 +149,8 @@ def _tensors_in(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping):
         inside = {key: value for key, value in content.items() if _is_tensors(value)}
     if len(inside) == 1:
-        return dict(*inside.values())
+        (tensors,) = inside.values()
+        return dict(tensors)
     got = ", ".join(map(repr, inside)) if inside else f"{type(content).__name__} without any"
     raise CheckpointError(f"{path}: expected one dictionary of names and tensors, got {got}: save that one alone")
 
@@ -147,20 +170,27 @@ def check_state(net: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
         what: what it is, for the message.
 
     Raises:
-        CheckpointError: names or shapes differ, or values are not finite; lists them.
+        CheckpointError: names or shapes differ, integers stand where floating-point numbers belong or the reverse, or
+            values are not finite; lists them.
     """
     wanted = net.state_dict()
-    lines = [f"missing     {name} {list(value.shape)}" for name, value in wanted.items() if name not in state]
+    missing = [name for name in wanted if name not in state]
+    lines = [f"missing     {name} {list(wanted[name].shape)}" for name in missing]
     for name, value in state.items():
         if name not in wanted:
-            near = difflib.get_close_matches(name, [key for key in wanted if key not in state], n=1)
+            near = difflib.get_close_matches(name, missing, n=1)
             lines.append(f"unexpected  {name} {list(value.shape)}" + (f" (near {near[0]})" if near else ""))
         elif value.shape != wanted[name].shape:
             lines.append(f"shape       {name}: expected {list(wanted[name].shape)}, got {list(value.shape)}")
+        elif value.is_floating_point() != wanted[name].is_floating_point():
+            # `load_state_dict` would convert them: the integers of a quantized net would become its weights.
+            lines.append(f"dtype       {name}: expected {wanted[name].dtype}, got {value.dtype}")
         elif value.is_floating_point() and not value.isfinite().all():
             lines.append(f"not finite  {name}: {int((~value.isfinite()).sum())} of {value.numel()} values")
     if lines:
-        shown = lines[:NUM_SHOWN] + ([f"and {len(lines) - NUM_SHOWN} more"] if len(lines) > NUM_SHOWN else [])
+        shown = lines[:NUM_SHOWN]
+        if len(lines) > NUM_SHOWN:
+            shown.append(f"and {len(lines) - NUM_SHOWN} more")
         raise CheckpointError(f"{what} does not fit {type(net).__name__}:\n  " + "\n  ".join(shown))
 
 
@@ -209,14 +239,16 @@ def weights_file(net: Any, weights: str | Path, name: str) -> Path:
 
 
 def _check_note(net: Any, note: WeightsNote, path: Path) -> None:
-    if note.model != (own := name_of(net)):
-        raise CheckpointError(f"{path}: holds the weights of model {note.model!r}, this net is {own!r}")
+    model = name_of(net)
+    if note.model != model:
+        raise CheckpointError(f"{path}: holds the weights of model {note.model!r}, this net is {model!r}")
     options = plain_options(net.config)
     differing = []
-    for key, value in options.items():
-        noted = note.options.get(key)
-        if noted != value:
-            differing.append(f"{key}: {noted!r} there, {value!r} here")
+    # An option that only one of them has counts as None in the other: the note may be of an older or newer version.
+    for key in dict.fromkeys((*options, *note.options)):
+        there, here = note.options.get(key), options.get(key)
+        if there != here:
+            differing.append(f"{key}: {there!r} there, {here!r} here")
     if differing:
         raise CheckpointError(
             f"{path}: its net was made with other options ({'; '.join(differing)}), so equal weights do not make an "

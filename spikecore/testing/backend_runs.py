@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spikecore.nn import Neuron, get_state, set_state, streaming
 
+FLOATS = (torch.float32, torch.float64)
 SURROGATES: tuple[dict[str, Any], ...] = (
     {"name": "atan"},
     {"name": "sigmoid", "alpha": 3.0},
@@ -74,10 +75,9 @@ def outcome(neuron: Neuron, x: Tensor, strided: bool = False) -> dict[str, Any]:
         total = sum(((result * weights(result, strided)).sum() for result in results), x.new_zeros(()))
         arrived = torch.autograd.grad(total, inputs, allow_unused=True)
     names = ["x", *(f"state {name}" for name in start), *(name for name, _ in neuron.named_parameters())]
-    gradients = {
-        name: torch.zeros_like(value) if gradient is None else gradient
-        for name, value, gradient in zip(names, inputs, arrived, strict=True)
-    }
+    gradients = {}
+    for name, value, gradient in zip(names, inputs, arrived, strict=True):
+        gradients[name] = torch.zeros_like(value) if gradient is None else gradient
     return {
         "output": out.detach(),
         "final state": {name: value.detach() for name, value in finals.items()},
@@ -90,9 +90,9 @@ def weights(like: Tensor, strided: bool) -> Tensor:
     """What each element counts in the sum whose gradient is taken; `strided`: the same for all, with stride 0."""
     if strided:
         return torch.ones((), dtype=like.dtype, device=like.device).expand(like.shape)
-    return (
-        torch.linspace(-1, 2, max(like.numel(), 1), device=like.device)[: like.numel()].to(like.dtype).view(like.shape)
-    )
+    count = like.numel()
+    values = torch.linspace(-1, 2, max(count, 1), device=like.device)[:count]
+    return values.to(like.dtype).view(like.shape)
 
 
 @contextmanager
@@ -102,6 +102,7 @@ def poisoned(*shapes: tuple[int, ...]) -> Iterator[None]:
     filled = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    # Several of each size, held at once: the allocator then has that many free blocks with NaN in them.
     blocks = [torch.full(shape, float("nan"), dtype=dtype) for shape in shapes for dtype in FLOATS for _ in range(4)]
     del blocks
     gc.collect()
@@ -110,6 +111,3 @@ def poisoned(*shapes: tuple[int, ...]) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-
-
-FLOATS = (torch.float32, torch.float64)

@@ -30,7 +30,10 @@ def suite_of(kind: str) -> type[Suite]:
 
 def page() -> str:
     """The whole page, in Markdown."""
-    return "\n".join([HEAD, *(line for kind in sorted(KINDS) for line in _section(kind))])
+    lines = [HEAD]
+    for kind in sorted(KINDS):
+        lines += _section(kind)
+    return "\n".join(lines)
 
 
 def _section(kind: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Distributions made on the spot: the only honest test of discovery is metadata on a path."""
+"""Distributions made on the spot: discovery reads metadata on a path, so its tests put such metadata there."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def fake_distribution(
     info = directory / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", f"Summary: the test plugin {name}"]
-    info.joinpath("METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {text}" for text in requires), "", ""]))
+    lines += [f"Requires-Dist: {requirement}" for requirement in requires]
+    info.joinpath("METADATA").write_text("\n".join(lines) + "\n\n")  # the headers end with an empty line
     text = ""
     for group, points in entry_points.items():
         text += f"[{group}]\n" + "".join(f"{key} = {target}\n" for key, target in points.items())

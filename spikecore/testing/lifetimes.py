@@ -1,4 +1,4 @@
-"""Does memory come free? What a component still holds of a call once its results are dropped."""
+"""Memory that is not released: what a component still holds of a call once its results are dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Permissions that bite: root may write and read everything, so that tests of refused files show nothing as root."""
+"""Permissions that bind root too: root may read and write everything, so tests of refused files would show nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _WORDS = ctypes.c_uint32 * 6
 
 @contextlib.contextmanager
 def heed_permissions() -> Iterator[None]:
-    """In this thread, modes and owners of files bind root as they bind anybody; for others nothing changes.
+    """Inside, in this thread, modes and owners of files bind root as they bind other users, for whom nothing changes.
 
-    Programs that are started in it have root's rights again; forks do not.
+    A program that is started inside has root's rights again; a forked process has not.
 
     Raises:
         NotImplementedError: this is root, and not Linux.

@@ -67,7 +67,7 @@ def prove(kind: str, name: str, options: Mapping[str, Any] | None = None, *, qui
 
     folder = Path(__file__).parent
     show = ["-p", "no:terminal"] if quiet else ["-q", "-rsfEx", "--tb=short", "--no-header"]
-    off = [word for plugin in ("cacheprovider", "faulthandler") for word in ("-p", f"no:{plugin}")]
+    off = ["-p", "no:cacheprovider", "-p", "no:faulthandler"]
     place = ["-c", os.devnull, "--rootdir", str(folder), str(folder / "test_components.py")]
     with _alone(), pytest_plugin.with_options(kind, name, options or {}):
         code = pytest.main([*show, *off, *place, "--spike-component", f"{kind}:{name}"], plugins=[pytest_plugin])
@@ -140,7 +140,7 @@ def required_options(component: Any) -> list[str]:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """No other pytest plugin and no settings of the surroundings: everywhere the same checks in the same way."""
+    """Inside, pytest loads no other plugin and reads no options from the environment: the same checks everywhere."""
     changed = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": ""}
     before = {name: os.environ.get(name) for name in changed}
     os.environ.update(changed)

@@ -8,7 +8,6 @@ torch and all else come when a component is named.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
@@ -114,11 +113,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the reports."""
     directory = session.config.getoption("--spike-report")
     if directory:
-        taken: set[tuple[str, int]] = set()
+        num_written: dict[str, int] = {}
         for report in _reports(session):
             name = f"{report['kind']}-{report['name']}"
-            number = next(n for n in itertools.count(1) if (name, n) not in taken)
-            taken.add((name, number))
+            number = num_written[name] = num_written.get(name, 0) + 1
             path = Path(directory, f"{name}.json" if number == 1 else f"{name}-{number}.json")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

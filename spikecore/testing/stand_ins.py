@@ -1,4 +1,4 @@
-"""Small files that stand for those which the authors of a dataset give out, so that it is proved without a download."""
+"""Small files in place of those that the authors of a dataset publish, so that it is proved without a download."""
 
 from __future__ import annotations
 

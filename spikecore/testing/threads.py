@@ -71,6 +71,7 @@ class Turns:
             self._hand_on(own)
 
     def _hand_on(self, own: int) -> bool:
+        """Whether another thread has the turn now: the next one by number, then the first again."""
         waiting = sorted(self._working - self._stuck - {own})
         if waiting:
             self._turn = next((other for other in waiting if other > own), waiting[0])
@@ -79,7 +80,7 @@ class Turns:
 
 
 def _is_foreign(file: str) -> bool:
-    """Of torch, the kit or the standard library: they serve threads, and have many lines, so there are no turns."""
+    """Whether a file is torch's, the kit's or the standard library's: made for threads, and too long for turns."""
     is_standard = file.startswith(STANDARD) and not any(folder in file for folder in INSTALLED)
     return is_standard or file.startswith(FOREIGN)
 

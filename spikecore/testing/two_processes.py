@@ -1,4 +1,4 @@
-"""Does something in two or more processes that are connected by gloo, on the CPU, and gives what both answer.
+"""Work in two or more processes that are connected by gloo, on the CPU, and what each of them answers.
 
 They are forked, not started: a component that was registered in this process is there, and torch is loaded already.
 """
@@ -100,8 +100,8 @@ def in_processes(work: Callable[[Connected], Any], world_size: int) -> list[Any]
         folder = Path(name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of newer Pythons, about threads: the fork uses none
-            pids = {rank: _forked(work, rank, world_size, folder) for rank in range(world_size)}
-        statuses = _waited(pids)
+            pids = {rank: _fork(work, rank, world_size, folder) for rank in range(world_size)}
+        statuses = _wait(pids)
         for rank, status in statuses.items():
             error = folder / f"error-{rank}"
             assert not error.is_file(), f"process {rank} of {world_size} failed:\n{error.read_text()}"
@@ -111,7 +111,8 @@ def in_processes(work: Callable[[Connected], Any], world_size: int) -> list[Any]
         return [torch.load(folder / f"answer-{rank}", weights_only=True) for rank in range(world_size)]
 
 
-def _forked(work: Callable[[Connected], Any], rank: int, world_size: int, folder: Path) -> int:
+def _fork(work: Callable[[Connected], Any], rank: int, world_size: int, folder: Path) -> int:
+    """The process id of a new process that does the work."""
     pid = os.fork()
     if pid:
         return pid
@@ -138,7 +139,7 @@ def _work(work: Callable[[Connected], Any], rank: int, world_size: int, folder: 
     store.wait([f"done-{other}" for other in range(world_size)], timedelta(seconds=HANG_S))
 
 
-def _waited(pids: dict[int, int]) -> dict[int, int]:
+def _wait(pids: dict[int, int]) -> dict[int, int]:
     """Rank → how it ended; those that hang are killed."""
     statuses: dict[int, int] = {}
     deadline = time.monotonic() + HANG_S

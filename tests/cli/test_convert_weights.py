@@ -1,6 +1,8 @@
 """Weights of others: read without running them, fitted key by key, written once, loaded by name."""
 
+import dataclasses
 import hashlib
+import json
 import os
 import re
 from pathlib import Path
@@ -209,6 +211,32 @@ def test_weights_of_another_net_are_refused(convert, toys):
     save_file(tensors, "odd.safetensors", {"spikecore": '{"model": 1}'})
     with pytest.raises(CheckpointError, match="its note on the net is damaged"):
         make(weights=Path("odd.safetensors"))
+
+
+def test_a_note_of_another_version_or_with_other_types_is_refused(convert, toys):
+    torch.save(theirs().state_dict(), "theirs.pth")
+    assert convert("theirs.pth")[0] == 0
+    tensors, note = read_tensors(Path("ours.safetensors"))
+    newer = dataclasses.replace(note, options={**note.options, "stem": "deep"})
+    save_file(tensors, "newer.safetensors", newer.to_metadata())
+    with pytest.raises(CheckpointError, match=r"other options \(stem: 'deep' there, None here\)"):
+        make(weights=Path("newer.safetensors"))
+    for name, value in {"options": [], "neuron": "lif", "num_outputs": "5", "input_shape": ["1"]}.items():
+        fields = {**dataclasses.asdict(note), name: value}
+        save_file(tensors, "damaged.safetensors", {"spikecore": json.dumps(fields)})
+        with pytest.raises(CheckpointError, match=f"its note on the net is damaged: expected {name}"):
+            make(weights=Path("damaged.safetensors"))
+
+
+def test_integers_are_no_weights(convert, toys):
+    """What a quantized net saves would otherwise be loaded as if -12 were a weight."""
+    torch.save(theirs().state_dict(), "theirs.pth")
+    assert convert("theirs.pth")[0] == 0
+    tensors = load_file("ours.safetensors")
+    tensors["first.weight"] = (tensors["first.weight"] * 127).round().to(torch.int8)
+    save_file(tensors, "integers.safetensors")
+    with pytest.raises(CheckpointError, match=r"dtype       first\.weight: expected torch\.float32, got torch\.int8"):
+        make(weights=Path("integers.safetensors"))
 
 
 def test_unknown_weights_are_answered_with_the_known_ones(toys, monkeypatch, tmp_path):

@@ -327,6 +327,28 @@ class Uneven(Neuron):
         return v - params.v_threshold, {"v": v}
 
 
+class Doubling(Neuron):
+    """A threshold that uses each of its values twice: followed along every path it has 2^40 operations."""
+
+    state = {"v": 0.0}  # noqa: RUF012
+
+    @staticmethod
+    def step(x, state, params):
+        threshold = params.v_threshold
+        for _ in range(40):
+            threshold = threshold * 0.5 + threshold * 0.5
+        h = state.v + x
+        s = spike(h - threshold, params.surrogate)
+        return s, {"v": h * (1 - s)}
+
+
+def test_a_shared_part_of_the_threshold_is_copied_once():
+    program = Doubling(v_threshold=0.75, learnable=("v_threshold",)).program()
+    kept = keep_distance(program)
+    assert kept is not None
+    assert len(kept[1].nodes) < 10 * len(program.backward.nodes)
+
+
 def uneven():
     program = Uneven(gain=0.3, v_threshold=0.7, learnable=("gain", "v_threshold")).program()
     values = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

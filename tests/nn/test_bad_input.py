@@ -12,7 +12,7 @@ from spikecore.backends.reference import TorchBackend
 from spikecore.dynamics import spike
 from spikecore.errors import DynamicsError, OptionError, ShapeError
 from spikecore.interfaces.backend import BackendCapabilities
-from spikecore.nn import LI, LIF, ATan, CubaLIF, Model, Neuron, ParametricLIF, Sequential, Surrogate
+from spikecore.nn import LI, LIF, ATan, CubaLIF, Model, Neuron, ParametricLIF, Sequential, Surrogate, TorchNeuron
 from spikecore.registry import Blocking, Registry, components, create, load, use
 
 NEURONS = [entry.name for entry in components("neuron") if entry.plugin.id == "core"]
@@ -106,6 +106,34 @@ def test_parameters_that_do_not_broadcast(backend):
         CubaLIF(v_reset=[0.0, 0.1], backend=backend, step_mode="single")(torch.ones(2, 3))
     with pytest.raises(ShapeError, match=r"LIF\.tau has one value for each neuron of a step \[B, 1, 2\].*\(2, 2\)"):
         LIF(tau=torch.tensor([[2.0, 3.0]]), backend=backend)(torch.ones(3, 2, 2))
+
+
+class Passing(TorchNeuron):
+    """Gives its input."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """No options."""
+
+    def initial_state(self, x):
+        return {}
+
+    def run(self, x, state):
+        return x, {}
+
+
+def test_neurons_of_torch_refuse_what_other_neurons_refuse():
+    neuron = Passing()
+    assert neuron(torch.ones(3, 2)).shape == (3, 2)
+    for dtype in (torch.int64, torch.float8_e4m3fn):
+        with pytest.raises(TypeError, match=rf"Passing takes floating-point input, got {dtype}: call \.float\(\)"):
+            neuron(torch.ones(3, 2).to(dtype))
+    with pytest.raises(TypeError, match=r"Passing takes dense input, got torch.sparse_coo: call \.to_dense\(\)"):
+        neuron(torch.ones(3, 2).to_sparse())
+    with pytest.raises(TypeError, match=r"Passing takes a tensor, got numpy\.ndarray"):
+        neuron(numpy.ones((3, 2)))
+    with pytest.raises(ShapeError, match=r"takes \[T, B, \.\.\.\], got \(3,\): add the missing axis"):
+        neuron(torch.ones(3))
 
 
 def test_names_that_do_not_exist():

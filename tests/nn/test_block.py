@@ -309,6 +309,25 @@ def test_sync_batch_norm(convert, backend):
     torch.testing.assert_close(converted.norm.running_var, expected.norm.running_var)
 
 
+def test_a_torch_without_distributed_needs_no_connection(monkeypatch):
+    block = ConvBNNeuron(torch_nn.Conv2d(2, 4, 3), torch_nn.SyncBatchNorm(4), LIF(backend="torch"))
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    monkeypatch.delattr(torch.distributed, "is_initialized")  # as where torch was built without it
+    assert "reference" in block.choose(torch.device("cpu"), torch.float32).reason
+
+
+@pytest.mark.parametrize("make", [conv_block, linear_block])
+@pytest.mark.parametrize("backend", ["torch", "fusing", "norming"])
+def test_without_a_step_the_norm_has_gradients_of_zero(make, backend):
+    """In evaluation, where one backend runs the norm as two parameters of the neuron and others do not."""
+    block = make(backend=backend).eval()
+    x = sequence(2 if make is conv_block else 0)[:0]
+    block(x).sum().backward()
+    for parameter in (block.norm.weight, block.norm.bias, *block.layer.parameters()):
+        assert parameter.grad is not None
+        assert not parameter.grad.any()
+
+
 def test_statistics_of_all_processes_are_left_to_the_norm(monkeypatch):
     block = torch_nn.SyncBatchNorm.convert_sync_batchnorm(conv_block(backend="fusing"))
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)

@@ -14,6 +14,7 @@ from spikecore import nn
 from spikecore.backends import packing
 from spikecore.errors import OptionError, StateError
 from spikecore.nn import checkpoint_layers, checkpoint_time, packed_spikes, run_all, streaming
+from spikecore.testing.threads import at_once
 
 
 class Residual(torch_nn.Module):
@@ -113,6 +114,37 @@ def test_parts_that_are_named():
         checkpoint_layers(torch_nn.Linear(2, 2))
 
 
+def test_a_part_at_two_places_of_a_chain_runs_at_both():
+    def chain():
+        torch.manual_seed(0)
+        lif = nn.LIF(tau=1.2, v_threshold=0.3)
+        return torch_nn.Sequential(nn.Linear(5, 9), lif, nn.Linear(9, 9), lif, nn.Linear(9, 4), lif)
+
+    x = torch.rand(6, 3, 5, generator=torch.Generator().manual_seed(1)) * 4
+    right, net = chain()(x), chain()
+    assert 0 < right.mean() < 1
+    assert checkpoint_layers(net) == ("[0:2]", "[2:4]", "[4:6]")
+    out = net(x)
+    assert torch.equal(out, right)
+    out.sum().backward()
+    assert all(bool(parameter.grad.any()) for parameter in net.parameters())
+
+
+def test_a_chain_that_grew_is_cut_again():
+    net = make()
+    checkpoint_layers(net)
+    net.append(nn.LIF(tau=1.2))
+    with pytest.raises(StateError, match="a chain of 8 parts, and it has 9 now: call checkpoint_layers"):
+        net(X)
+    assert checkpoint_layers(net)[-1] == "[7:9]"
+    assert set(net(X).unique().tolist()) <= {0.0, 1.0}
+
+
+def test_the_net_itself_and_a_part_of_it_are_refused():
+    with pytest.raises(OptionError, match="'3' is inside another module that is named"):
+        checkpoint_layers(make(), names=["", "3"])
+
+
 def test_without_a_gradient_nothing_runs_twice():
     net = make().eval()
     checkpoint_layers(net)
@@ -168,6 +200,30 @@ def test_chunks_of_time(chunks):
     checkpoint_time(neuron, chunks)
     assert torch.equal(gradients(neuron)[0], wanted)
     assert torch.equal(gradients(neuron)[1][0], wanted_grad[0])
+
+
+def test_chunks_of_time_in_several_threads():
+    torch.manual_seed(0)
+    net = torch_nn.Sequential(nn.Linear(5, 9), nn.LIF(tau=1.2, v_threshold=0.4))
+    inputs = [torch.rand(6, 2 + seed, 5, generator=torch.Generator().manual_seed(seed)) * 4 for seed in range(3)]
+
+    def gradients(x):
+        given = x.clone().requires_grad_()
+        out = net(given)
+        return [out.detach(), torch.autograd.grad(out.square().sum(), given)[0]]
+
+    right = [gradients(x) for x in inputs]
+    assert all(0 < out.mean() < 1 for out, _ in right)
+    checkpoint_time(net, 3)
+
+    def checked(x, wanted):
+        def call():
+            for ours, theirs in zip(gradients(x), wanted, strict=True):
+                torch.testing.assert_close(ours, theirs)
+
+        return call
+
+    at_once([checked(x, wanted) for x, wanted in zip(inputs, right, strict=True)], num_calls=5)
 
 
 def test_chunks_of_time_are_refused_where_samples_are_coupled():

@@ -46,6 +46,12 @@ def test_a_trace_is_the_sum_of_decaying_spikes():
     assert exponential_trace(s.half(), tau).dtype == torch.float32
 
 
+def test_the_distance_of_half_precision_is_computed_in_float32():
+    a, b = torch.full((1, 1, 1), 1024.0, dtype=torch.float16), torch.full((1, 1, 1), 0.25, dtype=torch.float16)
+    assert (a - b).item() == 1024.0  # float16 has no 1023.75
+    assert van_rossum_distance(a, b, tau=2.0).item() == 1023.75**2 / 2
+
+
 @pytest.mark.parametrize("tau", [0.7, 3.0, 40.0])
 def test_the_distance_of_one_spike_and_of_two(tau):
     num_steps, q = 200, math.exp(-1 / tau)

@@ -68,6 +68,21 @@ def test_sums_of_all_processes(world_size, momentum):
         assert "from all processes" in result["why"]
 
 
+def test_a_norm_at_two_places_stays_one_norm():
+    norm, folding = torch_nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    chain = torch_nn.Sequential(norm, torch_nn.ReLU(), norm, torch_nn.Sequential(folding), folding)
+    synchronised = nn.synchronize_batch_norms(chain)
+    assert [type(part).__name__ for part in synchronised] == [
+        *("ProcessBatchNorm", "ReLU", "ProcessBatchNorm", "Sequential", "FoldingProcessBatchNorm")
+    ]
+    assert synchronised[0] is synchronised[2]
+    assert synchronised[3][0] is synchronised[4]
+    again = torch_nn.Sequential(folding, torch_nn.Sequential(folding))
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(again)
+    assert isinstance(converted[0], nn.SyncBatchNorm)
+    assert converted[0] is converted[1][0]
+
+
 def test_one_process_is_torch():
     model = nn.synchronize_batch_norms(net(0.3))
     ours, theirs = outcome(model, batch()), outcome(net(0.3), batch())

@@ -105,6 +105,15 @@ def test_several_results_are_refused():
     assert outcomes(records) == {"lif": "refused"}
 
 
+def test_a_layer_at_two_places_of_a_folded_chain_is_mapped_at_both():
+    layer = torch.nn.Linear(4, 4)
+    net = torch.nn.Sequential(nn.fold_time(torch.nn.Sequential(layer, torch.nn.Dropout(), layer)), nn.LIF())
+    out, records = walked(net, (4,))
+    assert out == ("1", (4,))
+    wanted = {"0.module.0": "mapped", "0.module.1": "folded", "0.module.2": "mapped", "1": "mapped"}
+    assert outcomes(records) == wanted
+
+
 def test_the_net_is_left_alone():
     net = torch.nn.Sequential(torch.nn.Linear(3, 2), nn.LIF(step_mode="single")).train()
     graph = graph_for_deployment(net, torch.zeros(2, 1, 3))

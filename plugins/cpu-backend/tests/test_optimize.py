@@ -88,6 +88,21 @@ def test_every_layer_between_bits_really_fires():
     assert min(rates) > 0.01
 
 
+def test_a_pool_at_two_places_and_a_container_within():
+    torch.manual_seed(0)
+    pool, lif = MaxPool2d([2, 2], [2]), LIF(v_threshold=0.1)
+    inner = Sequential(Conv2d(12, 40, 3, padding=1), lif, pool, Conv2d(40, 8, 3, padding=1))
+    net = Sequential(Conv2d(2, 12, 3, padding=1), lif, pool, inner, lif)
+    x = inputs()
+    with torch.no_grad():
+        right = net.eval()(x)
+        assert 0.01 < right.mean() < 0.99
+        made = spikecore.optimize(net)
+        assert torch.equal(made(x), right)
+    reasons = [part.product.reason for part in made.modules() if getattr(part, "product", None) is not None]
+    assert reasons.count("the spikes came as bits") == 1  # between the pool and the layer behind it in the container
+
+
 def test_step_by_step_and_streaming():
     net = make_net().eval()
     made = spikecore.optimize(net)

@@ -18,6 +18,7 @@ from dataclasses import replace
 from spikecore.dynamics.graph import CONST, Graph
 
 KEPT_VALUES = (0.0, 1.0, -1.0)
+"""Stay constants, since graphs simplify on them."""
 
 
 def lift_numbers(graph: Graph) -> tuple[Graph, tuple[float, ...]]:
@@ -49,4 +50,5 @@ def lift_numbers(graph: Graph) -> tuple[Graph, tuple[float, ...]]:
 
 
 def _is_power_of_two(value: float) -> bool:
+    """`frexp` gives a mantissa from 0.5 up to 1: it is 0.5 for powers of two alone, negative exponents too."""
     return math.frexp(abs(value))[0] == 0.5

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from spikecore.dynamics.graph import CONST, INPUT, SPIKE, Graph, Node, Program
 from spikecore.dynamics.passes.numbering import Numbering
-from spikecore.dynamics.printing import inputs_of
+from spikecore.dynamics.printing import inputs_of, live_nodes
 
 KEPT = "kept"
 """The output of the forward graph that is kept, and the input of the backward graph that reads it."""
@@ -89,11 +89,14 @@ def _recover(c: int, nodes: list[Node]) -> int:
 
 
 def _copy(graph: Graph, index: int, nodes: list[Node]) -> int:
-    """Append a node of `graph`, with everything it depends on, to `nodes`."""
-    node = graph.nodes[index]
-    args = tuple(_copy(graph, a, nodes) for a in node.args)
-    nodes.append(replace(node, args=args))
-    return len(nodes) - 1
+    """Append a node of `graph`, with everything it depends on, to `nodes`, and return its index there."""
+    live = live_nodes(Graph(graph.nodes, {"node": index}), ["node"])
+    new: dict[int, int] = {}
+    for old in sorted(live):  # arguments come before what uses them
+        node = graph.nodes[old]
+        nodes.append(replace(node, args=tuple(new[a] for a in node.args)))
+        new[old] = len(nodes) - 1
+    return new[index]
 
 
 def _replace(graph: Graph, numbers: Sequence[int], nodes: list[Node], given: Mapping[int, int]) -> Graph:

@@ -59,9 +59,11 @@ class Latency(Encoder):
         num_steps = self.config.num_steps
         fired = self._sequence(spikes, num_steps) != 0
         steps = torch.arange(num_steps, device=spikes.device, dtype=torch.float64)
+        last = num_steps - 1
         if self.config.curve == "linear":
-            value = 1 - steps / (num_steps - 1)
+            value = 1 - steps / last
         else:
-            value = torch.exp(-steps) * torch.expm1(steps - (num_steps - 1)) / torch.expm1(steps[0] - (num_steps - 1))
+            # (e^(last - t) - 1) / (e^last - 1), both divided by e^last, which overflows for large T. steps[0] is 0.
+            value = torch.exp(-steps) * torch.expm1(steps - last) / torch.expm1(steps[0] - last)
         values = value.to(spikes.dtype).reshape(-1, *[1] * (spikes.dim() - 1))
         return torch.where(fired, values, 0).amax(0)  # values fall with time, so the largest is the first spike's

@@ -19,7 +19,7 @@ from torch import Tensor
 from spikecore.backends.memory_format import formatted_like, one_step
 from spikecore.errors import OptionError, ShapeError
 from spikecore.nn.memory import Form
-from spikecore.nn.state import Stateful
+from spikecore.nn.state import Stateful, check_step_mode
 
 
 class Dropout(Stateful):
@@ -30,7 +30,7 @@ class Dropout(Stateful):
         step_mode: `multi` or `single`.
 
     Raises:
-        OptionError: `p` is outside 0 to 1.
+        OptionError: `p` is outside 0 to 1, or `step_mode` is neither.
         ShapeError: the input's rank does not suit the step mode.
         StateShapeError: the kept mask belongs to another batch shape, device or dtype.
     """
@@ -42,8 +42,7 @@ class Dropout(Stateful):
         super().__init__()
         if not 0.0 <= p <= 1.0:
             raise OptionError(f"{type(self).__name__}: p must be >= 0 and <= 1, got {p!r}")
-        if step_mode not in ("single", "multi"):
-            raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        check_step_mode(step_mode)
         self.p = p
         self.step_mode = step_mode
 
@@ -57,8 +56,11 @@ class Dropout(Stateful):
         mask = torch.ones(self._mask_shape(x), dtype=x.dtype, device=x.device)
         if not self.training:
             return {"mask": mask}
-        share = 1.0 - self.p
-        mask = mask.bernoulli_(share) / share if share else mask * 0.0
+        kept_share = 1.0 - self.p
+        if kept_share:
+            mask = mask.bernoulli_(kept_share) / kept_share
+        else:
+            mask = torch.zeros_like(mask)  # nothing is kept, and 0 / 0 would be NaN
         # Drawn in the order of the axes, so that a seed gives the same mask in every memory format.
         return {"mask": formatted_like(mask, x, 0)}
 

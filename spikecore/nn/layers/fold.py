@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spikecore.errors import OptionError, ShapeError, StateError
 from spikecore.nn.layers.once import run_once
-from spikecore.nn.state import Stateful
+from spikecore.nn.state import Stateful, check_step_mode
 
 
 def fold(
@@ -103,8 +103,7 @@ class FoldsTime:
 
     def __init__(self, *args: Any, step_mode: str = "multi", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if step_mode not in ("single", "multi"):
-            raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        check_step_mode(step_mode)
         self.step_mode = step_mode
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -6,6 +6,7 @@ in single-step mode; in eval mode the two agree.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -51,16 +52,16 @@ class SyncBatchNorm(FoldsTime, nn.SyncBatchNorm):
     @classmethod
     def convert_sync_batchnorm(cls, module: nn.Module, process_group: Any = None) -> nn.Module:
         """`module` with every batch norm replaced by a synchronised one that folds time wherever the old one did."""
-        if isinstance(module, BatchNorm1d | BatchNorm2d | BatchNorm3d):
-            plain = _convert(module, process_group)
-            folding = cls(1, step_mode=module.step_mode)
+
+        def convert(norm: nn.Module) -> nn.Module:
+            plain = _convert(norm, process_group)
+            if not isinstance(norm, BatchNorm1d | BatchNorm2d | BatchNorm3d):
+                return plain
+            folding = cls(1, step_mode=norm.step_mode)
             folding.__dict__.update(plain.__dict__)
             return folding
-        if isinstance(module, BatchNorm):
-            return _convert(module, process_group)
-        for name, child in module.named_children():
-            setattr(module, name, cls.convert_sync_batchnorm(child, process_group))
-        return module
+
+        return _replace_norms(module, convert, {})
 
 
 def synchronize_batch_norms(net: nn.Module) -> nn.Module:
@@ -72,20 +73,42 @@ def synchronize_batch_norms(net: nn.Module) -> nn.Module:
     Args:
         net: changed in place, unless it is a batch norm itself.
     """
-    if isinstance(net, BatchNorm):
-        if is_synchronised(net):
-            return net
-        device = next((tensor.device.type for tensor in [*net.parameters(), *net.buffers()]), "cpu")
-        if device == "cuda":
-            return SyncBatchNorm.convert_sync_batchnorm(net)
-        shared: nn.Module = ProcessBatchNorm(1)
-        if isinstance(net, FoldsTime):
-            shared = FoldingProcessBatchNorm(1, step_mode=net.step_mode)
-        shared.__dict__.update(net.__dict__)
-        return shared
-    for name, child in net.named_children():
-        setattr(net, name, synchronize_batch_norms(child))
-    return net
+    return _replace_norms(net, _synchronise, {})
+
+
+def _synchronise(norm: nn.Module) -> nn.Module:
+    if is_synchronised(norm):
+        return norm
+    device = next((tensor.device.type for tensor in [*norm.parameters(), *norm.buffers()]), "cpu")
+    if device == "cuda":
+        return SyncBatchNorm.convert_sync_batchnorm(norm)
+    synchronised: nn.Module = ProcessBatchNorm(1)
+    if isinstance(norm, FoldsTime):
+        synchronised = FoldingProcessBatchNorm(1, step_mode=norm.step_mode)
+    synchronised.__dict__.update(norm.__dict__)
+    return synchronised
+
+
+def _replace_norms(
+    module: nn.Module, replace: Callable[[nn.Module], nn.Module], done: dict[nn.Module, nn.Module]
+) -> nn.Module:
+    """The module with `replace(norm)` in the place of every batch norm, at any depth; itself another one if it is one.
+
+    Args:
+        module: changed in place.
+        replace: makes the new norm.
+        done: what has become of modules before, so that a norm which stands at several places stays one norm.
+    """
+    if module in done:
+        return done[module]
+    done[module] = module
+    if isinstance(module, BatchNorm):
+        done[module] = replace(module)
+        return done[module]
+    for name, child in module._modules.items():
+        if child is not None:
+            setattr(module, name, _replace_norms(child, replace, done))
+    return module
 
 
 class GroupNorm(FoldsTime, nn.GroupNorm):

@@ -134,10 +134,13 @@ def _norm_step(norm: Any, step: Tensor, num_steps: int) -> Tensor:
     check_norm_input(norm, step)
     mean = var = None
     if norm.training and norm.track_running_stats:
-        mean, var = (torch.zeros_like(norm.running_mean) for _ in range(2))
-    out = nn.functional.batch_norm(step, mean, var, norm.weight, norm.bias, True, 1.0, norm.eps)
+        mean, var = torch.zeros_like(norm.running_mean), torch.zeros_like(norm.running_var)
+    # With momentum 1, torch leaves the statistics of this step in mean and var.
+    out = nn.functional.batch_norm(step, mean, var, norm.weight, norm.bias, training=True, momentum=1.0, eps=norm.eps)
     if mean is not None and var is not None:
         count = step.numel() // norm.num_features
-        biased = (count - 1) / count
-        update_running(norm, mean, var.double() * biased * (num_steps * count / (num_steps * count - 1)))
+        total = num_steps * count
+        # torch's var is divided by count - 1. All T steps have the same sum of squares each: divided by total - 1.
+        biased = var.double() * ((count - 1) / count)
+        update_running(norm, mean, biased * (total / (total - 1)))
     return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -21,19 +21,23 @@ class _PoolsBits(nn.Module):
     """Mixin in front of `torch.nn.MaxPool2d`: where the bits of its input are known, so are those of its output."""
 
     def forward(self, input: Tensor) -> Tensor:
+        assert isinstance(self, nn.MaxPool2d)
         out: Tensor = super().forward(input)
         if not isinstance(out, Tensor) or not is_plain((input, out)):
             return out
         bits = bits_of(input, True) if input.dim() == 4 else None
-        if bits is not None and _pair(self.padding) == (0, 0) and _pair(self.dilation) == (1, 1):
-            pooled = bits.max_pool(_pair(self.kernel_size), _pair(self.stride))
+        if bits is not None and pair(self.padding) == (0, 0) and pair(self.dilation) == (1, 1):
+            pooled = bits.max_pool(pair(self.kernel_size), pair(self.stride))
             if (pooled.height, pooled.width) == tuple(out.shape[2:]):  # not where the last windows are cut
                 note_bits(out, pooled)
         return out
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value[0], value[1]) if isinstance(value, tuple) else (value, value)
+def pair(value: int | Sequence[int]) -> tuple[int, int]:
+    """An option of a pool or convolution over `[H, W]`, which torch takes as one number or as two, for both axes."""
+    if isinstance(value, int):
+        return value, value
+    return value[0], value[-1]  # torch also takes a sequence of one
 
 
 class MaxPool2d(FoldsTime, _PoolsBits, nn.MaxPool2d):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from spikecore.backends.memory_format import filled_like, one_step, stack_steps, unbind_steps
 from spikecore.errors import OptionError, ShapeError
-from spikecore.nn.state import Stateful, carried, recording_steps, stateful
+from spikecore.nn.state import Stateful, carried, check_step_mode, recording_steps, stateful
 
 
 class Recurrent(Stateful):
@@ -35,8 +35,7 @@ class Recurrent(Stateful):
 
     def __init__(self, module: nn.Module, step_mode: str = "multi") -> None:
         super().__init__()
-        if step_mode not in ("single", "multi"):
-            raise OptionError(f"step_mode must be 'single' or 'multi', got {step_mode!r}")
+        check_step_mode(step_mode)
         self.module = module
         for part in self.modules():
             if hasattr(part, "step_mode"):
@@ -62,7 +61,8 @@ class Recurrent(Stateful):
         if x.dim() < 1 + multi:
             form = "[T, B, ...]" if multi else "[B, ...]"
             raise ShapeError(
-                f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}"
+                f"{type(self).__name__} in step_mode {self.step_mode!r} takes {form}, got {tuple(x.shape)}: add the "
+                "missing axis with unsqueeze(0), or check set_step_mode(net, ...)"
             )
         sequence = x if multi else x.unsqueeze(0)
         y = self.state_for(one_step(sequence))["y"]

@@ -76,8 +76,8 @@ class Loss(Configurable, nn.Module):
             a number, or `[B, ...]` with `reduction="none"`; float32 for half precision.
 
         Raises:
-            ShapeError: `out` or `target` has the wrong shape.
-            TypeError: `out` is not floating point, `target` neither integer nor floating point.
+            ShapeError: `out`, `target` or the mask has the wrong shape, or a sample has no step of its own.
+            TypeError: `out` is not floating point, `target` neither integer nor floating point, the mask not bool.
             InputError: a label outside 0 .. C - 1, a probability outside 0 .. 1.
         """
         loss = self.each(out, target, mask)
@@ -123,7 +123,9 @@ def _check_target(out: Tensor, target: Tensor, name: str) -> Tensor:
                 f"{name}: probabilities are {tuple(out.shape[1:])} for an output of {tuple(out.shape)}, got "
                 f"{tuple(target.shape)}; labels are whole numbers: call .long() on them"
             )
-        bounds, high, cure = value_bounds(target), 1.0, "probabilities are not logits"
+        bounds = value_bounds(target)
+        high = 1.0
+        cure = "probabilities are not logits"
         target = target.to(out.dtype)
     else:
         if target.is_complex() or target.dtype == torch.bool:
@@ -133,7 +135,9 @@ def _check_target(out: Tensor, target: Tensor, name: str) -> Tensor:
                 f"{name}: labels are {batch} for an output of {tuple(out.shape)}, got {tuple(target.shape)}: "
                 "one label per sample, without T"
             )
-        bounds, high, cure = value_bounds(target), out.shape[2] - 1.0, "the net needs one output per class"
+        bounds = value_bounds(target)
+        high = out.shape[2] - 1.0
+        cure = "the net needs one output per class"
         target = target.long()
     if bounds is not None and not (bounds[0] >= 0 and bounds[1] <= high):
         raise InputError(
@@ -145,8 +149,9 @@ def _check_target(out: Tensor, target: Tensor, name: str) -> Tensor:
 
 def levels(scores: Tensor, target: Tensor, on: float, off: float) -> Tensor:
     """y' in the shape of `scores` `[B, C, ...]`: `on` for the class, `off` for the others; probabilities between."""
-    is_share = target.is_floating_point()
-    share = target if is_share else torch.zeros_like(scores).scatter(1, target.unsqueeze(1), 1.0)
+    share = target
+    if not target.is_floating_point():
+        share = torch.zeros_like(scores).scatter(1, target.unsqueeze(1), 1.0)
     return off + (on - off) * share
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from spikecore.errors import OptionError, ShapeError
 from spikecore.interfaces.component import Configurable, Range, make_config
+from spikecore.nn.half import widened
 
 KernelName = Literal["linear", "polynomial", "sigmoid", "cosine", "gaussian"]
 Positive = Annotated[float, Range(gt=0.0, lt=math.inf)]
@@ -48,7 +49,9 @@ def exponential_trace(spikes: Tensor, tau: float) -> Tensor:
     wide = _wide(spikes, "exponential_trace")
     if not len(wide):
         return wide.clone()
-    decay, trace, traces = math.exp(-1 / tau), torch.zeros_like(wide[0]), []
+    decay = math.exp(-1 / tau)
+    trace = torch.zeros_like(wide[0])
+    traces = []
     for step in wide.unbind(0):
         trace = decay * trace + step
         traces.append(trace)
@@ -85,7 +88,8 @@ def van_rossum_distance(a: Tensor, b: Tensor, tau: float = 10.0) -> Tensor:
         raise ShapeError(
             f"van_rossum_distance takes two trains [T, B, ...] of one shape, got {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    difference = exponential_trace(a - b, tau)  # the trace is linear
+    # The trace is linear: the difference of two traces is the trace of the difference, taken in full precision.
+    difference = exponential_trace(widened(a) - widened(b), tau)
     return difference.square().movedim(1, 0).flatten(1).sum(1) / tau
 
 
@@ -138,7 +142,8 @@ def spike_kernel(
         )
     if not width > 0:
         raise OptionError(f"spike_kernel needs width > 0, got {width!r}")
-    x, y = (_wide(train, "spike_kernel").movedim(1, 0).flatten(1) for train in (a, b))
+    x = _wide(a, "spike_kernel").movedim(1, 0).flatten(1)
+    y = _wide(b, "spike_kernel").movedim(1, 0).flatten(1)
     with torch.autocast(x.device.type, enabled=False):
         return _similarity(x, y, kernel, degree, scale, width)
 
@@ -166,7 +171,7 @@ def _unit(x: Tensor) -> Tensor:
 def _wide(spikes: Tensor, name: str) -> Tensor:
     if not spikes.is_floating_point():
         raise TypeError(f"{name} takes floating-point spikes, got {spikes.dtype}: call .float() on them")
-    return spikes.float() if spikes.dtype in (torch.float16, torch.bfloat16) else spikes
+    return widened(spikes)
 
 
 class VanRossumLoss(Configurable, nn.Module):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spikecore.errors import InputError, ShapeError
 from spikecore.nn.losses.base import CrossEntropyConfig, Loss, cross_entropy, one_each
-from spikecore.nn.readouts import last, over_own_steps, rate, value_bounds, wide_sequence
+from spikecore.nn.readouts import check_mask, last, over_own_steps, rate, value_bounds, wide_sequence
 
 
 class ValueMSE(Loss):
@@ -157,14 +157,7 @@ def _mean_of_own_steps(steps: Tensor, mask: Tensor | None) -> Tensor:
     """`[T, B, ...]` → `[B, ...]`, the mean over each sample's own steps."""
     if mask is None:
         return steps.mean(0)
-    if mask.dtype != torch.bool:
-        raise TypeError(f"a mask of steps is bool, got {mask.dtype}")
-    if mask.shape != steps.shape[:2]:
-        raise ShapeError(
-            f"a mask of steps is [T, B] = {tuple(steps.shape[:2])} for this output, got {tuple(mask.shape)}"
-        )
+    check_mask(mask, steps)
     own = mask.to(steps.device).view(*mask.shape, *[1] * (steps.dim() - 2))
-    count = own.sum(0)
-    if bool((count == 0).any()):
-        raise ShapeError(f"sample {int(mask.sum(0).argmin())} of the batch has no step of its own")
-    return torch.where(own, steps, torch.zeros_like(steps)).sum(0) / count
+    # Not a product with the mask: what was padded may be infinite or NaN.
+    return torch.where(own, steps, torch.zeros_like(steps)).sum(0) / own.sum(0)

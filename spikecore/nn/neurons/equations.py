@@ -42,4 +42,6 @@ def reset_after(s: Any, h: Any, params: Any) -> Any:
 def leaky_charge(v: Any, x: Any, params: Any) -> Any:
     """`h` of LIF, from the options `tau`, `v_leak` and `decay_input`."""
     leak = v - params.v_leak
-    return v + (x - leak) / params.tau if params.decay_input else v - leak / params.tau + x
+    if params.decay_input:
+        return v + (x - leak) / params.tau
+    return v - leak / params.tau + x

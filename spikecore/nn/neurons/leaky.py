@@ -1,4 +1,4 @@
-"""`Leaky`: the neuron that snntorch calls so."""
+"""`Leaky`: snntorch's leaky integrate and fire, whose reset comes one step late."""
 
 from __future__ import annotations
 

@@ -54,5 +54,8 @@ class LI(Neuron):
 
     @staticmethod
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
-        v = state.v + (x - state.v) / params.tau if params.decay_input else state.v - state.v / params.tau + x
+        if params.decay_input:
+            v = state.v + (x - state.v) / params.tau
+        else:
+            v = state.v - state.v / params.tau + x
         return v, {"v": v}

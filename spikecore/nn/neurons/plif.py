@@ -73,6 +73,9 @@ class ParametricLIF(Neuron):
     def step(x: Any, state: Any, params: Any) -> tuple[Any, dict[str, Any]]:
         leak = state.v - params.v_leak
         rate = sigmoid(params.w)
-        h = state.v + (x - leak) * rate if params.decay_input else state.v - leak * rate + x
+        if params.decay_input:
+            h = state.v + (x - leak) * rate
+        else:
+            h = state.v - leak * rate + x
         s, v = fire_and_reset(h, params)
         return s, {"v": v, "h": h}

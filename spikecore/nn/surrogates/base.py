@@ -3,8 +3,8 @@
     forward:   s = Θ(u)              (u = h - v_threshold; Θ(0) = 1; NaN gives 0)
     backward:  ds/du := g'(u)        declared as `derivative`; `primitive` is g
 
-Both are written in the neuron language, so they run and print everywhere. All of them are even in u and, where
-g exists, it goes from 0 to 1. A new surrogate is one class:
+Both are written in the neuron language, so they run and print everywhere. Core's derivatives are all even in u; where
+g exists, it rises from 0 to 1. A new surrogate is one class:
 
     class Triangle(Surrogate):
         @staticmethod
@@ -57,7 +57,7 @@ class Surrogate(Configurable):
         if cls.derivative is Surrogate.derivative:
             raise DynamicsError(
                 f"surrogate {cls.__qualname__} declares no derivative: add a static method "
-                f"derivative(u, params) that returns g'(u)"
+                "derivative(u, params) that returns g'(u)"
             )
         if all(field.name != "spiking" for field in dataclasses.fields(cls.Config)):
             raise DynamicsError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import pickle
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -154,10 +155,10 @@ class DatasetSuite(TargetChecks):
         """No split holds the samples of another, but for a few that the data hold twice."""
         dataset = self.make()
         digests_of = {name: set(self._digests(dataset, name)) for name in dataset.splits}
-        for name, digests in digests_of.items():
-            for other in list(digests_of)[list(digests_of).index(name) + 1 :]:
-                shared, smaller = len(digests & digests_of[other]), min(len(digests), len(digests_of[other]))
-                assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples are in {name} and in {other}"
+        for name, other in itertools.combinations(digests_of, 2):
+            digests, others = digests_of[name], digests_of[other]
+            shared, smaller = len(digests & others), min(len(digests), len(others))
+            assert shared <= DUPLICATES * smaller, f"{shared} of {smaller} samples are in {name} and in {other}"
 
     def digests(self) -> dict[str, list[str]]:
         """See `LimitChecks`."""

@@ -91,9 +91,9 @@ class DeployedNets(Suite):
     def few(self) -> list[Exported]:
         """The first, the middle and the last one: for what does not depend on the equations."""
         taken = self.accepted()
-        return list(
-            {exported.net.name: exported for exported in (taken[0], taken[len(taken) // 2], taken[-1])}.values()
-        )
+        chosen = (taken[0], taken[len(taken) // 2], taken[-1])
+        by_name = {exported.net.name: exported for exported in chosen}  # of one or two nets, some are the same
+        return list(by_name.values())
 
     def expected(self, net: SmallNet) -> Computed:
         """What the net computes, after a look at whether it spikes."""

@@ -122,10 +122,14 @@ class EquationChecks(Suite):
         if "learnable" not in self._fields():
             return []
         hints = get_type_hints(self.target.Config, include_extras=True)
-        plain = {name: get_args(hint)[0] if get_origin(hint) is Annotated else hint for name, hint in hints.items()}
-        return [
-            name for name in self._fields() if plain[name] is float and name not in getattr(self.target, "trained", ())
-        ]
+        always_trained = getattr(self.target, "trained", ())
+        names = []
+        for name in self._fields():
+            hint = hints[name]
+            plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+            if plain is float and name not in always_trained:
+                names.append(name)
+        return names
 
     @advice("look for detach(), and for operations that are not differentiable, between the inputs and the output")
     @needs("elementwise")
