@@ -9,6 +9,7 @@ picture, not before.
 """
 
 from spikecore.analysis.conversion import ConversionFidelity, compare_conversion
+from spikecore.analysis.conversion_page import conversion_page
 from spikecore.analysis.fidelity import Decisions, Divergence, Fidelity, LayerFidelity, compare_layer, compare_traces
 from spikecore.analysis.fidelity_page import fidelity_page
 from spikecore.analysis.monitor import Monitor
@@ -56,6 +57,7 @@ __all__ = [
     "compare_layer",
     "compare_traces",
     "connection_sparsity",
+    "conversion_page",
     "count_operations",
     "feature_maps",
     "fidelity_page",

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 @click.option("--samples", type=click.IntRange(1), default=512, show_default=True, help="Calibration inputs, at most.")
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Of a calibration batch.")
 @click.option(
+    "--compare",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Inputs, of the test split where there is one, on which the decisions of both nets are compared.",
+)
+@click.option(
     "--input-shape", metavar="C,H,W", help="Of one sample, where NAME needs no data and SOURCE does not tell it."
 )
 @click.option(
@@ -48,6 +55,7 @@ def command(
     data: str | None,
     samples: int,
     batch_size: int,
+    compare: int,
     input_shape: str | None,
     checkpoint: str,
     files: tuple[str, ...],
@@ -58,8 +66,8 @@ def command(
     (FILE.py is run), or a file that NAME reads, such as net.onnx. A net without state is converted as one that takes
     batches [B, ...], one with state as one that takes sequences [T, B, ...].
 
-    --out holds the new net, which spikecore.load(DIR) reads without the data, and converted.json: what became of
-    every call of the given net.
+    --out holds the new net, which spikecore.load(DIR) reads without the data, converted.json: what became of every
+    call of the given net, and report.html: the same as a page, with accuracy and correlation against T.
 
     \b
     spike convert NAME runs/ann --out DIR
@@ -79,13 +87,15 @@ def command(
         registry().load_file(file)
     converter = create("converter", name, **parse_settings(settings))
 
+    from spikecore.run.comparison import inputs_of
     from spikecore.run.conversion import convert, example_of, source_of
     from spikecore.run.sources import calibration_of
 
     given = source_of(source, weights, checkpoint, converter)
     needs_data = converter.capabilities.needs_calibration or data is not None
     calibration = calibration_of(given, data, samples, batch_size) if needs_data else None
-    _show(convert(converter, name, given, calibration, example_of(given, calibration, shape), out))
+    inputs = inputs_of(given, data, calibration, compare, lambda text: click.echo(text, err=True))
+    _show(convert(converter, name, given, calibration, example_of(given, calibration, shape), out, inputs))
 
 
 COLUMNS = ("name", "outcome", "threshold", "corr.", "rate", "what")
@@ -94,6 +104,8 @@ OPTIONAL = ("threshold", "corr.", "rate")
 
 
 def _show(conversion: Conversion) -> None:
+    from spikecore.run.conversion import PAGE
+
     rows = [COLUMNS]
     for layer in conversion.report.layers:
         threshold = ""
@@ -119,6 +131,7 @@ def _show(conversion: Conversion) -> None:
     if conversion.agreement is not None:
         click.echo(f"decisions  {conversion.agreement:.2%} as those of the given net ({conversion.compared})")
     click.echo(f"directory  {conversion.directory}")
+    click.echo(f"report     {conversion.directory / PAGE}")
 
 
 def _some(points: Points) -> str:

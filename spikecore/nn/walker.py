@@ -242,7 +242,9 @@ class NetWalker(ABC, Generic[V]):
                 f"it takes {shape}, which does not begin with T and B, {self.lead}", "reshape to [T, B, ...] before it"
             )
         is_unfolded = given[0] in self.values and len(shape) == 2 + len(self.shape(self.values[given[0]]))
-        if type(module).__module__ in _CHANNELS_SECOND and is_unfolded:
+        # A `GraphNet` folds time into the batch for every node that does not see time, whatever shape is written down.
+        is_folded_there = self.net.folds_time and node.name not in (self.net.over_time or ())
+        if type(module).__module__ in _CHANNELS_SECOND and is_unfolded and not is_folded_there:
             kind = type(module).__name__
             raise RefusedError(
                 f"PyTorch's {kind} takes [N, C, ...]; given {shape}, it takes the batch for channels",

@@ -14,12 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save as as_bytes
 from torch import Tensor, nn
 
+from spikecore.analysis import conversion_page
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError, RunError
 from spikecore.interfaces.converter import ConversionReport, Converter
 from spikecore.nn import set_step_mode
 from spikecore.nn.weights import plain_options
 from spikecore.registry import registry
 from spikecore.run.checkpoint import LAST
+from spikecore.run.comparison import Comparison, Inputs, compare
 from spikecore.run.converted import (
     EXAMPLE,
     FORM,
@@ -40,8 +42,7 @@ from spikecore.run.record import Record
 from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, from_file, from_function, set_given_mode
 from spikecore.version import __version__
 
-COMPARED = 64
-"""At most so many inputs on which the decisions of both nets are compared."""
+PAGE = "report.html"
 NUM_STEPS = 4
 """T of an input that is made up: enough for a neuron to charge, fire and be reset."""
 
@@ -53,8 +54,9 @@ class Conversion:
     Args:
         directory: with all files.
         net: the new one, in evaluation mode.
-        report: the converter's.
-        agreement: share of equal decisions of both nets; None where the output is not one row of scores per sample.
+        report: the converter's, with the curves of the comparison.
+        agreement: share of equal decisions of both nets; None where nothing was compared, or the output is not one row
+            of scores per sample.
         compared: on what, in words.
     """
 
@@ -114,7 +116,13 @@ def _files_below(directory: Path, wanted: Callable[[str], bool]) -> dict[str, by
 
 
 def convert(
-    converter: Converter, name: str, source: Source, calibration: Calibration | None, example: Tensor, directory: Path
+    converter: Converter,
+    name: str,
+    source: Source,
+    calibration: Calibration | None,
+    example: Tensor,
+    directory: Path,
+    inputs: Inputs | None = None,
 ) -> Conversion:
     """Convert, compare, write it all into `directory`, and load it again to see that it is the same net.
 
@@ -125,12 +133,12 @@ def convert(
         calibration: inputs; None where the converter needs none.
         example: one batch of one sample.
         directory: new or empty.
+        inputs: on which the decisions of both nets are compared; None for none.
 
     Raises:
         ConfigError: the net is refused, or the directory cannot be written.
         RunError: what was written does not load as the same net, against the converter's contract.
     """
-    first = next(calibration.batches(), None) if calibration is not None else None
     try:
         batches = calibration.batches() if calibration is not None else iter(())
         net, report = converter.convert(source.net, example, batches)
@@ -138,14 +146,27 @@ def convert(
         raise ConfigError(f"converter {name!r} refuses this net: {error}") from error
     net = net.eval()
     set_step_mode(net, "multi")
-    agreement, compared = _agreement(converter, source, net, first)
+    is_sequence = source.about["step_mode"] == "multi"
+    comparison = compare(source.net, net, inputs, converter.capabilities.num_steps, is_sequence)
+    report = comparison.added_to(report)
     files = _files(converter, name, source, net, report, example, calibration)
     with whole_directory(directory) as aside:
         for path, data in files.items():
             (aside / path).parent.mkdir(parents=True, exist_ok=True)
             (aside / path).write_bytes(data)
         _check_loads(aside, name, net, example, source.about["step_mode"])
-    return Conversion(directory, net, report, agreement, compared)
+        aside.joinpath(PAGE).write_text(_page(name, source, calibration, report, comparison), encoding="utf-8")
+    return Conversion(directory, net, report, comparison.agreement, comparison.compared)
+
+
+def _page(
+    name: str, source: Source, calibration: Calibration | None, report: ConversionReport, comparison: Comparison
+) -> str:
+    about = source.about
+    what = about.get("directory") or about.get("file") or "net"
+    notes = ["Calibrated without data." if calibration is None else f"Calibrated on {calibration.source}."]
+    notes.append(f"Decisions on {comparison.compared}." if comparison.compared else "No decisions were compared.")
+    return conversion_page(f"{Path(what).name} by {name}", report, notes)
 
 
 def _files(
@@ -194,27 +215,6 @@ def _check_loads(directory: Path, name: str, net: nn.Module, example: Tensor, st
             f"converter {name!r}: the net that is loaded without the data gives other numbers than the converted one; "
             "whatever calibration finds has to be a buffer"
         )
-
-
-def _agreement(converter: Converter, source: Source, net: nn.Module, x: Tensor | None) -> tuple[float | None, str]:
-    """Share of equal decisions on the first inputs."""
-    if x is None:
-        return None, ""
-    num_steps = converter.capabilities.num_steps
-    is_sequence = source.about["step_mode"] == "multi"
-    with torch.no_grad():
-        if is_sequence:
-            x = x[:, :COMPARED]
-            right, scores = source.net(x).mean(0), net(x).mean(0)
-        else:
-            x = x[:COMPARED]
-            right, scores = source.net(x), net(x.expand(num_steps, *x.shape)).mean(0)
-    if not isinstance(right, Tensor) or right.dim() != 2 or right.shape != scores.shape:
-        return None, ""
-    count = len(right)
-    share = float((right.argmax(-1) == scores.argmax(-1)).float().mean())
-    steps = "" if is_sequence else f", T = {num_steps}"
-    return share, f"{count} calibration inputs{steps}"
 
 
 def example_of(source: Source, calibration: Calibration | None, shape: tuple[int, ...] | None) -> Tensor:

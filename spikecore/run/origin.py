@@ -52,9 +52,9 @@ class Origin:
             if source["step_mode"] == "single":
                 num_steps = create("converter", how["name"], **how["options"]).capabilities.num_steps
             if source["kind"] not in (RUN, CONVERTED):
+                made_of = ":".join(str(source[key]) for key in ("file", "function") if key in source)
                 raise ConfigError(
-                    f"{directory}: this net was converted from {source['file']}:{source['function']}, which is no run "
-                    "and has no data"
+                    f"{directory}: this net was converted from {made_of}, which is no run and has no data"
                 )
             place = place / SOURCE
         return cls(directory, SavedRun.open(place), num_steps)

@@ -96,7 +96,8 @@ def from_file(file: Path, converter: Any) -> Source:
         content: bytes = converter.content(file)
         net: nn.Module = converter.from_content(content).eval()
     except ConversionError as error:
-        raise ConfigError(f"SOURCE {file}: {error}") from error
+        text = str(error) if str(file) in str(error) else f"{file}: {error}"
+        raise ConfigError(f"SOURCE {text}") from error
     name = f"net{file.suffix}"
     about: dict[str, Any] = {"kind": FILE, "file": str(file), "stored": name, "step_mode": set_given_mode(net)}
     return Source(net, about, {name: content}, None, None)
@@ -228,7 +229,7 @@ def _from_dataset(name: str, count: int, batch_size: int, is_sequence: bool) -> 
 
 def _from_run(directory: Path, checkpoint: str, count: int, batch_size: int, is_sequence: bool) -> Calibration:
     try:
-        task = _task_of(directory, checkpoint)
+        task = task_of(directory, checkpoint)
         split = task.split("train")
     except (SpikeError, OSError) as error:
         raise ConfigError(f"{directory}: the data of this run cannot be read: {error}\n--data names others") from error
@@ -245,8 +246,8 @@ def _from_run(directory: Path, checkpoint: str, count: int, batch_size: int, is_
     return Calibration(batches, f"{len(indices)} training samples of {directory}")
 
 
-def _task_of(directory: Path, checkpoint: str) -> Task:
-    """The run's task, its encoder as the checkpoint has it: one with weights of its own gives other inputs without."""
+def task_of(directory: Path, checkpoint: str) -> Task:
+    """A run's task, its encoder as the checkpoint has it: one with weights of its own gives other inputs without."""
     saved = SavedRun.open(directory)
     prepared = prepare(saved.resolve(), torch.device("cpu"), with_weights=False)
     restored = saved.checkpoint(checkpoint, prepared.task.model)

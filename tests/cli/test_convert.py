@@ -148,11 +148,11 @@ def loaded(toys):
 def test_a_trained_net_becomes_a_spiking_one(convert, loaded, ann):
     status, printed = convert("toy", ann, "--out", "snn", "--set", "gain=1.25", "--samples", 200)
     assert status == 0, printed
-    for said in ("layers.1  became", "if with soft reset", "as those of the given net (64 calibration inputs, T = 64)"):
+    for said in ("layers.1  became", "if with soft reset", "as those of the given net (64 test samples of", "T = 64)"):
         assert said in printed, printed
     written = sorted(str(path.relative_to("snn")) for path in Path("snn").rglob("*") if path.is_file())
     source = ["source/config.toml", "source/run.json"]
-    assert written == ["converted.json", "example.safetensors", "net.safetensors", *source]
+    assert written == ["converted.json", "example.safetensors", "net.safetensors", "report.html", *source]
 
     manifest = json.loads(Path("snn/converted.json").read_text())
     assert manifest["converter"]["options"] == {"gain": 1.25}
@@ -176,6 +176,40 @@ def test_a_trained_net_becomes_a_spiking_one(convert, loaded, ann):
     net.get_submodule("layers.1").register_forward_hook(lambda module, args, out: spikes.append(out))
     net(x.expand(4, *x.shape))
     assert 0.01 < (spikes[0] > 0).float().mean() < 0.9
+
+
+def test_decisions_are_compared_with_labels_after_every_step(convert, loaded, ann):
+    """Counted here with the whole sequence at once."""
+    status, printed = convert("toy", ann, "--out", "snn", "--compare", 150)
+    assert status == 0, printed
+    report = json.loads(Path("snn/converted.json").read_text())["report"]
+    x, labels = samples_of(ann, 150).x[0], samples_of(ann, 150).labels
+    given = spikecore.load(ann)
+    nn.set_step_mode(given, "single")
+    with torch.no_grad():
+        right = given(x).argmax(-1)
+        decided = loaded("snn")(x.expand(64, *x.shape)).cumsum(0).argmax(-1)
+    accuracy, agreement = (decided == labels).double().mean(1), (decided == right).double().mean(1)
+    assert 0.1 < accuracy[0] < accuracy[-1]
+    steps = [float(step) for step in range(1, 65)]
+    for name, values in (("accuracy over T", accuracy), ("agreement over T", agreement)):
+        assert [point[0] for point in report["curves"][name]] == steps
+        assert [point[1] for point in report["curves"][name]] == pytest.approx(values.tolist())
+    expected = float((right == labels).double().mean())
+    assert report["curves"]["accuracy of the given net"][-1] == [64.0, pytest.approx(expected)]
+    assert "accuracy over T: 1: " in printed
+    page = Path("snn/report.html").read_text()
+    assert "Accuracy against T" in page
+    assert f"<dd>{float(accuracy[-1]):.2%}</dd>" in page
+    assert "150 test samples of" in page
+
+
+def test_nothing_is_compared_on_request(convert, ann):
+    status, printed = convert("toy", ann, "--out", "snn", "--compare", 0)
+    assert status == 0, printed
+    assert "decisions" not in printed
+    assert json.loads(Path("snn/converted.json").read_text())["report"]["curves"] == {}
+    assert "No decisions were compared." in Path("snn/report.html").read_text()
 
 
 def test_it_loads_in_another_process_without_the_data(convert, ann, toys, tmp_path):

@@ -68,6 +68,27 @@ def test_rate_coding(mode, options):
         assert float(((out - right).abs() > 1e-4).double().mean()) < 0.01
 
 
+def test_local_threshold_balancing():
+    """One update for each batch, as theirs, from half a threshold. The first layer has their thresholds; later ones are
+    found from the given net's activations here, and from those of the clipped layers before there."""
+    x = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    batches = [(part, torch.zeros(8, dtype=torch.long)) for part in x.split(8)]
+    run = theirs(ann2snn.LocalThresholdBalancingRecipe(batches))
+    ours, report = Ann2SNN(recipe="threshold_balancing", updates=1, fold=False, T=(8,), measure=0).convert(
+        net(), x[:1], x.split(8)
+    )
+    made = ann2snn.FXConverter(ann2snn.LocalThresholdBalancingRecipe(batches)).convert(net())
+    first = made.get_submodule("ltb_spiking_0.scaler1").scale.flatten()
+    fires = first > 1e-5  # a silent channel has 1e-6 there, the layer's largest threshold here
+    assert int(fires.sum()) == 4
+    torch.testing.assert_close(torch.tensor(report.layers[2].threshold)[fires], first[fires])
+    with torch.no_grad():
+        out = ours(x.expand(32, *x.shape))
+    right = run(x, 32)
+    assert out.std() > 0.01
+    assert float((out.mean(0) - right.mean(0)).abs().mean()) < 0.02 * float(right.mean(0).std())
+
+
 def test_straight_through_functions():
     from spikingjelly.activation_based import quantize
 

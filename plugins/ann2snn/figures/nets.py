@@ -154,12 +154,13 @@ def main() -> None:
             f"CPU time, {torch.get_num_threads()} thread, without the report's measurement; plain {base:.3g} s",
         )
     base = cpu_seconds(plain)
-    spent = cpu_seconds(lambda: Ann2SNN(recipe="max").convert(ann, images[:1], batches))
+    converter = Ann2SNN(recipe="max")
+    spent = cpu_seconds(lambda: converter.convert(ann, images[:1], batches))
     add(
         "converting ResNet-18 with 512 images, max per channel",
         spent / base,
         "times a plain forward pass",
-        "CPU time, with the report's measurement: 4 images, 64 steps",
+        f"CPU time, with the report's measurement: {converter.config.measure} images, {max(converter.config.T)} steps",
     )
     with open(OUT, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

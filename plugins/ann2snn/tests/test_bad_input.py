@@ -1,5 +1,10 @@
 """What must be refused, or survived: each message names the place and the cure."""
 
+import gc
+import io
+import sys
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -37,6 +42,37 @@ def test_no_data():
 def test_data_of_another_form(batch, message):
     with pytest.raises(ConversionError, match=message):
         Ann2SNN().convert(chain(), X[:1], [X, batch])
+
+
+def test_batches_stream_by():
+    """None is kept while the next one is read: memory is that of one batch, but for the copy of the first."""
+    alive = []
+
+    def batches():
+        for index in range(6):
+            gc.collect()
+            assert sum(reference() is not None for reference in alive) <= 1, f"before batch {index}"
+            batch = X + 0.01 * index
+            alive.append(weakref.ref(batch))
+            yield batch
+            del batch
+
+    for recipe in ("max", "percentile", "threshold_balancing"):
+        alive.clear()
+        Ann2SNN(recipe=recipe).convert(chain(), X[:1], batches())
+        assert len(alive) == 6
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_progress_bar_is_shown_to_whoever_sits_there(monkeypatch, is_terminal):
+    class Screen(io.StringIO):
+        def isatty(self):
+            return is_terminal
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    Ann2SNN(measure=0).convert(chain(), X[:1], [X, X])
+    assert ("calibration" in screen.getvalue()) is is_terminal
 
 
 def test_a_spiking_net_is_called_so_whatever_form_its_data_have():
@@ -146,6 +182,14 @@ def test_a_net_in_training_mode_is_converted_as_in_evaluation():
 def test_half_precision():
     with pytest.raises(ConversionError, match=r"0.weight is of half precision.*net.float\(\)"):
         Ann2SNN().convert(chain().half(), X[:1], [X])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64])
+def test_inputs_of_another_type_than_the_weights(dtype):
+    x = (X * 255).to(dtype)
+    cure = "divided by 255" if not dtype.is_floating_point else "as for training"
+    with pytest.raises(ConversionError, match=rf"inputs are {dtype}, the weights torch.float32: .*{cure}"):
+        Ann2SNN().convert(chain(), x[:1], [x])
 
 
 def test_a_spiking_net_is_no_ann():

@@ -180,6 +180,67 @@ def test_operators_compute_what_onnxruntime_computes(tmp_path, name):
         torch.testing.assert_close(read(path)(x), by_onnxruntime(path, x), atol=1e-5, rtol=1e-5)
 
 
+RESIZES = [
+    (mode, transformation, nearest, scale)
+    for scale in (2, 3)
+    for mode, transformation, nearest in (
+        *(("nearest", t, n) for t in ("asymmetric", "half_pixel") for n in ("floor", "ceil", "round_prefer_floor")),
+        *(("linear", t, "floor") for t in ("asymmetric", "half_pixel", "align_corners", "pytorch_half_pixel")),
+    )
+]
+REFUSED_RESIZES = 9
+
+
+def test_upsampling_is_that_of_onnxruntime_or_refused(tmp_path):
+    """The kinds that torch has; the neighbours and coordinates of the others differ from torch's."""
+    x = torch.randn(2, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    refused = []
+    for mode, transformation, nearest, scale in RESIZES:
+        options = {"mode": mode, "coordinate_transformation_mode": transformation, "nearest_mode": nearest}
+        nodes = [helper.make_node("Resize", ["x", "", "scales"], ["y"], **options)]
+        scales = {"scales": np.array([1, 1, scale, scale], np.float32)}
+        path = saved(model_of(nodes, scales), tmp_path / "resize.onnx")
+        try:
+            net = read(path)
+        except ConversionError as error:
+            refused.append(str(error))
+            continue
+        with torch.no_grad():
+            torch.testing.assert_close(net(x), by_onnxruntime(path, x), atol=1e-5, rtol=1e-5)
+    assert len(refused) == REFUSED_RESIZES
+    assert all("coordinate_transformation_mode=" in text for text in refused)
+
+
+@pytest.mark.parametrize(("opset", "rank", "is_taken"), [(11, 2, True), (11, 4, False), (13, 4, True)])
+def test_softmax_before_opset_13_ran_over_all_further_axes(tmp_path, opset, rank, is_taken):
+    nodes = [helper.make_node("Flatten", ["x"], ["f"])] if rank == 2 else [helper.make_node("Relu", ["x"], ["f"])]
+    nodes.append(helper.make_node("Softmax", ["f"], ["y"], axis=1))
+    model = model_of(nodes, {}, rank=rank)
+    model.opset_import[0].version = opset
+    path, x = saved(model, tmp_path / "m.onnx"), torch.randn(2, 2, 6, 6)
+    if not is_taken:
+        with pytest.raises(ConversionError, match="opset 11, over several axes"):
+            read(path)
+        return
+    with torch.no_grad():
+        torch.testing.assert_close(read(path)(x), by_onnxruntime(path, x), atol=1e-5, rtol=1e-5)
+
+
+def test_axes_may_be_counted_from_the_end(tmp_path):
+    nodes = [
+        helper.make_node("Unsqueeze", ["x", "last"], ["u"]),
+        helper.make_node("Squeeze", ["u", "last"], ["s"]),
+        helper.make_node("Relu", ["s"], ["r"]),
+        helper.make_node("Concat", ["r", "x"], ["y"], axis=-3),
+    ]
+    path, x = saved(model_of(nodes, {"last": np.array([-1])}), tmp_path / "m.onnx"), torch.randn(2, 2, 6, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(read(path)(x), by_onnxruntime(path, x))
+    joined = [helper.make_node("Concat", ["x", "x"], ["y"], axis=-4)]
+    with pytest.raises(ConversionError, match="joins batches"):
+        read(saved(model_of(joined, {}), tmp_path / "m.onnx"))
+
+
 def test_a_model_for_one_batch_size_takes_any(tmp_path):
     nodes = [helper.make_node("Reshape", ["x", "to"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
     path = saved(model_of(nodes, {"to": np.array([1, 72]), "w": weight(72, 3)}, (1, 2, 6, 6), 2), tmp_path / "m.onnx")

@@ -105,6 +105,38 @@ def test_min_max_and_fixed_point():
         MinMax(bits=1)
 
 
+@pytest.mark.parametrize("axis", [None, 0])
+def test_quantizers_round_as_torchs_fake_quantization(axis):
+    """torch's operators as the reference: values, and gradients to the input."""
+    x = numbers(6, 40, scale=2.0).float().requires_grad_()
+    steps = torch.linspace(0.2, 0.5, 6) if axis == 0 else torch.tensor(0.3)
+    learned = LearnedStep(x.detach(), bits=4, axis=axis)
+    with torch.no_grad():
+        learned.step_size.copy_(steps.reshape_as(learned.step_size))
+    if axis is None:
+        wanted = torch.fake_quantize_per_tensor_affine(x, 0.3, 0, -8, 7)
+    else:
+        wanted = torch.fake_quantize_per_channel_affine(x, steps, torch.zeros(6), 0, -8, 7)
+    out = learned(x)
+    torch.testing.assert_close(out, wanted)
+    weight = numbers(6, 40, seed=1).float()
+    (ours,) = torch.autograd.grad((out * weight).sum(), x)
+    (right,) = torch.autograd.grad((wanted * weight).sum(), x)
+    # The paper cuts the gradient where the ratio leaves -8 .. 7, torch where its rounded value does.
+    ratio = x.detach() / (steps.reshape(-1, 1) if axis == 0 else steps)
+    outside = (ratio - ratio.clamp(-8, 7)).abs()
+    is_same = (outside == 0) | (outside > 0.5)
+    torch.testing.assert_close(ours[is_same], right[is_same])
+    assert is_same.float().mean() > 0.9
+    assert 0 < int((ours[is_same] == 0).sum()) < x.numel() / 2
+    largest = x.detach().abs().amax(1) if axis == 0 else x.detach().abs().max()
+    if axis is None:
+        wanted = torch.fake_quantize_per_tensor_affine(x.detach(), float(largest / 15), 0, -15, 15)
+    else:
+        wanted = torch.fake_quantize_per_channel_affine(x.detach(), largest / 15, torch.zeros(6), 0, -15, 15)
+    torch.testing.assert_close(MinMax(bits=5, axis=axis)(x.detach()), wanted)
+
+
 def test_the_scale_of_least_error_is_not_worse_than_the_largest_magnitude():
     weight = numbers(8, 200) ** 3
     errors = []

@@ -9,7 +9,15 @@ from torch.nn import functional as F
 
 from spikecore import nn as snn
 from spikecore.nn import set_step_mode, trace_net
-from spikecore_ann2snn import QCFS, Ann2SNN, FewSpikeReLU, SpikingReLU, TemporalDifference, with_quantized_relus
+from spikecore_ann2snn import (
+    QCFS,
+    Ann2SNN,
+    FewSpikeReLU,
+    SpikingLeakyReLU,
+    SpikingReLU,
+    TemporalDifference,
+    with_quantized_relus,
+)
 from spikecore_ann2snn.calibration import Balancing, Largest, Percentile
 
 from .nets import Everything, OverwrittenSkip, QuantizedResNet, RunModel, TransformerBlock, mean_output, settled
@@ -66,6 +74,20 @@ def test_a_percentile_does_not_depend_on_how_the_data_are_cut():
         results.append(observer.threshold())
     torch.testing.assert_close(results[0], results[2], rtol=2e-3, atol=1e-3)
     torch.testing.assert_close(results[1], results[2], rtol=2e-3, atol=1e-3)
+
+
+def test_balancing_per_layer_suits_the_most_active_channel():
+    """The mean over all channels would hardly see the one that is active: θ stays below a tenth of what that needs."""
+    values = torch.rand(256, 20, 4, generator=torch.Generator().manual_seed(0))
+    values[:, 1:] *= 0.01
+    observers = {per: Balancing(per, updates=16) for per in ("layer", "channel")}
+    for observer in observers.values():
+        for batch in values.split(64):
+            observer.see(batch)
+    thresholds = observers["channel"].threshold()
+    assert thresholds[0] > 50 * thresholds[1:].max()
+    assert observers["layer"].threshold().dim() == 0
+    assert observers["layer"].threshold() == thresholds[0] > 0.8
 
 
 def test_balancing_is_the_formula():
@@ -201,7 +223,45 @@ def test_leaky_relus_are_refused_or_taken_for_relus():
     net, x = settled(nn.Sequential(nn.Linear(8, 8), nn.LeakyReLU(), nn.Linear(8, 3))), images()[:, 0, 0]
     with pytest.raises(Exception, match=r"1 \(LeakyReLU\).*\n?.*negative outputs"):
         convert(net, x)
-    assert "negative slope is left out" in convert(net, x, leaky_relu="relu")[1].layers[1].reason
+    for recipe in ("max", "percentile", "threshold_balancing"):
+        report = convert(net, x, recipe=recipe, leaky_relu="relu", T=(64,))[1]
+        assert "negative slope is left out" in report.layers[1].reason
+        assert report.layers[1].correlation[-1] > 0.9
+
+
+@pytest.mark.parametrize("recipe", ["max", "percentile", "threshold_balancing"])
+def test_leaky_relus_with_a_neuron_for_each_sign(recipe):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.third = nn.Linear(8, 12), nn.Linear(12, 8), nn.Linear(8, 3)
+            self.leaky = nn.LeakyReLU(0.3)
+
+        def forward(self, x):
+            return self.third(F.leaky_relu(self.second(self.leaky(self.first(x))), 0.2))
+
+    net, x = settled(Net()), images()[:, 0, 0] - 0.4
+    made, report = convert(net, x, recipe=recipe, leaky_relu="signed", updates=64, T=(64,), percentile=100.0)
+    with torch.no_grad():
+        right = net(x)
+    error = float((mean_output(made, x, 256) - right).norm() / (right - right.mean(0)).norm())
+    assert error < (0.05 if recipe != "threshold_balancing" else 0.2)
+    without = convert(net, x, recipe=recipe, leaky_relu="relu", updates=64, percentile=100.0)[0]
+    assert float((mean_output(without, x, 256) - right).norm() / (right - right.mean(0)).norm()) > 2 * error
+    assert [layer.name for layer in report.layers if layer.threshold is not None] == ["leaky", "leaky_relu"]
+    assert "-0.3 θ" in report.layers[1].reason
+    assert "-0.2 θ" in report.layers[3].reason
+
+
+def test_a_leaky_neuron_fires_as_often_as_the_formula_says():
+    neuron = SpikingLeakyReLU(torch.tensor([0.75, 2.0]), 0.1)
+    x = torch.tensor([[-0.4, 0.93], [0.31, -1.9], [0.74, 3.7], [-5.0, 0.05]])
+    counts = (10 * x.abs() / neuron.positive.threshold + 0.5).floor().clamp(0, 10)
+    wanted = neuron.positive.threshold * counts / 10
+    torch.testing.assert_close(mean_output(neuron, x, 10), torch.where(x < 0, -0.1 * wanted, wanted))
+    set_step_mode(neuron, "single")
+    single = torch.stack([neuron(x).detach() for _ in range(10)]).mean(0)
+    torch.testing.assert_close(single, torch.where(x < 0, -0.1 * wanted, wanted))
 
 
 def test_nets_of_runs_are_taken_apart():

@@ -4,7 +4,8 @@ max           θ = scale · max a                                               
 percentile    θ: this share of all a, zeros included, lies below                Rueckauer et al. 2017, section 2.2.1
 balancing     θ ← θ + 2 mean(relu(a - θ)), from θ = 0, `updates` times a batch   Bu et al. 2024
 
-per layer, or per channel along axis 1 of `[B, C, ...]`.
+per layer, or per channel along axis 1 of `[B, C, ...]`. Balancing per layer takes the largest of the channels' θ: over
+all channels at once the mean would be so small, where few are active, that θ stays far below what those need.
 """
 
 from __future__ import annotations
@@ -139,6 +140,25 @@ class Percentile:
         return _shaped(torch.where(is_silent, torch.zeros_like(edges), edges).to(torch.get_default_dtype()), self.per)
 
 
+class Magnitudes:
+    """Shows another observer the magnitudes of a leaky ReLU's inputs, its outputs `a` being given: a, or -a / slope.
+
+    Args:
+        observer: that finds the threshold.
+        slope: of the negative side; 0 leaves that out.
+    """
+
+    def __init__(self, observer: Observer, slope: float) -> None:
+        self.observer, self.slope = observer, slope
+
+    def see(self, values: Tensor) -> None:
+        positive = values.clamp(min=0)
+        self.observer.see(torch.maximum(positive, values / -self.slope) if self.slope > 0 else positive)
+
+    def threshold(self) -> Tensor:
+        return self.observer.threshold()
+
+
 class Balancing:
     """Local threshold balancing: a step down the gradient of the squared error that the clip makes, for each batch."""
 
@@ -147,7 +167,7 @@ class Balancing:
         self.theta: Tensor | None = None
 
     def see(self, values: Tensor) -> None:
-        rows = _rows(values, self.per)
+        rows = _rows(values, "channel")
         # Of a large map an even share is enough for a mean, and costs less than the forward pass.
         rows = rows[:, :: max(1, rows.shape[1] // ENOUGH)]
         if self.theta is None:
@@ -156,7 +176,10 @@ class Balancing:
             self.theta = self.theta + 2 * (rows - self.theta.unsqueeze(1)).clamp_(min=0).mean(1)
 
     def threshold(self) -> Tensor:
-        return _shaped(self.theta, self.per)
+        theta = self.theta
+        if theta is not None and self.per == "layer":
+            theta = theta.max().reshape(1)
+        return _shaped(theta, self.per)
 
 
 def _rows(values: Tensor, per: Per) -> Tensor:

@@ -74,7 +74,7 @@ class Ann2SNN(OnnxSource, Configurable):
             v_init: potential to start from, in thresholds; 0.5 rounds to the nearest rate, 0 rounds down.
             T: numbers of steps after which the report compares the nets.
             max_pool: by sums over time, exact in the mean, or replaced by average pooling.
-            leaky_relu: refused, or taken for a ReLU.
+            leaky_relu: refused, taken for a ReLU, or given a second neuron whose spikes are negative.
             fold: fold thresholds into weights where that is possible, so that layers exchange plain spikes.
             measure: inputs of the first calibration batch on which the nets are compared; 0 for none.
             allow: names of calls that stay as they are although they have no counterpart.
@@ -90,7 +90,7 @@ class Ann2SNN(OnnxSource, Configurable):
         v_init: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.5
         T: Annotated[tuple[int, ...], Range(ge=1)] = (8, 16, 32, 64)
         max_pool: Literal["rate", "average"] = "rate"
-        leaky_relu: Literal["refuse", "relu"] = "refuse"
+        leaky_relu: Literal["refuse", "relu", "signed"] = "refuse"
         fold: bool = True
         measure: Annotated[int, Range(ge=0)] = 2
         allow: tuple[str, ...] = ()
@@ -179,8 +179,12 @@ class Ann2SNN(OnnxSource, Configurable):
             return report
         neurons = [name for name, plan in plans.items() if plan.is_neuron]
         x = first[: self.config.measure]
-        fidelity, numbers = measure(given.graph, net, neurons, x, num_steps, is_whole=bool(few))
-        return replace(fidelity.added_to(report), numbers=numbers)
+        fidelity, numbers = measure(given.graph, net, neurons, x, num_steps, bool(few), len(first))
+        report = replace(fidelity.added_to(report), numbers=numbers)
+        if few and fidelity.agreement:
+            # Of whole sequences there is one value, after the last step.
+            report = replace(report, curves={"agreement over T": ((float(num_steps), fidelity.agreement[-1]),)})
+        return report
 
     def _report(self, given: Prepared, plans: dict[str, Plan]) -> ConversionReport:
         layers = [

@@ -1,11 +1,13 @@
 """How well a converted net follows the given one, step by step, on a few inputs.
 
 For each neuron the correlation, over all values of all inputs, between the given net's activation and the mean output
-after 1, 2, ... T steps; the share of equal decisions; firing rates; operations and energy.
+after 1, 2, ... T steps; the share of equal decisions; firing rates; operations and energy. One pass gives all of it:
+operations are counted while the outputs are compared, many steps at a time, with the memory of one batch.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from typing import Any
@@ -13,18 +15,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikecore.analysis import (
-    ENERGY_MODELS,
-    ConversionFidelity,
-    OperationCounter,
-    Operations,
-    compare_conversion,
-)
-from spikecore.nn import GraphNet, NetGraph, NetNode, set_step_mode, trace_net
+from spikecore.analysis import ENERGY_MODELS, ConversionFidelity, OperationCounter
+from spikecore.nn import NetGraph, NetNode, set_step_mode, streaming, trace_net
+
+CONSTANT = 1e-6
+"""What varies less, relative to its mean, is constant: the values are float32 at best."""
 
 
 def measure(
-    graph: NetGraph, net: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int, is_whole: bool
+    graph: NetGraph,
+    net: nn.Module,
+    neurons: Sequence[str],
+    x: Tensor,
+    num_steps: int,
+    is_whole: bool,
+    at_once: int | None = None,
 ) -> tuple[ConversionFidelity, dict[str, float]]:
     """Compare both nets on `x`, shown at every step.
 
@@ -35,45 +40,101 @@ def measure(
         x: `[B, ...]`.
         num_steps: T.
         is_whole: the net takes whole sequences only; then it is compared after T steps alone.
+        at_once: inputs, over samples and steps, that the memory has room for; None for those of all steps.
 
     Returns:
         Correlations, rates and agreement; operations and energy per sample, by the names that a report has.
     """
-    made = copy.deepcopy(net).eval()
     neurons = [name for name in neurons if graph[name].shape is not None]  # of tuples there is no correlation
-    if is_whole:
-        fidelity = _compare_whole(graph, made, neurons, x, num_steps)
-    else:
-        given = GraphNet(graph, {}, "single")
-        fidelity = compare_conversion(given, made, [x], num_steps, neurons)
-    right, ours = _count_given(graph, x[:1]), _count(made, neurons, x, num_steps, is_whole)
+    with torch.no_grad(), OperationCounter(graph.net) as counter:
+        right, scores = _values(graph, neurons, x)
+    given = counter.operations(len(x))
+    made = copy.deepcopy(net).eval()
+    set_step_mode(made, "multi")
+    ours = trace_net(made)
+    behind = _behind_neurons(ours, neurons)
+    counter = OperationCounter(made, lambda layer, by_value: by_value or layer in behind)
+    following = _Following(right, scores, len(x))
+    chunk = num_steps if is_whole or at_once is None else min(num_steps, max(1, at_once // len(x)))
+    with torch.no_grad(), contextlib.nullcontext() if is_whole else streaming(made):
+        for start in range(0, num_steps, chunk):
+            size = min(chunk, num_steps - start)
+            with counter:  # not around the products of the comparison
+                values, sequence = _values(ours, neurons, x.expand(size, *x.shape))
+            following.add(values, sequence, size)
+    done = counter.operations(len(x), num_steps)
     model = ENERGY_MODELS["horowitz-fp32"]
-    macs, acs, analog = right.total("dense"), ours.total("acs"), ours.total("macs")
-    return fidelity, {
+    macs = given.total("dense")
+    return following.fidelity(last_alone=is_whole), {
         "MACs of the given net": macs,
-        f"SynOps of the new net, T = {num_steps}": acs,
-        f"MACs of the new net, T = {num_steps}": analog,
+        f"SynOps of the new net, T = {num_steps}": done.total("acs"),
+        f"MACs of the new net, T = {num_steps}": done.total("macs"),
         "energy of the given net (J)": model.mac_pj * macs * 1e-12,
-        f"energy of the new net (J), T = {num_steps}": ours.energy_pj(model) * 1e-12,
+        f"energy of the new net (J), T = {num_steps}": done.energy_pj(model) * 1e-12,
     }
 
 
-def _compare_whole(
-    graph: NetGraph, made: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int
-) -> ConversionFidelity:
-    """As `compare_conversion`, after the last step alone."""
-    right, scores = _values(graph, neurons, x)
-    set_step_mode(made, "multi")
-    ours, sequence = _values(trace_net(made), neurons, x.expand(num_steps, *x.shape))
-    correlations, rates = {}, {}
-    for name, value in ours.items():
-        steps = value if value.shape[:2] == (num_steps, len(x)) else value.unflatten(0, (num_steps, -1))
-        correlations[name] = (correlation(right[name], steps.mean(0)),)
-        rates[name] = float((steps != 0).double().mean())
-    agreement: tuple[float, ...] = ()
-    if isinstance(scores, Tensor) and scores.dim() == 2 and isinstance(sequence, Tensor):
-        agreement = (float((scores.argmax(-1) == sequence.mean(0).argmax(-1)).double().mean()),)
-    return ConversionFidelity(correlations, rates, agreement, (), None, len(x))
+class _Following:
+    """Takes the new net's outputs, a few steps at a time, and compares their sums with the given net's activations.
+
+    Args:
+        right: node name → activation `[B, ...]` of the given net.
+        scores: its output.
+        num_samples: B.
+    """
+
+    def __init__(self, right: dict[str, Tensor], scores: Any, num_samples: int) -> None:
+        self.scores, self.num_samples = scores, num_samples
+        self.centred: dict[str, Tensor] = {}
+        self.correlation: dict[str, list[float]] = {}
+        for name, value in right.items():
+            flat = value.detach().flatten()
+            mean = flat.mean()
+            centred = flat - mean
+            is_constant = float(centred.norm()) <= CONSTANT * float(mean.abs()) * flat.numel() ** 0.5
+            self.centred[name] = torch.zeros_like(centred) if is_constant else centred / centred.norm()
+            self.correlation[name] = []
+        self.sums: dict[str, Tensor] = {}
+        self.active = dict.fromkeys(right, 0)
+        self.outputs = dict.fromkeys(right, 0)
+        self.total: Tensor | None = None
+        self.agreement: list[float] = []
+        self.decides = isinstance(scores, Tensor) and scores.dim() == 2
+
+    def add(self, values: dict[str, Tensor], sequence: Any, num_steps: int) -> None:
+        """The values of some steps, `[T, B, ...]` or with both axes as one, and the output."""
+        for name, value in values.items():
+            # Of the sum and of the mean the correlation is the same.
+            sums = value.reshape(num_steps, -1).cumsum(0)
+            if name in self.sums:
+                sums += self.sums[name]
+            self.sums[name] = sums[-1].clone()
+            variance, mean = torch.var_mean(sums, 1, correction=0)
+            deviation = variance.sqrt()
+            shared = (sums @ self.centred[name]) / (deviation * sums.shape[1] ** 0.5)
+            varies = deviation > CONSTANT * mean.abs()
+            self.correlation[name] += torch.where(varies, shared, 0.0).clamp(-1, 1).tolist()
+            self.active[name] += int(torch.count_nonzero(value))
+            self.outputs[name] += value.numel()
+        self.decides = self.decides and isinstance(sequence, Tensor) and sequence.shape[1:] == self.scores.shape
+        if self.decides:
+            # Summed scores decide as their mean does.
+            totals = sequence.cumsum(0) if self.total is None else sequence.cumsum(0) + self.total
+            self.total = totals[-1].clone()
+            is_same = totals.argmax(-1) == self.scores.argmax(-1)
+            self.agreement += is_same.double().mean(1).tolist()
+
+    def fidelity(self, last_alone: bool) -> ConversionFidelity:
+        """What was compared, after every step or after the last one alone."""
+        kept = slice(-1, None) if last_alone else slice(None)
+        return ConversionFidelity(
+            correlation={name: tuple(values[kept]) for name, values in self.correlation.items()},
+            rates={name: self.active[name] / max(self.outputs[name], 1) for name in self.active},
+            agreement=tuple(self.agreement[kept]) if self.decides else (),
+            accuracy=(),
+            given_accuracy=None,
+            num_samples=self.num_samples,
+        )
 
 
 def _values(graph: NetGraph, names: Sequence[str], x: Tensor) -> tuple[dict[str, Tensor], Any]:
@@ -85,41 +146,17 @@ def _values(graph: NetGraph, names: Sequence[str], x: Tensor) -> tuple[dict[str,
             values[node.name] = value
         return value
 
-    with torch.no_grad():
-        return values, graph.run(x, call=call)
+    return values, graph.run(x, call=call)
 
 
-def correlation(first: Tensor, second: Tensor) -> float:
-    """Pearson's, -1 to 1, over all values; 0 where either side is constant."""
-    a, b = (value.detach().double().flatten() for value in (first, second))
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(a.norm() * b.norm())
-    return max(-1.0, min(1.0, float(a @ b) / norm)) if norm > 0 else 0.0
-
-
-def _count(made: nn.Module, neurons: Sequence[str], x: Tensor, num_steps: int, is_whole: bool) -> Operations:
-    """What the new net does. Layers behind neurons take spikes, whatever the amplitude: it belongs to the weights."""
+def _behind_neurons(graph: NetGraph, neurons: Sequence[str]) -> set[str]:
+    """Modules that take what neurons put out: spikes, whatever their height, which belongs to the weights."""
     after: set[str] = set()
-    takes_spikes: set[str] = set()
-    for node in trace_net(made):
+    names: set[str] = set()
+    for node in graph:
         is_behind = any(name in after for name in node.inputs)
         if node.name in neurons or is_behind:
             after.add(node.name)
         if is_behind and node.kind == "module":
-            takes_spikes.add(str(node.target))
-    twin = copy.deepcopy(made)
-    set_step_mode(twin, "multi" if is_whole else "single")
-    counter = OperationCounter(twin, lambda layer, by_value: by_value or layer in takes_spikes)
-    with torch.no_grad(), counter:
-        if is_whole:
-            twin(x.expand(num_steps, *x.shape))
-        else:
-            for _ in range(num_steps):
-                twin(x)
-    return counter.operations(len(x), num_steps)
-
-
-def _count_given(graph: NetGraph, x: Tensor) -> Operations:
-    with torch.no_grad(), OperationCounter(graph.net) as counter:
-        graph.run(x)
-    return counter.operations(len(x))
+            names.add(str(node.target))
+    return names

@@ -46,6 +46,34 @@ class SpikingReLU(nn.Module):
         return out
 
 
+class SpikingLeakyReLU(nn.Module):
+    """A leaky rectifier by rate: two rectifiers of one threshold, one for each sign.
+
+        out = θ s₊ - α θ s₋        s₊ the spikes for x, s₋ those for -x
+
+    Its spikes have a sign: a chip that knows positive spikes alone needs the second neuron as one of its own, with
+    weights of the other sign.
+
+    Args:
+        threshold: θ, as for `SpikingReLU`.
+        slope: α, of the negative side.
+        initial: φ of both neurons.
+    """
+
+    def __init__(self, threshold: Tensor, slope: float, initial: float = 0.5) -> None:
+        super().__init__()
+        self.positive, self.negative = SpikingReLU(threshold, initial), SpikingReLU(threshold, initial)
+        self.slope = slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[T, B, C, ...]` or `[B, C, ...]` by the neurons' step mode → spikes times θ or -α θ."""
+        out: Tensor = self.positive(x) - self.slope * self.negative(-x)
+        return out
+
+    def extra_repr(self) -> str:
+        return f"slope={self.slope:g}"
+
+
 class FewSpikeReLU(Stateful):
     """A quantized rectifier, exactly: it first takes in all T steps, then fires as often as its level says.
 

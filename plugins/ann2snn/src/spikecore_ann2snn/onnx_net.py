@@ -50,6 +50,7 @@ class OnnxNet(nn.Module):
                 f"the ONNX model has {len(inputs)} inputs and {len(graph.output)} outputs; expected one of each"
             )
         self._input, self._output = inputs[0].name, graph.output[0].name
+        self._version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
         self._ranks, self._known_sizes = ranks_of(model), sizes_of(model)
         self._shape_of: dict[str, str] = {}  # output of a Shape → the value whose shape it is
         if self._ranks.get(self._input, 0) < 1:
@@ -89,6 +90,7 @@ class OnnxNet(nn.Module):
             tuple(self._ranks.get(name) for name in node.input),
             self._batch,
             next((self._batch_axes[name] for name in node.input if name in self._batch_axes), 0),
+            self._version,
         )
 
     def _add(self, op: Op) -> None:

@@ -6,6 +6,7 @@ numbers that come from shapes, as Python tuples and numbers. Each entry makes th
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ class Op:
         ranks: for each input its number of axes, where it is known.
         batch: batch size that the model was exported for; None where it is free.
         batch_axis: of the first input that is not constant.
+        version: of ONNX's own operators (opset).
     """
 
     type: str
@@ -47,6 +49,7 @@ class Op:
     ranks: tuple[int | None, ...]
     batch: int | None
     batch_axis: int = 0
+    version: int = 13
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute."""
@@ -241,9 +244,12 @@ def _clip(op: Op) -> nn.Module:
 
 def _softmax(kind: type[nn.Module]) -> Callable[[Op], nn.Module]:
     def make(op: Op) -> nn.Module:
-        axis = op.get("axis", -1)
-        if axis == 0:
+        is_old = op.version < 13
+        axis = op.get("axis", 1 if is_old else -1) % op.rank()
+        if axis == op.batch_axis:
             raise Unsupported("over the batch")
+        if is_old and axis != op.rank() - 1:
+            raise Unsupported(f"of opset {op.version}, over several axes at once: export it with opset 13 or newer")
         return kind(axis)
 
     return make
@@ -279,6 +285,52 @@ def _flatten(op: Op) -> nn.Module:
     return nn.Flatten(1)
 
 
+def _same_neighbours(op: Op, scale: int) -> bool:
+    """Whether the nearest neighbours are those of torch, `floor(place / scale)`."""
+    rule = {
+        "round_prefer_floor": lambda x: math.ceil(x - 0.5),
+        "round_prefer_ceil": lambda x: math.floor(x + 0.5),
+        "floor": math.floor,
+        "ceil": math.ceil,
+    }.get(_nearest_mode(op))
+    transform = {
+        "half_pixel": lambda x: (x + 0.5) / scale - 0.5,
+        "pytorch_half_pixel": lambda x: (x + 0.5) / scale - 0.5,
+        "asymmetric": lambda x: x / scale,
+    }.get(_transformation(op))
+    if rule is None or transform is None:
+        return False
+    places = range(scale, 3 * scale)  # inside, where nothing is clipped
+    return all(rule(transform(place)) == place // scale for place in places)
+
+
+def _transformation(op: Op) -> str:
+    return str(op.get("coordinate_transformation_mode", "asymmetric" if op.type == "Upsample" else "half_pixel"))
+
+
+def _nearest_mode(op: Op) -> str:
+    return str(op.get("nearest_mode", "floor" if op.type == "Upsample" else "round_prefer_floor"))
+
+
+def _check_resize(op: Op, name: str, scales: Tensor | None) -> None:
+    """Refuse what torch's layer would compute otherwise."""
+    how = f"coordinate_transformation_mode={_transformation(op)}"
+    if op.get("antialias", 0):
+        raise Unsupported("antialias=1")
+    if name != "nearest":
+        if _transformation(op) not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
+            raise Unsupported(f"{how}: expected half_pixel or align_corners")
+        return
+    if scales is None or not len(scales):
+        if (_transformation(op), _nearest_mode(op)) != ("asymmetric", "floor"):
+            raise Unsupported(f"nearest neighbours for a size, {how}: expected asymmetric, with nearest_mode=floor")
+        return
+    if not bool((scales == scales.round()).all()):
+        raise Unsupported("nearest neighbours for a scale that is no whole number: libraries disagree on them")
+    if not all(_same_neighbours(op, int(scale)) for scale in scales):
+        raise Unsupported(f"nearest_mode={_nearest_mode(op)}, {how}: other neighbours than floor(place / scale)")
+
+
 def _resize(op: Op) -> Any:
     mode = {"nearest": "nearest", "linear": {3: "linear", 4: "bilinear", 5: "trilinear"}.get(op.rank(), "")}
     name = mode.get(op.get("mode", "nearest"))
@@ -287,10 +339,9 @@ def _resize(op: Op) -> Any:
     places = (1, None) if op.type == "Upsample" else (2, 3)
     scales = op.optional(places[0])  # type: ignore[arg-type]
     sizes = op.optional(places[1]) if places[1] is not None else None
-    corners = op.get("coordinate_transformation_mode", "half_pixel") == "align_corners"
+    corners = _transformation(op) == "align_corners"
     options: dict[str, Any] = {} if name == "nearest" else {"align_corners": corners}
-    if name == "nearest" and scales is not None and not bool((scales == scales.round()).all()):
-        raise Unsupported("nearest neighbours for a scale that is no whole number: libraries disagree on them")
+    _check_resize(op, name, scales)
     if sizes is not None and len(sizes):
         return nn.Upsample(size=tuple(sizes[2:].tolist()), mode=name, **options)
     if scales is None or not bool((scales[:2] == 1).all()):
@@ -384,8 +435,16 @@ def _squeeze(op: Op) -> Layer:
     return lambda x: x.squeeze(tuple(axes)) if len(axes) > 1 else x.squeeze(axes[0])
 
 
+def _new_axes(op: Op) -> list[int]:
+    """Of Unsqueeze, as they are in its output."""
+    axes = _integers(op, 1, "axes") or ()
+    if any(axis < 0 for axis in axes):
+        axes = tuple(axis % (op.rank() + len(axes)) for axis in axes)
+    return sorted(axes)
+
+
 def _unsqueeze(op: Op) -> Layer:
-    axes = sorted(_integers(op, 1, "axes") or ())
+    axes = _new_axes(op)
 
     def unsqueeze(x: Any) -> Any:
         for axis in axes:
@@ -435,7 +494,7 @@ def _split(op: Op) -> Layer:
 
 def _concat(op: Op) -> Layer:
     axis = op.get("axis")
-    if all(value is None for value in op.known) and axis == op.batch_axis:
+    if all(value is None for value in op.known) and (axis if axis >= 0 else axis % op.rank()) == op.batch_axis:
         raise Unsupported("it joins batches")
     return lambda *parts: torch.cat(parts, axis)
 
@@ -586,7 +645,7 @@ def batch_axis_after(op: Op) -> int:
     if op.type == "Squeeze":
         return axis - sum(place % op.rank() < axis for place in _integers(op, 1, "axes") or ())
     if op.type == "Unsqueeze":
-        for place in sorted(_integers(op, 1, "axes") or ()):
+        for place in _new_axes(op):
             axis += place <= axis
         return axis
     if axis and (op.type in LAYERS or op.type in ("Reshape", "Expand", "Pad", "MatMul")):

@@ -5,7 +5,7 @@ rectifier becomes a neuron; everything else needs a counterpart of its own, or i
 
     role         calls                                                  in a net of rates
     relu         ReLU, ReLU6, Hardtanh(0, ...), clamp(min=0)            a neuron
-    leaky_relu   LeakyReLU                                              refused, or a neuron, by option
+    leaky_relu   LeakyReLU                                              refused, a neuron, or one per sign, by option
     quantized    QCFS                                                   a neuron with the learned threshold
     norm         batch norm in evaluation mode                          folded into the layer before it, or affine
     max_pool     max pooling                                            of the running sums, or average pooling
@@ -405,6 +405,14 @@ def bounds(node: NetNode) -> tuple[float, float] | None:
     if not isinstance(low, int | float) or low != 0 or not isinstance(high, int | float | None):
         return None
     return 0.0, math.inf if high is None else float(high)
+
+
+def slope_of(node: NetNode) -> float | None:
+    """The negative slope of a leaky ReLU; None where it is computed."""
+    if node.kind == "module":
+        return float(node.module.negative_slope)  # type: ignore[union-attr, arg-type]
+    slope = node.kwargs.get("negative_slope", node.args[1] if len(node.args) > 1 else 0.01)
+    return float(slope) if isinstance(slope, int | float) else None
 
 
 def dependent_nodes(graph: NetGraph) -> frozenset[str]:

@@ -93,6 +93,7 @@ class Prepared:
             raise ConversionError(
                 f"{halves[0]} is of half precision: thresholds are found in float32; convert net.float()"
             )
+        _check_dtype(model, example)
         net = copy.deepcopy(model).eval()
         set_step_mode(net, "single")
         root = _parts(net)
@@ -120,6 +121,17 @@ class Prepared:
         """Whether every input of a call that depends on the data has the batch as its first axis."""
         shapes = [self.graph[name].shape for name in node.inputs if name in self.dependent]
         return all(shape is not None and shape[:1] == (self.batch,) for shape in shapes)
+
+
+def _check_dtype(model: nn.Module, example: Tensor | None) -> None:
+    kinds = {value.dtype for value in model.parameters() if value.is_floating_point()}
+    if example is None or not kinds or example.dtype in kinds:
+        return
+    wanted = " or ".join(sorted(map(str, kinds)))
+    bytes_too = " (bytes are often divided by 255 for training)" if not example.is_floating_point() else ""
+    raise ConversionError(
+        f"the inputs are {example.dtype}, the weights {wanted}: convert the inputs as for training{bytes_too}"
+    )
 
 
 def _take_apart(net: nn.Module) -> dict[str, str]:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from spikecore.interfaces import Outcome
 from spikecore.nn import NetNode
-from spikecore_ann2snn.calibration import Balancing, Largest, Observer, Percentile, sane
-from spikecore_ann2snn.neurons import FewSpikeReLU, SpikingReLU
-from spikecore_ann2snn.operations import bounds
+from spikecore_ann2snn.calibration import Balancing, Largest, Magnitudes, Observer, Percentile, sane
+from spikecore_ann2snn.neurons import FewSpikeReLU, SpikingLeakyReLU, SpikingReLU
+from spikecore_ann2snn.operations import bounds, slope_of
 from spikecore_ann2snn.preparation import ChannelAffine, Prepared, scale_and_shift, uses_functional_norm
 from spikecore_ann2snn.qcfs import QCFS
 from spikecore_ann2snn.temporal import Call, TemporalDifference
@@ -30,6 +30,14 @@ from spikecore_ann2snn.temporal import Call, TemporalDifference
 RECIPES = ("max", "percentile", "threshold_balancing", "qcfs", "few_spike", "temporal_difference")
 WITHOUT_DATA = ("qcfs", "few_spike", "temporal_difference")
 """Recipes that need no calibration."""
+
+
+_OVER_TIME = (SpikingReLU, SpikingLeakyReLU, FewSpikeReLU, TemporalDifference)
+"""Replacements that see time."""
+_LEAKY = (
+    "a leaky ReLU has negative outputs, spikes have none: leaky_relu='signed' takes a second neuron for them, "
+    "leaky_relu='relu' drops its slope"
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,10 @@ class Recipe:
             role = self.given.role(node)
             if role in ("relu", "leaky_relu"):
                 self.observers[node.name] = makers[self.name]()
+            if role == "leaky_relu":
+                # Without its slope a leaky ReLU is compared by its positive side alone.
+                slope = (slope_of(node) or 0.0) if self.config.leaky_relu == "signed" else 0.0
+                self.observers[node.name] = Magnitudes(self.observers[node.name], slope)
         return self.observers
 
     def plan(self, node: NetNode) -> Plan:
@@ -104,9 +116,7 @@ class Recipe:
         }
         if role in treat:
             plan = treat[role](node)
-            if isinstance(plan.module, SpikingReLU | FewSpikeReLU | TemporalDifference) and not (
-                self.given.has_batch_first(node)
-            ):
+            if isinstance(plan.module, _OVER_TIME) and not (self.given.has_batch_first(node)):
                 return Plan("refused", "the batch is not the first axis of its input, so it cannot be told from time")
             return plan
         kept = {
@@ -142,6 +152,8 @@ class Recipe:
     def _leaky_relu(self, node: NetNode) -> Plan:
         if self.name == "temporal_difference":
             return self._difference(node)
+        if self.config.leaky_relu == "signed" and self.name not in WITHOUT_DATA:
+            return self._signed(node)
         if self.config.leaky_relu == "relu":
             plan = self._relu(node)
             return Plan(
@@ -151,7 +163,16 @@ class Recipe:
                 plan.threshold,
                 plan.is_neuron,
             )
-        return Plan("refused", "a leaky ReLU has negative outputs, spikes have none; leaky_relu='relu' drops its slope")
+        return Plan("refused", _LEAKY)
+
+    def _signed(self, node: NetNode) -> Plan:
+        slope = slope_of(node)
+        if slope is None or slope < 0:
+            return Plan("refused", f"its negative slope is {slope}, expected a number of 0 or more")
+        threshold, remark = sane(self.observers[node.name].threshold())
+        module = SpikingLeakyReLU(threshold, slope, self.config.v_init)
+        reason = f"two IF with soft reset, spikes of height θ and {-slope:g} θ"
+        return Plan("became", f"{reason}; {remark}" if remark else reason, module, threshold, is_neuron=True)
 
     def _quantized(self, node: NetNode) -> Plan:
         neuron = node.module
