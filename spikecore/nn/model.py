@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from spikecore.errors import ConversionError, ShapeError
+from spikecore.errors import ConversionError, OptionError, ShapeError, SpikeError
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.nn.guard import guarded
+from spikecore.nn.state import Stateful
 from spikecore.registry import name_of
 
 
@@ -40,14 +42,16 @@ class Model(Configurable, nn.Module):
     """Base of models: checks the options and the input shape; a subclass adds its layers and `forward`.
 
     Args:
-        make_neuron: called once per neuron layer.
+        make_neuron: called once per neuron layer; gives a new neuron each time.
         input_shape: of one sample, without T and B.
         num_outputs: size of the output's last axis.
         options: the fields of `Config`.
 
     Raises:
-        OptionError: a wrong option.
-        ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence.
+        OptionError: a wrong option; `make_neuron` is no function, or gives the same neuron twice (seen in the first
+            call).
+        ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence, or the
+            input has other channels than the net was made for.
     """
 
     api_version: ClassVar[int] = 2
@@ -66,6 +70,12 @@ class Model(Configurable, nn.Module):
     ) -> None:
         nn.Module.__init__(self)
         self.config = make_config(type(self), options)
+        if isinstance(make_neuron, nn.Module) or not callable(make_neuron):
+            got = type(make_neuron).__name__
+            raise OptionError(
+                f"{type(self).__name__}: make_neuron must be a function that makes a neuron, called for each layer, "
+                f"such as lambda: nn.LIF(); got {got}"
+            )
         name, rank, smallest = type(self).__name__, self.capabilities.input_rank, self.smallest_input()
         shape = tuple(input_shape)
         if any(size < 1 for size in shape) or (rank is not None and len(shape) != rank):
@@ -75,6 +85,8 @@ class Model(Configurable, nn.Module):
             raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
         if num_outputs < 1:
             raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
+        self.input_shape = shape
+        self._has_been_called = False
 
     def smallest_input(self) -> int:
         """Smallest height and width of the input with the net's options; 0 when any.
@@ -105,4 +117,37 @@ class Model(Configurable, nn.Module):
         return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return guarded(self, super().__call__, *args, **kwargs)
+        if not self._has_been_called and not torch.compiler.is_compiling():
+            self._refuse_shared_neurons()
+            self._has_been_called = True
+        try:
+            return guarded(self, super().__call__, *args, **kwargs)
+        except RuntimeError as error:
+            message = self._unlike(args[0]) if args and isinstance(args[0], Tensor) else None
+            if message is None or isinstance(error, SpikeError | torch.OutOfMemoryError):
+                raise
+            raise ShapeError(message) from error
+
+    def _refuse_shared_neurons(self) -> None:
+        """One neuron in two layers would have one state for both."""
+        names: dict[int, str] = {}
+        for name, part in self.named_modules(remove_duplicate=False):
+            if not isinstance(part, Stateful):
+                continue
+            if id(part) in names:
+                raise OptionError(
+                    f"{type(self).__name__}: {names[id(part)]} and {name} are one {type(part).__name__}: make_neuron "
+                    "must give a new neuron each time"
+                )
+            names[id(part)] = name
+
+    def _unlike(self, x: Tensor) -> str | None:
+        """What to say of an input that the net was not made for: other axes, other channels; None if it was."""
+        rank = len(self.input_shape)
+        wanted = f"{type(self).__name__} was made for samples of shape {self.input_shape}"
+        if x.dim() not in (rank + 1, rank + 2):
+            axes = f"{rank + 2} axes, one fewer in single-step mode"
+            return f"{wanted} and takes [T, B, ...] of {axes}; got {tuple(x.shape)}"
+        if x.shape[-rank] != self.input_shape[0]:
+            return f"{wanted}; got samples of shape {tuple(x.shape[-rank:])} in {tuple(x.shape)}"
+        return None

@@ -11,6 +11,7 @@ import difflib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,18 @@ from torch import Tensor, nn
 
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, OptionError
+<<<<<<< HEAD
 from spikecore.files import refuse_special
+=======
+from spikecore.nn.neuron import Neuron
+>>>>>>> wip/t20
 from spikecore.registry import name_of
 
 NOTE = "spikecore"
 """The key of the note in the metadata of a safetensors file."""
 MOST_NOTE_BYTES = 1 << 22
+OF_TRAINING = frozenset({"detach_reset", "learnable", "surrogate"})
+"""Options of neurons that change gradients only."""
 NUM_SHOWN = 20
 """Differences that a message lists."""
 _NOTE_TYPES: dict[str, type] = {
@@ -50,7 +57,8 @@ class WeightsNote:
         options: the fields of the model's `Config`, as JSON holds them.
         input_shape: without T and B.
         num_outputs: size of the output's last axis.
-        neuron: name and options of the neuron that the net was made with; another one is allowed, as for fine-tuning.
+        neuron: name and options of the neuron that the net was made with; another one is allowed, as for fine-tuning,
+            with a warning.
         source: where the weights come from.
         source_sha256: of the file that they were converted from.
     """
@@ -207,6 +215,9 @@ def load_weights(net: Any, weights: str | Path, name: str = "") -> None:
     Raises:
         OptionError: the model ships no weights of this name.
         CheckpointError: the file is damaged, or of another net: other keys, shapes, model or options.
+
+    Warns:
+        UserWarning: the net has another neuron than the one that the weights were trained with.
     """
     path = weights_file(net, weights, name or type(net).__name__)
     state, note = read_tensors(path)
@@ -214,6 +225,8 @@ def load_weights(net: Any, weights: str | Path, name: str = "") -> None:
         _check_note(net, note, path)
     check_state(net, state, str(path))
     net.load_state_dict(state)
+    if note is not None:
+        _warn_of_another_neuron(net, note, path)
 
 
 def weights_file(net: Any, weights: str | Path, name: str) -> Path:
@@ -245,12 +258,16 @@ def _check_note(net: Any, note: WeightsNote, path: Path) -> None:
     if note.model != model:
         raise CheckpointError(f"{path}: holds the weights of model {note.model!r}, this net is {model!r}")
     options = plain_options(net.config)
+    # An option that the file does not know came with a later version; its default is what the net did before.
+    noted = {**_defaults(net.config), **note.options}
     differing = []
-    # An option that only one of them has counts as None in the other: the note may be of an older or newer version.
-    for key in dict.fromkeys((*options, *note.options)):
-        there, here = note.options.get(key), options.get(key)
-        if there != here:
-            differing.append(f"{key}: {there!r} there, {here!r} here")
+    for key in dict.fromkeys((*options, *noted)):
+        if key not in options:
+            differing.append(f"{key}: {noted[key]!r} there, no such option here")
+        elif key not in noted:
+            differing.append(f"{key}: unknown there, {options[key]!r} here")
+        elif noted[key] != options[key]:
+            differing.append(f"{key}: {noted[key]!r} there, {options[key]!r} here")
     if differing:
         raise CheckpointError(
             f"{path}: its net was made with other options ({'; '.join(differing)}), so equal weights do not make an "
@@ -258,9 +275,39 @@ def _check_note(net: Any, note: WeightsNote, path: Path) -> None:
         )
 
 
+def _warn_of_another_neuron(net: nn.Module, note: WeightsNote, path: Path) -> None:
+    neuron = next((part for part in net.modules() if isinstance(part, Neuron)), None)
+    if neuron is None or not note.neuron:
+        return
+    here = {"name": name_of(neuron), **plain_options(neuron.config)}
+    there = {**_defaults(neuron.config), **note.neuron} if note.neuron.get("name") == here["name"] else note.neuron
+    differing = [key for key in here if key not in OF_TRAINING and key in there and there[key] != here[key]]
+    if differing:
+        changes = ", ".join(f"{key} {there[key]!r} there and {here[key]!r} here" for key in differing)
+        warnings.warn(
+            f"{path}: its net was trained with another neuron ({changes}): it may compute "
+            "something else until it is trained further",
+            stacklevel=3,
+        )
+
+
 def plain_options(config: Any) -> dict[str, Any]:
     """The fields of a `Config` as JSON gives them back."""
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return _plain({field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """The defaults of those fields that have one, likewise."""
+    values = {}
+    for field in dataclasses.fields(config):
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+    return _plain(values)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(values, default=_as_json))
     return plain
 

@@ -3,13 +3,15 @@
     inference   eval mode, no gradients: forward of T = 4 steps of 16 images of 32²
     training    train mode: forward, backward of the mean of the outputs' squares
 
-CPU time of the process, one thread; the candidates take turns in every round. `times_theirs` is the median over the
-rounds of their time divided by ours: above 1 ours is faster. Outputs are compared before anything is measured. Written
-to docs/benchmarks/zoo.csv with the load of the machine, which disturbs caches even where CPU time is counted.
+CPU time of the process, one thread; the candidates take turns in every round, each in both memory formats.
+`times_theirs` is the median over the rounds of their time divided by ours: above 1 ours is faster. Theirs is measured
+in both formats, too, and stands in the one that is faster for it. Outputs are compared before anything is measured.
+Written to docs/benchmarks/zoo.csv with the load of the machine, which disturbs caches even where CPU time is counted.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import sys
@@ -29,6 +31,7 @@ from tests.peers.zoo import their_models
 
 T, B, SIDE, CLASSES = 4, 16, 32, 10
 ROUNDS = int(os.environ.get("ZOO_ROUNDS", "5"))
+PEER, FORMATS = "spikingjelly", ("contiguous", "channels-last")
 OPTIONS = {"tau": 2.0, "v_threshold": 0.5, "detach_reset": True}
 
 
@@ -91,55 +94,82 @@ def our_net(name: str, backend: str, products: str, theirs: Any) -> Any:
     return net
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """`[T, B, C, H, W]` with the channels of a place beside each other, as convolutions take it."""
+    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+
+
+def in_both_formats(nets: dict[str, Any], x: Tensor) -> dict[tuple[str, str], tuple[Any, Tensor]]:
+    """`(who, format)` → net and input."""
+    candidates = {}
+    for who, net in nets.items():
+        candidates[who, "contiguous"] = (net, x)
+        moved = copy.deepcopy(net).to(memory_format=torch.channels_last)
+        candidates[who, "channels-last"] = (moved, channels_last(x))
+    return candidates
+
+
 def measure(name: str, mode: str, nets: dict[str, Any], x: Tensor) -> list[dict[str, Any]]:
     """One row for each of our candidates."""
     from spikingjelly.activation_based import functional
 
-    def infer(net: Any) -> Tensor:
+    def infer(net: Any, x: Tensor) -> Tensor:
         with torch.no_grad():
             out: Tensor = net(x)
         return out
 
-    def train(net: Any) -> Tensor:
+    def train(net: Any, x: Tensor) -> Tensor:
         net.zero_grad()
         out: Tensor = net(x)
         out.square().mean().backward()  # type: ignore[no-untyped-call]
         return out.detach()
 
-    call: Callable[[Any], Tensor] = infer if mode == "inference" else train
-    times: dict[str, list[float]] = {key: [] for key in nets}
+    call: Callable[[Any, Tensor], Tensor] = infer if mode == "inference" else train
+    candidates = in_both_formats(nets, x)
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in candidates}
     outputs = {}
-    for key, net in nets.items():
+    for key, (net, given) in candidates.items():
         without_dropout(net)
         net.train(mode == "training")
-        outputs[key] = call(net)
-        functional.reset_net(nets["spikingjelly"])
+        outputs[key] = call(net, given)
+        _forget(functional, net)
     for key, out in outputs.items():
-        torch.testing.assert_close(out, outputs["spikingjelly"], rtol=1e-3, atol=1e-3, msg=f"{name}: {key} differs")
+        expected = outputs[PEER, "contiguous"]
+        torch.testing.assert_close(out, expected, rtol=1e-3, atol=1e-3, msg=f"{name}: {key} differs")
     for _ in range(ROUNDS):
-        for key, net in nets.items():
+        for key, (net, given) in candidates.items():
             start = time.process_time()
-            call(net)
+            call(net, given)
             times[key].append(time.process_time() - start)
-            functional.reset_net(nets["spikingjelly"])
-    theirs = times.pop("spikingjelly")
+            _forget(functional, net)
+    best = min(((PEER, kind) for kind in FORMATS), key=lambda key: statistics.median(times[key]))
     rows = []
     for key, seconds in times.items():
-        ratio = statistics.median(other / own for other, own in zip(theirs, seconds, strict=True))
+        who, kind = key
+        if who == PEER:
+            continue
+        ratio = statistics.median(other / own for other, own in zip(times[best], seconds, strict=True))
         row = {
             "net": name,
             "mode": mode,
-            "ours": key,
+            "ours": who,
+            "format": kind,
             "cpu_ms_median": round(1e3 * statistics.median(seconds), 1),
-            "theirs_cpu_ms_median": round(1e3 * statistics.median(theirs), 1),
+            **{f"theirs_{other}_ms": round(1e3 * statistics.median(times[PEER, other]), 1) for other in FORMATS},
             "times_theirs": round(ratio, 2),
-            "mean_firing_rate": round(firing_rate(nets[key], x), 4),
+            "mean_firing_rate": round(firing_rate(*candidates[key]), 4),
             "rounds": ROUNDS,
             "load": round(os.getloadavg()[0], 1),
         }
         print(row, flush=True)
         rows.append(row)
     return rows
+
+
+def _forget(functional: Any, net: Any) -> None:
+    """Their nets keep state between calls; ours do not."""
+    if not isinstance(net, nn.Model):
+        functional.reset_net(net)
 
 
 def main() -> None:
@@ -151,12 +181,12 @@ def main() -> None:
         theirs = their_net(name)
         x = torch.rand(T, B, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)) * 2
         settle(theirs, x)
-        nets = {"spikingjelly": theirs}
+        nets = {PEER: theirs}
         for backend, products in (("cpu", "dense"), ("torch", "dense"), ("cpu", "auto")):
             nets[f"{backend}, products={products}"] = our_net(name, backend, products, theirs)
         for mode in ("inference", "training"):
             rows += measure(name, mode, nets, x)
-    write("zoo", rows, "torch", "spikingjelly")
+    write("zoo", rows, "torch", PEER)
 
 
 if __name__ == "__main__":

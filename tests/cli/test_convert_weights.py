@@ -213,14 +213,36 @@ def test_weights_of_another_net_are_refused(convert, toys):
         make(weights=Path("odd.safetensors"))
 
 
+def test_another_neuron_is_told(convert, toys, recwarn):
+    torch.save(theirs().state_dict(), "theirs.pth")
+    assert convert("theirs.pth", "--set", "neuron.tau=1.5")[0] == 0
+    file = Path("ours.safetensors")
+
+    def with_neuron(**options):
+        recwarn.clear()
+        neuron = {"tau": 1.5, **options}
+        spikecore.create("model", "toy-weighted", lambda: LIF(**neuron), SHAPE, OUTPUTS, weights=file)
+        return [str(warning.message) for warning in recwarn if "another neuron" in str(warning.message)]
+
+    assert with_neuron() == []
+    assert with_neuron(detach_reset=True, backend="torch") == []  # the numbers of the net are the same
+    (message,) = with_neuron(tau=5.0, v_threshold=0.5)
+    assert "v_threshold 1.0 there and 0.5 here, tau 1.5 there and 5.0 here" in message
+
+
 def test_a_note_of_another_version_or_with_other_types_is_refused(convert, toys):
     torch.save(theirs().state_dict(), "theirs.pth")
     assert convert("theirs.pth")[0] == 0
     tensors, note = read_tensors(Path("ours.safetensors"))
     newer = dataclasses.replace(note, options={**note.options, "stem": "deep"})
     save_file(tensors, "newer.safetensors", newer.to_metadata())
-    with pytest.raises(CheckpointError, match=r"other options \(stem: 'deep' there, None here\)"):
+    with pytest.raises(CheckpointError, match=r"other options \(stem: 'deep' there, no such option here\)"):
         make(weights=Path("newer.safetensors"))
+    older = dataclasses.replace(note, options={"hidden": 6})  # of a version that had no gain yet
+    save_file(tensors, "older.safetensors", older.to_metadata())
+    assert torch.equal(make(weights=Path("older.safetensors")).first.bias, tensors["first.bias"])
+    with pytest.raises(CheckpointError, match=r"other options \(gain: 1\.0 there, 2\.0 here\)"):
+        make(gain=2.0, weights=Path("older.safetensors"))
     for name, value in {"options": [], "neuron": "lif", "num_outputs": "5", "input_shape": ["1"]}.items():
         fields = {**dataclasses.asdict(note), name: value}
         save_file(tensors, "damaged.safetensors", {"spikecore": json.dumps(fields)})

@@ -10,6 +10,7 @@ from torch import nn
 from spikecore.errors import OptionError, ShapeError, StateShapeError
 from spikecore.interfaces.model import Model as Contract
 from spikecore.interfaces.model import ModelCapabilities
+from spikecore.models.mlp import MLP
 from spikecore.nn import LIF, Model, Sequential, fold_time, layers, set_step_mode
 from spikecore.registry import name_of
 
@@ -49,6 +50,34 @@ def test_input_shapes_are_checked(shape, classes, text):
         Small(LIF, shape, classes)
     with pytest.raises(OptionError, match="width"):
         Small(LIF, (1, 5, 5), 3, width=1)
+
+
+def test_neurons_come_from_a_function_that_makes_new_ones():
+    for wrong in (LIF(), "lif", None):
+        with pytest.raises(OptionError, match=f"make_neuron must be a function .* got {type(wrong).__name__}"):
+            Small(wrong, (1, 4, 4), 3)
+
+    class Two(Small):
+        def __init__(self, make_neuron, *args, **options):
+            super().__init__(make_neuron, *args, **options)
+            self.second = make_neuron()
+
+    one = LIF()
+    with pytest.raises(OptionError, match="Two: neuron and second are one LIF: make_neuron must give a new neuron"):
+        Two(lambda: one, (1, 4, 4), 3, conv=layers.Conv2d)(torch.rand(2, 3, 1, 4, 4))
+    assert Two(LIF, (1, 4, 4), 3, conv=layers.Conv2d)(torch.rand(2, 3, 1, 4, 4)).shape == (2, 3, 3)
+
+
+def test_input_that_the_net_was_not_made_for_is_told():
+    net = Small(LIF, (2, 4, 4), 3, conv=layers.Conv2d)
+    with pytest.raises(ShapeError, match=r"Small was made for samples of shape \(2, 4, 4\); got samples of shape \(1,"):
+        net(torch.rand(2, 3, 1, 4, 4))
+    with pytest.raises(
+        ShapeError, match=r"takes \[T, B, ...\] of 5 axes, one fewer in single-step mode; got \(2, 3, 16\)"
+    ):
+        MLP(LIF, (2, 4, 4), 3)(torch.rand(2, 3, 16))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # its own layers, not the input's axes
+        net(torch.rand(2, 3, 2, 5, 5))
 
 
 def test_the_smallest_input_may_depend_on_options():

@@ -15,6 +15,7 @@ sew_resnet = their_models("sew_resnet")
 spiking_resnet = their_models("spiking_resnet")
 
 T, B, CLASSES = 3, 3, 7
+DILATED = (False, True, True)
 OPTIONS = {"tau": 1.5, "v_threshold": 0.4, "detach_reset": True}
 
 
@@ -53,6 +54,10 @@ CASES = {
         lambda: zoo.sew.SEWResNet50(make_neuron, (3, 64, 64), CLASSES),
         lambda **keywords: sew_resnet.sew_resnet50(cnf="ADD", **keywords),
     ),
+    "sew_resnet50 dilated": (
+        lambda: zoo.sew.SEWResNet50(make_neuron, (3, 64, 64), CLASSES, replace_stride_with_dilation=DILATED),
+        lambda **keywords: sew_resnet.sew_resnet50(cnf="ADD", replace_stride_with_dilation=DILATED, **keywords),
+    ),
     "sew_wide_resnet50_2": (
         lambda: zoo.sew.SEWWideResNet50_2(make_neuron, (3, 64, 64), CLASSES),
         lambda **keywords: sew_resnet.sew_wide_resnet50_2(cnf="ADD", **keywords),
@@ -60,6 +65,10 @@ CASES = {
     "spiking_resnet18": (
         lambda: zoo.spiking.SpikingResNet18(make_neuron, (3, 64, 64), CLASSES),
         lambda **keywords: spiking_resnet.spiking_resnet18(**keywords),
+    ),
+    "spiking_resnet50 dilated": (
+        lambda: zoo.spiking.SpikingResNet50(make_neuron, (3, 64, 64), CLASSES, replace_stride_with_dilation=DILATED),
+        lambda **keywords: spiking_resnet.spiking_resnet50(replace_stride_with_dilation=DILATED, **keywords),
     ),
     "spiking_resnext50_32x4d": (
         lambda: zoo.spiking.SpikingResNeXt50_32x4d(make_neuron, (3, 64, 64), CLASSES),

@@ -51,6 +51,7 @@ class Member:
         neuron: name and options.
         batch_size: of the training.
         max_shift: pixels by which a training batch is shifted at random, in both directions of both axes.
+        shift_each: shifts every sample of a batch by itself, not the batch as a whole.
         seeds: the first is that of the weights that ship; the others tell how much accuracy varies.
     """
 
@@ -61,6 +62,7 @@ class Member:
     neuron: dict[str, Any] = field(default_factory=lambda: {"name": "lif", "tau": 1.5, "v_threshold": 0.5})
     batch_size: int = 64
     max_shift: int = 0
+    shift_each: bool = False
     seeds: tuple[int, ...] = (0, 1)
 
 
@@ -69,10 +71,11 @@ MEMBERS = {
         "plif_mnist",
         "mnist",
         {"channels": 32, "hidden": 200, "votes": 4, "dropout": 0.2},
-        (Phase(1, 6, 4e-3), Phase(4, 2, 2e-3)),
+        (Phase(1, 10, 4e-3), Phase(4, 10, 3e-3)),
         neuron={"name": "plif", "init_tau": 1.5, "v_threshold": 0.5},
         batch_size=100,
         max_shift=2,
+        shift_each=True,
         seeds=(0,),
     ),
     "digits-sew": Member(
@@ -89,7 +92,7 @@ MEMBERS = {
         "plif_n_mnist",
         "ndigits",
         {"channels": 16, "hidden": 100, "votes": 4, "dropout": 0.2},
-        (Phase(10, 8, 5e-3),),
+        (Phase(10, 40, 5e-3),),
         neuron={"name": "plif", "init_tau": 1.5, "v_threshold": 0.5},
         max_shift=1,
     ),
@@ -135,6 +138,17 @@ def shift(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     return padded[..., rows : rows + height, columns : columns + width]
 
 
+def shift_each(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+    """A batch of images `[B, C, H, W]`, each moved by its own number of pixels, zeros behind it."""
+    height, width = x.shape[-2:]
+    rows, columns = torch.randint(0, 2 * max_shift + 1, (2, len(x)), generator=generator)
+    padded = torch.nn.functional.pad(x, (max_shift,) * 4)
+    samples = torch.arange(len(x))[:, None, None]
+    down = (rows[:, None] + torch.arange(height))[:, :, None]
+    across = (columns[:, None] + torch.arange(width))[:, None, :]
+    return padded.transpose(0, 1)[:, samples, down, across].transpose(0, 1)
+
+
 def train(member: Member, seed: int) -> nn.Model:
     """The net after all phases."""
     torch.manual_seed(seed)
@@ -152,7 +166,8 @@ def train(member: Member, seed: int) -> nn.Model:
             begin, loss_sum = time.process_time(), 0.0
             net.train()
             for chosen in torch.randperm(len(images), generator=generator).split(member.batch_size):
-                x = shift(images[chosen], member.max_shift, generator)
+                move = shift_each if member.shift_each else shift
+                x = move(images[chosen], member.max_shift, generator)
                 scores = net(in_time(x, phase.num_steps)).mean(0)
                 # Votes are rates from 0 to 1: a factor lets their softmax become sure.
                 scale = 10.0 if net.capabilities.targets == ("class",) else 1.0

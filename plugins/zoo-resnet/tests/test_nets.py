@@ -44,6 +44,36 @@ def test_the_three_ways_to_join(connect, expected):
     assert join(branch, shortcut, connect).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("dilated", "sizes", "dilations"),
+    [
+        ((False, False, False), [8, 4, 2, 1], [(1, 1), (1, 1), (1, 1), (1, 1)]),
+        ((False, False, True), [8, 4, 2, 2], [(1, 1), (1, 1), (1, 1), (1, 2)]),
+        ((False, True, True), [8, 4, 4, 4], [(1, 1), (1, 1), (1, 2), (2, 4)]),
+        ((True, False, True), [8, 8, 4, 4], [(1, 1), (1, 2), (2, 2), (2, 4)]),
+    ],
+)
+@pytest.mark.parametrize("name", ["spiking_resnet50", "sew_resnet50"])
+def test_dilation_in_place_of_strides(name, dilated, sizes, dilations):
+    """The first block of a stage has the dilation that came before, as in torchvision; weights fit both nets."""
+    net = make(name, (2, 8, 8), replace_stride_with_dilation=dilated)
+    net.load_state_dict(make(name, (2, 8, 8)).state_dict())
+    seen = []
+    for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+        stage.register_forward_hook(lambda _, __, out: seen.append(out.shape[-1]))
+        assert {block.conv2.conv.padding for block in stage} == {block.conv2.conv.dilation for block in stage}
+    net(torch.rand(2, 3, 2, 8, 8))
+    assert seen == sizes
+    stages = (net.layer1, net.layer2, net.layer3, net.layer4)
+    assert [(stage[0].conv2.conv.dilation[0], stage[1].conv2.conv.dilation[0]) for stage in stages] == dilations
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_blocks_of_two_convolutions_do_not_dilate(name):
+    with pytest.raises(OptionError, match="expected false three times, got .*blocks of two convolutions have none"):
+        make(name, replace_stride_with_dilation=(False, True, False))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_layer_spikes_at_first(name):
     net = make(name)

@@ -8,7 +8,7 @@ from spikecore.registry import registry
 from spikecore.testing import ModelSuite
 from spikecore.testing.suite import suite_for
 
-TESTED = ("spikformer_4_384", "sdt_2_512", "qkformer_4_384")
+TESTED = ("spikformer_4_384", "sdt_2_512", "qkformer_4_384", "qkformer_2_256")
 
 
 class TestSpikformer(ModelSuite):
@@ -25,6 +25,12 @@ class TestSpikeDrivenTransformer(ModelSuite):
 class TestQKFormer(ModelSuite):
     component = "qkformer_4_384"
     options = {"depths": (1, 0, 1), "dim": 32, "heads": 2, "mlp_ratio": 2, "attention_scale": 2.0}
+
+
+class TestQKFormerForEvents(ModelSuite):
+    component = "qkformer_2_256"
+    input_shapes = ((2, 32, 32), (1, 34, 30))
+    options = {"dim": 32, "heads": 2, "mlp_ratio": 2, "attention_scale": 2.0}
 
 
 def small_options(name):

@@ -16,6 +16,7 @@ SMALL = {
     "spikformer_4_384": {"depth": 1, "dim": 32, "heads": 2},
     "sdt_2_512": {"depth": 1, "dim": 32},
     "qkformer_4_384": {"depths": (1, 1, 1), "dim": 32, "heads": 2},
+    "qkformer_2_256": {"dim": 32, "heads": 2},
 }
 
 
@@ -131,6 +132,19 @@ def test_patches_of_small_images():
     assert [type(part).__name__ for part in net.stages[1].patches.convs] == ["PooledConv", "ConvBNNeuron"]
 
 
+@pytest.mark.parametrize("size", [16, 33, 50])
+def test_tokens_of_event_nets(size):
+    """A token is 8 pixels wide in the first stage and 16 in the second, the last one maybe less."""
+    net = make("qkformer_2_256", (2, size, size)).eval()
+    grids = []
+    for stage in net.stages:
+        stage.patches.register_forward_hook(lambda _, __, out: grids.append(out.shape[-1]))
+    x = spikes(3, 2, 2, size, size).float()
+    assert net(x).shape == (3, 2, 3)
+    assert grids == [-(-size // 8), -(-size // 16)]
+    assert net.stages[1].patches(net.stages[0](net.stem(x))).max() > 1  # both ways of the patches fire
+
+
 def test_other_weights_are_refused():
     net = make("spikformer_4_384")
     with pytest.raises(ConversionError, match="sources: spikingjelly"):
@@ -148,5 +162,9 @@ def test_bad_input():
         make("sdt_2_512", dim=20)
     with pytest.raises(OptionError, match="divisor of dim / 4 = 8, got 3"):
         make("qkformer_4_384", heads=3)
+    with pytest.raises(OptionError, match="divisor of dim / 2 = 16, got 3"):
+        make("qkformer_2_256", heads=3)
+    with pytest.raises(ShapeError, match="H, W >= 16"):
+        make("qkformer_2_256", (2, 15, 32))
     with pytest.raises(ShapeError, match="H, W >= 8"):
         make("spikformer_4_384", (2, 7, 9), patch_size=8)

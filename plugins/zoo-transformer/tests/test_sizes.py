@@ -2,8 +2,9 @@
 
 The formulas below follow from the papers' shapes and know nothing of the code. The papers' millions are those of nets
 that have biases where a norm follows, which it makes useless and we leave out: in the projection of the attention (d)
-and in both layers of the MLP (4 d and d), 6 d for each block of d channels. With them ours are the papers', to one in
-the last digit that is printed (some were cut, some rounded: 8_384 and 10_512 of Spikformer cannot both be either).
+and in both layers of the MLP (r d and d for a ratio r, mostly 4), 2 d + r d for each block of d channels. With them
+ours are the papers', to one in the last digit that is printed (some were cut, some rounded: 8_384 and 10_512 of
+Spikformer cannot both be either).
 """
 
 import math
@@ -38,6 +39,7 @@ PAPERS = {
     "qkformer_10_512": (29.08, None),
     "qkformer_10_768": (64.96, None),
     "qkformer_4_384": (6.74, 100),
+    "qkformer_2_256": (1.50, None),
 }
 SPIKINGJELLY = ("spikformer_ti", "spikformer_s")
 """Without published numbers: what its own nets have (`tests/peers/test_zoo_transformer.py` compares these)."""
@@ -63,11 +65,11 @@ def add(*pairs):
     return tuple(sum(values) for values in zip(*pairs, strict=True))
 
 
-def block(dim, tokens, heads, num_projections, has_products):
-    """Query, key, value and projection, or one fewer; MLP of 4 · dim; products of attention in the cheaper order."""
+def block(dim, tokens, heads, num_projections, has_products, ratio=4):
+    """Query, key, value and projection, or one fewer; the MLP; products of attention in the cheaper order."""
     layers = [conv(1, dim, dim, tokens)] * num_projections + [
-        conv(1, dim, 4 * dim, tokens),
-        conv(1, 4 * dim, dim, tokens),
+        conv(1, dim, ratio * dim, tokens),
+        conv(1, ratio * dim, dim, tokens),
     ]
     products = 2 * dim * tokens * min(tokens, dim // heads) if has_products else 0
     return add(*layers, (0, products))
@@ -109,6 +111,36 @@ def three_grids(name, config, shape, classes):
     return add(*parts, ((channels + 1) * classes, channels * classes))
 
 
+def two_grids(config, shape, classes):
+    """QKFormer for events: two convolutions, then two and a shortcut of stride 4; the second stage as ever."""
+    dim, side = config.dim, shape[1]
+    parts = [conv(3, shape[0], dim // 16, side**2), conv(3, dim // 16, dim // 8, side**2)]
+    side //= 2  # the convolutions come before their poolings
+    parts += [conv(3, dim // 8, dim // 4, side**2), conv(3, dim // 4, dim // 2, (side // 2) ** 2)]
+    parts.append(conv(1, dim // 8, dim // 2, (side // 4) ** 2))
+    side //= 4
+    parts += [block(dim // 2, side**2, config.heads, 3, False, config.mlp_ratio)] * config.depths[0]
+    parts += [conv(3, dim // 2, dim, side**2), conv(3, dim, dim, side**2), conv(1, dim // 2, dim, (side // 2) ** 2)]
+    side //= 2
+    parts += [block(dim, side**2, config.heads, 4, True, config.mlp_ratio)] * config.depths[1]
+    return add(*parts, ((dim + 1) * classes, dim * classes))
+
+
+def formula_of(name, config, shape, classes):
+    """`(parameters, macs)` of a model by name."""
+    if name == "qkformer_2_256":
+        return two_grids(config, shape, classes)
+    return (three_grids if name.startswith("qkformer") else one_grid)(name, config, shape, classes)
+
+
+def channels_of_stages(name, config):
+    """`(channels, number of blocks)` of every stage."""
+    if not name.startswith("qkformer"):
+        return [(config.dim, config.depth)]
+    last = len(config.depths) - 1
+    return [(config.dim >> (last - stage), depth) for stage, depth in enumerate(config.depths)]
+
+
 def test_the_tables_hold_every_model():
     assert sorted([*PAPERS, *SPIKINGJELLY]) == OURS
 
@@ -118,15 +150,12 @@ def test_parameters_and_macs(name):
     """What the code has, what `spike info` shows and the formula are equal; the paper's millions follow."""
     cls = registry().load("model", name)
     info, config = cls.info, cls.Config()
-    formula = three_grids if name.startswith("qkformer") else one_grid
-    expected = formula(name, config, info.input_shape, info.num_outputs)
+    expected = formula_of(name, config, info.input_shape, info.num_outputs)
     assert (info.parameters, info.macs) == expected
     assert count(name, info.input_shape, info.num_outputs) == expected
     if name in SPIKINGJELLY:
         return
     millions, classes = PAPERS[name]
-    parameters, _ = formula(name, config, info.input_shape, classes or info.num_outputs)
-    dims = [config.dim // 4, config.dim // 2, config.dim] if name.startswith("qkformer") else [config.dim]
-    depths = config.depths if name.startswith("qkformer") else [config.depth]
-    biases = sum(6 * dim * depth for dim, depth in zip(dims, depths, strict=True))
+    parameters, _ = formula_of(name, config, info.input_shape, classes or info.num_outputs)
+    biases = sum((2 + config.mlp_ratio) * dim * depth for dim, depth in channels_of_stages(name, config))
     assert abs(parameters + biases - millions * 1e6) < 0.01e6

@@ -11,6 +11,7 @@ FAMILIES = {
     "spikformer_4_384": (8, {"depth": 1, "dim": 32, "heads": 2, "patch_size": 2}),
     "sdt_2_512": (8, {"depth": 1, "dim": 32, "patch_size": 2}),
     "qkformer_4_384": (8, {"depths": (1, 1, 1), "dim": 32, "heads": 2}),
+    "qkformer_2_256": (32, {"dim": 32, "heads": 2}),
 }
 
 

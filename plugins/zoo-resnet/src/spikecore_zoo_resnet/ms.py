@@ -53,7 +53,10 @@ class MSResNet(ResidualNet):
     def _build_stem(self, make_neuron: MakeNeuron, in_channels: int, width: int) -> None:
         self.conv1 = conv_bn(in_channels, width, *((3, 1) if self.config.stem == "small" else (7, 2)))
 
-    def _make_block(self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int) -> torch.nn.Module:
+    def _make_block(
+        self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int, dilation: int
+    ) -> torch.nn.Module:
+        # No size has blocks of three convolutions, the only ones that dilate: `option_problems`.
         return MSBlock(make_neuron, in_channels, planes, stride)
 
     def _stride(self, stage: int) -> int:

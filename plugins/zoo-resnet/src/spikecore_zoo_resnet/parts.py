@@ -12,16 +12,25 @@ from spikecore import nn
 MakeNeuron = Callable[[], torch.nn.Module]
 
 
-def convolution(in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> torch.nn.Conv2d:
+def convolution(
+    in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1, dilation: int = 1
+) -> torch.nn.Conv2d:
     """A convolution without bias that keeps the size of the image, but for its stride."""
-    return torch.nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, groups=groups, bias=False)
+    padding = size // 2 * dilation
+    return torch.nn.Conv2d(in_channels, out_channels, size, stride, padding, dilation, groups, bias=False)
 
 
 def conv_bn_neuron(
-    make_neuron: MakeNeuron, in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1
+    make_neuron: MakeNeuron,
+    in_channels: int,
+    out_channels: int,
+    size: int,
+    stride: int = 1,
+    groups: int = 1,
+    dilation: int = 1,
 ) -> nn.ConvBNNeuron:
     """Convolution, norm and neuron as one block, which a backend may fuse."""
-    conv = convolution(in_channels, out_channels, size, stride, groups)
+    conv = convolution(in_channels, out_channels, size, stride, groups, dilation)
     return nn.ConvBNNeuron(conv, torch.nn.BatchNorm2d(out_channels), make_neuron())
 
 

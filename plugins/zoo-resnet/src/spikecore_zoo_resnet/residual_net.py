@@ -41,12 +41,16 @@ class ResidualNet(nn.Model):
             width: planes of the first stage; the later ones have 2, 4 and 8 times as many.
             stem: `imagenet` takes images from 32², which it divides by four before the first stage (7×7 convolution of
                 stride 2, and as much again); `small` takes images from 8² and keeps their size (3×3 convolution).
+            replace_stride_with_dilation: whether the second, third and fourth stage keep the size of their images and
+                dilate the 3×3 convolutions of their blocks instead; for dense prediction. Blocks of three convolutions
+                only, as in torchvision.
             zero_init_residual: begin with norms of weight 0 at the end of the residual branches, so that every block
                 begins as its shortcut.
         """
 
         width: Annotated[int, Range(ge=1)] = PUBLISHED_WIDTH
         stem: Literal["imagenet", "small"] = "imagenet"
+        replace_stride_with_dilation: tuple[bool, bool, bool] = (False, False, False)
         zero_init_residual: bool = False
 
     def __init__(
@@ -55,12 +59,15 @@ class ResidualNet(nn.Model):
         super().__init__(make_neuron, input_shape, num_outputs, **options)
         width = self.config.width
         self._build_stem(make_neuron, input_shape[0], width)
-        channels = width
+        channels, dilation = width, 1
         for stage, (factor, depth) in enumerate(zip(STAGE_FACTORS, self.plan.depths, strict=True), 1):
             blocks: list[torch.nn.Module] = []
+            stride, dilation_of_first = self._stride(stage), dilation
+            if stage > 1 and self.config.replace_stride_with_dilation[stage - 2]:
+                dilation, stride = dilation * stride, 1
             for index in range(depth):
-                stride = self._stride(stage) if index == 0 else 1
-                blocks.append(self._make_block(make_neuron, channels, width * factor, stride))
+                place = (stride, dilation_of_first) if index == 0 else (1, dilation)
+                blocks.append(self._make_block(make_neuron, channels, width * factor, *place))
                 channels = width * factor * self.plan.expansion
             self.add_module(f"layer{stage}", torch.nn.Sequential(*blocks))
         self._build_end(make_neuron)
@@ -70,11 +77,20 @@ class ResidualNet(nn.Model):
 
     @classmethod
     def option_problems(cls, config: Any) -> list[tuple[str, str]]:
-        """A width that leaves a group without channels."""
-        if cls.plan.inner_channels(config.width) >= 1:
-            return []
-        smallest = -(-PUBLISHED_WIDTH // cls.plan.width_per_group)
-        return [("width", f"expected at least {smallest}, so that each group has a channel, got {config.width}")]
+        """A width that leaves a group without channels; dilation where blocks have two convolutions."""
+        problems = []
+        if cls.plan.inner_channels(config.width) < 1:
+            smallest = -(-PUBLISHED_WIDTH // cls.plan.width_per_group)
+            problems.append(
+                ("width", f"expected at least {smallest}, so that each group has a channel, got {config.width}")
+            )
+        option = "replace_stride_with_dilation"
+        dilated = getattr(config, option)
+        if any(dilated) and not cls.plan.is_bottleneck:
+            problems.append(
+                (option, f"expected false three times, got {dilated}: blocks of two convolutions have none")
+            )
+        return problems
 
     def smallest_input(self) -> int:
         """By the stem."""
@@ -83,7 +99,9 @@ class ResidualNet(nn.Model):
     def _build_stem(self, make_neuron: MakeNeuron, in_channels: int, width: int) -> None:
         raise NotImplementedError
 
-    def _make_block(self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int) -> torch.nn.Module:
+    def _make_block(
+        self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int, dilation: int
+    ) -> torch.nn.Module:
         raise NotImplementedError
 
     def _stride(self, stage: int) -> int:

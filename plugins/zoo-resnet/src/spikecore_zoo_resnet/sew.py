@@ -45,7 +45,14 @@ class SEWBlock(torch.nn.Module):
     """Convolutions, each with norm and neuron; the shortcut as it is, or 1×1 convolution, norm and neuron."""
 
     def __init__(
-        self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int, plan: plans.Plan, connect: str
+        self,
+        make_neuron: MakeNeuron,
+        in_channels: int,
+        planes: int,
+        stride: int,
+        dilation: int,
+        plan: plans.Plan,
+        connect: str,
     ) -> None:
         super().__init__()
         inner, out = plan.inner_channels(planes), planes * plan.expansion
@@ -53,7 +60,7 @@ class SEWBlock(torch.nn.Module):
         self.conv3 = None
         if plan.is_bottleneck:
             self.conv1 = conv_bn_neuron(make_neuron, in_channels, inner, 1)
-            self.conv2 = conv_bn_neuron(make_neuron, inner, inner, 3, stride, plan.groups)
+            self.conv2 = conv_bn_neuron(make_neuron, inner, inner, 3, stride, plan.groups, dilation)
             self.conv3 = conv_bn_neuron(make_neuron, inner, out, 1)
         else:
             self.conv1 = conv_bn_neuron(make_neuron, in_channels, inner, 3, stride)
@@ -90,8 +97,10 @@ class SEWResNet(ResidualNet):
         self.conv1 = conv_bn_neuron(make_neuron, in_channels, width, *((3, 1) if is_small else (7, 2)))
         self.maxpool = torch.nn.Identity() if is_small else nn.MaxPool2d(3, 2, padding=1)
 
-    def _make_block(self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int) -> torch.nn.Module:
-        return SEWBlock(make_neuron, in_channels, planes, stride, self.plan, self.config.connect)
+    def _make_block(
+        self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int, dilation: int
+    ) -> torch.nn.Module:
+        return SEWBlock(make_neuron, in_channels, planes, stride, dilation, self.plan, self.config.connect)
 
     def _stem_and_stages(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.conv1(x))

@@ -28,14 +28,16 @@ REFERENCE = "Hu et al. 2018, Spiking Deep Residual Network, https://arxiv.org/ab
 class SpikingBlock(torch.nn.Module):
     """Convolutions with norms, and neurons between them and after the sum with the shortcut."""
 
-    def __init__(self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int, plan: plans.Plan) -> None:
+    def __init__(
+        self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int, dilation: int, plan: plans.Plan
+    ) -> None:
         super().__init__()
         inner, out = plan.inner_channels(planes), planes * plan.expansion
         self.conv2: torch.nn.Module
         self.conv3 = None
         if plan.is_bottleneck:
             self.conv1 = conv_bn_neuron(make_neuron, in_channels, inner, 1)
-            self.conv2 = conv_bn_neuron(make_neuron, inner, inner, 3, stride, plan.groups)
+            self.conv2 = conv_bn_neuron(make_neuron, inner, inner, 3, stride, plan.groups, dilation)
             self.conv3 = conv_bn(inner, out, 1)
         else:
             self.conv1 = conv_bn_neuron(make_neuron, in_channels, inner, 3, stride)
@@ -65,8 +67,10 @@ class SpikingResNet(ResidualNet):
         self.conv1 = conv_bn_neuron(make_neuron, in_channels, width, *((3, 1) if is_small else (7, 2)))
         self.maxpool = torch.nn.Identity() if is_small else nn.MaxPool2d(3, 2, padding=1)
 
-    def _make_block(self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int) -> torch.nn.Module:
-        return SpikingBlock(make_neuron, in_channels, planes, stride, self.plan)
+    def _make_block(
+        self, make_neuron: MakeNeuron, in_channels: int, planes: int, stride: int, dilation: int
+    ) -> torch.nn.Module:
+        return SpikingBlock(make_neuron, in_channels, planes, stride, dilation, self.plan)
 
     def _stem_and_stages(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.conv1(x))
