@@ -23,11 +23,8 @@ from torch import Tensor, nn
 
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError, OptionError
-<<<<<<< HEAD
 from spikecore.files import refuse_special
-=======
 from spikecore.nn.neuron import Neuron
->>>>>>> wip/t20
 from spikecore.registry import name_of
 
 NOTE = "spikecore"
