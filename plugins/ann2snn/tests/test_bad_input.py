@@ -207,6 +207,8 @@ def test_recipes_and_activations_that_do_not_belong_together():
         Ann2SNN(recipe="max").convert(with_quantized_relus(chain()), X[:1], [X])
     with pytest.raises(OptionError, match="T"):
         Ann2SNN(T=())
+    with pytest.raises(OptionError, match=r"'T' must be a list, got 32; write \[32\]"):
+        Ann2SNN(T=32)
 
 
 def test_what_mixes_samples_is_refused():

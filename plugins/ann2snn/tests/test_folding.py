@@ -8,7 +8,7 @@ from torch.nn.utils import parametrizations, prune, weight_norm
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
 from spikecore.errors import ConversionError
-from spikecore_ann2snn import Ann2SNN
+from spikecore_ann2snn import Ann2SNN, with_quantized_relus
 from spikecore_ann2snn.quantize.converter import Quantize
 
 from .nets import mean_output, settled
@@ -80,6 +80,15 @@ def test_weights_that_every_call_computes_are_plain_in_the_copy(computed):
     quantized, _ = Quantize(weight_bits=2).convert(net, ROWS[:1], [ROWS])
     assert max(len(row.unique()) for row in quantized.get_submodule("3").weight) <= 3
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_what_computes_weights_stays_where_a_net_is_trained_on():
+    net = nn.Sequential(pruned(nn.Linear(8, 8)), nn.ReLU(), parametrizations.weight_norm(nn.Linear(8, 3)))
+    made = with_quantized_relus(net.train())
+    names = {name for name, _ in made.named_parameters()}
+    assert {"0.weight_orig", "2.parametrizations.weight.original0"} <= names
+    made(ROWS).square().sum().backward()
+    assert bool((made.get_submodule("0").weight_orig.grad == 0).any())
 
 
 def test_a_norm_folded_into_a_layer_leaves_others_that_share_its_weight():

@@ -312,6 +312,25 @@ def test_training_with_quantized_weights(quantizer):
         finish_training(made)
 
 
+def test_a_layer_with_inputs_of_two_units_has_none():
+    layer = nn.Linear(8, 8)
+    net, x = settled(nn.Sequential(nn.ReLU(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(8, 2))), torch.rand(32, 8)
+    made, _ = Quantize().convert(net, x[:1], [x])
+    assert quantized.read(made.get_submodule("1")).input_scale == 1.0
+    assert quantized.read(made.get_submodule("5")).input_scale == pytest.approx(
+        float(made.get_submodule("4").threshold()) / 255
+    )
+
+
+def test_choices_that_do_not_exist():
+    for options in ({"per": "row"}, {"quantizer": "mean"}):
+        with pytest.raises(OptionError, match="must be"):
+            prepare_training(nn.Linear(4, 3), torch.rand(2, 4), **options)
+    for size in (0.0, -1.0, float("nan"), torch.tensor([0.5, 0.0])):
+        with pytest.raises(ValueError, match="above 0"):
+            straight_through.step(torch.ones(2), size)
+
+
 def test_numbers_that_do_not_fit_are_refused():
     net = nn.Sequential(nn.Linear(4, 3), snn.IF(v_threshold=500.0))
     set_step_mode(settled(net), "single")

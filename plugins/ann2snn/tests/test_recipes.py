@@ -291,6 +291,11 @@ def test_qcfs_is_the_formula_and_its_gradients_those_of_the_paper():
     assert (gradient[(x < -0.2) | (x > 1.8)] == 0).all()
     (of_theta,) = torch.autograd.grad(out[x > 1.8].sum(), neuron.param_v_threshold)
     assert float(of_theta) == int((x > 1.8).sum())
+    out = neuron(x)
+    for place in (40, 52, 55):  # the error of rounding, over θ
+        (of_theta,) = torch.autograd.grad(out[place], neuron.param_v_threshold, retain_graph=True)
+        assert bool(inside[place])
+        assert float(of_theta) == pytest.approx(float((out[place] - x[place]) / theta))
 
 
 def test_a_qcfs_layer_converts_without_loss_at_as_many_steps_as_levels():

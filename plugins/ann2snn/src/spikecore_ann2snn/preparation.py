@@ -81,12 +81,13 @@ class Prepared:
     batch: int | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, example: Tensor | None = None) -> Prepared:
+    def of(cls, model: nn.Module, example: Tensor | None = None, keep_computed: bool = False) -> Prepared:
         """The copy, and its graph.
 
         Args:
             model: takes a batch `[B, ...]`; it is left as it was.
             example: such a batch; None where shapes are not needed.
+            keep_computed: leave weight norm, spectral norm and pruning in the copy: nothing is written into weights.
 
         Raises:
             ConversionError: weights are of half precision, or an in-place call cannot be resolved.
@@ -99,7 +100,9 @@ class Prepared:
             )
         _check_dtype(model, example)
         _check_finite(model)
-        net = plain_copy(model).eval()
+        net = _copy(model)
+        if not keep_computed:
+            _make_plain(net)
         set_step_mode(net, "single")
         root = _parts(net)
         if root is not None:
@@ -139,10 +142,8 @@ class Prepared:
         return all(shape is not None and shape[:1] == (self.batch,) for shape in shapes)
 
 
-def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy whose weights are plain parameters, not computed in every call by weight norm, spectral norm or pruning:
-    what is written into a computed weight is lost with the next call.
-    """
+def _copy(model: nn.Module) -> nn.Module:
+    """In evaluation mode."""
     # torch refuses to copy a tensor that has been computed; such a weight is computed anew in the copy.
     computed = {
         id(value): value.detach().clone()
@@ -150,7 +151,16 @@ def plain_copy(model: nn.Module) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    net = copy.deepcopy(model, computed).eval()  # spectral norm goes on with its estimate in training mode
+    return copy.deepcopy(model, computed).eval()
+
+
+def _make_plain(net: nn.Module) -> None:
+    """Make weights plain parameters that weight norm, spectral norm or pruning compute in every call: what is written
+    into a computed weight is lost with the next one.
+
+    Args:
+        net: in evaluation mode, in which spectral norm keeps its estimate.
+    """
     for module in net.modules():
         if parametrize.is_parametrized(module):
             _leave_parametrized(module)
@@ -161,7 +171,6 @@ def plain_copy(model: nn.Module) -> nn.Module:
                 remove_spectral_norm(module, hook.name)
             elif isinstance(hook, prune.BasePruningMethod):
                 prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
-    return net
 
 
 def _leave_parametrized(module: nn.Module) -> None:

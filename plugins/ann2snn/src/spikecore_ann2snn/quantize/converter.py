@@ -195,10 +195,10 @@ class Quantize(OnnxSource, Configurable):
         scale = integer_scale(layer.weight, self.config.weight_bits, axis, self.config.method)  # type: ignore[arg-type]
         if self.config.train:
             return scale
-        source = replaced.get(_source(given, node.inputs[0]))
-        input_scale = 1.0
-        if isinstance(source, QCFS):
-            input_scale = float(source.threshold()) / source.config.levels
+        # Of a layer that is called more than once, with inputs of several units, there is no one unit.
+        calls = [other for other in given.graph.layers if other.module is layer]
+        units = {_unit(replaced.get(_source(given, call.inputs[0]))) for call in calls}
+        input_scale = units.pop() if len(units) == 1 else 1.0
         record = layer_record(layer, self.config.weight_bits, scale, axis, input_scale)
         write_weights(layer, record)
         return scale
@@ -249,6 +249,11 @@ def _source(given: Prepared, name: str) -> str:
     while node.is_call and node.inputs and (given.role(node) in ("shape", "dropout") or _is_identity(node)):
         node = given.graph[node.inputs[0]]
     return node.name
+
+
+def _unit(source: nn.Module | None) -> float:
+    """Of what a quantized activation gives; 1 of all else."""
+    return float(source.threshold()) / source.config.levels if isinstance(source, QCFS) else 1.0
 
 
 def _is_identity(node: NetNode) -> bool:
