@@ -314,6 +314,15 @@ def node_model(node, weights, shape=("batch", 4), opset=18, rank=2):
         (helper.make_node("Gemm", ["x", "w", "b"], ["y"]), {"w": weight(4, 5), "b": np.float32(0.3)}, (4,), 18),
         (helper.make_node("Expand", ["x", "s"], ["y"]), {"s": np.array([1, 3, 1])}, (1, 4), 18),
         (helper.make_node("Split", ["x"], ["y"], axis=1, num_outputs=1), {}, (4,), 18),
+        (helper.make_node("Sum", ["x", "w", "x"], ["y"]), {"w": weight(4)}, (4,), 18),
+        (helper.make_node("Max", ["x", "w"], ["y"]), {"w": np.float32(0)}, (4,), 18),
+        (helper.make_node("Min", ["w", "x"], ["y"]), {"w": np.float32([0.3])}, (4,), 18),
+        (
+            [helper.make_node("Neg", ["x"], ["n"]), helper.make_node("Max", ["x", "n"], ["y"])],
+            {},
+            (4,),
+            18,
+        ),
         (helper.make_node("LayerNormalization", ["x", "g"], ["y", "m", "v"]), {"g": weight(4)}, (4,), 18),
         (helper.make_node("PRelu", ["x", "s"], ["y"]), {"s": np.abs(weight(4, 1))}, (4, 3), 18),
         (
@@ -348,6 +357,17 @@ def test_less_usual_forms_are_those_of_onnxruntime(tmp_path, node, weights, shap
     x = torch.randn(3, *(2 if size == "free" else size for size in shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(read(path)(x), by_onnxruntime(path, x), atol=1e-5, rtol=1e-5)
+
+
+def test_the_maximum_of_a_value_and_zero_is_a_rectifier(tmp_path):
+    """So torch's newer exporter writes `x.clamp(min=0)`."""
+    nodes = [helper.make_node("Max", ["x", "w"], ["m"]), helper.make_node("Gemm", ["m", "v"], ["y"])]
+    net = read(saved(node_model(nodes, {"w": np.float32(0), "v": weight(4, 3)}), tmp_path / "net.onnx"))
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    made, report = Ann2SNN(recipe="max", T=(8,)).convert(net, x[:1], [x])
+    assert [layer.threshold is not None for layer in report.layers] == [True, False]
+    with torch.no_grad():
+        torch.testing.assert_close(mean_output(made, x, 256), net(x), atol=0.05, rtol=0)
 
 
 def test_the_value_of_an_old_pad_is_its_attribute(tmp_path):

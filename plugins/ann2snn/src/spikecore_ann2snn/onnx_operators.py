@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -102,6 +103,8 @@ _CONSUMED: dict[str, tuple[int, ...]] = {
     "ReduceSum": (1,),
     "ReduceMax": (1,),
     "Clip": (1, 2),
+    "Max": (0, 1),
+    "Min": (0, 1),
     "Dropout": (1, 2),
 }
 
@@ -569,6 +572,29 @@ def _cast(op: Op) -> Layer:
     return lambda x: x.to(kind)
 
 
+def _extremum(function: Callable[..., Any], option: str) -> Callable[[Op], Layer]:
+    """Of two values; with a number, as torch's exporter writes a clamp at one end."""
+
+    def make(op: Op) -> Layer:
+        if len(op.inputs) == 1:
+            return lambda x: x
+        if len(op.inputs) > 2:
+            raise Unsupported("of more than two values")
+        constants = [value for value in op.known if value is not None]
+        if len(constants) == 1 and constants[0].numel() == 1:
+            limits = {option: float(constants[0])}
+            return lambda x: torch.clamp(x, **limits)
+        if constants:
+            raise Unsupported("with a constant of several numbers")
+        return function
+
+    return make
+
+
+def _sum(op: Op) -> Layer:
+    return lambda *values: reduce(operator.add, values)
+
+
 OPERATIONS: dict[str, Callable[[Op], Layer]] = {
     "Reshape": _reshape,
     "Expand": _expand,
@@ -590,6 +616,9 @@ OPERATIONS: dict[str, Callable[[Op], Layer]] = {
     "Div": lambda op: operator.truediv,
     "Pow": lambda op: operator.pow,
     "Neg": lambda op: operator.neg,
+    "Sum": _sum,
+    "Max": _extremum(torch.maximum, "min"),
+    "Min": _extremum(torch.minimum, "max"),
     "MatMul": lambda op: torch.matmul,
     "Sqrt": lambda op: torch.sqrt,
     "Exp": lambda op: torch.exp,
