@@ -27,6 +27,8 @@ autodoc_inherit_docstrings = False
 
 # Types in signatures are those of torch and of private modules, whose pages are not here.
 nitpick_ignore_regex = [("py:.*", ".*")]
+# A signature with a type that only the type checker imports stays text, and a name in it may stand at several doors.
+suppress_warnings = ["ref.python"]
 
 
 def plain(app, what, name, obj, options, lines):

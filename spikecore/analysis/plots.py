@@ -16,12 +16,11 @@ from torch import Tensor
 
 from spikecore.analysis.rates import LayerRates
 from spikecore.errors import OptionError, ShapeError
+from spikecore.interfaces.surrogate import Surrogate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from spikecore.interfaces.surrogate import Surrogate
 
 SPIKE, TRACE, LIMIT = "#1f4e79", "#2a7f62", "#b03a2e"
 
