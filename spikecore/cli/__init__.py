@@ -19,7 +19,7 @@ from spikecore.errors import (
     PluginError,
     SpikeError,
 )
-from spikecore.foreign import printable_lines
+from spikecore.foreign import printable, printable_lines
 from spikecore.registry.commands import COMMANDS
 from spikecore.terminal import width, wrapped
 
@@ -98,7 +98,10 @@ class LazyGroup(click.Group):
             sys.exit(stop.exit_code)  # outside standalone mode, click would ignore the exit status
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._plugin_commands().items()}
+        offered = {
+            printable(name): printable(f"From the plugin {entry.plugin.id}.")
+            for name, entry in self._plugin_commands().items()
+        }
         with formatter.section("Commands"):
             formatter.write_dl(sorted({**offered, **COMMANDS}.items()))
 
