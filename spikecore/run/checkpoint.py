@@ -31,6 +31,7 @@ from torch import Tensor, isfinite
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError
 from spikecore.files import clean, read_file, remove_directory, write_directory
+from spikecore.run.log import EMPTY
 from spikecore.run.tree import flatten, restore
 from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
@@ -65,9 +66,9 @@ class Index:
     count: int
     score: float | None
     written: str
-    timings_s: dict[str, float] | None
+    timings_s: dict[str, float]
     pace_s: list[float]
-    log: FileSum | None
+    log: FileSum
     model: dict[str, Any]
     state: dict[str, Any]
     large: dict[str, Any]
@@ -169,9 +170,10 @@ class CheckpointStore:
             return self.save(count + 1, model, state, **more)  # type: ignore[arg-type]
         score = _finite(score) if score is not None and are_finite(model) else None
         head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": score}
-        times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
+        written = datetime.now(timezone.utc).isoformat()
+        times = {"written": written, "timings_s": dict(timings or {}), "pace_s": list(pace)}
         kept = kept or {}
-        body = {**head, **times, "log": log, **body, "kept": _sums(kept)}
+        body = {**head, **times, "log": dict(log or EMPTY), **body, "kept": _sums(kept)}
         body["sha256"] = _digest(body)
         # Not its parents: a run directory that was removed must not come back with half of its files.
         self._folder.mkdir(exist_ok=True)
@@ -214,7 +216,7 @@ class CheckpointStore:
             score=body["score"],
             log=body["log"],
             timings=body["timings_s"],
-            pace=body.get("pace_s", []),
+            pace=body["pace_s"],
             large=self._large(name, body) if with_large else {},
         )
 
@@ -342,6 +344,8 @@ class CheckpointStore:
             index: Index = from_plain(Index, body)
         except Mismatch as error:
             raise CheckpointError(f"{path}: is damaged: {error}") from error
+        if any(part.bytes < 0 for part in (index.log, *index.files.values(), *index.kept.values())):
+            raise CheckpointError(f"{path}: is damaged: it names a length below 0")
         if missing := {MODEL, STATE} - set(index.files):
             raise CheckpointError(f"{path}: is damaged: it does not know {', '.join(sorted(missing))}")
         return body
