@@ -30,7 +30,7 @@ from torch import Tensor, isfinite
 
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError
-from spikecore.files import clean, read_file, remove_directory, write_directory
+from spikecore.files import clean, read_file, refuse_link, remove_directory, write_directory
 from spikecore.run.log import EMPTY
 from spikecore.run.tree import flatten, restore
 from spikecore.run.typed import Mismatch, from_plain
@@ -236,6 +236,7 @@ class CheckpointStore:
     def weight_bytes(self, name: str) -> int:
         """Size of the file of weights; 0 where there is none. Nothing is verified."""
         try:
+            refuse_link(self._folder / name)
             return (self._folder / name / MODEL).lstat().st_size
         except OSError:
             return 0
@@ -306,7 +307,7 @@ class CheckpointStore:
         for name in names:
             if name not in kept:
                 remove_directory(self._folder / name)
-            elif name != names[-1]:
+            elif name != names[-1] and not (self._folder / name).is_symlink():  # what it leads to is not the run's
                 (self._folder / name / LARGE).unlink(missing_ok=True)
 
     def _score(self, name: str) -> float | None:
@@ -326,6 +327,8 @@ class CheckpointStore:
 
     def _index(self, name: str) -> dict[str, Any]:
         path = self._folder / name / INDEX
+        if path.parent.is_symlink():
+            raise CheckpointError(f"{path.parent}: is a link, which is not followed: put the checkpoint itself there")
         try:
             body: dict[str, Any] = parse_json(read_file(path, MOST_INDEX_BYTES), most_bytes=MOST_INDEX_BYTES)
             version = body.get("format")

@@ -98,6 +98,8 @@ def read_gallery(directory: Path) -> tuple[dict[str, Shown], list[str]]:
     """What a run showed, and what of it cannot be read and why; raises nothing for a damaged file."""
     values: dict[str, Shown] = {}
     problems = []
+    if (directory / FOLDER).is_symlink():
+        return {}, [f"{FOLDER} is a link, which is not followed"]
     for path in sorted((directory / FOLDER).glob(f"*{SUFFIX}")):
         try:
             name, value = from_plain(read_tree(path))

@@ -425,6 +425,33 @@ def test_a_folder_of_checkpoints_that_is_a_link_is_refused(tmp_path, monkeypatch
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == before
 
 
+def test_a_checkpoint_that_is_a_link_is_neither_read_nor_changed(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    older = names(out)[0]
+    away = tmp_path / "away"
+    (out / "checkpoints" / older).rename(away)
+    (out / "checkpoints" / older).symlink_to(away)
+    (away / "large.safetensors").write_text("of somebody")
+    with pytest.raises(CheckpointError, match=f"{older}: is a link, which is not followed"):
+        load(out, older)
+    before = {path.name: path.read_bytes() for path in away.iterdir()}
+    resume(out)
+    assert {path.name: path.read_bytes() for path in away.iterdir()} == before
+    (out / "checkpoints" / "checkpoint-00009999").symlink_to(away)
+    with pytest.raises(CheckpointError, match="checkpoint-00009999: is a link"):
+        load(out)
+
+
+def test_a_folder_of_shown_values_that_is_a_link_is_not_shown(tmp_path):
+    out = tmp_path / "r"
+    spikecore.run(small(trainer={"epochs": 1}), out=out)
+    (out / "shown").rename(tmp_path / "away")
+    (out / "shown").symlink_to(tmp_path / "away")
+    page = write_report(out).read_text()
+    assert "shown is a link, which is not followed" in page
+    assert "confusion" not in page
+
+
 @pytest.mark.parametrize(
     "odd",
     [
