@@ -101,8 +101,8 @@ def reached_inputs(forward: Graph, seeds: Iterable[str], through_flat: bool = Fa
 
 def _passing(node: Node, through_flat: bool) -> Sequence[int]:
     """The arguments to which a node passes its gradient."""
-    if node.op in FLAT:
-        return node.args if through_flat else ()
+    if through_flat and node.op in FLAT:
+        return node.args
     if node.op in PASSES_NOTHING:
         return ()
     if node.op == SPIKE:
@@ -195,6 +195,6 @@ RULES: dict[str, Rule] = {
 }
 """Operations without a rule pass no gradient: comparisons, logic, `sign`, `floor`, `round`, `detach`."""
 
-PASSES_NOTHING = frozenset({"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", DETACH})
 FLAT = frozenset({"sign", "floor", "round"})
 """Their derivative is 0 wherever they have one."""
+PASSES_NOTHING = FLAT | {"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", DETACH}

@@ -72,7 +72,7 @@ def test_any_damage_is_an_error_of_ours_or_harmless(tmp_path, is_packed):
 def test_what_it_does_not_take(tmp_path):
     path = tmp_path / "a.mat"
     for content, says in {
-        b"": "not a MATLAB file of version 5",
+        b"": "has 0 bytes; was it copied to the end",
         b"x" * 200: "not a MATLAB file of version 5",
         writers.mat({"x": ARRAYS["x"]}): "lacks the array 'ts'; it has x",
         writers.mat({}) + b"\x0e\0\0\0": "not a sound MATLAB file",
