@@ -9,6 +9,7 @@ import pytest
 
 from spikecore.errors import DatasetError
 from spikecore_datasets_dvs import pickled
+from spikecore_datasets_dvs.formats import arrays
 
 SCALAR = b"\x80\x04cnumpy.core.multiarray\nscalar\n"
 
@@ -100,3 +101,16 @@ def test_lists_and_arrays_are_read_as_before(tmp_path):
     np.save(tmp_path / "arrays.npy", array, allow_pickle=True)
     assert len(pickled.read(tmp_path / "lists.npy")) == 3
     assert len(pickled.read(tmp_path / "arrays.npy")) == 2
+
+
+def test_arrays_that_unpack_to_much_together_are_refused(tmp_path, monkeypatch):
+    """Each of them may be a thousand times its size, and a file may hold any number of them."""
+    events = {"t": np.arange(9), "x": np.zeros(9, int), "y": np.zeros(9, int), "p": np.zeros(9, int), "unit": "us"}
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, **events, **{f"more{i}": np.zeros(1 << 18, np.uint8) for i in range(8)})
+    assert len(arrays.read(path)) == 9
+    monkeypatch.setattr(arrays, "BASE_BYTES", 1 << 20)
+    with pytest.raises(DatasetError, match="unpack to more than 1048576 bytes and 100 times the file"):
+        arrays.read(path)
+    np.savez(path, **events, more=np.zeros(1 << 21, np.uint8))
+    assert len(arrays.read(path)) == 9
