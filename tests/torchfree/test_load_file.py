@@ -1,5 +1,7 @@
 """A file of components is taken whole or not at all."""
 
+import os
+
 import pytest
 
 from spikecore.errors import BrokenPluginError, PluginError
@@ -38,3 +40,9 @@ def test_what_it_was_about_to_replace_comes_back(tmp_path):
         assert registry.load("backend", "first") is before
         assert registry.name_of(before) == "first"
         assert [plugin.id for plugin in registry.files] == ["one"]
+
+
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    with pytest.raises(PluginError, match=r"--load .*pipe\.py: cannot be read: not a regular file"):
+        Registry(path=(), blocking=Blocking()).load_file(tmp_path / "pipe.py")
