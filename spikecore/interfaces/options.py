@@ -360,7 +360,8 @@ def _check_literal(allowed: Sequence[Any], value: Any) -> Any:
 def _check_tuple(plains: Sequence[Any], value: Any) -> tuple[Any, ...]:
     """A list of any length for `tuple[float, ...]`; of as many items as there are types for `tuple[int, int]`."""
     if not isinstance(value, list | tuple):
-        raise OptionError(f"must be a list, got {value!r}")
+        alone = f"; write [{value!r}] for a list of it alone" if isinstance(value, str | int | float) else ""
+        raise OptionError(f"must be a list, got {value!r}{alone}")
     if plains[-1] is Ellipsis:
         plains = [plains[0]] * len(value)
     if len(value) != len(plains):

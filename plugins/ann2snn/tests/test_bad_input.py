@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from spikecore import nn as snn
 from spikecore.errors import ConversionError, NetTraceError, OptionError
 from spikecore_ann2snn import Ann2SNN, SpikingReLU
+from spikecore_ann2snn.quantize.converter import Quantize
 
 from .nets import Everything, mean_output, settled
 
@@ -206,6 +207,8 @@ def test_recipes_and_activations_that_do_not_belong_together():
         Ann2SNN(recipe="max").convert(with_quantized_relus(chain()), X[:1], [X])
     with pytest.raises(OptionError, match="T"):
         Ann2SNN(T=())
+    with pytest.raises(OptionError, match=r"'T' must be a list, got 32; write \[32\]"):
+        Ann2SNN(T=32)
 
 
 def test_what_mixes_samples_is_refused():
@@ -215,6 +218,89 @@ def test_what_mixes_samples_is_refused():
 
     with pytest.raises(ConversionError, match=r"mean \(.mean\(\)\)"):
         Ann2SNN().convert(Mixing(), X[:1], [X])
+
+
+class Between(nn.Module):
+    """A call between a rectifier and the output."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.fc, self.function = nn.Linear(4, 4), function
+
+    def forward(self, x):
+        return self.function(self.fc(x).relu())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda h: F.softmax(h, 0),
+        lambda h: F.softmax(h, dim=-2),
+        lambda h: h - h.amax(0, keepdim=True),
+        lambda h: h - h.mean(-2, True),
+        lambda h: h.flip(0),
+        lambda h: torch.roll(h, 1),
+        lambda h: torch.cat([h, h]),
+        nn.Softmax(0),
+    ],
+)
+def test_calls_along_the_batch_are_refused(function):
+    """Time lies along it in the new net, also where the shape does not change."""
+    with pytest.raises(ConversionError, match="runs along the batch"):
+        Ann2SNN(recipe="temporal_difference").convert(Between(function), X[:1])
+
+
+@pytest.mark.parametrize("function", [lambda h: F.softmax(h, 1), lambda h: h.flip(1), lambda h: h.amax(1, True)])
+def test_calls_along_other_axes_are_not(function):
+    net = Between(function)
+    made, _ = Ann2SNN(recipe="temporal_difference", T=(3,)).convert(net, X[:1])
+    torch.testing.assert_close(mean_output(made, X, 3), net(X))
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda h: torch.div(h, 0.3, rounding_mode="floor"), "with these arguments"),
+        (lambda h: h.div(0.3, rounding_mode="trunc"), "with these arguments"),
+        (lambda h: (h * 5).to(torch.int64), "with these arguments"),
+        (lambda h: torch.mul(h, other=h), "not linear"),
+        (lambda h: torch.div(torch.ones(4), other=h + 1), "not linear"),
+        (lambda h: torch.einsum("bi,bj->bij", [h, h]), "not linear"),
+        (lambda h: F.linear(h, h[:, :4]), "not linear"),
+    ],
+)
+def test_what_is_not_linear_is_not_kept_as_if_it_were(function, reason):
+    with pytest.raises(ConversionError, match=reason):
+        Ann2SNN(recipe="max").convert(Between(function), X[:4], [X])
+
+
+@pytest.mark.parametrize("recipe", ["max", "percentile", "threshold_balancing"])
+@pytest.mark.parametrize("batches", [[X, X[:0]], [X[:0], X]])
+def test_an_empty_batch_adds_nothing(recipe, batches):
+    right = Ann2SNN(recipe=recipe).convert(chain(), X[:1], [X])[1].layers[1].threshold
+    assert Ann2SNN(recipe=recipe).convert(chain(), X[:1], batches)[1].layers[1].threshold == right
+    with pytest.raises(ConversionError, match="calibration batches are missing"):
+        Ann2SNN(recipe=recipe).convert(chain(), X[:1], [X[:0]])
+
+
+@pytest.mark.parametrize("converter", [Ann2SNN(recipe="max"), Ann2SNN(recipe="percentile"), Ann2SNN(), Quantize()])
+def test_numbers_that_are_none(converter):
+    net = chain()
+    with torch.no_grad():
+        net[0].weight[0, 0] = float("nan")
+    with pytest.raises(ConversionError, match="0.weight holds NaN"):
+        converter.convert(net, X[:1], [X])
+    with torch.no_grad():
+        net[0].weight.fill_(2e38)
+    with pytest.raises(ConversionError, match=r"1 \(ReLU\).* gives NaN or infinity"):
+        converter.convert(net, X[:1], [X])
+
+
+@pytest.mark.parametrize("layers", [[nn.Linear(4, 4)], []])
+def test_a_norm_without_statistics(layers):
+    net = nn.Sequential(*layers, nn.BatchNorm1d(4, track_running_stats=False), nn.ReLU())
+    with pytest.raises(ConversionError, match="track_running_stats=False"):
+        Ann2SNN().convert(net, X[:1], [X])
 
 
 def test_tokens_whose_batch_is_not_first_are_refused():

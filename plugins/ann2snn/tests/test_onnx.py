@@ -294,3 +294,119 @@ def test_what_touches_the_batch_is_refused(tmp_path):
     nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[1, 0, 2, 3]), helper.make_node("Relu", ["t"], ["y"])]
     with pytest.raises(ConversionError, match="batch is axis 1"):
         read(saved(model_of(nodes, {}), tmp_path / "m.onnx"))
+
+
+def node_model(node, weights, shape=("batch", 4), opset=18, rank=2):
+    graph = helper.make_graph(
+        [node] if isinstance(node, onnx.NodeProto) else node,
+        "one node",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"d{axis}" for axis in range(rank)])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
+
+
+@pytest.mark.parametrize(
+    ("node", "weights", "shape", "opset"),
+    [
+        (helper.make_node("Gemm", ["x", "w", "b"], ["y"]), {"w": weight(4, 5), "b": weight(1, 5)}, (4,), 18),
+        (helper.make_node("Gemm", ["x", "w", "b"], ["y"]), {"w": weight(4, 5), "b": np.float32(0.3)}, (4,), 18),
+        (helper.make_node("Expand", ["x", "s"], ["y"]), {"s": np.array([1, 3, 1])}, (1, 4), 18),
+        (helper.make_node("Split", ["x"], ["y"], axis=1, num_outputs=1), {}, (4,), 18),
+        (helper.make_node("Sum", ["x", "w", "x"], ["y"]), {"w": weight(4)}, (4,), 18),
+        (helper.make_node("Max", ["x", "w"], ["y"]), {"w": np.float32(0)}, (4,), 18),
+        (helper.make_node("Min", ["w", "x"], ["y"]), {"w": np.float32([0.3])}, (4,), 18),
+        (
+            [helper.make_node("Neg", ["x"], ["n"]), helper.make_node("Max", ["x", "n"], ["y"])],
+            {},
+            (4,),
+            18,
+        ),
+        (helper.make_node("LayerNormalization", ["x", "g"], ["y", "m", "v"]), {"g": weight(4)}, (4,), 18),
+        (helper.make_node("PRelu", ["x", "s"], ["y"]), {"s": np.abs(weight(4, 1))}, (4, 3), 18),
+        (
+            [helper.make_node("Dropout", ["x"], ["d", "mask"]), helper.make_node("Relu", ["d"], ["y"])],
+            {},
+            (4,),
+            18,
+        ),
+        (
+            [helper.make_node("Gather", ["c", "i"], ["g"], axis=0), helper.make_node("Add", ["x", "g"], ["y"])],
+            {"c": weight(5, 4), "i": np.array([0, 2])},
+            (2, 4),
+            18,
+        ),
+        (
+            [
+                helper.make_node("Shape", ["x"], ["all"]),
+                helper.make_node("Slice", ["all", "one", "three"], ["s"]),
+                helper.make_node("Mul", ["s", "k"], ["more"]),
+                helper.make_node("Slice", ["all", "zero", "one"], ["first"]),
+                helper.make_node("Concat", ["first", "more"], ["sizes"], axis=0),
+                helper.make_node("Expand", ["x", "sizes"], ["y"]),
+            ],
+            {"zero": np.array([0]), "one": np.array([1]), "three": np.array([3]), "k": np.array([1, 4])},
+            ("free", 1),
+            18,
+        ),
+    ],
+)
+def test_less_usual_forms_are_those_of_onnxruntime(tmp_path, node, weights, shape, opset):
+    path = saved(node_model(node, weights, ("batch", *shape), opset), tmp_path / "net.onnx")
+    x = torch.randn(3, *(2 if size == "free" else size for size in shape), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(read(path)(x), by_onnxruntime(path, x), atol=1e-5, rtol=1e-5)
+
+
+def test_the_maximum_of_a_value_and_zero_is_a_rectifier(tmp_path):
+    """So torch's newer exporter writes `x.clamp(min=0)`."""
+    nodes = [helper.make_node("Max", ["x", "w"], ["m"]), helper.make_node("Gemm", ["m", "v"], ["y"])]
+    net = read(saved(node_model(nodes, {"w": np.float32(0), "v": weight(4, 3)}), tmp_path / "net.onnx"))
+    x = torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    made, report = Ann2SNN(recipe="max", T=(8,)).convert(net, x[:1], [x])
+    assert [layer.threshold is not None for layer in report.layers] == [True, False]
+    with torch.no_grad():
+        torch.testing.assert_close(mean_output(made, x, 256), net(x), atol=0.05, rtol=0)
+
+
+def test_the_value_of_an_old_pad_is_its_attribute(tmp_path):
+    node = helper.make_node("Pad", ["x"], ["y"], pads=[0, 1, 0, 2], value=0.7)
+    out = read(saved(node_model(node, {}, opset=10), tmp_path / "net.onnx"))(torch.zeros(2, 4))
+    assert out[0].tolist() == pytest.approx([0.7, 0, 0, 0, 0, 0.7, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("node", "weights", "shape", "message"),
+    [
+        (helper.make_node("Selu", ["x"], ["y"], alpha=1.2), {}, (4,), "alpha or gamma"),
+        (helper.make_node("PRelu", ["x", "s"], ["y"]), {"s": weight(4)}, (4, 4), "nor one per channel"),
+        (helper.make_node("Gemm", ["x", "w", "b"], ["y"]), {"w": weight(4, 5), "b": weight(3, 5)}, (4,), "each sample"),
+        (helper.make_node("Clip", ["x", "a", "b"], ["y"]), {"a": np.float32(0), "b": np.float32(-1)}, (4,), "limits"),
+        (helper.make_node("Concat", ["x", "c"], ["y"], axis=0), {"c": weight(2, 4)}, (4,), "joins batches"),
+        (helper.make_node("Expand", ["x", "s"], ["y"]), {"s": np.array([2, 1, 1])}, (4,), "axes before the batch"),
+        (
+            helper.make_node("LayerNormalization", ["x", "g"], ["z", "m", "y"]),
+            {"g": weight(4)},
+            (4,),
+            "further output 'y'",
+        ),
+        (
+            helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", axes=[2, 3]),
+            {"s": np.array([2, 2], np.float32)},
+            (2, 3, 3),
+            "axes",
+        ),
+        (
+            helper.make_node("Resize", ["x", "", "", "s"], ["y"], mode="linear", keep_aspect_ratio_policy="not_larger"),
+            {"s": np.array([3, 2, 9, 8])},
+            (2, 3, 4),
+            "keep_aspect_ratio_policy",
+        ),
+    ],
+)
+def test_forms_that_have_no_counterpart_are_refused(tmp_path, node, weights, shape, message):
+    batch = 3 if node.op_type in ("Gemm", "Resize") else "batch"
+    path = saved(node_model(node, weights, (batch, *shape), rank=len(shape) + 1), tmp_path / "net.onnx")
+    with pytest.raises(ConversionError, match=message):
+        read(path)

@@ -232,6 +232,31 @@ def test_a_spiking_net_in_integers_is_numpy_bit_by_bit(per):
     assert {layer.outcome for layer in report.layers if layer.name in ("0", "1", "2", "4", "5", "6")} == {"became"}
 
 
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        lambda: snn.LIF(),
+        lambda: snn.LIF(tau=5.0, reset="soft", v_threshold=0.4),
+        lambda: snn.LIF(tau=3.0, v_init=0.75),
+        lambda: snn.IF(reset="soft", v_init=0.5),
+        lambda: snn.IF(v_reset=-0.5),
+        lambda: snn.LIF(fires="above", decay_input=False, v_init=-0.5),
+    ],
+)
+def test_fixed_point_neurons_fire_as_the_float_ones(neuron):
+    """With 16 bits for weights integers are fine enough for nearly every spike to stay where it was."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), neuron())
+    with torch.no_grad():
+        net[0].weight.mul_(6)
+    x = (torch.rand(12, 16, 8, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    made, _ = Quantize(weight_bits=16, neurons="fixed_point").convert(net, x[:, :1], [x])
+    right, out = net(x), made(x)
+    assert isinstance(made.get_submodule("1"), FixedPointLIF)
+    assert 0.05 < float(right.mean()) < 0.9
+    assert float((out != right).double().mean()) < 0.01
+
+
 def test_records_of_float_neurons_say_what_they_are():
     x = torch.rand(6, 2, 2, 5, 5)
     made, _ = Quantize(per="layer", weight_bits=6).convert(spiking_net(), x[0], [x[0]])
@@ -285,6 +310,25 @@ def test_training_with_quantized_weights(quantizer):
     assert float(((made(x) - before).abs() < 1e-5).double().mean()) > 0.99
     with pytest.raises(ConversionError, match="prepare_training"):
         finish_training(made)
+
+
+def test_a_layer_with_inputs_of_two_units_has_none():
+    layer = nn.Linear(8, 8)
+    net, x = settled(nn.Sequential(nn.ReLU(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(8, 2))), torch.rand(32, 8)
+    made, _ = Quantize().convert(net, x[:1], [x])
+    assert quantized.read(made.get_submodule("1")).input_scale == 1.0
+    assert quantized.read(made.get_submodule("5")).input_scale == pytest.approx(
+        float(made.get_submodule("4").threshold()) / 255
+    )
+
+
+def test_choices_that_do_not_exist():
+    for options in ({"per": "row"}, {"quantizer": "mean"}):
+        with pytest.raises(OptionError, match="must be"):
+            prepare_training(nn.Linear(4, 3), torch.rand(2, 4), **options)
+    for size in (0.0, -1.0, float("nan"), torch.tensor([0.5, 0.0])):
+        with pytest.raises(ValueError, match="above 0"):
+            straight_through.step(torch.ones(2), size)
 
 
 def test_numbers_that_do_not_fit_are_refused():

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from spikecore import nn as snn
+from spikecore.errors import ConversionError
 from spikecore.nn import set_step_mode, trace_net
 from spikecore_ann2snn import (
     QCFS,
@@ -290,6 +291,11 @@ def test_qcfs_is_the_formula_and_its_gradients_those_of_the_paper():
     assert (gradient[(x < -0.2) | (x > 1.8)] == 0).all()
     (of_theta,) = torch.autograd.grad(out[x > 1.8].sum(), neuron.param_v_threshold)
     assert float(of_theta) == int((x > 1.8).sum())
+    out = neuron(x)
+    for place in (40, 52, 55):  # the error of rounding, over θ
+        (of_theta,) = torch.autograd.grad(out[place], neuron.param_v_threshold, retain_graph=True)
+        assert bool(inside[place])
+        assert float(of_theta) == pytest.approx(float((out[place] - x[place]) / theta))
 
 
 def test_a_qcfs_layer_converts_without_loss_at_as_many_steps_as_levels():
@@ -422,3 +428,71 @@ def test_a_converted_net_trains_on_and_is_copied():
     assert losses[-1] < 0.97 * losses[0]
     again = copy.deepcopy(made)
     torch.testing.assert_close(mean_output(again.eval(), x, 4), mean_output(made.eval(), x, 4))
+
+
+class Query(nn.Module):
+    """Learned queries, expanded to the size of the batch, look at the tokens `[B, N, 8]`."""
+
+    def __init__(self, is_function):
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 2, 8))
+        self.norm, self.attention = nn.LayerNorm(8), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.is_function = is_function
+
+    def forward(self, x):
+        query = self.norm(self.query.expand(x.shape[0], -1, -1))
+        if self.is_function:
+            return F.scaled_dot_product_attention(query, x, x)[:, 0]
+        return self.attention(query, x, x, need_weights=False)[0][:, 0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Query(False),
+        lambda: Query(True),
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2),
+        lambda: nn.Sequential(
+            nn.TransformerEncoder(
+                nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True, activation="gelu"),
+                2,
+                norm=nn.LayerNorm(8),
+                enable_nested_tensor=False,
+            ),
+            nn.Linear(8, 3),
+        ),
+    ],
+)
+def test_queries_and_encoders_are_exact_at_every_step(make):
+    torch.manual_seed(0)
+    net, x = make().eval(), torch.randn(3, 5, 8)
+    made, _ = Ann2SNN(recipe="temporal_difference", T=(4,)).convert(net, x[:1])
+    with torch.no_grad():
+        for num_steps in (1, 3):
+            torch.testing.assert_close(mean_output(made, x, num_steps), net(x), atol=1e-5, rtol=1e-4)
+
+
+def test_functional_max_pooling_may_be_replaced_too():
+    class Pooled(nn.Module):
+        def __init__(self, pool):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(1, 2, 3), pool
+
+        def forward(self, x):
+            return self.pool(self.conv(x).relu(), 2)
+
+    torch.manual_seed(0)
+    net, x = Pooled(F.max_pool2d), images()
+    made, _ = convert(net, x, recipe="max", max_pool="average")
+    with torch.no_grad():
+        net.pool = F.avg_pool2d
+        torch.testing.assert_close(mean_output(made, x, 256), net(x), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", ["qcfs", "few_spike"])
+def test_a_trained_threshold_below_zero_is_no_neurons(recipe):
+    net = nn.Sequential(nn.Linear(4, 4), QCFS(step_mode="single"))
+    with torch.no_grad():
+        net[1].param_v_threshold.fill_(-0.5)
+    with pytest.raises(ConversionError, match=r"trained threshold is -0.5.*above 0"):
+        Ann2SNN(recipe=recipe).convert(net, torch.rand(2, 4))

@@ -10,6 +10,7 @@ all channels at once the mean would be so small, where few are active, that θ s
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Protocol
@@ -103,10 +104,15 @@ class Percentile:
         self.counts: Tensor | None = None
         self.range = 0.0
         self.number = 0
+        self.is_finite = True
 
     def see(self, values: Tensor) -> None:
         rows = _rows(values, self.per)
         largest = float(rows.max()) if rows.numel() else 0.0
+        if not math.isfinite(largest):
+            self.is_finite = False
+        if not self.is_finite:
+            return
         if self.counts is None:
             self.counts = torch.zeros(len(rows), BINS, dtype=torch.int64, device=values.device)
         if largest > 0 and not self.range:
@@ -127,6 +133,8 @@ class Percentile:
         self.counts += torch.bincount(bins.flatten(), minlength=self.counts.numel()).reshape(self.counts.shape)
 
     def threshold(self) -> Tensor:
+        if not self.is_finite:
+            return torch.full((), math.nan)
         if self.counts is None or not self.range:
             return _shaped(None if self.counts is None else torch.zeros(len(self.counts)), self.per)
         wanted = self.percentile / 100 * self.number
@@ -225,6 +233,8 @@ def calibrate(
     with torch.no_grad():
         for index, batch in enumerate(_shown(batches)):
             _check_batch(batch, example, index)
+            if not len(batch):
+                continue
             if first is None:
                 first = batch.detach().clone()
             count += len(batch)
@@ -258,11 +268,19 @@ def _shown(batches: Iterable[Tensor]) -> Iterator[Tensor]:
     yield from track(batches, "calibration", total=total, console=Console(stderr=True), transient=True)
 
 
-def sane(threshold: Tensor) -> tuple[Tensor, str]:
+def sane(threshold: Tensor, node: NetNode) -> tuple[Tensor, str]:
     """A threshold that a neuron can have, and a remark where calibration found none.
 
     A channel that never fires gets the largest threshold of its layer, a silent layer 1.
+
+    Raises:
+        ConversionError: the activations of the node are no finite numbers.
     """
+    if not bool(threshold.isfinite().all()):
+        raise ConversionError(
+            f"{node} gives NaN or infinity for the calibration data: the net overflows on them; look for the layer "
+            "before it whose outputs grow without bound"
+        )
     silent = threshold <= 0
     if not bool(silent.any()):
         return threshold, ""

@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikecore.nn import NetNode, Ref
+from spikecore.nn import NetNode
 from spikecore_ann2snn.neurons import SpikingReLU
 from spikecore_ann2snn.operations import SYNAPSES
-from spikecore_ann2snn.preparation import Prepared
+from spikecore_ann2snn.preparation import Prepared, names_in
 
 _TRANSPARENT = (
     nn.AvgPool1d,
@@ -55,7 +54,7 @@ def fold_thresholds(given: Prepared, replaced: Mapping[str, nn.Module]) -> tuple
         if not isinstance(module, SpikingReLU):
             continue
         before = _layer_before(given, replaced, name)
-        after = _layers_after(given, replaced, name)
+        after = _layers_after(given, replaced, name, per_channel=bool(module.threshold.dim()))
         if before is None or not after:
             continue
         threshold = module.threshold
@@ -85,7 +84,7 @@ def _layer_before(given: Prepared, replaced: Mapping[str, nn.Module], name: str)
     return node if is_sole_use and has_channels and _is_own_layer(given, node) else None
 
 
-def _layers_after(given: Prepared, replaced: Mapping[str, nn.Module], name: str) -> list[NetNode]:
+def _layers_after(given: Prepared, replaced: Mapping[str, nn.Module], name: str, per_channel: bool) -> list[NetNode]:
     """The layers that read the neuron, all of them; empty where something else reads it too."""
     graph, layers = given.graph, list[NetNode]()
     if _is_output(given, name):
@@ -93,17 +92,43 @@ def _layers_after(given: Prepared, replaced: Mapping[str, nn.Module], name: str)
     for user in graph.users(name):
         if user.name in replaced and not isinstance(replaced[user.name], nn.Identity):
             return []
+        if per_channel and not _reads_channels(given, user):
+            return []
         if _is_own_layer(given, user):
             layers.append(user)
             continue
         is_identity = isinstance(replaced.get(user.name), nn.Identity)
         if not (is_identity or _is_transparent(user)):
             return []
-        further = _layers_after(given, replaced, user.name)
+        further = _layers_after(given, replaced, user.name, per_channel)
         if not further:
             return []
         layers += further
     return layers
+
+
+def _reads_channels(given: Prepared, node: NetNode) -> bool:
+    """Whether axis 1 of its input means channels to a call, and still does in its result, perhaps with all axes flat.
+
+    A linear layer over the last of several axes, or pooling of `[B, N]`, which takes that for one sample `[C, L]`, run
+    across what has a threshold of its own.
+    """
+    before, after = given.graph[node.inputs[0]].shape or (), node.shape or ()
+    module = node.module
+    if isinstance(module, nn.Linear):
+        return len(before) == 2
+    rank = next((axes + 2 for kind, axes in _AXES.items() if isinstance(module, kind)), len(before))
+    is_flat = len(after) == 2
+    keeps = after[:2] == before[:2] or isinstance(module, SYNAPSES)
+    return len(before) == rank >= 2 and (is_flat or keeps)
+
+
+_AXES = {
+    **dict.fromkeys((nn.Conv1d, nn.ConvTranspose1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d), 1),
+    **dict.fromkeys((nn.Conv2d, nn.ConvTranspose2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d), 2),
+    **dict.fromkeys((nn.Conv3d, nn.ConvTranspose3d, nn.AvgPool3d, nn.AdaptiveAvgPool3d), 3),
+}
+"""Kind → axes that it runs over, beside batch and channels."""
 
 
 def _is_transparent(node: NetNode) -> bool:
@@ -115,15 +140,7 @@ def _is_transparent(node: NetNode) -> bool:
 
 
 def _is_output(given: Prepared, name: str) -> bool:
-    return name in _names(given.graph.output)
-
-
-def _names(value: Any) -> list[str]:
-    """Of all nodes that a net's output refers to."""
-    if isinstance(value, Ref):
-        return [value.name]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
-    return [name for part in parts for name in _names(part)]
+    return name in names_in(given.graph.output)
 
 
 def _divide_outputs(layer: nn.Module, threshold: Tensor) -> None:

@@ -55,6 +55,7 @@ class OnnxNet(nn.Module):
         self._shape_of: dict[str, str] = {}  # output of a Shape → the value whose shape it is
         if self._ranks.get(self._input, 0) < 1:
             raise ConversionError(f"the number of axes of input {self._input!r} is not known: export it with a shape")
+        self._read = {name for node in graph.node for name in node.input} | {self._output}
         first = inputs[0].type.tensor_type.shape.dim[0]
         self._batch = first.dim_value if first.HasField("dim_value") else None
         self._sizes: set[str] = set()
@@ -124,12 +125,15 @@ class OnnxNet(nn.Module):
             self._constants.update(zip(op.outputs, results, strict=False))  # outputs may be left out
             return
         self._batch_axes.update(dict.fromkeys(op.outputs, batch_axis_after(op)))
-        path = None
+        path, outputs = None, op.outputs
         if module is not None:
+            if used := [name for name in outputs[1:] if name in self._read]:
+                raise Unsupported(f"its further output {used[0]!r} is read, and has no counterpart")
+            outputs = outputs[:1]
             path = self._free(op.name)
             self.add_module(path, module)
         names = tuple(name for name in left if name and name not in op.consumed())
-        self._steps.append(_Step(path, function, tuple(map(self._value, names)), op.outputs))
+        self._steps.append(_Step(path, function, tuple(map(self._value, names)), outputs))
 
     def _add_size(self, op: Op) -> None:
         """A step on numbers that come from shapes; the result is a tuple of them, or one."""

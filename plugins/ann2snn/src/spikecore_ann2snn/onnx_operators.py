@@ -10,6 +10,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -102,6 +103,8 @@ _CONSUMED: dict[str, tuple[int, ...]] = {
     "ReduceSum": (1,),
     "ReduceMax": (1,),
     "Clip": (1, 2),
+    "Max": (0, 1),
+    "Min": (0, 1),
     "Dropout": (1, 2),
 }
 
@@ -173,6 +176,10 @@ def _gemm(op: Op) -> nn.Module:
     weight = (weight if op.get("transB", 0) else weight.T) * op.get("alpha", 1.0)
     bias = op.optional(2)
     if bias is not None:
+        while bias.dim() > 1 and bias.shape[0] == 1:
+            bias = bias[0]
+        if bias.dim() > 1:
+            raise Unsupported(f"its bias {tuple(bias.shape)} has a row for each sample: one row is a bias of the layer")
         bias = (bias * op.get("beta", 1.0)).expand(weight.shape[0])
     return _loaded(nn.Linear(weight.shape[1], weight.shape[0], bias is not None), weight, bias)
 
@@ -235,6 +242,8 @@ def _clip(op: Op) -> nn.Module:
     bounds = [op.optional(1), op.optional(2)]
     low = float(bounds[0]) if bounds[0] is not None else low
     high = float(bounds[1]) if bounds[1] is not None else high
+    if low is not None and high is not None and low >= high:
+        raise Unsupported(f"its limits {low:g} and {high:g} leave a constant, or nothing")
     if low == 0 and high is None:
         return nn.ReLU()
     if low == 0 and high == 6:
@@ -264,6 +273,8 @@ def _layer_norm(op: Op) -> nn.Module:
 
 def _rms_norm(op: Op) -> nn.Module:
     gain = op.constant(1, "scale")
+    if op.get("axis", -1) not in (-gain.dim(), op.rank() - gain.dim()):
+        raise Unsupported("an axis that does not suit its scale")
     return _loaded(nn.RMSNorm(tuple(gain.shape), op.get("epsilon", 1e-5)), gain, None)
 
 
@@ -317,6 +328,8 @@ def _check_resize(op: Op, name: str, scales: Tensor | None) -> None:
     how = f"coordinate_transformation_mode={_transformation(op)}"
     if op.get("antialias", 0):
         raise Unsupported("antialias=1")
+    if op.get("axes") is not None or op.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        raise Unsupported("axes, or a keep_aspect_ratio_policy: export it with one scale or size per axis")
     if name != "nearest":
         if _transformation(op) not in ("half_pixel", "pytorch_half_pixel", "align_corners"):
             raise Unsupported(f"{how}: expected half_pixel or align_corners")
@@ -350,8 +363,23 @@ def _resize(op: Op) -> Any:
 
 
 def _prelu(op: Op) -> nn.Module:
-    slope = op.constant(1, "slope").flatten()
-    return _loaded(nn.PReLU(len(slope)), slope, None)
+    slope = op.constant(1, "slope")
+    sizes = (1,) * (op.rank() - slope.dim()) + tuple(slope.shape)
+    if any(size != 1 for axis, size in enumerate(sizes) if axis != 1):
+        raise Unsupported(f"a slope {tuple(slope.shape)} that is neither one number nor one per channel")
+    return _loaded(nn.PReLU(slope.numel()), slope.flatten(), None)
+
+
+def _selu(op: Op) -> nn.Module:
+    if abs(op.get("alpha", 1.6732632) - 1.6732632) > 1e-5 or abs(op.get("gamma", 1.0507010) - 1.0507010) > 1e-5:
+        raise Unsupported("alpha or gamma other than those of self-normalizing nets")
+    return nn.SELU()
+
+
+def _swish(op: Op) -> nn.Module:
+    if op.get("alpha", 1.0) != 1.0:
+        raise Unsupported("alpha other than 1")
+    return nn.SiLU()
 
 
 LAYERS: dict[str, Callable[[Op], Any]] = {
@@ -367,13 +395,13 @@ LAYERS: dict[str, Callable[[Op], Any]] = {
     "Sigmoid": lambda op: nn.Sigmoid(),
     "Tanh": lambda op: nn.Tanh(),
     "Elu": lambda op: nn.ELU(op.get("alpha", 1.0)),
-    "Selu": lambda op: nn.SELU(),
+    "Selu": _selu,
     "Softplus": lambda op: nn.Softplus(),
     "Mish": lambda op: nn.Mish(),
     "HardSwish": lambda op: nn.Hardswish(),
     "HardSigmoid": _hard_sigmoid,
     "Gelu": lambda op: nn.GELU(op.get("approximate", "none")),
-    "Swish": lambda op: nn.SiLU(),
+    "Swish": _swish,
     "Softmax": _softmax(nn.Softmax),
     "LogSoftmax": _softmax(nn.LogSoftmax),
     "LayerNormalization": _layer_norm,
@@ -420,7 +448,15 @@ def _expand(op: Op) -> Layer:
     if op.known[1] is None:
         return lambda x, sizes: x.expand(*sizes)
     sizes = tuple(op.constant(1, "shape").tolist())
-    return lambda x: x.expand(*sizes)
+    if op.known[0] is not None:
+        return lambda x: x.expand(torch.broadcast_shapes(x.shape, sizes))
+    if len(sizes) > op.rank():
+        raise Unsupported("it puts axes before the batch")
+    sizes = (1,) * (op.rank() - len(sizes)) + sizes
+    if sizes[0] not in (1, op.batch):
+        raise Unsupported("it repeats samples of the batch")
+    own = (-1, *(-1 if size == 1 else size for size in sizes[1:]))
+    return lambda x: x.expand(*own)
 
 
 def _transpose(op: Op) -> Layer:
@@ -457,7 +493,7 @@ def _unsqueeze(op: Op) -> Layer:
 def _gather(op: Op) -> Layer:
     index, axis = op.constant(1, "index"), op.get("axis", 0)
     if op.known[0] is not None:
-        return lambda x, _: torch.take_along_dim(x, index.reshape(-1), axis) if x.dim() == 1 else x.select(axis, index)
+        return lambda x: x[(slice(None),) * (axis % x.dim()) + (index,)]
     axis %= op.rank()
     if axis == op.batch_axis:
         raise Unsupported("it picks samples of the batch")
@@ -486,6 +522,8 @@ def _split(op: Op) -> Layer:
     axis, sizes = op.get("axis", 0) % op.rank(), _integers(op, 1, "split")
     if axis == op.batch_axis:
         raise Unsupported("it splits the batch")
+    if len(op.outputs) == 1:
+        return lambda x: x
     if sizes is None:
         number = len(op.outputs)
         return lambda x: torch.chunk(x, number, axis)
@@ -494,7 +532,7 @@ def _split(op: Op) -> Layer:
 
 def _concat(op: Op) -> Layer:
     axis = op.get("axis")
-    if all(value is None for value in op.known) and (axis if axis >= 0 else axis % op.rank()) == op.batch_axis:
+    if any(value is None for value in op.known) and (axis if axis >= 0 else axis % op.rank()) == op.batch_axis:
         raise Unsupported("it joins batches")
     return lambda *parts: torch.cat(parts, axis)
 
@@ -503,7 +541,7 @@ def _pad(op: Op) -> Layer:
     if op.get("mode", "constant") != "constant" or op.has(3):
         raise Unsupported(f"mode {op.get('mode')}, or with axes")
     pads = _integers(op, 1, "pads") or ()
-    value = op.optional(2)
+    value = op.optional(2) if op.has(2) else op.get("value")
     axes = len(pads) // 2
     if pads[0] or pads[axes]:
         raise Unsupported("it pads the batch")
@@ -534,6 +572,29 @@ def _cast(op: Op) -> Layer:
     return lambda x: x.to(kind)
 
 
+def _extremum(function: Callable[..., Any], option: str) -> Callable[[Op], Layer]:
+    """Of two values; with a number, as torch's exporter writes a clamp at one end."""
+
+    def make(op: Op) -> Layer:
+        if len(op.inputs) == 1:
+            return lambda x: x
+        if len(op.inputs) > 2:
+            raise Unsupported("of more than two values")
+        constants = [value for value in op.known if value is not None]
+        if len(constants) == 1 and constants[0].numel() == 1:
+            limits = {option: float(constants[0])}
+            return lambda x: torch.clamp(x, **limits)
+        if constants:
+            raise Unsupported("with a constant of several numbers")
+        return function
+
+    return make
+
+
+def _sum(op: Op) -> Layer:
+    return lambda *values: reduce(operator.add, values)
+
+
 OPERATIONS: dict[str, Callable[[Op], Layer]] = {
     "Reshape": _reshape,
     "Expand": _expand,
@@ -555,6 +616,9 @@ OPERATIONS: dict[str, Callable[[Op], Layer]] = {
     "Div": lambda op: operator.truediv,
     "Pow": lambda op: operator.pow,
     "Neg": lambda op: operator.neg,
+    "Sum": _sum,
+    "Max": _extremum(torch.maximum, "min"),
+    "Min": _extremum(torch.minimum, "max"),
     "MatMul": lambda op: torch.matmul,
     "Sqrt": lambda op: torch.sqrt,
     "Exp": lambda op: torch.exp,
@@ -596,7 +660,7 @@ def _slice_sizes(op: Op) -> Layer:
 
 
 def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Op], Layer]:
-    """Of numbers, or of tuples of one number."""
+    """Of numbers, or of tuples, number by number."""
 
     def make(op: Op) -> Layer:
         known = [None if value is None else value.reshape(-1).tolist() for value in op.known]
@@ -605,9 +669,11 @@ def _arithmetic(function: Callable[[Any, Any], Any]) -> Callable[[Op], Layer]:
             given = iter(sizes)
             values = [next(given) if value is None else value for value in known]
             is_tuple = any(isinstance(value, tuple) for value in values)
-            numbers = [value[0] if isinstance(value, tuple | list) else value for value in values]
-            result = function(*numbers)
-            return (result,) if is_tuple else result
+            lists = [value if isinstance(value, tuple | list) else (value,) for value in values]
+            length = max(map(len, lists))
+            left, right = (tuple(value) * length if len(value) == 1 else value for value in lists)
+            results = tuple(function(a, b) for a, b in zip(left, right, strict=True))
+            return results if is_tuple else results[0]
 
         return apply
 

@@ -60,7 +60,7 @@ SYNAPSES = (
     nn.ConvTranspose3d,
 )
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _MAX_POOLS = (
     nn.MaxPool1d,
     nn.MaxPool2d,
@@ -118,7 +118,7 @@ MODULES: dict[type[nn.Module], Role] = {
     **dict.fromkeys((QCFS,), "quantized"),
     **dict.fromkeys(BATCH_NORMS, "norm"),
     **dict.fromkeys(_MAX_POOLS, "max_pool"),
-    **dict.fromkeys(_DROPOUTS, "dropout"),
+    **dict.fromkeys(DROPOUTS, "dropout"),
     **dict.fromkeys(SYNAPSES, "synapse"),
     **dict.fromkeys(_LINEAR_MODULES, "linear"),
     **dict.fromkeys(_SHAPE_MODULES, "shape"),
@@ -340,7 +340,9 @@ def role_of(node: NetNode, dependent: frozenset[str]) -> Role | None:
     role = _role(node)
     if role == "product":
         return _role_of_product(node, dependent)
-    if role in ("linear", "shape") and _mixes_samples(node):
+    if role == "synapse" and node.kind != "module" and len(_factors(node, dependent)) > 1:
+        return "smooth"  # its weight depends on the data
+    if mixes_samples(node) or _loses_fractions(node):
         return None
     return role
 
@@ -365,26 +367,63 @@ def _role_of_module(module: nn.Module | None) -> Role | None:
     return "state" if isinstance(module, snn.Stateful) else None
 
 
-def _role_of_product(node: NetNode, dependent: frozenset[str]) -> Role:
-    """A product with constants is linear; a quotient only in its dividend."""
-    factors = [name for name in node.inputs if name in dependent]
+def _role_of_product(node: NetNode, dependent: frozenset[str]) -> Role | None:
+    """A product with constants is linear; a quotient only in its dividend, and where it is not rounded."""
     name = getattr(node.target, "__name__", str(node.target))
-    divides_by_data = "div" in name and len(node.args) > 1 and getattr(node.args[1], "name", None) in dependent
-    is_square = len(node.inputs) < sum(isinstance(value, snn.Ref) for value in node.args)
-    if len(factors) > 1 or divides_by_data or is_square or "pow" in name:
+    divisor = node.kwargs.get("other", node.args[1] if len(node.args) > 1 else None)
+    divides_by_data = "div" in name and getattr(divisor, "name", None) in dependent
+    if node.kwargs.get("rounding_mode") is not None:
+        return None
+    if len(_factors(node, dependent)) > 1 or divides_by_data or "pow" in name:
         return "smooth"
     return "linear"
 
 
-def _mixes_samples(node: NetNode) -> bool:
-    """Whether a mean or a sum runs over the batch as well."""
+def _factors(node: NetNode, dependent: frozenset[str]) -> list[str]:
+    """The arguments that depend on the data, also within lists; one that stands twice is there twice."""
+    return [name for name in _references((*node.args, *node.kwargs.values())) if name in dependent]
+
+
+def _references(value: Any) -> list[str]:
+    if isinstance(value, snn.Ref):
+        return [value.name]
+    return [name for part in value for name in _references(part)] if isinstance(value, tuple | list) else []
+
+
+_DIMS = {
+    **dict.fromkeys(("mean", "sum", "amax"), (1, None)),
+    **dict.fromkeys(("softmax", "log_softmax", "flip"), (1, -1)),
+    **dict.fromkeys(("cat", "concat", "concatenate"), (1, 0)),
+    "roll": (2, None),
+    "normalize": (2, 1),
+}
+"""Function or method that runs along axes → place of these among its arguments, and the axis by default; None: all."""
+
+
+def mixes_samples(node: NetNode) -> bool:
+    """Whether a call runs along the batch as well, which in the new net holds time too."""
+    if isinstance(node.module, nn.Softmax | nn.LogSoftmax):
+        dims: tuple[Any, ...] = (-1 if node.module.dim is None else node.module.dim,)
+        return int(dims[0]) % max(len(node.shape or ()), 1) == 0
     name = getattr(node.target, "__name__", str(node.target))
-    if name not in ("mean", "sum"):
+    if node.kind == "module" or name not in _DIMS:
         return False
-    given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+    place, default = _DIMS[name]
+    given = node.args[place] if len(node.args) > place else default
+    if name == "flip" and len(node.args) > 2:
+        given = tuple(node.args[1:])
+    for key in ("dim", "dims", "axis"):
+        given = node.kwargs.get(key, given)
     dims = (given,) if isinstance(given, int) else tuple(given or ())
-    rank = len(node.shape or ()) + (0 if node.kwargs.get("keepdim") else len(dims))
+    keeps = name not in ("mean", "sum", "amax") or node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else 0)
+    rank = len(node.shape or ()) + (0 if keeps else len(dims))
     return not dims or any(not isinstance(dim, int) or dim % max(rank, 1) == 0 for dim in dims)
+
+
+def _loses_fractions(node: NetNode) -> bool:
+    """Whether it casts to whole numbers."""
+    kinds = [value for value in (*node.args, *node.kwargs.values()) if isinstance(value, torch.dtype)]
+    return node.target == "to" and any(not kind.is_floating_point for kind in kinds)
 
 
 def bounds(node: NetNode) -> tuple[float, float] | None:

@@ -1,7 +1,7 @@
 """A trained net made ready for conversion: a copy in evaluation mode, taken apart, without in-place operations.
 
-* blocks (`ConvBNNeuron`, `LinearBNNeuron`), layers that `fold_time` wraps, and `nn.TransformerEncoderLayer` are
-  replaced by modules that call the same parts one by one, so that every part is a call of its own;
+* blocks (`ConvBNNeuron`, `LinearBNNeuron`), layers that `fold_time` wraps, and `nn.TransformerEncoder` are replaced by
+  modules that call the same parts one by one, so that every part is a call of its own;
 * a call that writes into its input gets a result of its own, and what read the overwritten value reads that result;
 * the graph is traced with the example, so shapes and sizes are known.
 """
@@ -11,15 +11,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from spikecore.errors import ConversionError
 from spikecore.nn import ConvBNNeuron, FoldTime, LinearBNNeuron, NetGraph, NetNode, Ref, set_step_mode, trace_net
-from spikecore_ann2snn.operations import IN_PLACE, Role, dependent_nodes, role_of
+from spikecore_ann2snn.operations import DROPOUTS, IN_PLACE, Role, dependent_nodes, role_of
 
 ODD_BATCH = 7
 
@@ -77,12 +81,13 @@ class Prepared:
     batch: int | None = None
 
     @classmethod
-    def of(cls, model: nn.Module, example: Tensor | None = None) -> Prepared:
+    def of(cls, model: nn.Module, example: Tensor | None = None, keep_computed: bool = False) -> Prepared:
         """The copy, and its graph.
 
         Args:
             model: takes a batch `[B, ...]`; it is left as it was.
             example: such a batch; None where shapes are not needed.
+            keep_computed: leave weight norm, spectral norm and pruning in the copy: nothing is written into weights.
 
         Raises:
             ConversionError: weights are of half precision, or an in-place call cannot be resolved.
@@ -94,7 +99,10 @@ class Prepared:
                 f"{halves[0]} is of half precision: thresholds are found in float32; convert net.float()"
             )
         _check_dtype(model, example)
-        net = copy.deepcopy(model).eval()
+        _check_finite(model)
+        net = _copy(model)
+        if not keep_computed:
+            _make_plain(net)
         set_step_mode(net, "single")
         root = _parts(net)
         if root is not None:
@@ -117,10 +125,70 @@ class Prepared:
         """What a call of the graph is."""
         return role_of(node, self.dependent)
 
+    @cached_property
+    def timed(self) -> frozenset[str]:
+        """Names of the nodes whose tensors have time in the new net: also those that only the size of a batch shapes,
+        such as a query that is expanded to it.
+        """
+        names: set[str] = set()
+        for node in self.graph:
+            if node.kind == "input" or any(name in names for name in node.inputs):
+                names.add(node.name)
+        return frozenset(name for name in names if self.graph[name].kind == "input" or self.graph[name].value is None)
+
     def has_batch_first(self, node: NetNode) -> bool:
         """Whether every input of a call that depends on the data has the batch as its first axis."""
         shapes = [self.graph[name].shape for name in node.inputs if name in self.dependent]
         return all(shape is not None and shape[:1] == (self.batch,) for shape in shapes)
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    """In evaluation mode."""
+    # torch refuses to copy a tensor that has been computed; such a weight is computed anew in the copy.
+    computed = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    return copy.deepcopy(model, computed).eval()
+
+
+def _make_plain(net: nn.Module) -> None:
+    """Make weights plain parameters that weight norm, spectral norm or pruning compute in every call: what is written
+    into a computed weight is lost with the next one.
+
+    Args:
+        net: in evaluation mode, in which spectral norm keeps its estimate.
+    """
+    for module in net.modules():
+        if parametrize.is_parametrized(module):
+            _leave_parametrized(module)
+        for hook in list(module._forward_pre_hooks.values()):
+            if isinstance(hook, WeightNorm):
+                remove_weight_norm(module, hook.name)
+            elif isinstance(hook, SpectralNorm):
+                remove_spectral_norm(module, hook.name)
+            elif isinstance(hook, prune.BasePruningMethod):
+                prune.remove(module, hook._tensor_name)  # type: ignore[no-untyped-call]
+
+
+def _leave_parametrized(module: nn.Module) -> None:
+    """As `remove_parametrizations` does, which would take the weight from the given net too: copies share the class
+    that has it.
+    """
+    names = [str(name) for name in module.parametrizations]  # type: ignore[union-attr]
+    values = {name: getattr(module, name).detach().clone() for name in names}
+    module.__class__ = parametrize.type_before_parametrizations(module)
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, nn.Parameter(value))
+
+
+def _check_finite(model: nn.Module) -> None:
+    for name, value in model.named_parameters():
+        if not bool(value.isfinite().all()):
+            raise ConversionError(f"{name} holds NaN or infinity: give the net with the weights that it was trained to")
 
 
 def _check_dtype(model: nn.Module, example: Tensor | None) -> None:
@@ -159,6 +227,12 @@ def _parts(module: nn.Module) -> nn.Module | None:
         return parts
     if type(module) is nn.TransformerEncoderLayer and module.self_attn.batch_first:
         return EncoderLayer(module)
+    if type(module) is nn.TransformerEncoder:
+        parts = Parts()
+        parts.add_module("layers", nn.Sequential(*module.layers))
+        if module.norm is not None:
+            parts.add_module("norm", module.norm)
+        return parts
     return None
 
 
@@ -166,7 +240,8 @@ def _without_writes(graph: NetGraph) -> NetGraph:
     """Every call with a result of its own; what reads an overwritten value afterwards reads that result."""
     overwritten: dict[str, str] = {}
     nodes: list[NetNode] = []
-    for node in graph:
+    shared = _Shared()
+    for index, node in enumerate(graph):
         is_inplace = node.is_inplace
         if overwritten:
             args = tuple(_renamed(value, overwritten) for value in node.args)
@@ -174,10 +249,19 @@ def _without_writes(graph: NetGraph) -> NetGraph:
             node = replace(node, args=args, kwargs=kwargs)
         if is_inplace and node.inputs:
             written = node.inputs[0]
-            _refuse_views(graph, node, written)
+            same, parts = shared.by(written)
+            later = [name for user in graph.nodes[index + 1 :] for name in user.inputs] + names_in(graph.output)
+            read = [name for name in later if overwritten.get(name, name) in parts]
+            if read:
+                raise ConversionError(
+                    f"{node} writes into a view of {read[0]!r}, or into what that is a view of, which is read later: "
+                    "leave out the in-place operation"
+                )
             node = _pure(node)
-            overwritten = {old: node.name if new == written else new for old, new in overwritten.items()}
-            overwritten[written] = node.name
+            overwritten = {old: node.name if new in same else new for old, new in overwritten.items()}
+            overwritten.update(dict.fromkeys(same, node.name))
+        else:
+            shared.add(node)
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes), output=_renamed(graph.output, overwritten))
 
@@ -195,17 +279,51 @@ def _pure(node: NetNode) -> NetNode:
     return result
 
 
-def _refuse_views(graph: NetGraph, node: NetNode, written: str) -> None:
-    """A call that writes into a view also changes what the view is of, which a graph does not show."""
-    views = ("view", "reshape", "flatten", "transpose", "permute", "getitem", "chunk", "split", "squeeze", "unsqueeze")
-    source: NetNode | None = graph[written]
-    while source is not None and source.is_call and source.operation.strip(".()") in views:
-        names = source.inputs[:1]
-        source = graph[names[0]] if names else None
-        if source is not None and len(graph.users(source.name)) > 1:
-            raise ConversionError(
-                f"{node} writes into a view of {source.name!r}, which others read too: leave out the in-place operation"
-            )
+class _Shared:
+    """Which values are one tensor under several names, or views of each other."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[str, bool]] = {}  # name → what it is a view of, and whether it is all of that
+
+    def add(self, node: NetNode) -> None:
+        """Take note of a call that returns its input, or a view of it."""
+        if not node.is_call or not node.inputs:
+            return
+        is_same = isinstance(node.module, (nn.Identity, *DROPOUTS)) or node.target in _SAME
+        name = getattr(node.target, "__name__", str(node.target))
+        is_view = isinstance(node.module, nn.Flatten | nn.Unflatten) if node.kind == "module" else name in _VIEWS
+        if is_same or is_view:
+            self._of[node.name] = (node.inputs[0], is_same)
+
+    def by(self, name: str) -> tuple[set[str], set[str]]:
+        """The names of the same tensor, and those of its views and of what it is a view of."""
+        tensor, memory = self._root(name, same_alone=True), self._root(name)
+        names = {name, tensor, memory, *self._of}
+        same = {other for other in names if self._root(other, same_alone=True) == tensor}
+        return same, {other for other in names if self._root(other) == memory} - same
+
+    def _root(self, name: str, same_alone: bool = False) -> str:
+        while name in self._of and (self._of[name][1] or not same_alone):
+            name = self._of[name][0]
+        return name
+
+
+_SAME = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, torch.dropout)
+_VIEWS = frozenset(
+    (
+        *("view", "reshape", "flatten", "unflatten", "transpose", "swapaxes", "permute", "movedim", "t", "getitem"),
+        *("chunk", "split", "unbind", "narrow", "select", "squeeze", "unsqueeze", "expand", "expand_as", "view_as"),
+        *("contiguous", "to", "float", "double", "type_as"),  # perhaps
+    )
+)
+
+
+def names_in(value: Any) -> list[str]:
+    """Of all nodes that a net's output refers to."""
+    if isinstance(value, Ref):
+        return [value.name]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()
+    return [name for part in parts for name in names_in(part)]
 
 
 def _renamed(value: Any, names: Mapping[str, str]) -> Any:
@@ -236,6 +354,8 @@ def fold_norms(given: Prepared) -> tuple[Prepared, dict[str, str]]:
     for node in graph.layers:
         if given.role(node) != "norm" or node.kind != "module" or node.inputs[0] not in graph:
             continue
+        if node.module is not None and node.module.running_mean is None:
+            raise ConversionError(f"{node} has no running statistics: it was made with track_running_stats=False")
         before = graph[node.inputs[0]]
         is_plain = given.role(before) == "synapse" and before.kind == "module" and len(graph.users(before.name)) == 1
         norm, layer = node.module, before.module
@@ -243,8 +363,6 @@ def fold_norms(given: Prepared) -> tuple[Prepared, dict[str, str]]:
             continue
         assert norm is not None
         assert layer is not None
-        if norm.running_mean is None:
-            raise ConversionError(f"{node} has no running statistics: it was made with track_running_stats=False")
         scale, shift = scale_and_shift(norm)
         _fold_into(layer, scale, shift)
         folded[node.name] = before.name
@@ -275,15 +393,14 @@ def _fold_into(layer: Any, scale: Tensor, shift: Tensor) -> None:
             # [in, out / groups, ...]: the outputs of a group lie along axis 1 of that group's rows.
             rows = weight.double().unflatten(0, (layer.groups, -1))
             factor = scale.reshape(layer.groups, 1, -1, *([1] * (weight.dim() - 2)))
-            layer.weight.copy_((rows * factor).flatten(0, 1))
+            folded = (rows * factor).flatten(0, 1)
         else:
-            layer.weight.copy_(weight.double() * scale.reshape(-1, *([1] * (weight.dim() - 1))))
+            folded = weight.double() * scale.reshape(-1, *([1] * (weight.dim() - 1)))
+        # Parameters of its own: another layer may share the old ones.
+        layer.weight = nn.Parameter(folded.to(weight.dtype), requires_grad=weight.requires_grad)
         old = torch.zeros_like(shift) if layer.bias is None else layer.bias.double()
         bias = (old * scale + shift).to(weight.dtype)
-        if layer.bias is None:
-            layer.bias = nn.Parameter(bias, requires_grad=weight.requires_grad)
-        else:
-            layer.bias.copy_(bias)
+        layer.bias = nn.Parameter(bias, requires_grad=(weight if layer.bias is None else layer.bias).requires_grad)
 
 
 def _num_calls(graph: NetGraph, module: nn.Module | None) -> int:

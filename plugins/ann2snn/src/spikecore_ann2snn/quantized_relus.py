@@ -23,7 +23,7 @@ def with_quantized_relus(net: nn.Module, levels: int = 8, v_threshold: float = 4
     Raises:
         NetTraceError: the net cannot be traced.
     """
-    given = Prepared.of(net)
+    given = Prepared.of(net, keep_computed=True)
     relus = [node.name for node in given.graph.layers if given.role(node) == "relu"]
     made = GraphNet(
         given.graph,

@@ -22,7 +22,7 @@ from spikecore.interfaces import Outcome
 from spikecore.nn import NetNode
 from spikecore_ann2snn.calibration import Balancing, Largest, Magnitudes, Observer, Percentile, sane
 from spikecore_ann2snn.neurons import FewSpikeReLU, SpikingLeakyReLU, SpikingReLU
-from spikecore_ann2snn.operations import bounds, slope_of
+from spikecore_ann2snn.operations import bounds, mixes_samples, slope_of
 from spikecore_ann2snn.preparation import ChannelAffine, Prepared, scale_and_shift, uses_functional_norm
 from spikecore_ann2snn.qcfs import QCFS
 from spikecore_ann2snn.temporal import Call, TemporalDifference
@@ -104,7 +104,9 @@ class Recipe:
             return Plan("became", f"folded into {self.folded[node.name]}", nn.Identity())
         role = self.given.role(node)
         if role is None:
-            return Plan("refused", f"{node.operation} is no operation that a conversion knows")
+            if mixes_samples(node):
+                return Plan("refused", f"{node.operation} runs along the batch: samples would mix, and steps with them")
+            return Plan("refused", f"{node.operation} is no operation that a conversion knows, with these arguments")
         treat: dict[str, Callable[[NetNode], Plan]] = {
             "relu": self._relu,
             "leaky_relu": self._leaky_relu,
@@ -144,7 +146,7 @@ class Recipe:
             )
         limits = bounds(node)
         ceiling = limits[1] if limits is not None else float("inf")
-        threshold, remark = sane(self.observers[node.name].threshold().clamp(max=ceiling))
+        threshold, remark = sane(self.observers[node.name].threshold().clamp(max=ceiling), node)
         module = SpikingReLU(threshold, self.config.v_init)
         reason = f"IF with soft reset, spikes of height θ{f' <= {ceiling:g}' if ceiling < float('inf') else ''}"
         return Plan("became", f"{reason}; {remark}" if remark else reason, module, threshold, is_neuron=True)
@@ -169,7 +171,7 @@ class Recipe:
         slope = slope_of(node)
         if slope is None or slope < 0:
             return Plan("refused", f"its negative slope is {slope}, expected a number of 0 or more")
-        threshold, remark = sane(self.observers[node.name].threshold())
+        threshold, remark = sane(self.observers[node.name].threshold(), node)
         module = SpikingLeakyReLU(threshold, slope, self.config.v_init)
         reason = f"two IF with soft reset, spikes of height θ and {-slope:g} θ"
         return Plan("became", f"{reason}; {remark}" if remark else reason, module, threshold, is_neuron=True)
@@ -180,6 +182,9 @@ class Recipe:
         threshold, levels = neuron.threshold(), neuron.config.levels
         if self.name == "temporal_difference":
             return self._difference(node)
+        if bool((threshold <= 0).any()):
+            lowest = float(threshold.min())
+            return Plan("refused", f"its trained threshold is {lowest:g}, and a neuron's must be above 0")
         if self.name == "few_spike":
             few = FewSpikeReLU(threshold, levels, neuron.config.shift)
             return Plan("became", f"few-spike neuron of {levels} levels, T >= {levels}", few, threshold, True)
@@ -224,7 +229,7 @@ class Recipe:
         return Plan("became", "temporal difference: exact in the mean", module, is_neuron=True)
 
     def _module(self, node: NetNode, is_homogeneous: bool = False) -> TemporalDifference:
-        has_time = [name in self.given.dependent for name in node.inputs]
+        has_time = [name in self.given.timed for name in node.inputs]
         return TemporalDifference(Call(node, self.given.graph), has_time, is_homogeneous)
 
 
@@ -245,7 +250,9 @@ def _average_of(node: NetNode) -> nn.Module | None:
             return average(module.output_size)
     by_rank = {"max_pool1d": nn.AvgPool1d, "max_pool2d": nn.AvgPool2d, "max_pool3d": nn.AvgPool3d}
     name = getattr(node.target, "__name__", "")
-    if name in by_rank and not (set(node.kwargs) & {"dilation", "return_indices"}):
+    dilation = node.kwargs.get("dilation", 1)
+    is_plain = set(dilation if isinstance(dilation, tuple | list) else (dilation,)) == {1}
+    if name in by_rank and is_plain and not node.kwargs.get("return_indices", False):
         sizes = [node.kwargs.get(key) for key in ("kernel_size", "stride", "padding")]
         given = list(node.args[1:4])
         sizes = [given[place] if place < len(given) else value for place, value in enumerate(sizes)]

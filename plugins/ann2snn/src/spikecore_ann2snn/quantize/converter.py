@@ -26,7 +26,14 @@ from spikecore_ann2snn.operations import SYNAPSES, bounds
 from spikecore_ann2snn.preparation import Prepared, fold_norms
 from spikecore_ann2snn.qcfs import QCFS
 from spikecore_ann2snn.quantize.fixed_point import FixedPointLIF
-from spikecore_ann2snn.quantize.integers import channel_axis, integer_scale, layer_record, neuron_record, write_weights
+from spikecore_ann2snn.quantize.integers import (
+    channel_axis,
+    initial_state,
+    integer_scale,
+    layer_record,
+    neuron_record,
+    write_weights,
+)
 from spikecore_ann2snn.quantize.training import QuantizedWeight
 
 
@@ -147,7 +154,7 @@ class Quantize(OnnxSource, Configurable):
     ) -> None:
         limits = bounds(node)
         ceiling = float("inf") if limits is None else limits[1]
-        threshold, remark = sane(observer.threshold().clamp(max=ceiling))
+        threshold, remark = sane(observer.threshold().clamp(max=ceiling), node)
         levels = 2**self.config.activation_bits - 1
         made = QCFS(levels=levels, v_threshold=1.0)
         with torch.no_grad():
@@ -188,10 +195,10 @@ class Quantize(OnnxSource, Configurable):
         scale = integer_scale(layer.weight, self.config.weight_bits, axis, self.config.method)  # type: ignore[arg-type]
         if self.config.train:
             return scale
-        source = replaced.get(_source(given, node.inputs[0]))
-        input_scale = 1.0
-        if isinstance(source, QCFS):
-            input_scale = float(source.threshold()) / source.config.levels
+        # Of a layer that is called more than once, with inputs of several units, there is no one unit.
+        calls = [other for other in given.graph.layers if other.module is layer]
+        units = {_unit(replaced.get(_source(given, call.inputs[0]))) for call in calls}
+        input_scale = units.pop() if len(units) == 1 else 1.0
         record = layer_record(layer, self.config.weight_bits, scale, axis, input_scale)
         write_weights(layer, record)
         return scale
@@ -229,7 +236,7 @@ class Quantize(OnnxSource, Configurable):
                 snn.quantized.attach(neuron, record)
                 reports[node.name] = LayerReport(node.name, "became", "float dynamics, with a record of its integers")
                 continue
-            made = _fixed_point(neuron, record, self.config.state_bits)
+            made = _fixed_point(neuron, record, scale, self.config.state_bits)
             snn.quantized.attach(made, record)
             replaced[node.name] = made
             threshold: Any = tuple(record.threshold.tolist()) if record.threshold.dim() else float(record.threshold)
@@ -244,18 +251,28 @@ def _source(given: Prepared, name: str) -> str:
     return node.name
 
 
+def _unit(source: nn.Module | None) -> float:
+    """Of what a quantized activation gives; 1 of all else."""
+    return float(source.threshold()) / source.config.levels if isinstance(source, QCFS) else 1.0
+
+
 def _is_identity(node: NetNode) -> bool:
     return isinstance(node.module, nn.Identity)
 
 
-def _fixed_point(neuron: nn.Module, record: Any, state_bits: int) -> FixedPointLIF:
-    """Its numbers are parameters, so that they are saved; they have no gradient."""
+def _fixed_point(neuron: nn.Module, record: Any, scale: Any, state_bits: int) -> FixedPointLIF:
+    """Its numbers are parameters, so that they are saved; they have no gradient.
+
+    One unit of the state stands for `record.scale`, one of the input for the layer's `scale`: they differ where the
+    neuron scales its input.
+    """
     config = neuron.config
-    names = ("v_threshold", "v_reset", "scale", "decay")
+    names = ("v_threshold", "v_reset", "v_init", "scale", "decay")
     values = {
         "v_threshold": record.threshold,
         "v_reset": torch.zeros(()) if record.v_reset is None else record.v_reset,
-        "scale": record.scale,
+        "v_init": initial_state(neuron, record.scale),
+        "scale": scale,
         "decay": record.decays["v"],
     }
     options = {

@@ -20,7 +20,7 @@ class FixedPointLIF(Neuron):
 
     All states are whole numbers, held exactly in floating point: ⌊ ⌋ rounds down, as an arithmetic shift does; sat
     saturates to `state_bits` bits, two's complement; halves round to even. Fires when h >= v_threshold, in the same
-    unit; the reset takes the place of v in the same step. decay = 4096 is IF.
+    unit; the reset takes the place of v in the same step; v starts at v_init. decay = 4096 is IF.
 
     Returns:
         Spikes, 0 or 1, of the input's shape `[T, B, ...]` (or `[B, ...]`) and dtype.
@@ -35,7 +35,7 @@ class FixedPointLIF(Neuron):
     """
 
     capabilities: ClassVar[NeuronCapabilities] = NeuronCapabilities(differentiable=False, dtypes=("float32", "float64"))
-    state = {"v": 0.0}  # noqa: RUF012
+    state = {"v": "v_init"}  # noqa: RUF012
 
     @dataclass(frozen=True)
     class Config:
@@ -43,9 +43,10 @@ class FixedPointLIF(Neuron):
         Args:
             v_threshold: in units of the state.
             v_reset: target of the hard reset, in units of the state.
+            v_init: initial `v`, in units of the state.
             fires: `at`: when h >= v_threshold; `above`: when h > v_threshold.
             reset: `hard`: v = (1 - s) h + s v_reset; `soft`: v = h - s v_threshold.
-            scale: what one unit of the state stands for.
+            scale: what one unit of the input stands for.
             decay: what is left of the state after a step, in 4096ths.
             state_bits: width of the state, the sign included.
             surrogate: of no effect; every neuron has one.
@@ -54,6 +55,7 @@ class FixedPointLIF(Neuron):
 
         v_threshold: float = 64.0
         v_reset: float = 0.0
+        v_init: float = 0.0
         fires: Literal["at", "above"] = "at"
         reset: Literal["hard", "soft"] = "hard"
         scale: Annotated[float, Range(gt=0.0)] = 1 / 64

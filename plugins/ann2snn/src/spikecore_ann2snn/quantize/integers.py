@@ -92,6 +92,8 @@ def neuron_record(
 ) -> QuantizedNeuron | None:
     """The integers of a neuron behind a layer of this scale; None for neurons that have no such form.
 
+    `initial_state` has the one number that a record does not hold.
+
     IF     v ← v + Σ w            unit of v: scale
     LIF    v ← v (1 - 1/τ) + Σ w  unit of v: scale, with decay_input scale / τ
     """
@@ -128,6 +130,12 @@ def neuron_record(
         state_bits,
         None if is_zero else torch.round(reset).to(torch.int64).expand(whole.shape).contiguous(),
     )
+
+
+def initial_state(neuron: nn.Module, unit: Tensor) -> Tensor:
+    """Where the state of IF or LIF starts, in whole units of it."""
+    option = "v_init" if getattr(neuron, "param_v_init", neuron.config.v_init) is not None else "v_reset"
+    return torch.round(_number(neuron, option) / unit.double())
 
 
 def _number(neuron: nn.Module, option: str) -> Tensor:

@@ -38,18 +38,24 @@ def clamp(x: Tensor, low: float, high: float) -> Tensor:
     Raises:
         ValueError: `low` is above `high`.
     """
-    if low > high:
+    if not low <= high:
         raise ValueError(f"clamp: low {low} is above high {high}")
     return x.clamp(low, high)
 
 
 def step(x: Tensor, size: float | Tensor) -> Tensor:
-    """To the nearest multiple of `size`, a positive number."""
+    """To the nearest multiple of `size`.
+
+    Raises:
+        ValueError: `size` is not above 0.
+    """
+    if not bool((torch.as_tensor(size) > 0).all()):
+        raise ValueError(f"step: expected a size above 0, got {size}")
     return _straight(x, torch.round(x / size) * size)
 
 
 def k_bit(x: Tensor, bits: int) -> Tensor:
-    """To one of 2^bits values from 0 to 1.
+    """Numbers from 0 to 1 to one of 2^bits values there; others to multiples of the same step, beyond them.
 
     Raises:
         ValueError: `bits` is not 1 to 32.

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from spikecore.errors import ConversionError
+from spikecore.errors import ConversionError, OptionError
 from spikecore.nn import GraphNet, set_step_mode
 from spikecore_ann2snn.operations import SYNAPSES
 from spikecore_ann2snn.preparation import Prepared, fold_norms
@@ -30,7 +30,8 @@ def prepare_training(
 ) -> GraphNet:
     """A copy of a net, spiking or not, whose weights are quantized in every forward pass.
 
-    Batch norms are folded into the layers before them first: what is trained is what the chip computes.
+    Batch norms are folded into the layers before them first: what is trained is what the chip computes. Weight norm,
+    spectral norm and pruning end here: weights start from what they computed, as plain parameters.
 
     Args:
         net: takes a batch `[B, ...]` in single-step mode.
@@ -44,8 +45,11 @@ def prepare_training(
 
     Raises:
         NetTraceError: the net cannot be traced.
-        OptionError: `bits` is out of range.
+        OptionError: `bits` is out of range, `per` or `quantizer` has no such choice.
     """
+    for option, value, choices in (("per", per, ("layer", "channel")), ("quantizer", quantizer, ("learned", "max"))):
+        if value not in choices:
+            raise OptionError(f"{option} must be {' or '.join(map(repr, choices))}, got {value!r}")
     given, folded = fold_norms(Prepared.of(net, example))
     replaced: dict[str, nn.Module] = {name: nn.Identity() for name in folded}
     wrapped: dict[int, QuantizedWeight] = {}
