@@ -68,8 +68,14 @@ def parse_json(data: bytes | str, *, most_bytes: int) -> Any:
 
 
 def _check_length(data: bytes | str, most_bytes: int) -> None:
-    if len(data) > most_bytes:
-        raise DocumentError(f"is {len(data)} long; at most {most_bytes} bytes are accepted")
+    num_bytes = len(data) if isinstance(data, bytes) else _num_bytes(data, most_bytes)
+    if num_bytes > most_bytes:
+        raise DocumentError(f"is {num_bytes} bytes long; at most {most_bytes} bytes are accepted")
+
+
+def _num_bytes(text: str, most_bytes: int) -> int:
+    """In UTF-8; the number of characters where that alone is too many, so that no more memory is taken for it."""
+    return len(text) if len(text) > most_bytes else len(text.encode(errors="surrogatepass"))
 
 
 def _check_depth(value: Any) -> None:

@@ -19,6 +19,8 @@ def printable(text: object, limit: int = MOST_CHARACTERS) -> str:
     Other characters are shown as Python writes them (`\\\\x1b`, `\\\\u202e`), so that one sees that they are there.
     """
     whole = str(text)
+    if whole.isprintable() and len(whole) <= limit:
+        return whole
     shown = "".join(map(_shown, whole[: limit + 1]))
     return shown if len(shown) <= limit else f"{shown[: limit - 1]}…"
 

@@ -33,6 +33,10 @@ class Fault:
 FAULTS = {
     "raises": Fault("raise RuntimeError('no licence')", "no licence"),
     "exits": Fault("import sys; sys.exit(7)", "SystemExit"),
+    "exits-late": Fault(
+        "class Odd(Exception):\n    def __str__(self): raise SystemExit(3)\nraise Odd\n",
+        "Odd: its text cannot be shown: SystemExit",
+    ),
     "syntax": Fault("def :", "SyntaxError"),
     "newer-core": Fault(SOUND, "needs spikecore>=99", ("spikecore>=99",)),
     "api-version": Fault(SOUND.replace("api_version = 2", "api_version = 9"), "api_version 9"),
@@ -42,6 +46,30 @@ FAULTS = {
     ),
     "undeclared": Fault("import certainly_missing\n" + SOUND, "No module named 'certainly_missing'"),
     "attribute": Fault(SOUND, "Nowhere", target="rotten:Nowhere"),
+    "members-raise": Fault(
+        "class Odd(type):\n    def __getattr__(cls, name): raise RuntimeError('odd ' + name)\n"
+        "class Good(metaclass=Odd): pass\n",
+        "failed when it was asked for its members: RuntimeError: odd api_version",
+    ),
+    "members-exit": Fault(
+        "class Odd(type):\n"
+        "    def __getattribute__(cls, name):\n"
+        "        if name == 'Config': raise SystemExit(0)\n"
+        "        return type.__getattribute__(cls, name)\n"
+        "class Good(metaclass=Odd):\n    api_version = 2\n",
+        "failed when it was asked for its members: SystemExit",
+    ),
+    "api-list": Fault(SOUND.replace("api_version = 2", "api_version = [2]"), "speaks api_version [2]"),
+    "api-odd": Fault(
+        "class Odd:\n    def __repr__(self): raise RuntimeError('no text')\n" + SOUND + "Good.api_version = Odd()\n",
+        "failed when it was asked for its members: RuntimeError: no text",
+    ),
+    "documentation": Fault(
+        "class Odd(str):\n    def expandtabs(self): raise RuntimeError('no words')\n"
+        + SOUND
+        + "Good.__doc__ = Odd('x')\n",
+        "failed when it was asked for its members: RuntimeError: no words",
+    ),
     "other-kind": Fault("Good = 3", "not a backend"),
 }
 

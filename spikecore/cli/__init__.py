@@ -13,13 +13,14 @@ import click
 from spikecore import __version__
 from spikecore.errors import (
     AmbiguousComponentError,
+    BrokenPluginError,
     CheckpointError,
     ConfigError,
     ContractError,
     PluginError,
     SpikeError,
 )
-from spikecore.foreign import printable_lines
+from spikecore.foreign import printable, printable_lines
 from spikecore.registry.commands import COMMANDS
 from spikecore.terminal import width, wrapped
 
@@ -96,9 +97,18 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except click.exceptions.Exit as stop:
             sys.exit(stop.exit_code)  # outside standalone mode, click would ignore the exit status
+        except SystemExit as stop:
+            from spikecore.registry.loading import is_of_core
+
+            if ctx.invoked_subcommand not in COMMANDS or is_of_core(stop):
+                raise
+            raise _ended_by(stop) from stop
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        offered = {name: f"From the plugin {entry.plugin.id}." for name, entry in self._plugin_commands().items()}
+        offered = {
+            printable(name): printable(f"From the plugin {entry.plugin.id}.")
+            for name, entry in self._plugin_commands().items()
+        }
         with formatter.section("Commands"):
             formatter.write_dl(sorted({**offered, **COMMANDS}.items()))
 
@@ -107,6 +117,15 @@ class LazyGroup(click.Group):
         from spikecore.registry import registry
 
         return {entry.name: entry for entry in registry().entries() if entry.kind == "command" and entry.status == "ok"}
+
+
+def _ended_by(stop: SystemExit) -> BrokenPluginError:
+    from spikecore.registry.loading import place_of
+
+    return BrokenPluginError(
+        f"{place_of(stop)} asked the process to end (SystemExit: {stop.code}), so this command was not carried out: a "
+        "plugin, or a file that it was given, has to raise an error that says what is wrong"
+    )
 
 
 def _commands_named(name: str) -> list[Entry]:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.cli.output import say
+from spikecore.foreign import printable
+
 if TYPE_CHECKING:
     from spikecore.bench.session import Plan
 
@@ -100,7 +103,7 @@ def command(
     if csv_file is not None:
         table.write_csv(csv_file, records, (*table.COLUMNS, *common))
     if as_json:
-        click.echo(json.dumps({"schema": 1, "rows": records, "notes": report.notes}, indent=2))
+        say(json.dumps({"schema": 1, "rows": records, "notes": report.notes}, indent=2))
     else:
         show(report, common)
     sys.exit(1 if report.failed else 0)
@@ -109,7 +112,7 @@ def command(
 def _tell(text: str) -> None:
     """A line that the next one overwrites; silent unless on a terminal."""
     if sys.stderr.isatty():
-        click.echo(f"\r\x1b[K{text}", err=True, nl=False)
+        click.echo(f"\r\x1b[K{printable(text)}", err=True, nl=False)
 
 
 def _plan(

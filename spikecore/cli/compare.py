@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 
 
 @click.command()
@@ -32,7 +33,7 @@ def command(run_dirs: tuple[str, ...], out: str | None, as_json: bool) -> None:
     if out is not None:
         compare.write(runs, Path(out))
     if as_json:
-        click.echo(json.dumps(compare.to_plain(runs), indent=2))
+        say(json.dumps(compare.to_plain(runs), indent=2))
         return
-    click.echo(compare.table_text(head, lines, width(sys.stdout)))
-    click.echo(f"curves  {out}" if out is not None else "curves  none written; --out FILE.html writes a page with them")
+    say(compare.table_text(head, lines, width(sys.stdout)))
+    say(f"curves  {out}" if out is not None else "curves  none written; --out FILE.html writes a page with them")

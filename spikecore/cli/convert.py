@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 
 if TYPE_CHECKING:
     from spikecore.interfaces.converter import Points
@@ -94,7 +95,7 @@ def command(
     given = source_of(source, weights, checkpoint, converter)
     needs_data = converter.capabilities.needs_calibration or data is not None
     calibration = calibration_of(given, data, samples, batch_size) if needs_data else None
-    inputs = inputs_of(given, data, calibration, compare, lambda text: click.echo(text, err=True))
+    inputs = inputs_of(given, data, calibration, compare, lambda text: say(text, is_error=True))
     _show(convert(converter, name, given, calibration, example_of(given, calibration, shape), out, inputs))
 
 
@@ -123,15 +124,15 @@ def _show(conversion: Conversion) -> None:
     widths = [max(len(row[column]) for row in rows) for column in columns[:-1]]
     for row in rows:
         cells = [row[column] for column in columns]
-        click.echo("  ".join([*map(str.ljust, cells, widths), cells[-1]]).rstrip())
+        say("  ".join([*map(str.ljust, cells, widths), cells[-1]]).rstrip())
     for name, points in conversion.report.curves.items():
-        click.echo(f"{name}: {_some(points)}")
+        say(f"{name}: {_some(points)}")
     for name, value in conversion.report.numbers.items():
-        click.echo(f"{name}: {value:.4g}")
+        say(f"{name}: {value:.4g}")
     if conversion.agreement is not None:
-        click.echo(f"decisions  {conversion.agreement:.2%} as those of the given net ({conversion.compared})")
-    click.echo(f"directory  {conversion.directory}")
-    click.echo(f"report     {conversion.directory / PAGE}")
+        say(f"decisions  {conversion.agreement:.2%} as those of the given net ({conversion.compared})")
+    say(f"directory  {conversion.directory}")
+    say(f"report     {conversion.directory / PAGE}")
 
 
 def _some(points: Points) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from spikecore.cli.output import say
 from spikecore.errors import ConfigError
 
 
@@ -85,7 +86,7 @@ def command(
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {cure(error)}") from error
     count = sum(value.numel() for value in tensors.values())
-    click.echo(f"{out}: {len(tensors)} tensors, {count} values, for model {name} from {source}")
+    say(f"{out}: {len(tensors)} tensors, {count} values, for model {name} from {source}")
 
 
 def _import_weights(net: Any, name: str, source: str, file: Path) -> tuple[dict[str, Any], str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 from spikecore.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def command(
         raise ConfigError(f"deployer {name!r} cannot look into this net: {error}") from error
     refused = [record for record in records if record.outcome == "refused"]
     if only_check:
-        click.echo(_json(records) if as_json else "\n".join(_table(records)))
+        say(_json(records) if as_json else "\n".join(_table(records)))
         sys.exit(2 if refused else 0)
     if refused:
         table = "\n".join(_table(records))
@@ -233,13 +234,13 @@ def _show(deployment: Deployment) -> None:
     outcomes: dict[str, int] = {}
     for record in deployment.artefact.mapping:
         outcomes[record.outcome] = outcomes.get(record.outcome, 0) + 1
-    click.echo(f"artefact    {deployment.artefact.path}")
-    click.echo(f"operators   {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
+    say(f"artefact    {deployment.artefact.path}")
+    say(f"operators   {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
     for note in deployment.notes:
-        click.echo(f"note        {note}")
+        say(f"note        {note}")
     if deployment.fidelity is not None:
-        click.echo(f"compared    {deployment.source}")
-        click.echo(str(deployment.fidelity))
-    click.echo(f"page        {deployment.directory / 'fidelity.html'}")
+        say(f"compared    {deployment.source}")
+        say(str(deployment.fidelity))
+    say(f"page        {deployment.directory / 'fidelity.html'}")
     for problem in deployment.problems:
-        click.echo(f"spike: {problem}", err=True)
+        say(f"spike: {problem}", is_error=True)

@@ -19,6 +19,7 @@ from spikecore.errors import PluginError
 from spikecore.interfaces.component import OneOf
 from spikecore.interfaces.options import Inner, options_marked
 from spikecore.registry import Entry, name_of, registry
+from spikecore.registry.loading import asking
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,12 @@ def describe(kind: str, name: str) -> Description:
     Raises:
         PluginError: there is no such component, or it cannot be loaded.
     """
-    component = registry().load(kind, name)
+    component, entry = registry().load(kind, name), registry().find(kind, name)
+    with asking(entry):
+        return _describe(component, entry)
+
+
+def _describe(component: Any, entry: Entry) -> Description:
     config = _config_of(component)
     sections, remarks = [], ""
     if config is not None:
@@ -97,13 +103,13 @@ def describe(kind: str, name: str) -> Description:
         sections.append(Section("capabilities", tuple(_fields(component.capabilities))))
     facts = getattr(component, "info", None)
     if dataclasses.is_dataclass(facts) and not isinstance(facts, type):
-        title = "published" if kind == "model" else "data"
+        title = "published" if entry.kind == "model" else "data"
         lines = (line for line in _fields(facts) if not line.startswith("unverified:"))
         sections.append(Section(title, tuple(lines)))
         if unverified := getattr(facts, "unverified", ()):
             sections.append(Section("not verified", tuple(f"! {statement}" for statement in unverified)))
     return Description(
-        entry=registry().find(kind, name),
+        entry=entry,
         api_version=getattr(component, "api_version", None),
         text=inspect.getdoc(component) or "(no documentation)",
         remarks=remarks,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 from spikecore.foreign import printable, printable_lines
 from spikecore.registry import registry
 from spikecore.terminal import listed, width, wrapped
@@ -47,14 +48,14 @@ def command(plugins: tuple[str, ...], verbose: bool, as_json: bool, timeout: flo
     broken = sum(finding.status == "broken" for finding in findings)
     if as_json:
         shown: dict[str, Any] = {"schema": 1, "environment": environment, "broken": broken}
-        click.echo(json.dumps({**shown, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        say(json.dumps({**shown, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
         columns = width(sys.stdout)
         for line in _lines(findings, verbose):
-            click.echo(wrapped(line, columns))
+            say(wrapped(line, columns))
         for name, value in environment.items():
-            click.echo(listed(f"{name:12s} ", printable(value, 1000).split(", "), columns))
-        click.echo(f"\n{_total(findings)}")
+            say(listed(f"{name:12s} ", printable(value, 1000).split(", "), columns))
+        say(f"\n{_total(findings)}")
     sys.exit(1 if broken else 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 
 
 @click.command()
@@ -61,9 +62,9 @@ def command(
     result = evaluate(run_dir, checkpoint, split=split, overrides=overrides, device=device, other_samples=other_samples)
     if result.other_samples:
         changed = ", ".join(result.other_samples)
-        click.echo(f"warning: {changed} may change which samples {split!r} holds: some may be trained on", err=True)
+        say(f"warning: {changed} may change which samples {split!r} holds: some may be trained on", is_error=True)
     if as_json:
-        click.echo(json.dumps(result.to_plain()))
+        say(json.dumps(result.to_plain()))
         return
     for name, value in result.metrics.items():
-        click.echo(f"{name:14s} {aligned_value_text(name, value)}")
+        say(f"{name:14s} {aligned_value_text(name, value)}")

@@ -12,6 +12,7 @@ import click
 from spikecore.cli import completing
 from spikecore.cli.describe import describe
 from spikecore.cli.naming import kind_and_name
+from spikecore.cli.output import say
 from spikecore.cli.recording import readers
 from spikecore.registry import registry
 from spikecore.registry.nearest import did_you_mean
@@ -36,21 +37,21 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
     described = describe(*kind_and_name(words))
     entry, plugin = described.entry, described.entry.plugin
     version = "" if described.api_version is None else f", api_version {described.api_version}"
-    click.echo(f"{entry.kind} {entry.name}  ({plugin.distribution} {plugin.version}{version})\n")
+    say(f"{entry.kind} {entry.name}  ({plugin.distribution} {plugin.version}{version})\n")
     columns = width(sys.stdout)
-    click.echo(filled(described.text, columns))
+    say(filled(described.text, columns))
     for section in described.sections:
-        click.echo(f"\n{section.title}")
+        say(f"\n{section.title}")
         for option in section.options:
             head, *text = (f"  {line}" for line in option.lines())
-            click.echo(wrapped(head, columns))
+            say(wrapped(head, columns))
             if text:
-                click.echo(filled("\n".join(text), columns))
+                say(filled("\n".join(text), columns))
         if not section.options:
             for line in section.lines or ["none"]:
-                click.echo(wrapped(f"  {line}", columns))
+                say(wrapped(f"  {line}", columns))
         if section.title == "options" and described.remarks:
-            click.echo("\n" + filled(described.remarks, columns))
+            say("\n" + filled(described.remarks, columns))
 
 
 def _show_formats(names: tuple[str, ...]) -> None:
@@ -61,13 +62,13 @@ def _show_formats(names: tuple[str, ...]) -> None:
     if not names:
         width = max(map(len, formats))
         for form in formats.values():
-            click.echo(f"{form.name:<{width}}  {form.title}  ({', '.join(form.suffixes)})")
-        click.echo("\nspike info format NAME shows one of them, spike view FILE a recording")
+            say(f"{form.name:<{width}}  {form.title}  ({', '.join(form.suffixes)})")
+        say("\nspike info format NAME shows one of them, spike view FILE a recording")
         return
     for name in names:
         if name not in formats:
             raise click.UsageError(f"no format {name!r}{did_you_mean(name, formats)} (formats: {', '.join(formats)})")
         form = formats[name]
-        click.echo(f"format {form.name}: {form.title}\n")
+        say(f"format {form.name}: {form.title}\n")
         for what, text in (("suffixes", ", ".join(form.suffixes)), *form.facts):
-            click.echo(f"  {what:<14} {text}")
+            say(f"  {what:<14} {text}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from spikecore.cli.output import say
 from spikecore.foreign import printable
 from spikecore.kinds import KINDS
 from spikecore.registry import Entry, registry
@@ -48,10 +49,10 @@ def command(kind: str | None, plugin: str | None, components: bool, form: str, c
     if check:
         rows = _with_outcomes(rows, entries, timeout)
     if form == "json":
-        click.echo(json.dumps({"schema": 1, "components": rows}, indent=2))
+        say(json.dumps({"schema": 1, "components": rows}, indent=2))
         return
     lines = _components(rows, width(sys.stdout)) if components else _plugins(rows, width(sys.stdout))
-    click.echo("\n".join([*lines, *_notes(rows)]))
+    say("\n".join([*lines, *_notes(rows)]))
 
 
 def _known() -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from spikecore.cli.output import say
 from spikecore.kinds import KINDS
 
 
@@ -35,12 +36,12 @@ def command(name: str, kind: str, dest: Path, core: str) -> None:
 
     names = names_for(name, kind)
     directory = render(name, kind, dest, core)
-    click.echo(f"made {directory}: {names.distribution} with the {kind} {names.component!r}, class {names.class_name}")
+    say(f"made {directory}: {names.distribution} with the {kind} {names.component!r}, class {names.class_name}")
     for note in collisions(names, kind):
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", is_error=True)
     if not core:
-        click.echo("note: its CI needs the repository variable SPIKECORE, or make it with --core PLACE", err=True)
-    click.echo(f"  pip install -e {shlex.quote(f'{directory}[testing]')}")
-    click.echo(f"  spike info {kind} {names.component}")
-    click.echo(f"  spike test {kind}:{names.component}")
-    click.echo(f"  pytest {shlex.quote(str(directory / 'tests'))}")
+        say("note: its CI needs the repository variable SPIKECORE, or make it with --core PLACE", is_error=True)
+    say(f"  pip install -e {shlex.quote(f'{directory}[testing]')}")
+    say(f"  spike info {kind} {names.component}")
+    say(f"  spike test {kind}:{names.component}")
+    say(f"  pytest {shlex.quote(str(directory / 'tests'))}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 
 if TYPE_CHECKING:
     from spikecore.run.kept_profile import Profile
@@ -90,7 +91,7 @@ def command(
     if source is not None:
         _keep(Path(source), result)
     if as_json:
-        click.echo(json.dumps(result.to_plain()))
+        say(json.dumps(result.to_plain()))
         return
     _show(result, chosen.name)
 
@@ -110,7 +111,7 @@ def _keep(directory: Path, result: Profile) -> None:
         if (directory / REPORT).is_file():
             write_report(directory)
     except OSError as error:
-        click.echo(f"warning: {directory / FILE}: not kept for the report: {cure(error)}", err=True)
+        say(f"warning: {directory / FILE}: not kept for the report: {cure(error)}", is_error=True)
 
 
 def _show(result: Profile, energy: str) -> None:
@@ -120,16 +121,16 @@ def _show(result: Profile, energy: str) -> None:
     from spikecore.terminal import width, wrapped
 
     operations, columns = result.operations, width(sys.stdout)
-    click.echo(operations.table(energy, columns))
-    click.echo(wrapped(f"per sample, over T = {operations.num_steps} steps; {result.remark}", columns))
+    say(operations.table(energy, columns))
+    say(wrapped(f"per sample, over T = {operations.num_steps} steps; {result.remark}", columns))
     sparsity = (
         f"activation sparsity {operations.activation_sparsity:.4f}, connection sparsity "
         f"{operations.connection_sparsity:.4f}, footprint {operations.footprint} bytes"
     )
-    click.echo(wrapped(sparsity, columns))
+    say(wrapped(sparsity, columns))
     for name, model in ENERGY_MODELS.items():
         own = operations.energy_pj(name) / 1000
         beside = "" if result.ann is None else f", ANN {result.ann.energy_pj(name) / 1000:.4g} nJ"
-        click.echo(wrapped(f"{name:14s} {own:.4g} nJ{beside}  ({model.source})", columns))
+        say(wrapped(f"{name:14s} {own:.4g} nJ{beside}  ({model.source})", columns))
     if operations.uncounted:
-        click.echo(f"warning: products within {', '.join(operations.uncounted)} are not counted", err=True)
+        say(f"warning: products within {', '.join(operations.uncounted)} are not counted", is_error=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from spikecore.cli.output import say
 from spikecore.errors import PluginError
 from spikecore.interfaces.recording import READERS, RecordingReader
 from spikecore.registry import registry
@@ -23,7 +24,7 @@ def readers() -> list[RecordingReader]:
         try:
             made.append(registry().load(READERS, entry.shortest)())
         except PluginError as error:
-            click.echo(f"{entry.shortest} cannot be loaded: {error}", err=True)
+            say(f"{entry.shortest} cannot be loaded: {error}", is_error=True)
     return made
 
 
@@ -52,7 +53,7 @@ def view_file(path: Path, options: Mapping[str, Any], num_steps: int) -> Recordi
         raise click.UsageError(f"{path}: no installed plugin reads files of recordings")
     reader = next((reader for reader in available if reader.takes(path)), available[0])
     view = reader.view(path, options, num_steps)
-    click.echo(str(path))
+    say(str(path))
     for what, text in view.lines:
-        click.echo(f"  {what:<9} {text}")
+        say(f"  {what:<9} {text}")
     return view

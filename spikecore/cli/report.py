@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 
 
 @click.command()
@@ -22,4 +23,4 @@ def command(run_dir: str, out: str | None) -> None:
         path = write_report(Path(run_dir), Path(out) if out else None)
     except OSError as error:
         raise ConfigError(f"{out or Path(run_dir, FILE)}: cannot be written: {cure(error)}, or give --out") from error
-    click.echo(f"report  {path}")
+    say(f"report  {path}")

@@ -10,6 +10,7 @@ import click
 
 from spikecore.cli import completing
 from spikecore.cli.importing import named_while_imported
+from spikecore.cli.output import say
 from spikecore.foreign import printable_lines
 
 if TYPE_CHECKING:
@@ -137,10 +138,10 @@ def _several(
         if not processes.is_first:
             return
         if as_json:
-            click.echo(json.dumps({"schema": 1, "runs": [_plain(result) for result in results]}))
+            say(json.dumps({"schema": 1, "runs": [_plain(result) for result in results]}))
         else:
             head, lines = compare.rows(compare.read([result.directory for result in results]))
-            click.echo(compare.table_text(head, lines, width(sys.stdout)))
+            say(compare.table_text(head, lines, width(sys.stdout)))
 
 
 def _numbers(seeds: str) -> list[int]:
@@ -214,7 +215,7 @@ def _resume(
 
 def _tell(processes: Group, text: str) -> None:
     if processes.is_first:
-        click.echo(text, nl=False)
+        say(text, ends_line=False)
 
 
 def _plain(result: Result) -> dict[str, Any]:
@@ -230,10 +231,10 @@ def _show(result: Result, as_json: bool) -> None:
     from spikecore.terminal import listed, width
 
     if as_json:
-        click.echo(json.dumps({"schema": 1, **_plain(result)}))
+        say(json.dumps({"schema": 1, **_plain(result)}))
         return
     for name, value in result.metrics.items():
-        click.echo(f"{name:14s} {aligned_value_text(name, value)}")
+        say(f"{name:14s} {aligned_value_text(name, value)}")
     times = [f"{part} {seconds:.1f} s" for part, seconds in result.timings.items()]
-    click.echo(listed("time           ", times, width(sys.stdout)))
-    click.echo(f"run directory  {result.directory}")
+    say(listed("time           ", times, width(sys.stdout)))
+    say(f"run directory  {result.directory}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 
 
 @click.command()
@@ -30,4 +31,4 @@ def command(run_dir: str, out: Path, checkpoint: str) -> None:
         share(run_dir, out, checkpoint)
     except OSError as error:
         raise ConfigError(f"--out {out}: cannot be written: {cure(error)}") from error
-    click.echo(f"directory  {out}")
+    say(f"directory  {out}")

@@ -9,6 +9,7 @@ import click
 
 from spikecore.cli import completing
 from spikecore.cli.naming import kind_and_name
+from spikecore.cli.output import say
 
 CONFORMS, FAILED, NOT_PROVED = 0, 1, 2
 """Exit status."""
@@ -46,7 +47,7 @@ def command(
     from spikecore.run.overrides import parse_settings
 
     report = prove(kind, name, parse_settings(settings), quiet=False)
-    click.echo(summary(report))
+    say(summary(report))
     _write(json_file, report)
     sys.exit(CONFORMS if report["ok"] else FAILED)
 
@@ -59,16 +60,16 @@ def _prove_all(plugin: str | None, json_file: str | None) -> int:
     for proof in prove_all(plugin):
         proofs.append(proof)
         if proof.report is None:
-            click.echo(f"{proof.kind}:{proof.name}: not proved: {proof.obstacle}")
+            say(f"{proof.kind}:{proof.name}: not proved: {proof.obstacle}")
             continue
-        click.echo(summary(proof.report))
+        say(summary(proof.report))
         for check in proof.report["checks"]:
             if check["outcome"] in ("failed", "unexpected_pass"):
-                click.echo(f"    {check['name']}: {check['reason']}")
+                say(f"    {check['name']}: {check['reason']}")
     reports = [proof.report for proof in proofs if proof.report is not None]
     num_failed = sum(not report["ok"] for report in reports)
     num_left = len(proofs) - len(reports)
-    click.echo(f"{len(reports) - num_failed} components conform, {num_failed} fail, {num_left} were not proved")
+    say(f"{len(reports) - num_failed} components conform, {num_failed} fail, {num_left} were not proved")
     left = [{"kind": p.kind, "name": p.name, "reason": p.obstacle} for p in proofs if p.report is None]
     _write(json_file, {"schema": SCHEMA, "reports": reports, "not_proved": left})
     if num_failed:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spikecore.cli import completing
+from spikecore.cli.output import say
 from spikecore.cli.recording import is_file_name, view_file
 from spikecore.errors import ConfigError
 
@@ -75,24 +76,24 @@ def command(
         raise click.UsageError(f"INDEX {index}: the split {split_name} has the samples 0 to {len(split) - 1}")
     x, label = _sample(split, index, f"{dataset} {split_name}")
     values = x.numpy()
-    click.echo(f"{dataset} {split_name}[{index}] of {len(split)}")
+    say(f"{dataset} {split_name}[{index}] of {len(split)}")
     shown = _label_text(label, made.info.classes)
-    click.echo(f"  label   {label} ({shown})" if isinstance(label, int) else f"  label   {shown}")
+    say(f"  label   {label} ({shown})" if isinstance(label, int) else f"  label   {shown}")
     axes = _axes(values)
-    click.echo(f"  shape   [{axes}] = {list(values.shape)}, {x.dtype}")
-    click.echo(f"  values  {values.min():g} to {values.max():g}, mean {values.mean():.4g}, sum {values.sum():.6g}")
+    say(f"  shape   [{axes}] = {list(values.shape)}, {x.dtype}")
+    say(f"  values  {values.min():g} to {values.max():g}, mean {values.mean():.4g}, sum {values.sum():.6g}")
     if hasattr(split, "events"):
         events, size = split.events(index)
         span = f"{(events.t[-1] - events.t[0]) / 1000:.1f} ms" if len(events) else "nothing"
         on = f", {float((events.p != 0).mean()):.0%} on" if len(events) else ""
-        click.echo(f"  events  {len(events)} in {span} on {size[0]} × {size[1]} pixels{on}")
+        say(f"  events  {len(events)} in {span} on {size[0]} × {size[1]} pixels{on}")
     _refuse_faulty((x, label), made, f"{dataset} {split_name}[{index}]")
     is_moving = made.is_sequence and values.ndim == 4
     path = Path(out or f"{dataset.replace(':', '-')}-{split_name}-{index}.{'gif' if is_moving else 'png'}")
     _check_name(path, is_moving, axes)
     drawn = split.unnormalised(x).numpy() if hasattr(split, "unnormalised") else values
     _write(path, drawn, shown, made.is_sequence, fps)
-    click.echo(f"  picture {path}")
+    say(f"  picture {path}")
 
 
 def _is_dataset(word: str) -> bool:
@@ -110,7 +111,7 @@ def _view_recording(path: Path, options: Sequence[str], out: str | None, fps: fl
     picture_path = Path(out or f"{path.stem}.gif")
     _check_name(picture_path, True, "T, C, H, W")
     _write(picture_path, view.frames, path.name, True, fps)
-    click.echo(f"  {'picture':<9} {picture_path}")
+    say(f"  {'picture':<9} {picture_path}")
 
 
 def _open_split(dataset: str, split_name: str, options: Sequence[str]) -> tuple[Any, Any]:
@@ -179,7 +180,7 @@ def _write_all(made: Any, split: Any, title: str, directory: Path, form: str | N
         with _writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         _write(folder / f"{index:0{width}}.{suffix}", drawn, shown, made.is_sequence, fps)
-    click.echo(f"{len(split)} pictures in {directory}")
+    say(f"{len(split)} pictures in {directory}")
 
 
 def _axes(values: np.ndarray) -> str:

@@ -9,6 +9,7 @@ import click
 
 from spikecore.cli import completing
 from spikecore.cli.naming import kind_and_name
+from spikecore.cli.output import say
 from spikecore.foreign import printable
 from spikecore.registry import registry
 
@@ -38,7 +39,7 @@ def command(words: tuple[str, ...], files: tuple[str, ...]) -> None:
 
 
 def _say(line: str) -> None:
-    click.echo(printable(line, 1000))
+    say(printable(line, 1000))
 
 
 def _place(component: Any) -> str:

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 from spikecore.errors import BrokenPluginError, PluginError, SpikeError
+from spikecore.files import read_file
 from spikecore.registry.loading import cause_text, is_strict
 from spikecore.registry.scan import Plugin
+
+MOST_BYTES = 1 << 26
+"""Of a file of Python."""
 
 
 def file_source(path: str | Path, option: str = "--load") -> Plugin:
@@ -26,7 +30,7 @@ def file_source(path: str | Path, option: str = "--load") -> Plugin:
     if file.suffix != ".py":
         raise PluginError(f"{option} {path}: must be a Python file that ends in .py")
     try:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_file(file, MOST_BYTES, follows_link=True)).hexdigest()  # no pipe, which may wait
     except OSError as error:
         raise PluginError(f"{option} {path}: cannot be read: {error.strerror or error}") from error
     return Plugin(file.stem, str(file), digest, "loaded from the command line", source="file", path=str(file))

@@ -16,6 +16,7 @@ import importlib.metadata
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
@@ -26,6 +27,7 @@ from spikecore.errors import (
     IncompatiblePluginError,
     PluginError,
     PluginUnavailable,
+    SpikeError,
 )
 from spikecore.kinds import KINDS, Kind
 from spikecore.registry.metadata import normalise
@@ -77,17 +79,51 @@ def load_target(entry: Entry) -> Any:
 
 
 def construct(component: Any, entry: Entry, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-    """`component(*args, **options)`; an import that fails in a plugin's constructor becomes an error of the plugin."""
+    """`component(*args, **options)`; what a plugin's constructor raises becomes an error of the plugin.
+
+    Errors of ours pass, such as that of an option which does not fit; so does what is registered in this process, but
+    for what would end it.
+
+    Raises:
+        PluginUnavailable: a requirement is missing, or the plugin says that it cannot work here.
+        BrokenPluginError: the constructor raised anything else.
+        ContractError: it gave nothing.
+    """
     try:
-        return component(*args, **options)
+        instance = component(*args, **options)
     except PluginUnavailable as error:
         if is_strict():
             raise
         raise explain_failure(entry, error, "") from error
-    except ImportError as error:
-        if is_strict() or entry.plugin.is_runtime:
+    except (SpikeError, KeyboardInterrupt, MemoryError):
+        raise
+    except BaseException as error:
+        is_own = entry.plugin.source in ("core", "runtime") or is_of_core(error, everywhere=True)
+        # torch is not imported here, so its own error for a full device is known by name.
+        if is_strict() or (is_own and isinstance(error, Exception)) or type(error).__name__ == "OutOfMemoryError":
             raise
-        raise explain_failure(entry, error, "failed to start") from error
+        raise explain_failure(entry, error, f"failed to start in {place_of(error)}") from error
+    if instance is None:
+        raise ContractError(f"{who(entry)} gave None in place of an instance. {cure(entry)}")
+    return instance
+
+
+def place_of(error: BaseException) -> str:
+    """`file:line` of the call that raised."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return f"{frame.f_code.co_filename}:{line}"
+
+
+def is_of_core(error: BaseException, everywhere: bool = False) -> bool:
+    """Whether core raised an error.
+
+    Args:
+        error: that was raised.
+        everywhere: and nobody else's code lies between, as where a component is called with a wrong argument.
+    """
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    are_ours = [name.partition(".")[0] in ("spikecore", "click") for name in names]
+    return all(are_ours) if everywhere else are_ours[-1]
 
 
 def kind_keywords(component: Any, kind: Kind, options: Iterable[str]) -> dict[str, Callable[[Any, Any, str], None]]:
@@ -118,7 +154,7 @@ def cause_text(error: BaseException) -> str:
     """Type and text of an error of a plugin, in one line; a text that cannot be made is no reason to fail."""
     try:
         text = " ".join(str(error).split())
-    except Exception as problem:
+    except BaseException as problem:  # an error may also ask the process to end when its text is asked for
         text = f"its text cannot be shown: {type(problem).__name__}"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -129,7 +165,28 @@ def check_contract(component: Any, entry: Entry) -> None:
     Raises:
         ContractError: it lacks members; all are listed.
         IncompatiblePluginError: its `api_version` is not one that this core understands.
+        BrokenPluginError: it raises where it is asked for its members.
     """
+    with asking(entry):
+        _check_members(component, entry)
+
+
+@contextmanager
+def asking(entry: Entry) -> Iterator[None]:
+    """Inside, a component is asked for its members and its documentation, which may be computed and raise anything.
+
+    Raises:
+        BrokenPluginError: it raised, or asked the process to end.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_strict() or isinstance(error, KeyboardInterrupt | PluginError):
+            raise
+        raise explain_failure(entry, error, "failed when it was asked for its members") from error
+
+
+def _check_members(component: Any, entry: Entry) -> None:
     kind = KINDS.get(entry.kind)
     if kind is None:  # a choice: its owner says what else it must be
         if problem := _choice_problem(component):
@@ -137,7 +194,8 @@ def check_contract(component: Any, entry: Entry) -> None:
         return
     problems = list(_problems(component, kind))
     version = getattr(component, "api_version", None)
-    if version is not None and version not in kind.api_versions:
+    # A list has no hash, and an object of the plugin's own may equal anything.
+    if version is not None and (not isinstance(version, int | str) or version not in kind.api_versions):
         # Before the members: an older component lacks those that the contract gained since.
         raise IncompatiblePluginError(_other_version(entry, kind, version, problems))
     if problems:
@@ -157,7 +215,8 @@ def _other_version(entry: Entry, kind: Kind, version: Any, lacking: list[str]) -
     else:
         advice = "Upgrade spikecore, or install an older plugin."
     return (
-        f"{who(entry)} speaks api_version {version!r} of {entry.kind}; this core understands {known}.{lacks} {advice}"
+        f"{who(entry)} speaks api_version {version!r:.80} of {entry.kind}; this core understands {known}.{lacks} "
+        f"{advice}"
     )
 
 
@@ -274,6 +333,8 @@ def _mark_located(error: PluginUnavailable) -> PluginUnavailable:
 def cure(entry: Entry) -> str:
     """What to do about a broken entry, for messages."""
     plugin = entry.plugin
+    if plugin.source == "runtime":
+        return "Repair it."
     if plugin.source == "file":
         return f"Repair {plugin.path}."
     if plugin.source == "core":

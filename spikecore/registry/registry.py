@@ -212,7 +212,7 @@ class Registry:
         return obj
 
     def load_file(self, path: str | Path) -> Plugin:
-        """Run a Python file whose `spikecore.register(...)` calls add components to this registry.
+        """Run a Python file whose `spikecore.register(...)` calls add components to this registry; none if it fails.
 
         Args:
             path: the file.
@@ -228,9 +228,13 @@ class Registry:
 
         plugin = file_source(path)
         before, self._source = self._source, plugin
+        registered, names, files = dict(self._registered), dict(self._names), list(self._files)
         try:
             with use(self):
                 run_file(plugin)
+        except BaseException:  # all of it or nothing: no half of a file that failed may be used
+            self._registered, self._names, self._files = registered, names, files
+            raise
         finally:
             self._source = before
         # Not by their number: a file may replace what another one registered.

@@ -30,7 +30,8 @@ from torch import Tensor, isfinite
 
 from spikecore.documents import parse_json
 from spikecore.errors import CheckpointError
-from spikecore.files import clean, read_file, remove_directory, write_directory
+from spikecore.files import clean, read_file, refuse_link, remove_directory, write_directory
+from spikecore.run.log import EMPTY
 from spikecore.run.tree import flatten, restore
 from spikecore.run.typed import Mismatch, from_plain
 from spikecore.version import __version__
@@ -65,9 +66,9 @@ class Index:
     count: int
     score: float | None
     written: str
-    timings_s: dict[str, float] | None
+    timings_s: dict[str, float]
     pace_s: list[float]
-    log: FileSum | None
+    log: FileSum
     model: dict[str, Any]
     state: dict[str, Any]
     large: dict[str, Any]
@@ -169,9 +170,10 @@ class CheckpointStore:
             return self.save(count + 1, model, state, **more)  # type: ignore[arg-type]
         score = _finite(score) if score is not None and are_finite(model) else None
         head = {"format": FORMAT, "spikecore": __version__, "run": self._run, "count": count, "score": score}
-        times = {"written": datetime.now(timezone.utc).isoformat(), "timings_s": timings, "pace_s": list(pace)}
+        written = datetime.now(timezone.utc).isoformat()
+        times = {"written": written, "timings_s": dict(timings or {}), "pace_s": list(pace)}
         kept = kept or {}
-        body = {**head, **times, "log": log, **body, "kept": _sums(kept)}
+        body = {**head, **times, "log": dict(log or EMPTY), **body, "kept": _sums(kept)}
         body["sha256"] = _digest(body)
         # Not its parents: a run directory that was removed must not come back with half of its files.
         self._folder.mkdir(exist_ok=True)
@@ -214,7 +216,7 @@ class CheckpointStore:
             score=body["score"],
             log=body["log"],
             timings=body["timings_s"],
-            pace=body.get("pace_s", []),
+            pace=body["pace_s"],
             large=self._large(name, body) if with_large else {},
         )
 
@@ -234,6 +236,7 @@ class CheckpointStore:
     def weight_bytes(self, name: str) -> int:
         """Size of the file of weights; 0 where there is none. Nothing is verified."""
         try:
+            refuse_link(self._folder / name)
             return (self._folder / name / MODEL).lstat().st_size
         except OSError:
             return 0
@@ -304,7 +307,7 @@ class CheckpointStore:
         for name in names:
             if name not in kept:
                 remove_directory(self._folder / name)
-            elif name != names[-1]:
+            elif name != names[-1] and not (self._folder / name).is_symlink():  # what it leads to is not the run's
                 (self._folder / name / LARGE).unlink(missing_ok=True)
 
     def _score(self, name: str) -> float | None:
@@ -324,6 +327,8 @@ class CheckpointStore:
 
     def _index(self, name: str) -> dict[str, Any]:
         path = self._folder / name / INDEX
+        if path.parent.is_symlink():
+            raise CheckpointError(f"{path.parent}: is a link, which is not followed: put the checkpoint itself there")
         try:
             body: dict[str, Any] = parse_json(read_file(path, MOST_INDEX_BYTES), most_bytes=MOST_INDEX_BYTES)
             version = body.get("format")
@@ -342,6 +347,8 @@ class CheckpointStore:
             index: Index = from_plain(Index, body)
         except Mismatch as error:
             raise CheckpointError(f"{path}: is damaged: {error}") from error
+        if any(part.bytes < 0 for part in (index.log, *index.files.values(), *index.kept.values())):
+            raise CheckpointError(f"{path}: is damaged: it names a length below 0")
         if missing := {MODEL, STATE} - set(index.files):
             raise CheckpointError(f"{path}: is damaged: it does not know {', '.join(sorted(missing))}")
         return body

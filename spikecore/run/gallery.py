@@ -48,8 +48,7 @@ class Gallery:
         if not isinstance(value, SHOWN):
             kinds = ", ".join(shape.__name__ for shape in SHOWN)
             raise ContractError(f"show({name!r}, ...) takes one of {kinds} of spikecore.interfaces, got {value!r:.80}")
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-            raise ContractError(f"show: a name is 1 to {MAX_NAME} printable characters, got {name!r:.120}")
+        _check_name(name)
         if name not in self.values and len(self.values) >= MAX_NAMES:
             raise ContractError(f"show: {MAX_NAMES} names are in use; show {name!r} under one of them")
         self.values[name] = value
@@ -99,6 +98,8 @@ def read_gallery(directory: Path) -> tuple[dict[str, Shown], list[str]]:
     """What a run showed, and what of it cannot be read and why; raises nothing for a damaged file."""
     values: dict[str, Shown] = {}
     problems = []
+    if (directory / FOLDER).is_symlink():
+        return {}, [f"{FOLDER} is a link, which is not followed"]
     for path in sorted((directory / FOLDER).glob(f"*{SUFFIX}")):
         try:
             name, value = from_plain(read_tree(path))
@@ -116,7 +117,13 @@ def to_plain(name: str, value: Shown) -> dict[str, Any]:
 
 def from_plain(plain: Mapping[str, Any]) -> tuple[str, Shown]:
     """What `to_plain` was given, checked again."""
+    _check_name(plain["name"])
     return plain["name"], KINDS[plain["kind"]](**plain["value"])
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
+        raise ContractError(f"show: a name is 1 to {MAX_NAME} printable characters, got {name!r:.120}")
 
 
 def _file_name(index: int, name: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikecore.errors import CheckpointError, ConfigError, InputError
+from spikecore.errors import CheckpointError, ConfigError, InputError, SpikeError
 from spikecore.files import cure, read_file
 from spikecore.nn import quantized
 from spikecore.registry import registry, use
+from spikecore.registry.loading import STRICT_VARIABLE, cause_text, is_strict
 from spikecore.run import provenance
 from spikecore.run.build import Prepared, prepare
 from spikecore.run.checkpoint import LAST, Checkpoint, CheckpointStore, refuse_other_model
@@ -203,6 +205,33 @@ class SavedRun:
         if not store.names() and which == LAST:
             return None
         return find(store, which, prepared.task.model, MetricsLog(self.directory))
+
+
+@contextmanager
+def going_on(since: Checkpoint | None, has_passed: Callable[[], bool]) -> Iterator[None]:
+    """Inside, what a trainer raises before its first safe point names the checkpoint that it goes on from.
+
+    A state may be restored and yet be of other types than the trainer works with, such as an optimizer's: that comes to
+    light in the first step only.
+
+    Args:
+        since: the checkpoint; None where a run starts from its seed.
+        has_passed: whether a safe point came since.
+
+    Raises:
+        CheckpointError: in place of an exception of Python or torch; `SPIKE_PLUGIN_STRICT=1` lets the original through.
+    """
+    try:
+        yield
+    except (TypeError, LookupError, ValueError, AttributeError, RuntimeError) as error:
+        is_other = isinstance(error, SpikeError | torch.OutOfMemoryError)
+        if since is None or is_other or is_strict() or has_passed():
+            raise
+        raise CheckpointError(
+            f"{since.name}: training failed between this checkpoint and the next safe point: {cause_text(error)}. "
+            f"Either its state is not what the trainer works with: resume from another one (--checkpoint); or the "
+            f"trainer is at fault: {STRICT_VARIABLE}=1 shows the traceback."
+        ) from error
 
 
 def find(store: CheckpointStore, which: str, model: nn.Module, log: MetricsLog | None = None) -> Checkpoint:

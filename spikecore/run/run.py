@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from spikecore.run.metrics import checked_metrics
 from spikecore.run.processes import Group
 from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest, now, sealed
-from spikecore.run.restore import SavedRun
+from spikecore.run.restore import SavedRun, going_on
 from spikecore.run.signals import terminable
 from spikecore.run.text import reason_text
 
@@ -383,7 +384,7 @@ class Run:
         else:
             context.restore_random(self.since)  # the last thing before training: what was built since may have drawn
         net = self.prepared.task.model
-        with use(self.resolved.registry), context.stoppable(), naming_layers(net):
+        with use(self.resolved.registry), context.stoppable(), self._going_on(), naming_layers(net):
             context.begin_training()
             with context.timed("loop"):  # what the trainer does not time itself
                 returned = self.prepared.trainer.fit(self.prepared.task, context)
@@ -392,6 +393,10 @@ class Run:
         metrics = checked_metrics(self.prepared.trainer, "fit", returned)
         context.tell_infinite(metrics)
         return metrics
+
+    def _going_on(self) -> AbstractContextManager[None]:
+        since, context = self.since, self.prepared.context
+        return going_on(since, lambda: since is None or context.count > since.count)
 
     def _write_record(self) -> None:
         self._check_place()

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spikecore.errors import CheckpointError, ConfigError, ConversionError, SpikeError
+from spikecore.files import refuse_special
 from spikecore.interfaces.dataset import Batch, Split
 from spikecore.interfaces.task import Task
 from spikecore.nn import Dropout, Stateful, set_step_mode
@@ -191,12 +191,15 @@ def _values_in(path: Path, is_sequence: bool) -> Tensor:
     """
     axes = "[N, T, ...]" if is_sequence else "[N, ...]"
     try:
+        refuse_special(path, follows_link=True)
         if path.suffix == ".npy":
-            tensors = {"": torch.from_numpy(np.load(path, allow_pickle=False))}
+            # Mapped first: a file that claims more than it has is refused before memory is taken.
+            mapped = np.lib.format.open_memmap(path, mode="r")
+            tensors = {"": torch.from_numpy(np.array(mapped))}
         else:
             tensors = load_file(path)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise ConfigError(f"--data {path}: cannot be read: {error}") from error
+    except Exception as error:  # numpy's parser of headers raises what Python's raises
+        raise ConfigError(f"--data {path}: cannot be read: {type(error).__name__}: {error}") from error
     if len(tensors) != 1:
         raise ConfigError(f"--data {path}: expected one tensor of inputs {axes}, got {', '.join(tensors) or 'none'}")
     (values,) = tensors.values()

@@ -319,6 +319,10 @@ REFUSED = [
     (["{file}:nothing", "--out", "o"], "expected a torch.nn.Module, got int"),
     (["{file}:make", "--out", "o"], "--data is missing: name a dataset, or a .safetensors or .npy file"),
     (["{file}:make", "--out", "o", "--data", "gone.npy"], "--data gone.npy: cannot be read"),
+    (["{file}:make", "--out", "o", "--data", "empty.npy"], "--data empty.npy: cannot be read: ValueError"),
+    (["{file}:make", "--out", "o", "--data", "cut.npy"], "--data cut.npy: cannot be read: "),
+    (["{file}:make", "--out", "o", "--data", "much.npy"], "--data much.npy: cannot be read: ValueError"),
+    (["{file}:make", "--out", "o", "--data", "pipe.npy"], "--data pipe.npy: cannot be read: OSError"),
     (["{file}:make", "--out", "o", "--data", "nan.npy"], "--data nan.npy: holds nan or infinities"),
     (
         ["{file}:make", "--out", "o", "--data", "bytes.npy"],
@@ -338,8 +342,17 @@ REFUSED = [
 ]
 
 
+def npy_header(text):
+    """A `.npy` file that ends after this header."""
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
 @pytest.mark.parametrize(("arguments", "said"), REFUSED, ids=str)
 def test_what_is_refused(convert, ann, factory, arguments, said):
+    Path("empty.npy").touch()
+    Path("cut.npy").write_bytes(npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,2"))
+    Path("much.npy").write_bytes(npy_header("{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 6)}"))
+    os.mkfifo("pipe.npy")
     np.save("nan.npy", np.full((4, 6), np.nan))
     np.save("bytes.npy", np.zeros((4, 6), np.uint8))
     np.save("flat.npy", np.zeros(4))

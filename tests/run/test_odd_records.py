@@ -5,6 +5,7 @@ import json
 import pytest
 
 import spikecore
+from spikecore.cli import main
 from spikecore.errors import SpikeError
 from spikecore.run.record import FILE, OWN_SUM, sealed
 from spikecore.run.report import write_report
@@ -67,3 +68,18 @@ def test_odd_lines_of_metrics(finished, tmp_path, line):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(line + "\n")
     assert "<html" in write_report(tmp_path).read_text()
+
+
+@pytest.mark.parametrize(
+    "path", [("config", "model", "name"), ("config", "neuron", "surrogate", "name"), ("started",), ("metrics",)]
+)
+def test_a_record_cannot_control_the_terminal(finished, tmp_path, monkeypatch, capsys, path):
+    evil = "\x1b]0;owned\x07\u202e"
+    plain = json.loads((finished / FILE).read_text())
+    twin = replaced(plain, path, {evil: 1.0} if path == ("metrics",) else evil)
+    (tmp_path / FILE).write_text(sealed(twin))
+    monkeypatch.setattr("sys.argv", ["spike", "compare", str(finished), str(tmp_path)])
+    main()
+    shown = "".join(capsys.readouterr())
+    assert "curves" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))

@@ -232,3 +232,15 @@ def test_a_file_may_replace_what_another_file_registered(tmp_path):
         file.write_text(source)
         registry.load_file(file)
         assert registry.find("neuron", "my-lif").plugin.path == str(file)
+
+
+def test_a_trainer_that_asks_for_the_end_of_the_process_is_named(tmp_path, spike):
+    (tmp_path / "mine.py").write_text(
+        "import spikecore\nfrom spikecore.trainers.classify import Classify\n"
+        "@spikecore.register('trainer', 'leaving')\nclass Leaving(Classify):\n"
+        "    def fit(self, task, context):\n        raise SystemExit(0)\n"
+    )
+    left = spike("run", "--load", "mine.py", "--set", "trainer.name=leaving", "--out", "r")
+    assert left.returncode == 2
+    assert "mine.py:6 asked the process to end (SystemExit: 0)" in left.stderr
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["status"] == "failed"

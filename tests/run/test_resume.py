@@ -1,10 +1,12 @@
 """Going on with a run: to the same bits, from what is verified, and only where that is right."""
 
 import errno
+import hashlib
 import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -423,12 +425,42 @@ def test_a_folder_of_checkpoints_that_is_a_link_is_refused(tmp_path, monkeypatch
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == before
 
 
+def test_a_checkpoint_that_is_a_link_is_neither_read_nor_changed(tmp_path, monkeypatch):
+    out = stopped_at(monkeypatch, 5, small(), tmp_path / "r")
+    older = names(out)[0]
+    away = tmp_path / "away"
+    (out / "checkpoints" / older).rename(away)
+    (out / "checkpoints" / older).symlink_to(away)
+    (away / "large.safetensors").write_text("of somebody")
+    with pytest.raises(CheckpointError, match=f"{older}: is a link, which is not followed"):
+        load(out, older)
+    before = {path.name: path.read_bytes() for path in away.iterdir()}
+    resume(out)
+    assert {path.name: path.read_bytes() for path in away.iterdir()} == before
+    (out / "checkpoints" / "checkpoint-00009999").symlink_to(away)
+    with pytest.raises(CheckpointError, match="checkpoint-00009999: is a link"):
+        load(out)
+
+
+def test_a_folder_of_shown_values_that_is_a_link_is_not_shown(tmp_path):
+    out = tmp_path / "r"
+    spikecore.run(small(trainer={"epochs": 1}), out=out)
+    (out / "shown").rename(tmp_path / "away")
+    (out / "shown").symlink_to(tmp_path / "away")
+    page = write_report(out).read_text()
+    assert "shown is a link, which is not followed" in page
+    assert "confusion" not in page
+
+
 @pytest.mark.parametrize(
     "odd",
     [
         {"files": {}},
         {"files": []},
         {"log": 3},
+        {"log": None},
+        {"log": {"bytes": -1, "sha256": hashlib.sha256().hexdigest()}},
+        {"timings_s": None},
         {"timings_s": {"loop": "x"}},
         {"state": []},
         {"state": {}},
@@ -453,6 +485,70 @@ def test_a_signed_index_of_other_types_is_refused(odd, one_checkpoint):
             resume(one_checkpoint)
     finally:
         path.write_text(before)
+
+
+@pytest.mark.parametrize(
+    ("place", "odd", "says"),
+    [
+        (
+            ("state", "trainer", "epoch"),
+            -5,
+            "training failed between this checkpoint and the next safe point: IndexError",
+        ),
+        (("state", "trainer", "order"), "x", "training failed between .* TypeError"),
+        (("state", "trainer", "optimizer", "param_groups", 0, "betas"), [], "training failed between .* ValueError"),
+        (("state", "trainer", "optimizer", "state"), {"$items": [[0, 7]]}, "training failed between .* TypeError"),
+        (
+            ("state", "shown"),
+            [{"name": 1, "kind": "bars", "value": {}}],
+            "cannot be restored: ContractError: show: a name",
+        ),
+    ],
+    ids=str,
+)
+def test_a_signed_state_of_other_types_names_the_checkpoint(place, odd, says, one_checkpoint, tmp_path):
+    from spikecore.run.checkpoint import _digest
+
+    out = tmp_path / "r"
+    shutil.copytree(one_checkpoint, out)
+    path = next((out / "checkpoints").iterdir()) / "checkpoint.json"
+    body = json.loads(path.read_text())
+    at = body
+    for key in place[:-1]:
+        at = at[key]
+    at[place[-1]] = odd
+    body.pop("sha256")
+    path.write_text(json.dumps({**body, "sha256": _digest(body)}))
+    with pytest.raises(CheckpointError, match=says):
+        resume(out)
+
+
+def test_the_original_of_such_an_error_is_shown_where_it_is_asked_for(tmp_path, monkeypatch, own_registry):
+    """A trainer that fails after its first safe point is not the checkpoint's fault, nor is one that is debugged."""
+
+    class Failing(Classify):
+        after = 0
+
+        def _train_epoch(self, task, net, context):
+            if self.after == 0:
+                raise ValueError("mine")
+            type(self).after -= 1
+            return super()._train_epoch(task, net, context)
+
+    own_registry.register("trainer", "failing", Failing)
+    Failing.after = 9
+    out = stopped_at(monkeypatch, 2, small(trainer={"name": "failing", "epochs": 3}), tmp_path / "r")
+    Failing.after = 0
+    with pytest.raises(CheckpointError, match=r"ValueError: mine.*SPIKE_PLUGIN_STRICT=1") as caught:
+        resume(out)
+    assert isinstance(caught.value.__cause__, ValueError)
+    monkeypatch.setenv("SPIKE_PLUGIN_STRICT", "1")
+    with pytest.raises(ValueError, match="mine"):
+        resume(out)
+    monkeypatch.delenv("SPIKE_PLUGIN_STRICT")
+    Failing.after = 1
+    with pytest.raises(ValueError, match="mine"):
+        resume(out)
 
 
 @pytest.fixture(scope="module")

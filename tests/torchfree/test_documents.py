@@ -78,3 +78,13 @@ def test_a_number_that_no_machine_has_is_refused(line, tmp_path):
     with pytest.raises(ConfigError, match=rf"{name}: must be .* 63 bits, got one of \d+") as error:
         resolve(tmp_path / "c.toml")
     assert "9" * 20 not in str(error.value)
+
+
+def test_a_length_is_one_of_bytes():
+    text = json.dumps("é" * 30, ensure_ascii=False)
+    assert parse_json(text, most_bytes=62) == "é" * 30
+    for given in (text, text.encode()):
+        with pytest.raises(DocumentError, match="62 bytes long; at most 61"):
+            parse_json(given, most_bytes=61)
+    with pytest.raises(DocumentError, match="at most 40"):
+        parse_toml("# " + "漢" * 15, most_bytes=40)

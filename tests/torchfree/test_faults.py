@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import spikecore
-from spikecore.errors import UnknownComponentError
+from spikecore.errors import BrokenPluginError, ContractError, OptionError, UnknownComponentError
 from spikecore.registry import Blocking, Registry
 from spikecore.registry.catalogue import install_hint, known
 from spikecore.testing.distributions import fake_distribution
@@ -191,3 +191,53 @@ def test_a_plugin_of_commands_alone_is_listed(spike, tmp_path):
     assert list(rows(spike("list-plugins", "--kind", "command", "--format", "json"))) == [("x", "command", "fly")]
     checked = rows(spike("list-plugins", "--plugin", "x", "--check", "--format", "json"))
     assert checked["x", "command", "fly"]["status"] == "broken"
+
+
+STARTS = {
+    "KeyError: 'x'": "raise KeyError('x')",
+    "SystemExit: 0": "raise SystemExit(0)",
+    "GeneratorExit": "raise GeneratorExit",
+    "TypeError: ": "len(3)",
+}
+
+
+@pytest.mark.parametrize("says", STARTS)
+def test_whatever_a_constructor_raises_names_the_plugin_and_the_line(says, tmp_path, monkeypatch):
+    source = SOUND + f"    def __init__(self):\n        {STARTS[says]}\n"
+    number = source.count("\n")
+    install(tmp_path, "rotten", source)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "rotten", raising=False)
+    registry = Registry(path=[str(tmp_path / "site")], blocking=Blocking())
+    with pytest.raises(BrokenPluginError) as caught:
+        registry.create("backend", "mine")
+    assert "(spikecore-rotten 1.0, entry point 'rotten:Good') failed to start in " in str(caught.value)
+    assert f"rotten.py:{number}: {says}" in str(caught.value)
+    monkeypatch.setenv("SPIKE_PLUGIN_STRICT", "1")
+    with pytest.raises(type(caught.value.__cause__)):
+        registry.create("backend", "mine")
+
+
+def test_a_wrong_call_and_an_error_of_ours_are_the_callers(tmp_path, monkeypatch):
+    source = (
+        "from spikecore.errors import OptionError\n"
+        + SOUND
+        + ("    def __init__(self, depth=1):\n        if depth < 0: raise OptionError('too small')\n")
+    )
+    install(tmp_path, "rotten", source)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "rotten", raising=False)
+    registry = Registry(path=[str(tmp_path / "site")], blocking=Blocking())
+    with pytest.raises(TypeError, match="breadth"):
+        registry.create("backend", "mine", breadth=2)
+    with pytest.raises(OptionError, match="too small"):
+        registry.create("backend", "mine", depth=-1)
+    assert registry.create("backend", "mine", depth=1) is not None
+
+
+def test_a_component_that_makes_nothing_is_named(tmp_path, monkeypatch):
+    install(tmp_path, "rotten", SOUND + "    def __new__(cls): return None\n")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "rotten", raising=False)
+    with pytest.raises(ContractError, match=r"spikecore-rotten 1\.0.* gave None in place of an instance"):
+        Registry(path=[str(tmp_path / "site")], blocking=Blocking()).create("backend", "mine")

@@ -1,7 +1,11 @@
 """Text of others on the terminal: no escapes, no hidden characters, no end of lines, no end at all."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
+import spikecore.cli
 from spikecore.foreign import odd_characters, printable, printable_lines
 from spikecore.testing.distributions import fake_distribution
 from tests.faulty_plugins import SOUND
@@ -64,3 +68,26 @@ def test_nothing_of_a_distribution_reaches_the_terminal(spike, tmp_path):
     refused = spike("which", "backend", "nosuch\x1b[2J")
     assert refused.returncode == 2
     assert is_plain(refused.stderr)
+
+
+def test_every_command_prints_through_one_function():
+    """What does not may print a name that somebody else chose; `cli/__init__` and the line of `bench` say so there."""
+    direct = []
+    for path in Path(spikecore.cli.__file__).parent.glob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        names = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+        direct += [path.name] * (names.count("echo") + names.count("secho"))
+    assert sorted(direct) == ["__init__.py"] * 3 + ["bench.py", "output.py"]
+
+
+def test_names_in_help_and_info_are_plain(spike, tmp_path):
+    points = {"spikecore.commands": {"ev\x1b[2Jil": "e_mod:Good"}, "spikecore.backends": {"evil": "e_mod:Good"}}
+    fake_distribution(tmp_path / "site", "spikecore-e", points, version="1.0", modules={"e_mod.py": SOUND})
+    metadata = next((tmp_path / "site").glob("*.dist-info")) / "METADATA"
+    metadata.write_text(f"Metadata-Version: 2.1\nName: spikecore-e\nVersion: 1.0\x1b[1m\nSummary: {EVIL[:-1]}\n\n")
+    helped = spike("--help")
+    assert "ev\\x1b[2Jil" in helped.stdout
+    assert is_plain(helped.stdout)
+    told = spike("info", "backend", "evil")
+    assert "1.0\\x1b[1m" in told.stdout + told.stderr
+    assert is_plain(told.stdout + told.stderr)

@@ -25,8 +25,10 @@ class _Dtype:
     """Stands for numpy.dtype: plain numbers and objects only."""
 
     def __init__(self, code: str, *_: Any) -> None:
-        if not isinstance(code, str) or not re.fullmatch(r"O8?|b1|[iuf][1248]", code):
-            raise DatasetError(f"holds an array of {str(code)[:20]!r}; numbers were expected")
+        if not isinstance(code, str):  # its text may be long without end: lists can name each other again and again
+            raise DatasetError(f"holds an array of {type(code).__name__}; numbers were expected")
+        if not re.fullmatch(r"O8?|b1|[iuf][1248]", code):
+            raise DatasetError(f"holds an array of {code[:20]!r}; numbers were expected")
         self.code, self.order = code, "|"
 
     def __setstate__(self, state: Any) -> None:
@@ -45,9 +47,10 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, is_fortran, raw = state
-        count = math.prod(shape)
-        if not isinstance(kind, _Dtype) or any(length < 0 for length in shape):
+        is_shape = isinstance(shape, tuple) and all(type(length) is int and length >= 0 for length in shape)
+        if not isinstance(kind, _Dtype) or not is_shape:  # a list times a number would be that many times as long
             raise DatasetError("holds an array that is damaged")
+        count = math.prod(shape)
         if kind.code.startswith("O"):
             if not isinstance(raw, list) or len(raw) != count:
                 raise DatasetError("holds an array that is damaged")
@@ -180,10 +183,8 @@ def read(path: Path) -> Events:
     content, size = _load(path)
     rows: list[Any] = []
     stack = [content]
-    # Whatever is written once takes a byte at least, and a row four; more than that is named again and again.
-    for _ in range(size + 1):
-        if not stack:
-            break
+    num_items = 1
+    while stack:
         item = stack.pop()
         item = item.content if isinstance(item, _Array) else item
         if isinstance(item, np.ndarray):
@@ -197,8 +198,12 @@ def read(path: Path) -> Events:
         elif len(item) == 4 and all(isinstance(number, int | float) for number in item):
             rows.append(item)
         else:
+            # Whatever is written once takes a byte at least, and a row four; more than that is named again and again.
+            num_items += len(item)
+            if num_items > size:
+                raise _repeated(path, size)
             stack.extend(item)
-    if stack or len(rows) > size // 4:
+    if len(rows) > size // 4:
         raise _repeated(path, size)
     rows.reverse()  # a stack gives the last first
     try:

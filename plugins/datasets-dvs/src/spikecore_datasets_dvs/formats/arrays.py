@@ -24,6 +24,8 @@ SIZE, UNIT = "sensor_size", "unit"
 """Arrays beside the events, as `write_events` leaves them."""
 LARGEST_RATIO = 1100
 """Deflate packs at most about a thousand to one."""
+BASE_BYTES, MOST_RATIO = 1 << 30, 100
+"""All arrays of a file together may unpack to so many bytes, and to so many times the file besides."""
 PIECE = 1 << 18
 """Bytes read at a time."""
 
@@ -109,12 +111,19 @@ def read_npz(path: Path, only: str = "") -> dict[str, np.ndarray]:
     try:
         with opened(path) as raw, zipfile.ZipFile(raw) as archive:
             arrays = {}
+            left = BASE_BYTES + MOST_RATIO * path.stat().st_size
             for item in archive.infolist():
                 name = item.filename.removesuffix(".npy")
                 if only and name != only:
                     continue
                 if item.file_size > LARGEST_RATIO * max(item.compress_size, 1):
                     raise DatasetError(f"{path}: {item.filename!r} claims an impossible size")
+                left -= item.file_size
+                if left < 0:
+                    raise DatasetError(
+                        f"{path}: its arrays unpack to more than {BASE_BYTES} bytes and {MOST_RATIO} times the file: "
+                        "it was made to fill the memory; if it is yours, save it with numpy.savez, which does not pack"
+                    )
                 with archive.open(item) as file:
                     arrays[name] = _array(file, item.file_size, f"{path}, {item.filename!r}")
             return arrays
