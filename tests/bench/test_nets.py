@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikecore.bench import nets
+from spikecore.bench import nets, stacks
 from spikecore.bench.session import Plan, Session
 from spikecore.bench.timing import Effort
 from spikecore.nn import LIF, layers
@@ -57,7 +57,10 @@ def test_the_gate_tells_right_from_wrong(name):
     assert "gradient" in judgement.text
 
 
-def test_the_session_has_a_row_for_each_candidate_and_the_bound():
+def test_the_session_has_a_row_for_each_candidate_and_the_bound(monkeypatch):
+    name, stack = next(iter(stacks.STACKS.items()))  # one of the deep stacks at one rate: all take two minutes
+    monkeypatch.setattr(stacks, "STACKS", {name: stack})
+    monkeypatch.setattr(stacks, "RATES", (0.1,))
     plan = Plan(shapes=((2, 1, 3),), effort=Effort(0, 2, 2), with_nets=True, with_fresh=False)
     report = Session(plan).run()
     for subject in ("linear net", "conv net"):
@@ -70,6 +73,9 @@ def test_the_session_has_a_row_for_each_candidate_and_the_bound():
         assert rows["picky"].status == "unsupported"
         assert "the moon is not full" in rows["picky"].reason
         assert all(row.floor_ms is None and row.ps_per_byte is None for row in rows.values())  # no floor is known
+    of_stack = [row for row in report.rows if row.subject == f"{name} at 10%"]
+    assert {row.measure for row in of_stack} == set(stack.measures)
+    assert stacks.DENSE in {row.candidate for row in of_stack}
     assert any("--peers" in note for note in report.notes)
 
 
