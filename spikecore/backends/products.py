@@ -105,10 +105,10 @@ def product(
     if backend is None:
         return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, reason)
     y, outcome = product_on(name, backend, mode == EVENT, geometry, x, weight, bias, half_gradient)
-    told = (outcome.reason, outcome.rate, outcome.crossover)
+    why = (outcome.reason, outcome.rate, outcome.crossover)
     if y is None:
-        return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, *told)
-    return y, ProductChoice(EVENT, name, *told)
+        return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, *why)
+    return y, ProductChoice(EVENT, name, *why)
 
 
 def product_on(

@@ -15,7 +15,6 @@ from spikecore.errors import ConversionError, OptionError, ShapeError, SpikeErro
 from spikecore.interfaces.component import Configurable, make_config
 from spikecore.interfaces.model import ModelCapabilities
 from spikecore.nn.guard import guarded
-from spikecore.nn.state import Stateful
 from spikecore.registry import name_of
 
 
@@ -48,8 +47,7 @@ class Model(Configurable, nn.Module):
         options: the fields of `Config`.
 
     Raises:
-        OptionError: a wrong option; `make_neuron` is no function, or gives the same neuron twice (seen in the first
-            call).
+        OptionError: a wrong option, or a `make_neuron` that is no function.
         ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence, or the
             input has other channels than the net was made for.
     """
@@ -86,7 +84,6 @@ class Model(Configurable, nn.Module):
         if num_outputs < 1:
             raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
         self.input_shape = shape
-        self._has_been_called = False
 
     def smallest_input(self) -> int:
         """Smallest height and width of the input with the net's options; 0 when any.
@@ -117,9 +114,6 @@ class Model(Configurable, nn.Module):
         return {path.stem: path for path in sorted(folder.glob("*.safetensors"))}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._has_been_called and not torch.compiler.is_compiling():
-            self._refuse_shared_neurons()
-            self._has_been_called = True
         try:
             return guarded(self, super().__call__, *args, **kwargs)
         except RuntimeError as error:
@@ -127,19 +121,6 @@ class Model(Configurable, nn.Module):
             if message is None or isinstance(error, SpikeError | torch.OutOfMemoryError):
                 raise
             raise ShapeError(message) from error
-
-    def _refuse_shared_neurons(self) -> None:
-        """One neuron in two layers would have one state for both."""
-        names: dict[int, str] = {}
-        for name, part in self.named_modules(remove_duplicate=False):
-            if not isinstance(part, Stateful):
-                continue
-            if id(part) in names:
-                raise OptionError(
-                    f"{type(self).__name__}: {names[id(part)]} and {name} are one {type(part).__name__}: make_neuron "
-                    "must give a new neuron each time"
-                )
-            names[id(part)] = name
 
     def _unlike(self, x: Tensor) -> str | None:
         """What to say of an input that the net was not made for: other axes, other channels; None if it was."""

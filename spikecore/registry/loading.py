@@ -119,7 +119,7 @@ def is_of_core(error: BaseException, everywhere: bool = False) -> bool:
 
     Args:
         error: that was raised.
-        everywhere: and nobody else's code lies between, as where a component is called with a wrong argument.
+        everywhere: ask that every frame is of core: no plugin was entered, as when a call has a wrong argument.
     """
     names = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
     are_ours = [name.partition(".")[0] in ("spikecore", "click") for name in names]

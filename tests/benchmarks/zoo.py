@@ -5,7 +5,7 @@
 
 CPU time of the process, one thread; the candidates take turns in every round, each in both memory formats.
 `times_theirs` is the median over the rounds of their time divided by ours: above 1 ours is faster. Theirs is measured
-in both formats, too, and stands in the one that is faster for it. Outputs are compared before anything is measured.
+in both formats, too; the faster one counts. Outputs are compared before anything is measured.
 Written to docs/benchmarks/zoo.csv with the load of the machine, which disturbs caches even where CPU time is counted.
 """
 

@@ -48,7 +48,7 @@ def test_components_executed_what_their_pages_claim():
     """Of the suites that passed; what one that failed left out is its own failure."""
     passed = [result.name for result in results() if result.ok and not result.reason]
     ran = conformance.best(
-        found for name in passed for found in conformance.read_reports(reports_of(name), DIRECTORY / "conformance")
+        report for name in passed for report in conformance.read_reports(reports_of(name), DIRECTORY / "conformance")
     )
     less = []
     for claim in CLAIMED:

@@ -52,20 +52,10 @@ def test_input_shapes_are_checked(shape, classes, text):
         Small(LIF, (1, 5, 5), 3, width=1)
 
 
-def test_neurons_come_from_a_function_that_makes_new_ones():
+def test_neurons_come_from_a_function():
     for wrong in (LIF(), "lif", None):
         with pytest.raises(OptionError, match=f"make_neuron must be a function .* got {type(wrong).__name__}"):
             Small(wrong, (1, 4, 4), 3)
-
-    class Two(Small):
-        def __init__(self, make_neuron, *args, **options):
-            super().__init__(make_neuron, *args, **options)
-            self.second = make_neuron()
-
-    one = LIF()
-    with pytest.raises(OptionError, match="Two: neuron and second are one LIF: make_neuron must give a new neuron"):
-        Two(lambda: one, (1, 4, 4), 3, conv=layers.Conv2d)(torch.rand(2, 3, 1, 4, 4))
-    assert Two(LIF, (1, 4, 4), 3, conv=layers.Conv2d)(torch.rand(2, 3, 1, 4, 4)).shape == (2, 3, 3)
 
 
 def test_input_that_the_net_was_not_made_for_is_told():

@@ -1,4 +1,4 @@
-"""What is folded or written into a layer must reach the numbers: each net here lost something, without a word."""
+"""What is folded or written into a layer must reach the numbers: each net here silently lost something."""
 
 import pytest
 import torch
