@@ -15,7 +15,8 @@ from spikecore.registry import Blocking, Registry, use
 from spikecore.run.config import resolve
 from spikecore.run.experiment import evaluate, resume
 from spikecore.trainers import Optimizer
-from spikecore_rl_agents.agent import energy_table
+from spikecore_rl_agents import evaluation
+from spikecore_rl_agents.agent import energy_table, operations_of
 from spikecore_rl_agents.dqn import DQN
 from spikecore_rl_agents.environments import EnvironmentConfig
 from spikecore_rl_agents.evaluation import Decider, play
@@ -74,6 +75,9 @@ def random_return(name, options=(), count=200):
                 return torch.randint(spaces.num_actions, (count,), generator=generator)
             share = torch.rand(count, spaces.num_actions, generator=generator)
             return spaces.low + share * (spaces.high - spaces.low)
+
+        def before(self, observations):
+            return None
 
         def restart(self, over):
             pass
@@ -403,3 +407,42 @@ def test_an_optimizer_that_returns_nothing_is_named(tables, tmp_path):
         registry.register("optimizer", "forgetful", Forgetful)
         with pytest.raises(ContractError, match=says):
             spikecore.run(tables, out=tmp_path / "r")
+
+
+def carrying_decider(policy):
+    return Decider(policy, lambda out: out.argmax(-1), lambda x: x, True, torch.Generator())
+
+
+def test_spikes_of_carried_state_are_counted_from_that_state():
+    """An episode with carried state is one long sequence: L decisions of T steps."""
+    config = EnvironmentConfig(name="CartPole-v1")
+    torch.manual_seed(2)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 16), nn.LIF(tau=8.0, v_threshold=0.4), torch.nn.Linear(16, 2))
+    policy = policy_of(net)
+    episodes = play(config, inspect_environment(config), carrying_decider(policy), [5])
+    seen = torch.cat([kept.observations for kept in episodes.decisions])
+    (length,) = episodes.lengths
+    assert len(seen) == length > 8
+    counted = operations_of(policy, episodes.decisions)
+    with torch.no_grad():
+        spikes = net[1](net[0](seen.repeat_interleave(3, 0).unsqueeze(1)))
+    assert counted.total("spikes") == pytest.approx(float(spikes.sum()) / length)
+    assert counted["2"].acs == pytest.approx(2 * float(spikes.sum()) / length)
+    assert (counted.num_samples, counted.num_steps) == (length, 3)
+    assert counted.total("spikes") > 1.1 * policy.count_operations(seen).total("spikes"), "at rest they are fewer"
+    assert torch.equal(net[1](net[0](seen[:3].unsqueeze(1))), net[1](net[0](seen[:3].unsqueeze(1)))), "it did not change"
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_decisions_are_kept_from_the_whole_length_of_the_episodes(count, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_KEPT", 64)
+    config = EnvironmentConfig(name="faulty_environments:test/Faulty-v0", options=("episode=45",))
+    policy = policy_of(torch.nn.Linear(2, 2))
+    decider = Decider(policy, lambda out: out.argmax(-1), lambda x: x, False, torch.Generator())
+    episodes = play(config, inspect_environment(config), decider, list(range(count)))
+    steps = torch.cat([kept.observations for kept in episodes.decisions])[:, 0]
+    assert 16 <= len(steps) <= 64
+    # Steps 0 to 44; a sample of the first ones alone has a mean below 11.
+    assert float(steps.mean()) == pytest.approx(22, abs=4)
+    seeds = {float(seed) for kept in episodes.decisions for seed in kept.observations[:, 1]}
+    assert len(seeds) >= min(count, 8)
