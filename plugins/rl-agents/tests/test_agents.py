@@ -28,6 +28,7 @@ from spikecore_rl_agents.spaces import inspect_environment
 from spikecore_rl_agents.td3 import TD3
 from spikecore_rl_agents.vector import fixed_seeds
 
+DRAWN = "faulty_environments:test/Drawn-v0"
 REACH = "spikecore_rl_agents:spikecore/Reach-v0"
 LIVELY = {"neuron": {"name": "lif", "decay_input": False, "v_threshold": 0.5}, "backend": {"name": "torch"}}
 SMALL = {"model": {"name": "mlp", "hidden": [32]}, "run": {"report": False, "seed": 3}}
@@ -391,6 +392,34 @@ def test_pictures_are_left_out_with_a_warning_where_they_cannot_be_drawn(tmp_pat
     assert not (tmp_path / "run" / "episode.gif").exists()
 
 
+@pytest.mark.parametrize("name", ["drawing='raise'", "drawing='nothing'", REACH])
+def test_a_trained_run_is_not_lost_for_a_picture(name, tmp_path):
+    """A renderer that raises, one that gives no picture, and an environment that takes no `render_mode`."""
+    environment = {"name": name} if name == REACH else {"name": DRAWN, "options": [name]}
+    table = merged(LIVELY, SMALL, PPO, {"trainer": {"iterations": 1, "rollout_steps": 8, "animation": True}})
+    with pytest.warns(UserWarning, match="no picture of an episode: .* cannot be drawn here"):
+        result = spikecore.run({**table, "environment": environment}, out=tmp_path / "run")
+    assert "test_return" in result.metrics
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("table", [DQN_REACH, TD3_REACH], ids=["dqn", "td3"])
+def test_learning_starts_once_a_next_observation_is_known(table, tmp_path):
+    early = {"learning_starts": 1, "iterations": 1, "iteration_steps": 40, "test_episodes": 1, "eval_episodes": 1}
+    spikecore.run(merged(SMALL, LIVELY, table, {"trainer": early, "model": table.get("model", {})}), out=tmp_path / "r")
+    (line,) = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert "loss" in line
+
+
+@pytest.mark.parametrize("table", [PPO, DQN_REACH, TD3_REACH], ids=["ppo", "dqn", "td3"])
+def test_a_net_that_diverged_is_told_and_no_environment_is_blamed(table, tmp_path):
+    wild = {"lr": 1e38, "optimizer": "sgd", "max_grad_norm": 0.0, "iterations": 2, "evaluate_every": 1, "passes": 1}
+    if table is not PPO:
+        del wild["passes"]
+    with pytest.raises(RunError, match=r"not finite, so no action can be chosen: training has diverged; .*trainer\.lr"):
+        spikecore.run(merged(SMALL, LIVELY, table, {"trainer": wild}), out=tmp_path / "r")
+
+
 @dataclass(frozen=True)
 class Forgetful(Optimizer):
     """An optimizer of another plugin, whose author forgot the return."""
@@ -430,7 +459,9 @@ def test_spikes_of_carried_state_are_counted_from_that_state():
     assert counted["2"].acs == pytest.approx(2 * float(spikes.sum()) / length)
     assert (counted.num_samples, counted.num_steps) == (length, 3)
     assert counted.total("spikes") > 1.1 * policy.count_operations(seen).total("spikes"), "at rest they are fewer"
-    assert torch.equal(net[1](net[0](seen[:3].unsqueeze(1))), net[1](net[0](seen[:3].unsqueeze(1)))), "it did not change"
+    assert torch.equal(net[1](net[0](seen[:3].unsqueeze(1))), net[1](net[0](seen[:3].unsqueeze(1)))), (
+        "it did not change"
+    )
 
 
 @pytest.mark.parametrize("count", [3, 40])

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from spikecore_rl_agents.environments import EnvironmentConfig
-from spikecore_rl_agents.policy import Policy, State, part_of, restarted
+from spikecore_rl_agents.policy import Policy, State, finite, part_of, restarted
 from spikecore_rl_agents.spaces import Spaces
 from spikecore_rl_agents.vector import Environments
 
@@ -80,9 +80,9 @@ class Decider:
     def __call__(self, observations: Tensor) -> Tensor:
         """The actions for a batch; the same environments in every call."""
         if not self.carries:
-            return self.choose(self.policy(observations, self.generator))
+            return self.choose(finite(self.policy(observations, self.generator)))
         out, self._state = self.policy.carry(observations, self.before(observations) or {}, self.generator)
-        return self.choose(out)
+        return self.choose(finite(out))
 
     def before(self, observations: Tensor) -> State | None:
         """The state of the neurons that the next call begins from; None where it begins at rest."""

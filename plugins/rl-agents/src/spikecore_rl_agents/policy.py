@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 
 from spikecore import nn as spiking
 from spikecore.analysis import OperationCounter, Operations, count_operations
+from spikecore.errors import RunError
 from spikecore_rl_agents.readout import Readout
 
 State: TypeAlias = "dict[str, dict[str, Tensor]]"
@@ -126,7 +127,7 @@ class Policy(nn.Module):
             return count_operations(self.net, self.encode(observations, generator))
 
     def count_carried(self, observations: Sequence[Tensor], states: Sequence[State]) -> Operations:
-        """The same where neurons go on from a state: observations `[M, *shape]` and the state before, batch by batch."""
+        """The same where neurons go on from a state: observations `[M, *shape]`, and the state before each batch."""
         generator = Generator(self.device).manual_seed(0)
         twin = copy.deepcopy(self.net).eval()
         chain = nn.Sequential(twin, copy.deepcopy(self.readout))
@@ -144,6 +145,20 @@ class Policy(nn.Module):
         if self._dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self._dtype)
+
+
+def finite(decided: Tensor) -> Tensor:
+    """The numbers of a policy, which an action is to be made of.
+
+    Raises:
+        RunError: one of them is not finite.
+    """
+    if bool(decided.isfinite().all()):
+        return decided
+    raise RunError(
+        "the net gives numbers that are not finite, so no action can be chosen: training has diverged; use a smaller "
+        "trainer.lr, trainer.max_grad_norm above 0, or a smaller environment.reward_scale"
+    )
 
 
 def restarted(state: State, rest: State, over: Tensor) -> State:

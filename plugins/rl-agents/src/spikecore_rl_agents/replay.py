@@ -112,6 +112,11 @@ class ReplayBuffer:
         """Slots that hold something."""
         return sum(self._written)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a step whose next observation is known."""
+        return max(self._written) >= 2
+
     def add(self, observations: Tensor, actions: Tensor, moves: Moves) -> None:
         """One step of every environment.
 
@@ -235,7 +240,7 @@ class ReplayBuffer:
     def _uniform(self, size: int, generator: Generator) -> Tensor:
         total = self.num_envs * self.length
         filled = torch.tensor(self._written)
-        if int(filled.max()) < 2:
+        if not self.is_ready:
             raise RunError("the replay buffer holds no step with a next observation yet: act first")
         chosen: list[Tensor] = []
         missing = size
