@@ -1,4 +1,4 @@
-"""The script of the figures: rows that it does not measure stay, and a run under other settings is not taken for one."""
+"""The script of the figures: rows that it does not measure stay, and runs under other settings are refused."""
 
 import csv
 import importlib.util
