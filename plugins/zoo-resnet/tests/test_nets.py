@@ -110,6 +110,31 @@ def test_features_and_classifier_are_the_net(name):
     torch.testing.assert_close(values["classifier"], net(x))
 
 
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("sew_resnet18", "layer3.1.conv2"),
+        ("spiking_resnet18", "layer3.1.conv2.norm"),
+        ("spiking_resnet18", "layer3.1.neuron"),
+        ("ms_resnet18", "layer3.1.conv2.norm"),
+    ],
+)
+def test_layers_have_the_names_that_the_readme_gives(name, layer):
+    net = make(name).eval()
+    x = torch.rand(3, 2, 2, 16, 16)
+    values = nn.features(net, [layer, "layer3.1.add"])(x)
+    seen = {}
+    for path in (layer, "layer3.1"):
+        net.get_submodule(path).register_forward_hook(lambda _, __, out, path=path: seen.update({path: out}))
+    net(x)
+    assert torch.equal(values[layer], seen[layer])
+    block = net.get_submodule("layer3.1")
+    whole = block.neuron(values["layer3.1.add"]) if name == "spiking_resnet18" else values["layer3.1.add"]
+    assert torch.equal(whole, seen["layer3.1"])
+    with pytest.raises(KeyError, match=r"no node 'layer3': it is made of \d+ nodes"):
+        nn.features(net, ["layer3"])
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_folded_norms_change_no_spike(name):
     net = make(name).double()
