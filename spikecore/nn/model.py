@@ -148,4 +148,4 @@ class Model(Configurable, nn.Module):
 
 
 def _is_size(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return type(value) is not bool and isinstance(value, Integral) and int(value) >= 1
