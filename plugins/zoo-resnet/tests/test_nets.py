@@ -16,9 +16,9 @@ def make_neuron():
     return nn.LIF(tau=1.5, v_threshold=0.5, backend="torch")
 
 
-def make(name, shape=(2, 16, 16), num_outputs=3, **options):
+def make(name, shape=(2, 16, 16), num_outputs=3, neuron=make_neuron, **options):
     torch.manual_seed(0)
-    return create("model", name, make_neuron, shape, num_outputs, **{**SMALL, **options})
+    return create("model", name, neuron, shape, num_outputs, **{**SMALL, **options})
 
 
 def rates(net, x):
@@ -42,6 +42,18 @@ def test_the_three_ways_to_join(connect, expected):
     """Branch 0 0 1 1, shortcut 0 1 0 1: sum, and, shortcut and not branch."""
     branch, shortcut = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     assert join(branch, shortcut, connect).tolist() == expected
+
+
+@pytest.mark.parametrize("connect", ["and", "iand"])
+def test_neurons_that_give_no_spikes_are_refused_where_their_outputs_are_negated(connect):
+    """Of two ReLU branches `(1 - A) · S` is negative; a sum of them is an ordinary residual net."""
+
+    def relu():
+        return create("neuron", "relu")
+
+    assert make("sew_resnet18", (2, 8, 8), neuron=relu)
+    with pytest.raises(OptionError, match=f"connect = '{connect}' takes spikes.* are counts or graded"):
+        make("sew_resnet18", (2, 8, 8), neuron=relu, connect=connect)
 
 
 @pytest.mark.parametrize(
