@@ -6,7 +6,8 @@ import difflib
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -216,8 +217,32 @@ def _complain(message: str) -> None:
     click.echo(wrapped(printable_lines(message), width()), err=True)
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """As the commands print their own warnings: Python would add a place in the source, which users did not write."""
+    if category is UserWarning and file is None:
+        _complain(f"warning: {message}")
+    else:
+        _show_elsewhere(message, category, filename, lineno, file, line)
+
+
+_show_elsewhere = warnings.showwarning
+
+
 def main() -> None:
     """Exit 0; 2 bad input, config or plugin; 1 the command failed; 130 Ctrl-C."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        _main()
+
+
+def _main() -> None:
     try:
         _spare_torch()
         spike(standalone_mode=False, prog_name="spike")

@@ -54,6 +54,17 @@ def test_what_is_not_ok_is_marked_with_the_reason_below(spike, tmp_path):
     assert lines[3].startswith("backend mine: broken: ")
 
 
+def test_a_warning_of_a_plugin_looks_like_those_of_the_commands(spike, tmp_path):
+    """Python's own form names a line of the plugin's source, and prints it."""
+    warns = (
+        'import warnings\nwarnings.warn("no picture\\033[2J can be drawn")\nwarnings.warn("old", DeprecationWarning)\n'
+    )
+    install(tmp_path, "a", f"{warns}{SOUND}", target="a_mod:Good", component="one")
+    done = spike("info", "backend", "one")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == ["warning: no picture\\x1b[2J can be drawn"]
+
+
 def test_the_doctor_shows_problems_first_and_counts_what_works(spike, tmp_path):
     install(tmp_path, "a", SOUND, target="a_mod:Good", component="one")
     install(tmp_path, "b", FAULTS["raises"].source, ("certainly-missing",), target="b_mod:Good", component="two")
