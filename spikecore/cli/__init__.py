@@ -242,6 +242,15 @@ def main() -> None:
         _main()
 
 
+def _is_output_stuck() -> bool:
+    """Whether nothing can be printed: the file or disk behind stdout is full. If it is not, the output ends here."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError:
+        return True
+    return False
+
+
 def _main() -> None:
     try:
         _spare_torch()
@@ -258,6 +267,12 @@ def _main() -> None:
             f"{error.filename}: {error.strerror}: you need its owner's rights, or a copy" if error.filename else error
         )
         click.echo(f"spike: {printable_lines(what)}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if not _is_output_stuck():
+            raise
+        _complain(f"spike: what this command prints cannot be written: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it ends
         sys.exit(1)
     except SpikeError as error:
         if not error.is_told:
