@@ -35,6 +35,7 @@ from spikecore_cpu_backend.memory import Recycler
 from spikecore_cpu_backend.printer import KernelPrinter
 from spikecore_cpu_backend.products import (
     Products,
+    WrittenBits,
     pack_spikes,
     prepare_weight,
     run_product,
@@ -92,6 +93,7 @@ class CPUBackend(Backend):
         # A call holds its kernel, so that one that another thread drops stays whole until the call returns.
         self._kernels: BoundedDict[tuple[str, torch.dtype], Kernel] = BoundedDict(MOST_KERNELS)
         self._products: Products | BackendError | None = None
+        self._without_bits: BoundedDict[str, bool] = BoundedDict(MOST_KERNELS)
         _LIVE.add(self)
 
     @property
@@ -156,6 +158,8 @@ class CPUBackend(Backend):
         recorded = [self._empty(shape, kernel.state_dtype) for _ in program.record]
         kept = [] if kept_dtype is None else [self._empty(shape, kept_dtype)]
         threads = _threads(count)
+        bits = self.bits_for(key, out, num_lanes)
+        bits_address, foreign_address = (0, 0) if bits is None else bits.addresses
         inner, num_channels = channels(program, shape, params) if params else (1, 1)
         used: list[Tensor] = []
         values = [param.contiguous() for param in params]
@@ -173,6 +177,8 @@ class CPUBackend(Backend):
             block=tuning.forward_block(num_lanes, threads),
             kept=kept[0].data_ptr() if kept else 0,
             kept_io=ELEMENTS[kept[0].dtype] if kept else 0,
+            bits=bits_address,
+            is_foreign=foreign_address,
             num_steps=shape[0],
             num_lanes=num_lanes,
             x=layout.sequence(x, used),
@@ -184,7 +190,25 @@ class CPUBackend(Backend):
         )
         run = kernel.forward.quick if count < tuning.ALONE else kernel.forward.free
         _check_status(run(call.pack(kernel.pack_forward)))
+        self.note_bits(key, out, bits)
         return out, finals, recorded, kept
+
+    def bits_for(self, key: str, out: Tensor, num_lanes: int) -> WrittenBits | None:
+        """Room for the bits of a neuron's output `[T, ...]`, where a product may read them: see `c/rows.h`."""
+        products = self._products
+        if not isinstance(products, Products) or not products.runs_by_events or key in self._without_bits:
+            return None
+        if out.dtype != torch.float32 or num_lanes % tuning.LANES or out.numel() < tuning.ALONE:
+            return None
+        return WrittenBits(products, out.numel())
+
+    def note_bits(self, key: str, out: Tensor, bits: WrittenBits | None) -> None:
+        """Remember the bits that a kernel wrote; a neuron that fires something else is not asked for them again."""
+        if bits is None:
+            return
+        bits.note(out)
+        if bits.is_foreign:
+            self._without_bits[key] = True
 
     def step(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]

@@ -149,6 +149,8 @@ class Runtime:
             block=SMALL_BLOCK,
             kept=0,
             kept_io=0,
+            bits=0,
+            is_foreign=0,
             num_steps=0,
             num_lanes=0,
             x=(0, 0, 0),

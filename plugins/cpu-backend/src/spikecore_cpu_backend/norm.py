@@ -87,6 +87,8 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
     state_views: list[int] = []
     for state in states:
         state_views += layout.state(state, used)
+    bits = backend.bits_for(call.key, out, form.num_lanes)
+    bits_address, foreign_address = (0, 0) if bits is None else bits.addresses
     epsilon = ctypes.c_double(call.eps)
     code = _rows(backend, kernel, form)  # held until the call has returned
     arguments = NormForwardCall(
@@ -101,6 +103,8 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
         inner_block=form.tiles.inner,
         io=kernel.element,
         streams=tuning.streams(y.numel() * kernel.element_bytes, tuning.TRAINING),
+        bits=bits_address,
+        is_foreign=foreign_address,
         num_steps=form.num_steps,
         eps=ctypes.addressof(epsilon),
         gamma=_address(call.gamma, used),
@@ -119,6 +123,7 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
     )
     entry = kernel.norm_forward
     _run(entry, y, arguments.pack(NormForwardCall.packer(program)))
+    backend.note_bits(call.key, out, bits)
     return out, finals, recorded, mean.clone(), var.clone(), [numbers] if save else []
 
 

@@ -56,6 +56,8 @@ class NormForwardCall(Call):
     inner_block: Int
     io: Int
     streams: Int
+    bits: Address
+    is_foreign: Address
     num_steps: Int
     eps: Address
     gamma: Address

@@ -20,7 +20,16 @@ struct target {
     char *at;
     void (*narrow)(const float *from, uint16_t *to, long count); /* NULL: as it is */
     int streams;                                                  /* every tile begins on a cache line */
+    uint64_t *bits;     /* a word for each tile, whose bits tell which lanes are 1; NULL: not wanted */
+    int64_t *is_foreign; /* becomes 1 where a value is neither 0 nor 1; the bits are then worth nothing */
 };
+
+/* Comparing costs little where a vector of comparisons becomes a mask in one instruction. */
+#if defined(__AVX512F__) || defined(__AVX2__)
+#define HAS_BITS 1
+#else
+#define HAS_BITS 0
+#endif
 
 /* A row that will be read later and is fetched now; NULL: none. */
 struct ahead {
@@ -40,7 +49,35 @@ static inline real *NAME(begin_tile)(const struct target *to, long lane, real *b
     return to->narrow || to->streams ? buffer : (real *)to->at + lane;
 }
 
+/* Which values of a tile are 1, as bits. */
+static __attribute__((noinline, unused)) void NAME(note_tile)(const struct target *to, long lane, const real *tile) {
+    if (__atomic_load_n(to->is_foreign, __ATOMIC_RELAXED)) return;
+    uint64_t ones = 0, zeros = 0;
+#if defined(__AVX512F__)
+    typedef float part __attribute__((vector_size(64)));
+    typedef float source __attribute__((vector_size(64), aligned(4), may_alias));
+    const part one = (part){0} + 1.0f, zero = {0};
+    for (int i = 0; sizeof(real) == sizeof(float) && i < TILE / 16; i++) {
+        part value = *(const source *)((const float *)tile + 16 * i);
+        ones |= (uint64_t)(uint16_t)__builtin_ia32_cmpps512_mask(value, one, 0, (uint16_t)-1, 4) << 16 * i;
+        zeros |= (uint64_t)(uint16_t)__builtin_ia32_cmpps512_mask(value, zero, 0, (uint16_t)-1, 4) << 16 * i;
+    }
+#elif defined(__AVX2__)
+    typedef float part __attribute__((vector_size(32)));
+    typedef float source __attribute__((vector_size(32), aligned(4), may_alias));
+    const part one = (part){0} + 1.0f, zero = {0};
+    for (int i = 0; sizeof(real) == sizeof(float) && i < TILE / 8; i++) {
+        part value = *(const source *)((const float *)tile + 8 * i);
+        ones |= (uint64_t)(uint8_t)__builtin_ia32_movmskps256((part)(value == one)) << 8 * i;
+        zeros |= (uint64_t)(uint8_t)__builtin_ia32_movmskps256((part)(value == zero)) << 8 * i;
+    }
+#endif
+    to->bits[lane / TILE] = ones;
+    if (~(ones | zeros)) __atomic_store_n(to->is_foreign, 1, __ATOMIC_RELAXED);
+}
+
 static inline void NAME(end_tile)(const struct target *to, long lane, const real *tile) {
+    if (to->bits) NAME(note_tile)(to, lane, tile);
     if (to->narrow) {
         uint16_t narrow[TILE] ALIGNED;
         to->narrow((const float *)tile, narrow, TILE);
