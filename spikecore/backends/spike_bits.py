@@ -4,8 +4,8 @@ Two sources: a product packs its input, and neuron kernels write bits beside the
 storage at one version. The table holds storages weakly: the entry of one that has died is never read, even where its
 memory or its address is used again, because the weak reference keeps the address of the storage's own record taken.
 Whatever writes to the tensor raises its version, and the bits are forgotten. (Writing through `.data` or another
-library's view of the memory does not; torch's own autograd misses it as well. Backends compare a sample of the bits with
-the floats before they use them.)
+library's view of the memory does not; torch's own autograd misses it as well. Backends compare a sample of the bits
+with the floats before they use them.)
 
 The bits of a product have one layout. Those of a neuron stand in the order of memory, whatever the layout is: they are
 brought into the one that is asked for, once.

@@ -93,7 +93,6 @@ class CPUBackend(Backend):
         # A call holds its kernel, so that one that another thread drops stays whole until the call returns.
         self._kernels: BoundedDict[tuple[str, torch.dtype], Kernel] = BoundedDict(MOST_KERNELS)
         self._products: Products | BackendError | None = None
-        self._without_bits: BoundedDict[str, bool] = BoundedDict(MOST_KERNELS)
         _LIVE.add(self)
 
     @property
@@ -158,8 +157,8 @@ class CPUBackend(Backend):
         recorded = [self._empty(shape, kernel.state_dtype) for _ in program.record]
         kept = [] if kept_dtype is None else [self._empty(shape, kept_dtype)]
         threads = _threads(count)
-        bits = self.bits_for(key, out, num_lanes)
-        bits_address, foreign_address = (0, 0) if bits is None else bits.addresses
+        block = tuning.forward_block(num_lanes, threads)
+        bits = self.bits_for(kernel, out, math.gcd(num_lanes, block))
         inner, num_channels = channels(program, shape, params) if params else (1, 1)
         used: list[Tensor] = []
         values = [param.contiguous() for param in params]
@@ -174,11 +173,10 @@ class CPUBackend(Backend):
             channels=num_channels,
             io=kernel.element,
             streams=tuning.streams(count * kernel.element_bytes, tuning.TRAINING if save else tuning.INFERENCE),
-            block=tuning.forward_block(num_lanes, threads),
+            block=block,
             kept=kept[0].data_ptr() if kept else 0,
             kept_io=ELEMENTS[kept[0].dtype] if kept else 0,
-            bits=bits_address,
-            is_foreign=foreign_address,
+            bits=0 if bits is None else bits.address,
             num_steps=shape[0],
             num_lanes=num_lanes,
             x=layout.sequence(x, used),
@@ -190,25 +188,24 @@ class CPUBackend(Backend):
         )
         run = kernel.forward.quick if count < tuning.ALONE else kernel.forward.free
         _check_status(run(call.pack(kernel.pack_forward)))
-        self.note_bits(key, out, bits)
+        if bits is not None:
+            bits.note(out)
         return out, finals, recorded, kept
 
-    def bits_for(self, key: str, out: Tensor, num_lanes: int) -> WrittenBits | None:
-        """Room for the bits of a neuron's output `[T, ...]`, where a product may read them: see `c/rows.h`."""
+    def bits_for(self, kernel: Kernel, out: Tensor, run: int) -> WrittenBits | None:
+        """Room for the bits of a neuron's output, where products read them and its kernel writes them.
+
+        Args:
+            kernel: that writes them.
+            out: `[T, ...]`.
+            run: lanes of a step, and of a block, are multiples of it.
+        """
         products = self._products
-        if not isinstance(products, Products) or not products.runs_by_events or key in self._without_bits:
+        if not kernel.writes_bits or not isinstance(products, Products) or not products.runs_by_events:
             return None
-        if out.dtype != torch.float32 or num_lanes % tuning.LANES or out.numel() < tuning.ALONE:
+        if out.dtype != torch.float32 or run % tuning.LANES or out.numel() < tuning.ALONE:
             return None
         return WrittenBits(products, out.numel())
-
-    def note_bits(self, key: str, out: Tensor, bits: WrittenBits | None) -> None:
-        """Remember the bits that a kernel wrote; a neuron that fires something else is not asked for them again."""
-        if bits is None:
-            return
-        bits.note(out)
-        if bits.is_foreign:
-            self._without_bits[key] = True
 
     def step(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]

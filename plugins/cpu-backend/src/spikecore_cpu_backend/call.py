@@ -115,9 +115,8 @@ class ForwardCall(Call):
         block: lanes of a block.
         kept: what the backward pass will read in place of x; 0: nothing is kept.
         kept_io: its element type.
-        bits: where the spikes of out go as bits, in the order of memory; 0: nowhere.
-        is_foreign: a word that becomes 1 where a value of out is neither 0 nor 1, and 2 where a call like this writes no
-            bits.
+        bits: where spikes go as bits, in the order of memory, beside out; 0: nowhere. Of programs that give spikes,
+            where the lanes of steps and blocks are whole words of 64 bits.
         num_steps: T.
         num_lanes: elements of one step.
         x: the input.
@@ -140,7 +139,6 @@ class ForwardCall(Call):
     kept: Address
     kept_io: Int
     bits: Address
-    is_foreign: Address
     num_steps: Int
     num_lanes: Int
     x: View

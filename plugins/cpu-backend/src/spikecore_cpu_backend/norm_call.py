@@ -57,7 +57,6 @@ class NormForwardCall(Call):
     io: Int
     streams: Int
     bits: Address
-    is_foreign: Address
     num_steps: Int
     eps: Address
     gamma: Address

@@ -36,8 +36,6 @@ GRAD_POSITIONS = 256
 GRAD_BYTES = 60 << 10
 LIST_WORDS = 1 << 18
 """Most 16-bit words of the lists of a backward pass that are held at once."""
-FOREIGN = 1
-"""In the word that tells why there are no bits: see `call.ForwardCall`."""
 TILE_POSITIONS = 512
 """Positions of a tile: its lists and sums fit in the second-level cache, and a slice of the weights is used often."""
 
@@ -436,22 +434,15 @@ class WrittenBits:
         self._products = products
         # The kernels of products read eight bytes at a time.
         self._words = products.recycler.empty((-(-num_values // WORD) + 2,), torch.int32)
-        self._is_foreign = ctypes.c_int64()
 
     @property
-    def addresses(self) -> tuple[int, int]:
-        """Of the bits, and of the word that tells that there are none."""
-        return self._words.data_ptr(), ctypes.addressof(self._is_foreign)
-
-    @property
-    def is_foreign(self) -> bool:
-        """Were there values other than 0 and 1?"""
-        return self._is_foreign.value == FOREIGN
+    def address(self) -> int:
+        """Where they go."""
+        return self._words.data_ptr()
 
     def note(self, out: Tensor) -> None:
-        """Remember them as those of `out`, if the kernel wrote them."""
-        if not self._is_foreign.value:
-            note_spikes(out, partial(self._products.order, self._words))
+        """Remember them as those of `out`."""
+        note_spikes(out, partial(self._products.order, self._words))
 
 
 def run_product(
