@@ -104,6 +104,8 @@ class SpikeProduct:
         rate: the share of ones in x, where they were counted.
         crossover: the rate above which the backend runs such a product densely, where it knows one.
         reason: why it runs densely, or what decided for events.
+        by_shape: it runs densely whatever the values of x are, because of shapes and dtypes alone: layers do not ask
+            again for such a call.
     """
 
     y: Tensor | None
@@ -111,3 +113,4 @@ class SpikeProduct:
     rate: float | None = None
     crossover: float | None = None
     reason: str = ""
+    by_shape: bool = False

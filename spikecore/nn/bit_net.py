@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.backends.plain import is_plain
-from spikecore.backends.products import DENSE, EVENT, ProductChoice
+from spikecore.backends.products import DENSE, EVENT, ProductChoice, ProductShape
 from spikecore.backends.selection import product_backend
 from spikecore.interfaces.backend import Backend
 from spikecore.interfaces.products import ProductGeometry, SpikeBits
@@ -123,7 +123,13 @@ class BitSequential(Sequential):
         bias = cast("Tensor | None", layer.bias)
         outcome = backend.product_of_bits(geometry, bits, weight, bias, prepared, part.products == EVENT)
         if outcome.y is not None:
-            part.product = ProductChoice(EVENT, backend_name, outcome.reason, outcome.rate, outcome.crossover)
+            size = (
+                (bits.num_images, bits.channels, bits.height, bits.width)
+                if bits.is_image
+                else (bits.num_images, bits.channels)
+            )
+            shape = ProductShape(geometry, size, tuple(weight.shape), bits.is_image)
+            part.note_choice(ProductChoice(EVENT, backend_name, outcome.reason, outcome.rate, outcome.crossover, shape))
         return outcome.y
 
     def _ready(self, name: str, backend: Backend, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:

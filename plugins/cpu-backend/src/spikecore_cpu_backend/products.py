@@ -31,7 +31,7 @@ SAMPLES = 128
 PLANE_SAMPLES = 16
 """The same of planes, of which a word of 32 channels is 32 places in memory."""
 DOUBT = 0.03
-"""By how much a sample may be off; where its share of ones is further above the crossover, it decides."""
+"""By how much a sample may be off: where the share of all ones is further above the crossover, the product is dense."""
 GRAD_POSITIONS = 256
 GRAD_BYTES = 60 << 10
 LIST_WORDS = 1 << 18
@@ -451,38 +451,42 @@ def run_product(
 ) -> SpikeProduct:  # fmt: skip
     """See `interfaces.backend.Backend.product`."""
     if x.dtype != torch.float32 or weight.dtype != torch.float32:
-        return SpikeProduct(None, reason=f"kernels are for float32, x is {x.dtype} and the weight {weight.dtype}")
+        reason = f"kernels are for float32, x is {x.dtype} and the weight {weight.dtype}"
+        return SpikeProduct(None, reason=reason, by_shape=True)
     if bias is not None and bias.dtype != torch.float32:
         return SpikeProduct(None, reason=f"kernels are for float32, the bias is {bias.dtype}")
     sizes = sizes_of(geometry, x.shape, weight.shape)
     if isinstance(sizes, str):
-        return SpikeProduct(None, reason=sizes)
+        return SpikeProduct(None, reason=sizes, by_shape=True)
     if not x.numel() or not weight.numel():
-        return SpikeProduct(None, reason="nothing to multiply")
+        return SpikeProduct(None, reason="nothing to multiply", by_shape=True)
     if sizes.num_terms < LEAST_TERMS and not always:
-        return SpikeProduct(None, reason="too small to pay")
-    is_foreign = SpikeProduct(None, reason="the input has values other than 0 and 1")
-    known = known_bits(products, x, geometry.kind == "conv2d")
-    sampled = products.sample(x) if known is None else 0.0
+        return SpikeProduct(None, reason="too small to pay", by_shape=True)
+    crossover = 1.0
+    if not always:
+        # Before the sample decides, lest the first call of a class, which measures, be different.
+        crossover = products.crossover(geometry, sizes, _has_planes(x, sizes), save)
+        if not crossover:
+            return SpikeProduct(None, crossover=crossover, reason="events are not faster for such shapes")
+    sampled = products.sample(x)
     if sampled is None:
-        return is_foreign
-    crossover = 1.0 if always else products.crossover(geometry, sizes, _has_planes(x, sizes), save)
+        return SpikeProduct(None, reason="the input has values other than 0 and 1")
     dense = SpikeProduct(None, rate=sampled, crossover=crossover, reason="so many ones are faster densely")
-    if not crossover:
-        return replace(dense, reason="events are not faster for such shapes")
-    if sampled > crossover + DOUBT:
+    # The sample alone decides near the crossover, where both ways take equally long, and packing only to decline would
+    # cost the most. So the choice depends on the values of x, and not on whether their bits are known.
+    if sampled > crossover:
         return dense
-    spikes = known
+    known = known_bits(products, x, geometry.kind == "conv2d")
+    spikes = products.pack(x, sizes) if known is None else known
     if spikes is None:
-        spikes = products.pack(x, sizes)
-        if spikes is None:
-            return is_foreign
+        return SpikeProduct(None, reason="the input has values other than 0 and 1")
+    if known is None:
         note_bits(x, replace(spikes, is_image=geometry.kind == "conv2d"))
     bits, count = spikes.words, spikes.count
     if count is None:
         count = products.count(bits)
     rate = count / x.numel()
-    if rate > crossover:
+    if rate > crossover + DOUBT:
         return replace(dense, rate=rate)
     y, channels_first = empty_output(products.recycler, geometry, sizes, x)
     products.multiply(sizes, bits, weight, bias, y, channels_first)
