@@ -256,6 +256,15 @@ class GivesNoReason(ToyProducts):
         return SpikeProduct(None) if outcome is FOREIGN else outcome
 
 
+@fault("test_products_look_at_their_input", "the shape rules the product out")
+class RefusesForGood(ToyProducts):
+    """blames the shape for values, so that no layer would ask again"""
+
+    def product(self, *arguments):
+        outcome = super().product(*arguments)
+        return replace(outcome, by_shape=True) if outcome is FOREIGN else outcome
+
+
 @fault("test_products_at_the_edges", "the output")
 class IgnoresDilation(ToyProducts):
     """takes a dilated kernel for a plain one of the same size of output"""

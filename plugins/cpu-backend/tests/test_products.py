@@ -16,6 +16,8 @@ from torch.nn import functional
 
 import spikecore
 from spikecore.backends.products import product
+from spikecore.backends.selection import backend_named
+from spikecore.backends.spike_bits import note_bits
 from spikecore.errors import BackendError
 from spikecore.interfaces import ProductGeometry
 from spikecore.nn import LIF, Conv2d, ConvBNNeuron, Linear, MaxPool2d, Sequential, configure_backend, set_products
@@ -191,6 +193,39 @@ def test_a_pinned_crossover_decides(measuring):
     measuring(crossover=0.0)
     layer(spikes(8, 80, 512, rate=0.1))
     assert layer.product.reason == "events are not faster for such shapes"
+
+
+@pytest.mark.parametrize("rate", [0.13, 0.149, 0.151, 0.17])
+def test_the_choice_depends_on_values_alone(measuring, monkeypatch, rate):
+    """Not on whether the bits are known already, as they are in a run that goes on and not in one that is resumed."""
+    measuring(crossover=0.15)
+    layer, _ = dense_layer()
+    x = spikes(8, 80, 512, rate=rate)
+    layer(x)
+    first = layer.product
+    for _ in range(2):
+        layer(x)
+        assert layer.product == first
+    note_bits(fresh := x.clone(), packed(fresh))
+    layer(fresh)
+    assert layer.product == first
+    assert rate not in (0.13, 0.17) or first.path == ("event" if rate < 0.15 else "dense")
+
+
+def packed(x):
+    return backend_named("cpu").pack(x.view(-1, x.shape[-1]))
+
+
+def test_nothing_is_packed_only_to_run_densely(measuring, monkeypatch):
+    measuring(crossover=0.15)
+    monkeypatch.setattr(module.Products, "pack", lambda *_: pytest.fail("packed"))
+    layer, _ = dense_layer()
+    for x in (spikes(8, 80, 512, rate=0.17), spikes(8, 80, 512, rate=0.1) * 0.5):
+        layer(x)
+        assert layer.product.path == "dense"
+    measuring(crossover=0.0)
+    monkeypatch.setattr(module.Products, "sample", lambda *_: pytest.fail("looked at"))
+    layer(spikes(8, 80, 512, rate=0.1))
 
 
 @pytest.mark.parametrize(

@@ -192,6 +192,7 @@ class ProductChecks(Suite):
                         outcome = self._outcome(backend, case, wrong, weight, bias)
                         assert outcome.y is None, f"{case}: takes {value} at {index} for a spike"
                         assert outcome.reason, f"{case}: refuses {value} without a reason"
+                        assert not outcome.by_shape, f"{case}: says of {value} that the shape rules the product out"
                 outcome = self._outcome(backend, case, x.double(), weight.double(), bias.double())
                 if outcome.y is not None:
                     right = dense_product(case.geometry, x.double(), weight.double(), bias.double())
