@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from spikecore.backends.products import MODES, ProductChoice, ProductShape, product
+from spikecore.backends.plain import is_plain
+from spikecore.backends.products import DENSE, EVENT, MODES, ProductChoice, ProductShape, product
 from spikecore.backends.selection import product_backend
 from spikecore.errors import OptionError
-from spikecore.interfaces.products import LINEAR, ProductGeometry, ProductKind, ProductMode
-from spikecore.torch_internals import convolves_itself
+from spikecore.interfaces.backend import Backend
+from spikecore.interfaces.products import LINEAR, ProductGeometry, ProductKind, ProductMode, SpikeBits
+from spikecore.torch_internals import convolves_itself, storage_key, version_of
+
+
+@dataclass(frozen=True)
+class PreparedWeight:
+    """A prepared weight, and what it was made from."""
+
+    weight: Tensor
+    source: tuple[int, int, int]
+
+
+def bit_backend(kind: str, x: Tensor) -> tuple[str, Backend | None]:
+    """The backend that multiplies bits, if there is one: its name and itself."""
+    name, backend, _ = product_backend(kind, x.device.type)
+    return name, backend if backend is not None and backend.capabilities.spike_bits else None
 
 
 class SpikeLayer(nn.Module):
@@ -28,6 +45,9 @@ class SpikeLayer(nn.Module):
         product: how the last call ran; None before the first one and within torch.compile.
     """
 
+    keeps_prepared: bool = False
+    """Keep the weight in the order of the backend's kernels, for inference: `optimize` sets this in its copy."""
+    _prepared: PreparedWeight | None = None
     _choices: dict[ProductShape | None, ProductChoice] | None = None
     _declined: dict[tuple[Any, ...], ProductChoice] | None = None
 
@@ -52,6 +72,12 @@ class SpikeLayer(nn.Module):
         bias = cast("Tensor | None", layer.bias)
         geometry = geometry_of(layer)
         assert geometry is not None
+        if self._may_prepare(x, weight, bias):
+            backend = bit_backend(geometry.kind, weight)[1]
+            bits = None if backend is None else backend.pack(x)
+            y = None if bits is None else self.multiply_bits(layer, bits)
+            if y is not None:
+                return y
         y, choice = product(self.products, geometry, x, weight, bias, self.half_gradient)
         if choice is not None:
             self.note_choice(choice)
@@ -80,6 +106,50 @@ class SpikeLayer(nn.Module):
         self._declined[key] = choice
         if len(self._declined) > MOST_SHAPES:
             self._declined.pop(next(iter(self._declined)), None)
+
+    def _may_prepare(self, *tensors: Tensor | None) -> bool:
+        if not self.keeps_prepared or self.products == DENSE or self.training or torch.is_grad_enabled():
+            return False
+        if torch.compiler.is_compiling() or not is_plain(tensors):
+            return False
+        x = tensors[0]
+        return x is not None and x.dim() in (2, 4) and not torch.is_autocast_enabled(x.device.type)
+
+    def multiply_bits(self, layer: nn.Module, bits: SpikeBits) -> Tensor | None:
+        """What `layer` gives for spikes that are bits, channels last; None: it must have them as a tensor."""
+        geometry = geometry_of(layer)
+        weight = cast(Tensor, layer.weight)
+        assert geometry is not None
+        name, backend = bit_backend(geometry.kind, weight)
+        if backend is None or bits.is_image != (geometry.kind == "conv2d"):
+            return None
+        prepared = self._prepare(backend, geometry, weight)
+        if prepared is None:
+            return None
+        bias = cast("Tensor | None", layer.bias)
+        outcome = backend.product_of_bits(geometry, bits, weight, bias, prepared, self.products == EVENT)
+        if outcome.y is not None:
+            size: tuple[int, ...] = (bits.num_images, bits.channels)
+            if bits.is_image:
+                size = (*size, bits.height, bits.width)
+            shape = ProductShape(geometry, size, tuple(weight.shape), bits.is_image)
+            self.note_choice(ProductChoice(EVENT, name, outcome.reason, outcome.rate, outcome.crossover, shape))
+        return outcome.y
+
+    def _prepare(self, backend: Backend, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
+        """The prepared weight, made anew where the weight has changed since."""
+        if weight.is_inference():
+            return backend.prepare(geometry, weight)
+        source = (id(backend), storage_key(weight), version_of(weight))
+        if self._prepared is None or self._prepared.source != source:
+            prepared = backend.prepare(geometry, weight.detach())
+            if prepared is None:
+                return None
+            self._prepared = PreparedWeight(prepared, source)
+        return self._prepared.weight
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_prepared": None}  # type: ignore[no-untyped-call]
 
     def note_choice(self, choice: ProductChoice) -> None:
         """Remember how a call ran: it is the last one now, and the last of its shape."""

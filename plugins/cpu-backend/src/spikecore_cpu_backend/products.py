@@ -517,7 +517,10 @@ def pack_spikes(products: Products, x: Tensor) -> SpikeBits | None:
     if known is not None:
         return known
     height, width = (x.shape[2], x.shape[3]) if x.dim() == 4 else (1, 1)
-    return products.pack(x, Sizes(x.shape[0], height, width, x.shape[1], 1, 1, 1, 0))
+    bits = products.pack(x, Sizes(x.shape[0], height, width, x.shape[1], 1, 1, 1, 0))
+    if bits is not None:
+        note_bits(x, bits)
+    return bits
 
 
 def prepare_weight(products: Products, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
