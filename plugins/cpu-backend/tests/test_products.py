@@ -20,7 +20,17 @@ from spikecore.backends.selection import backend_named
 from spikecore.backends.spike_bits import note_bits
 from spikecore.errors import BackendError
 from spikecore.interfaces import ProductGeometry
-from spikecore.nn import LIF, Conv2d, ConvBNNeuron, Linear, MaxPool2d, Sequential, configure_backend, set_products
+from spikecore.nn import (
+    LIF,
+    BatchNorm2d,
+    Conv2d,
+    ConvBNNeuron,
+    Linear,
+    MaxPool2d,
+    Sequential,
+    configure_backend,
+    set_products,
+)
 from spikecore.registry import create
 from spikecore.testing.permissions import heed_permissions
 
@@ -305,3 +315,30 @@ def test_no_spike_changes_in_a_net():
     for ours, theirs in zip(*grads, strict=True):
         assert float((ours - theirs).norm()) <= 1e-4 * float(theirs.norm()) + 1e-4
     assert "ConvBNNeuron multiplies 'dense'" in spikecore.explain(net)
+
+
+def test_a_stack_keeps_two_fifths_of_what_its_parts_keep():
+    """Of an element of a block: the convolution's output and a bit; one by one, normed values and float spikes too."""
+    blocks, parts = [], []
+    for _ in range(3):
+        conv, norm = nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)
+        blocks.append(ConvBNNeuron(conv, norm, LIF(), products="event"))
+        parts += [Conv2d(32, 32, 3, padding=1, bias=False, products="dense"), BatchNorm2d(32), LIF()]
+    x = spikes(4, 4, 32, 16, 16, rate=0.1)
+    kept = [kept_bytes(Sequential(*layers), x) / (3 * x.numel()) for layers in (parts, blocks)]
+    assert kept[0] == pytest.approx((12 * 3 - 4) / 3, rel=0.02)  # without x itself, which belongs to the caller
+    assert kept[1] == pytest.approx(4 + 1 / 8, rel=0.02)
+
+
+def kept_bytes(net, x):
+    """Of the tensors that autograd keeps, each memory once, without parameters and x."""
+    storages = {}
+
+    def note(tensor):
+        storages[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        net(x)
+    own = {tensor.untyped_storage()._cdata for tensor in (x, *net.parameters())}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in storages.items() if key not in own)
