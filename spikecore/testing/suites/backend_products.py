@@ -327,10 +327,7 @@ class ProductChecks(Suite):
 
     @advice("`note_spikes` is for neurons whose output is 0 or 1 by their equations; bit i is value i in memory")
     def test_written_bits(self) -> None:
-        """Bits that a backend knows of a neuron's output are those of its values, in every format and after a gradient.
-
-        Neurons that fire other values have none. A neuron's output that was written to since has none either.
-        """
+        """Bits noted of a neuron's output are those of its values in both formats, and gone after a write to it."""
         case = self._cases()[0]
         weight, bias = self._weights(case, exact=True)
         generator = torch.Generator().manual_seed(3)
