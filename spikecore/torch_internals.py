@@ -6,6 +6,7 @@ elsewhere in core. Before you raise the version, check this module and run all t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -39,6 +40,9 @@ NAMES: Mapping[str, str] = {
     "_check_input_dim": "how many axes does this batch norm take? It says so in torch's own words",
     "torch.nn.Module._forward_hooks": "does a hook watch this module? Then nothing may be fused past it",
     "torch.nn.Module._forward_pre_hooks": "the same for hooks in front of it",
+    "torch._C._autograd._unsafe_set_version_counter": "gives a new tensor a count of writes that no other one has",
+    "torch.nn.modules.module._global_forward_hooks": "does a hook watch all modules?",
+    "torch.nn.modules.module._global_forward_pre_hooks": "the same for hooks in front of them",
     "_dynamo_marked_constant": "all that torch.compiler.assume_constant_result sets, which imports the whole compiler",
     "torch._subclasses.fake_tensor.FakeTensorMode": "tensors without memory; the conformance suite asks with them",
     "torch.nn.Conv2d._conv_forward": "convolves with another weight; subclasses override it",
@@ -120,6 +124,12 @@ def has_hooks(module: torch.nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
+def are_all_watched() -> bool:
+    """Does a hook watch what goes into any module or comes out of it?"""
+    hooks: Any = torch.nn.modules.module
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)
+
+
 def num_hooks(module: torch.nn.Module) -> int:
     """How many hooks watch what goes into the module or comes out of it."""
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
@@ -157,6 +167,46 @@ class WeakStorage:
 def version_of(tensor: Tensor) -> int:
     """How often the tensor, or another view of its storage, was written to; not for tensors of inference mode."""
     return tensor._version
+
+
+_FIRST_NUMBER, _LAST_NUMBER = 1 << 20, 1 << 30
+_NUMBERS = itertools.cycle(range(_FIRST_NUMBER, _LAST_NUMBER, 1 << 10))
+
+
+def number_writes(tensor: Tensor) -> None:
+    """Let a new tensor, which nobody has saved yet, count its writes from a number of its own.
+
+    A tensor that counts from 0, as `x.data` does, then never comes to the same count by a write or two.
+    """
+    setter: Any = torch._C._autograd._unsafe_set_version_counter
+    setter((tensor,), (next(_NUMBERS),))
+
+
+class UnchangedTensor:
+    """Tells whether a tensor has been written to since this was made; holds nothing of its memory.
+
+    `x.data` is the same memory under a count of its own, which begins at 0 again. So a count says little by itself:
+    the one of the tensor as it was is kept, by an alias that points at no memory.
+    """
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.version = version_of(tensor)
+        self._alias = tensor.detach()
+        self._alias.data = tensor.new_empty(0)
+
+    def is_still(self, tensor: Tensor) -> bool:
+        """Neither this tensor of the same storage nor the one of then has been written to, as far as torch sees."""
+        return version_of(tensor) == self.version == version_of(self._alias)
+
+
+def has_foreign_memory(tensor: Tensor) -> bool:
+    """Do NumPy, another library or another process hold this memory, who write to it without torch's knowledge?
+
+    So it is for memory that came from outside, for a tensor that was given to NumPy, and for shared memory. What was
+    only handed out by DLPack does not show.
+    """
+    storage = tensor.untyped_storage()
+    return not storage.resizable() or tensor.is_shared()
 
 
 def operator_name(operator: Any) -> str:
@@ -198,8 +248,10 @@ __all__ = [
     "BatchNorm",
     "DispatchMode",
     "NormBase",
+    "UnchangedTensor",
     "WeakStorage",
     "apply_unchecked",
+    "are_all_watched",
     "arguments_of",
     "backward_function",
     "constant_when_compiled",
@@ -209,6 +261,7 @@ __all__ = [
     "fake_mode",
     "forget_compiled",
     "graph_task",
+    "has_foreign_memory",
     "has_forward_derivatives",
     "has_hooks",
     "is_zero_tensor",
@@ -217,6 +270,7 @@ __all__ = [
     "node_number",
     "num_dispatch_modes",
     "num_hooks",
+    "number_writes",
     "operator_name",
     "peek_transform",
     "storage_key",

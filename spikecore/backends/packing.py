@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from spikecore.backends.plain import is_plain
-from spikecore.torch_internals import WeakStorage, storage_key, version_of
+from spikecore.torch_internals import UnchangedTensor, WeakStorage, storage_key
 
 MIN_VALUES = 1024
 """Smaller tensors are not looked at: a look costs more than the bits save."""
@@ -124,7 +124,7 @@ Layout = tuple[int, tuple[int, ...], tuple[int, ...], torch.dtype]
 @dataclass(frozen=True)
 class _Entry:
     storage: WeakStorage
-    version: int
+    unchanged: UnchangedTensor
     layout: Layout
     packed: weakref.ref[PackedSpikes]
 
@@ -140,11 +140,11 @@ def _known(x: Tensor) -> PackedSpikes | None:
     entry = _ENTRIES.get(storage_key(x))
     if entry is None or not entry.storage.is_alive():
         return None
-    return entry.packed() if entry.version == version_of(x) and entry.layout == _layout(x) else None
+    return entry.packed() if entry.unchanged.is_still(x) and entry.layout == _layout(x) else None
 
 
 def _remember(x: Tensor, packed: PackedSpikes) -> None:
     for key, entry in list(_ENTRIES.items()):
         if entry.packed() is None or not entry.storage.is_alive():
             _ENTRIES.pop(key, None)
-    _ENTRIES[storage_key(x)] = _Entry(WeakStorage(x), version_of(x), _layout(x), weakref.ref(packed))
+    _ENTRIES[storage_key(x)] = _Entry(WeakStorage(x), UnchangedTensor(x), _layout(x), weakref.ref(packed))

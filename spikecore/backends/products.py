@@ -103,6 +103,7 @@ _REFERENCE = "torch"
 _ASKED_FOR = ProductChoice(DENSE, _REFERENCE, "asked for")
 _WATCHED = ProductChoice(DENSE, _REFERENCE, "a compiler, transform or mode of torch is at work")
 _MIXED = ProductChoice(DENSE, _REFERENCE, "autocast chooses the dtype")
+_REFUSED = ProductChoice(DENSE, _REFERENCE, "torch refuses such shapes or devices")
 
 
 def dense_product(geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -110,6 +111,15 @@ def dense_product(geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Te
     if geometry.kind == "linear":
         return functional.linear(x, weight, bias)
     return functional.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+
+
+def fit_together(
+    geometry: ProductGeometry, channels: int, device: torch.device, weight: Tensor, bias: Tensor | None
+) -> bool:
+    """Do weight and bias suit an input of so many channels, and each other? Kernels read their memory unasked."""
+    if weight.device != device or weight.shape[1] * geometry.groups != channels:
+        return False
+    return bias is None or (bias.device == device and bias.shape == weight.shape[:1])
 
 
 def product(
@@ -141,6 +151,9 @@ def product(
         return dense_product(geometry, x, weight, bias), _WATCHED
     if torch.is_autocast_enabled(x.device.type):
         return dense_product(geometry, x, weight, bias), _MIXED
+    channels = x.shape[-1 if geometry.kind == "linear" else -3] if x.dim() else 0
+    if not fit_together(geometry, channels, x.device, weight, bias):
+        return dense_product(geometry, x, weight, bias), _REFUSED
     name, backend, reason = product_backend(geometry.kind, x.device.type)
     if backend is None:
         return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, reason)

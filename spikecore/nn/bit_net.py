@@ -27,7 +27,7 @@ from spikecore.nn.model import Sequential, parts_of
 from spikecore.nn.neuron import Neuron
 from spikecore.nn.products import SpikeLayer, bit_backend, geometry_of, is_plain_layer
 from spikecore.nn.state import stateful
-from spikecore.torch_internals import BatchNorm, has_hooks
+from spikecore.torch_internals import BatchNorm, are_all_watched, has_hooks
 
 
 def unflattened(x: Tensor, lead: tuple[int, ...]) -> Tensor:
@@ -67,7 +67,7 @@ class BitSequential(Sequential):
         is_inference = not self.training and not torch.is_grad_enabled()
         if not is_inference or torch.compiler.is_compiling() or not is_plain((input,)):
             return self._run_tensors(input)
-        if torch.is_autocast_enabled(input.device.type):
+        if torch.is_autocast_enabled(input.device.type) or are_all_watched():
             return self._run_tensors(input)
         value: Any = input
         parts = list(parts_of(self).values())
@@ -106,7 +106,7 @@ def _unpacked(value: Any) -> Any:
 
 def _takes_bits(part: nn.Module) -> bool:
     """Does this part multiply or pool spikes, unwatched?"""
-    if has_hooks(part):
+    if has_hooks(part) or "forward" in part.__dict__:
         return False
     if isinstance(part, MaxPool2d):
         has_plain_windows = pair(part.padding) == (0, 0) and pair(part.dilation) == (1, 1) and not part.ceil_mode
@@ -115,6 +115,8 @@ def _takes_bits(part: nn.Module) -> bool:
         assert isinstance(part, SpikeLayer)
         return part.products != DENSE and geometry_of(part) is not None
     if not isinstance(part, NormedNeuron) or part.products == DENSE or part.norm.training:
+        return False
+    if type(part).forward is not NormedNeuron.forward:
         return False
     if not isinstance(part.norm, nn.Identity) and getattr(part.norm, "running_mean", None) is None:
         return False
@@ -214,7 +216,8 @@ def _with_bits(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module
         if child is not None:
             module._modules[name] = _with_bits(child, done)
     done[module] = module
-    if type(module) in (nn.Sequential, Sequential) and not has_hooks(module):
+    is_container = type(module) in (nn.Sequential, Sequential) and "forward" not in module.__dict__
+    if is_container and not has_hooks(module):
         done[module] = BitSequential(parts_of(cast(nn.Sequential, module))).eval()
     return done[module]
 

@@ -4,27 +4,69 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from spikecore.backends.plain import is_plain
-from spikecore.backends.products import DENSE, EVENT, MODES, ProductChoice, ProductShape, product
+from spikecore.backends.products import DENSE, EVENT, MODES, ProductChoice, ProductShape, fit_together, product
 from spikecore.backends.selection import product_backend
 from spikecore.errors import OptionError
 from spikecore.interfaces.backend import Backend
 from spikecore.interfaces.products import LINEAR, ProductGeometry, ProductKind, ProductMode, SpikeBits
-from spikecore.torch_internals import convolves_itself, storage_key, version_of
+from spikecore.torch_internals import UnchangedTensor, WeakStorage, convolves_itself, storage_key
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+SAMPLED = 1024
+"""Values of a weight, spread evenly, that are compared before its prepared form is used again."""
 
 
-@dataclass(frozen=True)
 class PreparedWeight:
-    """A prepared weight, and what it was made from."""
+    """A prepared weight, and what it was made from.
 
-    weight: Tensor
-    source: tuple[int, int, int]
+    Another weight, a write to this one, and one through `.data` or by NumPy, as weights are often copied from net to
+    net, make it stale. Of the last two a sample of the values tells; of up to `SAMPLED` values, all are compared.
+
+    Args:
+        prepared: by `backend`.
+        backend: that made it.
+        weight: from which.
+    """
+
+    def __init__(self, prepared: Tensor, backend: Backend, weight: Tensor) -> None:
+        self.weight = prepared
+        self._backend = backend
+        self._storage, self._key = WeakStorage(weight), storage_key(weight)
+        self._place = _place_of(weight)
+        self._unchanged = UnchangedTensor(weight)
+        self._sample = _sample_of(weight).clone()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Copies and pickles of a layer have none; they make their own."""
+        return type(None), ()
+
+    def is_for(self, backend: Backend, weight: Tensor) -> bool:
+        """Is it the prepared form of this weight as it is now?"""
+        if backend is not self._backend or storage_key(weight) != self._key or not self._storage.is_alive():
+            return False
+        if _place_of(weight) != self._place or not self._unchanged.is_still(weight):
+            return False
+        return torch.equal(_sample_of(weight), self._sample)
+
+
+def _place_of(weight: Tensor) -> tuple[Any, ...]:
+    return weight.data_ptr(), weight.shape, weight.stride(), weight.dtype
+
+
+def _sample_of(weight: Tensor) -> Tensor:
+    """A few values as integers, of which a NaN equals itself."""
+    weight = weight.detach()
+    is_last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+    flat = (weight.permute(0, 2, 3, 1) if is_last else weight).reshape(-1)
+    # An odd step: an even one may meet the same few columns in all rows.
+    step = flat.numel() // SAMPLED | 1 if flat.numel() > SAMPLED else 1
+    return flat[::step].view(_INTEGERS[flat.dtype.itemsize])
 
 
 def bit_backend(kind: str, x: Tensor) -> tuple[str, Backend | None]:
@@ -121,12 +163,14 @@ class SpikeLayer(nn.Module):
         weight = cast(Tensor, layer.weight)
         assert geometry is not None
         name, backend = bit_backend(geometry.kind, weight)
+        bias = cast("Tensor | None", layer.bias)
         if backend is None or bits.is_image != (geometry.kind == "conv2d"):
+            return None
+        if not fit_together(geometry, bits.channels, bits.words.device, weight, bias):
             return None
         prepared = self._prepare(backend, geometry, weight)
         if prepared is None:
             return None
-        bias = cast("Tensor | None", layer.bias)
         outcome = backend.product_of_bits(geometry, bits, weight, bias, prepared, self.products == EVENT)
         if outcome.y is not None:
             size: tuple[int, ...] = (bits.num_images, bits.channels)
@@ -140,13 +184,12 @@ class SpikeLayer(nn.Module):
         """The prepared weight, made anew where the weight has changed since."""
         if weight.is_inference():
             return backend.prepare(geometry, weight)
-        source = (id(backend), storage_key(weight), version_of(weight))
-        if self._prepared is None or self._prepared.source != source:
-            prepared = backend.prepare(geometry, weight.detach())
-            if prepared is None:
-                return None
-            self._prepared = PreparedWeight(prepared, source)
-        return self._prepared.weight
+        kept = self._prepared
+        if kept is not None and kept.is_for(backend, weight):
+            return kept.weight
+        prepared = backend.prepare(geometry, weight.detach())
+        self._prepared = None if prepared is None else PreparedWeight(prepared, backend, weight.detach())
+        return prepared
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_prepared": None}  # type: ignore[no-untyped-call]

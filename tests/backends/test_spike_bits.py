@@ -69,6 +69,42 @@ def test_whatever_writes_to_the_tensor_ends_them(write):
     assert bits_of(x, False) is None
 
 
+def test_a_write_is_seen_by_a_reader_with_a_count_of_its_own():
+    """`x.data` counts writes from 0 on, as x did when its bits were noted."""
+    x = spikes(6, 40)
+    note_bits(x, pack(x))
+    assert bits_of(x.data, False) is not None
+    x[0] = 1 - x[0]
+    assert bits_of(x.data, False) is None
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        lambda x: torch.from_numpy(x.numpy().copy()),
+        lambda x: torch.frombuffer(bytearray(x.numpy().tobytes()), dtype=torch.float32).view(x.shape),
+        lambda x: x.clone().share_memory_(),
+        lambda x: (y := x.clone(), y.numpy())[0],
+    ],
+    ids=["from NumPy", "buffer", "shared memory", "given to NumPy"],
+)
+def test_memory_that_others_write_to_has_no_bits(foreign):
+    """Torch counts none of their writes: a buffer of frames is filled anew before every call."""
+    x = foreign(spikes(6, 40))
+    note_bits(x, pack(x))
+    assert bits_of(x, False) is None
+    note_bits(x, pack(x), is_own=True)
+    assert bits_of(x, False) is not None
+
+
+def test_bits_end_when_the_tensor_is_given_to_numpy():
+    x = spikes(6, 40)
+    note_bits(x, pack(x))
+    assert bits_of(x, False) is not None
+    x.numpy()[0] = 0.5
+    assert bits_of(x, False) is None
+
+
 def test_memory_that_is_used_again_has_no_bits():
     """The next tensor gets the very memory of the last one, again and again."""
     addresses = []

@@ -296,3 +296,14 @@ def test_saved_spikes_are_bits_and_their_gradients_are_the_same():
     x.fill_(9.0)  # the bits are those at the moment of saving
     loss.backward()
     assert torch.equal(weight.grad, right)
+
+
+def test_packed_spikes_that_were_written_to_and_are_read_through_data():
+    weight = torch.randn(2000, requires_grad=True)
+    with packed_spikes():
+        x = (torch.rand(2000, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+        first = weight * x  # keeps the bits of x alive
+        x.fill_(1)
+        second = weight * x.data
+    assert torch.equal(torch.autograd.grad(second.sum(), weight)[0], torch.ones(2000))
+    assert first.requires_grad

@@ -10,6 +10,7 @@ from torch import nn
 
 import spikecore
 from spikecore.backends.spike_bits import bits_of
+from spikecore.errors import ShapeError
 from spikecore.nn import (
     LIF,
     BatchNorm2d,
@@ -26,6 +27,7 @@ from spikecore.nn import (
     streaming,
 )
 from spikecore.nn.bit_net import BitSequential
+from spikecore.torch_internals import storage_key
 
 
 @pytest.fixture(autouse=True)
@@ -289,3 +291,127 @@ def test_the_mode_of_a_layer_holds_in_the_copy(mode):
     with torch.no_grad():
         made(x)
     assert {part.product.reason for part in made.modules() if getattr(part, "product", None)} == {"asked for"}
+
+
+def after_a_write(made, write):
+    """Outputs before and after a write to the weights, and the right ones; every layer multiplies bits."""
+    with torch.no_grad():
+        before = made(inputs())
+        write(made)
+        right = copy.deepcopy(made)
+        set_products(right, "dense")
+        return before, made(inputs()), right(inputs())
+
+
+def adds_by_data(made):
+    for parameter in made.parameters():
+        parameter.data.mul_(0.9)
+
+
+def copies_by_data(made):
+    made[3].weight.data.copy_(-made[3].weight)
+
+
+def writes_by_numpy(made):
+    made[3].weight.numpy()[:] *= -1
+
+
+def writes_one_row(made):
+    made[6].conv.weight.data[7] = 4.0
+
+
+def writes_one_column(made):
+    made[6].conv.weight.data[:, 3] = 4.0
+
+
+@pytest.mark.parametrize("write", [adds_by_data, copies_by_data, writes_by_numpy, writes_one_row, writes_one_column])
+@pytest.mark.parametrize("is_last", [False, True])
+def test_weights_that_are_written_past_torch_are_used(write, is_last):
+    """As averages of weights, and copies from net to net, often are: `p.data.copy_(q.data)` raises no version."""
+    made = spikecore.optimize(make_net())
+    if is_last:
+        made.to(memory_format=torch.channels_last)
+    before, after, right = after_a_write(made, write)
+    assert not torch.equal(after, before)
+    torch.testing.assert_close(after, right)
+    assert "the spikes came as bits" in spikecore.explain(made)
+
+
+def test_a_weight_at_the_place_of_an_older_one_is_used():
+    """Its storage may have the address of the old one's, and the version of a new weight is 0 as well."""
+    made, x = spikecore.optimize(Sequential(LIF(v_threshold=0.3), Conv2d(2, 8, 3))), inputs()
+    with torch.no_grad():
+        ones = made[0](x).flatten(0, 1)
+        made(x)
+        place = storage_key(made[1].weight)
+        made[1].weight = None
+        others = [torch.full((8, 2, 3, 3), 1.0) for _ in range(100)]
+        same = [other for other in others if storage_key(other) == place]
+        made[1].weight = nn.Parameter((same or others)[0], requires_grad=False)
+        right = nn.functional.conv2d(ones, made[1].weight, made[1].bias)
+        torch.testing.assert_close(made(x).flatten(0, 1), right)
+
+
+class Doubled(ConvBNNeuron):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+def doubles(module):
+    run = module.forward
+    module.forward = lambda x: run(x) * 2
+
+
+def test_who_has_a_forward_of_its_own_runs_it():
+    torch.manual_seed(0)
+    block = Doubled(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), LIF(v_threshold=0.2))
+    block.norm.bias.data.fill_(0.5)
+    conv, pool = Conv2d(2, 8, 3), MaxPool2d(2)
+    doubles(conv)
+    doubles(pool)
+    inner = nn.Sequential(Conv2d(2, 8, 3))
+    doubles(inner)
+    for part in (block, conv, pool, inner):
+        net = Sequential(LIF(v_threshold=0.3), part).eval()
+        with torch.no_grad():
+            right = net(inputs())
+            assert right.std() > 0.01
+            assert torch.equal(spikecore.optimize(net)(inputs()), right)
+
+
+def test_a_hook_of_all_modules_is_called():
+    net = make_net().eval()
+    made = spikecore.optimize(net)
+
+    def halve(module, args, out):
+        return out / 2 if isinstance(module, MaxPool2d | nn.Conv2d) else None
+
+    handle = nn.modules.module.register_module_forward_hook(halve)
+    try:
+        with torch.no_grad():
+            right = net(inputs())
+            assert torch.equal(made(inputs()), right)
+    finally:
+        handle.remove()
+    with torch.no_grad():
+        assert not torch.equal(net(inputs()), right)
+
+
+@pytest.mark.parametrize("optimized", [False, True])
+@pytest.mark.parametrize("mode", ["auto", "event"])
+def test_what_torch_refuses_is_refused_in_its_words(optimized, mode):
+    """Kernels would read what stands behind the tensors."""
+    x, images = torch.rand(2, 3, 40) * 2, inputs()
+    wrong = [(Linear(64, 8), x), (Linear(32, 8), x), (Conv2d(3, 8, 3), images), (Conv2d(1, 8, 1), images)]
+    for layer, values in ((Linear(40, 8), x), (Conv2d(2, 8, 3), images)):
+        for bias in (torch.zeros(4), torch.zeros(8, dtype=torch.float64)):
+            changed = copy.deepcopy(layer)
+            changed.bias = nn.Parameter(bias)
+            wrong.append((changed, values))
+    wrong.append((Linear(40, 8).to("meta"), x))  # torch's convolution takes such a weight
+    for layer, values in wrong:
+        net = Sequential(LIF(v_threshold=0.3), layer)
+        set_products(net, mode)
+        net = spikecore.optimize(net) if optimized else net
+        with torch.no_grad(), pytest.raises((RuntimeError, ShapeError)):
+            net(values)

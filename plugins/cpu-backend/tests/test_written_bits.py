@@ -268,3 +268,50 @@ def test_rows_of_every_width():
         )
     out = LIF(v_threshold=0.3)(noise(4, 64, 35, 3, 17))
     assert torch.equal(bits_of(images(out), True).floats(), images(out))
+
+
+@pytest.mark.parametrize("form", ["from NumPy", "given to NumPy", "shared memory"])
+def test_frames_that_are_written_into_one_buffer(form):
+    """Sparse frames differ in a few places, which a sample does not meet."""
+    x = torch.zeros(2, 2, 2, 64, 64)
+    if form == "shared memory":
+        x.share_memory_()
+    frames = x.numpy() if form != "from NumPy" else np.zeros(x.shape, np.float32)
+    x = torch.from_numpy(frames) if form == "from NumPy" else x
+    layer, rng = Conv2d(2, 8, 3), np.random.default_rng(0)
+    with torch.no_grad():
+        for _ in range(8):
+            frames[...] = rng.random(frames.shape) < 0.001
+            right = functional.conv2d(images(x), layer.weight, layer.bias)
+            torch.testing.assert_close(images(layer(x)), right)
+            assert layer.product.path == "event"
+
+
+@pytest.mark.parametrize("source", ["neuron", "packed"])
+def test_a_few_values_written_and_read_through_data(source):
+    torch.manual_seed(0)
+    layer = Conv2d(32, 8, 3, padding=1)
+    out = LIF(v_threshold=0.3)(noise(4, 4, 32, 16, 24)).detach()
+    out = out.clone() if source == "packed" else out
+    layer(out)
+    places = torch.randint(0, out.numel(), (20,))
+    out.view(-1)[places] = 1 - out.view(-1)[places]
+    with torch.no_grad():
+        right = functional.conv2d(images(out), layer.weight, layer.bias, 1, 1)
+        torch.testing.assert_close(images(layer(out.data)), right)
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_what_is_written_and_read_through_one_alias(writes):
+    """It counts from 0, and comes to any small count that the output itself might have."""
+    torch.manual_seed(0)
+    layer = Conv2d(32, 8, 3, padding=1)
+    out = LIF(v_threshold=0.3)(noise(4, 4, 32, 16, 24)).detach()
+    assert bits_of(images(out), True) is not None
+    alias = out.data
+    for _ in range(writes):
+        place = torch.randint(0, out.numel(), ())
+        alias.view(-1)[place] = 1 - alias.view(-1)[place]
+    with torch.no_grad():
+        right = functional.conv2d(images(alias), layer.weight, layer.bias, 1, 1)
+        torch.testing.assert_close(images(layer(alias)), right)

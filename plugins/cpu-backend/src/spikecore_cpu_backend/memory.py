@@ -153,6 +153,10 @@ class Recycler:
         lease.region = region
         return torch.frombuffer(lease, dtype=dtype, count=count).resize_(shape)
 
+    def owns(self, x: Tensor) -> bool:
+        """Does the tensor lie in memory from here?"""
+        return x.untyped_storage().data_ptr() in self._sizes
+
     def free(self) -> None:
         """Give everything that is not in use back to the system."""
         self._shrink_to(0)

@@ -481,7 +481,7 @@ def run_product(
     if spikes is None:
         return SpikeProduct(None, reason="the input has values other than 0 and 1")
     if known is None:
-        note_bits(x, replace(spikes, is_image=geometry.kind == "conv2d"))
+        note_bits(x, replace(spikes, is_image=geometry.kind == "conv2d"), products.recycler.owns(x))
     bits, count = spikes.words, spikes.count
     if count is None:
         count = products.count(bits)
@@ -519,7 +519,7 @@ def pack_spikes(products: Products, x: Tensor) -> SpikeBits | None:
     height, width = (x.shape[2], x.shape[3]) if x.dim() == 4 else (1, 1)
     bits = products.pack(x, Sizes(x.shape[0], height, width, x.shape[1], 1, 1, 1, 0))
     if bits is not None:
-        note_bits(x, bits)
+        note_bits(x, bits, products.recycler.owns(x))
     return bits
 
 
@@ -542,6 +542,8 @@ def run_product_of_bits(
     shape = (
         (bits.num_images, bits.channels, bits.height, bits.width) if bits.is_image else (bits.num_images, bits.channels)
     )
+    if bias is not None and bias.dtype != torch.float32:
+        return SpikeProduct(None, reason=f"kernels are for float32, the bias is {bias.dtype}")
     sizes = sizes_of(geometry, shape, weight.shape)
     if isinstance(sizes, str):
         return SpikeProduct(None, reason=sizes)
