@@ -205,8 +205,8 @@ def has_foreign_memory(tensor: Tensor) -> bool:
     So it is for memory that came from outside, for a tensor that was given to NumPy, and for shared memory. What was
     only handed out by DLPack does not show.
     """
-    storage = tensor.untyped_storage()
-    return not storage.resizable() or tensor.is_shared()
+    storage: Any = tensor.untyped_storage()
+    return not storage.resizable() or bool(storage.is_shared())
 
 
 def operator_name(operator: Any) -> str:
