@@ -141,6 +141,7 @@ class Ann2SNN(OnnxSource, Configurable):
             )
         plans = {node.name: recipe.plan(node) for node in given.graph.layers}
         self._check_refusals(given, plans)
+        given.check_outputs()
         replaced = {name: plan.module for name, plan in plans.items() if plan.module is not None}
         unfolded = GraphNet(given.graph, replaced)
         plain: list[str] = []
