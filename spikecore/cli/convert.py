@@ -79,18 +79,18 @@ def command(
     """
     from spikecore.cli.out import require_empty
     from spikecore.cli.shape import parse_shape
-    from spikecore.registry import create, registry
+    from spikecore.registry import create
+    from spikecore.run.converted import load_files
     from spikecore.run.overrides import parse_settings
 
     require_empty(out)
     shape = None if input_shape is None else parse_shape(input_shape)
-    for file in files:
-        registry().load_file(file)
+    load_files(files, Path(source))
     converter = create("converter", name, **parse_settings(settings))
 
+    from spikecore.run.calibration import calibration_of
     from spikecore.run.comparison import inputs_of
     from spikecore.run.conversion import convert, example_of, source_of
-    from spikecore.run.sources import calibration_of
 
     given = source_of(source, weights, checkpoint, converter)
     needs_data = converter.capabilities.needs_calibration or data is not None
