@@ -26,7 +26,7 @@ from spikecore.nn import ConvBNNeuron, FoldTime, LinearBNNeuron, NetGraph, NetNo
 from spikecore_ann2snn.operations import BATCH_NORMS, DROPOUTS, IN_PLACE, Role, dependent_nodes, role_of
 from spikecore_ann2snn.samples import Samples, find_samples
 
-NUM_SAMPLES = 7
+NUM_SAMPLES = 2
 """In the batch whose shapes the graph knows, at least."""
 
 

@@ -13,6 +13,7 @@ whatever the layers before it do, for a batch `a`, a batch `b` of another size, 
 from __future__ import annotations
 
 import linecache
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,9 @@ from spikecore.nn import NetGraph, NetNode, Ref, Stateful
 
 SIZES = (2, 3)
 """Samples in `a` and in `b`."""
+SHIFT = 7919
+"""Between the starts of two tensors in the row of random numbers: a prime, so that they differ."""
+MOST_CALLS = 1 << 16
 TOLERANCE = 1e-4
 """Of the largest value: products of other sizes are summed in another order."""
 
@@ -54,14 +58,14 @@ def find_samples(graph: NetGraph, example: Tensor, dependent: frozenset[str]) ->
         dependent: nodes whose tensors depend on the input. Only these are judged: `torch.arange(x.shape[0])` alone does
             no harm.
     """
-    generator = torch.Generator().manual_seed(0)
+    numbers = _Numbers()
     runs: dict[str, _Runs] = {}
     axes: dict[str, int | None] = {}
     problems: dict[str, str] = {}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for node in graph:
             if node.kind == "input":
-                runs[node.name] = _inputs(example, generator)
+                runs[node.name] = _inputs(example, numbers)
             elif node.kind == "attribute":
                 runs[node.name] = (graph.attribute(node),) * 3
             elif all(name in runs for name in node.inputs):
@@ -86,7 +90,7 @@ def find_samples(graph: NetGraph, example: Tensor, dependent: frozenset[str]) ->
             if isinstance(runs[node.name][2], Tensor):
                 axes[node.name] = _axis(runs[node.name], SIZES)
             if node.name in dependent:
-                runs[node.name] = _renewed(runs[node.name], generator)
+                runs[node.name] = _renewed(runs[node.name], numbers)
     return Samples(axes, problems)
 
 
@@ -96,38 +100,57 @@ def _problem(node: NetNode, text: str) -> str:
     return f"{node.operation} {text}" + (f"\n      {source}" if source else "")
 
 
-def _inputs(example: Tensor, generator: torch.Generator) -> _Runs:
+def _inputs(example: Tensor, numbers: _Numbers) -> _Runs:
     if example.is_floating_point():
-        a, b = (_random(example, (size, *example.shape[1:]), generator) for size in SIZES)
+        a, b = (numbers.like(example, (size, *example.shape[1:])) for size in SIZES)
     else:
         rows = example.repeat(-(-sum(SIZES) // len(example)), *([1] * (example.dim() - 1)))
         a, b = rows[: SIZES[0]], rows[SIZES[0] : sum(SIZES)]
     return a, b, torch.cat([a, b])
 
 
-def _random(like: Tensor, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(like)
+class _Numbers:
+    """Random numbers, each tensor others: parts of one long row, since drawing them takes longer than the calls."""
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+        self._row = torch.empty(0, dtype=torch.float64)
+        self._start = 0
+
+    def like(self, value: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """For a tensor of this dtype, device and shape."""
+        shape = tuple(value.shape) if shape is None else shape
+        count = math.prod(shape)
+        if len(self._row) <= 2 * count:
+            self._row = torch.randn(4 * count + MOST_CALLS, generator=self._generator, dtype=value.dtype)
+        self._start = (self._start + SHIFT) % (len(self._row) - count)
+        return self._row[self._start : self._start + count].reshape(shape).to(value)
 
 
 def _results(graph: NetGraph, node: NetNode, runs: Mapping[str, _Runs]) -> _Runs:
     results: list[Any] = []
     for place, size in enumerate((*SIZES, sum(SIZES))):
         values = {name: runs[name][place] for name in node.inputs}
-        if _keeps_state(node.module):
-            results.append(_as_of_steps(node, graph, values, size))
+        if _is_known(node, graph, runs):
+            results.append(_by_form(node, graph, values, size))
             continue
         results.append(graph.call(node, _filled(tuple(node.args), values), _filled(dict(node.kwargs), values)))
     return results[0], results[1], results[2]
 
 
-def _keeps_state(module: nn.Module | None) -> bool:
+def _is_known(node: NetNode, graph: NetGraph, runs: Mapping[str, _Runs]) -> bool:
+    """Whether a call treats samples one by one by its contract: a neuron, or a convolution, which would take long."""
+    module = node.module
     if module is None:
         return False
+    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and len(node.inputs) == 1:
+        given = runs[node.inputs[0]]
+        return given[0].dim() == 2 + len(module.kernel_size) and _axis(given, SIZES) == 0
     return any(isinstance(part, Stateful) and part.state_names != () for part in module.modules())
 
 
-def _as_of_steps(node: NetNode, graph: NetGraph, values: Mapping[str, Any], size: int) -> Any:
-    """Something of the form that a neuron's output has: those treat samples one by one, by their contract."""
+def _by_form(node: NetNode, graph: NetGraph, values: Mapping[str, Any], size: int) -> Any:
+    """Something of the form that the output has, which differs from sample to sample."""
     value = values[node.inputs[0]]
     shape = graph[node.inputs[0]].shape
     if node.shape == shape or node.shape is None:
@@ -183,8 +206,13 @@ def _axis(runs: _Runs, sizes: tuple[int, int] | None = None) -> int | None:
 
 
 def _are_equal(value: Tensor, other: Tensor) -> bool:
-    scale = float(other.nan_to_num(0.0, 0.0, 0.0).abs().max()) if other.numel() else 0.0
-    return torch.allclose(value, other, rtol=TOLERANCE, atol=TOLERANCE * scale, equal_nan=True)
+    if torch.equal(value, other):  # as of most calls, and much quicker
+        return True
+    # What overflows does so in any order; whether to infinity or NaN depends on it.
+    known = value.isfinite() & other.isfinite()
+    value, other = torch.where(known, value, 0.0), torch.where(known, other, 0.0)
+    scale = float(other.abs().max()) if other.numel() else 0.0
+    return torch.allclose(value, other, rtol=TOLERANCE, atol=TOLERANCE * scale)
 
 
 def _again(graph: NetGraph, node: NetNode, runs: Mapping[str, _Runs]) -> Any:
@@ -197,16 +225,16 @@ def _is_random(runs: _Runs, again: Any) -> bool:
     return isinstance(both, Tensor) and isinstance(again, Tensor) and not _are_equal(again, both)
 
 
-def _renewed(runs: _Runs, generator: torch.Generator) -> _Runs:
+def _renewed(runs: _Runs, numbers: _Numbers) -> _Runs:
     """Random numbers in place of tensors along whose one axis the samples lie; anything else as it is."""
     a, b, both = runs
     if isinstance(both, tuple | list):
-        parts = [_renewed(part, generator) for part in zip(a, b, both, strict=True)]
+        parts = [_renewed(part, numbers) for part in zip(a, b, both, strict=True)]
         return tuple(part[0] for part in parts), tuple(part[1] for part in parts), tuple(part[2] for part in parts)
     if not isinstance(both, Tensor) or not both.is_floating_point():
         return runs
     axis = _axis(runs)
     if axis is None:
         return runs
-    a, b = (_random(value, tuple(value.shape), generator) for value in (a, b))
+    a, b = (numbers.like(value) for value in (a, b))
     return a, b, torch.cat([a, b], axis)
