@@ -109,14 +109,9 @@ def _show(conversion: Conversion) -> None:
 
     rows = [COLUMNS]
     for layer in conversion.report.layers:
-        threshold = ""
-        if isinstance(layer.threshold, tuple):
-            threshold = f"{min(layer.threshold):.4g}..{max(layer.threshold):.4g}"
-        elif layer.threshold is not None:
-            threshold = f"{layer.threshold:.4g}"
         correlation = f"{layer.correlation[-1]:.3f}" if layer.correlation else ""
         rate = "" if layer.rate is None else f"{layer.rate:.3f}"
-        rows.append((layer.name, layer.outcome, threshold, correlation, rate, layer.reason))
+        rows.append((layer.name, layer.outcome, layer.threshold_text, correlation, rate, layer.reason))
     columns: list[int] = []
     for column, heading in enumerate(COLUMNS):
         if heading not in OPTIONAL or any(row[column] for row in rows[1:]):

@@ -70,6 +70,15 @@ class LayerReport:
     correlation: tuple[float, ...] = ()
     rate: float | None = None
 
+    @property
+    def threshold_text(self) -> str:
+        """For tables: a number, the range of the channels, or nothing."""
+        if self.threshold is None:
+            return ""
+        if isinstance(self.threshold, tuple):
+            return f"{min(self.threshold):.4g} to {max(self.threshold):.4g}"
+        return f"{self.threshold:.4g}"
+
 
 @dataclass(frozen=True)
 class ConversionReport:

@@ -165,11 +165,12 @@ def main() -> None:
             f"CPU time, {torch.get_num_threads()} thread, median of 3, without the report's measurement",
         )
     converter = Ann2SNN(recipe="max")
+    shown = f"{converter.config.measure} images, {max(converter.config.T)} steps"
     add(
         "converting ResNet-18 with 512 images, max per channel",
         ratio_of_times(plain, lambda: converter.convert(ann, images[:1], batches)),
         "times a plain forward pass",
-        f"CPU time, median of 3, with the report's measurement: {converter.config.measure} images, {max(converter.config.T)} steps",
+        f"CPU time, median of 3, with the report's measurement: {shown}",
     )
     with open(OUT, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")

@@ -310,6 +310,24 @@ def test_nets_of_runs_are_taken_apart():
     assert float((mean_output(made, x, 128) - right).norm() / (right - right.mean(0)).norm()) < 0.1
 
 
+def test_a_block_at_two_places_is_taken_apart_at_both():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = snn.fold_time(nn.Sequential(nn.Linear(6, 6), nn.ReLU()))
+            self.second, self.head = self.first, nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.second(self.first(x)))
+
+    net, x = settled(Twice()), torch.rand(32, 6, generator=torch.Generator().manual_seed(0))
+    set_step_mode(net, "single")
+    made, report = convert(net, x, recipe="max")
+    assert sum(layer.threshold is not None for layer in report.layers) == 2
+    with torch.no_grad():
+        torch.testing.assert_close(mean_output(made, x, 512), net(x), atol=0.02, rtol=0)
+
+
 def test_qcfs_is_the_formula_and_its_gradients_those_of_the_paper():
     x = torch.linspace(-1, 3, 101, dtype=torch.float64).reshape(-1, 1).requires_grad_()
     theta, levels = 1.5, 4

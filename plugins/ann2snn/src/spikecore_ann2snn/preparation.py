@@ -236,8 +236,12 @@ def _check_dtype(model: nn.Module, example: Tensor | None) -> None:
 def _take_apart(net: nn.Module) -> dict[str, str]:
     """Replace whatever hides several calls behind one; qualified name → class of what was there."""
     taken: dict[str, str] = {}
-    for name, module in list(net.named_modules()):
-        parts = _parts(module)
+    made: dict[int, nn.Module | None] = {}
+    # A module that stands at two places stays one: its weights are shared.
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if id(module) not in made:
+            made[id(module)] = _parts(module)
+        parts = made[id(module)]
         if parts is None or not name:
             continue
         owner, _, own = name.rpartition(".")
