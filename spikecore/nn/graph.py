@@ -103,7 +103,10 @@ class NetGraph:
         node = self._by_name.get(name)
         if node is None:
             near = difflib.get_close_matches(name, self._by_name, n=3)
+            inside = [other for other in self._by_name if other.startswith(f"{name}.")]
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(self._by_name)}"
+            if inside:  # a module whose parts are nodes; the likest names may lie anywhere else
+                hint = f"it is made of {len(inside)} nodes, {inside[0]!r} to {inside[-1]!r}"
             raise KeyError(f"the graph of {type(self.net).__name__} has no node {name!r}: {hint}")
         return node
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,8 +49,8 @@ class Model(Configurable, nn.Module):
 
     Raises:
         OptionError: a wrong option, or a `make_neuron` that is no function.
-        ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence, or the
-            input has other channels than the net was made for.
+        ShapeError: `input_shape` does not suit `capabilities`; or, in a call, a plain layer was fed a sequence, or a
+            layer fails on an input of another shape or type than the net was made for.
     """
 
     api_version: ClassVar[int] = 2
@@ -76,13 +77,13 @@ class Model(Configurable, nn.Module):
             )
         name, rank, smallest = type(self).__name__, self.capabilities.input_rank, self.smallest_input()
         shape = tuple(input_shape)
-        if any(size < 1 for size in shape) or (rank is not None and len(shape) != rank):
+        if not all(_is_size(size) for size in shape) or (rank is not None and len(shape) != rank):
             wanted = "sizes of at least 1" if rank is None else f"{rank} sizes of at least 1"
             raise ShapeError(f"{name} takes an input shape (without T and B) of {wanted}, got {shape}")
         if smallest and min(shape[1:], default=0) < smallest:
             raise ShapeError(f"{name} takes [C, H, W] with H, W >= {smallest}, got {shape}: resize the input")
-        if num_outputs < 1:
-            raise ShapeError(f"{name} needs num_outputs >= 1, got {num_outputs}")
+        if not _is_size(num_outputs):
+            raise ShapeError(f"{name} needs num_outputs >= 1, a whole number, got {num_outputs!r}")
         self.input_shape = shape
 
     def smallest_input(self) -> int:
@@ -117,18 +118,34 @@ class Model(Configurable, nn.Module):
         try:
             return guarded(self, super().__call__, *args, **kwargs)
         except RuntimeError as error:
-            message = self._unlike(args[0]) if args and isinstance(args[0], Tensor) else None
+            message = self._unlike(args[0], error) if args and isinstance(args[0], Tensor) else None
             if message is None or isinstance(error, SpikeError | torch.OutOfMemoryError):
                 raise
             raise ShapeError(message) from error
 
-    def _unlike(self, x: Tensor) -> str | None:
-        """What to say of an input that the net was not made for: other axes, other channels; None if it was."""
+    def _unlike(self, x: Tensor, error: RuntimeError) -> str | None:
+        """What to say of an input that the net was not made for: other axes, channels, type, size; None if it was.
+
+        Args:
+            x: the input.
+            error: which it caused.
+        """
         rank = len(self.input_shape)
         wanted = f"{type(self).__name__} was made for samples of shape {self.input_shape}"
         if x.dim() not in (rank + 1, rank + 2):
             axes = f"{rank + 2} axes, one fewer in single-step mode"
             return f"{wanted} and takes [T, B, ...] of {axes}; got {tuple(x.shape)}"
+        got = f"{wanted}; got samples of shape {tuple(x.shape[-rank:])} in {tuple(x.shape)}"
         if x.shape[-rank] != self.input_shape[0]:
-            return f"{wanted}; got samples of shape {tuple(x.shape[-rank:])} in {tuple(x.shape)}"
+            return got
+        own = next((value.dtype for value in self.parameters() if value.is_floating_point()), x.dtype)
+        if x.dtype != own and not torch.is_autocast_enabled(x.device.type):
+            return f"{type(self).__name__} has weights of {own}, got an input of {x.dtype}: convert it, x.to({own})"
+        if tuple(x.shape[-rank:]) != self.input_shape:
+            # Many nets take other sizes; the layer that does not says why.
+            return f"{got}, which a layer does not take: {str(error).splitlines()[0]}"
         return None
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is not bool and isinstance(value, Integral) and int(value) >= 1

@@ -42,6 +42,8 @@ def inspect_resume(directory: str | Path, checkpoint: str, overrides: Sequence[s
     except NotDownloadedError as error:
         unchecked = f"{_data_text(resolved)}, and whether the checkpoint fits the net and the metrics"
         return "\n".join([*_plan(resolved, error), _unchecked_text(unchecked)])
+    if saved.is_done(checkpoint, overrides):
+        return "sound: finished already, nothing is left to do"
     return f"sound: would go on from {since.name if since else 'the seed'}"
 
 

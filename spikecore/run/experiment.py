@@ -21,7 +21,6 @@ from spikecore.run.joining import joined
 from spikecore.run.loading import load
 from spikecore.run.processes import flatten
 from spikecore.run.rebuilding import rebuild
-from spikecore.run.record import FINISHED
 from spikecore.run.restore import SavedRun
 from spikecore.run.run import Result, Run
 from spikecore.version import __version__
@@ -98,7 +97,7 @@ def resume(
         saved = processes.together(lambda: SavedRun.open(directory))
         asked = {"--checkpoint": checkpoint, "--set": " ".join(overrides), "the run": saved.record.id}
         processes.require_same({**asked, **_versions()})
-        if saved.record.status == FINISHED and not overrides and checkpoint == LAST:
+        if saved.is_done(checkpoint, overrides):
             if processes.is_first:
                 print(f"{directory}: finished already, nothing is left to do", file=sys.stderr)
             return Result(dict(saved.record.metrics or {}), saved.record.timings_s, directory)

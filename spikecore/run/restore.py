@@ -25,7 +25,7 @@ from spikecore.run.directory import CONFIG, store_of
 from spikecore.run.log import MetricsLog
 from spikecore.run.parts import Parts, rebuild_model
 from spikecore.run.randomness import seed_everything
-from spikecore.run.record import MOST_BYTES, Record, rebuilding_cure
+from spikecore.run.record import FINISHED, MOST_BYTES, Record, rebuilding_cure
 from spikecore.run.text import other_labels, samples_text
 
 
@@ -86,6 +86,10 @@ class SavedRun:
                 f"a new run with `spike run {path}`"
             )
         return cls(directory, record)
+
+    def is_done(self, checkpoint: str, overrides: Sequence[str]) -> bool:
+        """Whether resuming from `checkpoint` with `overrides` has nothing left to do."""
+        return self.record.status == FINISHED and not overrides and checkpoint == LAST
 
     @property
     def source(self) -> Path | dict[str, dict[str, Any]]:

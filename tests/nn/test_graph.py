@@ -115,6 +115,10 @@ def test_the_parts_of_a_node(net):
     assert conv.place == f"{__file__}:{line}"
     with pytest.raises(KeyError, match=r"no node 'layer1.0.conv3': did you mean 'layer1\.[01]\.conv[12]'"):
         graph["layer1.0.conv3"]
+    with pytest.raises(
+        KeyError, match=r"no node 'layer1.0': it is made of \d+ nodes, 'layer1.0.conv1' to 'layer1.0.relu#2'"
+    ):
+        graph["layer1.0"]
 
 
 def test_running_the_graph_is_running_the_net(net):

@@ -42,7 +42,10 @@ def test_a_model_meets_its_contract():
         ((5, 5), 3, r"3 sizes of at least 1, got \(5, 5\)"),
         ((1, 0, 5), 3, r"of at least 1, got \(1, 0, 5\)"),
         ((1, 3, 5), 3, r"H, W >= 4, got \(1, 3, 5\): resize"),
-        ((1, 5, 5), 0, "num_outputs >= 1, got 0"),
+        ((1, 5.0, 5), 3, r"of at least 1, got \(1, 5.0, 5\)"),
+        ((1, 5, 5), 0, "num_outputs >= 1, a whole number, got 0"),
+        ((1, 5, 5), 3.0, "num_outputs >= 1, a whole number, got 3.0"),
+        ((1, 5, 5), True, "num_outputs >= 1, a whole number, got True"),
     ],
 )
 def test_input_shapes_are_checked(shape, classes, text):
@@ -66,8 +69,18 @@ def test_input_that_the_net_was_not_made_for_is_told():
         ShapeError, match=r"takes \[T, B, ...\] of 5 axes, one fewer in single-step mode; got \(2, 3, 16\)"
     ):
         MLP(LIF, (2, 4, 4), 3)(torch.rand(2, 3, 16))
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # its own layers, not the input's axes
+    with pytest.raises(
+        ShapeError, match=r"\(2, 4, 4\); got samples of shape \(2, 5, 5\) .*does not take: .* cannot be multiplied"
+    ):
         net(torch.rand(2, 3, 2, 5, 5))
+    for dtype in (torch.float64, torch.uint8, torch.bool):
+        with pytest.raises(ShapeError, match=rf"weights of torch.float32, got an input of {dtype}: .*x.to\("):
+            net(torch.ones(2, 3, 2, 4, 4, dtype=dtype))
+    net.rest[1] = nn.Linear(7, 3)
+    with pytest.raises(
+        RuntimeError, match="shapes cannot be multiplied"
+    ):  # its own layers: the input is as it should be
+        net(torch.rand(2, 3, 2, 4, 4))
 
 
 def test_the_smallest_input_may_depend_on_options():

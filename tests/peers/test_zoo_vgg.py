@@ -92,6 +92,37 @@ def test_spiking_vgg(size, has_norms):
     assert_equal_nets(*pair(ours, theirs), noise(3, 32, 32), (sj_neuron.LIFNode,))
 
 
+def test_parametric_neurons_of_a_vgg():
+    """Time constants of their own, copied with the weights."""
+    torch.manual_seed(0)
+    ours = zoo.vgg.SpikingVGG11BN(plif, (3, 32, 32), CLASSES, width=4, grid=1, hidden=HIDDEN)
+    options = their_options(init_tau=1.5)
+    theirs = spiking_vgg.SpikingVGG(
+        NARROW[11],
+        batch_norm=True,
+        norm_layer=sj_layer.BatchNorm2d,
+        num_classes=CLASSES,
+        spiking_neuron=sj_neuron.ParametricLIFNode,
+        **options,
+    )
+    theirs.avgpool = sj_layer.AdaptiveAvgPool2d(1)
+    theirs.classifier = torch.nn.Sequential(
+        sj_layer.Linear(32, HIDDEN),
+        sj_neuron.ParametricLIFNode(**options),
+        sj_layer.Dropout(0.5),
+        sj_layer.Linear(HIDDEN, HIDDEN),
+        sj_neuron.ParametricLIFNode(**options),
+        sj_layer.Dropout(0.5),
+        sj_layer.Linear(HIDDEN, CLASSES),
+    )
+    for name, value in theirs.state_dict().items():
+        if name.endswith(".w"):
+            value.uniform_(0.0, 1.0)
+    ours, theirs = pair(ours, theirs)
+    assert len({neuron.tau.item() for neuron in ours.modules() if isinstance(neuron, nn.ParametricLIF)}) == 10
+    assert_equal_nets(ours, theirs, noise(3, 32, 32), (sj_neuron.ParametricLIFNode,))
+
+
 PLIF = {
     "MNISTNet": ("PLIFMNIST", (1, 28, 28), 10, {}),
     "FashionMNISTNet": ("PLIFFashionMNIST", (1, 28, 28), 10, {}),

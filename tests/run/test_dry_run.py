@@ -111,7 +111,9 @@ def test_a_dry_resumption_downloads_nothing_either(registered, tmp_path):
     arguments = [*SMALL, "--set", "trainer.epochs=1", "--out", tmp_path / "r"]
     spike("run", *arguments)
     assert len(registered.log) == 2
-    assert "sound: would go on from checkpoint-" in spike("run", "--resume", tmp_path / "r", "--dry-run")
+    assert spike("run", "--resume", tmp_path / "r", "--dry-run") == "sound: finished already, nothing is left to do\n"
+    more = ["--set", "trainer.epochs=2"]
+    assert "sound: would go on from checkpoint-" in spike("run", "--resume", tmp_path / "r", *more, "--dry-run")
     for name in ("a.zip", "b.zip"):
         (tmp_path / "data" / name).unlink()
     said = spike("run", "--resume", tmp_path / "r", "--dry-run")

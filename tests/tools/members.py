@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from spikecore import create, nn
+from spikecore.analysis.operations import ENERGY_MODELS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -184,7 +185,10 @@ def train(member: Member, seed: int) -> nn.Model:
 
 
 def evaluate(net: nn.Model, member: Member, images: Tensor, labels: Tensor) -> dict[str, Any]:
-    """Accuracy, firing rates and operations of one sample, over `images`."""
+    """Accuracy, firing rates, operations and energy of one sample, over `images`.
+
+    `energy_nj` is that of 45 nm and float32: accumulations for `synops`, multiply-accumulates for `macs`.
+    """
     num_steps = member.phases[-1].num_steps
     spikes: dict[str, float] = {}
     operations = {"synops": 0.0, "macs": 0.0}
@@ -215,12 +219,15 @@ def evaluate(net: nn.Model, member: Member, images: Tensor, labels: Tensor) -> d
     for handle in handles:
         handle.remove()
     count = len(images)
+    model = ENERGY_MODELS["horowitz-fp32"]
+    energy_pj = model.ac_pj * operations["synops"] + model.mac_pj * operations["macs"]
     return {
         "num_samples": count,
         "num_right": right,
         "accuracy": right / count,
         "firing_rates": {name: round(total / count, 6) for name, total in spikes.items()},
         **{name: round(total / count) for name, total in operations.items()},
+        "energy_nj": round(energy_pj / 1000 / count, 1),
     }
 
 

@@ -4,7 +4,8 @@
 
 Every run is one thread. It is measured by the checkpoint that its own evaluation selects, on 100 episodes from seeds
 that neither training nor that evaluation began with. What is done is kept in `.build/figures-rl`: started again, it
-goes on with what is missing, also within a run. `--allow-partial` writes what there is.
+goes on with what is missing, also within a run. `--allow-partial` writes what there is. Rows of the CSV that this call
+does not measure (other seeds, nets and environments) stay as they are.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +67,17 @@ class Cell:
         return self.config if self.net == "spiking" else self.config.with_name(f"{self.config.stem}-ordinary.toml")
 
 
-def cells(algorithm: str) -> list[Cell]:
+def cells(algorithm: str, seeds: Iterable[int] = SEEDS) -> list[Cell]:
     """All runs of an algorithm: seed by seed, so that an early stop leaves something to compare."""
     files = sorted(path for path in HERE.glob(f"{algorithm}-*.toml") if not path.stem.endswith("-ordinary"))
     nets = ("spiking", "ordinary")
-    return [Cell(algorithm, file, net, seed) for file in files for seed in SEEDS for net in nets]
+    return [Cell(algorithm, file, net, seed) for file in files for seed in seeds for net in nets]
 
 
 def train(cell: Cell, spike: str) -> None:
     """Do what is missing of a run."""
     status = status_of(cell)
+    check_settings(cell, begins=status is None)
     if status == "finished":
         return
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -89,6 +92,16 @@ def train(cell: Cell, spike: str) -> None:
     with log.open("a") as file:
         done = subprocess.run(command, env=environment, stdout=file, stderr=file, cwd=ROOT)
     print(f"{cell.directory.relative_to(KEPT)}: {'done' if done.returncode == 0 else f'failed, see {log}'}", flush=True)
+
+
+def check_settings(cell: Cell, begins: bool) -> None:
+    """A run that is kept was trained by the file as it stands; one that begins leaves a copy of it."""
+    copy, wanted = cell.directory.with_suffix(".toml"), cell.file.read_text()
+    if begins:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(wanted)
+    elif not copy.exists() or copy.read_text() != wanted:
+        raise SystemExit(f"{cell.directory} was trained with other settings than {cell.file}: delete it, or go back")
 
 
 def status_of(cell: Cell) -> str | None:
@@ -132,14 +145,26 @@ def row(cell: Cell, spike: str) -> dict[str, object]:
     }
 
 
+def merged(before: list[dict[str, str]], new: list[dict[str, object]]) -> list[dict[str, object]]:
+    """All rows, each new one in the place of that of the same environment, net and seed; in the order of `cells`."""
+    rows: dict[tuple[str, int, str], dict[str, object]] = {}
+    for line in [*before, *new]:
+        rows[str(line["environment"]), int(str(line["seed"])), str(line["net"])] = dict(line)
+    return [rows[key] for key in sorted(rows, key=lambda key: (key[0], key[1], key[2] != "spiking"))]
+
+
 def write(algorithm: str, done: list[Cell], spike: str) -> Path:
     """The CSV, whole or not at all."""
-    rows = [row(cell, spike) for cell in done]
+    path = ROOT / "docs" / "benchmarks" / f"rl-{algorithm}.csv"
+    before = []
+    if path.exists():
+        with path.open(newline="") as file:
+            before = list(csv.DictReader(file))
+    rows = merged(before, [row(cell, spike) for cell in done])
     text = io.StringIO()
     writer = csv.DictWriter(text, HEAD, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    path = ROOT / "docs" / "benchmarks" / f"rl-{algorithm}.csv"
     aside = path.with_suffix(".part")
     aside.write_text(text.getvalue())
     aside.replace(path)
@@ -159,18 +184,23 @@ def main() -> None:
     parser.add_argument("--spike", default=str(Path(sys.executable).with_name("spike")))
     parser.add_argument("--only", default="", help="part of the configuration's name")
     parser.add_argument("--net", default="", help="spiking or ordinary")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="one run and one thread each")
     parser.add_argument("--allow-partial", action="store_true", help="train nothing; write what is finished")
     arguments = parser.parse_args()
     wanted = [
-        cell for cell in cells(arguments.algorithm) if arguments.only in cell.config.stem and arguments.net in cell.net
+        cell
+        for cell in cells(arguments.algorithm, arguments.seeds)
+        if arguments.only in cell.config.stem and arguments.net in cell.net
     ]
     if not wanted:
         raise SystemExit(f"no {arguments.algorithm}-*.toml with {arguments.only!r} in {HERE}")
     if not arguments.allow_partial:
         with ThreadPoolExecutor(arguments.jobs) as pool:
             list(pool.map(lambda cell: train(cell, arguments.spike), wanted))
-    done = [cell for cell in cells(arguments.algorithm) if status_of(cell) == "finished"]
+    done = [cell for cell in wanted if status_of(cell) == "finished"]
     missing = [cell for cell in wanted if cell not in done]
+    if not done:
+        raise SystemExit("no run is finished: nothing is written")
     if missing and not arguments.allow_partial:
         raise SystemExit(f"{len(missing)} runs are not finished; start this again to go on with them")
     print(f"wrote {write(arguments.algorithm, done, arguments.spike).relative_to(ROOT)}")

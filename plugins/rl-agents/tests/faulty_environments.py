@@ -18,6 +18,8 @@ class Faulty(gymnasium.Env):
         self.observation_space = spaces.Box(-100.0, 100.0, (2,), np.float32)
         self.action_space = spaces.Discrete(2)
         self._fault, self._episode, self._cut = fault, episode, cut
+        if fault == "no table":
+            raise ValueError("there is no such table")
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -36,6 +38,10 @@ class Faulty(gymnasium.Env):
                 os.kill(os.getpid(), signal.SIGKILL)
             if self._fault == "hang":
                 time.sleep(60)
+            if self._fault == "read":
+                raise FileNotFoundError("level.dat")
+            if self._fault == "large reward":
+                reward = 1e30
             if self._fault == "nan reward":
                 reward = float("nan")
             if self._fault == "nan observation":
@@ -63,3 +69,25 @@ class Odd(gymnasium.Env):
 gymnasium.register("test/Faulty-v0", entry_point="faulty_environments:Faulty", max_episode_steps=50)
 gymnasium.register("test/Endless-v0", entry_point="faulty_environments:Faulty")
 gymnasium.register("test/Odd-v0", entry_point="faulty_environments:Odd", max_episode_steps=50)
+
+
+class Drawn(Faulty):
+    """Ends well, and cannot be drawn, in the way that it is told; it measures one number without an axis."""
+
+    metadata = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, drawing="", render_mode=None, **options):
+        super().__init__(**options)
+        self.render_mode, self._drawing = render_mode, drawing
+        self.observation_space = spaces.Box(-100.0, 100.0, (), np.float32)
+
+    def render(self):
+        if self._drawing == "raise":
+            raise OSError("an OpenGL platform library has not been loaded")
+        return
+
+    def _seen(self):
+        return np.float32(self._steps / 10)
+
+
+gymnasium.register("test/Drawn-v0", entry_point="faulty_environments:Drawn", max_episode_steps=50)

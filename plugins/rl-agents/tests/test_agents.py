@@ -15,7 +15,8 @@ from spikecore.registry import Blocking, Registry, use
 from spikecore.run.config import resolve
 from spikecore.run.experiment import evaluate, resume
 from spikecore.trainers import Optimizer
-from spikecore_rl_agents.agent import energy_table
+from spikecore_rl_agents import evaluation
+from spikecore_rl_agents.agent import energy_table, operations_of
 from spikecore_rl_agents.dqn import DQN
 from spikecore_rl_agents.environments import EnvironmentConfig
 from spikecore_rl_agents.evaluation import Decider, play
@@ -27,6 +28,7 @@ from spikecore_rl_agents.spaces import inspect_environment
 from spikecore_rl_agents.td3 import TD3
 from spikecore_rl_agents.vector import fixed_seeds
 
+DRAWN = "faulty_environments:test/Drawn-v0"
 REACH = "spikecore_rl_agents:spikecore/Reach-v0"
 LIVELY = {"neuron": {"name": "lif", "decay_input": False, "v_threshold": 0.5}, "backend": {"name": "torch"}}
 SMALL = {"model": {"name": "mlp", "hidden": [32]}, "run": {"report": False, "seed": 3}}
@@ -74,6 +76,9 @@ def random_return(name, options=(), count=200):
                 return torch.randint(spaces.num_actions, (count,), generator=generator)
             share = torch.rand(count, spaces.num_actions, generator=generator)
             return spaces.low + share * (spaces.high - spaces.low)
+
+        def before(self, observations):
+            return None
 
         def restart(self, over):
             pass
@@ -387,6 +392,34 @@ def test_pictures_are_left_out_with_a_warning_where_they_cannot_be_drawn(tmp_pat
     assert not (tmp_path / "run" / "episode.gif").exists()
 
 
+@pytest.mark.parametrize("name", ["drawing='raise'", "drawing='nothing'", REACH])
+def test_a_trained_run_is_not_lost_for_a_picture(name, tmp_path):
+    """A renderer that raises, one that gives no picture, and an environment that takes no `render_mode`."""
+    environment = {"name": name} if name == REACH else {"name": DRAWN, "options": [name]}
+    table = merged(LIVELY, SMALL, PPO, {"trainer": {"iterations": 1, "rollout_steps": 8, "animation": True}})
+    with pytest.warns(UserWarning, match="no picture of an episode: .* cannot be drawn here"):
+        result = spikecore.run({**table, "environment": environment}, out=tmp_path / "run")
+    assert "test_return" in result.metrics
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.parametrize("table", [DQN_REACH, TD3_REACH], ids=["dqn", "td3"])
+def test_learning_starts_once_a_next_observation_is_known(table, tmp_path):
+    early = {"learning_starts": 1, "iterations": 1, "iteration_steps": 40, "test_episodes": 1, "eval_episodes": 1}
+    spikecore.run(merged(SMALL, LIVELY, table, {"trainer": early, "model": table.get("model", {})}), out=tmp_path / "r")
+    (line,) = (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    assert "loss" in line
+
+
+@pytest.mark.parametrize("table", [PPO, DQN_REACH, TD3_REACH], ids=["ppo", "dqn", "td3"])
+def test_a_net_that_diverged_is_told_and_no_environment_is_blamed(table, tmp_path):
+    wild = {"lr": 1e38, "optimizer": "sgd", "max_grad_norm": 0.0, "iterations": 2, "evaluate_every": 1, "passes": 1}
+    if table is not PPO:
+        del wild["passes"]
+    with pytest.raises(RunError, match=r"not finite, so no action can be chosen: training has diverged; .*trainer\.lr"):
+        spikecore.run(merged(SMALL, LIVELY, table, {"trainer": wild}), out=tmp_path / "r")
+
+
 @dataclass(frozen=True)
 class Forgetful(Optimizer):
     """An optimizer of another plugin, whose author forgot the return."""
@@ -403,3 +436,44 @@ def test_an_optimizer_that_returns_nothing_is_named(tables, tmp_path):
         registry.register("optimizer", "forgetful", Forgetful)
         with pytest.raises(ContractError, match=says):
             spikecore.run(tables, out=tmp_path / "r")
+
+
+def carrying_decider(policy):
+    return Decider(policy, lambda out: out.argmax(-1), lambda x: x, True, torch.Generator())
+
+
+def test_spikes_of_carried_state_are_counted_from_that_state():
+    """An episode with carried state is one long sequence: L decisions of T steps."""
+    config = EnvironmentConfig(name="CartPole-v1")
+    torch.manual_seed(2)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 16), nn.LIF(tau=8.0, v_threshold=0.4), torch.nn.Linear(16, 2))
+    policy = policy_of(net)
+    episodes = play(config, inspect_environment(config), carrying_decider(policy), [5])
+    seen = torch.cat([kept.observations for kept in episodes.decisions])
+    (length,) = episodes.lengths
+    assert len(seen) == length > 8
+    counted = operations_of(policy, episodes.decisions)
+    with torch.no_grad():
+        spikes = net[1](net[0](seen.repeat_interleave(3, 0).unsqueeze(1)))
+    assert counted.total("spikes") == pytest.approx(float(spikes.sum()) / length)
+    assert counted["2"].acs == pytest.approx(2 * float(spikes.sum()) / length)
+    assert (counted.num_samples, counted.num_steps) == (length, 3)
+    assert counted.total("spikes") > 1.1 * policy.count_operations(seen).total("spikes"), "at rest they are fewer"
+    assert torch.equal(net[1](net[0](seen[:3].unsqueeze(1))), net[1](net[0](seen[:3].unsqueeze(1)))), (
+        "it did not change"
+    )
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_decisions_are_kept_from_the_whole_length_of_the_episodes(count, monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_KEPT", 64)
+    config = EnvironmentConfig(name="faulty_environments:test/Faulty-v0", options=("episode=45",))
+    policy = policy_of(torch.nn.Linear(2, 2))
+    decider = Decider(policy, lambda out: out.argmax(-1), lambda x: x, False, torch.Generator())
+    episodes = play(config, inspect_environment(config), decider, list(range(count)))
+    steps = torch.cat([kept.observations for kept in episodes.decisions])[:, 0]
+    assert 16 <= len(steps) <= 64
+    # Steps 0 to 44; a sample of the first ones alone has a mean below 11.
+    assert float(steps.mean()) == pytest.approx(22, abs=4)
+    seeds = {float(seed) for kept in episodes.decisions for seed in kept.observations[:, 1]}
+    assert len(seeds) >= min(count, 8)

@@ -15,7 +15,8 @@ import torch
 from spikecore.errors import ConfigError, PluginUnavailable, RunError
 from spikecore_rl_agents import environments as module
 from spikecore_rl_agents.environments import EnvironmentConfig, make_environment
-from spikecore_rl_agents.spaces import inspect_environment
+from spikecore_rl_agents.spaces import Spaces, inspect_environment
+from spikecore_rl_agents.td3 import scaled
 from spikecore_rl_agents.vector import Environments, fixed_seeds
 
 FAULTY = "faulty_environments:test/Faulty-v0"
@@ -131,6 +132,8 @@ def test_an_environment_that_does_not_repeat_itself_is_found_out():
     ("fault", "message"),
     [
         ("raise", r"raised ValueError in step\(\), at step 3 of its longest running episode: the pole is gone"),
+        ("read", r"raised FileNotFoundError in step\(\), at step 3 of its longest running episode: level\.dat"),
+        ("large reward", r"returned a reward of size 1e\+30, .* choose a smaller reward_scale"),
         ("nan reward", r"returned the reward nan: number 0, at step 3 of the episode that began with seed 10"),
         ("nan observation", r"returned an observation with a number that is not finite: number 0, at step 3"),
     ],
@@ -190,10 +193,38 @@ def is_running(pid):
     return state != "Z"
 
 
+def test_a_script_without_a_main_guard_is_told_what_it_lacks(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from spikecore_rl_agents.environments import EnvironmentConfig\n"
+        "from spikecore_rl_agents.spaces import inspect_environment\n"
+        "from spikecore_rl_agents.vector import Environments\n"
+        "made = EnvironmentConfig(num_envs=1, processes=True)\n"
+        "Environments(made, inspect_environment(made), 1, training=True)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert "RunError" in done.stderr.splitlines()[-1]
+    assert "if __name__ == '__main__'" in done.stderr.splitlines()[-1]
+
+
+def test_an_environment_whose_constructor_or_module_fails(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="cannot be made: ValueError: there is no such table"):
+        inspect_environment(config("fault='no table'"))
+    with pytest.raises(ConfigError, match="cannot be made: ImportError: The mujoco v2 and v3"):
+        inspect_environment(EnvironmentConfig(name="HalfCheetah-v2"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lacking_module.py").write_text("import no_such_dependency\n")
+    with pytest.raises(ConfigError, match="needs the module 'no_such_dependency', which is not installed"):
+        inspect_environment(EnvironmentConfig(name="lacking_module:Thing-v0"))
+    (tmp_path / "broken_module.py").write_text("x = (\n")
+    with pytest.raises(ConfigError, match="cannot be made: SyntaxError"):
+        inspect_environment(EnvironmentConfig(name="broken_module:Thing-v0"))
+
+
 def test_an_unknown_environment_names_the_nearest_ones():
     with pytest.raises(ConfigError, match=r"knows no 'CartPol-v1'; the nearest names are .*CartPole-v1"):
         inspect_environment(EnvironmentConfig(name="CartPol-v1"))
-    with pytest.raises(ConfigError, match="asks for the module 'no_such_module'"):
+    with pytest.raises(ConfigError, match="asks for the module 'no_such_module'.*PYTHONPATH"):
         inspect_environment(EnvironmentConfig(name="no_such_module:Thing-v0"))
 
 
@@ -239,6 +270,22 @@ def test_observations_and_actions_as_tensors():
     assert spaces.observe(np.array([0, 3])).argmax(1).tolist() == [0, 3]
     spaces = inspect_environment(EnvironmentConfig(name="Pendulum-v1"))
     assert spaces.act(torch.tensor([[5.0], [-0.5]])).tolist() == [[2.0], [-0.5]]
+
+
+def test_an_observation_that_is_one_number_without_an_axis():
+    made = config("episode=3", name="faulty_environments:test/Drawn-v0")
+    with started(made) as environments:
+        assert environments.observations.tolist() == [[0.0], [0.0]]
+        moves = environments.step(torch.zeros(2, dtype=torch.int64), counter())
+        assert moves.followed.tolist() == [[pytest.approx(0.1)], [pytest.approx(0.1)]]
+
+
+def test_actions_scaled_to_bounds():
+    low, high = np.array([0.0, -3.0, -3e38], np.float32), np.array([10.0, -1.0, 3e38], np.float32)
+    bounded = Spaces(gymnasium.spaces.Box(-1, 1, (1,)), gymnasium.spaces.Box(low, high))
+    actions = torch.tensor([[-1.0, -1.0, -1.0], [0.5, 0.5, 0.5], [1.0, 1.0, 1.0]])
+    wanted = low.astype(np.float64) + (actions.double().numpy() + 1) / 2 * (high.astype(np.float64) - low)
+    np.testing.assert_allclose(scaled(actions, bounded).numpy(), wanted, rtol=1e-6)
 
 
 def test_seeds_of_evaluations_differ_from_each_other_and_repeat():

@@ -16,9 +16,9 @@ def make_neuron():
     return nn.LIF(tau=1.5, v_threshold=0.5, backend="torch")
 
 
-def make(name, shape=(2, 16, 16), num_outputs=3, **options):
+def make(name, shape=(2, 16, 16), num_outputs=3, neuron=make_neuron, **options):
     torch.manual_seed(0)
-    return create("model", name, make_neuron, shape, num_outputs, **{**SMALL, **options})
+    return create("model", name, neuron, shape, num_outputs, **{**SMALL, **options})
 
 
 def rates(net, x):
@@ -42,6 +42,18 @@ def test_the_three_ways_to_join(connect, expected):
     """Branch 0 0 1 1, shortcut 0 1 0 1: sum, and, shortcut and not branch."""
     branch, shortcut = torch.tensor([0.0, 0.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.0, 1.0])
     assert join(branch, shortcut, connect).tolist() == expected
+
+
+@pytest.mark.parametrize("connect", ["and", "iand"])
+def test_neurons_that_give_no_spikes_are_refused_where_their_outputs_are_negated(connect):
+    """Of two ReLU branches `(1 - A) · S` is negative; a sum of them is an ordinary residual net."""
+
+    def relu():
+        return create("neuron", "relu")
+
+    assert make("sew_resnet18", (2, 8, 8), neuron=relu)
+    with pytest.raises(OptionError, match=f"connect = '{connect}' takes spikes.* are counts or graded"):
+        make("sew_resnet18", (2, 8, 8), neuron=relu, connect=connect)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +120,31 @@ def test_features_and_classifier_are_the_net(name):
     assert net.forward_features(x).shape == (3, 2, 32)
     values = nn.features(net, ["classifier"])(x)
     torch.testing.assert_close(values["classifier"], net(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("sew_resnet18", "layer3.1.conv2"),
+        ("spiking_resnet18", "layer3.1.conv2.norm"),
+        ("spiking_resnet18", "layer3.1.neuron"),
+        ("ms_resnet18", "layer3.1.conv2.norm"),
+    ],
+)
+def test_layers_have_the_names_that_the_readme_gives(name, layer):
+    net = make(name).eval()
+    x = torch.rand(3, 2, 2, 16, 16)
+    values = nn.features(net, [layer, "layer3.1.add"])(x)
+    seen = {}
+    for path in (layer, "layer3.1"):
+        net.get_submodule(path).register_forward_hook(lambda _, __, out, path=path: seen.update({path: out}))
+    net(x)
+    assert torch.equal(values[layer], seen[layer])
+    block = net.get_submodule("layer3.1")
+    whole = block.neuron(values["layer3.1.add"]) if name == "spiking_resnet18" else values["layer3.1.add"]
+    assert torch.equal(whole, seen["layer3.1"])
+    with pytest.raises(KeyError, match=r"no node 'layer3': it is made of \d+ nodes"):
+        nn.features(net, ["layer3"])
 
 
 @pytest.mark.parametrize("name", FAMILIES)

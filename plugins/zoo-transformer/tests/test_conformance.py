@@ -46,5 +46,9 @@ class _Full:
 
 for entry in registry().components("model"):
     if entry.target.startswith("spikecore_zoo_transformer.") and entry.name not in TESTED:
-        base = suite_for("model", entry.name, small_options(entry.name))
-        globals()[base.__name__] = type(base.__name__, (_Full, base), {})
+        options = small_options(entry.name)
+        # Small patches, as above: with the published ones so small images are few tokens, and attention stays silent.
+        patch = "first_patch" if entry.name.startswith("qkformer") else "patch_size"
+        base = suite_for("model", entry.name, {**options, patch: 1 if patch == "first_patch" else 4})
+        members = {"input_shapes": TestSpikeDrivenTransformer.input_shapes} if entry.name.startswith("sdt") else {}
+        globals()[base.__name__] = type(base.__name__, (_Full, base), members)

@@ -35,6 +35,7 @@ PAPERS = {
     "sdt_10_512": (36.01, None),
     "sdt_8_768": (66.34, None),
     "sdt_2_512": (10.28, 100),
+    "sdt_2_256": (2.57, None),
     "qkformer_10_384": (16.47, None),
     "qkformer_10_512": (29.08, None),
     "qkformer_10_768": (64.96, None),

@@ -128,6 +128,27 @@ def test_gains_make_up_for_the_other_variance():
     torch.testing.assert_close(conv.standardised_weight(), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        # our neuron → theirs: behind convolution, norm if any, and in front of a factor if any
+        ("spiking_vgg11", {"features.2.neuron": "features.4", "classifier.4": "classifier.4"}),
+        ("spiking_vgg11_bn", {"features.2.neuron": "features.6", "classifier.1": "classifier.1"}),
+        ("ottt_spiking_vggws", {"features.1.neuron": "features.4", "features.3.neuron": "features.8"}),
+        ("ottt_spiking_vgg11", {"features.2.neuron": "features.4", "classifier.1": "classifier.3"}),
+        ("ottt_spiking_vgg11_ws", {"features.2.neuron": "features.5", "classifier.5": "classifier.7"}),
+    ],
+)
+def test_time_constants_in_chains_of_spikingjelly_are_read(name, theirs):
+    options, shape = SMALL[name]
+    net = create("model", name, lambda: nn.ParametricLIF(backend="torch"), shape, 3, **options)
+    tensors = {"features.0.weight": net.features[0].conv.weight}
+    tensors.update({f"{other}.w": torch.tensor(0.5 + index) for index, other in enumerate(theirs.values())})
+    state = net.import_weights("spikingjelly", tensors)
+    assert [state[f"{own}.param_w"].item() for own in theirs] == [0.5 + index for index in range(len(theirs))]
+    assert set(state) <= set(net.state_dict())
+
+
 def test_time_constants_of_spikingjelly_are_read():
     net = create(
         "model", "plif_mnist", lambda: nn.ParametricLIF(backend="torch"), (1, 8, 8), 2, channels=4, hidden=8, votes=2

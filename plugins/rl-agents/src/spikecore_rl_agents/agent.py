@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -17,7 +17,7 @@ from spikecore.interfaces import Curve, OneOf, Parts, Range, RunContext, Table, 
 from spikecore.trainers import Trainer
 from spikecore_rl_agents.animation import film
 from spikecore_rl_agents.environments import EnvironmentConfig, make_environment
-from spikecore_rl_agents.evaluation import Decider, Episodes, play
+from spikecore_rl_agents.evaluation import Decider, Decisions, Episodes, play
 from spikecore_rl_agents.policy import Normalizer, Policy
 from spikecore_rl_agents.readout import Decoder, Readout
 from spikecore_rl_agents.spaces import Spaces, inspect_environment
@@ -387,7 +387,7 @@ class Agent(Trainer):
         try:
             with context.timed("evaluate"):
                 episodes = self._play(policy, task, context, split, count)
-                operations = policy.count_operations(episodes.observations)
+                operations = operations_of(policy, episodes.decisions)
         finally:
             policy.train(training)
         return {
@@ -437,6 +437,15 @@ class Agent(Trainer):
             policy.train(training)
         if shown is not None:
             context.show("greedy episode", shown)
+
+
+def operations_of(policy: Policy, decisions: Sequence[Decisions]) -> Operations:
+    """What a policy does for a decision, from the state that its neurons were in."""
+    observations = [kept.observations for kept in decisions]
+    states = [kept.state for kept in decisions if kept.state is not None]
+    if states:
+        return policy.count_carried(observations, states)
+    return policy.count_operations(torch.cat(observations))
 
 
 def energy_table(operations: Operations) -> Table:

@@ -8,14 +8,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+import gymnasium
 import numpy as np
 import torch
-from gymnasium import error as gym_errors
 from torch import Tensor, nn
 
-from spikecore.errors import PluginUnavailable
+from spikecore.errors import RunError
 from spikecore.files import write_file
 from spikecore.interfaces import Animation
 from spikecore_rl_agents.environments import EnvironmentConfig, make_environment
@@ -27,6 +28,7 @@ MAX_FRAMES = 120
 WIDTH = 160
 FRAMES_PER_S = 20.0
 DRIVER = "SDL_VIDEODRIVER"
+Picture: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 _latest: WeakKeyDictionary[nn.Module, Animation] = WeakKeyDictionary()
 """Net → the episode shown last, for the file that the hook writes: a trainer owns no file."""
 
@@ -34,17 +36,18 @@ _latest: WeakKeyDictionary[nn.Module, Animation] = WeakKeyDictionary()
 def film(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seed: int, net: nn.Module) -> Animation | None:
     """A greedy episode from a seed; None, with a warning, where the environment cannot be drawn here."""
     with _without_display():
-        return _film(config, spaces, decider, seed, net)
+        try:
+            return _film(config, spaces, decider, seed, net)
+        except Exception as error:  # whatever a renderer raises: a run that is trained is not lost for a picture
+            warnings.warn(f"no picture of an episode: {config.name!r} cannot be drawn here: {error}", stacklevel=2)
+            return None
 
 
-def _film(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seed: int, net: nn.Module) -> Animation | None:
-    try:
-        environment = make_environment(config, training=False, render_mode="rgb_array")
-    except (PluginUnavailable, gym_errors.Error) as error:
-        return _undrawn(config.name, error)
+def _film(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seed: int, net: nn.Module) -> Animation:
+    environment = make_environment(config, training=False, render_mode="rgb_array")
     try:
         raw, _ = environment.reset(seed=seed)
-        frames = [environment.render()]
+        frames = [_picture(environment)]
         is_over, total = False, 0.0
         while not is_over:
             observations = decider.prepare(spaces.observe(np.asarray(raw)[None]))
@@ -53,9 +56,7 @@ def _film(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seed: int
             raw, reward, terminated, truncated, _ = environment.step(action)
             total += float(reward)
             is_over = terminated or truncated
-            frames.append(environment.render())
-    except (PluginUnavailable, gym_errors.Error) as error:
-        return _undrawn(config.name, error)
+            frames.append(_picture(environment))
     finally:
         environment.close()
     picked = _spread(frames)
@@ -96,13 +97,17 @@ def _without_display() -> Iterator[None]:
             del os.environ[DRIVER]
 
 
-def _spread(frames: list[object]) -> Tensor:
+def _picture(environment: gymnasium.Env[Any, Any]) -> Picture:
+    drawn: Any = environment.render()
+    if not isinstance(drawn, np.ndarray) or drawn.ndim != 3 or drawn.shape[-1] != 3:
+        form = f"an array {drawn.shape}" if isinstance(drawn, np.ndarray) else type(drawn).__name__
+        raise RunError(f"its render() must give a picture [H, W, 3], got {form}")
+    return drawn
+
+
+def _spread(frames: list[Picture]) -> Tensor:
     """At most `MAX_FRAMES` of them, `[N, 3, H, W]`, made smaller by averaging."""
     index = np.linspace(0, len(frames) - 1, min(len(frames), MAX_FRAMES)).round().astype(int)
-    pictures = torch.from_numpy(np.stack([np.asarray(frames[i]) for i in index])).permute(0, 3, 1, 2)
+    pictures = torch.from_numpy(np.stack([frames[i] for i in index])).permute(0, 3, 1, 2)
     factor = max(1, round(pictures.shape[-1] / WIDTH))
     return torch.nn.functional.avg_pool2d(pictures.float(), factor).round().byte()
-
-
-def _undrawn(name: str, error: Exception) -> None:
-    warnings.warn(f"no picture of an episode: {name!r} cannot be drawn here: {error}", stacklevel=3)

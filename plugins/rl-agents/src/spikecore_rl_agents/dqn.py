@@ -22,6 +22,7 @@ from spikecore.interfaces import RunContext
 from spikecore.trainers import make_optimizer
 from spikecore_rl_agents.advantages import double_q, duel, one_step_targets
 from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Positive, Share
+from spikecore_rl_agents.policy import finite
 from spikecore_rl_agents.replay import ReplayBuffer
 from spikecore_rl_agents.spaces import Spaces, require_discrete
 from spikecore_rl_agents.vector import seed_source
@@ -163,7 +164,7 @@ class DQN(Agent):
                 returns += moves.returns
             steps = environments.num_steps
             due = steps // config.train_every - (steps - task.environment.num_envs) // config.train_every
-            if steps >= config.learning_starts and due:
+            if steps >= config.learning_starts and due and self._replay.is_ready:
                 with context.timed("learn"):
                     losses += [self._learn(task, context) for _ in range(due * config.gradient_steps)]
         metrics = {"epsilon": self._epsilon(), "replay": float(len(self._replay))}
@@ -187,7 +188,7 @@ class DQN(Agent):
         if bool(is_random.all()):
             return random
         with torch.no_grad():
-            out = self.policy(self.observe(task, observations), context.device_generator)
+            out = finite(self.policy(self.observe(task, observations), context.device_generator))
         return torch.where(is_random, random, self.greedy(out, task.known_spaces))
 
     def _learn(self, task: EnvironmentTask, context: RunContext) -> float:

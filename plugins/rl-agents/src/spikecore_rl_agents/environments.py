@@ -111,6 +111,10 @@ def make_environment(
         raise ConfigError(f"environment.name: {config.name!r} cannot be made: {error}") from error
     except TypeError as error:  # a keyword that its constructor does not take
         raise ConfigError(f"environment.options: {config.name!r} does not take {keywords}: {error}") from error
+    except Exception as error:  # whatever its module or its constructor raises
+        raise ConfigError(
+            f"environment.name: {config.name!r} cannot be made: {type(error).__name__}: {error}"
+        ) from error
     if config.is_atari:
         from spikecore_rl_agents.atari import wrap_atari
 
@@ -168,7 +172,13 @@ def _unknown(name: str, error: Exception) -> ConfigError:
     known: Mapping[str, Any] = gymnasium.registry
     if isinstance(error, ModuleNotFoundError) and ":" in name:
         module = name.partition(":")[0]
-        return ConfigError(f"environment.name: {name!r} asks for the module {module!r}, which cannot be found")
+        missing = getattr(error.__cause__, "name", None) or module  # gymnasium raises another error from it
+        if not f"{module}.".startswith(f"{missing}."):
+            return ConfigError(f"environment.name: {name!r} needs the module {missing!r}, which is not installed")
+        return ConfigError(
+            f"environment.name: {name!r} asks for the module {module!r}, which cannot be found: install it, or put its "
+            "directory into the environment variable PYTHONPATH"
+        )
     near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
     shown = f"the nearest names are {', '.join(near)}" if near else f"there are {len(known)}, such as CartPole-v1"
     return ConfigError(

@@ -10,13 +10,26 @@ import torch
 from torch import Generator, Tensor
 
 from spikecore_rl_agents.environments import EnvironmentConfig
-from spikecore_rl_agents.policy import Policy, State, restarted
+from spikecore_rl_agents.policy import Policy, State, finite, part_of, restarted
 from spikecore_rl_agents.spaces import Spaces
 from spikecore_rl_agents.vector import Environments
 
 MAX_TOGETHER = 32
 MAX_KEPT = 512
-"""Observations kept to count operations on."""
+"""Decisions kept to count operations on."""
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What some environments decided on at once.
+
+    Args:
+        observations: as the policy took them, `[M, *shape]`.
+        state: of its neurons before; None where they were at rest.
+    """
+
+    observations: Tensor
+    state: State | None
 
 
 @dataclass(frozen=True)
@@ -26,12 +39,12 @@ class Episodes:
     Args:
         returns: of each, undiscounted.
         lengths: in steps.
-        observations: some that were seen, as the policy took them, `[M, *shape]`.
+        decisions: a random sample of them, over the whole length of the episodes.
     """
 
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
-    observations: Tensor
+    decisions: tuple[Decisions, ...]
 
     @property
     def mean_return(self) -> float:
@@ -67,11 +80,17 @@ class Decider:
     def __call__(self, observations: Tensor) -> Tensor:
         """The actions for a batch; the same environments in every call."""
         if not self.carries:
-            return self.choose(self.policy(observations, self.generator))
+            return self.choose(finite(self.policy(observations, self.generator)))
+        out, self._state = self.policy.carry(observations, self.before(observations) or {}, self.generator)
+        return self.choose(finite(out))
+
+    def before(self, observations: Tensor) -> State | None:
+        """The state of the neurons that the next call begins from; None where it begins at rest."""
+        if not self.carries:
+            return None
         if self._rest is None:
             self._rest = self.policy.rest(observations, None)
-        out, self._state = self.policy.carry(observations, self._state or self._rest, self.generator)
-        return self.choose(out)
+        return self._state or self._rest
 
     def restart(self, over: Tensor) -> None:
         """Neurons are at rest again where an episode is over."""
@@ -92,15 +111,15 @@ def play(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seeds: lis
     number = list(range(num_together))  # of the episode that an environment plays
     returns: dict[int, float] = {}
     lengths: dict[int, int] = {}
-    kept: list[Tensor] = []
+    kept = _Kept()
     queue = _Queue(list(range(num_together, len(seeds))), seeds)
     alone = dataclasses.replace(config, processes=False, reward_scale=1.0)
     with torch.no_grad(), Environments(alone, spaces, num_together, training=False) as environments:
         environments.begin(seeds[:num_together])
         while len(returns) < len(seeds):
             observations = decider.prepare(environments.observations)
-            if sum(map(len, kept)) < MAX_KEPT:
-                kept.append(observations[: MAX_KEPT - sum(map(len, kept))].clone())
+            before = Decisions(observations, decider.before(observations))
+            kept.offer(before, [episode >= 0 for episode in number])
             moves = environments.step(decider(observations), queue.take)
             over = moves.over
             if not bool(over.any()):
@@ -113,7 +132,41 @@ def play(config: EnvironmentConfig, spaces: Spaces, decider: Decider, seeds: lis
                 number[index] = following
             decider.restart(over)
     order = range(len(seeds))
-    return Episodes(tuple(returns[i] for i in order), tuple(lengths[i] for i in order), torch.cat(kept))
+    return Episodes(tuple(returns[i] for i in order), tuple(lengths[i] for i in order), kept.decisions)
+
+
+class _Kept:
+    """A random share of all decisions: all at first; where they become too many, each stays with probability ½."""
+
+    def __init__(self) -> None:
+        self._share = 1.0
+        self._generator = Generator().manual_seed(0)
+        self._kept: list[tuple[Decisions, Tensor]] = []
+        """Decisions, and the number in 0 .. 1 that was drawn for each; those below the share are kept."""
+
+    @property
+    def decisions(self) -> tuple[Decisions, ...]:
+        """What is kept."""
+        return tuple(decisions for decisions, _ in self._kept)
+
+    def offer(self, decisions: Decisions, counts: list[bool]) -> None:
+        """Those of one step; only the environments whose episodes count."""
+        drawn = torch.rand(len(counts), generator=self._generator)
+        self._keep(decisions, drawn.masked_fill(~torch.tensor(counts), 2.0))
+        while sum(len(drawn) for _, drawn in self._kept) > MAX_KEPT:
+            self._share /= 2
+            before, self._kept = self._kept, []
+            for kept in before:
+                self._keep(*kept)
+
+    def _keep(self, decisions: Decisions, drawn: Tensor) -> None:
+        index = (drawn < self._share).nonzero().flatten()
+        if not len(index):
+            return
+        state = decisions.state
+        own = None if state is None else part_of(state, index, len(drawn))
+        observations = decisions.observations[index.to(decisions.observations.device)]
+        self._kept.append((Decisions(observations, own), drawn[index]))
 
 
 class _Queue:

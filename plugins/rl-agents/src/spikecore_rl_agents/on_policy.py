@@ -14,7 +14,7 @@ from spikecore.trainers import make_optimizer
 from spikecore_rl_agents.actions import Choice, Gaussian
 from spikecore_rl_agents.advantages import gae
 from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Share
-from spikecore_rl_agents.policy import Policy, State, detached, part_of, restarted
+from spikecore_rl_agents.policy import Policy, State, detached, finite, part_of, restarted
 from spikecore_rl_agents.readout import Readout
 from spikecore_rl_agents.spaces import Spaces
 from spikecore_rl_agents.vector import seed_source
@@ -188,7 +188,7 @@ class OnPolicy(Agent):
         for step in range(self.config.rollout_steps):
             if self.carries and step == 0:
                 states = self._states(observations, context)
-            out = actor.decide(observations, context.device_generator)
+            out = finite(actor.decide(observations, context.device_generator))
             action, log_prob = self.actions.draw(out, context.generator)
             values.append(critic.decide(observations, context.device_generator).squeeze(1).cpu())
             seen.append(observations)

@@ -6,7 +6,8 @@ episode (`carry`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
@@ -14,7 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikecore import nn as spiking
-from spikecore.analysis import Operations, count_operations
+from spikecore.analysis import OperationCounter, Operations, count_operations
+from spikecore.errors import RunError
 from spikecore_rl_agents.readout import Readout
 
 State: TypeAlias = "dict[str, dict[str, Tensor]]"
@@ -119,15 +121,44 @@ class Policy(nn.Module):
         return initial(self.encode(observations, generator))
 
     def count_operations(self, observations: Tensor) -> Operations:
-        """What the net does for a decision, as a mean over observations `[B, *shape]`; nothing about it changes."""
+        """What the net does for a decision at rest, as a mean over observations `[B, *shape]`; it does not change."""
         generator = Generator(self.device).manual_seed(0)
         with torch.no_grad():
             return count_operations(self.net, self.encode(observations, generator))
+
+    def count_carried(self, observations: Sequence[Tensor], states: Sequence[State]) -> Operations:
+        """The same where neurons go on from a state: observations `[M, *shape]`, and the state before each batch."""
+        generator = Generator(self.device).manual_seed(0)
+        twin = copy.deepcopy(self.net).eval()
+        chain = nn.Sequential(twin, copy.deepcopy(self.readout))
+        step, _ = spiking.functional(chain)
+        own = {**dict(chain.named_parameters()), **dict(chain.named_buffers())}
+        num_steps = 1
+        with torch.no_grad(), OperationCounter(twin) as counter:
+            for batch, state in zip(observations, states, strict=True):
+                encoded = self.encode(batch, generator)
+                num_steps = len(encoded)
+                step(own, encoded, state)
+        return counter.operations(sum(map(len, observations)), num_steps)
 
     def _precision(self) -> Any:
         if self._dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, self._dtype)
+
+
+def finite(decided: Tensor) -> Tensor:
+    """The numbers of a policy, which an action is to be made of.
+
+    Raises:
+        RunError: one of them is not finite.
+    """
+    if bool(decided.isfinite().all()):
+        return decided
+    raise RunError(
+        "the net gives numbers that are not finite, so no action can be chosen: training has diverged; use a smaller "
+        "trainer.lr, trainer.max_grad_norm above 0, or a smaller environment.reward_scale"
+    )
 
 
 def restarted(state: State, rest: State, over: Tensor) -> State:

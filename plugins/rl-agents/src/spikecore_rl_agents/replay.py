@@ -8,8 +8,8 @@ which nothing is sampled.
 
 m is n, or fewer: up to the end of the episode, or of what has been seen of it.
 
-Memory: `memory_bytes` says how much the whole ring takes; it is reserved at the start, and more than is free is
-refused.
+Memory: `memory_bytes` says how much the whole ring takes; it is reserved at the start. A checkpoint holds up to three
+copies while it is written, and what does not fit with them is refused.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ from spikecore.errors import OptionError, RunError
 from spikecore_rl_agents.priorities import SumTree
 from spikecore_rl_agents.vector import Moves
 
+COPIES_WHILE_SAVED = 3
+"""The written part in one piece, its bytes, and the bytes of the whole file."""
 PER_SLOT_BYTES = 4 + 1 + 1
 """Reward, and two flags."""
 
@@ -111,6 +114,11 @@ class ReplayBuffer:
     def __len__(self) -> int:
         """Slots that hold something."""
         return sum(self._written)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a step whose next observation is known."""
+        return max(self._written) >= 2
 
     def add(self, observations: Tensor, actions: Tensor, moves: Moves) -> None:
         """One step of every environment.
@@ -235,7 +243,7 @@ class ReplayBuffer:
     def _uniform(self, size: int, generator: Generator) -> Tensor:
         total = self.num_envs * self.length
         filled = torch.tensor(self._written)
-        if int(filled.max()) < 2:
+        if not self.is_ready:
             raise RunError("the replay buffer holds no step with a next observation yet: act first")
         chosen: list[Tensor] = []
         missing = size
@@ -304,26 +312,45 @@ def memory_bytes(
     return slots * (observation + action + PER_SLOT_BYTES) + tree
 
 
-def require_memory(needed: int, capacity: int) -> None:
-    """Refuse a buffer that would not fit.
+def require_memory(held: int, capacity: int) -> None:
+    """Refuse a buffer that would not fit, now or when it is saved.
 
     Raises:
-        OptionError: less than `needed` bytes are free.
+        OptionError: less is free than it takes while a checkpoint is written.
     """
-    free = free_bytes()
+    free, needed = free_bytes(), held * (1 + COPIES_WHILE_SAVED)
     if free is not None and needed > 0.9 * free:
         most = int(capacity * 0.9 * free / needed)
         raise OptionError(
-            f"replay_capacity: {capacity} slots take {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB of memory "
-            f"are free: use at most {most}"
+            f"replay_capacity: {capacity} slots take {held / 2**30:.2f} GiB, and {needed / 2**30:.2f} GiB while a "
+            f"checkpoint is written; {free / 2**30:.2f} GiB of memory are free: use at most {most}"
         )
 
 
-def free_bytes() -> int | None:
-    """Memory that can still be had on this machine; None where it does not say."""
+def free_bytes(root: Path = Path("/")) -> int | None:
+    """Memory that can still be had, on this machine and in this container; None where neither says.
+
+    Args:
+        root: of the file system.
+    """
+    known = [value for value in (_free_of_machine(root), _free_of_container(root)) if value is not None]
+    return min(known) if known else None
+
+
+def _free_of_machine(root: Path) -> int | None:
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
+        lines = dict(line.split(":", 1) for line in (root / "proc/meminfo").read_text(encoding="ascii").splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
+        return None
+
+
+def _free_of_container(root: Path) -> int | None:
+    """By the limit of its control group; cached files can be given up, so they count as free."""
+    group = root / "sys/fs/cgroup"
+    try:
+        limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        lines = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(0, limit - used + int(lines["inactive_file"]))
+    except (OSError, KeyError, ValueError):  # no such file, or no limit: "max"
         return None

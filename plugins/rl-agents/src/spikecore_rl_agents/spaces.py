@@ -1,7 +1,7 @@
 """Observations as tensors for a net, and actions as an environment takes them.
 
 observation          tensor [B, *shape]
-Box of floats        float32, its shape
+Box of floats        float32, its shape; [1] for a single number without an axis
 Box of uint8         uint8 as it is; the policy divides by 255
 Discrete(n)          float32 one-hot [n]
 MultiBinary          float32, its shape
@@ -46,7 +46,7 @@ class Spaces:
         """Of one observation as a tensor."""
         if isinstance(self.observation, spaces.Discrete):
             return (int(self.observation.n),)
-        return tuple(int(size) for size in self.observation.shape or ())
+        return tuple(int(size) for size in self.observation.shape or (1,))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -93,7 +93,7 @@ class Spaces:
         if isinstance(self.observation, spaces.Discrete):
             index = torch.as_tensor(values.astype(np.int64) - int(self.observation.start))
             return torch.nn.functional.one_hot(index, int(self.observation.n)).float()
-        return torch.tensor(values, dtype=self.dtype)
+        return torch.tensor(values, dtype=self.dtype).reshape(len(values), *self.shape)
 
     def act(self, actions: Tensor) -> np.ndarray[Any, Any]:
         """A batch of actions `[B]` or `[B, num_actions]` as the environments take them."""

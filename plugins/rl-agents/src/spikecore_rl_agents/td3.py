@@ -28,6 +28,7 @@ from spikecore_rl_agents.advantages import one_step_targets
 from spikecore_rl_agents.agent import Agent, Count, EnvironmentTask, NotNegative, Positive, Share
 from spikecore_rl_agents.dqn import Counts, follow
 from spikecore_rl_agents.environments import EnvironmentConfig
+from spikecore_rl_agents.policy import finite
 from spikecore_rl_agents.replay import ReplayBuffer
 from spikecore_rl_agents.spaces import Spaces, require_bounded
 from spikecore_rl_agents.vector import seed_source
@@ -207,7 +208,7 @@ class TD3(Agent):
                 returns += moves.returns
             steps = environments.num_steps
             due = steps // config.train_every - (steps - num_envs) // config.train_every
-            if steps >= config.learning_starts:
+            if steps >= config.learning_starts and self._replay.is_ready:
                 with context.timed("learn"):
                     for _ in range(due):
                         self._learn(task, context, critic_losses, policy_losses)
@@ -225,7 +226,7 @@ class TD3(Agent):
         if self.environments.num_steps < config.learning_starts:
             return 2 * torch.rand(size, generator=context.generator) - 1
         with torch.no_grad():
-            out = self.policy(self.observe(task, observations), context.device_generator)
+            out = finite(self.policy(self.observe(task, observations), context.device_generator))
         noise = torch.randn(size, generator=context.generator) * config.noise
         return (torch.tanh(out.float().cpu()) + noise).clamp(-1, 1)
 
@@ -266,7 +267,9 @@ class TD3(Agent):
 
 def scaled(actions: Tensor, spaces: Spaces) -> Tensor:
     """-1 .. 1 → the bounds of the environment's actions."""
-    return spaces.low + (actions + 1) / 2 * (spaces.high - spaces.low)
+    # Halves, since the distance between two numbers may be beyond float32.
+    low, high = spaces.low / 2, spaces.high / 2
+    return (low + high) + actions * (high - low)
 
 
 def _values_net(width: int, hidden: tuple[int, ...]) -> nn.Sequential:

@@ -23,6 +23,8 @@ from spikecore_rl_agents.spaces import Spaces
 
 MAX_SEED = 2**31 - 1
 KILL_S = 5.0
+MAX_REWARD = 1e18
+"""Losses hold squares, and float32 ends at 3.4e38."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,12 @@ class Environments:
         if not np.isfinite(rewards).all():
             index = int(np.flatnonzero(~np.isfinite(rewards))[0])
             raise self._not_finite(f"the reward {rewards[index]}", index)
+        if (np.abs(rewards * self._config.reward_scale) > MAX_REWARD).any():
+            raise RunError(
+                f"environment {self._config.name!r} returned a reward of size {np.abs(rewards).max():g}, which times "
+                f"environment.reward_scale = {self._config.reward_scale:g} is above {MAX_REWARD:g}, and its square is "
+                "beyond float32: choose a smaller reward_scale"
+            )
         return raw, np.array(rewards), np.array(terminated), np.array(truncated)
 
     def _reset(self, which: np.ndarray[Any, Any], seeds: list[int]) -> None:
@@ -236,7 +244,12 @@ class _Telling:
                 f"environment {name!r} did not answer {call}() within environment.timeout_s = "
                 f"{self._config.timeout_s:g} s: raise it, or look for what it waits for"
             ) from error
-        if isinstance(error, EOFError | ConnectionError | OSError):
+        if _is_of_a_pipe(error):
+            if call == "__init__":
+                raise RunError(
+                    f"environment {name!r}: a process of its own ended while it started, see its message above; a "
+                    "script that starts processes does so under if __name__ == '__main__':, as they import it"
+                ) from error
             raise RunError(
                 f"environment {name!r}: one of its processes died during {call}() ({type(error).__name__}); was it "
                 "killed for want of memory? The others were ended; resume the run from its last checkpoint"
@@ -246,6 +259,14 @@ class _Telling:
             f"environment {name!r} raised {type(error).__name__} in {call}(), at step {longest} of its longest running "
             f"episode: {error}"
         ) from error
+
+
+def _is_of_a_pipe(error: BaseException) -> bool:
+    """Whether it was raised where processes talk to each other, and not by an environment, which may read files too."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith("multiprocessing.")
 
 
 def _vector(config: EnvironmentConfig, num_envs: int, *, training: bool) -> VectorEnv[Any, Any, Any]:

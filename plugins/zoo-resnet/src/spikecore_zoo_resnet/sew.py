@@ -11,13 +11,15 @@ Source: Fang et al. 2021, Deep Residual Learning in Spiking Neural Networks, htt
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from spikecore import nn
+from spikecore.errors import OptionError
 from spikecore.interfaces import ModelInfo
 from spikecore_zoo_resnet import plans
 from spikecore_zoo_resnet.parts import MakeNeuron, conv_bn_neuron
@@ -92,6 +94,13 @@ class SEWResNet(ResidualNet):
 
         connect: Literal["add", "and", "iand"] = "add"
 
+    def __init__(
+        self, make_neuron: Callable[[], Any], input_shape: tuple[int, ...], num_outputs: int, **options: Any
+    ) -> None:
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
+        if self.config.connect != "add":
+            _require_spikes(self, self.config.connect)
+
     def _build_stem(self, make_neuron: MakeNeuron, in_channels: int, width: int) -> None:
         is_small = self.config.stem == "small"
         self.conv1 = conv_bn_neuron(make_neuron, in_channels, width, *((3, 1) if is_small else (7, 2)))
@@ -106,6 +115,20 @@ class SEWResNet(ResidualNet):
         x = self.maxpool(self.conv1(x))
         out: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return out
+
+
+def _require_spikes(net: torch.nn.Module, connect: str) -> None:
+    """Refuse neurons whose outputs are counts or graded: of these, `(1 - A) · S` is negative, and `A · S` no "and".
+
+    Raises:
+        OptionError: names the neuron.
+    """
+    for neuron in net.modules():
+        if isinstance(neuron, nn.Neuron) and not neuron.capabilities.spiking:
+            raise OptionError(
+                f"connect = {connect!r} takes spikes, 0 or 1, and the outputs of {type(neuron).__name__} are counts or "
+                "graded: take connect = 'add', or a neuron that gives spikes"
+            )
 
 
 def _info(parameters: int, macs: int) -> ModelInfo:

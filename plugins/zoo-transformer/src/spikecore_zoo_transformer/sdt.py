@@ -3,7 +3,7 @@
     patches      u: (convolution 3×3 → norm → neuron → max pooling) three times, convolution → norm → max pooling;
                  then u + norm(convolution 3×3(neuron(u))), which tells the places of the image apart
     blocks       u + attention(u), then u + MLP(u); both begin with a neuron and end with a norm
-    classifier   linear, of the mean over the tokens of neuron(u)
+    classifier   linear, of the mean over the tokens of neuron(u); the authors' code takes the mean before that neuron
 
 Where a neuron follows a norm directly the layer is a `ConvBNNeuron`; the last layers of both branches of a block have
 the sum behind them and cannot be.
@@ -211,3 +211,21 @@ class SDT2x512(SpikeDrivenTransformer):
 
         depth: Annotated[int, Range(ge=1)] = 2
         patch_size: Literal[2, 4, 8, 16] = 4
+
+
+class SDT2x256(SpikeDrivenTransformer):
+    """Spike-driven Transformer-2-256 for DVS Gesture, with patches of 8; see `SpikeDrivenTransformer`.
+
+    For CIFAR10-DVS in 64² the authors take patches of 4.
+    """
+
+    capabilities = ModelCapabilities(min_input_size=8, input_rank=3)
+    info = ModelInfo(2_563_851, 1_469_057_792, (2, 128, 128), 11, REFERENCE)
+
+    @dataclass(frozen=True)
+    class Config(SpikeDrivenTransformer.Config):
+        """As `SpikeDrivenTransformer`, of this size."""
+
+        depth: Annotated[int, Range(ge=1)] = 2
+        dim: Annotated[int, Range(ge=8)] = 256
+        patch_size: Literal[2, 4, 8, 16] = 8

@@ -126,11 +126,7 @@ class OTTTSpikingVGGWS(_StandardizedNet):
 
     def their_names(self, source: str) -> dict[str, str]:
         """Theirs begin the classifier with the mean over the image and the flattening."""
-        numbers = numbered(self.features, {"StandardizedConvNeuron": 3})
-        return {
-            **{f"features.{block}.conv": f"features.{number}" for block, number in numbers},
-            "classifier.0": "classifier.2",
-        }
+        return {**_names_of_blocks(self.features), "classifier.0": "classifier.2"}
 
 
 class OTTTSpikingVGG(_StandardizedNet):
@@ -199,12 +195,20 @@ class OTTTSpikingVGG(_StandardizedNet):
 
     def their_names(self, source: str) -> dict[str, str]:
         """Theirs begin the classifier with the mean over the grid and the flattening."""
-        names = {}
-        for block, number in numbered(self.features, {"StandardizedConvNeuron": 3, "ConvBNNeuron": 2}):
-            names[f"features.{block}.conv"] = f"features.{number}"
-        for index in (0, 4, 8):
+        names = _names_of_blocks(self.features)
+        for index in (0, 1, 4, 5, 8):
             names[f"classifier.{index}"] = f"classifier.{index + 2}"
         return names
+
+
+def _names_of_blocks(features: torch.nn.Sequential) -> dict[str, str]:
+    """Our names of convolutions and neurons → theirs; a factor counts as a layer behind the neuron."""
+    names = {}
+    for block, number in numbered(features, {"StandardizedConvNeuron": 3, "ConvBNNeuron": 2}):
+        if isinstance(features.get_submodule(block), StandardizedConvNeuron | nn.ConvBNNeuron):
+            names[f"features.{block}.conv"] = f"features.{number}"
+            names[f"features.{block}.neuron"] = f"features.{number + 1}"
+    return names
 
 
 def _info(parameters: int, macs: int) -> ModelInfo:

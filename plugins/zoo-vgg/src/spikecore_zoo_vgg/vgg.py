@@ -78,13 +78,17 @@ class SpikingVGG(PlainNet):
         initialize(self, self.has_norms)
 
     def their_names(self, source: str) -> dict[str, str]:
-        """torchvision and SpikingJelly count alike."""
+        """torchvision and SpikingJelly count alike; neurons stand where the ANN has its activations."""
         names = {}
         num_layers = 3 if self.has_norms else 2
         for block, number in numbered(self.features, {"ConvBNNeuron": num_layers}):
             names[f"features.{block}.conv"] = f"features.{number}"
             if self.has_norms:
                 names[f"features.{block}.norm"] = f"features.{number + 1}"
+            if isinstance(self.features.get_submodule(block), nn.ConvBNNeuron):
+                names[f"features.{block}.neuron"] = f"features.{number + num_layers - 1}"
+        for index in (1, 4):
+            names[f"classifier.{index}"] = f"classifier.{index}"
         return names
 
 
