@@ -91,7 +91,8 @@ def _fan_out(x: Tensor, out: Tensor, weight: Tensor, geometry: Sequence[Any]) ->
     if is_transposed:  # [in, out / groups, ...]
         by_channel = weight.float().sum(1, keepdim=True)
     else:  # [out, in / groups, ...]: the outputs of a group meet that group's inputs
-        by_channel = weight.float().unflatten(0, (groups, -1)).sum(1).flatten(0, 1).unsqueeze(1)
+        by_group = weight.float().reshape(groups, -1, *weight.shape[1:])
+        by_channel = by_group.sum(1).flatten(0, 1).unsqueeze(1)
     ones = torch.ones(1, num_channels, *out.shape[2:], device=x.device)
     shape_only = torch.zeros(1, *x.shape[1:], device=x.device)
     by_channels = (*places, is_transposed, output_padding, num_channels)
