@@ -75,9 +75,10 @@ class LayerReport:
         """For tables: a number, the range of the channels, or nothing."""
         if self.threshold is None:
             return ""
-        if isinstance(self.threshold, tuple):
-            return f"{min(self.threshold):.4g} to {max(self.threshold):.4g}"
-        return f"{self.threshold:.4g}"
+        if not isinstance(self.threshold, tuple):
+            return f"{self.threshold:.4g}"
+        low, high = f"{min(self.threshold):.4g}", f"{max(self.threshold):.4g}"
+        return low if low == high else f"{low} to {high}"
 
 
 @dataclass(frozen=True)
