@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from spikecore.backends.spike_bits import forget_bits_of
 from spikecore.backends.vmap import run_bwd_rule, run_rule
 from spikecore.errors import BackendError
 
@@ -97,7 +98,10 @@ class InstalledBackend:
     def _forward(
         self, key: str, x: Tensor, states: list[Tensor], params: list[Tensor], save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], list[Tensor]]:
-        return self.backend.run(key, x.detach(), _detach(states), _detach(params), save, carry)
+        results = self.backend.run(key, x.detach(), _detach(states), _detach(params), save, carry)
+        # A compiled graph writes to the memory of its own tensors without raising their version.
+        forget_bits_of(results[0])
+        return results
 
     def _backward(
         self, key: str, saved: list[Tensor], x: Tensor, states: list[Tensor], params: list[Tensor], *grads: Any

@@ -36,6 +36,41 @@ EVENT = "event"
 
 
 @dataclass(frozen=True)
+class ProductShape:
+    """What a product is: geometry, shapes and memory format, on which its kernels and its crossover depend.
+
+    Args:
+        geometry: as of `product`.
+        x: shape of the input.
+        weight: of the weight.
+        is_channels_last: the input's memory format.
+    """
+
+    geometry: ProductGeometry
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    is_channels_last: bool
+
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.x))
+        if self.geometry.kind == "linear":
+            return f"linear {self.weight[1]} → {self.weight[0]} of {size}"
+        kernel = "×".join(map(str, self.weight[2:]))
+        parts = [f"conv {kernel} {self.weight[1] * self.geometry.groups} → {self.weight[0]}"]
+        for name, usual in (("stride", (1, 1)), ("dilation", (1, 1)), ("groups", 1)):
+            value = getattr(self.geometry, name)
+            if value != usual:
+                parts.append(f"{name} {value if isinstance(value, int) else '×'.join(map(str, value))}")
+        return f"{', '.join(parts)} of {size}{', channels last' if self.is_channels_last else ''}"
+
+
+def shape_of(geometry: ProductGeometry, x: Tensor, weight: Tensor) -> ProductShape:
+    """The shape of a product of x and weight."""
+    is_last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return ProductShape(geometry, tuple(x.shape), tuple(weight.shape), is_last)
+
+
+@dataclass(frozen=True)
 class ProductChoice:
     """How a layer's product ran.
 
@@ -45,6 +80,8 @@ class ProductChoice:
         reason: why.
         rate: the share of ones in its input, where they were counted.
         crossover: the rate above which such a product is faster densely, where that was measured.
+        shape: of the product, where a backend was asked.
+        by_shape: any such call with `auto` runs densely, whatever its values are.
     """
 
     path: str
@@ -52,11 +89,14 @@ class ProductChoice:
     reason: str
     rate: float | None = None
     crossover: float | None = None
+    shape: ProductShape | None = None
+    by_shape: bool = False
 
     def __str__(self) -> str:
         rate = "" if self.rate is None else f", rate {self.rate:.3f}"
         crossover = "" if self.crossover is None else f", crossover {self.crossover:.3f}"
-        return f"{self.path} on {self.backend}{rate}{crossover}: {self.reason}"
+        shape = "" if self.shape is None else f" ({self.shape})"
+        return f"{self.path} on {self.backend}{rate}{crossover}: {self.reason}{shape}"
 
 
 _REFERENCE = "torch"
@@ -104,10 +144,12 @@ def product(
     name, backend, reason = product_backend(geometry.kind, x.device.type)
     if backend is None:
         return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, reason)
+    shape = shape_of(geometry, x, weight)
     y, outcome = product_on(name, backend, mode == EVENT, geometry, x, weight, bias, half_gradient)
-    why = (outcome.reason, outcome.rate, outcome.crossover)
+    why = (outcome.reason, outcome.rate, outcome.crossover, shape)
     if y is None:
-        return dense_product(geometry, x, weight, bias), ProductChoice(DENSE, _REFERENCE, *why)
+        choice = ProductChoice(DENSE, _REFERENCE, *why, by_shape=outcome.by_shape)
+        return dense_product(geometry, x, weight, bias), choice
     return y, ProductChoice(EVENT, name, *why)
 
 

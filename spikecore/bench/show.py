@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Any
@@ -18,9 +20,16 @@ WIDTH = 100
 NEURONS_TITLE = "neurons (/ lif: time per byte that must move, relative to lif on the same candidate)"
 
 
+class _Console(Console):
+    """A pipe that is closed early ends this as any other command; rich would exit by itself."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def show(report: Report, common: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the tables, then what was left out and why."""
-    console = console or Console(width=WIDTH, highlight=False)
+    console = console or _Console(width=WIDTH, highlight=False)
     state = f", {common['git_state']}" if common.get("git_commit") else ""
     console.print(
         f"{common['device_name']}, threads {common['threads']}, torch {common['torch']}, "

@@ -6,7 +6,8 @@ import difflib
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+import warnings
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -216,8 +217,41 @@ def _complain(message: str) -> None:
     click.echo(wrapped(printable_lines(message), width()), err=True)
 
 
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """As the commands print their own warnings: Python would add a place in the source, which users did not write."""
+    if category is UserWarning and file is None:
+        _complain(f"warning: {message}")
+    else:
+        _show_elsewhere(message, category, filename, lineno, file, line)
+
+
+_show_elsewhere = warnings.showwarning
+
+
 def main() -> None:
     """Exit 0; 2 bad input, config or plugin; 1 the command failed; 130 Ctrl-C."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        _main()
+
+
+def _is_output_stuck() -> bool:
+    """Whether nothing can be printed: the file or disk behind stdout is full. If it is not, the output ends here."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except OSError:
+        return True
+    return False
+
+
+def _main() -> None:
     try:
         _spare_torch()
         spike(standalone_mode=False, prog_name="spike")
@@ -233,6 +267,12 @@ def main() -> None:
             f"{error.filename}: {error.strerror}: you need its owner's rights, or a copy" if error.filename else error
         )
         click.echo(f"spike: {printable_lines(what)}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if not _is_output_stuck():
+            raise
+        _complain(f"spike: what this command prints cannot be written: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries again when it ends
         sys.exit(1)
     except SpikeError as error:
         if not error.is_told:

@@ -12,6 +12,7 @@ import click
 from spikecore.cli import completing
 from spikecore.cli.output import say
 from spikecore.errors import ConfigError
+from spikecore.terminal import width, wrapped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -108,7 +109,7 @@ def command(
         raise ConfigError(f"deployer {name!r} cannot look into this net: {error}") from error
     refused = [record for record in records if record.outcome == "refused"]
     if only_check:
-        say(_json(records) if as_json else "\n".join(_table(records)))
+        say(_json(records) if as_json else wrapped("\n".join(_table(records)), width(sys.stdout)))
         sys.exit(2 if refused else 0)
     if refused:
         table = "\n".join(_table(records))
@@ -237,10 +238,10 @@ def _show(deployment: Deployment) -> None:
     say(f"artefact    {deployment.artefact.path}")
     say(f"operators   {', '.join(f'{count} {outcome}' for outcome, count in outcomes.items())}")
     for note in deployment.notes:
-        say(f"note        {note}")
+        say(wrapped(f"note        {note}", width(sys.stdout)))
     if deployment.fidelity is not None:
         say(f"compared    {deployment.source}")
-        say(str(deployment.fidelity))
+        say(wrapped(str(deployment.fidelity), width(sys.stdout)))
     say(f"page        {deployment.directory / 'fidelity.html'}")
     for problem in deployment.problems:
         say(f"spike: {problem}", is_error=True)

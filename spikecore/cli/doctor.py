@@ -73,7 +73,8 @@ def _total(findings: Sequence[Finding]) -> str:
     """`nothing is broken; 1 missing; 178 work (--verbose lists them)`."""
     counts = Counter(finding.status for finding in findings)
     broken = f"{counts['broken']} broken" if counts["broken"] else "nothing is broken"
-    lesser = [f"{counts[status]} {status}" for status in ("warning", "missing") if counts[status]]
+    names = {"warning": "warning" if counts["warning"] == 1 else "warnings", "missing": "missing"}
+    lesser = [f"{counts[status]} {name}" for status, name in names.items() if counts[status]]
     return "; ".join([broken, *lesser, f"{counts['ok']} work (--verbose lists them)"])
 
 

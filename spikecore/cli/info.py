@@ -60,9 +60,10 @@ def _show_formats(names: tuple[str, ...]) -> None:
     if not formats:
         raise click.UsageError("no installed plugin reads files of recordings")
     if not names:
-        width = max(map(len, formats))
+        longest = max(map(len, formats))
         for form in formats.values():
-            say(f"{form.name:<{width}}  {form.title}  ({', '.join(form.suffixes)})")
+            line = f"{form.name:<{longest}}  {form.title}  ({', '.join(form.suffixes)})"
+            say(wrapped(line, width(sys.stdout)))
         say("\nspike info format NAME shows one of them, spike view FILE a recording")
         return
     for name in names:
@@ -71,4 +72,4 @@ def _show_formats(names: tuple[str, ...]) -> None:
         form = formats[name]
         say(f"format {form.name}: {form.title}\n")
         for what, text in (("suffixes", ", ".join(form.suffixes)), *form.facts):
-            say(f"  {what:<14} {text}")
+            say(wrapped(f"  {what:<14} {text}", width(sys.stdout)))

@@ -30,9 +30,18 @@ MIN_SUMMARY = 20
 @click.option("--plugin", metavar="ID", help="Only this plugin, by id or distribution.")
 @click.option("--components", is_flag=True, help="A line for each component, with its own summary.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--check", is_flag=True, help="Load each component in a subprocess as well.")
 @click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, help="Seconds, for --check.")
-def command(kind: str | None, plugin: str | None, components: bool, form: str, check: bool, timeout: float) -> None:
+def command(
+    kind: str | None,
+    plugin: str | None,
+    components: bool,
+    form: str,
+    as_json: bool,
+    check: bool,
+    timeout: float,
+) -> None:
     """List the plugins and what they offer: components, choices and commands, with their status."""
     if kind is not None and kind not in (allowed := [*KINDS, "command", *registry().tables()]):
         raise click.BadParameter(f"{kind!r} is not one of {', '.join(allowed)}", param_hint="--kind")
@@ -48,7 +57,7 @@ def command(kind: str | None, plugin: str | None, components: bool, form: str, c
     rows = [_row(entry) for entry in entries]
     if check:
         rows = _with_outcomes(rows, entries, timeout)
-    if form == "json":
+    if as_json or form == "json":
         say(json.dumps({"schema": 1, "components": rows}, indent=2))
         return
     lines = _components(rows, width(sys.stdout)) if components else _plugins(rows, width(sys.stdout))

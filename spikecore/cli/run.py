@@ -83,6 +83,8 @@ def command(
         )
     if run_dir is None and checkpoint != "last":
         raise click.UsageError("--checkpoint says where --resume RUN_DIR goes on; give --resume too")
+    if as_json and (dry_run or print_config):
+        raise click.UsageError("--json prints the outcome of a run, and there is none with --dry-run or --print-config")
     if seeds is not None:
         if run_dir is not None or dry_run or print_config:
             raise click.UsageError("--seeds trains new runs; leave out --resume, --dry-run and --print-config")

@@ -36,6 +36,7 @@ def command(
 
     if is_all and (settings or len(words) > 1):
         raise click.UsageError("--all takes one PLUGIN at most, and no --set")
+    _check_place(json_file)
     for file in files:
         registry().load_file(file)
     if is_all:
@@ -75,6 +76,16 @@ def _prove_all(plugin: str | None, json_file: str | None) -> int:
     if num_failed:
         return FAILED
     return NOT_PROVED if num_left else CONFORMS
+
+
+def _check_place(json_file: str | None) -> None:
+    """Before the suites run, which may take long."""
+    from pathlib import Path
+
+    if json_file == "-":
+        raise click.UsageError("--json -: expected a file, since the checks print there themselves")
+    if json_file is not None and not Path(json_file).absolute().parent.is_dir():
+        raise click.UsageError(f"--json {json_file}: cannot be written: its directory does not exist")
 
 
 def _write(json_file: str | None, content: dict[str, Any]) -> None:

@@ -65,16 +65,11 @@ class SpikeBits:
     def max_pool(self, kernel: tuple[int, int], stride: tuple[int, int]) -> SpikeBits:
         """Max pooling without padding: the OR of each window."""
         words = self.words.view(self.num_images, self.height, self.width, self.num_words)
-        height = (self.height - kernel[0]) // stride[0] + 1
-        width = (self.width - kernel[1]) // stride[1] + 1
-        pooled: Tensor | None = None
-        for row in range(kernel[0]):
-            for column in range(kernel[1]):
-                part = words[:, row : row + (height - 1) * stride[0] + 1 : stride[0]]
-                part = part[:, :, column : column + (width - 1) * stride[1] + 1 : stride[1]]
-                pooled = part.clone() if pooled is None else pooled.bitwise_or_(part)
-        assert pooled is not None
-        return SpikeBits(pooled.reshape(-1), self.channels, height, width)
+        # Rows first: they are long runs in memory, and half of the work is then done.
+        for axis in (1, 2):
+            words = _or_windows(words, axis, kernel[axis - 1], stride[axis - 1])
+        height, width = words.shape[1:3]
+        return SpikeBits(words.reshape(-1), self.channels, height, width)
 
     def floats(self) -> Tensor:
         """Zeros and ones `[N, C, H, W]`, channels last; `[N, C]` for rows."""
@@ -82,6 +77,21 @@ class SpikeBits:
         shifts = words.new_tensor(list(range(32)))
         ones = ((words >> shifts) & 1).flatten(-2)[..., : self.channels].float()
         return ones.permute(0, 3, 1, 2) if self.is_image else ones.reshape(self.num_images, self.channels)
+
+
+def _or_windows(words: Tensor, axis: int, size: int, stride: int) -> Tensor:
+    """The OR over windows of one axis; never the memory of `words`."""
+    count = (words.shape[axis] - size) // stride + 1
+    parts = []
+    for first in range(size):
+        part = words.movedim(axis, 0)[first : first + (count - 1) * stride + 1 : stride]
+        parts.append(part.movedim(0, axis))
+    if size == 1:
+        return parts[0].clone()
+    pooled = parts[0] | parts[1]
+    for part in parts[2:]:
+        pooled |= part
+    return pooled
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,8 @@ class SpikeProduct:
         rate: the share of ones in x, where they were counted.
         crossover: the rate above which the backend runs such a product densely, where it knows one.
         reason: why it runs densely, or what decided for events.
+        by_shape: it runs densely whatever the values of x are, because of shapes and dtypes alone: layers do not ask
+            again for such a call.
     """
 
     y: Tensor | None
@@ -101,3 +113,4 @@ class SpikeProduct:
     rate: float | None = None
     crossover: float | None = None
     reason: str = ""
+    by_shape: bool = False

@@ -1,8 +1,9 @@
 """`optimize`: a copy of a net for inference whose spikes pass from layer to layer as bits.
 
 Containers run their parts one after the other. Where one part gives spikes (a neuron, a block, max pooling) and the
-next one multiplies or pools them, what passes between them is a bit per spike; weights are prepared in the order in
-which the backend's kernels read them. Layer by layer the numbers are those of the net in eval mode.
+next one multiplies or pools them, what passes between them is a bit per spike. Elsewhere, as behind the sum of a
+residual branch, tensors pass, and layers look for the bits of those that are spikes. Weights are prepared in the order
+in which the backend's kernels read them. Layer by layer the numbers are those of the net in eval mode.
 """
 
 from __future__ import annotations
@@ -16,19 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from spikecore.backends.plain import is_plain
-from spikecore.backends.products import DENSE, EVENT, ProductChoice
-from spikecore.backends.selection import product_backend
-from spikecore.interfaces.backend import Backend
-from spikecore.interfaces.products import ProductGeometry, SpikeBits
+from spikecore.backends.products import DENSE
+from spikecore.interfaces.products import SpikeBits
 from spikecore.nn.block import NormedNeuron
 from spikecore.nn.layers import Conv2d, Linear, MaxPool2d
 from spikecore.nn.layers.fold import fold
 from spikecore.nn.layers.pooling import pair
 from spikecore.nn.model import Sequential, parts_of
 from spikecore.nn.neuron import Neuron
-from spikecore.nn.products import SpikeLayer, geometry_of, is_plain_layer
+from spikecore.nn.products import SpikeLayer, bit_backend, geometry_of, is_plain_layer
 from spikecore.nn.state import stateful
-from spikecore.torch_internals import BatchNorm, has_hooks, storage_key, version_of
+from spikecore.torch_internals import BatchNorm, has_hooks
 
 
 def unflattened(x: Tensor, lead: tuple[int, ...]) -> Tensor:
@@ -55,14 +54,6 @@ class _Packed:
         return unflattened(self.bits.floats(), self.lead) if self.floats is None else self.floats
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """A prepared weight, and what it was made from."""
-
-    weight: Tensor
-    source: tuple[int, int, int]
-
-
 class BitSequential(Sequential):
     """A container whose parts hand their spikes on as bits in eval mode without gradients; else as any container."""
 
@@ -70,7 +61,6 @@ class BitSequential(Sequential):
         super().__init__()
         for name, part in parts.items():
             self.add_module(name, part)
-        self._prepared: dict[str, _Prepared] = {}
 
     def forward(self, input: Tensor) -> Any:
         """As of `torch.nn.Sequential`."""
@@ -80,10 +70,10 @@ class BitSequential(Sequential):
         if torch.is_autocast_enabled(input.device.type):
             return self._run_tensors(input)
         value: Any = input
-        parts = list(parts_of(self).items())
-        for index, (name, part) in enumerate(parts):
-            following = parts[index + 1][1] if index + 1 < len(parts) else None
-            out = self._of_bits(name, part, value) if isinstance(value, _Packed) else None
+        parts = list(parts_of(self).values())
+        for index, part in enumerate(parts):
+            following = parts[index + 1] if index + 1 < len(parts) else None
+            out = self._of_bits(part, value) if isinstance(value, _Packed) else None
             if out is None:
                 out = part(_unpacked(value))
             if not isinstance(out, _Packed) and following is not None and _fires(part) and _takes_bits(following):
@@ -96,60 +86,22 @@ class BitSequential(Sequential):
             value = part(value)
         return value
 
-    def _of_bits(self, name: str, part: nn.Module, value: _Packed) -> Any:
+    def _of_bits(self, part: nn.Module, value: _Packed) -> Any:
         """What a part gives for bits; None: it must have a tensor."""
         if not _takes_bits(part) or len(value.lead) != (2 if part.step_mode == "multi" else 1):
             return None
         if isinstance(part, MaxPool2d):
             return _pooled(part, value)
         assert isinstance(part, SpikeLayer)
-        y = self._product(name, part, value.bits)
+        y = part.multiply_bits(part.layer if isinstance(part, NormedNeuron) else part, value.bits)
         if y is None:
             return None
         y = unflattened(y, value.lead)
         return _after_layer(part, y) if isinstance(part, NormedNeuron) else y
 
-    def _product(self, name: str, part: SpikeLayer, bits: SpikeBits) -> Tensor | None:
-        layer = part.layer if isinstance(part, NormedNeuron) else part
-        geometry = geometry_of(layer)
-        weight = cast(Tensor, layer.weight)
-        assert geometry is not None
-        backend_name, backend = _backend(geometry.kind, weight)
-        if backend is None or bits.is_image != (geometry.kind == "conv2d"):
-            return None
-        prepared = self._ready(name, backend, geometry, weight)
-        if prepared is None:
-            return None
-        bias = cast("Tensor | None", layer.bias)
-        outcome = backend.product_of_bits(geometry, bits, weight, bias, prepared, part.products == EVENT)
-        if outcome.y is not None:
-            part.product = ProductChoice(EVENT, backend_name, outcome.reason, outcome.rate, outcome.crossover)
-        return outcome.y
-
-    def _ready(self, name: str, backend: Backend, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:
-        """The prepared weight, made anew where the weight has changed since."""
-        if weight.is_inference():
-            return backend.prepare(geometry, weight)
-        source = (id(backend), storage_key(weight), version_of(weight))
-        known = self._prepared.get(name)
-        if known is None or known.source != source:
-            prepared = backend.prepare(geometry, weight.detach())
-            if prepared is None:
-                return None
-            known = self._prepared[name] = _Prepared(prepared, source)
-        return known.weight
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_prepared": {}}  # type: ignore[no-untyped-call]
-
 
 def _unpacked(value: Any) -> Any:
     return value.unpacked() if isinstance(value, _Packed) else value
-
-
-def _backend(kind: str, x: Tensor) -> tuple[str, Backend | None]:
-    name, backend, _ = product_backend(kind, x.device.type)
-    return name, backend if backend is not None and backend.capabilities.spike_bits else None
 
 
 def _takes_bits(part: nn.Module) -> bool:
@@ -182,7 +134,7 @@ def _pack(out: Any, following: nn.Module) -> Any:
     kind = "conv2d" if out.dim() == lead + 3 else "linear"
     if out.dim() not in (lead + 1, lead + 3):
         return out
-    _, backend = _backend(kind, out)
+    _, backend = bit_backend(kind, out)
     if backend is None:
         return out
     bits = backend.pack(_folded(out) if lead == 2 else out)
@@ -219,10 +171,11 @@ def optimize(net: nn.Module) -> nn.Module:
     """A copy of a net for inference, in eval mode and without gradients of parameters; the net itself stays as it is.
 
     In it every container (`spikecore.nn.Sequential`, `torch.nn.Sequential`) hands spikes on as bits from neurons,
-    blocks and max pooling to the convolutions, linear layers, blocks and max pooling behind them. Nets that call their
-    layers in a `forward` of their own gain where they hold containers. Call it under `torch.no_grad()`; with gradients,
-    in training mode and within torch.compile the copy runs as any net does. Where no backend multiplies bits, nothing
-    changes.
+    blocks and max pooling to the convolutions, linear layers, blocks and max pooling behind them. Layers and blocks
+    that a net calls in a `forward` of its own, such as those of residual branches, multiply bits too: those that the
+    neuron before them has written, or packed ones. All keep their weights in the order of the backend's kernels. Call
+    it under `torch.no_grad()`; with gradients, in training mode and within torch.compile the copy runs as any net does.
+    Where no backend multiplies bits, nothing changes.
 
     Args:
         net: any net.
@@ -242,6 +195,9 @@ def optimize(net: nn.Module) -> nn.Module:
     optimized = copy.deepcopy(net).eval().requires_grad_(False)
     for part in stateful(optimized).values():
         part.forget()
+    for module in optimized.modules():
+        if isinstance(module, SpikeLayer):
+            module.keeps_prepared = True
     return _with_bits(optimized, {})
 
 

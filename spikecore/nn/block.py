@@ -125,6 +125,8 @@ class NormedNeuron(SpikeLayer):
         layer = self.layer
         if not is_plain_layer(layer) or has_hooks(layer):
             return layer(x)  # type: ignore[no-any-return]
+        if self.declines("linear" if isinstance(layer, nn.Linear) else "conv2d", layer, x):
+            return layer(x)  # type: ignore[no-any-return]
         return self.multiply(layer, x)
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:

@@ -32,7 +32,8 @@ MATTERS = ("spikecore", "torch", "num_threads", "num_processes", "device_name")
 def backends(model: nn.Module) -> dict[str, BackendRecord]:
     """What ran each neuron and each product, and why; one that never ran is not there.
 
-    A product is that of a layer, or of a block's layer; its reason names the path and the rate of its last call.
+    A product is that of a layer, or of a block's layer; its reason names path, rate and shape of the last call, and
+    before it those of calls of other shapes.
     """
     records = {}
     for name, part in model.named_modules():
@@ -41,7 +42,8 @@ def backends(model: nn.Module) -> dict[str, BackendRecord]:
             records[name] = BackendRecord(asked=part.backend, ran=chosen.backend, reason=chosen.reason)
     for name, layer in model.named_modules():
         if isinstance(layer, SpikeLayer) and layer.product is not None:
-            records[name] = BackendRecord(layer.products, layer.product.backend, str(layer.product))
+            reason = "; before: ".join(map(str, layer.choices))
+            records[name] = BackendRecord(layer.products, layer.product.backend, reason)
     return records
 
 

@@ -16,9 +16,12 @@ from spikecore.interfaces.backend import BackendCapabilities
 from spikecore.interfaces.products import LINEAR, ProductGeometry, SpikeProduct
 from spikecore.nn import LIF, Conv2d, ConvBNNeuron, Linear, LinearBNNeuron, Sequential, set_products, set_step_mode
 from spikecore.registry import registry, use
+from spikecore.run import provenance
 from tests.conformance.test_planted_products import ToyProducts
 
 CROSSOVER = 0.4
+TOO_SMALL = 2
+"""Outputs of a layer that is refused by its shape."""
 
 
 class Counting(ToyProducts):
@@ -29,6 +32,8 @@ class Counting(ToyProducts):
 
     def product(self, geometry, x, weight, bias, always, save):
         self.calls.append("product")
+        if weight.shape[0] == TOO_SMALL:
+            return SpikeProduct(None, reason="too small", by_shape=True)
         rate = float(x.double().mean())
         if rate > CROSSOVER and not always:
             return SpikeProduct(None, rate=rate, crossover=CROSSOVER, reason="too many ones")
@@ -295,3 +300,94 @@ def test_the_gradient_of_a_bias_is_a_sum_over_rows(calls, shape):
     ours = torch.autograd.grad((y * factors).sum(), (weight, bias))
     theirs = torch.autograd.grad((dense_product(LINEAR, x, weight, bias) * factors).sum(), (weight, bias))
     torch.testing.assert_close(ours, theirs)
+
+
+def small_layers():
+    conv = nn.Conv2d(3, TOO_SMALL, 3)
+    return [
+        (Linear(6, TOO_SMALL), spikes(4, 2, 6)),
+        (Conv2d(3, TOO_SMALL, 3), spikes(4, 2, 3, 6, 6)),
+        (ConvBNNeuron(conv, nn.BatchNorm2d(TOO_SMALL), LIF(backend="torch")), spikes(4, 2, 3, 6, 6)),
+    ]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_backend_is_asked_once_about_what_its_shape_rules_out(calls, which):
+    layer, x = small_layers()[which]
+    dense = copy.deepcopy(layer)
+    set_products(dense, "dense")
+    for _ in range(3):
+        assert torch.equal(layer(x), dense(x))
+        assert (layer.product.path, layer.product.reason) == ("dense", "too small")
+    assert calls == ["product"]
+    for other in (x[:1], x[:, :1], x[:1], x):  # of another shape once each
+        layer(other)
+    assert calls == ["product"] * 3
+    layer.double()(x.double())
+    assert calls == ["product"] * 4
+    layer.float()
+    for module in (layer, *layer.modules()):
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.weight = nn.Parameter(torch.cat([module.weight, module.weight]))
+            module.bias = nn.Parameter(torch.cat([module.bias, module.bias]))
+            break
+    if not isinstance(layer, ConvBNNeuron):
+        layer(x)
+        assert layer.product.path == "event", "a layer that has grown is still refused"
+    before = len(calls)
+    set_products(dense, "event")
+    for _ in range(2):
+        dense(x)
+    assert len(calls) == before + 2, "`event` is no `auto`"
+    assert pickle.loads(pickle.dumps(dense)).products == "event"
+
+
+def test_what_values_ruled_out_is_asked_about_again(calls):
+    layer = Linear(6, 3)
+    for _ in range(3):
+        layer(torch.ones(4, 2, 6))
+        layer(spikes(4, 2, 6) * 0.5)
+    assert len(calls) == 6
+
+
+def test_another_backend_is_asked_again(calls):
+    layer, x = small_layers()[0]
+    layer(x)
+    spikecore.nn.configure_backend("counting")
+    layer(x)
+    assert calls == ["product"] * 2
+
+
+def test_explain_and_the_record_tell_shapes_and_reasons(calls):
+    net = Sequential(
+        Conv2d(3, 4, 3, stride=2, padding=1), nn.Flatten(2), Linear(64, TOO_SMALL), Linear(TOO_SMALL, 5), Linear(5, 5)
+    )
+    set_products(net[4], "dense")
+    net(spikes(4, 2, 3, 8, 8))
+    net(spikes(4, 1, 3, 8, 8))
+    text = spikecore.explain(net)
+    assert "conv 3×3 3 → 4, stride 2×2 of 4×3×8×8" in text
+    assert "before: event on counting, rate" in text
+    assert "linear 64 → 2 of 4×64" in text
+    assert (
+        "products of the last call: 1 by events, 1 dense (too small), 1 dense (not spikes), 1 dense (asked for)" in text
+    )
+    reasons = {name: record.reason for name, record in provenance.backends(net).items()}
+    assert reasons["0"].count("before:") == 1
+    assert reasons["2"].startswith("dense on torch: too small (linear 64 → 2 of 4×64)")
+    last = spikes(4, 2, 3, 8, 8).movedim(2, -1).contiguous().movedim(-1, 2)
+    layer = Conv2d(3, 3, 3, groups=3)
+    layer(last)
+    assert str(layer.product.shape) == "conv 3×3 3 → 3, groups 3 of 8×3×8×8, channels last"
+    assert "has not run yet" in spikecore.explain(Linear(5, 5))
+
+
+def test_only_the_last_few_shapes_are_remembered(calls):
+    layer, _ = small_layers()[0]
+    for batch in range(1, 20):
+        layer(spikes(4, batch, 6))
+    assert len(layer.choices) == 4
+    assert layer.choices[0] is layer.product
+    assert len(layer._declined) == 4
+    set_products(layer, "auto")
+    assert layer.choices == []

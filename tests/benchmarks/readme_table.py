@@ -3,6 +3,7 @@
     python tests/benchmarks/readme_table.py
 
 Forward / forward+backward of a LIF neuron at each shape: the baseline in ms, all others as how many times faster.
+Below, whole nets: a line for each net and measure, at the firing rates that were measured.
 """
 
 from __future__ import annotations
@@ -38,6 +39,43 @@ def table(rows: Sequence[Row]) -> str:
         cells = [_cell(times, name, baseline, shape) for shape in shapes]
         lines.append(f"| {' '.join([name, versions.get(name, '')]).strip()}{unit} | {' | '.join(cells)} |")
     return "\n".join([_caption(timed[0], baseline), "", *lines])
+
+
+NETS_CAPTION = (
+    "Nets whose convolutions meet this share of ones: torch's dense float32 in the faster memory format in ms, the "
+    "others as times faster; [spike products](docs/explanation/spike-products.md) as they are or optimized, whichever "
+    "is faster."
+)
+NETS_HEAD = "| whole net | firing rate | dense float32, ms | spikingjelly | bfloat16 | spike products |"
+
+
+def nets_table(rows: Sequence[Row]) -> str:
+    """Markdown: a line per deep stack, measure and rate; "" where none was timed.
+
+    Dense is the faster of both memory formats, and spike products are the faster of a net and of its optimized copy.
+    """
+    timed = [row for row in rows if " at " in row["subject"] and row["status"] == "ok"]
+    times: dict[tuple[str, str], dict[str, float]] = {}
+    for row in timed:
+        times.setdefault((row["subject"], row["measure"]), {})[row["candidate"]] = float(row["wall_ms"])
+    lines = []
+    for (subject, measure), of_candidate in times.items():
+        dense, events = (_fastest(of_candidate, names) for names in (DENSE, EVENTS))
+        if dense is None or events is None:
+            continue
+        name, _, rate = subject.partition(" at ")
+        others = [_figure(of_candidate.get(other), dense, False) for other in ("spikingjelly", "bfloat16 autocast")]
+        cells = [f"{name}, {measure}", rate, f"{dense:.3g}", *others, _figure(events, dense, False)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([NETS_CAPTION, "", NETS_HEAD, f"|{'---|' * 6}", *lines]) if lines else ""
+
+
+DENSE = ("dense NCHW", "dense channels-last")
+EVENTS = ("events", "optimized")
+
+
+def _fastest(of_candidate: Mapping[str, float], names: Sequence[str]) -> float | None:
+    return min((of_candidate[name] for name in names if name in of_candidate), default=None)
 
 
 def _cell(times: Mapping[tuple[str, str, str], float], name: str, baseline: str, shape: str) -> str:
@@ -78,7 +116,8 @@ def renewed(readme: str, rows: Sequence[Row]) -> str:
     _, end, after = rest.partition(END)
     if not mark or not end:
         raise SystemExit(f"README.md: expected the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table(rows)}\n{END}{after}"
+    tables = "\n\n".join(part for part in (table(rows), nets_table(rows)) if part)
+    return f"{before}{BEGIN}\n{tables}\n{END}{after}"
 
 
 if __name__ == "__main__":

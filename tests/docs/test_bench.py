@@ -64,6 +64,30 @@ def test_the_table_is_relative_to_the_baseline():
     assert "| quick | 40× / 7.5× | – |" in without
 
 
+def test_whole_nets_have_a_line_for_each_rate():
+    def timed(subject, candidate, wall_ms, **values):
+        return row(candidate, "4,8", "inference", wall_ms, **{"subject": subject, **values})
+
+    rows = [
+        timed("VGG-11 at 5%", "dense NCHW", "30"),
+        timed("VGG-11 at 5%", "dense channels-last", "24"),
+        timed("VGG-11 at 5%", "events", "8"),
+        timed("VGG-11 at 5%", "optimized", "6"),
+        timed("VGG-11 at 5%", "spikingjelly", "48"),
+        timed("VGG-11 at 5%", "bfloat16 autocast", "12"),
+        timed("VGG-11 at 10%", "dense NCHW", "30"),
+        timed("VGG-11 at 10%", "optimized", "", status="failed"),
+        timed("VGG-11 at 20%", "dense NCHW", "30"),
+        timed("VGG-11 at 20%", "events", "20"),
+    ]
+    script = readme_table()
+    assert script.nets_table(rows).splitlines()[4:] == [
+        "| VGG-11, inference | 5% | 24 | 0.5× | 2× | 4× |",
+        "| VGG-11, inference | 20% | 30 | – | – | 1.5× |",
+    ]
+    assert script.nets_table([row("torch", "4,1,2", "forward", "10")]) == ""
+
+
 def test_without_a_measurement_no_figure_is_shown():
     script = readme_table()
     assert script.table([]) == script.NOTHING

@@ -11,12 +11,14 @@ from spikecore.dynamics import (
     CONST,
     INPUT,
     Graph,
+    Node,
     Numbering,
     Param,
     derivatives,
     detach,
     evaluate,
     exp,
+    gives_spikes,
     gradient_at,
     hoist,
     hoist_uniform,
@@ -450,3 +452,53 @@ def test_numbers_tell_zeros_of_two_signs_apart():
     graphs = [trace("Zero", step(sign), (), {}).forward for sign in (1, -1, 1)]
     outs = [numbering.add_graph(graph)[graph.outputs["out"]] for graph in graphs]
     assert outs[0] == outs[2] != outs[1]
+
+
+def graph_of(step):
+    """Of a step over x and v, whose outputs are `out` and `v`."""
+
+    class Probe(Neuron):
+        state = {"v": 0.0}  # noqa: RUF012
+
+    Probe.step = staticmethod(step)
+    return Probe().program().forward
+
+
+@pytest.mark.parametrize("neuron", [IF(), LIF(reset="soft"), CubaLIF(), ParametricLIF(), LIF(fires="above")])
+def test_a_choice_of_0_and_1_is_spikes(neuron):
+    assert gives_spikes(neuron.program().forward, "out")
+
+
+@pytest.mark.parametrize(
+    ("out", "is_binary"),
+    [
+        (lambda x, v: where(x > v, 1.0, 0.0), True),
+        (lambda x, v: where(x > v, where(v > 0.5, 1.0, 0.0), 1.0), True),
+        (lambda x, v: detach(where(x != x, 0.0, 1.0)), True),
+        (lambda x, v: where(x > v, 1.0, 0.5), False),
+        (lambda x, v: where(x > v, x, 0.0), False),
+        (lambda x, v: where(x > v, 0.0, where(x > 0.0, 1.0, -1.0)), False),
+        (lambda x, v: where(x > v, 1.0, 0.0) * 2.0, False),
+        (lambda x, v: x * 0.0, False),
+        (lambda x, v: spike(x - v, ATan(spiking=False)), False),
+        (lambda x, v: spike(x - v, ATan()), True),
+    ],
+)
+def test_which_outputs_are_spikes(out, is_binary):
+    graph = graph_of(lambda x, state, params: (out(x, state.v), {"v": x}))
+    assert gives_spikes(graph, "out") is is_binary
+    assert not gives_spikes(graph, "state.v")
+
+
+def test_a_number_that_other_programs_replace_is_no_1():
+    nodes = [
+        Node(INPUT, value="x"),
+        Node(CONST, value=0.0),
+        Node(CONST, value=1.0, slot=0),
+        Node("ge", (0, 1), is_bool=True),
+        Node("where", (3, 2, 1)),
+    ]
+    graph = Graph(tuple(nodes), {"out": 4})
+    assert not gives_spikes(graph, "out")
+    nodes[2] = Node(CONST, value=1.0)
+    assert gives_spikes(Graph(tuple(nodes), graph.outputs), "out")

@@ -4,7 +4,9 @@
 
 Python blocks run one after another in one namespace, and consoles in a shell. A block whose first line is `# NAME.py`
 or `# NAME.toml` is what the reader saves: it is written to that file, or added to it. A console that installs
-`./plugins/NAME` runs in CLONE, as the page says. Lines `print(...)  # text` must print that text, in this order.
+`./plugins/NAME` runs in CLONE, as the page says. Lines `print(...)  # text` must print that text, in this order. A
+command followed by `# prints TEXT` must print TEXT, whatever the spaces in it; one followed by
+`# status N, prints TEXT` must also end with that status.
 
 It needs nothing but Python: it runs in the environment of the reader.
 """
@@ -23,6 +25,8 @@ from typing import NamedTuple
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"# ([\w.]+\.(?:py|toml))\n")
 PRINTED = re.compile(r"\s*print.*  # ")
+EXPECTED = re.compile(r"(?P<command>.*?)\s+# (?:status (?P<status>\d+), )?prints (?P<text>.+)")
+INSTALLS = re.compile(r"pip install '?\./plugins/")
 EXCERPT = "[project.entry-points."
 """What begins so is a part of a larger file of the reader's, which is not theirs to run."""
 
@@ -69,13 +73,21 @@ def save(block: Block) -> None:
 
 
 def call(lines: str, clone: Path) -> None:
-    """Run a console."""
-    place = clone if lines.startswith("pip install ./plugins/") else Path.cwd()
-    command = ["bash", "-e", "-o", "pipefail", "-c", lines]
-    done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
-    sys.stderr.write(f"{lines}{done.stdout}\n")
-    if done.returncode != 0:
-        sys.exit(f"status {done.returncode} of:\n{lines}")
+    """Run a console, line by line; a line that ends with a backslash goes on in the next one."""
+    for line in lines.replace("\\\n", " ").splitlines():
+        expected = EXPECTED.fullmatch(line)
+        command = expected["command"] if expected else line
+        place = clone if INSTALLS.match(command) else Path.cwd()
+        shell = ["bash", "-e", "-o", "pipefail", "-c", command]
+        done = subprocess.run(
+            shell, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+        )
+        sys.stderr.write(f"{command}\n{done.stdout}\n")
+        status = int(expected["status"] or 0) if expected else 0
+        if done.returncode != status:
+            sys.exit(f"status {done.returncode} of:\n{command}")
+        if expected and " ".join(expected["text"].split()) not in " ".join(done.stdout.split()):
+            sys.exit(f"expected {expected['text']!r} from:\n{command}")
 
 
 def follow(page: Path, clone: Path) -> None:

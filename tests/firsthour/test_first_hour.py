@@ -174,7 +174,16 @@ def test_a_page_that_does_not_do_what_it_says_is_noticed(tmp_path):
     """A wrong line of output, a command that fails, a file that is not what the next command needs."""
     good = "# x\n```python\nprint(1 + 1)  # 2\n```\n```console\ntest -f a.toml\n```\n"
     saved = good.replace("```console", "```toml\n# a.toml\n[a]\n```\n```console")
-    faults = {"right": saved, "output": saved.replace("# 2", "# 3"), "file": good, "silent": "# x\n"}
+    said = saved.replace("test -f a.toml", "echo a   b  # prints a b")
+    failed = saved.replace("test -f a.toml", "echo a; false  # status 1, prints a")
+    faults = {"said": said, "unsaid": said.replace("echo a ", "echo c "), "failed": failed}
+    faults |= {
+        "passed": failed.replace("; false", ""),
+        "right": saved,
+        "output": saved.replace("# 2", "# 3"),
+        "file": good,
+        "silent": "# x\n",
+    }
     status = {}
     for name, text in faults.items():
         folder = tmp_path / name
@@ -182,5 +191,6 @@ def test_a_page_that_does_not_do_what_it_says_is_noticed(tmp_path):
         (folder / "page.md").write_text(text)
         done = subprocess.run([sys.executable, FOLLOW, "page.md", folder], cwd=folder, capture_output=True)
         status[name] = done.returncode
-    assert status == {"right": 0, "output": 1, "file": 1, "silent": 1}
+    commands = {"said": 0, "unsaid": 1, "failed": 0, "passed": 1}
+    assert status == {**commands, "right": 0, "output": 1, "file": 1, "silent": 1}
     assert FILE.match("# a.toml\n[a]")

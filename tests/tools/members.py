@@ -71,8 +71,8 @@ MEMBERS = {
     "mnist": Member(
         "plif_mnist",
         "mnist",
-        {"channels": 32, "hidden": 200, "votes": 4, "dropout": 0.2},
-        (Phase(1, 10, 4e-3), Phase(4, 10, 3e-3)),
+        {"channels": 40, "hidden": 200, "votes": 4, "dropout": 0.2},
+        (Phase(1, 24, 4e-3), Phase(4, 12, 3e-3)),
         neuron={"name": "plif", "init_tau": 1.5, "v_threshold": 0.5},
         batch_size=100,
         max_shift=2,

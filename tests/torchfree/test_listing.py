@@ -1,6 +1,11 @@
 """`spike list-plugins` and `spike doctor` for people: by plugin, problems first, and nothing imported for a list."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from spikecore.registry.summaries import summary
 from tests.faulty_plugins import FAULTS, SOUND, install
@@ -52,6 +57,31 @@ def test_what_is_not_ok_is_marked_with_the_reason_below(spike, tmp_path):
     assert lines[1] == "  backend  mine (broken)"
     assert lines[2] == ""
     assert lines[3].startswith("backend mine: broken: ")
+
+
+@pytest.mark.parametrize("arguments", [("list-plugins",), ("--help",)])
+def test_a_full_disk_behind_stdout_is_an_error_of_one_line(arguments):
+    command = [sys.executable, "-m", "spikecore", *arguments]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    text = "spike: what this command prints cannot be written: No space left on device"
+    assert done.stderr.splitlines() == [text]
+
+
+def test_json_is_an_option_of_its_own(spike):
+    assert spike("list-plugins", "--json").stdout == spike("list-plugins", "--format", "json").stdout != ""
+
+
+def test_a_warning_of_a_plugin_looks_like_those_of_the_commands(spike, tmp_path):
+    """Python's own form names a line of the plugin's source, and prints it."""
+    warns = (
+        'import warnings\nwarnings.warn("no picture\\033[2J can be drawn")\nwarnings.warn("old", DeprecationWarning)\n'
+    )
+    install(tmp_path, "a", f"{warns}{SOUND}", target="a_mod:Good", component="one")
+    done = spike("info", "backend", "one")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == ["warning: no picture\\x1b[2J can be drawn"]
 
 
 def test_the_doctor_shows_problems_first_and_counts_what_works(spike, tmp_path):

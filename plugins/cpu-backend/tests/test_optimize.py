@@ -70,7 +70,7 @@ def test_outputs_are_equal_and_the_net_stays_as_it_is():
         assert right.std() > 0.01
         assert torch.equal(made(inputs()), right)
     reasons = [part.product.reason for part in made if getattr(part, "product", None) is not None]
-    assert reasons.count("the spikes came as bits") == 4
+    assert reasons.count("the spikes came as bits") == 5  # the one behind `Flatten` packs its own
     assert "the spikes came as bits" in spikecore.explain(made)
     set_products(net, "dense")
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_a_pool_at_two_places_and_a_container_within():
         made = spikecore.optimize(net)
         assert torch.equal(made(x), right)
     reasons = [part.product.reason for part in made.modules() if getattr(part, "product", None) is not None]
-    assert reasons.count("the spikes came as bits") == 1  # between the pool and the layer behind it in the container
+    assert reasons.count("the spikes came as bits") == 2  # within the container, and to it: the pool gives bits
 
 
 def test_step_by_step_and_streaming():
@@ -203,3 +203,89 @@ def test_two_readers_of_a_tensor_pack_it_once(monkeypatch):
     torch.testing.assert_close(second(x), again)
     assert len(calls) == 2
     assert not torch.equal(again, folded[1])
+
+
+class Residual(nn.Module):
+    """Branches that its own forward joins: sums of spikes, spikes that two layers read, a pool without a container."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = ConvBNNeuron(nn.Conv2d(2, 24, 3, padding=1), nn.BatchNorm2d(24), LIF(v_threshold=0.2))
+        self.first = ConvBNNeuron(nn.Conv2d(24, 40, 3, stride=2, padding=1), nn.BatchNorm2d(40), LIF(v_threshold=0.2))
+        self.second = Conv2d(40, 40, 3, padding=1)
+        self.fire = LIF(v_threshold=0.05)
+        self.shortcut = ConvBNNeuron(nn.Conv2d(24, 40, 1, stride=2), nn.BatchNorm2d(40), LIF(v_threshold=0.2))
+        self.pool = MaxPool2d(2)
+        self.head = Sequential(Conv2d(40, 16, 3), LIF(v_threshold=0.1), Flatten(), Linear(16 * 4, 5))
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.bias.data.fill_(0.5)
+
+    def forward(self, x):
+        spikes = self.stem(x)
+        branch = self.fire(self.second(self.first(spikes)))
+        both = branch + self.shortcut(spikes)
+        return self.head(self.pool(both)), both
+
+
+def test_a_net_with_branches_of_its_own_multiplies_bits(monkeypatch):
+    net, x = Residual().eval(), inputs()
+    prepared = []
+    prepare = products.Products.prepare
+    monkeypatch.setattr(products.Products, "prepare", lambda *args: prepared.append(args) or prepare(*args))
+    made = spikecore.optimize(net)
+    assert list(made.state_dict()) == list(net.state_dict())
+    with torch.no_grad():
+        right, both = net(x)
+        assert both.max() == 2, "the branches never fire together: this proves nothing"
+        assert not prepared
+        for _ in range(2):
+            out = made(x)[0]
+            assert torch.equal(out, right)
+        with torch.inference_mode():
+            assert torch.equal(made(x)[0], right)
+        assert len(prepared) == 4, "weights are prepared once"
+        set_products(net, "dense")
+        torch.testing.assert_close(net(x)[0], right)
+    reasons = {name: part.product.reason for name, part in made.named_modules() if getattr(part, "product", None)}
+    bits = {name for name, reason in reasons.items() if reason == "the spikes came as bits"}
+    assert bits == {"first", "second", "shortcut", "head.3"}
+    assert reasons["head.0"] == "the input has values other than 0 and 1"
+    twin = pickle.loads(pickle.dumps(made))
+    assert all(getattr(part, "_prepared", None) is None for part in twin.modules())
+    with torch.no_grad():
+        assert torch.equal(twin(x)[0], right)
+        made.second.weight.mul_(-1)
+        net.second.weight.mul_(-1)
+        set_products(net, "auto")
+        assert torch.equal(made(x)[0], net(x)[0])
+        assert not torch.equal(made(x)[0], right)
+
+
+def test_with_gradients_and_in_training_branches_run_as_in_any_net():
+    net = Residual()
+    made = spikecore.optimize(net)
+    x = inputs().requires_grad_()
+    for training in (False, True):
+        net.train(training)
+        made.train(training)
+        for ours, theirs in zip(made(x), net(x), strict=True):
+            assert torch.equal(ours, theirs)
+            assert torch.equal(*(torch.autograd.grad(out.sum(), x, retain_graph=True)[0] for out in (ours, theirs)))
+    assert "the spikes came as bits" not in spikecore.explain(made)
+
+
+@pytest.mark.parametrize("mode", ["dense", "event"])
+def test_the_mode_of_a_layer_holds_in_the_copy(mode):
+    net, x = Residual().eval(), inputs()
+    set_products(net, mode)
+    made = spikecore.optimize(net)
+    with torch.no_grad():
+        assert torch.equal(made(x)[0], net(x)[0])
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(made(x)[0], net(x)[0])
+    set_products(made, "dense")
+    with torch.no_grad():
+        made(x)
+    assert {part.product.reason for part in made.modules() if getattr(part, "product", None)} == {"asked for"}

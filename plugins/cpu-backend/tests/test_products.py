@@ -16,9 +16,21 @@ from torch.nn import functional
 
 import spikecore
 from spikecore.backends.products import product
+from spikecore.backends.selection import backend_named
+from spikecore.backends.spike_bits import note_bits
 from spikecore.errors import BackendError
 from spikecore.interfaces import ProductGeometry
-from spikecore.nn import LIF, Conv2d, ConvBNNeuron, Linear, MaxPool2d, Sequential, configure_backend, set_products
+from spikecore.nn import (
+    LIF,
+    BatchNorm2d,
+    Conv2d,
+    ConvBNNeuron,
+    Linear,
+    MaxPool2d,
+    Sequential,
+    configure_backend,
+    set_products,
+)
 from spikecore.registry import create
 from spikecore.testing.permissions import heed_permissions
 
@@ -193,6 +205,39 @@ def test_a_pinned_crossover_decides(measuring):
     assert layer.product.reason == "events are not faster for such shapes"
 
 
+@pytest.mark.parametrize("rate", [0.13, 0.149, 0.151, 0.17])
+def test_the_choice_depends_on_values_alone(measuring, monkeypatch, rate):
+    """Not on whether the bits are known already, as they are in a run that goes on and not in one that is resumed."""
+    measuring(crossover=0.15)
+    layer, _ = dense_layer()
+    x = spikes(8, 80, 512, rate=rate)
+    layer(x)
+    first = layer.product
+    for _ in range(2):
+        layer(x)
+        assert layer.product == first
+    note_bits(fresh := x.clone(), packed(fresh))
+    layer(fresh)
+    assert layer.product == first
+    assert rate not in (0.13, 0.17) or first.path == ("event" if rate < 0.15 else "dense")
+
+
+def packed(x):
+    return backend_named("cpu").pack(x.view(-1, x.shape[-1]))
+
+
+def test_nothing_is_packed_only_to_run_densely(measuring, monkeypatch):
+    measuring(crossover=0.15)
+    monkeypatch.setattr(module.Products, "pack", lambda *_: pytest.fail("packed"))
+    layer, _ = dense_layer()
+    for x in (spikes(8, 80, 512, rate=0.17), spikes(8, 80, 512, rate=0.1) * 0.5):
+        layer(x)
+        assert layer.product.path == "dense"
+    measuring(crossover=0.0)
+    monkeypatch.setattr(module.Products, "sample", lambda *_: pytest.fail("looked at"))
+    layer(spikes(8, 80, 512, rate=0.1))
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "reason"),
     [
@@ -270,3 +315,30 @@ def test_no_spike_changes_in_a_net():
     for ours, theirs in zip(*grads, strict=True):
         assert float((ours - theirs).norm()) <= 1e-4 * float(theirs.norm()) + 1e-4
     assert "ConvBNNeuron multiplies 'dense'" in spikecore.explain(net)
+
+
+def test_a_stack_keeps_two_fifths_of_what_its_parts_keep():
+    """Of an element of a block: the convolution's output and a bit; one by one, normed values and float spikes too."""
+    blocks, parts = [], []
+    for _ in range(3):
+        conv, norm = nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32)
+        blocks.append(ConvBNNeuron(conv, norm, LIF(), products="event"))
+        parts += [Conv2d(32, 32, 3, padding=1, bias=False, products="dense"), BatchNorm2d(32), LIF()]
+    x = spikes(4, 4, 32, 16, 16, rate=0.1)
+    kept = [kept_bytes(Sequential(*layers), x) / (3 * x.numel()) for layers in (parts, blocks)]
+    assert kept[0] == pytest.approx((12 * 3 - 4) / 3, rel=0.02)  # without x itself, which belongs to the caller
+    assert kept[1] == pytest.approx(4 + 1 / 8, rel=0.02)
+
+
+def kept_bytes(net, x):
+    """Of the tensors that autograd keeps, each memory once, without parameters and x."""
+    storages = {}
+
+    def note(tensor):
+        storages[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        net(x)
+    own = {tensor.untyped_storage()._cdata for tensor in (x, *net.parameters())}
+    return sum(tensor.untyped_storage().nbytes() for key, tensor in storages.items() if key not in own)

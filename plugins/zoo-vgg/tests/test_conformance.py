@@ -31,10 +31,14 @@ class TestCIFAR10DVSVGG(ModelSuite):
     options = {"width": 4}
 
 
+NARROW = ("spiking_vgg13", "ottt_spiking_vgg13")
+"""With four filters drawn for one channel, none in the first layer fires for a single sample."""
+
+
 def small_options(name):
     if name.startswith("plif_"):
         return {"channels": 6, "hidden": 24, "votes": 2}
-    options = {"width": 4, "grid": 1, "hidden": 32}
+    options = {"width": 8 if name in NARROW else 4, "grid": 1, "hidden": 32}
     return {**options, "gain": 4.0} if name.endswith("_ws") else options
 
 

@@ -59,6 +59,15 @@ def test_the_first_gain_lets_every_layer_fire():
         assert (min(rates(net, x)) < 0.001) is is_silent
 
 
+@pytest.mark.parametrize(("depth", "width"), [(11, 32), (13, 16), (16, 4), (19, 16)])
+def test_plain_weights_let_every_layer_fire_however_deep_and_wide(depth, width):
+    """With the default neuron, a picture with values from 0 to 1, and four steps."""
+    torch.manual_seed(0)
+    make_default = lambda: nn.LIF(backend="torch")  # noqa: E731
+    net = create("model", f"ottt_spiking_vgg{depth}", make_default, (3, 32, 32), 5, width=width, grid=1, hidden=32)
+    assert min(rates(net.eval(), torch.rand(4, 3, 32, 32).expand(4, 4, 3, 32, 32))) > 0.005
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_features_and_classifier_are_the_net(name):
     net, x = make(name).eval(), noise(name)

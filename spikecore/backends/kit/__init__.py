@@ -31,7 +31,7 @@ from spikecore.backends.kit.plans import (
     segment_length,
 )
 from spikecore.backends.kit.store import KernelStore, cache_folder, open_library
-from spikecore.backends.spike_bits import bits_of, note_bits
+from spikecore.backends.spike_bits import Layout, bits_of, note_bits, note_spikes
 from spikecore.interfaces.backend import Backend, BackendCapabilities, NormCall, Support
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "KernelText",
     "Lanes",
     "Launch",
+    "Layout",
     "NormCall",
     "Place",
     "Support",
@@ -65,6 +66,7 @@ __all__ = [
     "is_distance",
     "multiply_by_reciprocals",
     "note_bits",
+    "note_spikes",
     "num_rows",
     "open_library",
     "pointer",

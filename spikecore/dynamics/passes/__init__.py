@@ -1,6 +1,7 @@
 """Passes over a program for backends and learning rules: rewritten graphs, and which gradients arrive when."""
 
 from spikecore.dynamics.passes.arguments import lift_numbers
+from spikecore.dynamics.passes.binary import gives_spikes
 from spikecore.dynamics.passes.derivatives import derivatives
 from spikecore.dynamics.passes.hoist import DERIVED, UNIFORM, hoist, hoist_uniform
 from spikecore.dynamics.passes.kept import KEPT, keep_distance
@@ -14,6 +15,7 @@ __all__ = [
     "Numbering",
     "Phase",
     "derivatives",
+    "gives_spikes",
     "gradient_at",
     "hoist",
     "hoist_uniform",

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.products import dense_product, product_on
+from spikecore.backends.spike_bits import bits_of
 from spikecore.interfaces.products import LINEAR, ProductGeometry, SpikeProduct
+from spikecore.nn import IF, LIF, Neuron
+from spikecore.registry import create
 from spikecore.testing.backend_runs import poisoned
 from spikecore.testing.compare import assert_same
-from spikecore.testing.probes import BACKEND
+from spikecore.testing.probes import BACKEND, Counter, Stateless
 from spikecore.testing.suite import Suite, advice, needs, skip
 
 ULPS = 4
@@ -189,6 +192,7 @@ class ProductChecks(Suite):
                         outcome = self._outcome(backend, case, wrong, weight, bias)
                         assert outcome.y is None, f"{case}: takes {value} at {index} for a spike"
                         assert outcome.reason, f"{case}: refuses {value} without a reason"
+                        assert not outcome.by_shape, f"{case}: says of {value} that the shape rules the product out"
                 outcome = self._outcome(backend, case, x.double(), weight.double(), bias.double())
                 if outcome.y is not None:
                     right = dense_product(case.geometry, x.double(), weight.double(), bias.double())
@@ -320,3 +324,45 @@ class ProductChecks(Suite):
                 assert_same(outcome.y, right.y, f"{case}: the product of the bits")
                 spread = outcome.y.permute(0, 2, 3, 1) if outcome.y.dim() == 4 else outcome.y
                 assert spread.is_contiguous(), f"{case}: the product of bits has strides {outcome.y.stride()}"
+
+    @advice("`note_spikes` is for neurons whose output is 0 or 1 by their equations; bit i is value i in memory")
+    def test_written_bits(self) -> None:
+        """Bits noted of a neuron's output are those of its values in both formats, and gone after a write to it."""
+        case = self._cases()[0]
+        weight, bias = self._weights(case, exact=True)
+        generator = torch.Generator().manual_seed(3)
+        known = 0
+        with self.backend() as watched:  # type: ignore[attr-defined]
+            # A backend may write bits only once products need them.
+            self._run(watched.backend, case, next(iter(self._spikes(case, 0.3))), weight, bias)
+            for channels in (32, 24):
+                x = torch.rand(3, 4, channels, 16, 16, generator=generator).to(self._place) * 2 - 0.2
+                for given in (x, x.movedim(2, -1).contiguous().movedim(-1, 2)):
+                    for neuron in _firing():
+                        out = neuron(given.requires_grad_()).detach()
+                        images = _fold_images(out)
+                        bits = bits_of(images, True)
+                        if bits is None:
+                            continue
+                        known += 1
+                        what = f"the bits of {type(neuron).__name__} at {tuple(out.shape)}, strides {out.stride()}"
+                        assert_same(bits.floats(), images, what)
+                        out[0, 0, 0, 0, 0] = 2.0
+                        assert bits_of(images, True) is None, f"{what} are still there after a write to it"
+        if not known:
+            skip("it writes no bits")
+
+
+def _firing() -> list[Neuron]:
+    """Neurons of the backend under test that give zeros and ones, and some that do not."""
+    spiking = [LIF(backend=BACKEND), IF(backend=BACKEND, reset="soft", v_threshold=0.7), Counter(backend=BACKEND)]
+    # A smooth primitive, and no spikes at all.
+    other = [LIF(backend=BACKEND, surrogate=create("surrogate", "sigmoid", spiking=False)), Stateless(backend=BACKEND)]
+    return [*spiking, *other]
+
+
+def _fold_images(x: Tensor) -> Tensor:
+    """`[T * B, C, H, W]`, a view of both memory formats."""
+    if x.is_contiguous():
+        return x.flatten(0, 1)
+    return x.movedim(2, -1).flatten(0, 1).movedim(-1, 1)

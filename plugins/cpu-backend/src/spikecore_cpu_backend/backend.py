@@ -35,6 +35,7 @@ from spikecore_cpu_backend.memory import Recycler
 from spikecore_cpu_backend.printer import KernelPrinter
 from spikecore_cpu_backend.products import (
     Products,
+    WrittenBits,
     pack_spikes,
     prepare_weight,
     run_product,
@@ -156,6 +157,8 @@ class CPUBackend(Backend):
         recorded = [self._empty(shape, kernel.state_dtype) for _ in program.record]
         kept = [] if kept_dtype is None else [self._empty(shape, kept_dtype)]
         threads = _threads(count)
+        block = tuning.forward_block(num_lanes, threads)
+        bits = self.bits_for(kernel, out, math.gcd(num_lanes, block))
         inner, num_channels = channels(program, shape, params) if params else (1, 1)
         used: list[Tensor] = []
         values = [param.contiguous() for param in params]
@@ -170,9 +173,10 @@ class CPUBackend(Backend):
             channels=num_channels,
             io=kernel.element,
             streams=tuning.streams(count * kernel.element_bytes, tuning.TRAINING if save else tuning.INFERENCE),
-            block=tuning.forward_block(num_lanes, threads),
+            block=block,
             kept=kept[0].data_ptr() if kept else 0,
             kept_io=ELEMENTS[kept[0].dtype] if kept else 0,
+            bits=0 if bits is None else bits.address,
             num_steps=shape[0],
             num_lanes=num_lanes,
             x=layout.sequence(x, used),
@@ -184,7 +188,24 @@ class CPUBackend(Backend):
         )
         run = kernel.forward.quick if count < tuning.ALONE else kernel.forward.free
         _check_status(run(call.pack(kernel.pack_forward)))
+        if bits is not None:
+            bits.note(out)
         return out, finals, recorded, kept
+
+    def bits_for(self, kernel: Kernel, out: Tensor, run: int) -> WrittenBits | None:
+        """Room for the bits of a neuron's output, where products read them and its kernel writes them.
+
+        Args:
+            kernel: that writes them.
+            out: `[T, ...]`.
+            run: lanes of a step, and of a block, are multiples of it.
+        """
+        products = self._products
+        if not kernel.writes_bits or not isinstance(products, Products) or not products.runs_by_events:
+            return None
+        if out.dtype != torch.float32 or run % tuning.LANES or out.numel() < tuning.ALONE:
+            return None
+        return WrittenBits(products, out.numel())
 
     def step(
         self, key: str, x: Tensor, states: Sequence[Tensor], params: Sequence[Tensor]

@@ -115,6 +115,8 @@ class ForwardCall(Call):
         block: lanes of a block.
         kept: what the backward pass will read in place of x; 0: nothing is kept.
         kept_io: its element type.
+        bits: where spikes go as bits, in the order of memory, beside out; 0: nowhere. Of programs that give spikes,
+            where the lanes of steps and blocks are whole words of 64 bits.
         num_steps: T.
         num_lanes: elements of one step.
         x: the input.
@@ -136,6 +138,7 @@ class ForwardCall(Call):
     block: Int
     kept: Address
     kept_io: Int
+    bits: Address
     num_steps: Int
     num_lanes: Int
     x: View

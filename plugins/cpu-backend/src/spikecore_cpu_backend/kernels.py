@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from spikecore.backends.kit import BoundedDict
-from spikecore.dynamics import Program, keep_distance
+from spikecore.dynamics import Program, gives_spikes, keep_distance
 from spikecore_cpu_backend.cache import KernelCache
 from spikecore_cpu_backend.call import BackwardCall, ForwardCall, Pack
 from spikecore_cpu_backend.source import kernel_source, runtime_source
@@ -53,6 +53,7 @@ class Kernel:
         num_states: of the program.
         is_simple: no tensor parameters, nothing recorded.
         can_keep: u is enough for the backward pass (see `dynamics.keep_distance`).
+        writes_bits: its rows write spikes as bits too.
     """
 
     program: Program
@@ -73,6 +74,7 @@ class Kernel:
     num_states: int
     is_simple: bool
     can_keep: bool
+    writes_bits: bool
 
 
 class Code(NamedTuple):
@@ -95,6 +97,7 @@ class Runtime:
         self._codes: BoundedDict[tuple[str, bool, str], Code] = BoundedDict(MOST_CODES)
         self.library = cache.load(runtime_source())
         self.has_float16 = bool(self.library.sc_has_float16())
+        self.has_bits = bool(self.library.sc_has_bits())
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
         self.library.sc_copy.restype = None
         self._entries = {
@@ -149,6 +152,7 @@ class Runtime:
             block=SMALL_BLOCK,
             kept=0,
             kept_io=0,
+            bits=0,
             num_steps=0,
             num_lanes=0,
             x=(0, 0, 0),
@@ -177,4 +181,5 @@ class Runtime:
             len(program.states),
             not program.params and not program.record,
             code.can_keep,
+            self.has_bits and not is_double and gives_spikes(program.forward, "out"),
         )

@@ -45,6 +45,14 @@ class _Form:
         )
 
     @property
+    def run(self) -> int:
+        """Lanes that lie side by side in blocks, up to a factor: all that a word of bits holds belong to one block."""
+        assert self.tiles is not None
+        if self.tiles.block:
+            return math.gcd(self.num_lanes, self.tiles.block)
+        return math.gcd(self.inner, self.tiles.inner)
+
+    @property
     def num_lanes(self) -> int:
         return self.outer * self.channels * self.inner
 
@@ -87,6 +95,7 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
     state_views: list[int] = []
     for state in states:
         state_views += layout.state(state, used)
+    bits = backend.bits_for(kernel, out, form.run)
     epsilon = ctypes.c_double(call.eps)
     code = _rows(backend, kernel, form)  # held until the call has returned
     arguments = NormForwardCall(
@@ -101,6 +110,7 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
         inner_block=form.tiles.inner,
         io=kernel.element,
         streams=tuning.streams(y.numel() * kernel.element_bytes, tuning.TRAINING),
+        bits=0 if bits is None else bits.address,
         num_steps=form.num_steps,
         eps=ctypes.addressof(epsilon),
         gamma=_address(call.gamma, used),
@@ -119,6 +129,8 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
     )
     entry = kernel.norm_forward
     _run(entry, y, arguments.pack(NormForwardCall.packer(program)))
+    if bits is not None:
+        bits.note(out)
     return out, finals, recorded, mean.clone(), var.clone(), [numbers] if save else []
 
 

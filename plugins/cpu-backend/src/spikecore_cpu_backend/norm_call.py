@@ -56,6 +56,7 @@ class NormForwardCall(Call):
     inner_block: Int
     io: Int
     streams: Int
+    bits: Address
     num_steps: Int
     eps: Address
     gamma: Address

@@ -12,6 +12,7 @@ from spikecore.dynamics import (
     Graph,
     Printer,
     Program,
+    gives_spikes,
     hoist,
     hoist_uniform,
     inputs_of,
@@ -113,7 +114,10 @@ def _forward(
 ) -> str:
     sequences = {"out": "out", KEPT: "kept"}
     rows = {f"state.{symbol}": f"call->after[{i}]" for i, symbol in enumerate(program.states)}
-    return _step(printer, name, graph, reads, rows, {k: v for k, v in sequences.items() if k in wanted})
+    wanted_sequences = {k: v for k, v in sequences.items() if k in wanted}
+    # Asked of the whole program: what is left of it here may read its choice from a row.
+    spikes = {"out"} if gives_spikes(program.forward, "out") else set()
+    return _step(printer, name, graph, reads, rows, wanted_sequences, spikes=spikes)
 
 
 def _backwards(
@@ -162,11 +166,12 @@ def _step(
     rows: Mapping[str, str],
     sequences: Mapping[str, str],
     shared: Collection[str] = (),
+    spikes: Collection[str] = (),
 ) -> str:
     """One time step; fetches what later steps read."""
     used = set(inputs_of(graph, [*sequences, *rows]))
     fetches = [f"fetch_tile(&call->ahead[{i}], lane);" for i, sequence in enumerate(_SEQUENCES) if used & sequence]
-    return _row(printer, name, _CALL, graph, reads, rows, sequences, shared, fetches)
+    return _row(printer, name, _CALL, graph, reads, rows, sequences, shared, fetches, spikes=spikes)
 
 
 _SEQUENCES = ({"x", KEPT}, {"grad.out"})
@@ -196,10 +201,12 @@ def _row(
     shared: Collection[str] = (),
     fetches: Iterable[str] = (),
     first: str = "",
+    spikes: Collection[str] = (),
 ) -> str:
     """A function that computes tile by tile; `rows` are written where they stand, `sequences` through a target.
 
-    Those of the rows that are `shared` are one tile long: every tile adds to the same.
+    `spikes` among the sequences may be written as bits too. Those of the rows that are `shared` are one tile long:
+    every tile adds to the same.
     """
     wanted = [*sequences, *rows]
     before, graph = hoist_uniform(graph, wanted, lambda symbol: symbol in reads and reads[symbol].is_uniform)
@@ -225,10 +232,11 @@ def _row(
     sources |= uniform
     pointers += [f"real *to{i} = {rows[symbol]};" for i, symbol in enumerate(wanted) if symbol in rows]
     begin, end = list(fetches), []
-    for i, target in enumerate(sequences.values()):
+    for i, (symbol, target) in enumerate(sequences.items()):
         begin += [f"real tile{i}[TILE] ALIGNED;"]
         begin += [f"real *to{i} = NAME(begin_tile)(&call->{target}, lane, tile{i});"]
-        end += [f"NAME(end_tile)(&call->{target}, lane, to{i});"]
+        ending = "end_spikes" if symbol in spikes else "end_tile"
+        end += [f"NAME({ending})(&call->{target}, lane, to{i});"]
     statements, values = printer.print(graph, sources, wanted)
     for i, symbol in enumerate(wanted):
         place = f"to{i}[i]" if symbol in sequences or symbol in shared else f"to{i}[lane + i]"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikecore.backends.kit import bits_of, note_bits
+from spikecore.backends.kit import Layout, bits_of, note_bits, note_spikes
 from spikecore.errors import BackendError
 from spikecore.interfaces import ProductGeometry, SpikeBits, SpikeProduct
 from spikecore_cpu_backend.crossover import Crossovers, ShapeClass
@@ -28,8 +28,10 @@ MEASURED_TERMS = 1 << 27
 """Multiplications of the dense product that is timed for a crossover: a few milliseconds."""
 SAMPLES = 128
 """Runs of 32 values that are looked at before all of them are packed."""
+PLANE_SAMPLES = 16
+"""The same of planes, of which a word of 32 channels is 32 places in memory."""
 DOUBT = 0.03
-"""By how much a sample may be off; where its share of ones is further above the crossover, it decides."""
+"""By how much a sample may be off: where the share of all ones is further above the crossover, the product is dense."""
 GRAD_POSITIONS = 256
 GRAD_BYTES = 60 << 10
 LIST_WORDS = 1 << 18
@@ -46,6 +48,7 @@ def _words(name: str, fields: str) -> Any:
 PackJob = _words(
     "PackJob", "x bits num_positions channels words num_images block num_blocks num_threads is_foreign count"
 )
+OrderJob = _words("OrderJob", "source bits num_positions channels words num_images num_threads")
 ProductJob = _words(
     "ProductJob",
     "bits weight bias y slices num_images height width channels words outputs out_height out_width kernel stride "
@@ -148,6 +151,9 @@ class Products:
         recycler: of memory for outputs.
         crossover: see `CPUBackend.Config`.
 
+    Attributes:
+        runs_by_events: some product has run by events in this process, so that neurons should write bits.
+
     Raises:
         BackendError: they do not compile or load.
     """
@@ -159,6 +165,8 @@ class Products:
         identity = f"{runtime.cache.compiler.identity}\n{source}"
         self.crossovers = Crossovers(runtime.cache.store.folder, identity, crossover)
         self.library.sp_sample.restype = ctypes.c_int64
+        self.library.sp_agree.restype = ctypes.c_int
+        self.runs_by_events = False
         for name in ("sp_slice_floats", "sp_list_words", "sp_sum_floats", "sp_count"):
             getattr(self.library, name).restype = ctypes.c_int64
         share, scratch = (
@@ -245,6 +253,42 @@ class Products:
             if job.is_foreign
             else SpikeBits(bits, sizes.channels, sizes.height, sizes.width, job.count, x.dim() == 4)
         )
+
+    def agree(self, x: Tensor, bits: SpikeBits) -> bool:
+        """Do the bits, as far as a sample tells, belong to x, whose memory is dense?"""
+        channels_first = bits.is_image and not x.is_contiguous(memory_format=torch.channels_last)
+        positions = bits.height * bits.width
+        job = PackJob(
+            x=x.data_ptr(),
+            bits=bits.words.data_ptr(),
+            num_positions=positions if channels_first else positions * bits.num_images,
+            channels=bits.channels,
+            words=bits.num_words,
+            num_images=bits.num_images,
+        )
+        samples = PLANE_SAMPLES if channels_first else SAMPLES
+        return bool(self.library.sp_agree(ctypes.byref(job), int(channels_first), ctypes.c_int64(samples)))
+
+    def order(self, memory_bits: Tensor, layout: Layout) -> SpikeBits:
+        """Bits in the order of memory as those of a layout; see `Arrange` of core."""
+        num_images, channels, height, width = layout if len(layout) == 4 else (layout[1] // layout[0], layout[0], 1, 1)
+        is_image = len(layout) == 4
+        words = -(-channels // WORD)
+        count = num_images * height * width * words
+        if not is_image and channels % WORD == 0:
+            return SpikeBits(memory_bits[:count], channels, is_image=False)
+        bits = self.recycler.empty((count,), torch.int32)
+        job = OrderJob(
+            source=memory_bits.data_ptr(),
+            bits=bits.data_ptr(),
+            num_positions=height * width if is_image else num_images,
+            channels=channels,
+            words=words,
+            num_images=num_images,
+            num_threads=torch.get_num_threads(),
+        )
+        self.library.sp_order(ctypes.byref(job), int(is_image))
+        return SpikeBits(bits, channels, height, width, is_image=is_image)
 
     def count(self, words: Tensor) -> int:
         """How many bits are 1."""
@@ -372,47 +416,81 @@ def empty_output(recycler: Recycler, geometry: ProductGeometry, sizes: Sizes, x:
     return recycler.empty(shape, torch.float32), True
 
 
+def known_bits(products: Products, x: Tensor, is_image: bool) -> SpikeBits | None:
+    """The bits of x, if they are known and were not written past: through `.data`, or from another library."""
+    known = bits_of(x, is_image)
+    return known if known is not None and products.agree(x, known) else None
+
+
+class WrittenBits:
+    """Room for the bits of a neuron's output, which its kernel writes.
+
+    Args:
+        products: that will read them.
+        num_values: of the output.
+    """
+
+    def __init__(self, products: Products, num_values: int) -> None:
+        self._products = products
+        # The kernels of products read eight bytes at a time.
+        self._words = products.recycler.empty((-(-num_values // WORD) + 2,), torch.int32)
+
+    @property
+    def address(self) -> int:
+        """Where they go."""
+        return self._words.data_ptr()
+
+    def note(self, out: Tensor) -> None:
+        """Remember them as those of `out`."""
+        note_spikes(out, partial(self._products.order, self._words))
+
+
 def run_product(
     products: Products, geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, always: bool,
     save: bool,
 ) -> SpikeProduct:  # fmt: skip
     """See `interfaces.backend.Backend.product`."""
     if x.dtype != torch.float32 or weight.dtype != torch.float32:
-        return SpikeProduct(None, reason=f"kernels are for float32, x is {x.dtype} and the weight {weight.dtype}")
+        reason = f"kernels are for float32, x is {x.dtype} and the weight {weight.dtype}"
+        return SpikeProduct(None, reason=reason, by_shape=True)
     if bias is not None and bias.dtype != torch.float32:
         return SpikeProduct(None, reason=f"kernels are for float32, the bias is {bias.dtype}")
     sizes = sizes_of(geometry, x.shape, weight.shape)
     if isinstance(sizes, str):
-        return SpikeProduct(None, reason=sizes)
+        return SpikeProduct(None, reason=sizes, by_shape=True)
     if not x.numel() or not weight.numel():
-        return SpikeProduct(None, reason="nothing to multiply")
+        return SpikeProduct(None, reason="nothing to multiply", by_shape=True)
     if sizes.num_terms < LEAST_TERMS and not always:
-        return SpikeProduct(None, reason="too small to pay")
-    is_foreign = SpikeProduct(None, reason="the input has values other than 0 and 1")
-    known = bits_of(x, geometry.kind == "conv2d")
-    sampled = products.sample(x) if known is None else 0.0
+        return SpikeProduct(None, reason="too small to pay", by_shape=True)
+    crossover = 1.0
+    if not always:
+        # Before the sample decides, lest the first call of a class, which measures, be different.
+        crossover = products.crossover(geometry, sizes, _has_planes(x, sizes), save)
+        if not crossover:
+            return SpikeProduct(None, crossover=crossover, reason="events are not faster for such shapes")
+    sampled = products.sample(x)
     if sampled is None:
-        return is_foreign
-    crossover = 1.0 if always else products.crossover(geometry, sizes, _has_planes(x, sizes), save)
+        return SpikeProduct(None, reason="the input has values other than 0 and 1")
     dense = SpikeProduct(None, rate=sampled, crossover=crossover, reason="so many ones are faster densely")
-    if not crossover:
-        return replace(dense, reason="events are not faster for such shapes")
-    if sampled > crossover + DOUBT:
+    # The sample alone decides near the crossover, where both ways take equally long, and packing only to decline would
+    # cost the most. So the choice depends on the values of x, and not on whether their bits are known.
+    if sampled > crossover:
         return dense
-    spikes = known
+    known = known_bits(products, x, geometry.kind == "conv2d")
+    spikes = products.pack(x, sizes) if known is None else known
     if spikes is None:
-        spikes = products.pack(x, sizes)
-        if spikes is None:
-            return is_foreign
+        return SpikeProduct(None, reason="the input has values other than 0 and 1")
+    if known is None:
         note_bits(x, replace(spikes, is_image=geometry.kind == "conv2d"))
     bits, count = spikes.words, spikes.count
     if count is None:
         count = products.count(bits)
     rate = count / x.numel()
-    if rate > crossover:
+    if rate > crossover + DOUBT:
         return replace(dense, rate=rate)
     y, channels_first = empty_output(products.recycler, geometry, sizes, x)
     products.multiply(sizes, bits, weight, bias, y, channels_first)
+    products.runs_by_events = True
     kept = [bits] if save else []
     if always:
         return SpikeProduct(y, kept, rate, reason="asked for")
@@ -434,11 +512,15 @@ def pack_spikes(products: Products, x: Tensor) -> SpikeBits | None:
     """See `interfaces.backend.Backend.pack`."""
     if x.dtype != torch.float32 or not x.is_cpu or x.dim() not in (2, 4) or not x.numel():
         return None
-    known = bits_of(x, x.dim() == 4)
+    products.runs_by_events = True
+    known = known_bits(products, x, x.dim() == 4)
     if known is not None:
         return known
     height, width = (x.shape[2], x.shape[3]) if x.dim() == 4 else (1, 1)
-    return products.pack(x, Sizes(x.shape[0], height, width, x.shape[1], 1, 1, 1, 0))
+    bits = products.pack(x, Sizes(x.shape[0], height, width, x.shape[1], 1, 1, 1, 0))
+    if bits is not None:
+        note_bits(x, bits)
+    return bits
 
 
 def prepare_weight(products: Products, geometry: ProductGeometry, weight: Tensor) -> Tensor | None:

@@ -84,8 +84,8 @@ def rounded_weights(weights: Weights) -> Weights:
     step = float(np.abs(weights.value).max()) / LARGEST
     integers = np.rint(weights.value / step)
     error = float(np.abs(integers * step - weights.value).max())
-    why = weights.inexact or "its weights are rounded to 8 bits"
-    return replace(weights, integers=integers, step=step, inexact=f"{why}: rounded, by {error:.3g} at most")
+    why = f"{weights.inexact}: rounded" if weights.inexact else "its weights are rounded to 8 bits"
+    return replace(weights, integers=integers, step=step, inexact=f"{why}, by {error:.3g} at most")
 
 
 def factor_of(integers: Doubles) -> int:

@@ -322,11 +322,11 @@ class _Planner(NetWalker[Signal]):
                 "train with smaller biases, or scale them with the weights",
             )
         if float(np.abs(exact - bias).max(initial=0)) > 1e-6:
-            inexact.append(f"its bias is rounded to whole units, of which a threshold has {float(level):.4g}")
+            inexact.append(f"its bias is rounded to whole units (the threshold is {float(level):.4g} units)")
         if dynamics.scale is None and any(0 < loss < 1 for loss in (dynamics.u_loss, dynamics.v_loss)):
             # loihi_lif computes the same in the net; others decay without rounding.
             inexact.append(
-                f"decays are rounded towards zero, to 1/{ALIGN} of a unit, of which a threshold has {float(level):.4g}"
+                f"decays are rounded towards zero, to 1/{ALIGN} of a unit (the threshold is {float(level):.4g} units)"
             )
         highest = max(abs(start) for start in dynamics.start)
         if highest * unit * ALIGN >= STATE_LIMIT:

@@ -144,20 +144,12 @@ class OTTTSpikingVGG(_StandardizedNet):
             grid: height and width of what the classifier takes.
             hidden: width of its two inner layers.
             dropout: probability behind each of these.
-            gain: first value of the learned factors of standardised weights, where there are some; see
-                `OTTTSpikingVGGWS`.
         """
 
         width: Annotated[int, Range(ge=1)] = 64
         grid: Annotated[int, Range(ge=1)] = 7
         hidden: Annotated[int, Range(ge=1)] = 4096
         dropout: Annotated[float, Range(ge=0.0, lt=1.0)] = 0.5
-        gain: Annotated[float, Range(gt=0.0)] = 3.0
-
-    @classmethod
-    def idle_options(cls, config: Any) -> list[tuple[str, str]]:
-        """Plain weights have no gain."""
-        return [] if cls.is_standardized else [("gain", f"{cls.__name__} has plain weights")]
 
     def __init__(
         self, make_neuron: Callable[[], Any], input_shape: tuple[int, ...], num_outputs: int, **options: Any
@@ -185,7 +177,6 @@ class OTTTSpikingVGG(_StandardizedNet):
             nn.Linear(hidden, num_outputs),
         )
         initialize(self, has_norms=self.is_standardized)
-        self._begin_gains(self.config.gain)
 
     def _make_block(self, make_neuron: Callable[[], Any], in_channels: int, out_channels: int) -> torch.nn.Module:
         if self.is_standardized:
@@ -199,6 +190,27 @@ class OTTTSpikingVGG(_StandardizedNet):
         for index in (0, 1, 4, 5, 8):
             names[f"classifier.{index}"] = f"classifier.{index + 2}"
         return names
+
+
+class OTTTSpikingVGGOfWS(OTTTSpikingVGG):
+    """Base of the four with standardised weights."""
+
+    is_standardized = True
+
+    @dataclass(frozen=True)
+    class Config(OTTTSpikingVGG.Config):
+        """
+        Args:
+            gain: first value of the learned factors of standardised weights; see `OTTTSpikingVGGWS`.
+        """
+
+        gain: Annotated[float, Range(gt=0.0)] = 3.0
+
+    def __init__(
+        self, make_neuron: Callable[[], Any], input_shape: tuple[int, ...], num_outputs: int, **options: Any
+    ) -> None:
+        super().__init__(make_neuron, input_shape, num_outputs, **options)
+        self._begin_gains(self.config.gain)
 
 
 def _names_of_blocks(features: torch.nn.Sequential) -> dict[str, str]:
@@ -222,11 +234,10 @@ class OTTTSpikingVGG11(OTTTSpikingVGG):
     info = _info(parameters=132_863_336, macs=7_609_090_048)
 
 
-class OTTTSpikingVGG11WS(OTTTSpikingVGG):
+class OTTTSpikingVGG11WS(OTTTSpikingVGGOfWS):
     """VGG-11 with standardised weights."""
 
     depths = DEPTHS[11]
-    is_standardized = True
     info = _info(parameters=132_874_280, macs=7_609_090_048)
 
 
@@ -237,11 +248,10 @@ class OTTTSpikingVGG13(OTTTSpikingVGG):
     info = _info(parameters=133_047_848, macs=11_308_466_176)
 
 
-class OTTTSpikingVGG13WS(OTTTSpikingVGG):
+class OTTTSpikingVGG13WS(OTTTSpikingVGGOfWS):
     """VGG-13 with standardised weights."""
 
     depths = DEPTHS[13]
-    is_standardized = True
     info = _info(parameters=133_058_984, macs=11_308_466_176)
 
 
@@ -252,11 +262,10 @@ class OTTTSpikingVGG16(OTTTSpikingVGG):
     info = _info(parameters=138_357_544, macs=15_470_264_320)
 
 
-class OTTTSpikingVGG16WS(OTTTSpikingVGG):
+class OTTTSpikingVGG16WS(OTTTSpikingVGGOfWS):
     """VGG-16 with standardised weights."""
 
     depths = DEPTHS[16]
-    is_standardized = True
     info = _info(parameters=138_369_960, macs=15_470_264_320)
 
 
@@ -267,9 +276,8 @@ class OTTTSpikingVGG19(OTTTSpikingVGG):
     info = _info(parameters=143_667_240, macs=19_632_062_464)
 
 
-class OTTTSpikingVGG19WS(OTTTSpikingVGG):
+class OTTTSpikingVGG19WS(OTTTSpikingVGGOfWS):
     """VGG-19 with standardised weights."""
 
     depths = DEPTHS[19]
-    is_standardized = True
     info = _info(parameters=143_680_936, macs=19_632_062_464)

@@ -14,6 +14,10 @@ from spikecore.nn import Neuron, TorchNeuron
 
 INPUT_RATE = 0.1
 """Firing rate that the first weights of linear layers are made for."""
+RATE_WITHOUT_NORMS = 0.07
+"""The same for every layer of a net without norms: with 0.1, activity dies out within 16 layers and four steps."""
+MEAN_SQUARE = 1 / 3
+"""Of pictures whose values are spread evenly over 0 to 1: what a first convolution without a norm is made for."""
 THEIR_NEURON_PARAMETERS = {"w": "param_w"}
 """SpikingJelly's name of what a parametric LIF learns → ours; both mean 1 / tau = σ(w)."""
 
@@ -96,23 +100,26 @@ def numbered(features: torch.nn.Sequential, num_layers: Mapping[str, int]) -> It
 def initialize(net: torch.nn.Module, has_norms: bool = True) -> None:
     """First weights: normal; biases 0.
 
-    Convolutions have variance 2 / fan-out, by the rule of He et al. 2015. Linear layers, and convolutions without
-    norms but for the first, have 2 / (rate · fan-in): the same rule for inputs that are 1 at `INPUT_RATE` and else 0,
-    whose mean square is that rate. With torch's first weights, or a deviation of 0.01 as in the ANN's VGG, their
-    currents stay below a threshold of 1, and the net is silent.
+    Convolutions have variance 2 / fan-out, by the rule of He et al. 2015, where a norm follows or the weights are
+    standardised. Linear layers, and convolutions without norms, have 2 / (m · fan-in), where m is the mean square of
+    what they take: `MEAN_SQUARE` of pictures for the first, and behind neurons the firing rate, `INPUT_RATE` or
+    `RATE_WITHOUT_NORMS`. With torch's first weights, with a deviation of 0.01 as in the ANN's VGG, or with fan-out in
+    the first convolution, currents stay below a threshold of 1, and the net is silent.
 
     Args:
         net: whose layers are meant.
         has_norms: norms follow the convolutions, or their weights are standardised.
     """
+    rate = INPUT_RATE if has_norms else RATE_WITHOUT_NORMS
     is_first = True
     for part in net.modules():
         if not isinstance(part, torch.nn.Conv2d | torch.nn.Linear):
             continue
-        if isinstance(part, torch.nn.Conv2d) and (has_norms or is_first):
+        if isinstance(part, torch.nn.Conv2d) and has_norms:
             torch.nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
         else:
-            torch.nn.init.normal_(part.weight, 0.0, math.sqrt(2 / (INPUT_RATE * part.weight[0].numel())))
+            mean_square = MEAN_SQUARE if is_first and not has_norms else rate
+            torch.nn.init.normal_(part.weight, 0.0, math.sqrt(2 / (mean_square * part.weight[0].numel())))
         if part.bias is not None:
             torch.nn.init.zeros_(part.bias)
         is_first = False

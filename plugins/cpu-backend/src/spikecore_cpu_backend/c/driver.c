@@ -48,6 +48,9 @@ static void *sc_rows(int64_t size) {
 
 int sc_has_float16(void) { return HAS_FLOAT16; }
 
+/* Do rows write the bits of spikes? */
+int sc_has_bits(void) { return HAS_BITS; }
+
 struct copy_job {
     char *to;
     const char *from;

@@ -153,6 +153,101 @@ void sp_pack(struct pack_job *job, int channels_first) {
         share(pack_rows, job, job->num_blocks, (int)job->num_threads);
 }
 
+/* 32 words of 32 bits, turned: such as positions with a bit for each channel, and channels with one for each position. */
+static inline void gather(const uint32_t *words, uint32_t *turned) {
+#if WIDE
+    __m512i low = _mm512_loadu_si512(words), high = _mm512_loadu_si512(words + 16);
+    for (int c = 0; c < CHUNK; c++) {
+        __m512i bit = _mm512_set1_epi32((int)(1u << c));
+        turned[c] = _cvtmask16_u32(_mm512_test_epi32_mask(low, bit)) |
+                        _cvtmask16_u32(_mm512_test_epi32_mask(high, bit)) << 16;
+    }
+#else
+    memset(turned, 0, CHUNK * sizeof *turned);
+    for (int p = 0; p < 32; p++)
+        for (uint32_t bits = words[p]; bits; bits &= bits - 1) turned[__builtin_ctz(bits)] |= 1u << p;
+#endif
+}
+
+/* ---- Bits in the order of memory ---------------------------------------------------------------------------------
+
+   A neuron writes bit i for value i of its output, in whatever order the values lie. A product reads words of 32 channels
+   of one position. */
+
+struct order_job {
+    const char *source;    /* with 8 bytes more than its bits */
+    uint32_t *bits;        /* [images][positions][words] */
+    int64_t num_positions; /* of one image; of all for rows */
+    int64_t channels, words, num_images;
+    int64_t num_threads;
+};
+
+/* `count` bits, up to 32, from bit `first` on. */
+static inline uint32_t bits_at(const char *from, int64_t first, int64_t count) {
+    uint64_t word;
+    memcpy(&word, from + first / 8, sizeof word);
+    return (uint32_t)(word >> first % 8) & (count >= CHUNK ? ~0u : (1u << count) - 1);
+}
+
+#define ORDERED 1024 /* positions of a block */
+
+static void order_rows(void *argument, int64_t block) {
+    const struct order_job *job = argument;
+    int64_t begin = block * ORDERED, end = least(begin + ORDERED, job->num_positions);
+    for (int64_t p = begin; p < end; p++)
+        for (int64_t word = 0; word < job->words; word++)
+            job->bits[p * job->words + word] =
+                bits_at(job->source, p * job->channels + word * CHUNK, job->channels - word * CHUNK);
+}
+
+/* One image: 32 positions of 32 planes at a time. */
+static void order_planes(void *argument, int64_t image) {
+    const struct order_job *job = argument;
+    int64_t first = image * job->channels * job->num_positions;
+    uint32_t *bits = job->bits + image * job->num_positions * job->words;
+    uint32_t planes[CHUNK], turned[CHUNK];
+    for (int64_t word = 0; word < job->words; word++) {
+        int64_t channels = least(CHUNK, job->channels - word * CHUNK);
+        memset(planes, 0, sizeof planes);
+        for (int64_t p = 0; p < job->num_positions; p += CHUNK) {
+            int64_t count = least(CHUNK, job->num_positions - p);
+            for (int64_t c = 0; c < channels; c++)
+                planes[c] = bits_at(job->source, first + (word * CHUNK + c) * job->num_positions + p, count);
+            gather(planes, turned);
+            for (int64_t i = 0; i < count; i++) bits[(p + i) * job->words + word] = turned[i];
+        }
+    }
+}
+
+void sp_order(struct order_job *job, int channels_first) {
+    if (channels_first)
+        share(order_planes, job, job->num_images, (int)job->num_threads);
+    else
+        share(order_rows, job, upto(job->num_positions, ORDERED), (int)job->num_threads);
+}
+
+/* Are the bits those of x? Looks at as many words as `num_samples`, spread evenly. */
+int sp_agree(const struct pack_job *job, int channels_first, int64_t num_samples) {
+    int64_t num_words = job->num_positions * job->words * (channels_first ? job->num_images : 1);
+    for (int64_t sample = 0; sample < num_samples; sample++) {
+        int64_t index = (num_words - 1) * sample / most(1, num_samples - 1);
+        int64_t position = index / job->words, word = index % job->words;
+        int64_t channels = least(CHUNK, job->channels - word * CHUNK);
+        uint32_t bad = 0, ones;
+        if (channels_first) {
+            const float *x = job->x + ((position / job->num_positions * job->channels + word * CHUNK) * job->num_positions +
+                                       position % job->num_positions);
+            float values[CHUNK] = {0};
+            for (int64_t c = 0; c < channels; c++) values[c] = x[c * job->num_positions];
+            ones = pack_word(values, CHUNK, &bad);
+        } else {
+            ones = pack_word(job->x + position * job->channels + word * CHUNK, channels, &bad);
+        }
+        if (bad || ones != job->bits[index]) return 0;
+    }
+    return 1;
+}
+
 /* Ones in a sample of runs of 32 floats, spread evenly; -1 where one of them is neither 0 nor 1. */
 int64_t sp_sample(const float *x, int64_t count, int64_t num_runs) {
     int64_t ones = 0;
@@ -601,22 +696,6 @@ static int pieces_of(const struct grad_job *job, int64_t tile, struct piece *pie
     *place += piece->num_rows;
     *row += piece->end - piece->begin;
     return 1;
-}
-
-/* 32 words of 32 channels as 32 words of 32 positions. */
-static inline void gather(const uint32_t *words, uint32_t *by_channel) {
-#if WIDE
-    __m512i low = _mm512_loadu_si512(words), high = _mm512_loadu_si512(words + 16);
-    for (int c = 0; c < CHUNK; c++) {
-        __m512i bit = _mm512_set1_epi32((int)(1u << c));
-        by_channel[c] = _cvtmask16_u32(_mm512_test_epi32_mask(low, bit)) |
-                        _cvtmask16_u32(_mm512_test_epi32_mask(high, bit)) << 16;
-    }
-#else
-    memset(by_channel, 0, CHUNK * sizeof *by_channel);
-    for (int p = 0; p < 32; p++)
-        for (uint32_t bits = words[p]; bits; bits &= bits - 1) by_channel[__builtin_ctz(bits)] |= 1u << p;
-#endif
 }
 
 /* Appends entries[b] for each bit b. */

@@ -20,7 +20,15 @@ struct target {
     char *at;
     void (*narrow)(const float *from, uint16_t *to, long count); /* NULL: as it is */
     int streams;                                                  /* every tile begins on a cache line */
+    uint64_t *bits; /* of spikes: a word for each tile, whose bits tell which lanes are 1; NULL: not wanted */
 };
+
+/* It pays where a vector of comparisons becomes a mask in one instruction. */
+#if defined(__AVX512F__) || defined(__AVX2__)
+#define HAS_BITS 1
+#else
+#define HAS_BITS 0
+#endif
 
 /* A row that will be read later and is fetched now; NULL: none. */
 struct ahead {
@@ -52,6 +60,32 @@ static inline void NAME(end_tile)(const struct target *to, long lane, const real
     } else if (to->streams) {
         stream_lines(to->at + lane * (long)sizeof(real), (const char *)tile, TILE * sizeof(real));
     }
+}
+
+/* The same of a tile of zeros and ones, which are written as bits too, while they are in the nearest cache. */
+static inline void NAME(end_spikes)(const struct target *to, long lane, const real *tile) {
+    if (sizeof(real) == sizeof(float) && to->bits) {
+#if defined(__AVX512F__)
+        typedef float part __attribute__((vector_size(64)));
+        typedef float source __attribute__((vector_size(64), aligned(4), may_alias));
+        typedef uint16_t target __attribute__((may_alias));
+        target *bits = (target *)(to->bits + lane / TILE);
+        for (int i = 0; i < TILE / 16; i++) {
+            part value = *(const source *)((const float *)tile + 16 * i);
+            bits[i] = (uint16_t)__builtin_ia32_cmpps512_mask(value, (part){0}, 4 /* not equal */, (uint16_t)-1, 4);
+        }
+#elif defined(__AVX2__)
+        typedef float part __attribute__((vector_size(32)));
+        typedef float source __attribute__((vector_size(32), aligned(4), may_alias));
+        typedef uint8_t target __attribute__((may_alias));
+        target *bits = (target *)(to->bits + lane / TILE);
+        for (int i = 0; i < TILE / 8; i++) {
+            part value = *(const source *)((const float *)tile + 8 * i);
+            bits[i] = (uint8_t)__builtin_ia32_movmskps256((part)(value != (part){0}));
+        }
+#endif
+    }
+    NAME(end_tile)(to, lane, tile);
 }
 
 /* The rows of one step. Those of `before` and `after` may be the same: every lane reads before it writes. */
