@@ -61,7 +61,10 @@ def test_another_name_drops_the_options_of_the_one_before(file):
         (["neuron.name=cuba_lif", "neuron.surrogate={name='sigmoid',alpha=2.0}"], ["neuron.tau of"]),
         (["neuron.surrogate=sigmoid"], ["neuron.surrogate.alpha of the configuration does not apply"]),
         (["trainer.loss.name=tet"], ["trainer.loss.over, trainer.loss.on of the configuration do not apply"]),
-        (["trainer.loss.name=tet", "neuron.surrogate.name=atan"], ["trainer.loss.over, trainer.loss.on", "neuron.surr"]),
+        (
+            ["trainer.loss.name=tet", "neuron.surrogate.name=atan"],
+            ["trainer.loss.over, trainer.loss.on", "neuron.surr"],
+        ),
         # Nothing that the file says is dropped:
         (["neuron.name=lif"], []),
         (["neuron.tau=4", "neuron.surrogate.alpha=3", "neuron.surrogate.name=sigmoid"], []),
