@@ -86,11 +86,6 @@ def _not_drawn(report: ConversionReport) -> list[str]:
 
 
 def _row(layer: LayerReport) -> tuple[object, ...]:
-    threshold = ""
-    if isinstance(layer.threshold, tuple):
-        threshold = f"{min(layer.threshold):.4g} to {max(layer.threshold):.4g}"
-    elif layer.threshold is not None:
-        threshold = f"{layer.threshold:.4g}"
     correlation = f"{layer.correlation[-1]:.4f}" if layer.correlation else ""
     rate = "" if layer.rate is None else f"{layer.rate:.4f}"
-    return layer.name, layer.outcome, layer.reason, threshold, correlation, rate
+    return layer.name, layer.outcome, layer.reason, layer.threshold_text, correlation, rate

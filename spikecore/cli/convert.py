@@ -79,18 +79,18 @@ def command(
     """
     from spikecore.cli.out import require_empty
     from spikecore.cli.shape import parse_shape
-    from spikecore.registry import create, registry
+    from spikecore.registry import create
+    from spikecore.run.converted import load_files
     from spikecore.run.overrides import parse_settings
 
     require_empty(out)
     shape = None if input_shape is None else parse_shape(input_shape)
-    for file in files:
-        registry().load_file(file)
+    load_files(files, Path(source))
     converter = create("converter", name, **parse_settings(settings))
 
+    from spikecore.run.calibration import calibration_of
     from spikecore.run.comparison import inputs_of
     from spikecore.run.conversion import convert, example_of, source_of
-    from spikecore.run.sources import calibration_of
 
     given = source_of(source, weights, checkpoint, converter)
     needs_data = converter.capabilities.needs_calibration or data is not None
@@ -109,14 +109,9 @@ def _show(conversion: Conversion) -> None:
 
     rows = [COLUMNS]
     for layer in conversion.report.layers:
-        threshold = ""
-        if isinstance(layer.threshold, tuple):
-            threshold = f"{min(layer.threshold):.4g}..{max(layer.threshold):.4g}"
-        elif layer.threshold is not None:
-            threshold = f"{layer.threshold:.4g}"
         correlation = f"{layer.correlation[-1]:.3f}" if layer.correlation else ""
         rate = "" if layer.rate is None else f"{layer.rate:.3f}"
-        rows.append((layer.name, layer.outcome, threshold, correlation, rate, layer.reason))
+        rows.append((layer.name, layer.outcome, layer.threshold_text, correlation, rate, layer.reason))
     columns: list[int] = []
     for column, heading in enumerate(COLUMNS):
         if heading not in OPTIONAL or any(row[column] for row in rows[1:]):

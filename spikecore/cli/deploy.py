@@ -83,12 +83,12 @@ def command(
     or the run, the deployer or an option cannot be used.
     """
     from spikecore.errors import ConversionError, NetTraceError
-    from spikecore.registry import create, registry
+    from spikecore.registry import create
+    from spikecore.run.converted import load_files
     from spikecore.run.overrides import parse_settings
 
     _check_usage(out, only_check, as_json)
-    for file in files:
-        registry().load_file(file)
+    load_files(files, run_dir)
     deployer = create("deployer", name, **parse_settings(settings))
     count = _count(name, deployer, verify) if not only_check else 0
     net = _net(run_dir, checkpoint, part)

@@ -49,16 +49,16 @@ def command(
     RUN_DIR may also be a directory that spike convert wrote from a run: its net is measured on the data of that run.
     """
     import json
+    from pathlib import Path
 
-    from spikecore.registry import registry
+    from spikecore.run.converted import load_files
     from spikecore.run.experiment import evaluate
     from spikecore.run.joining import is_left_to_another
     from spikecore.run.text import aligned_value_text
 
     if is_left_to_another():  # one process measures, and says so once
         return
-    for file in files:
-        registry().load_file(file)
+    load_files(files, Path(run_dir))
     result = evaluate(run_dir, checkpoint, split=split, overrides=overrides, device=device, other_samples=other_samples)
     if result.other_samples:
         changed = ", ".join(result.other_samples)

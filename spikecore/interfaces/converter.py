@@ -70,6 +70,16 @@ class LayerReport:
     correlation: tuple[float, ...] = ()
     rate: float | None = None
 
+    @property
+    def threshold_text(self) -> str:
+        """For tables: a number, the range of the channels, or nothing."""
+        if self.threshold is None:
+            return ""
+        if not isinstance(self.threshold, tuple):
+            return f"{self.threshold:.4g}"
+        low, high = f"{min(self.threshold):.4g}", f"{max(self.threshold):.4g}"
+        return low if low == high else f"{low} to {high}"
+
 
 @dataclass(frozen=True)
 class ConversionReport:

@@ -211,11 +211,12 @@ class Registry:
         self._names[id(obj)] = (obj, name)
         return obj
 
-    def load_file(self, path: str | Path) -> Plugin:
+    def load_file(self, path: str | Path, may_be_empty: bool = False) -> Plugin:
         """Run a Python file whose `spikecore.register(...)` calls add components to this registry; none if it fails.
 
         Args:
             path: the file.
+            may_be_empty: it may register nothing, since something else in it is wanted.
 
         Returns:
             The file as a source of components: its path and the SHA-256 of its bytes.
@@ -238,7 +239,7 @@ class Registry:
         finally:
             self._source = before
         # Not by their number: a file may replace what another one registered.
-        if not any(entry.plugin is plugin for _, entry in self._registered.values()):
+        if not may_be_empty and not any(entry.plugin is plugin for _, entry in self._registered.values()):
             raise PluginError(
                 f"{path}: registers nothing; decorate a component with @spikecore.register(KIND, NAME) in it"
             )

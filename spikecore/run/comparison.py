@@ -18,11 +18,10 @@ from spikecore.datasets import offline
 from spikecore.errors import SpikeError, StateError
 from spikecore.interfaces.converter import ConversionReport, Points
 from spikecore.nn import reset_state, streaming
-from spikecore.registry import create
-from spikecore.run.samples import from_split
-from spikecore.run.sources import CONVERTED, Calibration, Source, task_of
-from spikecore.trainers.batches import put_together
-from spikecore.trainers.splits import task_split, unaugmented
+from spikecore.run.calibration import Calibration, task_of
+from spikecore.run.checkpoint import LAST
+from spikecore.run.samples import from_split, of_dataset
+from spikecore.run.sources import Source
 
 AT_ONCE = 64
 """Inputs of one call."""
@@ -81,14 +80,16 @@ def inputs_of(
     """
     if not count:
         return None
-    if data is None and source.directory is not None and source.about["kind"] != CONVERTED:
+    data = source.dataset if data is None else data
+    if data is None and source.directory is not None and source.has_run:
         try:
             with offline():  # nothing is downloaded for the sake of a comparison
                 return _of_run(source, count)
         except (SpikeError, OSError) as error:
             remark(f"decisions are not compared on the data of {source.directory}: {error}")
     elif data is not None and not data.endswith((".safetensors", ".npy")):
-        return _of_dataset(data, source.about["step_mode"] == "multi", count)
+        samples = of_dataset(data, count, source.num_steps)
+        return Inputs(samples.x, samples.labels, samples.source)
     first = next(calibration.batches(), None) if calibration is not None else None
     if first is None:
         return None
@@ -99,7 +100,7 @@ def inputs_of(
 
 def _of_run(source: Source, count: int) -> Inputs:
     assert source.directory is not None
-    task = task_of(source.directory, source.about["checkpoint"])
+    task = task_of(source.directory, source.about.get("checkpoint", LAST))
     name = "test" if task.test is not None else "train"
     samples = from_split(task, count, name)
     text = f"{samples.x.shape[1]} {name} samples of {source.directory}"
@@ -108,21 +109,6 @@ def _of_run(source: Source, count: int) -> Inputs:
     # Of a net without state every step of a sequence is an input of its own.
     labels = None if samples.labels is None else samples.labels.repeat(len(samples.x))
     return Inputs(samples.x.flatten(0, 1), labels, text)
-
-
-def _of_dataset(name: str, is_sequence: bool, count: int) -> Inputs:
-    dataset = create("dataset", name)
-    chosen = "test" if "test" in dataset.splits else "train"
-    split = unaugmented(task_split(dataset, chosen))
-    size = len(split)
-    indices = [index * size // min(count, size) for index in range(min(count, size))]
-    samples = [split[index] for index in indices]
-    x = put_together(split, samples, is_sequence, indices=indices).x
-    labels = [label for _, label in samples]
-    are_classes = all(isinstance(label, int) for label in labels)
-    # As encoders read bytes; the net itself is given floats only.
-    x = x.float() / 255 if x.dtype == torch.uint8 else x
-    return Inputs(x, torch.tensor(labels) if are_classes else None, f"{len(samples)} {chosen} samples of {name}")
 
 
 def compare(given: nn.Module, made: nn.Module, inputs: Inputs | None, num_steps: int, is_sequence: bool) -> Comparison:

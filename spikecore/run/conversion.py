@@ -20,6 +20,7 @@ from spikecore.interfaces.converter import ConversionReport, Converter
 from spikecore.nn import set_step_mode
 from spikecore.nn.weights import plain_options
 from spikecore.registry import registry
+from spikecore.run.calibration import Calibration
 from spikecore.run.checkpoint import LAST
 from spikecore.run.comparison import Comparison, Inputs, compare
 from spikecore.run.converted import (
@@ -29,6 +30,7 @@ from spikecore.run.converted import (
     OWN_SUM,
     SOURCE,
     WEIGHTS,
+    beginning_of,
     input_shape,
     is_converted,
     load_converted,
@@ -40,7 +42,7 @@ from spikecore.run.loading import load
 from spikecore.run.out import whole_directory
 from spikecore.run.record import FILE as RECORD
 from spikecore.run.record import Record
-from spikecore.run.sources import CONVERTED, RUN, Calibration, Source, from_file, from_function, set_given_mode
+from spikecore.run.sources import CONVERTED, RUN, Source, from_file, from_function, set_given_mode
 from spikecore.version import __version__
 
 PAGE = "report.html"
@@ -100,7 +102,11 @@ def _from_directory(directory: Path, checkpoint: str) -> Source:
         # copied: it may be a link to a secret, which would be given away with the new directory.
         listed = [name for name in read_manifest(directory)["files"] if _is_no_weights(name)]
         files = _contents(directory, [MANIFEST, *listed])
-        shape: tuple[int, ...] | None = input_shape(directory)
+        about["step_mode"] = set_given_mode(net)
+        first = beginning_of(directory)
+        num_steps = first.num_steps if about["step_mode"] == "multi" else None
+        kind = str(first.about["kind"])
+        return Source(net, about, files, input_shape(directory), directory, num_steps, first.dataset, kind)
     else:
         record = Record.read(directory)
         names = [name for name in record.nets if name]
@@ -201,6 +207,7 @@ def _files(
         },
         "source": source.about,
         "calibration": None if calibration is None else calibration.source,
+        "dataset": None if calibration is None else calibration.dataset,
         "example_shape": list(example.shape),
         "report": report.to_dict(),
         "files": {path: hashlib.sha256(data).hexdigest() for path, data in files.items()},

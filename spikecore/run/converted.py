@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,10 +23,18 @@ from safetensors.torch import load as tensors_of
 from torch import Tensor, nn
 
 from spikecore.documents import parse_json
-from spikecore.errors import CheckpointError, ConfigError, ConversionError, NetTraceError
+from spikecore.errors import (
+    BrokenPluginError,
+    CheckpointError,
+    ConfigError,
+    ConversionError,
+    NetTraceError,
+    PluginError,
+)
 from spikecore.files import read_file
 from spikecore.nn import quantized, set_backend, set_step_mode
-from spikecore.registry import create
+from spikecore.registry import create, registry
+from spikecore.registry.files import file_source
 from spikecore.run.restore import SavedRun
 from spikecore.run.sources import CONVERTED, FILE, RUN, call_factory, find_module
 from spikecore.run.typed import Mismatch, from_plain
@@ -100,6 +110,70 @@ def skeleton(directory: Path, loaded_bytes: int | None = None) -> nn.Module:
     return made
 
 
+@dataclass(frozen=True)
+class Beginning:
+    """What a converted net comes from, however often it was converted.
+
+    Args:
+        place: the directory of the run's configuration and record, or of what else rebuilds the first net.
+        about: that net, as its source was described.
+        num_steps: T for which a net without state was converted; None where the first net takes sequences.
+        dataset: name of the one that calibrated the net, the last time that one was named; None for none.
+    """
+
+    place: Path
+    about: dict[str, Any]
+    num_steps: int | None
+    dataset: str | None
+
+
+def beginning_of(directory: Path) -> Beginning:
+    """Follow a converted net back; errors are those of `read_manifest`, or that a converter is not installed."""
+    num_steps, dataset = None, None
+    manifests = _manifests(directory)
+    for _, manifest in manifests:
+        source, how = manifest["source"], manifest["converter"]
+        if source["step_mode"] == "single":
+            num_steps = create("converter", how["name"], **how["options"]).capabilities.num_steps
+        if dataset is None:
+            dataset = manifest.get("dataset")
+    place, last = manifests[-1]
+    return Beginning(place / SOURCE, last["source"], num_steps, dataset)
+
+
+def _manifests(directory: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Of a converted net, then of the one it was converted from, as long as that was a converted net too."""
+    manifests = [(directory, read_manifest(directory))]
+    while manifests[-1][1]["source"]["kind"] == CONVERTED:
+        place = manifests[-1][0] / SOURCE
+        manifests.append((place, read_manifest(place)))
+    return manifests
+
+
+def load_files(files: Sequence[str | Path], directory: Path) -> None:
+    """Run the files that `--load` names: of components, or the one that made the net before it was converted.
+
+    Args:
+        files: to run.
+        directory: of the net to look at; perhaps a run's, or none.
+
+    Raises:
+        PluginError: a file cannot be read, fails, or is neither.
+    """
+    about: dict[str, Any] = _manifests(directory)[-1][1]["source"] if files and is_converted(directory) else {}
+    for file in files:
+        makes_net = "function" in about and file_source(file).version == about["sha256"]
+        try:
+            registry().load_file(file, may_be_empty=makes_net)
+        except PluginError as error:
+            if isinstance(error, BrokenPluginError) or "function" not in about:
+                raise
+            raise PluginError(
+                f"{error}; nor is it the file that made this net, {about['file']} as it was then (sha256 "
+                f"{about['sha256'][:12]})"
+            ) from error
+
+
 def input_shape(directory: Path) -> tuple[int, ...]:
     """The shape of one sample in one step, `[...]`; errors are those of `read_manifest`."""
     manifest = read_manifest(directory)
@@ -144,7 +218,7 @@ def rebuild_source(about: dict[str, Any], directory: Path, converter: Any, loade
         if module is None:
             raise ConfigError(
                 f"this net was made by {about['file']}:{about['function']} (sha256 {about['sha256'][:12]}), which is "
-                "run only when you ask for it: import that file before, unchanged"
+                f"run only when you ask for it: --load {about['file']}, or in Python import that file before, unchanged"
             )
         net = call_factory(getattr(module, about["function"], None), f"{about['file']}:{about['function']}")
     set_step_mode(net.eval(), about["step_mode"])

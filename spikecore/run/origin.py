@@ -10,12 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spikecore.errors import CheckpointError, ConfigError
-from spikecore.registry import create
 from spikecore.run.build import Prepared
 from spikecore.run.checkpoint import LAST
-from spikecore.run.converted import SOURCE, is_converted, load_converted, read_manifest, weight_bytes
+from spikecore.run.converted import beginning_of, is_converted, load_converted, weight_bytes
 from spikecore.run.restore import SavedRun
-from spikecore.run.sources import CONVERTED, RUN
+from spikecore.run.sources import RUN
 
 CONVERTED_NET = "converted"
 """Stands for the checkpoint of a net that has none."""
@@ -44,20 +43,18 @@ class Origin:
                 not installed.
             CheckpointError: a file is damaged.
         """
-        num_steps = None
-        place = directory
-        while is_converted(place):
-            manifest = read_manifest(place)
-            source, how = manifest["source"], manifest["converter"]
-            if source["step_mode"] == "single":
-                num_steps = create("converter", how["name"], **how["options"]).capabilities.num_steps
-            if source["kind"] not in (RUN, CONVERTED):
-                made_of = ":".join(str(source[key]) for key in ("file", "function") if key in source)
-                raise ConfigError(
-                    f"{directory}: this net was converted from {made_of}, which is no run and has no data"
-                )
-            place = place / SOURCE
-        return cls(directory, SavedRun.open(place), num_steps)
+        if not is_converted(directory):
+            return cls(directory, SavedRun.open(directory))
+        beginning = beginning_of(directory)
+        source = beginning.about
+        if source["kind"] != RUN:
+            made_of = ":".join(str(source[key]) for key in ("file", "function") if key in source)
+            raise ConfigError(
+                f"{directory}: this net was converted from {made_of}, which is no run and has no data, and no trainer "
+                "that measures: `spike convert … --data DATASET --compare N` gives the accuracy of the new net, "
+                "spikecore.load the net itself"
+            )
+        return cls(directory, SavedRun.open(beginning.place), beginning.num_steps)
 
     @property
     def is_converted(self) -> bool:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from spikecore.errors import ConfigError
 from spikecore.interfaces.task import Task
+from spikecore.registry import create
 from spikecore.run.build import prepare
 from spikecore.run.checkpoint import LAST
+from spikecore.run.converted import beginning_of, is_converted
 from spikecore.run.origin import Origin
-from spikecore.run.sources import spread
+from spikecore.run.sources import RUN, spread
 from spikecore.trainers.batches import put_together
-from spikecore.trainers.splits import unaugmented
+from spikecore.trainers.splits import task_split, unaugmented
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Sam
     """Samples from a run's test split, encoded as in its evaluation, spread evenly over the split; always the same.
 
     A run without data gives the example of its trainer. For a converted net they are those of the run that it comes
-    from, as sequences of as many steps as it was converted for.
+    from, or of the dataset that calibrated it, as sequences of as many steps as it was converted for.
 
     Args:
         directory: the run directory, or one that `spike convert` wrote.
@@ -48,6 +50,9 @@ def samples_of(directory: str | Path, count: int, checkpoint: str = LAST) -> Sam
         ConfigError: this is no run, its parts are not installed, or it has no data and its trainer gives no example.
         DatasetError: the data are not here, or damaged.
     """
+    beginning = beginning_of(Path(directory)) if is_converted(Path(directory)) else None
+    if beginning is not None and beginning.dataset is not None and beginning.about["kind"] != RUN:
+        return of_dataset(beginning.dataset, count, beginning.num_steps)
     origin = Origin.of(Path(directory))
     resolved = origin.saved.reopen_with(origin.overrides)
     prepared = prepare(resolved, torch.device("cpu"), loaded_bytes=origin.loaded_bytes)
@@ -84,3 +89,30 @@ def from_split(task: Task, count: int, name: str, device: torch.device | None = 
     if batch.mask is not None and not bool(batch.mask.all()):
         source += f", padded to {len(x)} steps (the padding is counted, too)"
     return Samples(x, torch.tensor(labels) if are_classes else None, source)
+
+
+def of_dataset(name: str, count: int, num_steps: int | None = None) -> Samples:
+    """Samples of a dataset, without encoder: of its test split where it has one, spread evenly over it.
+
+    Args:
+        name: of the dataset.
+        count: how many; fewer where the split has fewer.
+        num_steps: T of a net that takes samples without steps as sequences, the same at every step; None for one that
+            takes them as they are.
+
+    Returns:
+        With `x` `[T, B, ...]` of sequences and with `num_steps`, else `[B, ...]`.
+    """
+    dataset = create("dataset", name)
+    chosen = "test" if "test" in dataset.splits else "train"
+    split = unaugmented(task_split(dataset, chosen))
+    indices = spread(len(split), count)
+    samples = [split[index] for index in indices]
+    x = put_together(split, samples, dataset.is_sequence, indices=indices).x
+    # As encoders read bytes; the net itself is given floats only.
+    x = x.float() / 255 if x.dtype == torch.uint8 else x
+    if num_steps is not None and not dataset.is_sequence:
+        x = x.expand(num_steps, *x.shape)
+    labels = [label for _, label in samples]
+    are_classes = all(isinstance(label, int) for label in labels)
+    return Samples(x, torch.tensor(labels) if are_classes else None, f"{len(samples)} {chosen} samples of {name}")

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from spikecore.analysis import conversion_page
 from spikecore.interfaces import ConversionReport, LayerReport
 
@@ -55,3 +57,10 @@ def test_nothing_measured_draws_nothing():
     # After the last step alone there is no curve to draw.
     one = ConversionReport((LayerReport("a", "became", "few", 1.0, (0.99,), 0.1),))
     assert "<svg" not in conversion_page("net", one)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "text"), [(None, ""), (0.5, "0.5"), ((0.25, 1.5, 1.0), "0.25 to 1.5"), ((2.0, 2.0), "2")]
+)
+def test_thresholds_are_written_as_a_number_or_a_range(threshold, text):
+    assert LayerReport("relu", "became", "IF", threshold).threshold_text == text

@@ -267,9 +267,7 @@ def test_a_file_is_run_only_when_it_is_asked_for(convert, loaded, factory):
     assert status == 0, printed
     assert json.loads(Path("snn/converted.json").read_text())["calibration"] is None
     digest = hashlib.sha256(factory.read_bytes()).hexdigest()
-    for name, module in list(sys.modules.items()):
-        if getattr(module, "__file__", None) == str(factory):
-            del sys.modules[name]
+    forget(factory)
     with pytest.raises(ConfigError, match=rf"nets.py:make \(sha256 {digest[:12]}\), which is run only when you ask"):
         loaded("snn")
     spec = importlib.util.spec_from_file_location("nets_of_mine", factory)
@@ -295,9 +293,29 @@ def test_a_converted_net_is_converted_again(convert, loaded, ann, tmp_path):
     assert twice.mean_input.item() == pytest.approx(sequences.mean().item())
     x = torch.rand(6, 2, 1, 8, 8)
     assert torch.equal(twice(x), loaded("snn")(x))
-    status, printed = convert("toy-pass", "snn", "--out", "thrice")
-    assert status == 2
-    assert "--data is missing" in printed
+
+
+def test_a_converted_net_has_the_data_of_its_run(convert, loaded, ann):
+    """Its encoder repeats every sample for as many steps as the net was converted for; so does a dataset by name."""
+    assert convert("toy", ann, "--out", "snn")[0] == 0
+    split = spikecore.create("dataset", "digits").split("train")
+    mean = torch.stack([split[index][0] for index in range(len(split))]).mean()
+    for options in ((), ("--data", "digits")):
+        status, printed = convert("toy-pass", "snn", *options, "--samples", 10**6, "--out", f"twice{len(options)}")
+        assert status == 0, printed
+        assert "accuracy over T: 1: " in printed
+        assert loaded(f"twice{len(options)}").mean_input.item() == pytest.approx(mean.item(), abs=1e-3)
+    np.save("inputs.npy", np.full((5, 1, 8, 8), 0.25))
+    status, printed = convert("toy-pass", "snn", "--data", "inputs.npy", "--out", "thrice")
+    assert status == 0, printed
+    assert loaded("thrice").mean_input.item() == 0.25
+
+
+def forget(file):
+    """As if it had not been run in this process."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == str(file):
+            del sys.modules[name]
 
 
 def test_a_converter_that_breaks_its_contract_writes_nothing(convert, ann):

@@ -1,6 +1,7 @@
 """`spike eval` and `spike deploy` of directories that `spike convert` wrote."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from spikecore.analysis import Fidelity
 from spikecore.nn.encoders.direct import Direct
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.build import prepare
+from spikecore.run.calibration import calibration_of
 from spikecore.run.config import resolve
 from spikecore.run.conversion import source_of
 from spikecore.run.samples import samples_of
-from spikecore.run.sources import calibration_of
 from spikecore.trainers.classify import Classify
 from tests.cli.scaffolded import component_file, trained
 
@@ -255,3 +256,56 @@ def test_calibration_sees_what_the_encoder_of_the_run_gives(neuron, num_steps, t
     images = torch.stack([train[index * len(train) // 40][0] for index in range(40)])
     wanted = 0.25 * images if num_steps == 1 else 0.25 * images.expand(3, *images.shape)
     assert torch.equal(torch.cat(batches, 0 if num_steps == 1 else 1), wanted)
+
+
+IMAGES = """
+import torch
+from spikecore import nn
+
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), nn.ReLU(), torch.nn.Linear(16, 10))
+"""
+
+
+def forget(file):
+    """As if it had not been run in this process."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == str(file):
+            del sys.modules[name]
+
+
+def test_a_net_from_a_file_goes_on_to_be_converted_and_deployed(spike, toys, tmp_path):
+    """With the dataset that calibrated it; the file that made it is run when it is given again, unchanged."""
+    nets = tmp_path / "images.py"
+    nets.write_text(f"# {tmp_path}\n{IMAGES}")
+    options = ("--load", toys)
+    status, printed = spike("convert", "toy-if", f"{nets}:make", "--data", "digits", "--out", "snn", *options)
+    assert status == 0, printed
+    assert json.loads(Path("snn/converted.json").read_text())["dataset"] == "digits"
+    forget(nets)
+    for words in (("deploy", "toy", "snn", "--out", "o"), ("convert", "toy-half", "snn", "--out", "o")):
+        status, printed = spike(*words, *options)
+        assert status == 2
+        assert f"run only when you ask for it: --load {nets}" in " ".join(printed.split())
+    status, printed = spike("convert", "toy-half", "snn", "--out", "twice", *options, "--load", nets)
+    assert status == 0, printed
+    assert "accuracy over T: 1: " in printed
+    forget(nets)
+    status, printed = spike("deploy", "toy", "twice", "--out", "artefact", *options, "--load", nets)
+    assert status == 0, printed
+    deployed = json.loads(Path("artefact/deploy.json").read_text())
+    assert deployed["example_shape"] == [NUM_STEPS, 1, 1, 8, 8]
+    with use(Registry(blocking=Blocking())) as registry:
+        registry.load_file(toys)
+        samples = samples_of("twice", 5)
+    assert samples.x.shape == (NUM_STEPS, 5, 1, 8, 8)
+    assert torch.equal(samples.x[0], samples.x[-1])
+    assert samples.source == "5 test samples of digits"
+    status, printed = spike("eval", "twice", *options, "--load", nets)
+    assert status == 2
+    assert "is no run and has no data, and no trainer that measures: `spike convert" in " ".join(printed.split())
+    nets.write_text(nets.read_text() + "\n")
+    status, printed = spike("deploy", "toy", "twice", "--out", "again", *options, "--load", nets)
+    assert status == 2
+    assert f"nor is it the file that made this net, {nets} as it was then" in " ".join(printed.split())

@@ -12,13 +12,14 @@ from spikecore.errors import ConfigError, ContractError, DatasetError
 from spikecore.interfaces.dataset import Batch, Target
 from spikecore.registry import Blocking, Registry, use
 from spikecore.run.build import prepare
+from spikecore.run.calibration import calibration_of
 from spikecore.run.config import resolve
 from spikecore.run.conversion import source_of
 from spikecore.run.dry_run import inspect_resume
 from spikecore.run.experiment import evaluate, resume
 from spikecore.run.record import Record
 from spikecore.run.samples import samples_of
-from spikecore.run.sources import Source, calibration_of
+from spikecore.run.sources import Source
 from spikecore.trainers import TaskSplit, assemble, label_problem, put_together, stack
 from spikecore.trainers.targets import input_problem, sample_problem
 from tests.conformance.toys import ToyDataset, ToySplit

@@ -105,6 +105,21 @@ def test_balancing_is_the_formula():
     torch.testing.assert_close(-point.grad, 2 * (values - 0.4).relu().mean())
 
 
+def clipped(net, x, thresholds):
+    """What the net gives where every rectifier is clipped at its threshold."""
+    graph = trace_net(net)
+
+    def call(node, args, kwargs):
+        value = graph.call(node, args, kwargs)
+        if node.name not in thresholds:
+            return value
+        threshold = thresholds[node.name]
+        return torch.minimum(value, threshold.reshape(-1, *([1] * (value.dim() - 2))) if threshold.dim() else threshold)
+
+    with torch.no_grad():
+        return graph.run(x, call=call)
+
+
 @pytest.mark.parametrize(
     ("recipe", "per", "fold"),
     [
@@ -117,12 +132,23 @@ def test_balancing_is_the_formula():
 def test_a_net_with_everything_follows_the_given_one(recipe, per, fold):
     net, x = settled(Everything()), images()
     made, report = convert(net, x, recipe=recipe, per=per, fold=fold, percentile=100.0, T=(64,))
-    with torch.no_grad():
-        right = net(x)
-    out = mean_output(made, x, 128)
-    # Balancing clips on purpose, above all in channels that are rarely active.
-    limit = 0.1 if recipe == "max" else 0.2 if recipe == "percentile" else 1.6
-    assert float((out - right).norm() / (right - right.mean(0)).norm()) < limit
+    # Balancing clips on purpose, above all in channels that are rarely active: so does the reference.
+    thresholds = {layer.name: torch.tensor(layer.threshold) for layer in report.layers if layer.threshold is not None}
+    right = clipped(net, x, thresholds)
+
+    def error():
+        return float((mean_output(made, x, 128) - right).norm() / (right - right.mean(0)).norm())
+
+    assert error() < 0.1
+    if recipe == "max":
+        with torch.no_grad():
+            torch.testing.assert_close(right, net(x))
+        weights = dict(made.named_parameters())
+        for name, factor in (("conv1.weight", 1.2), ("conv2.weight", -1.0), ("up.bias", 1.2), ("fc2.weight", 1.2)):
+            with torch.no_grad():
+                weights[name].mul_(factor)
+                assert error() > 0.12, name
+                weights[name].div_(factor)
     assert {layer.name for layer in report.layers} == {node.name for node in trace_net(net).layers}
     neurons = [layer for layer in report.layers if layer.threshold is not None]
     assert len(neurons) == 5
@@ -215,9 +241,15 @@ def test_pooling_may_be_replaced():
         settled(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 3))),
         images(),
     )
-    made, report = convert(net, x, max_pool="average")
+    made, report = convert(net, x, recipe="max", max_pool="average")
     assert isinstance(made.get_submodule("2"), nn.AvgPool2d)
     assert "by option" in report.layers[2].reason
+    with torch.no_grad():
+        largest = net(x)
+        net[2] = nn.AvgPool2d(2)
+        right = net(x)
+    torch.testing.assert_close(mean_output(made, x, 256), right, atol=0.01, rtol=0)
+    assert (largest - right).abs().max() > 0.1
 
 
 def test_leaky_relus_are_refused_or_taken_for_relus():
@@ -276,6 +308,24 @@ def test_nets_of_runs_are_taken_apart():
     with torch.no_grad():
         right = net(x)
     assert float((mean_output(made, x, 128) - right).norm() / (right - right.mean(0)).norm()) < 0.1
+
+
+def test_a_block_at_two_places_is_taken_apart_at_both():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = snn.fold_time(nn.Sequential(nn.Linear(6, 6), nn.ReLU()))
+            self.second, self.head = self.first, nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.second(self.first(x)))
+
+    net, x = settled(Twice()), torch.rand(32, 6, generator=torch.Generator().manual_seed(0))
+    set_step_mode(net, "single")
+    made, report = convert(net, x, recipe="max")
+    assert sum(layer.threshold is not None for layer in report.layers) == 2
+    with torch.no_grad():
+        torch.testing.assert_close(mean_output(made, x, 512), net(x), atol=0.02, rtol=0)
 
 
 def test_qcfs_is_the_formula_and_its_gradients_those_of_the_paper():

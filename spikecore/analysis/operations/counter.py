@@ -247,7 +247,7 @@ class OperationCounter(DispatchMode):  # type: ignore[no-untyped-call]
             tally.num_states = numbers / max(len(step), 1)
         if is_neuron or isinstance(module, RECTIFIERS):
             tally.updates += out.numel()
-            tally.active += int((out != 0).sum())
+            tally.active += int(torch.count_nonzero(out))
             tally.num_neurons = float(math.prod(out.shape[1 + has_steps :]))
 
 

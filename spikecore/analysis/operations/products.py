@@ -4,7 +4,8 @@
     synops    those of them where neither the input nor the weight is 0
 
 An operation of a convolution belongs to one input value, which meets the weights of its fan-out. The fan-out of every
-place is the gradient of Σ conv(x, 1[w ≠ 0]) with respect to x, so stride, padding, dilation and groups are exact:
+place is the gradient of Σ conv(x, 1[w ≠ 0]) with respect to x, so stride, padding, dilation and groups are exact. All
+outputs count alike, so the weights of an input channel are added up first, and the convolution is one by channels:
 
     synops = Σ 1[x ≠ 0] · fan-out                      of a matrix product: Σ_k #(a[:, k] ≠ 0) · #(b[k, :] ≠ 0)
 """
@@ -48,16 +49,33 @@ Count = Callable[[Sequence[Any], Any, IsWeight], Product]
 
 def is_ternary(x: Tensor) -> bool:
     """Is every value -1, 0 or 1?"""
-    return bool(((x == 0) | (x.abs() == 1)).all())
+    if not _is_ternary(x.flatten()[:MOST_TELL]):
+        return False  # without reading all of it
+    return _is_ternary(x)
+
+
+def _is_ternary(x: Tensor) -> bool:
+    return torch.equal(x * x, x.abs()) and bool(x.isfinite().all())
+
+
+MOST_TELL = 1 << 10
+"""Values of which one is most likely another number, where not all are -1, 0 and 1."""
+
+
+def events_at(x: Tensor) -> Tensor:
+    """How many entries along the first axis are not 0, int32; torch's sums of bools are several times slower."""
+    return (x != 0).view(torch.uint8).sum(0, dtype=torch.int32)
 
 
 def convolution(args: Sequence[Any], out: Tensor, is_weight: IsWeight) -> Product:
     """`aten.convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)`."""
     x, weight, _, *geometry = args
-    events = (x != 0).sum(0).double()  # per place of a sample
+    events = events_at(x).double()  # per place of a sample
+    all_weights = _fan_out(x, out, torch.ones_like(weight), geometry)
+    fan_out = all_weights if bool((weight != 0).all()) else _fan_out(x, out, weight != 0, geometry)
     return Product(
-        dense=len(x) * float(_fan_out(x, out, torch.ones_like(weight), geometry).sum()),
-        synops=float((events * _fan_out(x, out, weight != 0, geometry)).sum()),
+        dense=len(x) * float(all_weights.sum()),
+        synops=float((events * fan_out).sum()),
         is_spiking=is_ternary(x),
         num_inputs=x.numel(),
         num_events=int(events.sum()),
@@ -68,10 +86,19 @@ def convolution(args: Sequence[Any], out: Tensor, is_weight: IsWeight) -> Produc
 
 def _fan_out(x: Tensor, out: Tensor, weight: Tensor, geometry: Sequence[Any]) -> Tensor:
     """How many weights other than 0 each place of a sample meets, `[C, ...]`."""
-    weight = weight.float()  # counts below 2 ** 24 are exact
-    ones = torch.ones(1, *out.shape[1:], device=x.device)
+    *places, is_transposed, output_padding, groups = geometry
+    num_channels = x.shape[1]
+    if is_transposed:  # [in, out / groups, ...]
+        by_channel = weight.float().sum(1, keepdim=True)
+    else:  # [out, in / groups, ...]: the outputs of a group meet that group's inputs
+        by_group = weight.float().reshape(groups, -1, *weight.shape[1:])
+        by_channel = by_group.sum(1).flatten(0, 1).unsqueeze(1)
+    ones = torch.ones(1, num_channels, *out.shape[2:], device=x.device)
     shape_only = torch.zeros(1, *x.shape[1:], device=x.device)
-    gradients = torch.ops.aten.convolution_backward(ones, shape_only, weight, None, *geometry, [True, False, False])
+    by_channels = (*places, is_transposed, output_padding, num_channels)
+    gradients = torch.ops.aten.convolution_backward(
+        ones, shape_only, by_channel, None, *by_channels, [True, False, False]
+    )  # counts below 2 ** 24 are exact
     fan_out: Tensor = gradients[0][0]
     return fan_out.round().double()  # a convolution by transforms would miss whole numbers by rounding
 

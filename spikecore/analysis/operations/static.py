@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 CONNECTIONS = (
@@ -18,8 +19,8 @@ def connection_sparsity(net: nn.Module) -> float:
     zeros = total = 0
     for module in net.modules():
         if isinstance(module, CONNECTIONS):
-            zeros += int((module.weight == 0).sum())
             total += module.weight.numel()
+            zeros += module.weight.numel() - int(torch.count_nonzero(module.weight))
     return zeros / total if total else 0.0
 
 

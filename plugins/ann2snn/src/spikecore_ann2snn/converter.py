@@ -141,8 +141,10 @@ class Ann2SNN(OnnxSource, Configurable):
             )
         plans = {node.name: recipe.plan(node) for node in given.graph.layers}
         self._check_refusals(given, plans)
+        given.check_outputs()
         replaced = {name: plan.module for name, plan in plans.items() if plan.module is not None}
-        unfolded = GraphNet(given.graph, replaced)
+        unfolded = GraphNet(given.graph, replaced).eval()
+        set_step_mode(unfolded, "multi")
         plain: list[str] = []
         if self.config.fold:
             replaced, plain = fold_thresholds(given, replaced)

@@ -342,7 +342,7 @@ def role_of(node: NetNode, dependent: frozenset[str]) -> Role | None:
         return _role_of_product(node, dependent)
     if role == "synapse" and node.kind != "module" and len(_factors(node, dependent)) > 1:
         return "smooth"  # its weight depends on the data
-    if mixes_samples(node) or _loses_fractions(node):
+    if _loses_fractions(node):
         return None
     return role
 
@@ -388,36 +388,6 @@ def _references(value: Any) -> list[str]:
     if isinstance(value, snn.Ref):
         return [value.name]
     return [name for part in value for name in _references(part)] if isinstance(value, tuple | list) else []
-
-
-_DIMS = {
-    **dict.fromkeys(("mean", "sum", "amax"), (1, None)),
-    **dict.fromkeys(("softmax", "log_softmax", "flip"), (1, -1)),
-    **dict.fromkeys(("cat", "concat", "concatenate"), (1, 0)),
-    "roll": (2, None),
-    "normalize": (2, 1),
-}
-"""Function or method that runs along axes → place of these among its arguments, and the axis by default; None: all."""
-
-
-def mixes_samples(node: NetNode) -> bool:
-    """Whether a call runs along the batch as well, which in the new net holds time too."""
-    if isinstance(node.module, nn.Softmax | nn.LogSoftmax):
-        dims: tuple[Any, ...] = (-1 if node.module.dim is None else node.module.dim,)
-        return int(dims[0]) % max(len(node.shape or ()), 1) == 0
-    name = getattr(node.target, "__name__", str(node.target))
-    if node.kind == "module" or name not in _DIMS:
-        return False
-    place, default = _DIMS[name]
-    given = node.args[place] if len(node.args) > place else default
-    if name == "flip" and len(node.args) > 2:
-        given = tuple(node.args[1:])
-    for key in ("dim", "dims", "axis"):
-        given = node.kwargs.get(key, given)
-    dims = (given,) if isinstance(given, int) else tuple(given or ())
-    keeps = name not in ("mean", "sum", "amax") or node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else 0)
-    rank = len(node.shape or ()) + (0 if keeps else len(dims))
-    return not dims or any(not isinstance(dim, int) or dim % max(rank, 1) == 0 for dim in dims)
 
 
 def _loses_fractions(node: NetNode) -> bool:

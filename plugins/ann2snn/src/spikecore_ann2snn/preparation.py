@@ -23,9 +23,11 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from spikecore.errors import ConversionError
 from spikecore.nn import ConvBNNeuron, FoldTime, LinearBNNeuron, NetGraph, NetNode, Ref, set_step_mode, trace_net
-from spikecore_ann2snn.operations import DROPOUTS, IN_PLACE, Role, dependent_nodes, role_of
+from spikecore_ann2snn.operations import BATCH_NORMS, DROPOUTS, IN_PLACE, Role, dependent_nodes, role_of
+from spikecore_ann2snn.samples import Samples, find_samples
 
-ODD_BATCH = 7
+NUM_SAMPLES = 2
+"""In the batch whose shapes the graph knows, at least."""
 
 
 class Parts(nn.Sequential):
@@ -72,13 +74,13 @@ class Prepared:
         graph: of the copy; converters may write into its modules.
         dependent: names of the nodes that depend on the inputs.
         taken_apart: calls of the given net whose parts stand in the graph in their place → what they were.
-        batch: size of the batch whose shapes the graph knows; None without an example.
+        samples: where they lie in each value; None without an example.
     """
 
     graph: NetGraph
     dependent: frozenset[str]
     taken_apart: Mapping[str, str]
-    batch: int | None = None
+    samples: Samples | None = None
 
     @classmethod
     def of(cls, model: nn.Module, example: Tensor | None = None, keep_computed: bool = False) -> Prepared:
@@ -111,19 +113,22 @@ class Prepared:
             own.add_module("net", net)
             net = own
         taken_apart = _take_apart(net)
-        if example is None:
-            graph, batch = trace_net(net), None
-        else:
-            # A size that seldom stands for anything else, so that the batch is known among the axes.
-            batch = max(len(example), ODD_BATCH)
-            example = example.repeat(-(-batch // len(example)), *([1] * (example.dim() - 1)))[:batch]
-            graph = trace_net(net, example)
-        graph = _without_writes(graph)
-        return cls(graph, dependent_nodes(graph), taken_apart, batch)
+        if example is not None:
+            # More than one sample: `x.squeeze()` would take the batch away, and shapes would hide which axis is which.
+            rows = max(len(example), NUM_SAMPLES)
+            example = example.repeat(-(-rows // len(example)), *([1] * (example.dim() - 1)))[:rows]
+        graph = _without_writes(trace_net(net) if example is None else trace_net(net, example))
+        dependent = dependent_nodes(graph)
+        samples = None if example is None else find_samples(graph, example, dependent)
+        return cls(graph, dependent, taken_apart, samples)
 
     def role(self, node: NetNode) -> Role | None:
-        """What a call of the graph is."""
-        return role_of(node, self.dependent)
+        """What a call of the graph is; None where no conversion knows it, or it does not treat samples one by one."""
+        return None if self.problem(node) else role_of(node, self.dependent)
+
+    def problem(self, node: NetNode) -> str:
+        """Why a call does not treat samples one by one; empty where it does."""
+        return "" if self.samples is None else self.samples.problems.get(node.name, "")
 
     @cached_property
     def timed(self) -> frozenset[str]:
@@ -137,9 +142,35 @@ class Prepared:
         return frozenset(name for name in names if self.graph[name].kind == "input" or self.graph[name].value is None)
 
     def has_batch_first(self, node: NetNode) -> bool:
-        """Whether every input of a call that depends on the data has the batch as its first axis."""
-        shapes = [self.graph[name].shape for name in node.inputs if name in self.dependent]
-        return all(shape is not None and shape[:1] == (self.batch,) for shape in shapes)
+        """Whether every input of a call that has time in the new net has the batch as its first axis."""
+        assert self.samples is not None
+        return all(self.samples.axes.get(name) == 0 for name in node.inputs if name in self.timed)
+
+    def check(self) -> None:
+        """Refuse what no net that folds time into the batch computes.
+
+        Raises:
+            ConversionError: a call does not treat samples one by one, or an output has not the batch first.
+        """
+        assert self.samples is not None
+        if self.samples.problems:
+            lines = [f"  {self.graph[name]}: {text}" for name, text in self.samples.problems.items()]
+            raise ConversionError("the steps of all samples run as one batch, which changes:\n" + "\n".join(lines))
+        self.check_outputs()
+
+    def check_outputs(self) -> None:
+        """The second half of `check`.
+
+        Raises:
+            ConversionError: an output has not the batch first.
+        """
+        axes = {} if self.samples is None else self.samples.axes
+        for name in names_in(self.graph.output):
+            if axes.get(name, 0) != 0:
+                raise ConversionError(
+                    f"the output {self.graph[name]} is {self.graph[name].shape}, and its first axis is not the batch: "
+                    "return [B, ...]"
+                )
 
 
 def _copy(model: nn.Module) -> nn.Module:
@@ -205,8 +236,12 @@ def _check_dtype(model: nn.Module, example: Tensor | None) -> None:
 def _take_apart(net: nn.Module) -> dict[str, str]:
     """Replace whatever hides several calls behind one; qualified name → class of what was there."""
     taken: dict[str, str] = {}
-    for name, module in list(net.named_modules()):
-        parts = _parts(module)
+    made: dict[int, nn.Module | None] = {}
+    # A module that stands at two places stays one: its weights are shared.
+    for name, module in list(net.named_modules(remove_duplicate=False)):
+        if id(module) not in made:
+            made[id(module)] = _parts(module)
+        parts = made[id(module)]
         if parts is None or not name:
             continue
         owner, _, own = name.rpartition(".")
@@ -352,10 +387,10 @@ def fold_norms(given: Prepared) -> tuple[Prepared, dict[str, str]]:
     """
     graph, folded = given.graph, dict[str, str]()
     for node in graph.layers:
+        if isinstance(node.module, BATCH_NORMS) and node.module.running_mean is None:
+            raise ConversionError(f"{node} has no running statistics: it was made with track_running_stats=False")
         if given.role(node) != "norm" or node.kind != "module" or node.inputs[0] not in graph:
             continue
-        if node.module is not None and node.module.running_mean is None:
-            raise ConversionError(f"{node} has no running statistics: it was made with track_running_stats=False")
         before = graph[node.inputs[0]]
         is_plain = given.role(before) == "synapse" and before.kind == "module" and len(graph.users(before.name)) == 1
         norm, layer = node.module, before.module

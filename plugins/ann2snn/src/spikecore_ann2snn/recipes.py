@@ -22,7 +22,7 @@ from spikecore.interfaces import Outcome
 from spikecore.nn import NetNode
 from spikecore_ann2snn.calibration import Balancing, Largest, Magnitudes, Observer, Percentile, sane
 from spikecore_ann2snn.neurons import FewSpikeReLU, SpikingLeakyReLU, SpikingReLU
-from spikecore_ann2snn.operations import bounds, mixes_samples, slope_of
+from spikecore_ann2snn.operations import bounds, slope_of
 from spikecore_ann2snn.preparation import ChannelAffine, Prepared, scale_and_shift, uses_functional_norm
 from spikecore_ann2snn.qcfs import QCFS
 from spikecore_ann2snn.temporal import Call, TemporalDifference
@@ -102,10 +102,14 @@ class Recipe:
         """What becomes of a call; an outcome `refused` that no option allows is an error."""
         if node.name in self.folded:
             return Plan("became", f"folded into {self.folded[node.name]}", nn.Identity())
+        attention = node.module
+        if isinstance(attention, nn.MultiheadAttention) and not attention.batch_first:
+            return Plan("refused", "the batch is not its first axis: make the attention with batch_first=True")
+        problem = self.given.problem(node)
+        if problem:
+            return Plan("refused", problem)
         role = self.given.role(node)
         if role is None:
-            if mixes_samples(node):
-                return Plan("refused", f"{node.operation} runs along the batch: samples would mix, and steps with them")
             return Plan("refused", f"{node.operation} is no operation that a conversion knows, with these arguments")
         treat: dict[str, Callable[[NetNode], Plan]] = {
             "relu": self._relu,
@@ -219,9 +223,6 @@ class Recipe:
     def _smooth(self, node: NetNode) -> Plan:
         if self.name != "temporal_difference":
             return Plan("refused", f"{node.operation} is not linear in its input; recipe temporal_difference takes it")
-        attention = node.module
-        if isinstance(attention, nn.MultiheadAttention) and not attention.batch_first:
-            return Plan("refused", "the batch is not its first axis: make the attention with batch_first=True")
         return self._difference(node)
 
     def _difference(self, node: NetNode) -> Plan:

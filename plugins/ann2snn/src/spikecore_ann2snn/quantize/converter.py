@@ -113,6 +113,7 @@ class Quantize(OnnxSource, Configurable):
         """
         example, batches = self._steps(model, example_input, calibration)
         given, folded = fold_norms(Prepared.of(model, example))
+        given.check()
         observers: dict[str, Observer] = {
             node.name: Percentile("layer", self.config.percentile)
             for node in given.graph.layers

@@ -44,6 +44,7 @@ def prepare_training(
         A net that takes `[T, B, ...]`, in training mode; the parameters are float weights, biases and step sizes.
 
     Raises:
+        ConversionError: a call does not treat samples one by one, or the output has not the batch first.
         NetTraceError: the net cannot be traced.
         OptionError: `bits` is out of range, `per` or `quantizer` has no such choice.
     """
@@ -51,6 +52,7 @@ def prepare_training(
         if value not in choices:
             raise OptionError(f"{option} must be {' or '.join(map(repr, choices))}, got {value!r}")
     given, folded = fold_norms(Prepared.of(net, example))
+    given.check()
     replaced: dict[str, nn.Module] = {name: nn.Identity() for name in folded}
     wrapped: dict[int, QuantizedWeight] = {}
     for node in given.graph.layers:
