@@ -127,7 +127,7 @@ def dropped_options(given: Any, before: Any, change: Any, path: str, is_named: b
     """Dotted paths of the options in `given` that `merge(before, change, path)` drops with the component they are of.
 
     Args:
-        given: what the user's file says here, and what `before` has from it; an option of a default is in `before` only.
+        given: what the user's file says here, and what `before` has from it; what is a default is in `before` only.
         before: a value of the configuration so far.
         change: what is laid over it.
         path: dotted, of these values.
