@@ -170,6 +170,11 @@ def _new(
         from spikecore.run.config import resolve
 
         resolved = processes.together(lambda: resolve(config, overrides))
+    if (print_config or dry_run) and processes.is_first:  # a run tells it when it begins, and notes it
+        from spikecore.run.console import Console
+
+        for line in resolved.dropped:
+            Console().warn(line)
     if print_config:
         _tell(processes, resolved.to_toml())
         return None

@@ -24,7 +24,7 @@ from spikecore.registry import Registry, registry, use
 from spikecore.registry.blocking import ALL
 from spikecore.registry.metadata import normalise
 from spikecore.registry.nearest import nearest
-from spikecore.run.overrides import expand_keys, join_changes, merge, parse_override
+from spikecore.run.overrides import dropped_options, expand_keys, join_changes, merge, parse_override
 from spikecore.run.roles import ROLES, TABLES, Declared, kind_of, role_problems, tables_for
 
 CHANGEABLE = ("checkpoint_every_s", "checkpoint_every_steps", "keep_last", "keep_best", "report")
@@ -101,6 +101,8 @@ class Resolved:
         registry: where these components come from: the one in use, without the plugins that the config disables.
         given: `table.key` of what the user set, as opposed to what is a default.
         weights: table → what its nets start from: a name among the model's `weights()`, or a file.
+        dropped: one line for each table of which overrides named another component (or choice inside), so that options
+            that the source gave do not apply.
     """
 
     tables: Mapping[str, Any]
@@ -108,6 +110,7 @@ class Resolved:
     registry: Registry = field(compare=False)
     given: frozenset[str] = field(default=frozenset(), compare=False)
     weights: Mapping[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = field(default=(), compare=False)
 
     def options(self, table: str) -> dict[str, Any]:
         """Keywords of the component."""
@@ -154,8 +157,9 @@ def resolve(
     given_tables = expand_keys(copy.deepcopy(dict(source))) if isinstance(source, Mapping) else _read(source)
     changes = [given_tables, together]
     tables = _defaults()
-    for change in changes:
-        problems += _merge(tables, change)
+    problems += _merge(tables, given_tables)
+    dropped = _dropped(given_tables, tables, together)
+    problems += _merge(tables, together)
     active = registry()
     plugins, wrong = check_options(PluginOptions, tables["plugins"])
     if not wrong:  # the problems are reported below, with those of the other tables
@@ -172,8 +176,10 @@ def resolve(
             trainer = _trainer(active, tables)
             if trainer is not None and trainer.defaults:
                 tables = _defaults()
-                for change in (dict(trainer.defaults), *changes):
+                for change in (dict(trainer.defaults), given_tables):
                     _merge(tables, change)  # its problems are known from the first time
+                dropped = _dropped(given_tables, tables, together)
+                _merge(tables, together)
             given = [table for table in ROLES if any(table in change for change in changes)]
             wanted, wrong_roles = _choose_tables(trainer, str(tables["trainer"].get("name", "")), given)
             problems += wrong_roles
@@ -192,7 +198,8 @@ def resolve(
     for change in changes:
         for table in configs:
             given_keys.update(f"{table}.{key}" for key in change.get(table, {}))
-    return Resolved(configs, names, active, frozenset(given_keys), weights)
+    lines = tuple(line for table, line in dropped.items() if table in configs)
+    return Resolved(configs, names, active, frozenset(given_keys), weights, lines)
 
 
 def _defaults() -> dict[str, Any]:
@@ -398,6 +405,22 @@ def _merge(tables: dict[str, Any], change: Mapping[str, Any]) -> list[str]:
             except ConfigError as error:
                 problems += error.problems
     return problems
+
+
+def _dropped(given: Mapping[str, Any], tables: Mapping[str, Any], together: Mapping[str, Any]) -> dict[str, str]:
+    """Table → which of its options that the source gave the overrides drop, and what to do; where they drop one."""
+    lines = {}
+    for table, change in together.items():
+        if table not in TABLES or not isinstance(given.get(table), Mapping):
+            continue  # a table that does not exist is reported elsewhere
+        is_named = kind_of(table) is not None
+        if options := dropped_options(given[table], tables.get(table), change, table, is_named):
+            does = "does" if len(options) == 1 else "do"
+            lines[table] = (
+                f"{', '.join(options)} of the configuration {does} not apply: the component that --set names begins "
+                f"with its own defaults. Give again what it should have, as in --set {options[0]}=VALUE"
+            )
+    return lines
 
 
 def _read(path: str | Path | None) -> dict[str, Any]:

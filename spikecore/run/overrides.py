@@ -123,6 +123,45 @@ def merge(before: Any, change: Any, path: str, is_named: bool = True) -> Any:
     return table
 
 
+def dropped_options(given: Any, before: Any, change: Any, path: str, is_named: bool = True) -> list[str]:
+    """Dotted paths of the options in `given` that `merge(before, change, path)` drops with the component they are of.
+
+    Args:
+        given: what the user's file says here, and what `before` has from it; what is a default is in `before` only.
+        before: a value of the configuration so far.
+        change: what is laid over it.
+        path: dotted, of these values.
+        is_named: as for `merge`.
+    """
+    if isinstance(given, list | tuple) and isinstance(change, Mapping):
+        places = [(key, int(key)) for key in change if str(key).isdecimal() and int(key) < len(given)]
+        inner = [dropped_options(given[i], before[i], change[key], f"{path}.{key}") for key, i in places]
+        return [option for options in inner for option in options]
+    options, now = _table(given), _table(before)
+    if isinstance(change, str) and "name" in now:  # a name that stands alone: this one, with its defaults
+        return _left_out(options, {"name": change}, path)
+    if not isinstance(change, Mapping):
+        return []
+    if is_named and "name" in change and change["name"] != now.get("name"):
+        return _left_out(options, change, path)
+    dropped = []
+    for key in change:
+        if key in options:
+            dropped += dropped_options(options[key], now.get(key), change[key], f"{path}.{key}")
+    return dropped
+
+
+def _left_out(options: Mapping[str, Any], change: Mapping[str, Any], path: str) -> list[str]:
+    """What `options` says and `change` does not; the names of both are not compared."""
+    paths = []
+    for key, value in options.items():
+        if key not in change:
+            paths.append(f"{path}.{key}")
+        elif isinstance(change[key], Mapping):
+            paths += _left_out(_table(value), change[key], f"{path}.{key}")
+    return paths
+
+
 def _table(value: Any) -> dict[str, Any]:
     """A value as a table that options can be laid over: a name and a component given in Python are short for one."""
     if not isinstance(value, str | Mapping) and hasattr(value, "config"):

@@ -245,7 +245,8 @@ class Run:
             console.warn(f"hooks are left out: {error}")
 
     def _tell_idle_options(self) -> None:
-        for line in idle_options(self.resolved, unused_tables(self.resolved, self.prepared.task)):
+        idle = idle_options(self.resolved, unused_tables(self.resolved, self.prepared.task))
+        for line in [*self.resolved.dropped, *idle]:
             self._note(line)
             self.prepared.context.console.warn(line)
 

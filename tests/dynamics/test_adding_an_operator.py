@@ -3,6 +3,8 @@
 docs/how-to/add-an-operator.md lists the places.
 """
 
+import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,19 @@ def gaps(name):
 def test_no_operator_has_a_gap():
     assert {name: gaps(name) for name in OPS if gaps(name)} == {}
     assert set(RULES) | PASSES_NOTHING == set(OPS)
+
+
+REAL = [name for name, op in OPS.items() if not op.bool_args and not op.is_bool]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_numbers_and_tensors_mean_the_same(name):
+    """At the edges too, where Python's functions raise: `math.log(0)`, `1 / 0`, `math.floor(inf)`."""
+    edges = (0.0, -0.0, 1.0, -1.0, -2.5, 0.5, 800.0, math.inf, -math.inf, math.nan)
+    ours = [OPS[name].numbers(*args) for args in itertools.product(edges, repeat=OPS[name].arity)]
+    args = torch.tensor(list(itertools.product(edges, repeat=OPS[name].arity)), dtype=torch.float64)
+    theirs = OPS[name].tensors(*args.unbind(1))
+    torch.testing.assert_close(torch.tensor(ours, dtype=torch.float64), theirs, equal_nan=True)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Options on their way into a run: checked once, idle ones reported, faults between options told with the others."""
 
+import json
 import math
 import sys
 from collections import Counter
@@ -244,6 +245,17 @@ def test_an_option_without_effect_is_reported_once(own, tmp_path, capsys):
     assert told[0].removeprefix("warning: ") in (tmp_path / "a" / "run.json").read_text()
     run(resolve(base), out=tmp_path / "b")
     assert "no effect" not in capsys.readouterr().err, "a default is not reported"
+
+
+def test_an_option_that_an_override_drops_is_reported(tmp_path, capsys):
+    given = {**SMALL, "neuron": {"tau": 3.0}}
+    run(resolve(given, ["neuron.name=if"]), out=tmp_path / "a")
+    told = [line for line in capsys.readouterr().err.splitlines() if "of the configuration" in line]
+    assert len(told) == 1
+    assert told[0].startswith("warning: neuron.tau of the configuration does not apply: the component that --set names")
+    assert told[0].removeprefix("warning: ") in json.loads((tmp_path / "a" / "run.json").read_text())["notes"]
+    run(resolve(given, ["neuron.name=lif"]), out=tmp_path / "b")
+    assert "of the configuration" not in capsys.readouterr().err
 
 
 def test_options_that_others_make_idle_are_reported(tmp_path, capsys):

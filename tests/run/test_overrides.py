@@ -6,8 +6,10 @@ from spikecore.errors import ConfigError
 from spikecore.interfaces.component import make_config
 from spikecore.nn import LIF, ATan, Sigmoid
 from spikecore.nn.losses import TET, MembraneMSE
+from spikecore.registry import registry, use
 from spikecore.run.config import resolve
 from spikecore.run.overrides import expand_keys, join_changes, merge, parse_settings
+from spikecore.trainers.classify import Classify
 from spikecore.trainers.optimizers import SGD, AdamW
 
 TOML = """
@@ -48,6 +50,52 @@ def test_another_name_drops_the_options_of_the_one_before(file):
     assert neuron("neuron.surrogate.name=sigmoid", source=file).surrogate == Sigmoid(alpha=5.0), "the same name"
     assert trainer("trainer.loss.name=tet", source=file).loss == TET()
     assert not hasattr(neuron("neuron.name=if", source=file), "tau")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "dropped"),
+    [
+        (["neuron.name=if"], ["neuron.tau, neuron.surrogate of the configuration do not apply"]),
+        (["neuron.name=if", "neuron.surrogate.alpha=3"], ["neuron.tau, neuron.surrogate.name of the configuration do"]),
+        (["neuron.name=if", "neuron.surrogate=atan"], ["neuron.tau of the configuration does not apply"]),
+        (["neuron.name=cuba_lif", "neuron.surrogate={name='sigmoid',alpha=2.0}"], ["neuron.tau of"]),
+        (["neuron.surrogate=sigmoid"], ["neuron.surrogate.alpha of the configuration does not apply"]),
+        (["trainer.loss.name=tet"], ["trainer.loss.over, trainer.loss.on of the configuration do not apply"]),
+        (
+            ["trainer.loss.name=tet", "neuron.surrogate.name=atan"],
+            ["trainer.loss.over, trainer.loss.on", "neuron.surr"],
+        ),
+        # Nothing that the file says is dropped:
+        (["neuron.name=lif"], []),
+        (["neuron.tau=4", "neuron.surrogate.alpha=3", "neuron.surrogate.name=sigmoid"], []),
+        (["neuron.surrogate={name='sigmoid',spiking=false}"], []),
+        (["model.name=mlp", "trainer.optimizer.name=sgd", "encoder.name=poisson", "run.name=other"], []),
+    ],
+)
+def test_options_of_the_file_that_an_override_drops_are_told(overrides, dropped, file):
+    lines = resolve(file, overrides).dropped
+    assert [line[: len(start)] for line, start in zip(lines, dropped, strict=True)] == dropped
+    assert resolve(None, overrides).dropped == (), "the defaults are nobody's choice"
+
+
+def test_another_trainer_drops_what_the_file_says_of_the_one_before(tmp_path):
+    class Other(Classify):
+        role_defaults = {"model": {"name": "mlp"}}  # noqa: RUF012
+
+    path = tmp_path / "short.toml"
+    path.write_text("[trainer]\nepochs = 1\nbatch_size = 8\n[model]\nhidden = [5]\n")
+    own = registry().without(())
+    own.register("trainer", "other", Other)
+    with use(own):
+        (line,) = resolve(path, ["trainer.name=other", "trainer.batch_size=16"]).dropped
+        assert line == (
+            "trainer.epochs of the configuration does not apply: the component that --set names begins with its own "
+            "defaults. Give again what it should have, as in --set trainer.epochs=VALUE"
+        )
+        again = resolve(path, ["trainer.name=other", "trainer.batch_size=16", "trainer.epochs=1", "model.name=mlp"])
+        assert again.dropped == (), "the model that this trainer has by default is the one that is named"
+        assert again.tables["model"].hidden == (5,)
+        assert again.tables["trainer"].epochs == 1
 
 
 @pytest.mark.parametrize("turned", [False, True])

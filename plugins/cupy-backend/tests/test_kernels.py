@@ -25,6 +25,7 @@ from spikecore_cupy_backend.kernels import (
     print_kernel,
 )
 from spikecore_cupy_backend.on_host import HostCompiler
+from spikecore_cupy_backend.printer import CUDAPrinter
 
 ARCHITECTURES = (80, 90, 100) if os.environ.get("SPIKE_FULL") else (90,)
 """Of every neuron; those of LIF are always looked at."""
@@ -34,6 +35,11 @@ INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|\bfma\.|\.ftz\b")
 
 INEXACT_EVERYWHERE = re.compile(r"div\.(full|approx)|sqrt\.approx")
 """In functions of NVIDIA's library too, which are made of `ex2.approx.ftz` and fused multiply-adds."""
+
+
+def test_every_operator_of_core_is_printed():
+    missing = set(OPS) - set(CUDAPrinter.operations)
+    assert not missing, f"printer.py has no text for {', '.join(sorted(missing))}"
 
 
 def is_exact(program):

@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 
 from spikecore import create, nn
 from spikecore.analysis import compare_traces, record_spikes
+from spikecore.dynamics import OPS
 from spikecore.errors import ConversionError, ShapeError
 from spikecore.interfaces import QuantizedLayer
 from spikecore.testing.small_nets import settle_weights
 from spikecore_deploy_onnx import ONNX
+from spikecore_deploy_onnx.language import SIMPLE, SPECIAL
 
 FORMS = ("scan", "unrolled", "step")
+
+
+def test_every_operator_of_core_is_printed():
+    missing = set(OPS) - set({*SIMPLE, *SPECIAL})
+    assert not missing, f"language.py has no node for {', '.join(sorted(missing))}"
 
 
 def inputs(shape, seed=0, num_steps=10, batch=2):

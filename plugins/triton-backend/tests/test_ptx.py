@@ -15,6 +15,7 @@ from spikecore_triton_backend import ahead
 from spikecore_triton_backend.ahead import compile_ahead
 from spikecore_triton_backend.compiled import largest_block, launch_shape
 from spikecore_triton_backend.kernels import print_kernel
+from spikecore_triton_backend.printer import TritonPrinter
 
 ARCHITECTURES = (80, 90, 100) if os.environ.get("SPIKE_FULL") else (90,)
 """Of every neuron; those of LIF are always looked at."""
@@ -24,6 +25,11 @@ INEXACT = re.compile(r"div\.(full|approx)|sqrt\.approx|rcp\.approx|ex2\.approx\.
 
 INEXACT_EVERYWHERE = re.compile(r"div\.(full|approx)|sqrt\.approx")
 """In functions of NVIDIA's library too, which are made of `ex2.approx.ftz` and fused multiply-adds."""
+
+
+def test_every_operator_of_core_is_printed():
+    missing = set(OPS) - set(TritonPrinter().operations)
+    assert not missing, f"printer.py has no text for {', '.join(sorted(missing))}"
 
 
 def is_exact(program):
