@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -99,11 +100,14 @@ class LimitChecks(NormChecks):
     def test_several_threads(self) -> None:
         """Called from three threads at once, with equal and with other shapes, each gets its own results."""
         with self.backend():
-            neuron = self.on(BACKEND, LIF, **LEARNED)
+            learned = self.on(BACKEND, LIF, **LEARNED)
             inputs = [self.x(3, 2 + seed % 2, 3, 211, seed=seed) for seed in range(NUM_THREADS)]
+            # Parameters of its own for each thread: where threads share them, torch 2.13 may wait for ever (a thread in
+            # a `Function` has the interpreter, and waits for a lock of the parameter; who has that, for the former).
+            neurons = {id(x): copy.deepcopy(learned) for x in inputs}
 
             def results(x: Tensor) -> list[Tensor]:
-                given = x.clone().requires_grad_()
+                given, neuron = x.clone().requires_grad_(), neurons[id(x)]
                 out = neuron(given)
                 gradients = torch.autograd.grad((out * x).sum(), [given, *neuron.parameters()])
                 return [out.detach(), *gradients]

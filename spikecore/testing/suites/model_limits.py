@@ -82,7 +82,8 @@ class LimitChecks(Suite):
     @needs("step_modes", "multi")
     def test_several_threads(self) -> None:
         """One net called from four threads at once, with batches of different sizes, gives each its own output."""
-        net = self.build()
+        # Where threads share parameters that want gradients, torch 2.13 may wait for ever; see the suite of backends.
+        net = self.build().requires_grad_(False)
         set_step_mode(net, "multi")
         inputs = [self.input(batch=1 + index % 3) * (1 + index / 8) for index in range(4)]
 

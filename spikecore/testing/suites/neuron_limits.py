@@ -159,7 +159,8 @@ class LimitChecks(EquationChecks):
     @needs("stochastic", False)
     def test_several_threads(self) -> None:
         """One neuron called from four threads at once, with batches of different sizes, gives each its own."""
-        neuron = self.make()
+        # Where threads share parameters that want gradients, torch 2.13 may wait for ever; see the suite of backends.
+        neuron = self.make().requires_grad_(False)
         inputs = [self.input(seed=seed)[:, : 1 + seed % 3] for seed in range(4)]
 
         def results(x: Tensor) -> list[Tensor]:
