@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikecore.errors import ConfigError, RunError
 from spikecore.files import write_file
+from spikecore.processor import processor_name
 from spikecore.version import __version__
 
 if TYPE_CHECKING:
@@ -130,12 +131,7 @@ def device_name(device: str = "cpu") -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return processor_name()
 
 
 def _git_state() -> dict[str, str]:

@@ -20,6 +20,7 @@ from torch import nn
 import spikecore
 from spikecore.errors import ConfigError
 from spikecore.nn.products import SpikeLayer
+from spikecore.processor import processor_name
 from spikecore.registry import Registry
 from spikecore.run.config import AUTO_BACKEND, Resolved
 from spikecore.run.record import BackendRecord, ComponentRecord, FileRecord, PluginRecord, Record
@@ -56,7 +57,7 @@ def environment(device: torch.device, num_processes: int = 1) -> dict[str, Any]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name(),
         "num_threads": torch.get_num_threads(),
         "num_processes": num_processes,
         "num_cores": os.cpu_count(),
@@ -228,18 +229,6 @@ def _output(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, name = line.partition(":")
-        if key.strip() == "model name" and name.strip():
-            return name.strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:
