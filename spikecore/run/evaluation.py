@@ -18,6 +18,7 @@ from spikecore.run.origin import Origin
 from spikecore.run.overrides import parse_override
 from spikecore.run.restore import SavedRun
 from spikecore.run.text import other_labels, samples_text
+from spikecore.workers import naming_dead_readers
 
 SPLITS = ("train", "val", "test")
 CHANGEABLE_TABLES = ("backend", "dataset", "encoder")
@@ -105,7 +106,7 @@ def evaluate(
         raise ConfigError(f"{directory}: {_no_split(split, prepared)}")
     prepared, name = origin.restore(prepared, checkpoint, _backend_in(changes))
     trainer = prepared.trainer
-    with naming_layers(prepared.task.model):
+    with naming_dead_readers(), naming_layers(prepared.task.model):
         returned = trainer.evaluate(prepared.task, context, split)
     metrics = checked_metrics(trainer, "evaluate", returned)
     if prepared.task.splits:

@@ -50,6 +50,7 @@ from spikecore.run.record import FINISHED, RUNNING, Record, ResumeRecord, digest
 from spikecore.run.restore import SavedRun, going_on
 from spikecore.run.signals import terminable
 from spikecore.run.text import reason_text
+from spikecore.workers import naming_dead_readers
 
 
 @dataclass(frozen=True)
@@ -384,8 +385,8 @@ class Run:
             context.begin_random()
         else:
             context.restore_random(self.since)  # the last thing before training: what was built since may have drawn
-        net = self.prepared.task.model
-        with use(self.resolved.registry), context.stoppable(), self._going_on(), naming_layers(net):
+        naming = naming_layers(self.prepared.task.model)
+        with use(self.resolved.registry), context.stoppable(), self._going_on(), naming_dead_readers(), naming:
             context.begin_training()
             with context.timed("loop"):  # what the trainer does not time itself
                 returned = self.prepared.trainer.fit(self.prepared.task, context)

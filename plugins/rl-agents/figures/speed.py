@@ -4,8 +4,8 @@
 
 The agent around the net: steps per second of rollouts after the time inside the nets is taken off, spiking over
 ordinary. The backends: rollouts and updates at T = 16. Seconds are CPU time of the one thread, and the variants take
-turns, so that other load of the machine matters little; the median of the rounds is kept. It writes
-`docs/benchmarks/rl-speed.csv`.
+turns, each round in another order, so that neither load of the machine nor the variant before matters much; the median
+of the rounds is kept. It writes `docs/benchmarks/rl-speed.csv`.
 """
 
 from __future__ import annotations
@@ -131,8 +131,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         # The first round warms up and is not counted.
         for number in range(rounds + 1):
-            for index, name in enumerate(VARIANTS):
-                numbers = measure(name, Path(place) / f"{number}-{index}")
+            names = list(VARIANTS)
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                numbers = measure(name, Path(place) / f"{number}-{names.index(name)}")
                 if number:
                     measured[name].append(numbers)
     rows = []

@@ -14,7 +14,6 @@ import functools
 import importlib
 import math
 import multiprocessing
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -24,6 +23,7 @@ from gymnasium import error as gym_errors
 
 from spikecore.errors import ConfigError, PluginUnavailable
 from spikecore.interfaces import Range
+from spikecore.workers import begin_worker
 
 ATARI_PREFIX = "ALE/"
 EXTRAS = {"ale_py": "atari", "cv2": "atari", "mujoco": "mujoco", "Box2D": "box2d", "pygame": "render"}
@@ -129,8 +129,7 @@ def makers(config: EnvironmentConfig, num_envs: int, *, training: bool) -> list[
 
 def _make_quietly(config: EnvironmentConfig, training: bool) -> gymnasium.Env[Any, Any]:
     if multiprocessing.parent_process() is not None:
-        # Ctrl-C reaches every process of a terminal; the run decides when its environments end.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        begin_worker()
     return make_environment(config, training=training)
 
 

@@ -18,6 +18,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 from torch import Generator, Tensor
 
 from spikecore.errors import RunError, SpikeError
+from spikecore.workers import kill_workers_at_exit
 from spikecore_rl_agents.environments import EnvironmentConfig, makers
 from spikecore_rl_agents.spaces import Spaces
 
@@ -273,6 +274,7 @@ def _vector(config: EnvironmentConfig, num_envs: int, *, training: bool) -> Vect
     functions = makers(config, num_envs, training=training)
     if not config.processes:
         return SyncVectorEnv(functions, copy=False, autoreset_mode=AutoresetMode.DISABLED)
+    kill_workers_at_exit()
     with _Telling(config, "__init__", np.zeros(1)):
         # A process that is forked holds the locks of torch's threads, and the pipes of its siblings; one that is
         # spawned holds neither, and ends when this one does.

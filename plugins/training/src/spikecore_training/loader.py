@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from spikecore.interfaces import Batch, Split
 from spikecore.trainers import assemble, put_together
+from spikecore.workers import begin_worker, kill_workers_at_exit
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,14 @@ class Loader:
                 yield assemble(self.split, index, self.is_sequence, generator)
             return
         lists = [[int(number) for number in index] for index in indices]
+        kill_workers_at_exit()
         ahead: DataLoader[Any] = DataLoader(
             _Samples(self.split),
             batch_sampler=lists,
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch,
             collate_fn=list,
+            worker_init_fn=begin_worker,
             generator=torch.Generator(),  # torch's global one is the run's: the seeds of workers must not come from it
         )
         for index, samples in zip(lists, ahead, strict=True):

@@ -1,0 +1,92 @@
+"""Processes that help a run: they read samples, or are environments."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.util
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from spikecore.errors import RunError
+
+__all__ = ["begin_worker", "kill_workers_at_exit"]
+
+NUM_PASSED = 2
+"""The first asks a run to end at its next safe point, the second at once."""
+
+
+def begin_worker(number: int = 0) -> None:
+    """Leave it to the run when this process ends; a worker calls it first.
+
+    A terminal, a batch system and a service manager send Ctrl-C and SIGTERM to every process of a run. The run ends at
+    its next safe point, up to which it needs its workers, and then ends them itself. So Ctrl-C is ignored here, and so
+    are the first two SIGTERM while the process that started this one lives.
+
+    The process that starts such workers calls `kill_workers_at_exit`, and ends one of them by `kill()`: a single
+    `terminate()` passes.
+
+    Args:
+        number: of the worker, as `DataLoader(..., worker_init_fn=begin_worker)` passes it; not used.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _Passing(os.getppid()))
+
+
+def kill_workers_at_exit() -> None:
+    """When this process ends, kill its daemonic children; multiprocessing would send each one SIGTERM, and wait.
+
+    Called before workers that call `begin_worker` are started; once is enough.
+    """
+    if _killing_in != os.getpid():
+        globals()["_killing_in"] = os.getpid()
+        multiprocessing.util.Finalize(None, _kill_workers, exitpriority=10)
+
+
+_killing_in: int | None = None
+"""The process that called it: a forked child has this module as it is here, and its own children."""
+
+
+def _kill_workers() -> None:
+    if hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's raises an error for every reader that was killed
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+@contextmanager
+def naming_dead_readers() -> Iterator[None]:
+    """Inside, a DataLoader whose worker was killed is told as such.
+
+    torch raises a RuntimeError wherever the process is at that moment, so the loader itself may not see it.
+
+    Raises:
+        RunError: in its place.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.match(r"DataLoader worker \(pid", str(error)):
+            raise
+        raise RunError(
+            f"a process that reads samples is gone: {str(error).strip().rstrip('.')}. Was it killed for want of "
+            "memory? Use fewer of them, or let each keep fewer batches ready"
+        ) from error
+
+
+class _Passing:
+    """A handler that lets some signals pass, and ends the process with the next, or when its parent is gone."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+        self._left = NUM_PASSED
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self._left or os.getppid() != self._parent:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._left -= 1

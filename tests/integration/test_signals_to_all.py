@@ -1,0 +1,145 @@
+"""SIGTERM to every process of a run, as batch systems, service managers and `timeout` send it."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DIGITS = """
+[run]
+report = false
+[dataset]
+name = "digits"
+[encoder]
+num_steps = 2
+[model]
+name = "mlp"
+hidden = [8]
+[trainer]
+name = "supervised"
+epochs = 100000
+workers = 2
+"""
+CARTPOLE = """
+[run]
+report = false
+[environment]
+name = "CartPole-v1"
+num_envs = 2
+processes = true
+[model]
+name = "mlp"
+hidden = [8]
+[trainer]
+name = "ppo"
+iterations = 100000
+rollout_steps = 16
+eval_episodes = 1
+animation = false
+"""
+
+
+class Started:
+    """`spike run` as the leader of a group of its own."""
+
+    def __init__(self, folder: Path, config: str) -> None:
+        self.out = folder / "run"
+        (folder / "config.toml").write_text(config)
+        command = [sys.executable, "-m", "spikecore", "run", str(folder / "config.toml"), "--out", str(self.out)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with (folder / "log").open("w") as log:
+            self.process = subprocess.Popen(command, stderr=log, stdout=log, start_new_session=True, env=environment)
+        self.log = folder / "log"
+
+    def wait_for_epoch(self) -> None:
+        deadline = time.monotonic() + 240
+        while "epoch " not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def children(self) -> list[int]:
+        text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [int(word) for word in text.split()]
+
+    def members(self) -> list[int]:
+        """Of its group, but those that have ended and that nobody has asked for."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+                if int(group) == self.process.pid and state != "Z":
+                    found.append(int(path.parent.name))
+        return found
+
+    def end(self) -> str:
+        """What it said."""
+        assert self.process.wait(timeout=120) is not None
+        return self.log.read_text()
+
+    @property
+    def status(self) -> str:
+        return str(json.loads((self.out / "run.json").read_text())["status"])
+
+
+@pytest.fixture
+def started(tmp_path):
+    runs = []
+
+    def start(config):
+        runs.append(Started(tmp_path, config))
+        runs[-1].wait_for_epoch()
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.wait()
+
+
+@pytest.mark.parametrize("config", [DIGITS, CARTPOLE], ids=["readers", "environments"])
+def test_the_run_ends_at_its_next_safe_point_and_leaves_nobody(started, config):
+    run = started(config)
+    deadline = time.monotonic() + 60
+    while not run.children() and time.monotonic() < deadline:  # readers come anew with every epoch
+        pass
+    assert run.children(), run.log.read_text()
+    os.killpg(run.process.pid, signal.SIGTERM)
+    said = run.end()
+    assert "stopping at the next safe point" in said
+    assert "interrupted: the last checkpoint is" in said
+    assert "Traceback" not in said
+    assert (run.process.returncode, run.status) == (130, "interrupted")
+    deadline = time.monotonic() + 30
+    while run.members() and time.monotonic() < deadline:  # multiprocessing's own helper ends when it reads an end
+        time.sleep(0.05)
+    assert not run.members()
+    command = [sys.executable, "-m", "spikecore", "run", "--resume", str(run.out), "--dry-run"]
+    assert subprocess.run(command, capture_output=True, timeout=240).returncode == 0
+
+
+def test_a_reader_that_is_killed_is_named(started):
+    run = started(DIGITS)
+    killed = None
+    deadline = time.monotonic() + 60
+    while killed is None and time.monotonic() < deadline:
+        for child in run.children():
+            try:
+                os.kill(child, signal.SIGKILL)
+                killed = child
+            except ProcessLookupError:
+                pass  # of an epoch that has just ended
+        if run.process.poll() is not None:
+            break
+    said = run.end()
+    assert "a process that reads samples is gone" in said, said
+    assert "Traceback" not in said
+    assert "spike run --resume" in said
+    assert run.status == "failed"
