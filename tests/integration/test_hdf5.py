@@ -68,6 +68,16 @@ def test_a_file_that_passed_is_not_read_twice_unless_it_changes(tmp_path, fresh)
         check_hdf5(path, DatasetError)
 
 
+def test_sigterm_ends_neither_the_reader_nor_a_file_that_is_being_read(tmp_path, fresh):
+    """A batch system sends it to all processes of a run."""
+    fresh("os.kill(os.getpid(), 15) or os.kill(os.getppid(), 15)")
+    check_hdf5(numbers(tmp_path / "a.h5"), DatasetError)
+    first = hdf5._READER._process
+    check_hdf5(numbers(tmp_path / "b.h5"), DatasetError)
+    assert hdf5._READER._process is first
+    assert first.poll() is None
+
+
 def lengthened(path, text):
     """The same file, in which a text of varying length names 4 GiB: libhdf5 takes them before it looks."""
     raw = bytearray(path.read_bytes())
