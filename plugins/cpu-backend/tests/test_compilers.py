@@ -1,7 +1,10 @@
 """Every C compiler that is installed: no warnings, and the results that the reference gives."""
 
+import os
+import platform
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,3 +119,64 @@ def test_results(backend, name, dtype):
     named = {"cpu": backend, "torch": "torch"}
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 8e-3, torch.float16: 1e-3}[dtype]
     agree(lambda on: NEURONS[name](backend=named[on]), X.to(dtype), tolerance=tolerance)
+
+
+PRODUCTS = """
+import hashlib, platform, sys
+import torch
+from spikecore_cpu_backend import compiler
+
+if sys.argv[1] != "native":
+    compiler._flags = lambda: (*compiler.FLAGS, f"-march={sys.argv[1]}", *compiler.EXACT)
+
+from spikecore import nn
+
+torch.set_num_threads(2)
+draw = torch.Generator().manual_seed(0)
+digest = hashlib.sha256()
+for kind, channels, outputs, stride, size in (
+    ("conv", 64, 64, 1, 9), ("conv", 35, 50, 1, 8), ("conv", 40, 33, 2, 7), ("point", 64, 48, 1, 6),
+    ("linear", 100, 70, 1, 0),
+):
+    for is_last in (False, True) if size else (False,):
+        shape = (2, 3, channels, size, size) if size else (2, 3, channels)
+        x = (torch.rand(shape, generator=draw) < 0.3).float()
+        if kind == "linear":
+            layer = nn.Linear(channels, outputs, products="event")
+        else:
+            kernel = 3 if kind == "conv" else 1
+            layer = nn.Conv2d(channels, outputs, kernel, stride, kernel // 2, products="event")
+        for parameter in layer.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=draw)
+        if is_last:
+            layer = layer.to(memory_format=torch.channels_last)
+            x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
+        out = layer(x)
+        assert layer.product.backend == "cpu", layer.product
+        grad = torch.randn(out.shape, generator=draw)
+        out.backward(grad)
+        own = layer.weight.grad.clone()
+        dense = torch.nn.functional.linear if kind == "linear" else torch.nn.functional.conv2d
+        weight = layer.weight.detach().double().requires_grad_()
+        options = {} if kind == "linear" else {"stride": stride, "padding": kernel // 2}
+        wanted = dense(x.flatten(0, 1).double(), weight, layer.bias.detach().double(), **options)
+        wanted.backward(grad.flatten(0, 1).double())
+        torch.testing.assert_close(out.detach().flatten(0, 1).double(), wanted.detach(), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(own.double(), weight.grad, rtol=1e-5, atol=1e-4)
+        for result in (out.detach(), own):
+            digest.update(result.contiguous().numpy().tobytes())
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these names are of x86 processors")
+def test_products_are_the_same_bits_with_vectors_of_any_width(tmp_path):
+    """Most processors have no AVX-512, and the one that runs this may."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    said = {}
+    for march in ("native", "x86-64-v3", "x86-64-v2"):
+        command = [sys.executable, "-c", PRODUCTS, march]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, f"{march}: {done.stderr}"
+        said[march] = done.stdout
+    assert len(set(said.values())) == 1, said

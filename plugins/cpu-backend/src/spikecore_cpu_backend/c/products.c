@@ -12,18 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include "pool.h"
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VBMI2__)
+#ifdef __AVX__
 #include <immintrin.h>
+#endif
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VBMI2__)
 #define WIDE 1
 #else
 #define WIDE 0
 #endif
 
 #define CHUNK 32 /* channels of a word */
-#define LANES 16 /* floats of a vector */
-
-typedef float vec __attribute__((vector_size(64), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(64)));
+#define LANES 16 /* outputs side by side */
 
 static void (*share)(block_function, void *, int64_t, int);
 static void *(*scratch)(size_t);
@@ -37,8 +36,28 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t upto(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static inline __attribute__((always_inline)) vec load(const float *from) { return *(const vec *)from; }
-static inline __attribute__((always_inline)) void store(float *to, vec value) { *(vec *)to = value; }
+/* Floats of one register. GCC keeps wider vectors in memory, and sums of many terms take three times as long. */
+#if defined(__AVX512F__)
+#define WIDTH 16
+#elif defined(__AVX__)
+#define WIDTH 8
+#else
+#define WIDTH 4
+#endif
+#define REGISTERS(vecs) ((vecs) * LANES / WIDTH)
+
+typedef float reg __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
+
+static inline __attribute__((always_inline)) reg load(const float *from) { return *(const reg *)from; }
+static inline __attribute__((always_inline)) void store(float *to, reg value) { *(reg *)to = value; }
+
+static inline __attribute__((always_inline)) void copy_lanes(float *to, const float *from) {
+    for (int i = 0; i < LANES; i += WIDTH) store(to + i, load(from + i));
+}
+
+static inline __attribute__((always_inline)) void add_lanes(float *to, const float *from, const float *shift) {
+    for (int i = 0; i < LANES; i += WIDTH) store(to + i, load(from + i) + load(shift + i));
+}
 
 /* ---- Packing ---------------------------------------------------------------------------------------------------- */
 
@@ -54,7 +73,7 @@ struct pack_job {
     int64_t count;         /* result: ones */
 };
 
-/* 32 floats as bits; `bad` gets bits where a value is neither 0 nor 1. */
+/* The first 32 of `count` floats, or all, as bits; `bad` gets bits where a value is neither 0 nor 1. */
 static inline uint32_t pack_word(const float *x, int64_t count, uint32_t *bad) {
     uint32_t ones = 0, zeros = 0;
 #if WIDE
@@ -68,7 +87,19 @@ static inline uint32_t pack_word(const float *x, int64_t count, uint32_t *bad) {
             _cvtmask16_u32(_mm512_cmp_ps_mask(b, zero, _CMP_EQ_OQ)) << 16;
     *bad |= ~(ones | zeros);
 #else
-    for (int64_t i = 0; i < count; i++) {
+#ifdef __AVX__
+    if (count >= 32) {
+        const __m256 one = _mm256_set1_ps(1.0f), zero = _mm256_setzero_ps();
+        for (int i = 0; i < 4; i++) {
+            __m256 value = _mm256_loadu_ps(x + 8 * i);
+            ones |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(value, one, _CMP_EQ_OQ)) << (8 * i);
+            zeros |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(value, zero, _CMP_EQ_OQ)) << (8 * i);
+        }
+        *bad |= ~(ones | zeros);
+        return ones;
+    }
+#endif
+    for (int64_t i = 0; i < least(count, CHUNK); i++) {
         ones |= (uint32_t)(x[i] == 1.0f) << i;
         zeros |= (uint32_t)(x[i] == 0.0f) << i;
     }
@@ -283,40 +314,82 @@ static inline __attribute__((always_inline)) uint16_t *append(uint16_t *list, ui
 /* ---- Weights ---------------------------------------------------------------------------------------------------- */
 
 /* 16 rows of 16 floats, turned. */
-static inline __attribute__((always_inline)) void transpose(vec *r) {
+#if WIDTH == 16
+static inline __attribute__((always_inline)) void transpose(float *square) {
+    typedef int32_t choice __attribute__((vector_size(64)));
+    reg r[16];
 #define PAIR(a, b, width)                                                                                              \
     do {                                                                                                               \
-        vec low = r[a], high = r[b];                                                                                   \
+        reg low = r[a], high = r[b];                                                                                   \
         r[a] = __builtin_shuffle(low, high, first_##width);                                                            \
         r[b] = __builtin_shuffle(low, high, second_##width);                                                           \
     } while (0)
-    const ivec first_8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
-    const ivec second_8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
-    const ivec first_4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
-    const ivec second_4 = {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31};
-    const ivec first_2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
-    const ivec second_2 = {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31};
-    const ivec first_1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
-    const ivec second_1 = {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31};
+    const choice first_8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23};
+    const choice second_8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
+    const choice first_4 = {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27};
+    const choice second_4 = {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31};
+    const choice first_2 = {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29};
+    const choice second_2 = {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31};
+    const choice first_1 = {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30};
+    const choice second_1 = {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31};
+    for (int i = 0; i < 16; i++) r[i] = load(square + i * LANES);
     for (int i = 0; i < 8; i++) PAIR(i, i + 8, 8);
     for (int i = 0; i < 16; i += 8)
         for (int j = i; j < i + 4; j++) PAIR(j, j + 4, 4);
     for (int i = 0; i < 16; i += 4)
         for (int j = i; j < i + 2; j++) PAIR(j, j + 2, 2);
     for (int i = 0; i < 16; i += 2) PAIR(i, i + 1, 1);
+    for (int i = 0; i < 16; i++) store(square + i * LANES, r[i]);
 #undef PAIR
 }
+#elif WIDTH == 8
+/* 8 rows of 8 floats; rows are 16 floats apart. */
+static inline __attribute__((always_inline)) void transpose_8(float *to, const float *from) {
+    __m256 rows[8], pairs[8];
+    for (int i = 0; i < 8; i++) rows[i] = _mm256_loadu_ps(from + LANES * i);
+    for (int i = 0; i < 8; i += 2) {
+        pairs[i] = _mm256_unpacklo_ps(rows[i], rows[i + 1]);
+        pairs[i + 1] = _mm256_unpackhi_ps(rows[i], rows[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            rows[i + 2 * j] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0x44);
+            rows[i + 2 * j + 1] = _mm256_shuffle_ps(pairs[i + j], pairs[i + j + 2], 0xee);
+        }
+    for (int i = 0; i < 4; i++) {
+        _mm256_storeu_ps(to + LANES * i, _mm256_permute2f128_ps(rows[i], rows[i + 4], 0x20));
+        _mm256_storeu_ps(to + LANES * (i + 4), _mm256_permute2f128_ps(rows[i], rows[i + 4], 0x31));
+    }
+}
+
+static inline __attribute__((always_inline)) void transpose(float *square) {
+    float from[16 * LANES] __attribute__((aligned(64)));
+    memcpy(from, square, sizeof from);
+    for (int row = 0; row < 16; row += 8)
+        for (int column = 0; column < 16; column += 8)
+            transpose_8(square + LANES * column + row, from + LANES * row + column);
+}
+#else
+static inline void transpose(float *square) {
+    for (int row = 0; row < 16; row++)
+        for (int column = 0; column < row; column++) {
+            float kept = square[row * LANES + column];
+            square[row * LANES + column] = square[column * LANES + row];
+            square[column * LANES + row] = kept;
+        }
+}
+#endif
 
 /* `to[column * to_row + row] = from[row * from_row + column]` for up to 16 rows; rows up to `filled` become 0. */
 static void turn(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t num_rows, int64_t num_columns,
                  int64_t filled) {
     for (int64_t begin = 0; begin < num_columns; begin += LANES) {
         int64_t columns = least(LANES, num_columns - begin);
-        vec rows[16];
         if (num_rows == LANES && columns == LANES) {
-            for (int i = 0; i < 16; i++) rows[i] = load(from + i * from_row + begin);
-            transpose(rows);
-            for (int i = 0; i < 16; i++) store(to + (begin + i) * to_row, rows[i]);
+            float square[16 * LANES] __attribute__((aligned(64)));
+            for (int i = 0; i < 16; i++) copy_lanes(square + i * LANES, from + i * from_row + begin);
+            transpose(square);
+            for (int i = 0; i < 16; i++) copy_lanes(to + (begin + i) * to_row, square + i * LANES);
         } else {
             for (int64_t column = 0; column < columns; column++) {
                 float *target = to + (begin + column) * to_row;
@@ -370,34 +443,35 @@ static void turn_conv_slice(void *argument, int64_t index) {
         for (int64_t row = 0; row < 3; row++)
             for (int64_t channel = 0; channel < channels; channel++)
                 for (int64_t column = 0; column < 3; column++)
-                    store(slice + (row * CHUNK + channel) * entry + (2 - column) * lanes + vector * LANES,
-                          load(turned + (channel * 9 + row * 3 + column) * LANES));
+                    copy_lanes(slice + (row * CHUNK + channel) * entry + (2 - column) * lanes + vector * LANES,
+                               turned + (channel * 9 + row * 3 + column) * LANES);
     }
 }
 
 /* One row of events, which holds `width` lists: sums[w], sums[w + 1], sums[w + 2] get the kernel's three columns. */
 static void conv_row(const uint16_t *list, const uint32_t *starts, int64_t width, const float *slice, float *sums) {
-    vec a[CONV_VECS], b[CONV_VECS], c[CONV_VECS];
-    for (int v = 0; v < CONV_VECS; v++) a[v] = b[v] = (vec){0};
+    enum { NUM = REGISTERS(CONV_VECS), LINE = CONV_VECS * LANES };
+    reg a[NUM], b[NUM], c[NUM];
+    for (int v = 0; v < NUM; v++) a[v] = b[v] = (reg){0};
     for (int64_t w = 0; w < width; w++) {
-        for (int v = 0; v < CONV_VECS; v++) c[v] = (vec){0};
+        for (int v = 0; v < NUM; v++) c[v] = (reg){0};
         for (uint32_t i = starts[w]; i < starts[w + 1]; i++) {
-            const float *entry = slice + (size_t)list[i] * (3 * CONV_VECS * LANES);
-            for (int v = 0; v < CONV_VECS; v++) a[v] += load(entry + v * LANES);
-            for (int v = 0; v < CONV_VECS; v++) b[v] += load(entry + (CONV_VECS + v) * LANES);
-            for (int v = 0; v < CONV_VECS; v++) c[v] += load(entry + (2 * CONV_VECS + v) * LANES);
+            const float *entry = slice + (size_t)list[i] * (3 * LINE);
+            for (int v = 0; v < NUM; v++) a[v] += load(entry + v * WIDTH);
+            for (int v = 0; v < NUM; v++) b[v] += load(entry + LINE + v * WIDTH);
+            for (int v = 0; v < NUM; v++) c[v] += load(entry + 2 * LINE + v * WIDTH);
         }
-        for (int v = 0; v < CONV_VECS; v++) {
-            float *to = sums + (w * CONV_VECS + v) * LANES;
+        for (int v = 0; v < NUM; v++) {
+            float *to = sums + w * LINE + v * WIDTH;
             store(to, load(to) + a[v]);
             a[v] = b[v];
             b[v] = c[v];
         }
     }
-    for (int v = 0; v < CONV_VECS; v++) {
-        float *to = sums + (width * CONV_VECS + v) * LANES;
+    for (int v = 0; v < NUM; v++) {
+        float *to = sums + width * LINE + v * WIDTH;
         store(to, load(to) + a[v]);
-        to += CONV_VECS * LANES;
+        to += LINE;
         store(to, load(to) + b[v]);
     }
 }
@@ -406,35 +480,36 @@ static void conv_row(const uint16_t *list, const uint32_t *starts, int64_t width
    sums[s] belongs to output column s - 1. */
 static void conv_row_2(const uint16_t *list, const uint32_t *starts, int64_t width, int64_t padding, const float *slice,
                        float *sums) {
-    vec a[CONV_VECS], b[CONV_VECS];
+    enum { NUM = REGISTERS(CONV_VECS), LINE = CONV_VECS * LANES };
+    reg a[NUM], b[NUM];
     int64_t s = padding / 2;
-    for (int v = 0; v < CONV_VECS; v++) a[v] = b[v] = (vec){0};
+    for (int v = 0; v < NUM; v++) a[v] = b[v] = (reg){0};
     for (int64_t w = 0; w < width; w++) {
         int64_t q = w + padding;
         if (q % 2 == 0) {
             if (w) {
-                for (int v = 0; v < CONV_VECS; v++) a[v] = b[v], b[v] = (vec){0};
+                for (int v = 0; v < NUM; v++) a[v] = b[v], b[v] = (reg){0};
             }
             s = q / 2;
             for (uint32_t i = starts[w]; i < starts[w + 1]; i++) {
-                const float *entry = slice + (size_t)list[i] * (3 * CONV_VECS * LANES);
-                for (int v = 0; v < CONV_VECS; v++) a[v] += load(entry + v * LANES);
-                for (int v = 0; v < CONV_VECS; v++) b[v] += load(entry + (2 * CONV_VECS + v) * LANES);
+                const float *entry = slice + (size_t)list[i] * (3 * LINE);
+                for (int v = 0; v < NUM; v++) a[v] += load(entry + v * WIDTH);
+                for (int v = 0; v < NUM; v++) b[v] += load(entry + 2 * LINE + v * WIDTH);
             }
-            for (int v = 0; v < CONV_VECS; v++) {
-                float *to = sums + (s * CONV_VECS + v) * LANES;
+            for (int v = 0; v < NUM; v++) {
+                float *to = sums + s * LINE + v * WIDTH;
                 store(to, load(to) + a[v]);
             }
         } else {
             s = q / 2;
             for (uint32_t i = starts[w]; i < starts[w + 1]; i++) {
-                const float *entry = slice + (size_t)list[i] * (3 * CONV_VECS * LANES);
-                for (int v = 0; v < CONV_VECS; v++) b[v] += load(entry + (CONV_VECS + v) * LANES);
+                const float *entry = slice + (size_t)list[i] * (3 * LINE);
+                for (int v = 0; v < NUM; v++) b[v] += load(entry + LINE + v * WIDTH);
             }
         }
     }
-    for (int v = 0; v < CONV_VECS; v++) {
-        float *to = sums + ((s + 1) * CONV_VECS + v) * LANES;
+    for (int v = 0; v < NUM; v++) {
+        float *to = sums + (s + 1) * LINE + v * WIDTH;
         store(to, load(to) + b[v]);
     }
 }
@@ -445,27 +520,23 @@ static void finish(const struct product_job *job, const float *sums, float *to, 
     for (int v = 0; v < vecs; v++) {
         int64_t output = (group * vecs + v) * LANES, outputs = least(LANES, job->outputs - output);
         if (outputs <= 0) break;
-        vec shift = {0};
-        if (job->bias) {
-            float bias[LANES] = {0};
-            memcpy(bias, job->bias + output, (size_t)outputs * sizeof(float));
-            shift = load(bias);
-        }
+        float shift[LANES] __attribute__((aligned(64))) = {0};
+        if (job->bias) memcpy(shift, job->bias + output, (size_t)outputs * sizeof(float));
         const float *from = sums + v * LANES;
         const int64_t step = vecs * LANES;
         if (job->channels_first) {
             float *plane = to + output * planes;
             int64_t w = 0;
             for (; w + LANES <= count && outputs == LANES; w += LANES) {
-                vec turned[16];
-                for (int i = 0; i < 16; i++) turned[i] = load(from + (w + i) * step) + shift;
-                transpose(turned);
-                for (int i = 0; i < 16; i++) store(plane + i * planes + w, turned[i]);
+                float square[16 * LANES] __attribute__((aligned(64)));
+                for (int i = 0; i < 16; i++) add_lanes(square + i * LANES, from + (w + i) * step, shift);
+                transpose(square);
+                for (int i = 0; i < 16; i++) copy_lanes(plane + i * planes + w, square + i * LANES);
             }
             for (; w < count; w++)
                 for (int64_t i = 0; i < outputs; i++) plane[i * planes + w] = from[w * step + i] + shift[i];
         } else if (outputs == LANES) {
-            for (int64_t w = 0; w < count; w++) store(to + w * job->outputs + output, load(from + w * step) + shift);
+            for (int64_t w = 0; w < count; w++) add_lanes(to + w * job->outputs + output, from + w * step, shift);
         } else {
             for (int64_t w = 0; w < count; w++)
                 for (int64_t i = 0; i < outputs; i++) to[w * job->outputs + output + i] = from[w * step + i] + shift[i];
@@ -574,17 +645,18 @@ static void linear_tile(void *argument, int64_t index) {
             const float *slice = job->slices + (group * words + part * LINEAR_CHUNKS) * CHUNK * lanes;
             const uint32_t *own = starts + part * positions;
             for (int64_t p = 0; p < positions; p++) {
-                vec sum[LINEAR_VECS];
-                for (int v = 0; v < LINEAR_VECS; v++) sum[v] = (vec){0};
+                reg sum[REGISTERS(LINEAR_VECS)];
+                for (int v = 0; v < REGISTERS(LINEAR_VECS); v++) sum[v] = (reg){0};
                 for (uint32_t i = own[p]; i < own[p + 1]; i++) {
                     const float *entry = slice + (size_t)lists[i] * lanes;
-                    for (int v = 0; v < LINEAR_VECS; v++) sum[v] += load(entry + v * LANES);
+                    for (int v = 0; v < REGISTERS(LINEAR_VECS); v++) sum[v] += load(entry + v * WIDTH);
                 }
                 float *to = sums + p * lanes;
                 if (part)
-                    for (int v = 0; v < LINEAR_VECS; v++) store(to + v * LANES, load(to + v * LANES) + sum[v]);
+                    for (int v = 0; v < REGISTERS(LINEAR_VECS); v++)
+                        store(to + v * WIDTH, load(to + v * WIDTH) + sum[v]);
                 else
-                    for (int v = 0; v < LINEAR_VECS; v++) store(to + v * LANES, sum[v]);
+                    for (int v = 0; v < REGISTERS(LINEAR_VECS); v++) store(to + v * WIDTH, sum[v]);
             }
         }
         if (job->channels_first)
@@ -790,7 +862,7 @@ static void fetch(const struct grad_job *job, float *to, int64_t image, int64_t 
         } else {
             const float *from = job->grad + (image * planes + row * job->out_width) * job->outputs + output;
             if (outputs == LANES)
-                for (int64_t w = 0; w < count; w++) store(target + w * vecs * LANES, load(from + w * job->outputs));
+                for (int64_t w = 0; w < count; w++) copy_lanes(target + w * vecs * LANES, from + w * job->outputs);
             else
                 for (int64_t w = 0; w < count; w++)
                     for (int64_t i = 0; i < LANES; i++)
@@ -801,16 +873,18 @@ static void fetch(const struct grad_job *job, float *to, int64_t image, int64_t 
 
 static inline __attribute__((always_inline)) void add_events(float *sums, const uint16_t *list, const float *grad,
                                                              const int *at, const int64_t *behind, int num) {
-    vec total[9];
+    reg total[9];
     int64_t count = list[0];
     if (!count) return;
     list += 32;
-    for (int i = 0; i < num; i++) total[i] = load(sums + at[i] * LANES);
-    for (int64_t e = 0; e < count; e++) {
-        const float *entry = grad + (int64_t)list[e] * LANES;
-        for (int i = 0; i < num; i++) total[i] += load(entry + behind[i]);
+    for (int begin = 0; begin < LANES; begin += WIDTH) {
+        for (int i = 0; i < num; i++) total[i] = load(sums + at[i] * LANES + begin);
+        for (int64_t e = 0; e < count; e++) {
+            const float *entry = grad + (int64_t)list[e] * LANES + begin;
+            for (int i = 0; i < num; i++) total[i] += load(entry + behind[i]);
+        }
+        for (int i = 0; i < num; i++) store(sums + at[i] * LANES + begin, total[i]);
     }
-    for (int i = 0; i < num; i++) store(sums + at[i] * LANES, total[i]);
 }
 
 static void add_conv_1(const struct grad_job *job, float *sums, const uint16_t *list, const float *grad) {
@@ -889,14 +963,14 @@ static void add_linear_group(void *argument, int64_t group) {
             const uint16_t *list = list_of(job, index, 0, channel);
             int64_t count = list[0];
             if (!count) continue;
-            vec total[GRAD_VECS];
+            reg total[REGISTERS(GRAD_VECS)];
             float *own = sums + channel * lanes;
-            for (int v = 0; v < GRAD_VECS; v++) total[v] = load(own + v * LANES);
+            for (int v = 0; v < REGISTERS(GRAD_VECS); v++) total[v] = load(own + v * WIDTH);
             for (int64_t e = 0; e < count; e++) {
                 const float *entry = grad + (int64_t)list[32 + e] * lanes;
-                for (int v = 0; v < GRAD_VECS; v++) total[v] += load(entry + v * LANES);
+                for (int v = 0; v < REGISTERS(GRAD_VECS); v++) total[v] += load(entry + v * WIDTH);
             }
-            for (int v = 0; v < GRAD_VECS; v++) store(own + v * LANES, total[v]);
+            for (int v = 0; v < REGISTERS(GRAD_VECS); v++) store(own + v * WIDTH, total[v]);
         }
     }
 }
