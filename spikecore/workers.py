@@ -60,7 +60,7 @@ def _kill_workers() -> None:
 
 @contextmanager
 def naming_dead_readers() -> Iterator[None]:
-    """Inside, a DataLoader whose worker was killed is told as such.
+    """Inside, the error of a DataLoader whose worker was killed says so, and what to do.
 
     torch raises a RuntimeError wherever the process is at that moment, so the loader itself may not see it.
 

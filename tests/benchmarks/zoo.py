@@ -6,7 +6,7 @@
 CPU time of the process, one thread; the candidates take turns in every round, each in both memory formats.
 `times_theirs` is the median over the rounds of their time divided by ours: above 1 ours is faster. Theirs is measured
 in both formats, too; the faster one counts. Outputs are compared before anything is measured. `no neurons` is theirs
-with every neuron taken out, also in both formats: what the products and norms cost that nobody skips or fuses.
+with every neuron taken out, also in both formats: the cost of its products and norms alone.
 Written to docs/benchmarks/zoo.csv with the load of the machine, which disturbs caches even where CPU time is counted.
 """
 

@@ -80,14 +80,14 @@ class Started:
         return begun
 
     def members(self) -> list[int]:
-        """Of its group, but those that have ended and that nobody has asked for."""
-        found = []
+        """Process ids of its group that still run; zombies do not count."""
+        running = []
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 state, _, group = path.read_text().rpartition(")")[2].split()[:3]
                 if int(group) == self.process.pid and state != "Z":
-                    found.append(int(path.parent.name))
-        return found
+                    running.append(int(path.parent.name))
+        return running
 
     def end(self) -> str:
         """What it said."""
@@ -126,7 +126,7 @@ def test_the_run_ends_at_its_next_safe_point_and_leaves_nobody(started, config):
     assert "Traceback" not in said
     assert (run.process.returncode, run.status) == (130, "interrupted")
     deadline = time.monotonic() + 30
-    while run.members() and time.monotonic() < deadline:  # multiprocessing's own helper ends when it reads an end
+    while run.members() and time.monotonic() < deadline:  # multiprocessing's own helper ends once its pipe is closed
         time.sleep(0.05)
     assert not run.members()
     command = [sys.executable, "-m", "spikecore", "run", "--resume", str(run.out), "--dry-run"]

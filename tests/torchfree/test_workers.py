@@ -46,28 +46,28 @@ def test_ctrl_c_and_the_first_two_sigterm_pass(numbers, code):
 
 def test_an_orphan_ends_at_the_first_sigterm():
     told, tell = os.pipe()
+    begun, begin = os.pipe()
 
     def orphan():
         begin_worker()
         parent = os.getppid()
-        os.write(tell, b"begun")
+        os.write(begin, b".")
         while os.getppid() == parent:
             time.sleep(0.01)
-        os.write(tell, b" alone")
+        os.write(tell, b"alone")
         signal.raise_signal(signal.SIGTERM)
         os.write(tell, b" passed")
 
     def parent():
-        os.close(told)
         forked(orphan)
-        time.sleep(0.2)  # until the orphan has looked who its parent is
+        os.read(begun, 1)  # it has looked who its parent is
 
     os.waitpid(forked(parent), 0)
     os.close(tell)
     text = b""
     while part := os.read(told, 100):
         text += part
-    assert text == b"begun alone"
+    assert text == b"alone"
 
 
 SCRIPT = """

@@ -122,7 +122,7 @@ def test_results(backend, name, dtype):
 
 
 PRODUCTS = """
-import hashlib, platform, sys
+import hashlib, sys
 import torch
 from spikecore_cpu_backend import compiler
 
