@@ -56,6 +56,9 @@ def call(*command: str | Path, cwd: Path = ROOT) -> None:
 def pip(env: Path, *arguments: str | Path, constraints: Path | None = ROOT / "constraints.txt") -> None:
     """Install into an environment, which needs no pip of its own.
 
+    Projects of this repository are built by the environment's setuptools: an environment for each build would take most
+    of the time.
+
     Args:
         env: its directory.
         arguments: of `pip install`.
@@ -63,6 +66,8 @@ def pip(env: Path, *arguments: str | Path, constraints: Path | None = ROOT / "co
     """
     command: list[str | Path] = [sys.executable, "-m", "pip", "--python", env / "bin/python", "install"]
     options: list[str | Path] = ["-q", "--disable-pip-version-check"]
+    if "-e" in arguments:
+        options.append("--no-build-isolation")
     if constraints is not None:
         options += ["-c", constraints]
     call(*command, *options, *arguments)
@@ -142,16 +147,13 @@ def core_base() -> Path:
     return make_once(env, [base / STAMP, ROOT / "pyproject.toml", TIMEOUT], make)
 
 
-def environment(
-    name: str, projects: Sequence[Path], without_requirements: Sequence[str] = (), others: Sequence[str] = ()
-) -> Path:
+def environment(name: str, projects: Sequence[Path], without_requirements: Sequence[str] = ()) -> Path:
     """Core and these plugins, editable, with their test requirements.
 
     Args:
         name: of its directory.
         projects: the plugins.
         without_requirements: other distributions, installed as they are.
-        others: other distributions, with what they require.
     """
     base, env = core_base(), ENVS / name
 
@@ -161,11 +163,9 @@ def environment(
             pip(env, *(part for project in projects for part in ("-e", f"{project}[testing]")))
         if without_requirements:
             pip(env, "--no-deps", *without_requirements)
-        if others:
-            pip(env, *others)
 
     files = [project / "pyproject.toml" for project in projects]
-    return make_once(env, [base / STAMP, *files, *without_requirements, *others], make)
+    return make_once(env, [base / STAMP, *files, *without_requirements], make)
 
 
 def plugins_environment() -> Path:
@@ -175,13 +175,18 @@ def plugins_environment() -> Path:
 
 def site_environment() -> Path:
     """Core, every plugin, and what builds the documentation."""
-    base, env = plugins_environment(), ENVS / "site"
+    return _with_plugins("site", "-e", f"{ROOT}[docs]")
+
+
+def _with_plugins(name: str, *arguments: str) -> Path:
+    """A copy of the environment of every plugin, with what `pip install` brings for these arguments."""
+    base, env = plugins_environment(), ENVS / name
 
     def make() -> None:
         copy_by_links(base, env)
-        pip(env, "-e", f"{ROOT}[docs]")
+        pip(env, *arguments)
 
-    return make_once(env, [base / STAMP, ROOT / "pyproject.toml", ROOT / "constraints.txt"], make)
+    return make_once(env, [base / STAMP, ROOT / "pyproject.toml", ROOT / "constraints.txt", *arguments], make)
 
 
 def floors_environment(wheels: Path, floors: Mapping[str, str]) -> Path:
@@ -223,7 +228,7 @@ def external_environment(project: Path) -> Path:
 
 def examples_environment() -> Path:
     """Core, every plugin, and what single examples work with."""
-    return environment("examples", plugins(), others=EXAMPLES)
+    return _with_plugins("examples", *EXAMPLES)
 
 
 def peers_environment() -> Path:
@@ -264,7 +269,7 @@ def torchfree_environment(version: str, interpreter: Path) -> Path:
 
     def make() -> None:
         call(interpreter, "-m", "venv", "--without-pip", env)
-        pip(env, "click", "packaging", "pluggy", "pytest", TIMEOUT, "hypothesis", "tomli")
+        pip(env, "click", "packaging", "pluggy", "pytest", TIMEOUT, "hypothesis", "tomli", "setuptools")
         pip(env, "--no-deps", "-e", ROOT)
 
     return make_once(env, [ROOT / "pyproject.toml", ROOT / "constraints.txt", version, str(interpreter), TIMEOUT], make)

@@ -1,9 +1,9 @@
-"""Runs suites two at a time, each in a process of its own with one thread, and measures their CPU time.
+"""Runs suites two at a time, each in a process of its own, as a rule with one thread, and measures their CPU time.
 
-Budgets are CPU time, so that a busy machine fails nothing. The output of a suite is printed whole when the suite ends.
-A suite that hangs uses no CPU time: it is killed after `WALL_LIMIT_S`, long after pytest's own limit for one test
-(`faulthandler_timeout`) should have shown where it waits; the reason of its failure names that test. What a suite
-leaves running is killed too.
+Budgets are CPU time, so that a busy machine fails nothing, stretched on a slow one (see `speed.py`). The output of a
+suite is printed whole when the suite ends. A suite that hangs uses no CPU time: it is killed after `WALL_LIMIT_S`, long
+after pytest's own limit for one test (`faulthandler_timeout`) should have shown where it waits; the reason of its
+failure names that test. What a suite leaves running is killed too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.suites.results import Result, clear, read
 WIDTH = 2
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """torch takes its number of threads from the first."""
-WALL_LIMIT_S = 2400.0
+WALL_LIMIT_S = 3600.0
 """The longest that a suite may take, its environment included; several times what the longest needs."""
 
 
@@ -39,13 +39,13 @@ class Job:
         name: of the suite.
         command: runs it and writes its `Result`.
         budget_s: the most CPU time its tests may take; None for no budget.
-        exclusive: why it runs alone and with all threads of the machine; "" when it does not.
+        all_threads: why it has all threads of the machine; "" when it has one.
     """
 
     name: str
     command: tuple[str, ...]
     budget_s: float | None = None
-    exclusive: str = ""
+    all_threads: str = ""
 
 
 @dataclass
@@ -69,13 +69,10 @@ class Pool:
         clear([job.name for job in jobs], self.results)
         # The longest first: a long job that starts last would run alone.
         ordered = sorted(jobs, key=lambda job: -(job.budget_s or 0.0))
-        shared = [job for job in ordered if not job.exclusive]
-        alone = [job for job in ordered if job.exclusive]
         workers = ThreadPoolExecutor(WIDTH)
         try:
-            futures = [workers.submit(self._run, job) for job in shared]
+            futures = [workers.submit(self._run, job) for job in ordered]
             passed = [future.result() for future in futures]
-            passed += [workers.submit(self._run, job).result() for job in alone]
         except BaseException:
             workers.shutdown(wait=False, cancel_futures=True)  # waiting suites must not start
             self._stop()
@@ -85,7 +82,7 @@ class Pool:
 
     def _run(self, job: Job) -> bool:
         log = self.results / f"{job.name}.log"
-        environment = dict(os.environ) if job.exclusive else {**os.environ, **ONE_THREAD}
+        environment = dict(os.environ) if job.all_threads else {**os.environ, **ONE_THREAD}
         start = time.monotonic()
         self._say(f"=== {job.name} starts, {start - self._start:.0f} s after the first")
         with log.open("wb") as output:

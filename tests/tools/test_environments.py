@@ -8,7 +8,7 @@ import pytest
 
 from tests.suites import environments
 from tests.suites.environments import STAMP, copy_by_links, make_once
-from tests.suites.table import BUDGETS_S, EXCLUSIVE, suites
+from tests.suites.table import ALL_THREADS, BUDGETS_S, suites
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def test_one_half_made_is_made_again(tmp_path, monkeypatch):
 
 def test_every_suite_has_a_budget_and_every_budget_a_suite():
     assert set(BUDGETS_S) == set(suites())
-    assert set(EXCLUSIVE) <= set(suites())
-    assert all(EXCLUSIVE.values()), "with the reason"
+    assert set(ALL_THREADS) <= set(suites())
+    assert all(ALL_THREADS.values()), "with the reason"
 
 
 def test_a_build_writes_no_metadata_beside_the_source(tmp_path):

@@ -1,4 +1,4 @@
-"""The pool of suites: two at a time, an exclusive one alone, whole outputs, CPU time against budgets."""
+"""The pool of suites: two at a time, one thread unless with a reason, whole outputs, CPU time against budgets."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites import running
+from tests.suites import pool, running, speed
 from tests.suites.pool import Job, Pool
 from tests.suites.results import Result, read
 from tests.suites.table import Suite
@@ -61,19 +61,28 @@ def test_no_third_one_starts(tmp_path):
     assert max(int(path.read_text()) for path in tmp_path.glob("most-*")) <= 2
 
 
-def test_an_exclusive_one_runs_alone_with_all_threads(tmp_path, monkeypatch):
+def test_one_with_a_reason_has_all_threads(tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    enter = "assert not list(results.glob('alone'))\nopen(results / 'busy', 'a').close()\ntime.sleep(0.05)"
-    alone = "(results / 'alone').touch()\nassert 'OMP_NUM_THREADS' not in os.environ\n(results / 'alone').unlink()"
-    others = [job(f"j{index}", tmp_path, enter) for index in range(3)]
-    assert Pool(tmp_path).run([job("alone", tmp_path, alone, exclusive="it counts threads"), *others])
+    asked = "assert 'OMP_NUM_THREADS' not in os.environ"
+    assert Pool(tmp_path).run([job("all", tmp_path, asked, all_threads="it counts threads")])
+    assert not Pool(tmp_path).run([job("one", tmp_path, asked)])
 
 
-def test_the_longest_starts_first(tmp_path):
+def test_the_longest_starts_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "WIDTH", 1)  # in turns, to see the order
     order = "with open(results / 'order', 'a') as file: file.write(result.name)"
     jobs = [job(name, tmp_path, order, budget_s=budget) for name, budget in (("a", 30), ("b", 90), ("c", 60))]
-    Pool(tmp_path).run([Job(one.name, one.command, one.budget_s, "in turns, to see the order") for one in jobs])
+    Pool(tmp_path).run(jobs)
     assert tmp_path.joinpath("order").read_text() == "bca"
+
+
+def test_a_slow_machine_has_more_cpu_time(monkeypatch):
+    """The work that is timed burns twice what it takes where budgets are stated, in both processes."""
+    monkeypatch.setattr(speed, "REFERENCE_S", 0.2)
+    monkeypatch.setattr(speed, "WORK", BURN.format(seconds=0.4))
+    assert 1.9 < speed.slowness() < 4
+    monkeypatch.setattr(speed, "REFERENCE_S", 100.0)
+    assert speed.slowness() == speed.LEAST
 
 
 def test_one_that_hangs_is_killed_with_its_children(tmp_path, capsys):

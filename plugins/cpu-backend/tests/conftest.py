@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from spikecore_cpu_backend.compiler import Compiler
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -16,3 +17,24 @@ def kernel_cache(tmp_path_factory):
     patch.setenv("XDG_CACHE_HOME", str(folder))
     yield folder
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def libraries():
+    """What was compiled: compiler, flags and text → library."""
+    return {}
+
+
+@pytest.fixture
+def compiled_once(monkeypatch, libraries):
+    """For tests that need an empty cache, but not the minutes of its compilations."""
+    real = Compiler.compile
+
+    def compile_once(self, source, *rest):
+        key = self.identity, source
+        if key not in libraries:
+            libraries[key] = real(self, source, *rest)
+        return libraries[key]
+
+    monkeypatch.setattr(Compiler, "compile", compile_once)
+    return libraries

@@ -72,8 +72,14 @@ def compiler(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """For all tests here: a compiler compiles the driver once."""
+    return tmp_path_factory.mktemp("kernels")
+
+
 @pytest.fixture
-def backend(compiler, tmp_path):
+def backend(compiler, folder):
     """`cpu` with this compiler, under a name of its own."""
     chosen = compiler
 
@@ -81,7 +87,7 @@ def backend(compiler, tmp_path):
         @dataclass(frozen=True)
         class Config(CPUBackend.Config):
             compiler: str = chosen
-            cache_dir: str = str(tmp_path)
+            cache_dir: str = str(folder)
 
     registry = Registry()
     registry.register("backend", "compiled", Compiled)

@@ -44,12 +44,12 @@ def script(folder, text):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, compiled_once):
     return tmp_path / "with a space" / "kernels"
 
 
 @pytest.fixture
-def compilations(monkeypatch):
+def compilations(monkeypatch, compiled_once):
     """Counts what is compiled."""
     counted = []
     real = compiler.Compiler.compile
@@ -246,13 +246,13 @@ def test_a_relative_cache_directory(tmp_path, monkeypatch, compilations):
     assert len(list(tmp_path.glob("*.so"))) == 2
 
 
-def test_no_temporary_files_for_the_compiler(folder, monkeypatch):
+def test_no_temporary_files_for_the_compiler(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(compiler.tempfile, "TemporaryDirectory", full)
     with pytest.raises(BackendError, match=r"no temporary files for the compiler: .*No space left"):
-        CPUBackend(cache_dir=str(folder))
+        CPUBackend(cache_dir=str(tmp_path))
 
 
 def test_auto_passes_over_a_compiler_that_fails(folder, tmp_path):

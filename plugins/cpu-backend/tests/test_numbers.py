@@ -17,7 +17,7 @@ X = torch.randn(9, 4, 70, generator=torch.Generator().manual_seed(4)) * 1.5
 
 
 @pytest.fixture
-def compilations(monkeypatch, tmp_path):
+def compilations(monkeypatch, tmp_path, compiled_once):
     """What is compiled, on a backend of its own without a cache."""
     counted = []
     real = compiler.Compiler.compile
