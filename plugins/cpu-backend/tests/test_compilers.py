@@ -127,7 +127,7 @@ def test_results(backend, name, dtype):
     agree(lambda on: NEURONS[name](backend=named[on]), X.to(dtype), tolerance=tolerance)
 
 
-PRODUCTS = """
+PRODUCTS_AND_NORM = """
 import hashlib, sys
 import torch
 from spikecore_cpu_backend import compiler
@@ -171,17 +171,34 @@ for kind, channels, outputs, stride, size in (
         torch.testing.assert_close(own.double(), weight.grad, rtol=1e-5, atol=1e-4)
         for result in (out.detach(), own):
             digest.update(result.contiguous().numpy().tobytes())
+for channels, size in ((35, 9), (16, 31)):
+    for is_last in (False, True):
+        block = nn.ConvBNNeuron(
+            torch.nn.Conv2d(8, channels, 1), torch.nn.BatchNorm2d(channels), nn.LIF(backend="cpu"), products="dense"
+        )
+        for parameter in block.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=draw)
+        x = torch.randn(4, 3, 8, size, size, generator=draw)
+        if is_last:
+            block = block.to(memory_format=torch.channels_last)
+            x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+        assert block.choose(x.device, x.dtype).backend == "cpu"
+        out = block(x)
+        assert 0.02 < out.detach().mean() < 0.98
+        out.backward(torch.randn(out.shape, generator=draw))
+        for result in (out.detach(), block.norm.running_var, *(p.grad for p in block.parameters())):
+            digest.update(result.contiguous().numpy().tobytes())
 print(digest.hexdigest())
 """
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these names are of x86 processors")
-def test_products_are_the_same_bits_with_vectors_of_any_width(tmp_path):
+def test_products_and_norm_are_the_same_bits_with_vectors_of_any_width(tmp_path):
     """Most processors have no AVX-512, and the one that runs this may."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     said = {}
     for march in ("native", "x86-64-v3", "x86-64-v2"):
-        command = [sys.executable, "-c", PRODUCTS, march]
+        command = [sys.executable, "-c", PRODUCTS_AND_NORM, march]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{march}: {done.stderr}"
         said[march] = done.stdout
