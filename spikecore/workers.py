@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.resource_tracker
 import multiprocessing.util
 import os
 import re
@@ -13,8 +14,9 @@ from types import FrameType
 
 from spikecore.errors import RunError
 
-__all__ = ["begin_worker", "kill_workers_at_exit"]
+__all__ = ["begin_worker", "starting_workers"]
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
 NUM_PASSED = 2
 """The first asks a run to end at its next safe point, the second at once."""
 
@@ -26,28 +28,47 @@ def begin_worker(number: int = 0) -> None:
     its next safe point, up to which it needs its workers, and then ends them itself. So Ctrl-C is ignored here, and so
     are the first two SIGTERM while the process that started this one lives.
 
-    The process that starts such workers calls `kill_workers_at_exit`, and ends one of them by `kill()`: a single
-    `terminate()` passes.
+    The process that starts such workers does so inside `starting_workers`, and ends one of them by `kill()`: a single
+    `terminate()` passes. A DataLoader that is dropped in the middle sends one, so that its workers end with the
+    sample that they are reading.
 
     Args:
         number: of the worker, as `DataLoader(..., worker_init_fn=begin_worker)` passes it; not used.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _Passing(os.getppid()))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
-def kill_workers_at_exit() -> None:
-    """When this process ends, kill its daemonic children; multiprocessing would send each one SIGTERM, and wait.
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Inside, processes are started that call `begin_worker`.
 
-    Called before workers that call `begin_worker` are started; once is enough.
+    Ctrl-C and SIGTERM wait until the block is left, and in the workers, which inherit that, until `begin_worker`: a
+    worker that is starting, which takes seconds where it imports torch, is not killed. When this process ends, its
+    daemonic children are killed; multiprocessing would send each one SIGTERM, and wait.
+
+        with starting_workers():
+            samples = iter(DataLoader(..., worker_init_fn=begin_worker))
     """
+    global _killing_in
     if _killing_in != os.getpid():
-        globals()["_killing_in"] = os.getpid()
+        _killing_in = os.getpid()
         multiprocessing.util.Finalize(None, _kill_workers, exitpriority=10)
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    multiprocessing.resource_tracker.ensure_running()  # it lets both signals through when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _killing_in: int | None = None
-"""The process that called it: a forked child has this module as it is here, and its own children."""
+"""Whose workers are killed at its end: a forked child has this module as it is here, and children of its own."""
 
 
 def _kill_workers() -> None:

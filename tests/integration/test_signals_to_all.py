@@ -65,6 +65,17 @@ class Started:
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
+    def wait_for_child(self, word: str) -> None:
+        """Until a child's command line holds the word."""
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            for child in self.children():
+                with contextlib.suppress(OSError):
+                    if word in Path(f"/proc/{child}/cmdline").read_text():
+                        return
+            time.sleep(0.01)
+        raise AssertionError(self.log.read_text())
+
     def children(self) -> list[int]:
         text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return [int(word) for word in text.split()]
@@ -103,9 +114,12 @@ class Started:
 def started(tmp_path):
     runs = []
 
-    def start(config):
+    def start(config, until="epoch"):
         runs.append(Started(tmp_path, config))
-        runs[-1].wait_for_epoch()
+        if until == "epoch":
+            runs[-1].wait_for_epoch()
+        else:
+            runs[-1].wait_for_child(until)
         return runs[-1]
 
     yield start
@@ -131,6 +145,16 @@ def test_the_run_ends_at_its_next_safe_point_and_leaves_nobody(started, config):
     assert not run.members()
     command = [sys.executable, "-m", "spikecore", "run", "--resume", str(run.out), "--dry-run"]
     assert subprocess.run(command, capture_output=True, timeout=240).returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_environments_that_are_starting_are_not_killed(started, number):
+    """Their processes import torch, for seconds, before they can leave their end to the run."""
+    run = started(CARTPOLE, until="spawn_main")
+    os.killpg(run.process.pid, number)
+    said = run.end()
+    assert "a process of its own ended" not in said
+    assert (run.process.returncode, run.status) == (130, "interrupted"), said
 
 
 def test_a_reader_that_is_killed_is_named(started):

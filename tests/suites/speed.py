@@ -14,15 +14,15 @@ import sys
 WORK = "import torch"
 REFERENCE_S = 3.5
 """CPU time of `WORK` on the machine that budgets are stated for: two cores of an AMD EPYC of family 25 (2021)."""
-LEAST = 0.5
-"""A faster machine does not make budgets smaller than this share of themselves."""
+LEAST, MOST = 0.5, 4.0
+"""A faster machine does not make budgets smaller, and a slower one not larger, than these shares of themselves."""
 ROUNDS = 3
 
 
 def slowness() -> float:
-    """CPU time of this machine for what takes 1 s where budgets are stated; at least `LEAST`."""
+    """CPU time of this machine for what takes 1 s where budgets are stated; from `LEAST` to `MOST`."""
     times = [seconds for _ in range(ROUNDS) for seconds in _pair()]
-    return max(LEAST, statistics.median(times) / REFERENCE_S)
+    return min(MOST, max(LEAST, statistics.median(times) / REFERENCE_S))
 
 
 def _pair() -> list[float]:

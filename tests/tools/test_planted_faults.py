@@ -56,14 +56,14 @@ FAULTS = {
             "spikecore/dynamics/first.py": "import spikecore.dynamics.second",
             "spikecore/dynamics/second.py": "def late():\n    import spikecore.dynamics.first",
         },
-        "No cycles inside packages",
+        "No cycles are allowed in spikecore.dynamics.",
     ),
     "a cycle inside nn": Fault(
         {
             "spikecore/nn/layers/planted.py": "import spikecore.nn.planted",
             "spikecore/nn/planted.py": "import spikecore.nn.layers",
         },
-        "No cycles inside packages",
+        "No cycles are allowed in spikecore.nn.",
     ),
     "a cycle through the package around a module": Fault(
         {"spikecore/nn/layers/planted.py": "def late():\n    from spikecore.nn import Sequential"},
@@ -77,7 +77,7 @@ FAULTS = {
     ),
     "a cycle inside a plugin": Fault(
         {f"{ZOO}/first.py": "from . import second", f"{ZOO}/second.py": "from . import first"},
-        "No cycles inside packages",
+        "No cycles are allowed in spikecore_neuron_zoo.",
     ),
     "a plugin imports a plugin": Fault(
         {f"{ZOO}/planted.py": "from spikecore_layer_zoo import steps"},
@@ -192,7 +192,7 @@ def test_the_tree_as_it_is_keeps_all_contracts(sources):
 
 
 def can_share(one, other):
-    """Whether the two can be told apart in one output."""
+    """Whether the two can be told apart in one output; what is said names the place that only this fault touches."""
     return not one.added.keys() & other.added.keys() and one.says not in other.says and other.says not in one.says
 
 

@@ -83,6 +83,8 @@ def test_a_slow_machine_has_more_cpu_time(monkeypatch):
     assert 1.9 < speed.slowness() < 4
     monkeypatch.setattr(speed, "REFERENCE_S", 100.0)
     assert speed.slowness() == speed.LEAST
+    monkeypatch.setattr(speed, "REFERENCE_S", 0.01)
+    assert speed.slowness() == speed.MOST
 
 
 def test_one_that_hangs_is_killed_with_its_children(tmp_path, capsys):

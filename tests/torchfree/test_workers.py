@@ -1,5 +1,6 @@
 """Processes that help a run leave its end to it, and never outlive it."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 import pytest
 
 from spikecore.errors import RunError
-from spikecore.workers import NUM_PASSED, begin_worker, naming_dead_readers
+from spikecore.workers import NUM_PASSED, begin_worker, naming_dead_readers, starting_workers
 
 
 def forked(work):
@@ -44,6 +45,39 @@ def test_ctrl_c_and_the_first_two_sigterm_pass(numbers, code):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
 
 
+def begin_late(*numbers):
+    """What has come before it begins is told at its beginning."""
+    for number in numbers:
+        os.kill(os.getpid(), number)
+    begin_worker()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()), "nothing waits any longer"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_is_starting_is_not_killed(number):
+    with starting_workers():
+        child = forked(lambda: begin_late(number))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    child = forked(lambda: begin_late(number))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
+
+def test_what_ends_a_run_waits_until_its_workers_are_started():
+    met = []
+    before = signal.signal(signal.SIGTERM, lambda *_: met.append("SIGTERM"))
+    try:
+        with starting_workers():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not met
+        assert met == ["SIGTERM"]
+        with contextlib.suppress(ZeroDivisionError), starting_workers():
+            raise ZeroDivisionError
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert met == ["SIGTERM"] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_an_orphan_ends_at_the_first_sigterm():
     told, tell = os.pipe()
     begun, begin = os.pipe()
@@ -72,7 +106,7 @@ def test_an_orphan_ends_at_the_first_sigterm():
 
 SCRIPT = """
 import multiprocessing, sys, time
-from spikecore.workers import begin_worker, kill_workers_at_exit
+from spikecore.workers import begin_worker, starting_workers
 
 def work(pipe):
     begin_worker()
@@ -81,8 +115,9 @@ def work(pipe):
 
 if __name__ == "__main__":
     if sys.argv[1] == "killing":
-        kill_workers_at_exit()
-        kill_workers_at_exit()
+        for _ in range(2):
+            with starting_workers():
+                pass
     here, there = multiprocessing.Pipe()
     context = multiprocessing.get_context("fork")
     worker = context.Process(target=work, args=(there,), daemon=True)

@@ -3,8 +3,8 @@
     python plugins/cpu-backend/benchmarks/norm.py
 
 Forward and backward of `ConvBNNeuron` without its convolution, with a LIF. CPU time of one thread per element of
-`[T, B, C, H, W]`; the candidates take turns, and the best of the rounds is kept. The floor is the time of a copy of as many
-bytes as norm and neuron must move, 32 per element. Writes docs/benchmarks/norm.csv.
+`[T, B, C, H, W]`; the candidates take turns, and the best of the rounds is kept. The floor is the time of a copy of as
+many bytes as norm and neuron must move, 32 per element. Writes docs/benchmarks/norm.csv.
 """
 
 from __future__ import annotations

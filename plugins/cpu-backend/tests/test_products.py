@@ -124,6 +124,22 @@ def test_wide_images_and_long_rows():
         assert torch.equal(*(torch.autograd.grad(out, weight, grad)[0] for out in (y, right)))
 
 
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
+def test_the_widest_images_and_wider_ones(kernel, stride):
+    geometry = ProductGeometry("conv2d", (stride, stride), (kernel // 2, kernel // 2))
+    weight = whole(4, 3, kernel, kernel).requires_grad_()
+    for width, path in ((module.WIDEST, "event"), (module.WIDEST + 1, "dense")):
+        x = spikes(1, 3, kernel, width)
+        y, choice = product("event", geometry, x, weight, None)
+        assert choice.path == path, choice
+        if path == "dense":
+            assert f"no kernel for images of more than {module.WIDEST} columns" in choice.reason
+        right = functional.conv2d(x, weight, None, stride, kernel // 2)
+        assert torch.equal(y, right)
+        grad = whole(*y.shape)
+        assert torch.equal(*(torch.autograd.grad(out, weight, grad)[0] for out in (y, right)))
+
+
 @pytest.fixture
 def measuring(tmp_path, monkeypatch):
     """The backend with figures of its own."""

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import torch
 
 from spikecore.errors import ConfigError, PluginUnavailable, RunError
 from spikecore_rl_agents import environments as module
-from spikecore_rl_agents.environments import EnvironmentConfig, make_environment
+from spikecore_rl_agents.environments import EnvironmentConfig, make_environment, makers
 from spikecore_rl_agents.spaces import Spaces, inspect_environment
 from spikecore_rl_agents.td3 import scaled
 from spikecore_rl_agents.vector import Environments, fixed_seeds
@@ -159,6 +160,31 @@ def test_a_process_that_dies_or_hangs_leaves_no_orphan_and_no_deadlock(fault, me
         play_on(environments)
     assert not any(process.is_alive() for process in processes)
     assert time.monotonic() - begin < 60
+
+
+def test_a_failed_start_does_not_wait_for_the_slow(tmp_path):
+    before = set(multiprocessing.active_children())
+    made = config(f"fault='start {tmp_path}'", processes=True)
+    begin = time.monotonic()
+    with pytest.raises(RunError, match="a process of its own ended while it started, see its message above"):
+        Environments(made, inspect_environment(config()), 2, training=True)
+    assert time.monotonic() - begin < 120
+    assert set(multiprocessing.active_children()) == before
+
+
+def tell_handlers(made, pipe):
+    environment = makers(made, 1, training=True)[0]()
+    pipe.send((signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)))
+    environment.close()
+
+
+def test_a_run_in_a_child_process_keeps_its_handlers():
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=tell_handlers, args=(config(), there))
+    child.start()
+    assert here.poll(60)
+    assert here.recv() == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    child.join()
 
 
 def test_processes_end_with_the_one_that_started_them():

@@ -36,6 +36,8 @@ GRAD_POSITIONS = 256
 GRAD_BYTES = 60 << 10
 LIST_WORDS = 1 << 18
 """Most 16-bit words of the lists of a backward pass that are held at once."""
+WIDEST = 1 << 14
+"""Columns of an image: events of a tile, which holds whole rows, are numbered in 16 bits."""
 TILE_POSITIONS = 512
 """Positions of a tile: its lists and sums fit in the second-level cache, and a slice of the weights is used often."""
 
@@ -138,6 +140,8 @@ def sizes_of(geometry: ProductGeometry, x_shape: Sequence[int], weight_shape: Se
     if len(x_shape) != 4:
         return "no batch"
     sizes = Sizes(x_shape[0], x_shape[2], x_shape[3], x_shape[1], weight_shape[0], kernel[0], stride, padding)
+    if sizes.width > WIDEST:
+        return f"no kernel for images of more than {WIDEST} columns"
     if min(sizes.out_height, sizes.out_width) < 1 or weight_shape[1] != sizes.channels:
         return "shapes that torch refuses"
     return sizes

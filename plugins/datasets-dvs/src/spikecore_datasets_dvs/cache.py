@@ -38,7 +38,7 @@ from spikecore.datasets import make_directory, write_aside
 from spikecore.documents import parse_json
 from spikecore.errors import DatasetError, SpikeError
 from spikecore.files import discard, read_file, refuse_special, remove_directory
-from spikecore.workers import begin_worker, kill_workers_at_exit
+from spikecore.workers import begin_worker, starting_workers
 
 INDEX = np.dtype([("offset", "<u8"), ("steps", "<u4"), ("dtype", "S4"), ("crc", "<u4")])
 SMALLEST_SHARD, LARGEST_SHARD = 16, 256
@@ -321,14 +321,15 @@ def _run(jobs: _Shards, num_workers: int) -> Iterable[Job]:
         return (jobs[shard] for shard in range(len(jobs)))
     from torch.utils.data import DataLoader
 
-    kill_workers_at_exit()
-    return DataLoader(  # type: ignore[arg-type]
+    loader: DataLoader[Job] = DataLoader(  # type: ignore[arg-type]
         jobs,
         batch_size=None,
         num_workers=min(num_workers, len(jobs)),
         collate_fn=None,
         worker_init_fn=begin_worker,
     )
+    with starting_workers():
+        return iter(loader)
 
 
 def _progress(items: Iterable[Any], label: str, total: int) -> Iterable[Any]:

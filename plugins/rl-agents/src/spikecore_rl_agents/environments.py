@@ -13,7 +13,7 @@ import difflib
 import functools
 import importlib
 import math
-import multiprocessing
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -124,11 +124,11 @@ def make_environment(
 
 def makers(config: EnvironmentConfig, num_envs: int, *, training: bool) -> list[Callable[[], gymnasium.Env[Any, Any]]]:
     """Functions that make the environments, here or in a process of its own."""
-    return [functools.partial(_make_quietly, config, training)] * num_envs
+    return [functools.partial(_make, config, training, os.getpid())] * num_envs
 
 
-def _make_quietly(config: EnvironmentConfig, training: bool) -> gymnasium.Env[Any, Any]:
-    if multiprocessing.parent_process() is not None:
+def _make(config: EnvironmentConfig, training: bool, starter: int) -> gymnasium.Env[Any, Any]:
+    if os.getpid() != starter:
         begin_worker()
     return make_environment(config, training=training)
 

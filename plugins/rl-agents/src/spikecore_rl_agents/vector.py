@@ -7,18 +7,20 @@ is told by its seed and its actions, and a resumed run brings its environments b
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import Generator, Tensor
 
 from spikecore.errors import RunError, SpikeError
-from spikecore.workers import kill_workers_at_exit
+from spikecore.workers import starting_workers
 from spikecore_rl_agents.environments import EnvironmentConfig, makers
 from spikecore_rl_agents.spaces import Spaces
 
@@ -270,15 +272,46 @@ def _is_of_a_pipe(error: BaseException) -> bool:
     return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith("multiprocessing.")
 
 
+class _Processes(AsyncVectorEnv):
+    """gymnasium's, whose processes are not killed by a signal while they start, and are ended whatever they do.
+
+    A process that is forked holds the locks of torch's threads, and the pipes of its siblings; one that is spawned
+    holds neither, and ends when this one does.
+    """
+
+    def __init__(self, functions: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> None:
+        self._starting = contextlib.ExitStack()
+        with self._starting:
+            super().__init__(functions, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+
+    @property
+    def processes(self) -> list[Any]:  # type: ignore[override]
+        return self._processes
+
+    @processes.setter
+    def processes(self, processes: list[Any]) -> None:
+        # Before the first one starts, and after one environment was made here, which may take long.
+        self._processes = processes
+        self._starting.enter_context(starting_workers())
+
+    def _check_spaces(self) -> None:
+        # All have started; that their environments are made may take for ever, and then Ctrl-C must end it.
+        self._starting.close()
+        super()._check_spaces()
+
+    def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
+        if terminate:
+            for process in self._processes:
+                process.kill()
+        super().close_extras(timeout, terminate)
+
+
 def _vector(config: EnvironmentConfig, num_envs: int, *, training: bool) -> VectorEnv[Any, Any, Any]:
     functions = makers(config, num_envs, training=training)
     if not config.processes:
         return SyncVectorEnv(functions, copy=False, autoreset_mode=AutoresetMode.DISABLED)
-    kill_workers_at_exit()
     with _Telling(config, "__init__", np.zeros(1)):
-        # A process that is forked holds the locks of torch's threads, and the pipes of its siblings; one that is
-        # spawned holds neither, and ends when this one does.
-        return AsyncVectorEnv(functions, copy=False, context="spawn", autoreset_mode=AutoresetMode.DISABLED)
+        return _Processes(functions)
 
 
 def _end_processes(envs: AsyncVectorEnv, *, by_force: bool) -> None:

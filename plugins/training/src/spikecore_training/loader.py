@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from spikecore.interfaces import Batch, Split
 from spikecore.trainers import assemble, put_together
-from spikecore.workers import begin_worker, kill_workers_at_exit
+from spikecore.workers import begin_worker, starting_workers
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ class Loader:
                 yield assemble(self.split, index, self.is_sequence, generator)
             return
         lists = [[int(number) for number in index] for index in indices]
-        kill_workers_at_exit()
         ahead: DataLoader[Any] = DataLoader(
             _Samples(self.split),
             batch_sampler=lists,
@@ -63,7 +62,9 @@ class Loader:
             worker_init_fn=begin_worker,
             generator=torch.Generator(),  # torch's global one is the run's: the seeds of workers must not come from it
         )
-        for index, samples in zip(lists, ahead, strict=True):
+        with starting_workers():
+            read = iter(ahead)
+        for index, samples in zip(lists, read, strict=True):
             yield put_together(self.split, samples, self.is_sequence, generator, index)
 
     def _moved(self, batch: Batch) -> Batch:
