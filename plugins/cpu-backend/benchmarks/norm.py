@@ -25,7 +25,7 @@ FILE = Path(__file__).resolve().parents[3] / "docs" / "benchmarks" / "norm.csv"
 SHAPES = ((4, 4, 64, 32, 32), (4, 8, 128, 16, 16), (4, 16, 256, 8, 8), (8, 32, 32, 16, 16), (4, 16, 64, 32, 32))
 BYTES = 32
 """Read twice: y, the gradient of the output. Written: the output, the gradient of y. Both: the gradient of the norm."""
-ROUNDS = 15
+ROUNDS = 60
 
 
 class Nothing(torch.nn.Conv2d):

@@ -69,14 +69,7 @@ class Call:
     @classmethod
     def packer(cls, program: Program, start: str = "") -> Pack:
         """Packs the words of a call of this program, from the field `start` on."""
-        counts = {"states": len(program.states), "recorded": len(program.record), "params": len(program.params)}
-        names = [field for field, _ in _kinds(cls)]
-        form = ""
-        for _, kind in _kinds(cls)[names.index(start) if start else 0 :]:
-            count = counts[kind.per] if kind.per else 1
-            room = MAX_TENSORS if kind.per else 1
-            form += f"{count * kind.words}q{(room - count) * kind.words * 8}x"
-        return struct.Struct(form).pack
+        return _packer(cls, start, len(program.states), len(program.record), len(program.params))
 
     @classmethod
     def offset(cls, name: str) -> int:
@@ -98,6 +91,18 @@ def _kinds(call: type[object]) -> list[tuple[str, C]]:
         if kind is not None:
             kinds.append((name, kind))
     return kinds
+
+
+@cache
+def _packer(call: type[object], start: str, states: int, recorded: int, params: int) -> Pack:
+    counts = {"states": states, "recorded": recorded, "params": params}
+    names = [field for field, _ in _kinds(call)]
+    form = ""
+    for _, kind in _kinds(call)[names.index(start) if start else 0 :]:
+        count = counts[kind.per] if kind.per else 1
+        room = MAX_TENSORS if kind.per else 1
+        form += f"{count * kind.words}q{(room - count) * kind.words * 8}x"
+    return struct.Struct(form).pack
 
 
 @dataclass(slots=True)
