@@ -1,8 +1,8 @@
 """The table of suites: what each runs, its CPU budget, and which has all threads.
 
 A budget is the CPU time of the tests, children included, in seconds of the machine that `speed.py` names; on another it
-is stretched as much as that one is slower. It is at least 1.5 times what the tests need, since a loaded machine needs more
-for the same work. A suite that outgrows its budget fails with its name: make it faster, put full products behind
+is stretched as much as that one is slower. It is at least 1.5 times what the tests need, since a loaded machine needs
+more for the same work. A suite that outgrows its budget fails with its name: make it faster, put full products behind
 SPIKE_FULL, or raise the budget here and say why.
 """
 
