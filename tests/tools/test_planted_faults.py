@@ -1,7 +1,7 @@
 """The architecture is enforced: each planted fault breaks a contract of `.importlinter`, which holds as it is.
 
-Faults are planted into copies of the sources, and `lint-imports` is run there as `make lint` runs it. Those that add to
-other files and must be told in other words share a copy, since a run takes seconds.
+Faults are planted into copies of the sources, and `lint-imports` is run there as `make lint` runs it. A run takes
+seconds, so faults share a copy where they change different files and the linter reports them differently.
 """
 
 import os
@@ -192,7 +192,7 @@ def test_the_tree_as_it_is_keeps_all_contracts(sources):
 
 
 def can_share(one, other):
-    """Whether the two can be told apart in one output; what is said names the place that only this fault touches."""
+    """Whether one output shows both: `says` must name the place that only this fault changes."""
     return not one.added.keys() & other.added.keys() and one.says not in other.says and other.says not in one.says
 
 

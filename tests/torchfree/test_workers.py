@@ -46,7 +46,7 @@ def test_ctrl_c_and_the_first_two_sigterm_pass(numbers, code):
 
 
 def begin_late(*numbers):
-    """What has come before it begins is told at its beginning."""
+    """Signals arrive before the worker has called `begin_worker`."""
     for number in numbers:
         os.kill(os.getpid(), number)
     begin_worker()
