@@ -210,6 +210,18 @@ class Backend(Configurable):
         """
         return None
 
+    def norm_neuron_pays(self, key: str, y: Tensor) -> bool:
+        """Is `norm_neuron` faster than norm and neuron one by one?
+
+        A block in training asks before each call, with `capabilities.norm_neuron` alone. The answer may depend on the
+        program and on the shape, memory format and dtype of y, not on values.
+
+        Args:
+            key: of a learned program.
+            y: `[T, B, C, ...]`, what would be normed.
+        """
+        return True
+
     def norm_neuron(
         self, call: NormCall, save: bool, carry: bool
     ) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor, list[Tensor]] | None:

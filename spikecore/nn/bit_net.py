@@ -162,7 +162,7 @@ def _pooled(part: MaxPool2d, value: _Packed) -> _Packed | None:
 
 def _after_layer(block: NormedNeuron, y: Tensor) -> Tensor:
     """Norm and neuron of a block in eval mode, as its `forward` runs them."""
-    if isinstance(block.norm, BatchNorm) and block._is_fused(y):
+    if isinstance(block.norm, BatchNorm) and block._is_fused(y, block.norm, block.neuron):
         return block.neuron(y, affine=block._scale_and_shift(y))  # type: ignore[no-any-return]
     is_multi = block.step_mode == "multi"
     normed = fold(block.norm, (y,), {}, type(block).__name__) if is_multi else block.norm(y)

@@ -13,7 +13,7 @@ run one by one. `spikecore.explain` says which, and why.
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from spikecore.backends.plain import is_plain
 from spikecore.backends.selection import REFERENCE, Choice
 from spikecore.errors import OptionError, ShapeError, StateError
+from spikecore.interfaces import ProductKind
 from spikecore.nn.batch_statistics import BatchStatistics
 from spikecore.nn.half import HALF
 from spikecore.nn.layers.fold import FoldsTime, fold
@@ -33,6 +34,8 @@ from spikecore.nn.state import stateful
 from spikecore.torch_internals import BatchNorm, has_hooks
 
 Block = TypeVar("Block", bound="NormedNeuron")
+PRODUCTS: dict[type[nn.Module], ProductKind] = {nn.Conv2d: "conv2d", nn.Linear: "linear"}
+"""Layers that backends may multiply by events."""
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -84,7 +87,9 @@ class NormedNeuron(SpikeLayer):
     @property
     def layer(self) -> nn.Module:
         """The convolution or linear layer."""
-        return self.get_submodule(self.layer_name)
+        # get_submodule looks for dots first; small calls ask three times.
+        layer: Any = self._modules[self.layer_name]
+        return cast(nn.Module, layer)
 
     @property
     def step_mode(self) -> str:
@@ -101,8 +106,9 @@ class NormedNeuron(SpikeLayer):
         Raises:
             ShapeError: the input's rank does not suit the step mode.
         """
-        is_multi = self.step_mode == "multi"
-        rank = self.rank(self.layer) + is_multi
+        layer, norm, neuron = self.layer, self.norm, self.neuron  # looked up once, which small calls notice
+        is_multi = neuron.step_mode == "multi"
+        rank = self.rank(layer) + is_multi
         if x.dim() != rank:
             form = "[T, B, C, ...]" if is_multi else "[B, C, ...]"
             raise ShapeError(
@@ -111,58 +117,46 @@ class NormedNeuron(SpikeLayer):
             )
         name = type(self).__name__
         y: Tensor
-        y = fold(self._run_layer, (x,), {}, name, self.layer) if is_multi else self._run_layer(x)
-        if not self._is_fused(y):
-            normed = fold(self.norm, (y,), {}, name, self.norm) if is_multi else self.norm(y)
-            return self.neuron(normed)  # type: ignore[no-any-return]
-        if not uses_batch_statistics(self.norm):
-            return self.neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
-        statistics = BatchStatistics(self.norm, is_multi, name)
+        y = fold(self._run_layer, (x,), {}, name, layer) if is_multi else self._run_layer(x)
+        if not self._is_fused(y, norm, neuron):
+            normed = fold(norm, (y,), {}, name, norm) if is_multi else norm(y)
+            return neuron(normed)  # type: ignore[no-any-return]
+        if not uses_batch_statistics(norm):
+            return neuron(y, affine=self._scale_and_shift(y))  # type: ignore[no-any-return]
+        statistics = BatchStatistics(norm, is_multi, name)
         statistics.check(y)
-        return self.neuron(y, norm=statistics)  # type: ignore[no-any-return]
+        return neuron(y, norm=statistics)  # type: ignore[no-any-return]
 
     def _run_layer(self, x: Tensor) -> Tensor:
         layer = self.layer
-        if not is_plain_layer(layer) or has_hooks(layer):
-            return layer(x)  # type: ignore[no-any-return]
-        if self.declines("linear" if isinstance(layer, nn.Linear) else "conv2d", layer, x):
+        # What is declined was plain when it was; asking that first is quicker.
+        kind = PRODUCTS.get(type(layer))
+        if kind is None or self.declines(kind, layer, x) or not is_plain_layer(layer) or has_hooks(layer):
             return layer(x)  # type: ignore[no-any-return]
         return self.multiply(layer, x)
 
     def choose(self, device: torch.device, dtype: torch.dtype) -> Choice:
         """The backend that runs norm and neuron as one, for y of this device and dtype; `torch` if none, and why."""
-        obstacle = self._obstacle()
+        obstacle = _obstacle(self.norm, self.neuron)
         if obstacle or not isinstance(self.neuron, Neuron):
             return Choice(REFERENCE, obstacle)
         if uses_batch_statistics(self.norm):
             return self.neuron.choose_norm_backend(device, dtype)
         return self.neuron.choose_backend(device, dtype, affine=True)
 
-    def _obstacle(self) -> str:
-        if not isinstance(self.norm, BatchNorm):
-            return "there is no norm"
-        if not (isinstance(self.neuron, Neuron) and type(self.neuron).forward is Neuron.forward):
-            return f"{type(self.neuron).__name__} does more than its step in the neuron language"
-        if is_synchronised(self.norm) and self.norm.training and is_connected():
-            return "the norm takes its statistics from all processes"
-        if type(self.norm).forward not in (BatchNorm.forward, nn.SyncBatchNorm.forward):
-            return f"{type(self.norm).__name__} has a forward of its own"
-        is_watched = any(has_hooks(part) for part in (self.norm, self.neuron))
-        return "a hook watches what passes between norm and neuron" if is_watched else ""
-
-    def _is_fused(self, y: Tensor) -> bool:
+    def _is_fused(self, y: Tensor, norm: nn.Module, neuron: nn.Module) -> bool:
         # Without a step, the program of norm and neuron has no gradient for the norm; torch's norm gives it zeros.
-        if self._obstacle() or not isinstance(self.neuron, Neuron) or not y.shape[0]:
+        if _obstacle(norm, neuron) or not isinstance(neuron, Neuron) or not y.shape[0]:
             return False
-        if not uses_batch_statistics(self.norm):
-            backend, _ = self.neuron._choice(y.device, y.dtype, affine=True)
+        if not uses_batch_statistics(norm):
+            backend, _ = neuron._choice(y.device, y.dtype, affine=True)
             return backend != REFERENCE
         # A compiler, a transform or a mode sees norm and neuron apart; torch refuses too few values by itself.
         if not is_plain((y,)) or y.numel() < 2 * self.num_channels(self.layer):
             return False
-        if self.step_mode == "multi" and repeated_step(y) is not None:
-            return False  # the norm needs one step only
-        return self.neuron.choose_norm_backend(y.device, y.dtype).backend != REFERENCE
+        if neuron.step_mode == "single":
+            return neuron.runs_norm(y[None])
+        return repeated_step(y) is None and neuron.runs_norm(y)  # of a step that is repeated, the norm needs one only
 
     def _scale_and_shift(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """What the norm does in eval mode, as scale and shift per channel."""
@@ -195,6 +189,19 @@ class NormedNeuron(SpikeLayer):
             layer, nn.Identity(), copy.deepcopy(self.neuron), products=self.products, half_gradient=self.half_gradient
         )
         return _forgetful(block.eval())
+
+
+def _obstacle(norm: nn.Module, neuron: nn.Module) -> str:
+    """Why no backend can run norm and neuron as one; "" if one may."""
+    if not isinstance(norm, BatchNorm):
+        return "there is no norm"
+    if not (isinstance(neuron, Neuron) and type(neuron).forward is Neuron.forward):
+        return f"{type(neuron).__name__} does more than its step in the neuron language"
+    if is_synchronised(norm) and norm.training and is_connected():
+        return "the norm takes its statistics from all processes"
+    if type(norm).forward not in (BatchNorm.forward, nn.SyncBatchNorm.forward):
+        return f"{type(norm).__name__} has a forward of its own"
+    return "a hook watches what passes between norm and neuron" if has_hooks(norm) or has_hooks(neuron) else ""
 
 
 def _forgetful(block: Block) -> Block:

@@ -10,9 +10,9 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from spikecore.backends.installed import learn
+from spikecore.backends.installed import installed_backend, learn
 from spikecore.backends.selection import AUTO, REFERENCE, Choice, backend_named, choose
 from spikecore.dynamics import Program
 from spikecore.errors import DynamicsError, StepError
@@ -115,7 +115,15 @@ class Placed(nn.Module):
             return Choice(REFERENCE, f"the neuron runs on the reference ({plain.reason})")
         if not backend_named(plain.backend).capabilities.norm_neuron:
             return Choice(REFERENCE, f"backend {plain.backend!r} does not offer norm_neuron")
-        return Choice(plain.backend, f"backend {plain.backend!r} offers norm_neuron")
+        return Choice(plain.backend, f"backend {plain.backend!r} offers norm_neuron, where one call is faster")
+
+    def runs_norm(self, y: Tensor) -> bool:
+        """Whether a backend runs batch norm in training and steps in one call for y `[T, B, C, ...]`: where it pays."""
+        name, key = self._choice(y.device, y.dtype, False)
+        if name == REFERENCE or self._is_per_neuron:
+            return False
+        backend = installed_backend(name).backend
+        return backend.capabilities.norm_neuron and backend.norm_neuron_pays(key, y)
 
     def _choice(self, device: torch.device, dtype: torch.dtype, affine: bool) -> tuple[str, str]:
         """`(backend, key of the program)` for a call, which `chosen` then tells. Repeats `_decide` to save its call."""

@@ -55,7 +55,11 @@ class Norming(TorchBackend):
 
     def __init__(self):
         super().__init__()
-        self.normed = 0
+        self.normed, self.asked, self.pays = 0, [], True
+
+    def norm_neuron_pays(self, key, y):
+        self.asked.append((self.program(key).name, tuple(y.shape)))
+        return self.pays
 
     def norm_neuron(self, call, save, carry):
         self.normed += 1
@@ -197,6 +201,26 @@ def test_statistics_of_the_batch_are_taken_by_a_backend_that_offers_it():
     fusing(sequence())
     assert spikecore.backends.selection.backend_named("fusing").ran == [[]]
     assert "the norm runs by itself: backend 'fusing' does not offer norm_neuron" in spikecore.explain(fusing)
+
+
+@pytest.mark.parametrize("mode", ["multi", "single"])
+def test_a_backend_says_whether_one_call_of_norm_and_neuron_pays(mode):
+    norming = spikecore.backends.selection.backend_named("norming")
+    x = sequence() if mode == "multi" else sequence()[0]
+    results = []
+    for norming.pays in (True, False):
+        torch.manual_seed(4)
+        block = conv_block(backend="norming", step_mode=mode)
+        norming.asked.clear()
+        results.append([block(x), *(buffer.clone() for buffer in block.norm.buffers())])
+        assert norming.normed == 1, "it is called once, where it pays"
+        ((name, shape),) = norming.asked
+        assert (name, shape[0], shape[2]) == ("LIF", 4 if mode == "multi" else 1, 4)
+        assert len(shape) == 5, "y has its time axis in both modes"
+    assert results[0][0].any()
+    for together, apart in zip(*results, strict=True):
+        torch.testing.assert_close(together, apart, rtol=1e-9, atol=1e-10)
+    assert "offers norm_neuron, where one call is faster" in spikecore.explain(block)
 
 
 REASONS = {

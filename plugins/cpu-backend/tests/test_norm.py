@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from spikecore.backends.kit import NormCall
 from spikecore.backends.selection import backend_named
-from spikecore.nn import IF, LIF, ConvBNNeuron, CubaLIF, LinearBNNeuron, ParametricLIF, get_state, streaming
+from spikecore.nn import (
+    IF,
+    LIF,
+    ConvBNNeuron,
+    CubaLIF,
+    LinearBNNeuron,
+    ParametricLIF,
+    configure_backend,
+    get_state,
+    streaming,
+)
 from spikecore.nn.surrogates import Sigmoid
 from spikecore.testing.compare import assert_close, assert_same
 
@@ -20,6 +30,14 @@ NEURONS = {
     "plif": lambda **o: ParametricLIF(init_tau=2.5, v_threshold=0.4, **o),
     "cuba": lambda **o: CubaLIF(v_threshold=0.3, **o),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def together():
+    """One call whatever the size; which way `auto` goes is tested in test_norm_choice.py."""
+    configure_backend("cpu", norm="together")
+    yield
+    configure_backend("cpu")
 
 
 class Nothing(torch.nn.Module):

@@ -31,6 +31,7 @@ from spikecore.backends.kit.plans import (
     segment_length,
 )
 from spikecore.backends.kit.store import KernelStore, cache_folder, open_library
+from spikecore.backends.memory_format import is_channels_last, to_rows
 from spikecore.backends.spike_bits import Layout, bits_of, note_bits, note_spikes
 from spikecore.interfaces.backend import Backend, BackendCapabilities, NormCall, Support
 
@@ -63,6 +64,7 @@ __all__ = [
     "check_arguments",
     "check_support",
     "integer_arguments",
+    "is_channels_last",
     "is_distance",
     "multiply_by_reciprocals",
     "note_bits",
@@ -77,4 +79,5 @@ __all__ = [
     "segment_length",
     "state_dtype",
     "sum_lanes",
+    "to_rows",
 ]

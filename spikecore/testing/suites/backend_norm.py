@@ -133,6 +133,20 @@ class NormChecks(AgreementChecks):
             assert_same(_tensors(call), kept, "the inputs after the calls")
 
     @needs("norm_neuron")
+    @advice("norm_neuron_pays decides by shape, memory format and dtype; measure a class of shapes once")
+    def test_norm_neuron_pays(self) -> None:
+        """Whether one call is faster: True or False, for other values too, and y stays as it is."""
+        backend = self.make()
+        for shape in ((4, 5, CHANNELS, 7, 6), (4, 11, CHANNELS), (4, 40, CHANNELS, 32, 32)):
+            call = self._call(backend, shape)
+            kept = call.y.clone()
+            answer = backend.norm_neuron_pays(call.key, call.y)
+            assert isinstance(answer, bool), f"norm_neuron_pays gave {answer!r}, not True or False"
+            other = backend.norm_neuron_pays(call.key, torch.zeros_like(call.y))
+            assert other == answer, f"norm_neuron_pays gave {answer} and, for zeros of the same shape, {other}"
+            assert_same(call.y, kept, "y after norm_neuron_pays")
+
+    @needs("norm_neuron")
     @advice("leave out the terms of a gradient that is None (dynamics.with_gaps); do not put zeros in its place")
     def test_norm_neuron_gradients_that_do_not_arrive(self) -> None:
         """A gradient that is None adds no term: zero in its place would meet an infinite potential and give NaN."""

@@ -132,6 +132,22 @@ class AlwaysGivesStates(ToyNormed):
         return super().norm_neuron_grad(call, saved, grad_out, grad_states, grad_recorded, True)
 
 
+@fault("test_norm_neuron_pays", "not True or False")
+class AnswersWithATensor(ToyNormed):
+    """answers whether one call pays with a tensor"""
+
+    def norm_neuron_pays(self, key, y):
+        return y.abs().sum() > 0
+
+
+@fault("test_norm_neuron_pays", "for zeros of the same shape")
+class AnswersByValues(ToyNormed):
+    """looks at the values of y to decide which way is faster"""
+
+    def norm_neuron_pays(self, key, y):
+        return bool(y.any())
+
+
 @fault("test_norm_neuron_gradients_that_do_not_arrive", "met an infinite potential")
 class ZerosForMissing(ToyNormed):
     """zero in the place of a gradient that does not arrive"""

@@ -32,6 +32,7 @@ from spikecore_cpu_backend.call import MAX_TENSORS, PHASE, BackwardCall, Forward
 from spikecore_cpu_backend.compiler import TIMEOUT_S, Compiler
 from spikecore_cpu_backend.kernels import ELEMENTS, Kernel, Runtime
 from spikecore_cpu_backend.memory import Recycler
+from spikecore_cpu_backend.norm_choice import NormChoice
 from spikecore_cpu_backend.printer import KernelPrinter
 from spikecore_cpu_backend.products import (
     Products,
@@ -76,6 +77,9 @@ class CPUBackend(Backend):
             crossover: the share of ones in the input up to which a layer with products="auto" multiplies by events. By
                 default it is measured for each class of shapes on first use and kept under `cache_dir`; a number makes
                 the choice, and with it the last bits, the same on every machine.
+            norm: how blocks run batch norm and neuron in training: `together` in one call, `apart` one by one. `auto`:
+                whichever is faster, which for medium sizes is measured once for each class of shapes and kept under
+                `cache_dir`; their last bits may differ.
         """
 
         compiler: str = ""
@@ -84,6 +88,7 @@ class CPUBackend(Backend):
         recycle_mib: Annotated[int, Range(ge=0)] = 1024
         keep: Literal["auto", "input", "distance", "distance_bf16"] = "auto"
         crossover: Annotated[float | None, Range(ge=0.0, le=1.0)] = None
+        norm: Literal["auto", "together", "apart"] = "auto"
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -93,6 +98,7 @@ class CPUBackend(Backend):
         # A call holds its kernel, so that one that another thread drops stays whole until the call returns.
         self._kernels: BoundedDict[tuple[str, torch.dtype], Kernel] = BoundedDict(MOST_KERNELS)
         self._products: Products | BackendError | None = None
+        self._norm_choice = NormChoice(self.runtime)
         _LIVE.add(self)
 
     @property
@@ -326,6 +332,11 @@ class CPUBackend(Backend):
             except BackendError as error:
                 self._products = error
         return self._products
+
+    def norm_neuron_pays(self, key: str, y: Tensor) -> bool:
+        """See `interfaces.backend.Backend.norm_neuron_pays`."""
+        way = self.config.norm
+        return self._norm_choice.is_together(self, self.program(key), y) if way == "auto" else way == "together"
 
     def norm_neuron(
         self, call: NormCall, save: bool, carry: bool

@@ -1,23 +1,16 @@
 """The firing rate up to which a product runs faster by events: measured once per machine and class of shapes.
 
 Both ways are timed on random spikes of a sample of the shape, packing included, at a few rates; between them the time
-by events is a straight line, and the crossover is where it meets MARGIN of the dense time. What was measured is kept in
-files, so that later runs decide alike.
+by events is a straight line, and the crossover is where it meets MARGIN of the dense time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from spikecore.files import read_file, write_file
+from spikecore_cpu_backend.measured import Measured, best_times
 
 Prepare = Callable[[float], tuple[Callable[[], object], Callable[[], object]]]
 
@@ -25,8 +18,6 @@ RATES = (0.05, 0.35, 0.65, 0.95)
 MARGIN = 0.95
 """Events must be faster than dense by this much."""
 ROUNDS = 5
-LARGEST = 1 << 12
-"""Bytes of a file at most."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +43,17 @@ class ShapeClass:
 
 
 class Crossovers:
-    """Finds crossovers: in memory, in files, or by measuring.
+    """Finds crossovers.
 
     Args:
-        folder: where the files are; made if needed.
+        folder: where files are kept.
         identity: of processor, compiler and kernels, which the figures depend on.
         pinned: the crossover of all products; None: measure.
     """
 
     def __init__(self, folder: Path, identity: str, pinned: float | None) -> None:
-        self._folder, self._pinned = folder, pinned
-        self._identity = f"{identity}\n{torch.__version__}\n{RATES}\n{MARGIN}"
-        self._known: dict[ShapeClass, float] = {}
+        self._pinned = pinned
+        self._measured = Measured(folder / "crossovers", "crossover", f"{identity}\n{RATES}\n{MARGIN}")
 
     def of(self, shape: ShapeClass, prepare: Prepare) -> float:
         """The crossover of a class.
@@ -74,49 +64,13 @@ class Crossovers:
         """
         if self._pinned is not None:
             return self._pinned
-        if shape not in self._known:
-            path = self._path(shape)
-            known = _read(path)
-            if known is None:
-                # On one thread its own CPU time, which does not depend on what else the machine does.
-                known = _measure(prepare, time.thread_time if shape.threads == 1 else time.perf_counter)
-                self._write(path, shape, known)
-            self._known[shape] = known
-        return self._known[shape]
-
-    def _path(self, shape: ShapeClass) -> Path:
-        name = hashlib.sha256(f"{self._identity}\n{astuple(shape)}".encode()).hexdigest()[:32]
-        return self._folder / "crossovers" / f"{name}.json"
-
-    def _write(self, path: Path, shape: ShapeClass, crossover: float) -> None:
-        # Where the folder cannot be written, the figure lasts as long as the process.
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, json.dumps({"crossover": crossover, "of": repr(shape)}) + "\n")
+        return self._measured.of(shape, lambda: _measure(prepare, shape.threads))
 
 
-def _read(path: Path) -> float | None:
-    """What an earlier process measured; None where there is nothing that makes sense."""
-    try:
-        value = json.loads(read_file(path, LARGEST))["crossover"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0.0 <= value <= 1.0 else None
-
-
-def _measure(prepare: Prepare, clock: Callable[[], float]) -> float:
+def _measure(prepare: Prepare, threads: int) -> float:
     runs = [prepare(rate) for rate in RATES]
-    candidates = [runs[0][0], *(event for _, event in runs)]
-    best = [float("inf")] * len(candidates)
-    for round_number in range(ROUNDS + 1):
-        for index, run in enumerate(candidates):
-            start = clock()
-            run()
-            took = clock() - start
-            if round_number:  # the first one warms up
-                best[index] = min(best[index], took)
-    return crossing(MARGIN * best[0], best[1:])
+    dense, *events = best_times([runs[0][0], *(event for _, event in runs)], ROUNDS, threads)
+    return crossing(MARGIN * dense, events)
 
 
 def crossing(limit: float, times: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,6 +89,9 @@ class Code(NamedTuple):
 class Runtime:
     """The driver with its threads; makes kernels for it.
 
+    Attributes:
+        identity: of the driver's text.
+
     Raises:
         BackendError: it does not compile or load.
     """
@@ -95,7 +99,9 @@ class Runtime:
     def __init__(self, cache: KernelCache) -> None:
         self.cache = cache
         self._codes: BoundedDict[tuple[str, bool, str], Code] = BoundedDict(MOST_CODES)
-        self.library = cache.load(runtime_source())
+        source = runtime_source()
+        self.identity = hashlib.sha256(source.encode()).hexdigest()
+        self.library = cache.load(source)
         self.has_float16 = bool(self.library.sc_has_float16())
         self.has_bits = bool(self.library.sc_has_bits())
         self.library.sc_copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
