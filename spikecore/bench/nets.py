@@ -3,9 +3,11 @@
     linear   Linear(512, 512) → LIF, T = 500, B = 16                                     forward+backward
     conv     (conv 3×3 → batch norm → LIF → max pool 2×2) twice, linear → LIF → linear,
              32 channels, 128 hidden, T = 8, B = 32, images 1×28×28                      training step (SGD)
+    direct   the same net of our blocks, on images that are the same at every step       training step (SGD)
 
 Every candidate gets the same weights and input: our net on each backend, and as a peer spikingjelly's layers and
-LIFNode in multi-step mode. The bound is the same net without neurons (identity), which no neuron can beat.
+LIFNode in multi-step mode. The bound is the same net without neurons (identity), which no neuron can beat; not for
+`direct`, where our layers run once for all steps.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from spikecore.bench.candidates import Unsupported
 from spikecore.bench.gate import RELATIVE, Verdict
 from spikecore.errors import BackendError
+from spikecore.nn import ConvBNNeuron
 from spikecore.registry import create
 
 BOUND = "no neurons"
@@ -39,12 +42,16 @@ class Net:
         shape: of the input, T first.
         build: `(layers, make_neuron) -> nn.Module`; `layers` has Linear, Conv2d, ... that take `[T, B, ...]`.
         has_labels: the loss is a cross-entropy and an optimizer steps; else the output's gradient is given.
+        is_direct: the input is the same at every step.
+        build_own: the same for ours, where it differs.
     """
 
     measure: str
     shape: tuple[int, ...]
     build: Callable[[Any, Callable[[], nn.Module]], nn.Module]
     has_labels: bool
+    is_direct: bool = False
+    build_own: Callable[[Any, Callable[[], nn.Module]], nn.Module] | None = None
 
 
 def _linear(layers: Any, make_neuron: Callable[[], nn.Module]) -> nn.Module:
@@ -56,13 +63,26 @@ def _conv(layers: Any, make_neuron: Callable[[], nn.Module]) -> nn.Module:
         convolution = layers.Conv2d(before, CHANNELS, 3, padding=1, bias=False)
         return [convolution, layers.BatchNorm2d(CHANNELS), make_neuron(), layers.MaxPool2d(2)]
 
-    head = [layers.Linear(CHANNELS * 7 * 7, HIDDEN), make_neuron(), layers.Linear(HIDDEN, CLASSES)]
-    return nn.Sequential(*block(1), *block(CHANNELS), nn.Flatten(2), *head)
+    return nn.Sequential(*block(1), *block(CHANNELS), *_head(layers, make_neuron))
+
+
+def _blocks(layers: Any, make_neuron: Callable[[], nn.Module]) -> nn.Module:
+    def block(before: int) -> list[nn.Module]:
+        convolution = nn.Conv2d(before, CHANNELS, 3, padding=1, bias=False)
+        return [ConvBNNeuron(convolution, nn.BatchNorm2d(CHANNELS), make_neuron()), layers.MaxPool2d(2)]
+
+    return nn.Sequential(*block(1), *block(CHANNELS), *_head(layers, make_neuron))
+
+
+def _head(layers: Any, make_neuron: Callable[[], nn.Module]) -> list[nn.Module]:
+    hidden = layers.Linear(CHANNELS * 7 * 7, HIDDEN)
+    return [nn.Flatten(2), hidden, make_neuron(), layers.Linear(HIDDEN, CLASSES)]
 
 
 NETS = {
     "linear": Net("forward+backward", (500, 16, 512), _linear, has_labels=False),
     "conv": Net("training step", (8, 32, 1, 28, 28), _conv, has_labels=True),
+    "direct": Net("training step", (8, 32, 1, 28, 28), _conv, has_labels=True, is_direct=True, build_own=_blocks),
 }
 
 
@@ -89,7 +109,9 @@ def step_of(name: str, candidate: str, device: str = "cpu", shape: tuple[int, ..
     model, reset = _model(net, candidate)
     model = model.to(device)
     generator = torch.Generator().manual_seed(1)
-    x = 2 * torch.rand(shape, generator=generator)
+    x = 2 * torch.rand(shape[1:] if net.is_direct else shape, generator=generator)
+    if net.is_direct:
+        x = x.expand(shape)
     make_step = _training_step if net.has_labels else _two_passes
     return make_step(model, reset, x.to(device), generator)
 
@@ -140,7 +162,8 @@ def _model(net: Net, candidate: str) -> tuple[nn.Module, Callable[[], object]]:
 
     if candidate == BOUND:
         return net.build(layers, nn.Identity), lambda: None
-    return net.build(layers, lambda: create("neuron", "lif", backend=candidate, detach_reset=True)), lambda: None
+    build = net.build_own or net.build
+    return build(layers, lambda: create("neuron", "lif", backend=candidate, detach_reset=True)), lambda: None
 
 
 def gate(name: str, candidate: str, reference: str, device: str) -> Verdict:

@@ -265,8 +265,9 @@ class Session:
                 row.dtype = "float32"
                 if _let_in(candidate, self._net_verdict(name, who), row):
                     runs[who] = nets.step_of(name, who, str(self.plan.device))
-            rows[nets.BOUND] = Row(subject, shape, net.measure, nets.BOUND, "", "bound", str(self.plan.device))
-            runs[nets.BOUND] = nets.step_of(name, nets.BOUND, str(self.plan.device))
+            if not net.is_direct:  # without neurons, everything would run for one step
+                rows[nets.BOUND] = Row(subject, shape, net.measure, nets.BOUND, "", "bound", str(self.plan.device))
+                runs[nets.BOUND] = nets.step_of(name, nets.BOUND, str(self.plan.device))
             self.tell(f"{subject}: {net.measure}")
             fill(rows, timing.interleave(runs, self.clock, self.effort), self.reference.name)
             for who in runs if self.plan.with_fresh else ():

@@ -1,6 +1,7 @@
 """What `spike bench --peers` measures is what its table claims: our spikes, and our gradients where it says so."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,10 +56,10 @@ def test_the_compiled_loop_computes_the_same():
     assert verdict.text == "spikes equal, gradients equal"
 
 
-@pytest.mark.parametrize("name", ["linear", "conv"])
+@pytest.mark.parametrize("name", ["linear", "conv", "direct"])
 def test_spikingjelly_trains_the_same_net(name, monkeypatch):
     pytest.importorskip("spikingjelly", reason="spikingjelly is not installed")
     net = nets.NETS[name]
-    monkeypatch.setitem(nets.NETS, name, nets.Net(net.measure, nets.tiny(name), net.build, net.has_labels))
+    monkeypatch.setitem(nets.NETS, name, replace(net, shape=nets.tiny(name)))
     judgement = nets.gate(name, nets.PEER, reference().name, "cpu")
     assert judgement.ok, judgement.text
