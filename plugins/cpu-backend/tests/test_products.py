@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 import spikecore
+from spikecore.backends import products
 from spikecore.backends.products import product
 from spikecore.backends.selection import backend_named
 from spikecore.backends.spike_bits import note_bits
@@ -56,21 +57,27 @@ def by_events(geometry, x, weight, bias=None):
 @given(
     batch=st.integers(1, 4), channels=st.integers(1, 70), outputs=st.integers(1, 70), height=st.integers(1, 20),
     width=st.integers(1, 40), kernel=st.sampled_from([1, 3]), stride=st.integers(1, 2), padding=st.integers(0, 2),
-    rate=st.floats(0, 1), last=st.booleans(),
+    rate=st.floats(0, 1), last=st.booleans(), weight_last=st.booleans(),
 )  # fmt: skip
-def test_convolutions_equal_torch(batch, channels, outputs, height, width, kernel, stride, padding, rate, last):
+def test_convolutions_equal_torch(
+    batch, channels, outputs, height, width, kernel, stride, padding, rate, last, weight_last
+):
     padding = padding if kernel == 3 else 0
     if min(height, width) + 2 * padding < kernel:
         return
     form = torch.channels_last if last else torch.contiguous_format
     x = spikes(batch, channels, height, width, rate=rate).contiguous(memory_format=form)
-    weight, bias = whole(outputs, channels, kernel, kernel).requires_grad_(), whole(outputs, seed=2)
+    weight, bias = whole(outputs, channels, kernel, kernel), whole(outputs, seed=2)
+    if weight_last:
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    weight.requires_grad_()
     geometry = ProductGeometry("conv2d", (stride, stride), (padding, padding))
     y = by_events(geometry, x, weight, bias)
     right = functional.conv2d(x.double(), weight.detach().double(), bias.double(), stride, padding)
     assert torch.equal(y.double(), right)
     grad = whole(*y.shape, seed=3)
     (ours,) = torch.autograd.grad(y, weight, grad)
+    assert kernel == 1 or channels == 1 or ours.stride() == weight.stride(), "the optimizer would copy the gradient"
     wide = weight.detach().double().requires_grad_()
     y = functional.conv2d(x.double(), wide, None, stride, padding)
     assert torch.equal(ours.double(), torch.autograd.grad(y, wide, grad.double())[0])
@@ -86,12 +93,26 @@ def test_linear_maps_equal_torch(rows, channels, outputs, rate):
     assert torch.equal(torch.autograd.grad(y, weight, grad)[0].double(), grad.double().t() @ x.double())
 
 
+@pytest.mark.parametrize("rate", [0.05, 0.5])
 @pytest.mark.parametrize(
-    "geometry", [ProductGeometry("conv2d", padding=(1, 1)), ProductGeometry("conv2d", (2, 2), (1, 1))]
+    "geometry",
+    [
+        ProductGeometry("conv2d", padding=(1, 1)),
+        ProductGeometry("conv2d", (2, 2), (1, 1)),
+        ProductGeometry("conv2d"),
+        LINEAR,
+    ],
+    ids=str,
 )
-def test_no_bit_depends_on_tiles_threads_or_segments(geometry, monkeypatch):
-    x = spikes(5, 40, 13, 21).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(50, 40, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+def test_no_bit_depends_on_tiles_threads_or_segments(geometry, rate, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    if geometry == LINEAR:
+        x, weight = spikes(1365, 200, rate=rate), torch.randn(150, 200, generator=draw)
+    else:
+        kernel = 3 if geometry.padding[0] else 1
+        x = spikes(5, 40, 13, 21, rate=rate).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(50, 40, kernel, kernel, generator=draw)
+    weight.requires_grad_()
     shape = by_events(geometry, x, weight).shape
     grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     threads, results = torch.get_num_threads(), []
@@ -358,3 +379,29 @@ def kept_bytes(net, x):
         net(x)
     own = {tensor.untyped_storage()._cdata for tensor in (x, *net.parameters())}
     return sum(tensor.untyped_storage().nbytes() for key, tensor in storages.items() if key not in own)
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "kernel", "stride", "by_planes"),
+    [(256, 4, 3, 1, True), (256, 2, 3, 2, True), (256, 5, 3, 1, False), (728, 4, 1, 1, False), (64, 4, 3, 1, False)],
+)
+def test_the_gradient_of_the_input_is_torch_s_in_the_faster_format(
+    channels, side, kernel, stride, by_planes, monkeypatch
+):
+    answers, original = [], products._planes_are_faster
+    monkeypatch.setattr(products, "_planes_are_faster", lambda *a: (answers.append(original(*a)), answers[-1])[1])
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(channels, channels, kernel, kernel, generator=draw)
+    gradients = []
+    for form in (torch.contiguous_format, torch.channels_last):
+        x = spikes(3, channels, side, side).contiguous(memory_format=form).requires_grad_()
+        y = by_events(ProductGeometry("conv2d", (stride, stride), (kernel // 2, kernel // 2)), x, weight)
+        grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=form)
+        y.backward(grad)
+        assert x.grad.stride() == x.stride()
+        gradients.append(x.grad)
+    assert answers == [by_planes], "asked where channels are last alone"
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-3)
+    wide = weight.double()
+    right = torch.nn.grad.conv2d_input(x.shape, wide, grad.double(), stride, kernel // 2)
+    torch.testing.assert_close(gradients[1].double(), right, rtol=1e-4, atol=1e-3)

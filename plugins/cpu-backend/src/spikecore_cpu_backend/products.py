@@ -54,14 +54,14 @@ OrderJob = _words("OrderJob", "source bits num_positions channels words num_imag
 ProductJob = _words(
     "ProductJob",
     "bits weight bias y slices num_images height width channels words outputs out_height out_width kernel stride "
-    "padding channels_first num_threads rows has_slices failed",
+    "padding channels_first num_threads rows has_slices weight_last failed",
 )
 
 
 GradJob = _words(
     "GradJob",
     "bits grad grad_weight sums lists num_images height width channels words outputs out_height out_width kernel "
-    "stride padding channels_first num_threads rows segment failed first_tile",
+    "stride padding channels_first num_threads rows segment failed first_tile weight_last",
 )
 
 
@@ -304,7 +304,7 @@ class Products:
     ) -> None:  # fmt: skip
         """Write the product of bits and weight to y; `prepared` is the weight as `prepare` gives it."""
         threads = torch.get_num_threads()
-        weight = weight.contiguous()
+        weight, weight_last = _readable(weight)
         bias = None if bias is None else bias.contiguous()
         job = ProductJob(
             bits=bits.data_ptr(),
@@ -315,6 +315,7 @@ class Products:
             channels_first=int(channels_first),
             num_threads=threads,
             rows=_tile_rows(sizes, threads),
+            weight_last=weight_last,
         )
         if prepared is None:
             slices, job.slices = self._aligned(self.library.sp_slice_floats(ctypes.byref(job)))
@@ -326,8 +327,10 @@ class Products:
 
     def prepare(self, sizes: Sizes, weight: Tensor) -> Tensor:
         """The weight in the order of the kernels."""
-        weight = weight.contiguous()
-        job = ProductJob(weight=weight.data_ptr(), **sizes.common, num_threads=torch.get_num_threads())
+        weight, weight_last = _readable(weight)
+        job = ProductJob(
+            weight=weight.data_ptr(), **sizes.common, num_threads=torch.get_num_threads(), weight_last=weight_last
+        )
         # Zeros: what stands for channels that fill up the last word is read by no event, but belongs to the tensor.
         slices = self.recycler.empty((self.library.sp_slice_floats(ctypes.byref(job)),), torch.float32).zero_()
         job.slices = slices.data_ptr()
@@ -339,7 +342,12 @@ class Products:
         is_image = grad.dim() == 4 and sizes.out_height * sizes.out_width > 1
         channels_first = is_image and not grad.is_contiguous(memory_format=torch.channels_last)
         grad = grad.contiguous() if channels_first or not is_image else grad
-        grad_weight = torch.empty(weight.shape, dtype=torch.float32)
+        weight_last = _is_last(weight)
+        grad_weight = torch.empty(
+            weight.shape,
+            dtype=torch.float32,
+            memory_format=torch.channels_last if weight_last else torch.contiguous_format,
+        )
         rows = _grad_rows(sizes)
         job = GradJob(
             bits=bits.data_ptr(),
@@ -349,6 +357,7 @@ class Products:
             channels_first=int(channels_first),
             num_threads=torch.get_num_threads(),
             rows=rows,
+            weight_last=int(weight_last),
         )
         tiles = -(-sizes.num_images * (sizes.height if sizes.kernel == 3 else sizes.out_height) // rows)
         list_words = self.library.sp_list_words(ctypes.byref(job))
@@ -364,6 +373,16 @@ class Products:
         """Floats that begin on a cache line: their owner and their address."""
         owner = self.recycler.empty((count + 16,), torch.float32)
         return owner, -(-owner.data_ptr() // 64) * 64
+
+
+def _is_last(weight: Tensor) -> bool:
+    """Do the channels of a convolution's weight lie side by side?"""
+    return weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+def _readable(weight: Tensor) -> tuple[Tensor, int]:
+    """The weight, or a copy, as kernels read it; 1 where its channels lie side by side."""
+    return (weight, 1) if _is_last(weight) else (weight.contiguous(), 0)
 
 
 def _has_planes(x: Tensor, sizes: Sizes) -> bool:

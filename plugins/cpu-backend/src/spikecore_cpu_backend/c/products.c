@@ -23,6 +23,8 @@
 
 #define CHUNK 32 /* channels of a word */
 #define LANES 16 /* outputs side by side */
+#define LINE_FLOATS 16 /* of a cache line */
+#define AHEAD 1024 /* floats from what is packed to what is fetched */
 
 static void (*share)(block_function, void *, int64_t, int);
 static void *(*scratch)(size_t);
@@ -118,6 +120,8 @@ static void pack_rows(void *argument, int64_t block) {
         const float *x = job->x + position * job->channels;
         uint32_t *bits = job->bits + position * job->words;
         for (int64_t word = 0; word < job->words; word++) {
+            const float *ahead = x + word * CHUNK + AHEAD;
+            __builtin_prefetch(ahead, 0, 3), __builtin_prefetch(ahead + LINE_FLOATS, 0, 3);
             bits[word] = pack_word(x + word * CHUNK, job->channels - word * CHUNK, &bad);
             count += __builtin_popcount(bits[word]);
         }
@@ -404,7 +408,7 @@ static void turn(float *to, int64_t to_row, const float *from, int64_t from_row,
 
 struct product_job {
     const uint32_t *bits;   /* [images][height][width][words] */
-    const float *weight;    /* [outputs][channels][kernel][kernel] */
+    const float *weight;    /* [outputs][channels][kernel][kernel]; with `weight_last` the channels are the last axis */
     const float *bias;      /* [outputs], or NULL */
     float *y;
     float *slices;          /* room for the turned weights */
@@ -415,6 +419,7 @@ struct product_job {
     int64_t num_threads;
     int64_t rows;           /* of a tile */
     int64_t has_slices;     /* they were turned before */
+    int64_t weight_last;
     int64_t failed;         /* result: there was no memory for a tile */
 };
 
@@ -435,6 +440,16 @@ static void turn_conv_slice(void *argument, int64_t index) {
     const int64_t lanes = CONV_VECS * LANES, entry = 3 * lanes;
     int64_t group = index / job->words, word = index % job->words, channels = least(CHUNK, job->channels - word * CHUNK);
     float *slice = job->slices + index * 3 * CHUNK * entry;
+    if (job->weight_last) {
+        for (int vector = 0; vector < CONV_VECS; vector++) {
+            int64_t output = group * lanes + vector * LANES, outputs = most(0, least(LANES, job->outputs - output));
+            for (int64_t k = 0; k < 9; k++)
+                turn(slice + k / 3 * CHUNK * entry + (2 - k % 3) * lanes + vector * LANES, entry,
+                     job->weight + (output * 9 + k) * job->channels + word * CHUNK, 9 * job->channels, outputs, channels,
+                     LANES);
+        }
+        return;
+    }
     float turned[CHUNK * 9 * LANES] __attribute__((aligned(64)));
     for (int vector = 0; vector < CONV_VECS; vector++) {
         int64_t output = group * lanes + vector * LANES, outputs = most(0, least(LANES, job->outputs - output));
@@ -448,12 +463,31 @@ static void turn_conv_slice(void *argument, int64_t index) {
     }
 }
 
-/* One row of events, which holds `width` lists: sums[w], sums[w + 1], sums[w + 2] get the kernel's three columns. */
-static void conv_row(const uint16_t *list, const uint32_t *starts, int64_t width, const float *slice, float *sums) {
+/* Memory that sums will be written to, fetched while they are made: `bytes` at each position, `step` bytes apart. */
+struct ahead {
+    const char *at;
+    int64_t step, bytes;
+};
+
+static inline __attribute__((always_inline)) void reach(struct ahead ahead, int64_t position) {
+    for (int64_t b = 0; b < ahead.bytes; b += 4 * LINE_FLOATS) __builtin_prefetch(ahead.at + position * ahead.step + b, 0, 2);
+}
+
+static inline __attribute__((always_inline)) void put(float *to, reg value, int is_first) {
+    if (!is_first) value += load(to);
+    store(to, value);
+}
+
+/* One row of events, which holds `width` lists: sums[w], sums[w + 1], sums[w + 2] get the kernel's three columns; what was
+   there counts unless these are the first. */
+static inline __attribute__((always_inline)) void conv_row(const uint16_t *list, const uint32_t *starts, int64_t width,
+                                                           const float *slice, float *sums, int is_first,
+                                                           struct ahead ahead) {
     enum { NUM = REGISTERS(CONV_VECS), LINE = CONV_VECS * LANES };
     reg a[NUM], b[NUM], c[NUM];
     for (int v = 0; v < NUM; v++) a[v] = b[v] = (reg){0};
     for (int64_t w = 0; w < width; w++) {
+        reach(ahead, w);
         for (int v = 0; v < NUM; v++) c[v] = (reg){0};
         for (uint32_t i = starts[w]; i < starts[w + 1]; i++) {
             const float *entry = slice + (size_t)list[i] * (3 * LINE);
@@ -463,49 +497,67 @@ static void conv_row(const uint16_t *list, const uint32_t *starts, int64_t width
         }
         for (int v = 0; v < NUM; v++) {
             float *to = sums + w * LINE + v * WIDTH;
-            store(to, load(to) + a[v]);
+            put(to, a[v], is_first);
             a[v] = b[v];
             b[v] = c[v];
         }
     }
     for (int v = 0; v < NUM; v++) {
         float *to = sums + width * LINE + v * WIDTH;
-        store(to, load(to) + a[v]);
+        put(to, a[v], is_first);
         to += LINE;
-        store(to, load(to) + b[v]);
+        put(to, b[v], is_first);
     }
+}
+
+static void begin_row(const uint16_t *list, const uint32_t *starts, int64_t width, const float *slice, float *sums,
+                      struct ahead ahead) {
+    conv_row(list, starts, width, slice, sums, 1, ahead);
+}
+
+static void add_row(const uint16_t *list, const uint32_t *starts, int64_t width, const float *slice, float *sums,
+                    struct ahead ahead) {
+    conv_row(list, starts, width, slice, sums, 0, ahead);
 }
 
 /* The same for stride 2: column q = w + padding meets the kernel's columns 0 and 2 where q is even, and 1 where it is odd;
    sums[s] belongs to output column s - 1. */
 static void conv_row_2(const uint16_t *list, const uint32_t *starts, int64_t width, int64_t padding, const float *slice,
-                       float *sums) {
+                       float *sums, struct ahead ahead) {
     enum { NUM = REGISTERS(CONV_VECS), LINE = CONV_VECS * LANES };
-    reg a[NUM], b[NUM];
+    reg a[NUM], b[NUM], c[NUM], before[NUM];
     int64_t s = padding / 2;
-    for (int v = 0; v < NUM; v++) a[v] = b[v] = (reg){0};
+    for (int v = 0; v < NUM; v++) b[v] = (reg){0};
     for (int64_t w = 0; w < width; w++) {
         int64_t q = w + padding;
+        uint32_t i = starts[w];
+        const uint32_t end = starts[w + 1];
+        s = q / 2;
         if (q % 2 == 0) {
-            if (w) {
-                for (int v = 0; v < NUM; v++) a[v] = b[v], b[v] = (reg){0};
-            }
-            s = q / 2;
-            for (uint32_t i = starts[w]; i < starts[w + 1]; i++) {
+            for (int v = 0; v < NUM; v++) before[v] = b[v], a[v] = b[v] = (reg){0};
+            reach(ahead, w / 2);
+            for (; i < end; i++) {
                 const float *entry = slice + (size_t)list[i] * (3 * LINE);
                 for (int v = 0; v < NUM; v++) a[v] += load(entry + v * WIDTH);
                 for (int v = 0; v < NUM; v++) b[v] += load(entry + 2 * LINE + v * WIDTH);
             }
             for (int v = 0; v < NUM; v++) {
                 float *to = sums + s * LINE + v * WIDTH;
-                store(to, load(to) + a[v]);
+                store(to, load(to) + (before[v] + a[v]));
             }
         } else {
-            s = q / 2;
-            for (uint32_t i = starts[w]; i < starts[w + 1]; i++) {
-                const float *entry = slice + (size_t)list[i] * (3 * LINE);
-                for (int v = 0; v < NUM; v++) b[v] += load(entry + LINE + v * WIDTH);
+            for (int v = 0; v < NUM; v++) a[v] = c[v] = (reg){0};
+            for (; i + 2 <= end; i += 2) {
+                const float *entry = slice + (size_t)list[i] * (3 * LINE) + LINE;
+                const float *other = slice + (size_t)list[i + 1] * (3 * LINE) + LINE;
+                for (int v = 0; v < NUM; v++) a[v] += load(entry + v * WIDTH);
+                for (int v = 0; v < NUM; v++) c[v] += load(other + v * WIDTH);
             }
+            if (i < end) {
+                const float *entry = slice + (size_t)list[i] * (3 * LINE) + LINE;
+                for (int v = 0; v < NUM; v++) a[v] += load(entry + v * WIDTH);
+            }
+            for (int v = 0; v < NUM; v++) b[v] += a[v] + c[v];
         }
     }
     for (int v = 0; v < NUM; v++) {
@@ -551,6 +603,13 @@ static float *row_of(const struct product_job *job, int64_t r) {
     return job->y + (r / job->out_height * job->outputs * job->out_height + r % job->out_height) * width;
 }
 
+/* Where a row of outputs of one group will be written; not for planes. */
+static struct ahead outputs_of(const struct product_job *job, int64_t r, int64_t group, int64_t lanes) {
+    if (job->channels_first) return (struct ahead){NULL, 0, 0};
+    int64_t floats = least(lanes, job->outputs - group * lanes);
+    return (struct ahead){(const char *)(row_of(job, r) + group * lanes), job->outputs * 4, floats * 4};
+}
+
 static void conv_tile(void *argument, int64_t index) {
     struct product_job *job = argument;
     const int64_t lanes = CONV_VECS * LANES, slice_floats = 3 * CHUNK * 3 * lanes;
@@ -584,15 +643,17 @@ static void conv_tile(void *argument, int64_t index) {
     /* sums[w + 2 - kernel column] → output column: w + padding - column */
     int64_t shift = job->stride == 1 ? 2 - job->padding : 1;
     for (int64_t group = 0; group < upto(job->outputs, lanes); group++) {
-        memset(sums, 0, sums_bytes);
+        if (job->stride == 2) memset(sums, 0, sums_bytes);
         for (int64_t word = 0; word < words; word++) {
             const float *slice = job->slices + (group * words + word) * slice_floats;
             for (int64_t r = 0; r < rows; r++) {
                 const uint32_t *own = starts + (word * rows + r) * width;
-                if (job->stride == 1)
-                    conv_row(lists, own, width, slice, sums + r * row_floats);
+                struct ahead ahead = {NULL, 0, 0};
+                if (word + 1 == words) ahead = outputs_of(job, begin + r, group, lanes);
+                if (job->stride == 2)
+                    conv_row_2(lists, own, width, job->padding, slice, sums + r * row_floats, ahead);
                 else
-                    conv_row_2(lists, own, width, job->padding, slice, sums + r * row_floats);
+                    (word ? add_row : begin_row)(lists, own, width, slice, sums + r * row_floats, ahead);
             }
         }
         for (int64_t r = 0; r < rows; r++)
@@ -611,6 +672,52 @@ static void turn_linear_slice(void *argument, int64_t index) {
     }
 }
 
+/* Positions in the order of the lengths of their lists: a loop that ends after as many events as the last time is foreseen
+   by the processor, and a length that is not costs as much as ten events. */
+static void order_by_length(const uint32_t *starts, int64_t positions, uint16_t *order) {
+    enum { LONGEST = LINEAR_CHUNKS * CHUNK };
+    uint32_t place[LONGEST + 2] = {0};
+    for (int64_t p = 0; p < positions; p++) place[starts[p + 1] - starts[p] + 1]++;
+    for (int length = 1; length <= LONGEST; length++) place[length] += place[length - 1];
+    for (int64_t p = 0; p < positions; p++) order[place[starts[p + 1] - starts[p]]++] = (uint16_t)p;
+}
+
+/* The sums of one position; what was there counts unless they are the first. */
+static inline __attribute__((always_inline)) void sum_list(const uint16_t *lists, const uint32_t *starts, const float *slice,
+                                                           float *sums, int64_t p, int is_first) {
+    enum { NUM = REGISTERS(LINEAR_VECS), LINE = LINEAR_VECS * LANES };
+    reg sum[NUM];
+    for (int v = 0; v < NUM; v++) sum[v] = (reg){0};
+    for (uint32_t i = starts[p]; i < starts[p + 1]; i++) {
+        const float *entry = slice + (size_t)lists[i] * LINE;
+        for (int v = 0; v < NUM; v++) sum[v] += load(entry + v * WIDTH);
+    }
+    for (int v = 0; v < NUM; v++) put(sums + p * LINE + v * WIDTH, sum[v], is_first);
+}
+
+#define IN_PAIRS (REGISTERS(LINEAR_VECS) <= 4) /* as many additions begin while one is under way as two positions have */
+
+/* The same of two positions at once, of which q has no shorter list. */
+static inline __attribute__((always_inline)) void sum_pair(const uint16_t *lists, const uint32_t *starts, const float *slice,
+                                                           float *sums, int64_t p, int64_t q, int is_first) {
+    enum { NUM = REGISTERS(LINEAR_VECS), LINE = LINEAR_VECS * LANES };
+    const uint16_t *at = lists + starts[p], *end = lists + starts[p + 1], *other = lists + starts[q];
+    const uint16_t *last = lists + starts[q + 1];
+    reg sum[NUM], second[NUM];
+    for (int v = 0; v < NUM; v++) sum[v] = second[v] = (reg){0};
+    for (; at < end; at++, other++) {
+        const float *entry = slice + (size_t)*at * LINE, *other_entry = slice + (size_t)*other * LINE;
+        for (int v = 0; v < NUM; v++) sum[v] += load(entry + v * WIDTH);
+        for (int v = 0; v < NUM; v++) second[v] += load(other_entry + v * WIDTH);
+    }
+    for (; other < last; other++) {
+        const float *entry = slice + (size_t)*other * LINE;
+        for (int v = 0; v < NUM; v++) second[v] += load(entry + v * WIDTH);
+    }
+    for (int v = 0; v < NUM; v++) put(sums + p * LINE + v * WIDTH, sum[v], is_first);
+    for (int v = 0; v < NUM; v++) put(sums + q * LINE + v * WIDTH, second[v], is_first);
+}
+
 static void linear_tile(void *argument, int64_t index) {
     struct product_job *job = argument;
     const int64_t lanes = LINEAR_VECS * LANES, words = job->words, width = job->out_width;
@@ -619,8 +726,9 @@ static void linear_tile(void *argument, int64_t index) {
     int64_t lists_per_position = upto(words, LINEAR_CHUNKS);
     size_t starts_bytes = (size_t)(lists_per_position * positions + 16) * sizeof(uint32_t) / 64 * 64 + 64;
     size_t sums_bytes = (size_t)(positions * lanes) * sizeof(float);
+    size_t order_bytes = (size_t)(lists_per_position * positions) * sizeof(uint16_t);
     size_t list_bytes = (size_t)(words * positions * CHUNK + 64) * sizeof(uint16_t);
-    char *room = scratch(starts_bytes + sums_bytes + list_bytes);
+    char *room = scratch(starts_bytes + sums_bytes + list_bytes + order_bytes);
     if (!room) {
         __atomic_store_n(&job->failed, 1, __ATOMIC_RELAXED);
         return;
@@ -628,6 +736,7 @@ static void linear_tile(void *argument, int64_t index) {
     float *sums = (float *)room;
     uint32_t *starts = (uint32_t *)(room + sums_bytes), *start = starts;
     uint16_t *lists = (uint16_t *)(room + sums_bytes + starts_bytes), *end = lists;
+    uint16_t *orders = (uint16_t *)(room + sums_bytes + starts_bytes + list_bytes);
     for (int64_t first = 0; first < words; first += LINEAR_CHUNKS)
         for (int64_t r = begin; r < begin + rows; r++) {
             int64_t image = r / job->out_height, top = r % job->out_height * job->stride;
@@ -640,23 +749,24 @@ static void linear_tile(void *argument, int64_t index) {
             }
         }
     *start = (uint32_t)(end - lists);
+    for (int64_t part = 0; IN_PAIRS && part < lists_per_position; part++)
+        order_by_length(starts + part * positions, positions, orders + part * positions);
     for (int64_t group = 0; group < upto(job->outputs, lanes); group++) {
         for (int64_t part = 0; part < lists_per_position; part++) {
             const float *slice = job->slices + (group * words + part * LINEAR_CHUNKS) * CHUNK * lanes;
             const uint32_t *own = starts + part * positions;
-            for (int64_t p = 0; p < positions; p++) {
-                reg sum[REGISTERS(LINEAR_VECS)];
-                for (int v = 0; v < REGISTERS(LINEAR_VECS); v++) sum[v] = (reg){0};
-                for (uint32_t i = own[p]; i < own[p + 1]; i++) {
-                    const float *entry = slice + (size_t)lists[i] * lanes;
-                    for (int v = 0; v < REGISTERS(LINEAR_VECS); v++) sum[v] += load(entry + v * WIDTH);
-                }
-                float *to = sums + p * lanes;
-                if (part)
-                    for (int v = 0; v < REGISTERS(LINEAR_VECS); v++)
-                        store(to + v * WIDTH, load(to + v * WIDTH) + sum[v]);
-                else
-                    for (int v = 0; v < REGISTERS(LINEAR_VECS); v++) store(to + v * WIDTH, sum[v]);
+            struct ahead ahead = {NULL, 0, 0};
+            if (part + 1 == lists_per_position) ahead = outputs_of(job, begin, group, lanes);
+            const uint16_t *order = orders + part * positions;
+            int64_t k = 0;
+            for (; IN_PAIRS && k + 2 <= positions; k += 2) {
+                reach(ahead, order[k]), reach(ahead, order[k + 1]);
+                sum_pair(lists, own, slice, sums, order[k], order[k + 1], !part);
+            }
+            for (; k < positions; k++) {
+                int64_t p = IN_PAIRS ? order[k] : k;
+                reach(ahead, p);
+                sum_list(lists, own, slice, sums, p, !part);
             }
         }
         if (job->channels_first)
@@ -706,7 +816,7 @@ int sp_product(struct product_job *job) {
 struct grad_job {
     const uint32_t *bits;
     const float *grad;      /* of y */
-    float *grad_weight;     /* [outputs][channels][kernel][kernel] */
+    float *grad_weight;     /* as the weight of a product_job */
     float *sums;            /* room: [groups][channels of all words][kernel * kernel][lanes of a group] */
     uint16_t *lists;        /* room for the lists of a segment */
     int64_t num_images, height, width, channels, words;
@@ -718,6 +828,7 @@ struct grad_job {
     int64_t segment;        /* tiles whose lists are held at once */
     int64_t failed;
     int64_t first_tile;     /* of the segment */
+    int64_t weight_last;
 };
 
 static inline int64_t tile_positions(const struct grad_job *job) {
@@ -984,7 +1095,7 @@ int64_t sp_sum_floats(const struct grad_job *job) {
     return num_groups(job) * job->words * CHUNK * job->kernel * job->kernel * group_lanes(job);
 }
 
-/* From [channel][kernel][output] to [output][channel][kernel]. */
+/* From [channel][kernel][output] to [output][channel][kernel] or [output][kernel][channel]. */
 static void write_group(void *argument, int64_t group) {
     struct grad_job *job = argument;
     int64_t lanes = group_lanes(job), values = job->channels * job->kernel * job->kernel;
@@ -992,6 +1103,14 @@ static void write_group(void *argument, int64_t group) {
     for (int64_t first = 0; first < lanes; first += LANES) {
         int64_t output = group * lanes + first, outputs = least(LANES, job->outputs - output);
         if (outputs <= 0) break;
+        const int64_t points = job->weight_last ? job->kernel * job->kernel : 0;
+        for (int64_t point = 0; point < points; point++)
+            for (int64_t channel = 0; channel < job->channels; channel += LANES) {
+                int64_t count = least(LANES, job->channels - channel);
+                turn(job->grad_weight + output * values + point * job->channels + channel, values,
+                     sums + (channel * points + point) * lanes + first, points * lanes, count, outputs, count);
+            }
+        if (points) continue;
         for (int64_t value = 0; value < values; value += LANES) {
             int64_t count = least(LANES, values - value);
             turn(job->grad_weight + output * values + value, values, sums + value * lanes + first, lanes, count, outputs,
