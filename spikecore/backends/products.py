@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from spikecore.interfaces.backend import Backend
 
 MODES: tuple[ProductMode, ...] = ("auto", "dense", "event")
+SMALL_IMAGE, LARGE_WEIGHT = 16, 1 << 19
+"""Positions of an image at most, and values of a weight at least: see `_planes_are_faster`."""
 DENSE = "dense"
 EVENT = "event"
 
@@ -296,13 +298,25 @@ def _input_gradient(
     if geometry.kind == "linear":
         return grad @ weight
     # torch looks at the shape of the input alone: this memory is never touched.
-    memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
+    result_format = torch.channels_last if is_channels_last else torch.contiguous_format
+    memory_format = result_format
+    if is_channels_last and _planes_are_faster(x_shape, weight):
+        grad, memory_format = grad.contiguous(), torch.contiguous_format
     shape_only = torch.empty(x_shape, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
     grad_x: Tensor = torch.ops.aten.convolution_backward(
         grad, shape_only, weight, None, geometry.stride, geometry.padding, geometry.dilation, False, [0, 0],
         geometry.groups, [True, False, False],
     )[0]  # fmt: skip
-    return grad_x
+    return grad_x.contiguous(memory_format=result_format)
+
+
+def _planes_are_faster(x_shape: Sequence[int], weight: Tensor) -> bool:
+    """Is torch faster with one plane for each channel than with channels last?
+
+    It multiplies padding too with channels last. For images of up to 4×4 and many channels that cost 1.6 to 3.8 times
+    as much with AVX-512, and up to 1.2 times with AVX2; for larger ones and for fewer channels the formats are alike.
+    """
+    return weight[0, 0].numel() > 1 and x_shape[2] * x_shape[3] <= SMALL_IMAGE and weight.numel() >= LARGE_WEIGHT
 
 
 _apply = apply_unchecked(_EventProduct)
