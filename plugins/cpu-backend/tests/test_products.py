@@ -405,3 +405,23 @@ def test_the_gradient_of_the_input_is_torch_s_in_the_faster_format(
     wide = weight.double()
     right = torch.nn.grad.conv2d_input(x.shape, wide, grad.double(), stride, kernel // 2)
     torch.testing.assert_close(gradients[1].double(), right, rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_no_spikes_runs_in_the_faster_format_and_keeps_its_own(monkeypatch):
+    answers, original = [], products._planes_are_faster
+    monkeypatch.setattr(products, "_planes_are_faster", lambda *a: (answers.append(original(*a)), answers[-1])[1])
+    layer = torch.nn.Conv2d(256, 256, 3, padding=1)
+    x = torch.randn(3, 256, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    results = []
+    for choose in ("auto", "dense"):
+        x.grad = None
+        layer.zero_grad()
+        y, choice = product(choose, ProductGeometry("conv2d", padding=(1, 1)), x, layer.weight, layer.bias)
+        assert (choice.path, y.stride()) == ("dense", x.stride())
+        y.square().sum().backward()
+        assert x.grad.stride() == x.stride()
+        results.append([y.detach(), x.grad, layer.weight.grad.clone(), layer.bias.grad.clone()])
+    assert answers == [True]
+    for ours, right in zip(*results, strict=True):
+        torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-3)
