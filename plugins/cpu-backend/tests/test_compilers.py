@@ -137,6 +137,7 @@ if sys.argv[1] != "native":
 
 from spikecore import nn
 
+nn.configure_backend("cpu", norm="together")
 torch.set_num_threads(2)
 draw = torch.Generator().manual_seed(0)
 digest = hashlib.sha256()

@@ -78,7 +78,9 @@ def test_few_elements_run_one_by_one_and_many_together_without_measuring(backend
     assert not times["asked"]
 
 
-@pytest.mark.parametrize(("measured", "is_together"), [([1.0, 2.0], True), ([2.0, 1.0], False), ([0.95, 1.0], False)])
+@pytest.mark.parametrize(
+    ("measured", "is_together"), [([1.0, 2.0], True), ([2.0, 1.0], False), ([0.96, 1.0], False), ([0.94, 1.0], True)]
+)
 def test_in_between_the_faster_way_is_taken_and_remembered(
     backend, times, monkeypatch, tmp_path, measured, is_together
 ):

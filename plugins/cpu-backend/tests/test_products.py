@@ -354,6 +354,15 @@ def test_no_spike_changes_in_a_net():
     assert "ConvBNNeuron multiplies 'dense'" in spikecore.explain(net)
 
 
+@pytest.fixture
+def together():
+    """Norm and neuron in one call at any size."""
+    configure_backend("cpu", norm="together")
+    yield
+    configure_backend("cpu")
+
+
+@pytest.mark.usefixtures("together")
 def test_a_stack_keeps_two_fifths_of_what_its_parts_keep():
     """Of an element of a block: the convolution's output and a bit; one by one, normed values and float spikes too."""
     blocks, parts = [], []
