@@ -133,6 +133,24 @@ def test_a_damaged_answer_is_measured_again(backend, times, tmp_path, content):
     assert json.loads(file.read_text())["together"] == 1.0
 
 
+def test_processes_that_measure_at_once_decide_alike(backend, times, monkeypatch, tmp_path):
+    backend()
+    step()
+    (file,) = (tmp_path / "norms").iterdir()
+    answer = file.read_text()
+    file.unlink()
+
+    def measure_meanwhile(calls, rounds, threads):
+        file.write_text(answer)  # another process is done
+        return [2.0, 1.0]
+
+    monkeypatch.setattr(norm_choice, "best_times", measure_meanwhile)
+    taken = calls_of(monkeypatch, backend())
+    step()
+    assert len(taken) == 2, "tried before it is timed, then taken as the other process found"
+    assert file.read_text() == answer
+
+
 @pytest.mark.parametrize("way", ["together", "apart"])
 def test_a_pinned_way_is_taken_for_every_size(backend, times, monkeypatch, way):
     taken = calls_of(monkeypatch, backend(norm=way))

@@ -37,7 +37,11 @@ class Measured:
             known = self._read(path)
             if known is None:
                 known = measure()
-                self._write(path, kind, known)
+                found = self._read(path)  # another process may have been faster: all decide alike
+                if found is None:
+                    self._write(path, kind, known)
+                else:
+                    known = found
             self._known[kind] = known
         return self._known[kind]
 
