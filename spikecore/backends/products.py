@@ -115,13 +115,12 @@ def dense_product(geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Te
     return functional.conv2d(x, weight, bias, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
 
 
-def _faster_dense_product(
-    geometry: ProductGeometry, shape: ProductShape, x: Tensor, weight: Tensor, bias: Tensor | None
-) -> Tensor:
+def _faster_dense_product(geometry: ProductGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """The same for plain tensors, in the memory format that torch is faster with; the output has that of x."""
-    if not shape.is_channels_last or geometry.groups != 1 or not _planes_are_faster(x.shape, weight):
+    is_last = shape_of(geometry, x, weight).is_channels_last
+    if not is_last or not _planes_are_faster(x.shape, weight):
         return dense_product(geometry, x, weight, bias)
-    y = dense_product(geometry, x.contiguous(), weight, bias)
+    y = dense_product(geometry, x.contiguous(), weight.contiguous(), bias)
     return y.contiguous(memory_format=torch.channels_last)
 
 
@@ -174,7 +173,9 @@ def product(
     why = (outcome.reason, outcome.rate, outcome.crossover, shape)
     if y is None:
         choice = ProductChoice(DENSE, _REFERENCE, *why, by_shape=outcome.by_shape)
-        return _faster_dense_product(geometry, shape, x, weight, bias), choice
+        # What is declined by shape is not asked about again, and must not run in another way the first time.
+        dense = dense_product if outcome.by_shape else _faster_dense_product
+        return dense(geometry, x, weight, bias), choice
     return y, ProductChoice(EVENT, name, *why)
 
 
@@ -311,7 +312,7 @@ def _input_gradient(
     result_format = torch.channels_last if is_channels_last else torch.contiguous_format
     memory_format = result_format
     if is_channels_last and _planes_are_faster(x_shape, weight):
-        grad, memory_format = grad.contiguous(), torch.contiguous_format
+        grad, weight, memory_format = grad.contiguous(), weight.contiguous(), torch.contiguous_format
     shape_only = torch.empty(x_shape, dtype=grad.dtype, device=grad.device, memory_format=memory_format)
     grad_x: Tensor = torch.ops.aten.convolution_backward(
         grad, shape_only, weight, None, geometry.stride, geometry.padding, geometry.dilation, False, [0, 0],

@@ -1,11 +1,12 @@
 """Which way `norm="auto"` takes for batch norm and neuron in training: by size, and by measuring once."""
 
 import json
+from threading import Barrier, Thread
 
 import pytest
 import torch
 from spikecore_cpu_backend import norm_choice
-from spikecore_cpu_backend.measured import best_times
+from spikecore_cpu_backend.measured import Measured, best_times
 from test_norm import NEURONS, block_of, values
 
 from spikecore.backends.kit import is_channels_last
@@ -97,7 +98,7 @@ def test_in_between_the_faster_way_is_taken_and_remembered(
     (file,) = (tmp_path / "norms").iterdir()
     kept = json.loads(file.read_text())
     assert kept["together"] == is_together
-    assert "channels=8, inner=63" in kept["of"]
+    assert "channels=8, log_steps=2" in kept["of"]
 
 
 def test_another_format_dtype_neuron_or_number_of_threads_is_another_class(backend, times):
@@ -118,10 +119,13 @@ def test_another_format_dtype_neuron_or_number_of_threads_is_another_class(backe
         torch.set_num_threads(threads)
     assert times["asked"] == 8
     step((5, 7, 8, 9, 7))  # as many samples, up to a factor of two
+    step((6, 7, 8, 9, 7)), step((7, 6, 8, 10, 6))  # steps and positions likewise: ragged sequences are one class
     assert times["asked"] == 8
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"together": 7}', '{"together": true}', "[1]", '{"crossover": 0.5}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[" * 3000, '{"together": 7}', '{"together": true}', "[1]", '{"crossover": 0.5}']
+)
 def test_a_damaged_answer_is_measured_again(backend, times, tmp_path, content):
     backend()
     step()
@@ -149,6 +153,23 @@ def test_processes_that_measure_at_once_decide_alike(backend, times, monkeypatch
     step()
     assert len(taken) == 2, "tried before it is timed, then taken as the other process found"
     assert file.read_text() == answer
+
+
+def test_threads_that_measure_at_once_decide_alike(tmp_path):
+    measured = Measured(tmp_path, "share", "")
+    both, answers = Barrier(2), []
+
+    def ask(value):
+        answers.append(measured.of("class", lambda: (both.wait(), value)[1]))
+
+    threads = [Thread(target=ask, args=(value,)) for value in (0.0, 1.0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (file,) = tmp_path.iterdir()
+    assert answers == [json.loads(file.read_text())["share"]] * 2
+    assert measured.of("class", pytest.fail) == answers[0]
 
 
 @pytest.mark.parametrize("way", ["together", "apart"])

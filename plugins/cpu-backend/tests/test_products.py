@@ -1,5 +1,6 @@
 """Spike products by events: what they may not depend on, when they run, and what happens where they cannot."""
 
+import copy
 import json
 import os
 import signal
@@ -53,11 +54,12 @@ def by_events(geometry, x, weight, bias=None):
     return y
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.parametrize("weight_last", [False, True])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (1, 1), (1, 2)])
+@settings(max_examples=20, deadline=None)
 @given(
-    batch=st.integers(1, 4), channels=st.integers(1, 70), outputs=st.integers(1, 70), height=st.integers(1, 20),
-    width=st.integers(1, 40), kernel=st.sampled_from([1, 3]), stride=st.integers(1, 2), padding=st.integers(0, 2),
-    rate=st.floats(0, 1), last=st.booleans(), weight_last=st.booleans(),
+    batch=st.integers(1, 4), channels=st.integers(1, 100), outputs=st.integers(1, 70), height=st.integers(1, 20),
+    width=st.integers(1, 40), padding=st.integers(0, 2), rate=st.floats(0, 1), last=st.booleans(),
 )  # fmt: skip
 def test_convolutions_equal_torch(
     batch, channels, outputs, height, width, kernel, stride, padding, rate, last, weight_last
@@ -87,10 +89,41 @@ def test_convolutions_equal_torch(
 @given(rows=st.integers(1, 300), channels=st.integers(1, 300), outputs=st.integers(1, 150), rate=st.floats(0, 1))
 def test_linear_maps_equal_torch(rows, channels, outputs, rate):
     x, weight, bias = spikes(rows, channels, rate=rate), whole(outputs, channels).requires_grad_(), whole(outputs)
+    x[::3] = 1.0  # full lists beside those that are not
     y = by_events(LINEAR, x, weight, bias)
     assert torch.equal(y.double(), functional.linear(x.double(), weight.detach().double(), bias.double()))
     grad = whole(*y.shape, seed=3)
     assert torch.equal(torch.autograd.grad(y, weight, grad)[0].double(), grad.double().t() @ x.double())
+
+
+def views_of(weight):
+    """The same values in other places of memory, as slices, turned and expanded tensors have them."""
+    wide = torch.full((2 * weight.shape[0], weight.shape[1] + 3, *weight.shape[2:]), torch.nan)
+    wide[::2, 2:-1] = weight
+    yield wide[::2, 2:-1]
+    if weight.dim() == 4:
+        last = wide.contiguous(memory_format=torch.channels_last)
+        yield last[::2, 2:-1]
+        yield weight.permute(2, 0, 3, 1).contiguous().permute(1, 3, 0, 2)
+    else:
+        yield weight.t().contiguous().t()
+    yield weight[:1].expand(weight.shape)
+
+
+@pytest.mark.parametrize("kernel", [0, 1, 3])
+def test_weights_that_are_views_are_read_as_they_are(kernel):
+    if kernel:
+        geometry = ProductGeometry("conv2d", padding=(kernel // 2, kernel // 2))
+        x, weight = spikes(2, 40, 6, 5).contiguous(memory_format=torch.channels_last), whole(20, 40, kernel, kernel)
+    else:
+        geometry, x, weight = LINEAR, spikes(30, 40), whole(20, 40)
+    for view in views_of(weight):
+        view = view.detach().requires_grad_()
+        y = by_events(geometry, x, view)
+        right = functional.conv2d(x, view, None, 1, kernel // 2) if kernel else functional.linear(x, view)
+        assert torch.equal(y, right), view.stride()
+        grad = whole(*y.shape, seed=5)
+        assert torch.equal(*(torch.autograd.grad(out, view, grad)[0] for out in (y, right))), view.stride()
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5])
@@ -390,47 +423,83 @@ def kept_bytes(net, x):
     return sum(tensor.untyped_storage().nbytes() for key, tensor in storages.items() if key not in own)
 
 
+@pytest.fixture
+def planes(monkeypatch):
+    """What `_planes_are_faster` answered."""
+    answers, original = [], products._planes_are_faster
+    monkeypatch.setattr(products, "_planes_are_faster", lambda *a: (answers.append(original(*a)), answers[-1])[1])
+    return answers
+
+
+LAST = torch.channels_last
+
+
+@pytest.mark.parametrize("weight_last", [False, True])
 @pytest.mark.parametrize(
     ("channels", "side", "kernel", "stride", "by_planes"),
     [(256, 4, 3, 1, True), (256, 2, 3, 2, True), (256, 5, 3, 1, False), (728, 4, 1, 1, False), (64, 4, 3, 1, False)],
 )
-def test_the_gradient_of_the_input_is_torch_s_in_the_faster_format(
-    channels, side, kernel, stride, by_planes, monkeypatch
+def test_the_gradient_of_x_is_torch_s_in_the_faster_format(
+    channels, side, kernel, stride, by_planes, weight_last, planes
 ):
-    answers, original = [], products._planes_are_faster
-    monkeypatch.setattr(products, "_planes_are_faster", lambda *a: (answers.append(original(*a)), answers[-1])[1])
-    draw = torch.Generator().manual_seed(0)
-    weight = torch.randn(channels, channels, kernel, kernel, generator=draw)
+    weight = torch.randn(channels, channels, kernel, kernel, generator=torch.Generator().manual_seed(0))
+    if weight_last:
+        weight = weight.contiguous(memory_format=LAST)
     gradients = []
-    for form in (torch.contiguous_format, torch.channels_last):
+    for form in (torch.contiguous_format, LAST):
         x = spikes(3, channels, side, side).contiguous(memory_format=form).requires_grad_()
         y = by_events(ProductGeometry("conv2d", (stride, stride), (kernel // 2, kernel // 2)), x, weight)
         grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).contiguous(memory_format=form)
-        y.backward(grad)
-        assert x.grad.stride() == x.stride()
-        gradients.append(x.grad)
-    assert answers == [by_planes], "asked where channels are last alone"
+        gradients += torch.autograd.grad(y, x, grad)
+    assert planes == [by_planes], "asked where channels are last alone"
+    assert gradients[1].stride() == x.stride()
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-3)
-    wide = weight.double()
-    right = torch.nn.grad.conv2d_input(x.shape, wide, grad.double(), stride, kernel // 2)
+    right = torch.nn.grad.conv2d_input(x.shape, weight.double(), grad.double(), stride, kernel // 2)
     torch.testing.assert_close(gradients[1].double(), right, rtol=1e-4, atol=1e-3)
 
 
-def test_what_is_no_spikes_runs_in_the_faster_format_and_keeps_its_own(monkeypatch):
-    answers, original = [], products._planes_are_faster
-    monkeypatch.setattr(products, "_planes_are_faster", lambda *a: (answers.append(original(*a)), answers[-1])[1])
+@pytest.mark.parametrize("weight_last", [False, True])
+def test_what_is_no_spikes_runs_in_the_faster_format_and_keeps_its_own(weight_last, planes):
     layer = torch.nn.Conv2d(256, 256, 3, padding=1)
-    x = torch.randn(3, 256, 4, 4, generator=torch.Generator().manual_seed(0))
-    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    if weight_last:
+        layer.to(memory_format=LAST)
+    x = torch.randn(8, 256, 4, 4, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=LAST)
+    x.requires_grad_()
     results = []
     for choose in ("auto", "dense"):
-        x.grad = None
-        layer.zero_grad()
         y, choice = product(choose, ProductGeometry("conv2d", padding=(1, 1)), x, layer.weight, layer.bias)
-        assert (choice.path, y.stride()) == ("dense", x.stride())
-        y.square().sum().backward()
-        assert x.grad.stride() == x.stride()
-        results.append([y.detach(), x.grad, layer.weight.grad.clone(), layer.bias.grad.clone()])
-    assert answers == [True]
+        assert (choice.path, choice.by_shape, y.stride()) == ("dense", False, x.stride())
+        gradients = torch.autograd.grad(y.square().sum(), [x, layer.weight, layer.bias])
+        results.append([y.detach(), *gradients])
+    assert planes == [True]
     for ours, right in zip(*results, strict=True):
         torch.testing.assert_close(ours, right, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_the_first_call_has_the_bits_of_all_later_ones(batch):
+    layer = Conv2d(512, 512, 3, padding=1, step_mode="single")
+    x = torch.randn(batch, 512, 4, 4).contiguous(memory_format=LAST)
+    outs = [layer(x) for _ in range(3)]
+    assert layer.product.by_shape == (batch == 1), layer.product
+    assert torch.equal(outs[0], outs[1])
+    assert torch.equal(outs[1], outs[2])
+
+
+@pytest.mark.parametrize("norm", ["auto", "together"])
+def test_another_default_device_changes_nothing(norm, tmp_path, compiled_once):
+    configure_backend("cpu", norm=norm, cache_dir=str(tmp_path))
+    torch.manual_seed(0)
+    block = ConvBNNeuron(nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), LIF())
+    layer, x, rows = Linear(512, 256), spikes(4, 4, 64, 16, 16), spikes(8, 80, 512, rate=0.1)
+    wanted = copy.deepcopy(block)(x), layer(rows)
+    configure_backend("cpu", norm=norm, cache_dir=str(tmp_path / "new"))  # what is measured is measured again
+    try:
+        with torch.device("meta"):
+            got = block(x), layer(rows)
+            got[0].sum().backward()
+    finally:
+        configure_backend("cpu")
+    for ours, right in zip(got, wanted, strict=True):
+        torch.testing.assert_close(ours, right)
+    assert block.conv.weight.grad.device.type == "cpu"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
@@ -36,13 +38,8 @@ class Measured:
             path = self._path(kind)
             known = self._read(path)
             if known is None:
-                known = measure()
-                found = self._read(path)  # another process may have been faster: all decide alike
-                if found is None:
-                    self._write(path, kind, known)
-                else:
-                    known = found
-            self._known[kind] = known
+                known = self._write(path, kind, measure())
+            return self._known.setdefault(kind, known)  # of threads that measured at once, the first decides
         return self._known[kind]
 
     def _path(self, kind: Hashable) -> Path:
@@ -53,16 +50,30 @@ class Measured:
         """What an earlier process measured; None where there is nothing that makes sense."""
         try:
             value = json.loads(read_file(path, LARGEST))[self._name]
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return float(value) if is_number and 0.0 <= value <= 1.0 else None
 
-    def _write(self, path: Path, kind: Hashable, value: float) -> None:
+    def _write(self, path: Path, kind: Hashable, value: float) -> float:
+        """Keep a share, unless another process was faster: what it found holds for all."""
         # Where the folder cannot be written, the figure lasts as long as the process.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, json.dumps({self._name: value, "of": repr(kind)}) + "\n")
+            text = json.dumps({self._name: value, "of": repr(kind)}) + "\n"
+            aside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+            write_file(aside, text)
+            try:
+                os.link(aside, path)
+            except OSError:  # it is there, or this folder has no links
+                found = self._read(path)
+                if found is not None:
+                    value = found
+                else:
+                    write_file(path, text)
+            finally:
+                aside.unlink()
+        return value
 
 
 def best_times(calls: Sequence[Callable[[], object]], rounds: int, threads: int) -> list[float]:

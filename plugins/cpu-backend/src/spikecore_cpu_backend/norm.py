@@ -90,7 +90,7 @@ def forward(backend: CPUBackend, kernel: Kernel, call: NormCall, save: bool, car
     out = backend._empty(y.shape, y.dtype)
     finals = [backend._empty(state.shape, wide) for state in states if carry]
     recorded = [backend._empty(y.shape, wide) for _ in program.record]
-    numbers = torch.empty((5, form.channels), dtype=wide)
+    numbers = torch.empty((5, form.channels), dtype=wide, device=CPU)
     mean, var, inverse, scale, shift = numbers.unbind()
     state_views: list[int] = []
     for state in states:

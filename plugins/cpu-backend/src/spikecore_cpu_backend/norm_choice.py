@@ -39,18 +39,18 @@ class NormClass:
 
     Args:
         program: key of the neuron's program.
-        num_steps, channels, inner: of y as `[T, outer, channels, inner]`.
-        log_outer: binary logarithm of the outer axis, rounded down.
+        channels: of y as `[T, outer, channels, inner]`.
+        log_steps, log_outer, log_inner: binary logarithms of its other axes, rounded down.
         channels_last: memory format of y.
         dtype: of y.
         threads: of torch.
     """
 
     program: str
-    num_steps: int
     channels: int
-    inner: int
+    log_steps: int
     log_outer: int
+    log_inner: int
     channels_last: bool
     dtype: str
     threads: int
@@ -73,11 +73,10 @@ class NormChoice:
         if count < FEWEST or count >= MOST:
             return count >= MOST
         num_steps, outer, channels = y.shape[:3]
+        inner = count // (num_steps * outer * channels)
+        logs = [size.bit_length() - 1 for size in (num_steps, outer, inner)]
         threads = torch.get_num_threads()
-        kind = NormClass(
-            program.key, num_steps, channels, count // max(1, num_steps * outer * channels), outer.bit_length() - 1,
-            is_channels_last(y, 1), str(y.dtype), threads,
-        )  # fmt: skip
+        kind = NormClass(program.key, channels, *logs, is_channels_last(y, 1), str(y.dtype), threads)
         return bool(self._measured.of(kind, lambda: _measure(backend, program, y.detach(), threads)))
 
 
@@ -99,9 +98,9 @@ def _candidates(backend: CPUBackend, program: Program, y: Tensor) -> tuple[Call,
     wide = torch.float64 if y.dtype == torch.float64 else torch.float32
     num_steps, channels = y.shape[0], y.shape[2]
     rows = to_rows(y, 1) if is_channels_last(y, 1) else y
-    states = [torch.zeros((), dtype=wide).expand(rows.shape[1:]) for _ in program.states]
-    params = [torch.ones(channels if param.per_channel else (), dtype=wide) for param in program.params]
-    gamma, beta = torch.ones(channels, dtype=wide), torch.zeros(channels, dtype=wide)
+    states = [y.new_zeros((), dtype=wide).expand(rows.shape[1:]) for _ in program.states]
+    params = [y.new_ones(channels if param.per_channel else (), dtype=wide) for param in program.params]
+    gamma, beta = y.new_ones(channels, dtype=wide), y.new_zeros(channels, dtype=wide)
     grad = torch.ones_like(rows)
     none: list[Any] = [None] * len(program.states)
     none_recorded: list[Any] = [None] * len(program.record)

@@ -202,17 +202,17 @@ class Products:
         sizes = replace(
             sizes, num_images=max(1, min(sizes.num_images, MEASURED_TERMS * sizes.num_images // sizes.num_terms))
         )
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         if geometry.kind == "linear":
             shape: tuple[int, ...] = (sizes.num_images, sizes.channels)
             weight_shape: tuple[int, ...] = (sizes.outputs, sizes.channels)
         else:
             shape = (sizes.num_images, sizes.channels, sizes.height, sizes.width)
             weight_shape = (sizes.outputs, sizes.channels, sizes.kernel, sizes.kernel)
-        x = (torch.rand(shape, generator=generator) < rate).float()
+        x = (torch.rand(shape, generator=generator, device="cpu") < rate).float()
         if len(shape) == 4 and not channels_first:
             x = x.contiguous(memory_format=torch.channels_last)
-        weight = torch.randn(weight_shape, generator=generator)
+        weight = torch.randn(weight_shape, generator=generator, device="cpu")
         grad = torch.empty_like(self._dense(geometry, x, weight)).fill_(1.0)
 
         def dense() -> None:
@@ -346,6 +346,7 @@ class Products:
         grad_weight = torch.empty(
             weight.shape,
             dtype=torch.float32,
+            device="cpu",
             memory_format=torch.channels_last if weight_last else torch.contiguous_format,
         )
         rows = _grad_rows(sizes)
