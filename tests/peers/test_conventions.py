@@ -101,7 +101,7 @@ def test_norse_lif_recurrent(tau_syn_inv, tau_mem_inv, v_reset):
     assert 0.1 < spikes.mean() < 0.9
     assert torch.equal(out, spikes)
     potentials = neuron.recorded["v"]
-    assert (potentials - states.v).abs().max() < V_TOLERANCE
+    assert (potentials - states.v).abs().max() < V_TOLERANCE * states.v.abs().max()  # of about 10
     weights = torch.randn(2, *spikes.shape)
     (weights[0] * spikes + weights[1] * states.v).sum().backward()
     (weights[0] * out + weights[1] * potentials).sum().backward()
