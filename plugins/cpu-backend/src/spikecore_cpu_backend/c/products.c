@@ -4,8 +4,8 @@
    in the lowest bit. A tile of positions turns its bits into lists of channels, and slices of the weights that fit in
    the first-level cache are added up by these lists.
 
-   Every output is summed by one thread in one order: 32 channels at a time from zero, and these sums one after the
-   other. So bits do not depend on threads, tiles or the split of the batch. */
+   Every output is summed by one thread in one order: some channels at a time from zero (32 of a convolution, with stride 2
+   each column of the kernel apart; 128 of a linear map), and these sums one after the other. So bits do not depend on threads, tiles or the split of the batch. */
 
 #include <stddef.h>
 #include <stdint.h>
