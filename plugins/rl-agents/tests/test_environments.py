@@ -162,9 +162,10 @@ def test_a_process_that_dies_or_hangs_leaves_no_orphan_and_no_deadlock(fault, me
     assert time.monotonic() - begin < 60
 
 
-def test_a_failed_start_does_not_wait_for_the_slow(tmp_path):
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_failed_start_does_not_wait_for_the_slow(slow):
     before = set(multiprocessing.active_children())
-    made = config(f"fault='start {tmp_path}'", processes=True)
+    made = config(f"fault='slow start of {slow}'", processes=True)
     begin = time.monotonic()
     with pytest.raises(RunError, match="a process of its own ended while it started, see its message above"):
         Environments(made, inspect_environment(config()), 2, training=True)

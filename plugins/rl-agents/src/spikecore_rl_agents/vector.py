@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import connection
 from typing import Any
 
 import gymnasium
@@ -297,7 +298,18 @@ class _Processes(AsyncVectorEnv):
     def _check_spaces(self) -> None:
         # All have started; that their environments are made may take for ever, and then Ctrl-C must end it.
         self._starting.close()
+        self._await_environments()
         super()._check_spaces()
+
+    def _await_environments(self) -> None:
+        """Fails with the first process that ends: gymnasium asks one after another, and would wait for a slow one."""
+        for pipe in self.parent_pipes:
+            pipe.send(("_call", ("has_wrapper_attr", ("step",), {})))
+        waiting = list(self.parent_pipes)
+        while waiting:
+            for pipe in connection.wait(waiting):
+                pipe.recv()
+                waiting.remove(pipe)
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         if terminate:
