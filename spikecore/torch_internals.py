@@ -24,6 +24,7 @@ CHECKED_WITH = "2.13"
 NAMES: Mapping[str, str] = {
     "torch._C._functorch.peek_interpreter_stack": "is a transform of torch.func at work? Nothing public says so",
     "torch._C._are_functorch_transforms_active": "the same question where only the answer counts, not the level",
+    "torch._C._functorch.is_legacy_batchedtensor": "is this one of `is_grads_batched`? No kernel can read it",
     "torch._C._len_torch_dispatch_stack": "is a dispatch mode (a profiler's, a tracer's) at work?",
     "torch._C._get_tracing_state": "is torch.jit.trace recording? Under it a direct call would become a constant",
     "torch.autograd.forward_ad._current_level": "are forward-mode derivatives on? If not, unpack_dual raises",
@@ -59,6 +60,8 @@ peek_transform: Callable[[], object] = torch._C._functorch.peek_interpreter_stac
 """The transform of `torch.func` at work, or None."""
 transforms_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 """Is a transform of `torch.func` at work?"""
+is_batch_of_autograd: Callable[[Tensor], bool] = torch._C._functorch.is_legacy_batchedtensor
+"""Is this what `is_grads_batched` of `torch.autograd.grad` makes of gradients? `torch.func.vmap` has its own."""
 num_dispatch_modes: Callable[[], int] = torch._C._len_torch_dispatch_stack
 """How many dispatch modes are at work."""
 tracing_state: Callable[[], object] = torch._C._get_tracing_state
@@ -264,6 +267,7 @@ __all__ = [
     "has_foreign_memory",
     "has_forward_derivatives",
     "has_hooks",
+    "is_batch_of_autograd",
     "is_zero_tensor",
     "makes_memory",
     "next_node",

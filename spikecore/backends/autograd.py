@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spikecore.backends.installed import installed_backend
-from spikecore.backends.plain import in_memory, is_plain
+from spikecore.backends.plain import in_memory, is_plain, refuse_batches
 from spikecore.dynamics import Program, reached_in_pass
 from spikecore.errors import BackendError
 from spikecore.torch_internals import apply_unchecked
@@ -72,6 +72,8 @@ class _Run(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        if not torch.compiler.is_compiling():
+            refuse_batches(grads)
         # Only `create_graph=True` can differentiate again. torch.compile does so once, and does not see through an
         # autograd.Function within a backward pass.
         once = torch.compiler.is_compiling() or not torch.is_grad_enabled()

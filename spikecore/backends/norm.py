@@ -17,7 +17,7 @@ from spikecore.backends.autograd import no_derivative, reached_inputs_of
 from spikecore.backends.front import run_program
 from spikecore.backends.installed import installed_backend
 from spikecore.backends.memory_format import from_rows, is_channels_last, to_rows
-from spikecore.backends.plain import in_memory, is_plain
+from spikecore.backends.plain import in_memory, is_plain, refuse_batches
 from spikecore.errors import BackendError
 from spikecore.interfaces.backend import NormCall
 from spikecore.torch_internals import apply_unchecked
@@ -122,6 +122,7 @@ class _NormNeuron(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        refuse_batches(grads)
         plan: _Plan = ctx.plan
         tensors = ctx.saved_tensors
         arrived = grads if plan.carry else (grads[0], *[None] * plan.num_states, *grads[1:])

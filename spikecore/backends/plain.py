@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn import Parameter
 
+from spikecore.errors import BackendError
 from spikecore.torch_internals import (
     has_forward_derivatives,
+    is_batch_of_autograd,
     is_zero_tensor,
     num_dispatch_modes,
     peek_transform,
@@ -53,6 +55,21 @@ def in_memory(tensor: Any) -> Any:
     if tensor.is_neg():
         return tensor.resolve_neg()
     return tensor.new_zeros(tensor.shape) + tensor if is_zero_tensor(tensor) else tensor
+
+
+def refuse_batches(grads: Sequence[Tensor | None]) -> None:
+    """Refuse the gradients of a backward pass that stand for several each.
+
+    Raises:
+        BackendError: they do, as with `is_grads_batched` of `torch.autograd.grad`.
+    """
+    if any(grad is not None and is_batch_of_autograd(grad) for grad in grads):
+        raise BackendError(
+            "several gradients at once (is_grads_batched of torch.autograd.grad, vectorize of "
+            "torch.autograd.functional) reached a backend; it takes those of torch.func.vmap: "
+            "torch.func.vmap(lambda v: torch.autograd.grad(y, x, v, retain_graph=True))(grads); or call "
+            "set_backend(net, 'torch') and set_products(net, 'dense')"
+        )
 
 
 def has_tangent(tensors: Sequence[Tensor]) -> bool:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikecore.backends.plain import is_plain
+from spikecore.backends.plain import is_plain, refuse_batches
 from spikecore.backends.selection import product_backend
 from spikecore.errors import BackendError
 from spikecore.interfaces.products import ProductGeometry, ProductMode, SpikeProduct
@@ -247,20 +247,39 @@ class _EventProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        refuse_batches((grad,))
         weight, *kept = ctx.saved_tensors
-        needs_x, needs_weight, needs_bias = ctx.needs_input_grad[3:]
-        plan = (ctx.call, ctx.x_shape, ctx.is_channels_last, needs_x, needs_weight, needs_bias)
+        needs = ctx.needs_input_grad[3:]
         # Only `create_graph=True` can differentiate again.
-        call: Any = _EventProductGrad.apply if torch.is_grad_enabled() else _gradients
-        return (None, None, None, *call(*plan, grad, weight, *kept))
+        is_last = is_plain((grad,)) and not torch.is_grad_enabled()
+        call: Any = _gradients if is_last else _EventProductGrad.apply
+        results = iter(call(ctx.call, ctx.x_shape, ctx.is_channels_last, needs, grad, weight, *kept))
+        return (None, None, None, *(next(results) if is_needed else None for is_needed in needs))
 
 
 class _EventProductGrad(torch.autograd.Function):
-    """The backward pass; differentiating it again is refused."""
+    """The backward pass; differentiating it again is refused, and several gradients at once are taken one by one."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor | None, ...]:
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
         return _gradients(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
+        apply: Any = _EventProductGrad.apply
+        results = []
+        for index in range(info.batch_size):
+            chosen = [
+                argument.select(dim, index) if isinstance(dim, int) else argument
+                for argument, dim in zip(arguments, in_dims, strict=True)
+            ]
+            results.append(apply(*chosen))
+        stacked = tuple(torch.stack(grads) for grads in zip(*results, strict=True))
+        return stacked, (0,) * len(stacked)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Any, ...]:
@@ -274,25 +293,25 @@ def _gradients(
     call: _Call,
     x_shape: Sequence[int],
     is_channels_last: bool,
-    needs_x: bool,
-    needs_weight: bool,
-    needs_bias: bool,
+    needs: tuple[bool, bool, bool],
     grad: Tensor,
     weight: Tensor,
     *kept: Tensor,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> tuple[Tensor, ...]:
+    """The gradients that are needed of x, weight and bias."""
     geometry = call.geometry
-    grad_x = grad_weight = grad_bias = None
+    needs_x, needs_weight, needs_bias = needs
+    results = []
     if needs_x:
         factors = (grad, weight)
         if call.half_gradient:
             factors = (grad.bfloat16(), weight.bfloat16())
-        grad_x = _input_gradient(geometry, x_shape, is_channels_last, *factors).to(grad.dtype)
+        results.append(_input_gradient(geometry, x_shape, is_channels_last, *factors).to(grad.dtype))
     if needs_weight:
-        grad_weight = call.backend.product_grad(geometry, kept, x_shape, grad, weight)
+        results.append(call.backend.product_grad(geometry, kept, x_shape, grad, weight))
     if needs_bias:
-        grad_bias = _bias_gradient(geometry, grad)
-    return grad_x, grad_weight, grad_bias
+        results.append(_bias_gradient(geometry, grad))
+    return tuple(results)
 
 
 def _bias_gradient(geometry: ProductGeometry, grad: Tensor) -> Tensor:

@@ -165,6 +165,41 @@ def test_a_second_derivative_is_refused_and_the_dense_path_has_it(calls):
     grad.sum().backward()
 
 
+def gradients_of(y, given):
+    """Of y, for one gradient of it; for `torch.func.vmap` to take many."""
+    return lambda grad: torch.autograd.grad(y, given, grad, retain_graph=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "x"),
+    [(lambda: Conv2d(3, 4, 3, padding=1), spikes(5, 2, 3, 8, 8)), (lambda: Linear(6, 3), spikes(5, 2, 6))],
+)
+def test_several_gradients_at_once_are_those_one_by_one(calls, make, x):
+    layer = make()
+    y = layer(x.requires_grad_())
+    assert layer.product.path == "event"
+    given = (x, layer.weight, layer.bias)
+    grads = weight_of(2, 3, *y.shape).detach()
+    flat = [gradients_of(y, given)(grad) for grad in grads.flatten(0, 1)]
+    right = [torch.stack(parts).unflatten(0, (2, 3)) for parts in zip(*flat, strict=True)]
+    calls.clear()
+    mapped = torch.func.vmap(torch.func.vmap(gradients_of(y, given), in_dims=-1), in_dims=1)
+    moved = grads.movedim((0, 1), (1, -1))  # [..., 3] for each of the outer two
+    for ours, theirs in zip(mapped(moved), right, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert calls == ["product_grad"] * 6
+    (of_bias,) = torch.func.vmap(gradients_of(y, (layer.bias,)))(grads[0])
+    torch.testing.assert_close(of_bias, right[2][0])
+
+
+def test_gradients_in_autograds_own_batches_are_refused(calls):
+    layer, neuron = Linear(6, 3), LIF(backend="counting")
+    x = spikes(5, 2, 6).requires_grad_()
+    for y in (layer(x), neuron(2 * x)):
+        with pytest.raises(BackendError, match=r"it takes those of torch\.func\.vmap"):
+            torch.autograd.grad(y, x, torch.ones(2, *y.shape), is_grads_batched=True)
+
+
 def test_transforms_compilers_and_autocast_see_the_dense_operators(calls):
     layer = Linear(6, 3)
     x = spikes(5, 4, 2, 6)
