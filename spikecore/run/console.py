@@ -5,6 +5,7 @@ Where stderr is no terminal the lines are the same, as long as they need be, wit
 
 from __future__ import annotations
 
+import _thread
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ T = TypeVar("T")
 SPLITS = ("train", "val", "test")
 NOT_TRAINING = ("evaluate", "checkpoint", "probe")
 """Parts of the time that do not count for the rate of training."""
+SAID_S = 5.0
 NUM_LAPS = 5
 """Epochs whose mean tells the time left."""
 
@@ -97,6 +99,7 @@ class Console:
     def __init__(self, is_quiet: bool = False) -> None:
         self.is_quiet = is_quiet
         self._bar: Progress | None = None
+        self._said: _thread.LockType | None = None
 
     def epoch(self, epoch: int, num_epochs: int | None, metrics: Mapping[str, float], pace: Pace) -> None:
         """Print the line of an epoch."""
@@ -110,6 +113,27 @@ class Console:
     def say(self, text: str) -> None:
         """Print a line as it is: a path or a command is never broken."""
         self._print(text)
+
+    def say_from_handler(self, text: str) -> None:
+        """Print a line from a signal's handler; `wait_for_handler` waits until it is there.
+
+        What the signal interrupts may hold the locks of stderr or of the bar, for which the handler would wait for
+        ever. So another thread prints it, and waits. (`threading.Thread` has a lock of its own.)
+        """
+        self._said = _thread.allocate_lock()
+        self._said.acquire()
+        _thread.start_new_thread(self._say_and_release, (text, self._said))
+
+    def wait_for_handler(self) -> None:
+        """Wait for what a handler said; not where it is interrupted, and not for a stderr that takes nothing."""
+        if self._said is not None and self._said.acquire(timeout=SAID_S):
+            self._said.release()
+
+    def _say_and_release(self, text: str, said: _thread.LockType) -> None:
+        try:
+            self.say(text)
+        finally:
+            said.release()
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         """Iterate with a progress bar; none when quiet or not on a terminal."""
@@ -133,10 +157,11 @@ class Console:
 
     def _print(self, text: str) -> None:
         text = printable_lines(text)  # it may say what a plugin, a file or an error of theirs says
-        if self._bar is None:
-            print(text, file=sys.stderr, flush=True)
+        bar = self._bar  # which may end meanwhile, where a handler's thread prints
+        if bar is None:
+            print(f"{text}\n", end="", file=sys.stderr, flush=True)  # in one piece: a handler's thread may print, too
         else:  # above the bar
-            self._bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            bar.console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 class Mute(Console):

@@ -412,10 +412,15 @@ class Context:
             if self.stopping:
                 raise KeyboardInterrupt
             self.stopping = True
-            self.console.say("stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once")
+            self.console.say_from_handler(
+                "stopping at the next safe point, with a checkpoint; Ctrl-C again stops at once"
+            )
 
-        with handling(stop, *TERMINATIONS):
-            yield
+        try:
+            with handling(stop, *TERMINATIONS):
+                yield
+        finally:
+            self.console.wait_for_handler()
 
     def _exchange(self) -> AbstractContextManager[None]:
         """Counts the time that a process waits for the others; nothing where there is one."""

@@ -1,15 +1,21 @@
 """What a run prints: in a scripted terminal of 80 and 200 columns, without colours, and where there is no terminal."""
 
+import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+import spikecore
 from spikecore.run import console as module
 from spikecore.run.clock import Clock
+from spikecore.run.config import resolve
 from spikecore.run.console import Pace, Stopwatch, epoch_text
 from spikecore.run.text import aligned_value_text, bytes_text, clock_text, count_text, rate_text, seconds_text
 from spikecore.terminal import filled, folded, listed, wrapped
@@ -193,6 +199,47 @@ def test_ctrl_c_tells_how_to_go_on(tmp_path):
     assert f"interrupted: the last checkpoint is {newest}" in lines
     _, out, _ = session(80, [*words[1:], "--dry-run"], tmp_path)
     assert out == f"sound: would go on from {newest}\n"
+
+
+class Interrupting(io.StringIO):
+    """A stderr on which Ctrl-C is pressed while a line is written to it."""
+
+    def __init__(self, line, is_terminal):
+        super().__init__()
+        self._line, self._is_terminal = line, is_terminal
+        self._lock = threading.Lock()
+
+    def isatty(self):
+        return self._is_terminal
+
+    def write(self, text):
+        if not self._lock.acquire(timeout=30):
+            raise RuntimeError("the handler waits for what it interrupts")
+        try:
+            if self._line and self._line in text:
+                self._line = None
+                time.sleep(0.5)  # the bar's own thread comes to wait for this write
+                signal.raise_signal(signal.SIGINT)
+            return super().write(text)
+        finally:
+            self._lock.release()
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_ctrl_c_while_a_line_is_written(is_terminal, tmp_path, monkeypatch):
+    stderr = Interrupting("epoch 1/3", is_terminal)
+    monkeypatch.setattr(sys, "stderr", stderr)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            spikecore.run(resolve(None, [*SMALL[1::2], "trainer.epochs=3", BRISK[3]]), out=tmp_path / "r")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    lines = plain(stderr.getvalue())
+    order = ["epoch 1/3", "stopping at the next safe point, with a checkpoint", "interrupted: the last checkpoint is"]
+    places = [index for start in order for index, line in enumerate(lines) if line.startswith(start)]
+    assert places == sorted(places)
+    assert len(places) == len(order)
 
 
 def test_where_there_is_no_terminal_the_lines_are_whole(tmp_path):
