@@ -2,9 +2,10 @@
 
     python plugins/cpu-backend/benchmarks/products.py
 
-Whole calls of the layers on one thread, in CPU time: packing, the product and the way through Python; `training` adds
-the gradient of the weight. Events run with channels last; torch in both memory formats, of which the faster one counts.
-All take turns, and the best of the rounds is kept. Writes docs/benchmarks/products.csv.
+Whole calls of the layers on one thread, in CPU time: packing, the product and the way through Python. For `bits in` the
+input comes from a neuron, which wrote bits beside it; `training` adds the gradient of the weight. Events run with
+channels last; torch in both memory formats, of which the faster one counts. All take turns, the best is
+kept. Writes docs/benchmarks/products.csv.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RATES = (0.05, 0.1, 0.2)
 CONVOLUTIONS = ((32, 32, 32, 1), (64, 64, 32, 1), (128, 128, 16, 1), (256, 256, 8, 1), (64, 128, 32, 2))
 """Channels, outputs, height and width, stride; 16 images."""
 ROWS, FEATURES = 2048, 512
-ROUNDS = {"forward": 25, "training": 12}
+ROUNDS = {"forward": 25, "bits in": 25, "training": 12}
 LAST = torch.channels_last
 
 
@@ -51,6 +52,14 @@ def training(layer: torch.nn.Module, x: Tensor, grad: Tensor) -> None:
     """With the gradient of the weight."""
     layer.zero_grad()
     layer(x).backward(grad)
+
+
+def with_bits(x: Tensor) -> Tensor:
+    """The same spikes from a neuron."""
+    with torch.no_grad():
+        spikes: Tensor = nn.IF()(2 * x)
+    assert torch.equal(spikes, x)
+    return spikes
 
 
 def candidates(shape: tuple[int, ...] | None, rate: float) -> list[tuple[torch.nn.Module, Tensor, Tensor]]:
@@ -88,10 +97,12 @@ def main() -> None:
             title = f"{shape[0]} → {shape[1]}, {shape[2]}×{shape[2]}" + (", stride 2" if shape[3] == 2 else "")
         for rate in RATES:
             made = candidates(shape, rate)
-            for measure in (forward, training):
-                calls = [lambda one=one, measure=measure: measure(*one) for one in made]
-                *dense, event = best_ms(calls, ROUNDS[measure.__name__])
-                row = {"layer": title, "rate": rate, "measure": measure.__name__, "dense_ms": round(min(dense), 3)}
+            for name in ROUNDS:
+                *others, (layer, x, grad) = made
+                given = [*others, (layer, with_bits(x) if name == "bits in" else x, grad)]
+                call = training if name == "training" else forward
+                *dense, event = best_ms([lambda one=one, call=call: call(*one) for one in given], ROUNDS[name])
+                row = {"layer": title, "rate": rate, "measure": name, "dense_ms": round(min(dense), 3)}
                 row |= {"events_ms": round(event, 3), "times_dense": round(min(dense) / event, 2)}
                 rows.append({**row, "device": device_name(), **versions})
                 print(*row.values(), flush=True)
