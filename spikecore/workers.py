@@ -45,9 +45,10 @@ def begin_worker(number: int = 0) -> None:
 def starting_workers() -> Iterator[None]:
     """Inside, processes are started that call `begin_worker`.
 
-    Ctrl-C and SIGTERM wait until the block is left, and in the workers, which inherit that, until `begin_worker`: a
-    worker that is starting, which takes seconds where it imports torch, is not killed. When this process ends, its
-    daemonic children are killed; multiprocessing would send each one SIGTERM, and wait.
+    Ctrl-C and SIGTERM wait until the block is left (but for what another thread of this process gets), and in the
+    workers, which inherit that, until `begin_worker`: a worker that is starting, which takes seconds where it imports
+    torch, is not killed. When this process ends, its daemonic children are killed; multiprocessing would send each one
+    SIGTERM, and wait.
 
         with starting_workers():
             samples = iter(DataLoader(..., worker_init_fn=begin_worker))
@@ -83,20 +84,31 @@ def _kill_workers() -> None:
 def naming_dead_readers() -> Iterator[None]:
     """Inside, the error of a DataLoader whose worker was killed says so, and what to do.
 
-    torch raises a RuntimeError wherever the process is at that moment, so the loader itself may not see it.
+    torch raises a RuntimeError wherever the process is at that moment, so the loader itself may not see it: a layer, a
+    hook or a plugin may, and whoever names these may blame them for it.
 
     Raises:
         RunError: in its place.
     """
     try:
         yield
-    except RuntimeError as error:
-        if not re.match(r"DataLoader worker \(pid", str(error)):
+    except Exception as error:
+        said = _said_of_reader(error)
+        if said is None:
             raise
         raise RunError(
-            f"a process that reads samples is gone: {str(error).strip().rstrip('.')}. Was it killed for want of "
+            f"a process that reads samples is gone: {said.strip().rstrip('.')}. Was it killed for want of "
             "memory? Use fewer of them, or let each keep fewer batches ready"
         ) from error
+
+
+def _said_of_reader(error: BaseException | None) -> str | None:
+    """What torch said of a worker that was killed, where that is what an error, or one behind it, comes from."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and re.match(r"DataLoader worker \(pid", str(error)):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class _Passing:

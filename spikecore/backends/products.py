@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikecore.backends.plain import is_plain, refuse_batches
+from spikecore.backends.plain import in_memory, is_plain, refuse_batches
 from spikecore.backends.selection import product_backend
 from spikecore.errors import BackendError
 from spikecore.interfaces.products import ProductGeometry, ProductMode, SpikeProduct
@@ -250,6 +250,8 @@ class _EventProduct(torch.autograd.Function):
         refuse_batches((grad,))
         weight, *kept = ctx.saved_tensors
         needs = ctx.needs_input_grad[3:]
+        if not is_plain((grad,)):
+            grad = in_memory(grad)
         # Only `create_graph=True` can differentiate again.
         is_last = is_plain((grad,)) and not torch.is_grad_enabled()
         call: Any = _gradients if is_last else _EventProductGrad.apply
@@ -272,13 +274,13 @@ class _EventProductGrad(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Any, Any]:
         apply: Any = _EventProductGrad.apply
         results = []
-        for index in range(info.batch_size):
+        for index in range(max(1, info.batch_size)):
             chosen = [
-                argument.select(dim, index) if isinstance(dim, int) else argument
+                _one_of(argument, dim, index) if isinstance(dim, int) else argument
                 for argument, dim in zip(arguments, in_dims, strict=True)
             ]
             results.append(apply(*chosen))
-        stacked = tuple(torch.stack(grads) for grads in zip(*results, strict=True))
+        stacked = tuple(torch.stack(grads)[: info.batch_size] for grads in zip(*results, strict=True))
         return stacked, (0,) * len(stacked)
 
     @staticmethod
@@ -287,6 +289,11 @@ class _EventProductGrad(torch.autograd.Function):
             "second derivatives of a product that ran by events: its input was not kept; set products='dense' on the "
             "layer, or call set_products(net, 'dense')"
         )
+
+
+def _one_of(batch: Tensor, dim: int, index: int) -> Tensor:
+    """One of a batch; zeros where there is none, for the shapes of what follows from it."""
+    return batch.select(dim, index) if batch.shape[dim] else batch.new_zeros(batch.sum(dim).shape)
 
 
 def _gradients(

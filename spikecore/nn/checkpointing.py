@@ -186,9 +186,25 @@ def _run_again_later(run: Callable[..., Any], modules: Sequence[nn.Module], *arg
         return run(*args, **kwargs)
 
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), _spare_statistics(modules)
+        return nullcontext(), _SparedStatistics(modules)
 
     return checkpoint(run, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+class _SparedStatistics(AbstractContextManager[None]):
+    """`_spare_statistics`, as often as it is entered: a graph that is kept goes backward many times."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = modules
+        self._inside: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> None:
+        spared = _spare_statistics(self._modules)
+        spared.__enter__()
+        self._inside.append(spared)
+
+    def __exit__(self, *error: Any) -> None:
+        self._inside.pop().__exit__(*error)
 
 
 @contextmanager

@@ -122,10 +122,16 @@ class Console:
         """
         self._said = _thread.allocate_lock()
         self._said.acquire()
-        _thread.start_new_thread(self._say_and_release, (text, self._said))
+        try:
+            _thread.start_new_thread(self._say_and_release, (text, self._said))
+        except BaseException as error:
+            self._said.release()
+            if not isinstance(error, RuntimeError):  # another signal
+                raise
+            # The system gives no more threads: the signal counts, what is said of it does not.
 
     def wait_for_handler(self) -> None:
-        """Wait for what a handler said; not where it is interrupted, and not for a stderr that takes nothing."""
+        """Wait until what a handler said is printed, for a few seconds at most: stderr may take nothing."""
         if self._said is not None and self._said.acquire(timeout=SAID_S):
             self._said.release()
 

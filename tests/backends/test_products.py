@@ -192,6 +192,33 @@ def test_several_gradients_at_once_are_those_one_by_one(calls, make, x):
     torch.testing.assert_close(of_bias, right[2][0])
 
 
+def test_several_gradients_of_one_input_alone(calls):
+    layer, x = Linear(6, 3, bias=False), spikes(5, 2, 6)
+    layer.half_gradient = True
+    y = layer(x.requires_grad_())
+    grads = weight_of(4, *y.shape).detach()
+    for one in (x, layer.weight):
+        pull = gradients_of(y, (one,))
+        (ours,) = torch.func.vmap(pull)(grads)
+        assert torch.equal(ours, torch.stack([pull(grad)[0] for grad in grads]))
+        (none,) = torch.func.vmap(pull)(grads[:0])
+        assert none.shape == (0, *one.shape)
+
+
+def test_a_gradient_without_memory_is_zeros(calls):
+    """A kernel would read where there is nothing."""
+    layer, x = Linear(6, 3), spikes(5, 2, 6).requires_grad_()
+    y = layer(x)
+    found = gradients_of(y, (x, layer.weight, layer.bias))(torch._efficientzerotensor(y.shape))
+    assert calls == ["product", "product_grad"]
+    assert all(not grad.any() for grad in found)
+    negated = torch.ones(y.shape, dtype=torch.complex64).mul(1j).conj().imag
+    assert negated.is_neg()
+    found = gradients_of(y, (x, layer.weight, layer.bias))(negated)
+    for ours, theirs in zip(found, gradients_of(y, (x, layer.weight, layer.bias))(-torch.ones(y.shape)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_gradients_in_autograds_own_batches_are_refused(calls):
     layer, neuron = Linear(6, 3), LIF(backend="counting")
     x = spikes(5, 2, 6).requires_grad_()

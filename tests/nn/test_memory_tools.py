@@ -85,6 +85,19 @@ def test_checkpointed_layers_give_the_same_bits(packs, backend):
         assert kept < whole / 3
 
 
+def test_a_graph_that_is_kept_goes_backward_again():
+    right, net = make(), make()
+    checkpoint_layers(net)
+    for each in (right, net):
+        torch.manual_seed(5)
+        out = each(X)
+        out.sum().backward(retain_graph=True)
+        (3 * out).sum().backward()
+    for ours, theirs in zip(net.parameters(), right.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+    assert net[0].module[1].num_batches_tracked == 1  # not 3
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: net])
 def test_copies_run_their_own_parts(copied):
     net = make()

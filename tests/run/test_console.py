@@ -213,6 +213,8 @@ class Interrupting(io.StringIO):
         return self._is_terminal
 
     def write(self, text):
+        if "stopping" in text:
+            time.sleep(0.5)  # what the run says next must wait for it
         if not self._lock.acquire(timeout=30):
             raise RuntimeError("the handler waits for what it interrupts")
         try:

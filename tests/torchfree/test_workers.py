@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from spikecore.errors import RunError
+from spikecore.errors import BrokenPluginError, RunError
 from spikecore.workers import NUM_PASSED, begin_worker, naming_dead_readers, starting_workers
 
 
@@ -62,20 +62,23 @@ def test_a_worker_that_is_starting_is_not_killed(number):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
 
 
-def test_what_ends_a_run_waits_until_its_workers_are_started():
+def start_and_be_ended():
     met = []
-    before = signal.signal(signal.SIGTERM, lambda *_: met.append("SIGTERM"))
-    try:
-        with starting_workers():
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert not met
-        assert met == ["SIGTERM"]
-        with contextlib.suppress(ZeroDivisionError), starting_workers():
-            raise ZeroDivisionError
+    signal.signal(signal.SIGTERM, lambda *_: met.append("SIGTERM"))
+    with starting_workers():
         os.kill(os.getpid(), signal.SIGTERM)
-        assert met == ["SIGTERM"] * 2
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        assert not met
+    assert met == ["SIGTERM"]
+    with contextlib.suppress(ZeroDivisionError), starting_workers():
+        raise ZeroDivisionError
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert met == ["SIGTERM"] * 2
+
+
+def test_what_ends_a_run_waits_until_its_workers_are_started():
+    # In a process of one thread: with more, the system gives the signal to another one.
+    child = forked(start_and_be_ended)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_an_orphan_ends_at_the_first_sigterm():
@@ -155,6 +158,22 @@ def test_a_reader_that_was_killed_is_named(said):
     with pytest.raises(RunError, match=r"reads samples is gone: DataLoader worker \(pid.*want of memory"):  # noqa: SIM117
         with naming_dead_readers():
             raise RuntimeError(said)
+
+
+@pytest.mark.parametrize("is_cause", [False, True])
+def test_a_layer_is_not_blamed_for_a_reader_that_was_killed(is_cause):
+    """torch raises its error in the middle of whatever runs, and what runs may be named for it."""
+
+    def blame():
+        try:
+            raise RuntimeError("DataLoader worker (pid 12066) is killed by signal: Killed. ")
+        except RuntimeError as error:
+            if is_cause:
+                raise BrokenPluginError(f"a hook (handler) on layer '' failed: {error}") from error
+            raise BrokenPluginError("a hook (handler) on layer '' failed")  # noqa: B904
+
+    with pytest.raises(RunError, match="reads samples is gone: DataLoader worker"), naming_dead_readers():
+        blame()
 
 
 def test_other_errors_are_left_alone():

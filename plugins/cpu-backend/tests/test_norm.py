@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from spikecore.backends.kit import NormCall
 from spikecore.backends.selection import backend_named
+from spikecore.errors import BackendError
 from spikecore.nn import (
     IF,
     LIF,
@@ -294,6 +295,9 @@ def test_several_gradients_at_once_and_twice():
     (first,) = torch.autograd.grad(block(y).sum(), y, create_graph=True)
     with pytest.raises(Exception, match="second derivatives of a neuron on backend 'cpu'"):
         first.sum().backward()
+    out = block(y)
+    with pytest.raises(BackendError, match=r"it takes those of torch\.func\.vmap"):
+        torch.autograd.grad(out, y, torch.ones(2, *out.shape), is_grads_batched=True)
 
 
 def test_nothing_is_kept_but_what_the_gradient_needs():

@@ -9,6 +9,9 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+SLOW_S = 130.0
+"""Longer than a test that does not wait for it takes."""
+
 
 class Faulty(gymnasium.Env):
     """Counts its steps in its observation, and fails at the third in the way that it is told."""
@@ -23,6 +26,11 @@ class Faulty(gymnasium.Env):
             raise ValueError("there is no such table")
         if fault.startswith("slow start"):
             self._start(slow=fault[-1])
+        if fault == "forking start" and multiprocessing.current_process().name != "MainProcess":
+            if not os.fork():  # it holds the pipes of its parent open
+                time.sleep(SLOW_S)
+                os._exit(0)
+            raise ValueError("the second table is missing")
 
     def _start(self, slow):
         """Sound in the process of the tests; of the others, one is slow to start and the rest fail."""
@@ -30,7 +38,7 @@ class Faulty(gymnasium.Env):
         if name == "MainProcess":
             return
         if name.endswith(f"-{slow}"):
-            time.sleep(600)
+            time.sleep(SLOW_S)
         raise ValueError("the second table is missing")
 
     def reset(self, *, seed=None, options=None):

@@ -27,6 +27,7 @@ from spikecore_rl_agents.spaces import Spaces
 
 MAX_SEED = 2**31 - 1
 KILL_S = 5.0
+ALIVE_S = 0.2
 MAX_REWARD = 1e18
 """Losses hold squares, and float32 ends at 3.4e38."""
 
@@ -248,11 +249,11 @@ class _Telling:
                 f"environment {name!r} did not answer {call}() within environment.timeout_s = "
                 f"{self._config.timeout_s:g} s: raise it, or look for what it waits for"
             ) from error
-        if _is_of_a_pipe(error):
+        if isinstance(error, _EndedEarly) or _is_of_a_pipe(error):
             if call == "__init__":
                 raise RunError(
-                    f"environment {name!r}: a process of its own ended while it started, see its message above; a "
-                    "script that starts processes does so under if __name__ == '__main__':, as they import it"
+                    f"environment {name!r}: a process of its own ended while it started; see above what it says of it; "
+                    "a script that starts processes does so under if __name__ == '__main__':, as they import it"
                 ) from error
             raise RunError(
                 f"environment {name!r}: one of its processes died during {call}() ({type(error).__name__}); was it "
@@ -271,6 +272,10 @@ def _is_of_a_pipe(error: BaseException) -> bool:
     while place is not None and place.tb_next is not None:
         place = place.tb_next
     return place is not None and str(place.tb_frame.f_globals.get("__name__")).startswith("multiprocessing.")
+
+
+class _EndedEarly(Exception):
+    """A process has ended before it said that its environment is made."""
 
 
 class _Processes(AsyncVectorEnv):
@@ -305,11 +310,14 @@ class _Processes(AsyncVectorEnv):
         """Fails with the first process that ends: gymnasium asks one after another, and would wait for a slow one."""
         for pipe in self.parent_pipes:
             pipe.send(("_call", ("has_wrapper_attr", ("step",), {})))
-        waiting = list(self.parent_pipes)
+        waiting: list[Any] = list(self.parent_pipes)
         while waiting:
-            for pipe in connection.wait(waiting):
+            for pipe in connection.wait(waiting, ALIVE_S):
                 pipe.recv()
                 waiting.remove(pipe)
+            # What a process forked holds its pipe open when it has ended.
+            if not all(process.is_alive() for process in self._processes):
+                raise _EndedEarly
 
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         if terminate:
