@@ -253,8 +253,8 @@ class _EventProduct(torch.autograd.Function):
         if not is_plain((grad,)):
             grad = in_memory(grad)
         # Only `create_graph=True` can differentiate again.
-        is_last = is_plain((grad,)) and not torch.is_grad_enabled()
-        call: Any = _gradients if is_last else _EventProductGrad.apply
+        is_direct = is_plain((grad,)) and not torch.is_grad_enabled()
+        call: Any = _gradients if is_direct else _EventProductGrad.apply
         results = iter(call(ctx.call, ctx.x_shape, ctx.is_channels_last, needs, grad, weight, *kept))
         return (None, None, None, *(next(results) if is_needed else None for is_needed in needs))
 

@@ -25,6 +25,7 @@ SPLITS = ("train", "val", "test")
 NOT_TRAINING = ("evaluate", "checkpoint", "probe")
 """Parts of the time that do not count for the rate of training."""
 SAID_S = 5.0
+"""How long the end of a run waits for a line that a signal's handler has printed."""
 NUM_LAPS = 5
 """Epochs whose mean tells the time left."""
 

@@ -43,7 +43,7 @@ def best_ms(calls: list[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def forward(layer: torch.nn.Module, x: Tensor, grad: Tensor) -> None:
-    """Without gradients, of an input whose bits nobody knows."""
+    """Without gradients, of an input whose bits must be packed first."""
     forget_bits()
     bits_in(layer, x, grad)
 

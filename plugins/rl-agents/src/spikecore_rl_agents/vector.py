@@ -28,6 +28,7 @@ from spikecore_rl_agents.spaces import Spaces
 MAX_SEED = 2**31 - 1
 KILL_S = 5.0
 ALIVE_S = 0.2
+"""How often processes that start are looked at: do they live?"""
 MAX_REWARD = 1e18
 """Losses hold squares, and float32 ends at 3.4e38."""
 

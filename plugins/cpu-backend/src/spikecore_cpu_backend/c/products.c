@@ -5,7 +5,8 @@
    the first-level cache are added up by these lists.
 
    Every output is summed by one thread in one order: some channels at a time from zero (32 of a convolution, with stride 2
-   each column of the kernel apart; 128 of a linear map), and these sums one after the other. So bits do not depend on threads, tiles or the split of the batch. */
+   each column of the kernel apart; 128 of a linear map), and these sums one after the other. So bits do not depend on threads,
+   tiles or the split of the batch. */
 
 #include <stddef.h>
 #include <stdint.h>
